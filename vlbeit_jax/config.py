@@ -1,0 +1,186 @@
+"""The one configuration schema: every field, its default, its meaning and its bounds.
+
+A config file builds a ``Config`` and states only what differs from these defaults. ``config_parse`` turns it into a
+``ConfigDict`` for the command line and back; everything is checked there, before the first array exists.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from vlbeit_jax.types import Positions
+
+
+class Bound(NamedTuple):
+    """A condition on one value, and how to say it."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+ANY = Bound("anything", lambda value: True)
+POSITIVE = Bound("> 0", lambda value: value > 0)
+AT_LEAST_0 = Bound(">= 0", lambda value: value >= 0)
+SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
+OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def one_of(*values: str) -> Bound:
+    """A value out of a fixed list."""
+    return Bound("one of " + ", ".join(values), lambda value: value in values)
+
+
+def setting(default: Any, doc: str, bound: Bound = ANY) -> Any:
+    """A field with its default, its meaning and its bound on one line."""
+    return dataclasses.field(default=default, metadata={"doc": doc, "bound": bound})
+
+
+def section(factory: Callable[[], Any], doc: str) -> Any:
+    """A nested group of fields."""
+    return dataclasses.field(default_factory=factory, metadata={"doc": doc, "bound": ANY})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The Multiway Transformer (spec section 1; defaults are base size)."""
+
+    image_size: int = setting(224, "image side, pixels", POSITIVE)
+    patch_size: int = setting(16, "patch side, pixels", POSITIVE)
+    width: int = setting(768, "token width D", POSITIVE)
+    depth: int = setting(12, "blocks", POSITIVE)
+    heads: int = setting(12, "attention heads H", POSITIVE)
+    ffn_width: int = setting(3072, "FFN width F", POSITIVE)
+    fused_layers: int = setting(2, "top blocks where a pair goes through the vision-language expert", AT_LEAST_0)
+    text_positions: int = setting(128, "longest text, word pieces", POSITIVE)
+    positions: Positions = setting(Positions.ABSOLUTE, "how a token knows its place")
+    layer_scale: float = setting(0.1, "initial LayerScale; 0: none", AT_LEAST_0)
+    drop_path: float = setting(0.1, "stochastic depth of the last block, linear from 0", OPEN_SHARE)
+    vocabulary: int = setting(64000, "word pieces, as in the text tokenizer", POSITIVE)
+    codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
+    matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        """Patches N of an image."""
+        return self.grid**2
+
+
+# Width, depth, heads, FFN width and fused layers (base and large as in spec section 0; tiny and small as in ViT).
+SIZES = {
+    "tiny": {"width": 192, "depth": 12, "heads": 3, "ffn_width": 768, "fused_layers": 2},
+    "small": {"width": 384, "depth": 12, "heads": 6, "ffn_width": 1536, "fused_layers": 2},
+    "base": {"width": 768, "depth": 12, "heads": 12, "ffn_width": 3072, "fused_layers": 2},
+    "large": {"width": 1024, "depth": 24, "heads": 16, "ffn_width": 4096, "fused_layers": 3},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VisualTokenizerConfig:
+    """VQ-KD (spec section 3.1; defaults are BEiT v2's ``encoder_base_decoder_3x768x12``)."""
+
+    image_size: int = setting(224, "image side, pixels", POSITIVE)
+    patch_size: int = setting(16, "patch side, pixels", POSITIVE)
+    width: int = setting(768, "token width of encoder and decoder", POSITIVE)
+    heads: int = setting(12, "attention heads", POSITIVE)
+    ffn_width: int = setting(3072, "FFN width", POSITIVE)
+    encoder_depth: int = setting(12, "blocks of the encoder", POSITIVE)
+    decoder_depth: int = setting(3, "blocks of the decoder", POSITIVE)
+    drop_path: float = setting(0.0, "stochastic depth of the last block", OPEN_SHARE)
+    codes: int = setting(8192, "codebook entries C", POSITIVE)
+    code_width: int = setting(32, "codebook width E", POSITIVE)
+    decay: float = setting(0.99, "moving average of the codebook per step", SHARE)
+    commitment: float = setting(1.0, "weight beta of the commitment loss", AT_LEAST_0)
+    teacher: str = setting("pixels", "what the decoder predicts", one_of("pixels"))
+    kmeans_batches: int = setting(8, "batches that the k-means start sees", POSITIVE)
+    kmeans_iterations: int = setting(10, "Lloyd iterations of the k-means start", AT_LEAST_0)
+    reseed_below: float = setting(0.0, "re-seed codes whose mean use falls below this share of 1/C; 0: never", OPEN_SHARE)
+    collapse_below: float = setting(0.1, "warn CodebookCollapse when fewer than this share of codes is in use", SHARE)
+    matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """One stream of training examples."""
+
+    sources: tuple[str, ...] = setting((), "prepared data sets (folders); sample:NAME: in the package")
+    weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
+    batch_size: int = setting(2048, "examples per step, over all hosts", POSITIVE)
+    crop_scale: float = setting(0.2, "smallest area of the random crop, share of the image", SHARE)
+    colour_jitter: float = setting(0.4, "brightness, contrast and saturation by 1 +- this", SHARE)
+    flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
+    masked_patches: int = setting(75, "masked patches of an image, exactly", AT_LEAST_0)
+    mask_block: int = setting(16, "smallest block of the block-wise mask, patches", POSITIVE)
+    text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
+    masked_text: float = setting(0.15, "masked share of a text's word pieces", SHARE)
+    whole_words: bool = setting(False, "mask all pieces of a word together")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the examples come from."""
+
+    image: StreamConfig = section(StreamConfig, "images alone")
+    text: StreamConfig = section(StreamConfig, "texts alone, packed into full rows")
+    pair: StreamConfig = section(lambda: StreamConfig(crop_scale=0.5, text_length=59, masked_text=0.5), "images with a caption")
+    text_tokenizer: str = setting("", "folder made by vlbeit_jax.text_tokenizer")
+    visual_tokenizer: str = setting("", "workdir of a finished VQ-KD run")
+    workers: int = setting(0, "loader processes per host; 0: threads of this process", AT_LEAST_0)
+    read_threads: int = setting(2, "threads per loader process", POSITIVE)
+    prefetch: int = setting(4, "batches read ahead per loader process", POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with warm-up and cosine decay (spec section 4)."""
+
+    peak_lr: float = setting(2e-3, "learning rate after warm-up", POSITIVE)
+    end_lr: float = setting(1e-5, "learning rate at the last step", AT_LEAST_0)
+    warmup_steps: int = setting(10_000, "steps of linear warm-up from 0", AT_LEAST_0)
+    beta1: float = setting(0.9, "decay of the first moment", OPEN_SHARE)
+    beta2: float = setting(0.98, "decay of the second moment", OPEN_SHARE)
+    eps: float = setting(1e-6, "added to the root of the second moment", POSITIVE)
+    weight_decay: float = setting(0.05, "decoupled weight decay of kernels and word embeddings", AT_LEAST_0)
+    clip_norm: float = setting(3.0, "largest global gradient norm; 0: no clipping", AT_LEAST_0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each axis; their product is the number of devices."""
+
+    data: int = setting(-1, "data parallel; -1: all devices that are left", Bound("-1 or > 0", lambda v: v == -1 or v > 0))
+    fsdp: int = setting(1, "batch and parameters sharded together", POSITIVE)
+    tensor: int = setting(1, "heads, FFN and vocabulary sharded", POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long, how often and how reproducibly."""
+
+    seed: int = setting(0, "seed of every random choice", AT_LEAST_0)
+    steps: int = setting(480_000, "optimizer steps", POSITIVE)
+    schedule: str = setting("image+text+pair", "streams of each step over a cycle: 'image,text,pair' alternates, '+' joins")
+    accumulate: int = setting(1, "microbatches whose gradients are summed per step", POSITIVE)
+    log_every: int = setting(100, "steps between log lines", POSITIVE)
+    evaluate_every: int = setting(5000, "steps between evaluations on held-back data; 0: never", AT_LEAST_0)
+    evaluate_batches: int = setting(16, "batches per stream of an evaluation during training; 0: all", AT_LEAST_0)
+    checkpoint_every: int = setting(5000, "steps between checkpoints", POSITIVE)
+    keep_last: int = setting(3, "newest checkpoints that are kept", POSITIVE)
+    keep_every: int = setting(0, "checkpoints at multiples of this are kept for good; 0: none", AT_LEAST_0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run: what is trained, on what, how and where."""
+
+    task: str = setting("pretrain", "what is trained", one_of("pretrain", "vqkd"))
+    run: RunConfig = section(RunConfig, "length, logs, checkpoints")
+    model: ModelConfig = section(ModelConfig, "Multiway Transformer (task pretrain)")
+    visual_tokenizer: VisualTokenizerConfig = section(VisualTokenizerConfig, "VQ-KD (task vqkd)")
+    data: DataConfig = section(DataConfig, "examples")
+    optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW")
+    mesh: MeshConfig = section(MeshConfig, "devices")

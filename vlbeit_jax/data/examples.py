@@ -1,0 +1,80 @@
+"""Records to training examples: each is a function of a record and its own random generator, nothing else."""
+
+import dataclasses
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.data import image as images
+from vlbeit_jax.data.masking import blockwise_mask, mask_text
+from vlbeit_jax.data.text import TextTokenizer
+
+Example = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class MakeExample(grain.transforms.RandomMap):
+    """One record as arrays of fixed shape.
+
+    Attributes:
+      stream: sizes, augmentation and mask shares.
+      image_size: side of the view in pixels; 0: no image.
+      grid: patches along a side.
+      tokenizer: for texts; None: no text.
+      augment: random view and random caption (training), or centre view and first caption (evaluation).
+    """
+
+    stream: StreamConfig
+    image_size: int
+    grid: int
+    tokenizer: TextTokenizer | None
+    augment: bool
+
+    def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        """Keys by what the stream has: image, image_masked; text, text_masked, text_targets, text_weights; weight, uid."""
+        identity = record["id"].decode() if isinstance(record["id"], bytes) else record["id"]
+        example = {
+            "weight": np.float32(record.get("weight", 1)),
+            "uid": np.uint32(zlib.crc32(identity.encode())),
+        }
+        if self.image_size:
+            example |= self._image(record, rng, identity)
+        if self.tokenizer is not None:
+            example |= self._text(record, rng)
+        return example
+
+    def _image(self, record: Mapping[str, Any], rng: np.random.Generator, identity: str) -> Example:
+        try:
+            pixels = images.decode(record["image"])
+        except ValueError as error:
+            raise ValueError(f"record {identity!r}: {error}") from error
+        if self.augment:
+            stream = self.stream
+            view = images.random_view(
+                rng, pixels, self.image_size,
+                crop_scale=stream.crop_scale, colour_jitter=stream.colour_jitter, flip=stream.flip,
+            )  # fmt: skip
+        else:
+            view = images.centre_view(pixels, self.image_size)
+        masked = blockwise_mask(rng, self.grid, self.stream.masked_patches, self.stream.mask_block)
+        return {"image": view, "image_masked": masked}
+
+    def _text(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        if "tokens" in record:
+            row = record["tokens"].astype(np.int32)
+        else:
+            captions = record["captions"]
+            caption = captions[rng.integers(len(captions)) if self.augment else 0]
+            row = self.tokenizer.encode_row(caption.decode() if isinstance(caption, bytes) else caption, self.stream.text_length)
+        starts = self.tokenizer.word_starts if self.stream.whole_words else None
+        masked = mask_text(rng, row, self.stream.masked_text, self.tokenizer.vocabulary, starts)
+        return {
+            "text": masked.text,
+            "text_masked": masked.positions,
+            "text_targets": masked.targets,
+            "text_weights": masked.weights,
+        }

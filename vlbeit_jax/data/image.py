@@ -1,0 +1,95 @@
+"""Image bytes to pixels, and BEiT's augmentation (spec section 4)."""
+
+import math
+
+import cv2
+import numpy as np
+
+from vlbeit_jax.shapes import Float, UInt8
+
+cv2.setNumThreads(0)  # Grain's threads and processes are the parallelism; OpenCV's own would fight them.
+
+ASPECT = math.log(4 / 3)
+CROP_TRIES = 10
+GREY = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def decode(encoded: bytes) -> UInt8[np.ndarray, "height width 3"]:
+    """RGB pixels, upright as the EXIF orientation says, whatever the file's colour mode.
+
+    Raises:
+      ValueError: the bytes are no image that OpenCV can read.
+    """
+    buffer = np.frombuffer(encoded, np.uint8)
+    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB) if buffer.size else None
+    if image is None:
+        raise ValueError(f"{len(encoded)} bytes that are not a readable image")
+    return image
+
+
+def resize(image: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+    """Area averaging when shrinking, bicubic when enlarging: within half a grey level of PIL's antialiased bicubic."""
+    shrinks = image.shape[0] * image.shape[1] > height * width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def random_view(
+    rng: np.random.Generator,
+    image: UInt8[np.ndarray, "h w 3"],
+    size: int,
+    *,
+    crop_scale: float,
+    colour_jitter: float,
+    flip: float,
+) -> UInt8[np.ndarray, "size size 3"]:
+    """A training view: random resized crop, flip, colour jitter.
+
+    Jitter comes after the crop, where there are fewest pixels, and as one linear map of the colours (brightness, contrast
+    and saturation are linear), so that values are clipped once and not after each.
+    """
+    top, left, height, width = _crop_box(rng, image.shape[0], image.shape[1], crop_scale)
+    view = resize(image[top : top + height, left : left + width], size, size)
+    if rng.random() < flip:
+        view = view[:, ::-1]
+    if colour_jitter:
+        view = cv2.transform(view, _jitter_map(rng, view, colour_jitter))
+    return np.ascontiguousarray(view)
+
+
+def centre_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """The evaluation view: the shorter side to ``size``, then the centre."""
+    height, width = image.shape[:2]
+    scale = size / min(height, width)
+    image = resize(image, max(size, round(height * scale)), max(size, round(width * scale)))
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return np.ascontiguousarray(image[top : top + size, left : left + size])
+
+
+def _crop_box(rng: np.random.Generator, height: int, width: int, smallest: float) -> tuple[int, int, int, int]:
+    """A box of random area and aspect; after ten misses the largest centred box of an allowed aspect."""
+    for _ in range(CROP_TRIES):
+        area = height * width * rng.uniform(smallest, 1)
+        ratio = math.exp(rng.uniform(-ASPECT, ASPECT))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top, left = rng.integers(0, height - box_height + 1), rng.integers(0, width - box_width + 1)
+            return int(top), int(left), box_height, box_width
+    box_width = max(1, min(width, round(height * math.exp(ASPECT))))
+    box_height = max(1, min(height, round(width * math.exp(ASPECT))))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def _jitter_map(rng: np.random.Generator, view: UInt8[np.ndarray, "h w 3"], amount: float) -> Float[np.ndarray, "3 4"]:
+    """Brightness, contrast and saturation, each by a factor in 1 +- amount, in random order, as one affine map."""
+    factors = rng.uniform(max(0, 1 - amount), 1 + amount, 3)
+    mean = view.reshape(-1, 3).mean(axis=0)
+    matrix, offset = np.eye(3), np.zeros(3)
+    for kind in rng.permutation(3):
+        factor = factors[kind]
+        step, shift = np.eye(3) * factor, np.zeros(3)
+        if kind == 1:
+            shift = (1 - factor) * GREY @ (matrix @ mean + offset) * np.ones(3)
+        elif kind == 2:
+            step = step + (1 - factor) * np.tile(GREY, (3, 1))
+        matrix, offset = step @ matrix, step @ offset + shift
+    return np.concatenate([matrix, offset[:, None]], axis=1).astype(np.float32)

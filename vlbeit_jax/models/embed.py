@@ -1,0 +1,57 @@
+"""From pixels and word pieces to tokens: projection or look-up, CLS, position, modality (spec section 1.4)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vlbeit_jax.models.layers import Linear, beit_init, partitioned
+from vlbeit_jax.models.multiway import Tokens
+from vlbeit_jax.ops.gather import is_at_positions
+from vlbeit_jax.shapes import Array, Float, Int
+from vlbeit_jax.types import Modality, Special
+
+
+class VisionEmbed(nn.Module):
+    """Patches to tokens, image CLS first; masked patches become the mask token before positions are added."""
+
+    width: int
+    dtype: jnp.dtype
+    absolute: bool = True
+    maskable: bool = True
+    typed: bool = True
+
+    @nn.compact
+    def __call__(self, patches: Float[Array, "B N P"], masked: Int[Array, "B M"] | None) -> Tokens:
+        """Args: ``patches``, and the positions of the masked ones (None: nothing is masked)."""
+        batch, count, _ = patches.shape
+        x = Linear(self.width, (None, "embed"), self.dtype, name="patch")(patches).astype(jnp.float32)
+        if self.maskable:
+            mask_token = self.param("mask_token", partitioned(beit_init(), "embed"), (self.width,))
+            if masked is not None:
+                x = jnp.where(is_at_positions(masked, count)[..., None], mask_token, x)
+        cls = self.param("cls", partitioned(beit_init(), "embed"), (self.width,))
+        x = jnp.concatenate([jnp.broadcast_to(cls, (batch, 1, self.width)), x], axis=1)
+        if self.absolute:
+            x = x + self.param("positions", partitioned(beit_init(), None, "embed"), (count + 1, self.width))
+        if self.typed:
+            x = x + self.param("type", partitioned(beit_init(), "embed"), (self.width,))
+        return Tokens(x, None, ((Modality.VISION, count + 1),))
+
+
+class TextEmbed(nn.Module):
+    """Word pieces to tokens; padding is marked as not valid."""
+
+    width: int
+    rows: int
+    positions: int
+    absolute: bool = True
+
+    @nn.compact
+    def __call__(self, text: Int[Array, "B T"]) -> Tokens:
+        """Args: ``text``, word pieces with CLS first, already corrupted, padded with ``Special.PAD``."""
+        table = self.param("words", partitioned(beit_init(), "vocab", "embed"), (self.rows, self.width))
+        x = jnp.take(table, text, axis=0)
+        if self.absolute:
+            table = self.param("positions", partitioned(beit_init(), None, "embed"), (self.positions, self.width))
+            x = x + table[: text.shape[1]]
+        x = x + self.param("type", partitioned(beit_init(), "embed"), (self.width,))
+        return Tokens(x, text != Special.PAD, ((Modality.LANGUAGE, text.shape[1]),))

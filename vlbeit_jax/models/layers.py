@@ -1,0 +1,129 @@
+"""Building blocks that own parameters. Each names its logical axes where it is created; the sharding table does the rest."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.ops.attention import attention
+from vlbeit_jax.shapes import Array, Bool, Float
+
+LAYER_NORM_EPS = 1e-6
+
+
+def beit_init(depth: int = 0) -> nn.initializers.Initializer:
+    """Normal of deviation .02 cut at one sigma, as in BEiT; output projections of block ``depth`` / sqrt(2 depth) (spec 1.6)."""
+    law = nn.initializers.truncated_normal(stddev=0.02, lower=-1.0, upper=1.0)
+    scale = (2 * depth) ** -0.5 if depth else 1.0
+    return lambda key, shape, dtype=jnp.float32: law(key, shape, dtype) * scale
+
+
+def partitioned(init: nn.initializers.Initializer, *axes: str | None) -> nn.initializers.Initializer:
+    """An initialiser that records a logical axis per dimension; names are in ``training.sharding.RULES``."""
+    return nn.with_logical_partitioning(init, axes)
+
+
+class Linear(nn.Module):
+    """An affine map of the last axis: float32 parameters, matmul in ``dtype``."""
+
+    features: int
+    axes: tuple[str | None, str | None]
+    dtype: jnp.dtype = jnp.float32
+    init: nn.initializers.Initializer = beit_init()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        """Returns ``x @ kernel + bias``."""
+        kernel = self.param("kernel", partitioned(self.init, *self.axes), (x.shape[-1], self.features))
+        bias = self.param("bias", partitioned(nn.initializers.zeros, self.axes[1]), (self.features,))
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with float32 statistics and a two-pass variance."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """Returns the normalised activations in ``dtype``."""
+        scale = self.param("scale", partitioned(nn.initializers.ones, "embed"), (x.shape[-1],))
+        bias = self.param("bias", partitioned(nn.initializers.zeros, "embed"), (x.shape[-1],))
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * scale + bias).astype(self.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection and biases on query and value only (as BEiT and VLMo)."""
+
+    heads: int
+    block: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"], valid: Bool[Array, "B L"] | None, bias: Float[Array, "H L L"] | None
+    ) -> Float[Array, "B L D"]:
+        """Mixes the tokens of each row; ``valid`` masks keys, ``bias`` is added to the logits."""
+        width = x.shape[-1]
+        per_head = (self.heads, width // self.heads)
+        kernel = self.param("qkv", partitioned(beit_init(), "embed", None, "heads", "head"), (width, 3, *per_head))
+        query_bias = self.param("query_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
+        value_bias = self.param("value_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
+        out = self.param("out", partitioned(beit_init(self.block), "heads", "head", "embed"), (*per_head, width))
+        out_bias = self.param("out_bias", partitioned(nn.initializers.zeros, "embed"), (width,))
+
+        qkv = jnp.einsum("bld,dchk->cblhk", x.astype(self.dtype), kernel.astype(self.dtype))
+        query, value = qkv[0] + query_bias.astype(self.dtype), qkv[2] + value_bias.astype(self.dtype)
+        mixed = attention(query, qkv[1], value, valid, bias)
+        return jnp.einsum("blhk,hkd->bld", mixed, out.astype(self.dtype)) + out_bias.astype(self.dtype)
+
+
+class Expert(nn.Module):
+    """A modality's own normalisation and feed-forward network (erf GELU)."""
+
+    ffn_width: int
+    block: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        """Returns the residual of the tokens that are routed here."""
+        hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(LayerNorm(self.dtype, name="norm")(x))
+        hidden = jax.nn.gelu(hidden, approximate=False)
+        return Linear(x.shape[-1], ("ffn", "embed"), self.dtype, beit_init(self.block), name="down")(hidden)
+
+
+class TanhProjection(nn.Module):
+    """Linear, tanh, linear in float32: VQ-KD's way into the codebook and out to the teacher."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N E"]:
+        """Returns the projection of every token."""
+        hidden = jnp.tanh(Linear(x.shape[-1], ("embed", None), name="inner")(x))
+        return Linear(self.features, (None, None), name="outer")(hidden)
+
+
+def drop_path(x: Float[Array, "B L D"], rate: float, key: Array | None) -> Float[Array, "B L D"]:
+    """Stochastic depth: drops a residual for a whole example with probability ``rate``, scales the kept ones up."""
+    if rate == 0 or key is None:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0], *[1] * (x.ndim - 1)))
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def matmul_dtype(name: str) -> jnp.dtype:
+    """The type of matmuls: as named, or for "auto" bfloat16 on accelerators and float32 on CPU."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def concatenate_axis1(parts: Sequence[Array]) -> Array:
+    """Joins sequences of the same batch; one part is returned as it is."""
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)

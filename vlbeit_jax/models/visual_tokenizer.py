@@ -1,0 +1,58 @@
+"""VQ-KD: an encoder, a codebook on the unit sphere and a decoder that predicts a teacher (BEiT v2; spec section 3.1)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.models.embed import VisionEmbed
+from vlbeit_jax.models.layers import TanhProjection, matmul_dtype
+from vlbeit_jax.models.multiway import Multiway
+from vlbeit_jax.ops.patches import normalise, to_patches
+from vlbeit_jax.ops.quantize import l2_normalise, nearest_code
+from vlbeit_jax.shapes import Array, Float, Int, UInt8
+from vlbeit_jax.types import Modality
+
+
+class VisualTokenizer(nn.Module):
+    """The trainable part; the codebook is not a parameter and is passed in, because no gradient moves it."""
+
+    config: VisualTokenizerConfig
+    target_width: int
+
+    def setup(self):
+        """Creates encoder, decoder and the projections around the codebook."""
+        c, dtype = self.config, matmul_dtype(self.config.matmul)
+
+        def transformer(depth: int) -> Multiway:
+            return Multiway(c.width, depth, c.heads, c.ffn_width, 0, 0.0, c.drop_path, dtype)
+
+        self.encoder_embed = VisionEmbed(c.width, dtype, maskable=False, typed=False)
+        self.encoder = transformer(c.encoder_depth)
+        self.to_code = TanhProjection(c.code_width)
+        self.decoder_embed = VisionEmbed(c.width, dtype, maskable=False, typed=False)
+        self.decoder = transformer(c.decoder_depth)
+        self.to_target = TanhProjection(self.target_width)
+
+    def features(self, image: UInt8[Array, "B height width 3"], train: bool = False) -> Float[Array, "B N E"]:
+        """Unit vectors, one a patch, before quantization."""
+        tokens = self.encoder(self.encoder_embed(to_patches(normalise(image), self.config.patch_size), None), train)
+        return l2_normalise(self.to_code(tokens.segment(Modality.VISION)[:, 1:]))
+
+    def encode(self, image: UInt8[Array, "B height width 3"], codebook: Float[Array, "C E"]) -> Int[Array, "B N"]:
+        """Visual tokens, row by row."""
+        return nearest_code(self.features(image), codebook)
+
+    def decode(self, codes: Float[Array, "B N E"], train: bool = False) -> Float[Array, "B N O"]:
+        """Predictions of the teacher from code vectors."""
+        tokens = self.decoder(self.decoder_embed(codes, None), train)
+        return self.to_target(tokens.segment(Modality.VISION)[:, 1:])
+
+    def __call__(
+        self, image: UInt8[Array, "B height width 3"], codebook: Float[Array, "C E"], train: bool = False
+    ) -> tuple[Float[Array, "B N E"], Int[Array, "B N"], Float[Array, "B N O"]]:
+        """Features, their codes and the decoder's predictions; gradients pass the quantizer straight through."""
+        features = self.features(image, train)
+        codes = nearest_code(jax.lax.stop_gradient(features), codebook)
+        passed = features + jax.lax.stop_gradient(jnp.take(codebook, codes, axis=0) - features)
+        return features, codes, self.decode(passed, train)

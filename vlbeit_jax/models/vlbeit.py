@@ -1,0 +1,100 @@
+"""VL-BEiT: embeddings, one Multiway Transformer, one prediction head per modality (spec sections 1 and 2)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax import struct
+
+from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.models.embed import TextEmbed, VisionEmbed
+from vlbeit_jax.models.layers import Linear, matmul_dtype
+from vlbeit_jax.models.multiway import Multiway, Tokens, join
+from vlbeit_jax.ops.gather import gather_positions
+from vlbeit_jax.ops.patches import normalise, to_patches
+from vlbeit_jax.shapes import Array, Float, Int, UInt8
+from vlbeit_jax.types import Modality, Positions
+
+VOCABULARY_MULTIPLE = 128
+
+
+@struct.dataclass
+class Inputs:
+    """What the model sees of a batch; a modality that is absent is None.
+
+    Attributes:
+      image: pixels.
+      image_masked: patches that are replaced by the mask token and predicted.
+      text: word pieces, already corrupted; CLS first, padded with PAD.
+      text_masked: positions that are predicted (unused slots may hold any position).
+    """
+
+    image: UInt8[Array, "B height width 3"] | None = None
+    image_masked: Int[Array, "B M"] | None = None
+    text: Int[Array, "B T"] | None = None
+    text_masked: Int[Array, "B M"] | None = None
+
+
+def padded_vocabulary(size: int) -> int:
+    """Rows of embedding and head: the next multiple of 128 (TPU tiles); the extra rows can never be predicted."""
+    return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+class VLBEiT(nn.Module):
+    """Returns, per modality present, the logits at its masked positions."""
+
+    config: ModelConfig
+
+    def setup(self):
+        """Creates the parts; a part's parameters exist once it has been called (see ``init_all``)."""
+        c, dtype = self.config, matmul_dtype(self.config.matmul)
+        absolute = c.positions is Positions.ABSOLUTE
+        self.vision_embed = VisionEmbed(c.width, dtype, absolute)
+        self.text_embed = TextEmbed(c.width, padded_vocabulary(c.vocabulary), c.text_positions, absolute)
+        self.encoder = Multiway(
+            width=c.width,
+            depth=c.depth,
+            heads=c.heads,
+            ffn_width=c.ffn_width,
+            fused_layers=c.fused_layers,
+            layer_scale=c.layer_scale,
+            drop_path=c.drop_path,
+            dtype=dtype,
+            relative_grid=0 if absolute else c.grid,
+            relative_text=0 if absolute else c.text_positions,
+        )
+        self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype)
+        self.language_head = Linear(padded_vocabulary(c.vocabulary), ("embed", "vocab"), dtype)
+
+    def encode(self, inputs: Inputs, train: bool = False) -> Tokens:
+        """Final states of all tokens: image CLS and patches, then text."""
+        parts = []
+        if inputs.image is not None:
+            patches = to_patches(normalise(inputs.image), self.config.patch_size)
+            parts.append(self.vision_embed(patches, inputs.image_masked))
+        if inputs.text is not None:
+            parts.append(self.text_embed(inputs.text))
+        tokens = join(parts)
+        tokens = tokens.replace(x=nn.with_logical_constraint(tokens.x, ("batch", None, None)))
+        return self.encoder(tokens, train)
+
+    def __call__(self, inputs: Inputs, train: bool = False) -> dict[Modality, Float[Array, "B M V"]]:
+        """Logits (float32) at the masked positions of every modality whose positions are given."""
+        tokens = self.encode(inputs, train)
+        logits = {}
+        if inputs.image_masked is not None:
+            states = gather_positions(tokens.segment(Modality.VISION), inputs.image_masked + 1)
+            logits[Modality.VISION] = self.vision_head(states).astype(jnp.float32)
+        if inputs.text_masked is not None:
+            states = gather_positions(tokens.segment(Modality.LANGUAGE), inputs.text_masked)
+            found = self.language_head(states).astype(jnp.float32)
+            real = jnp.arange(found.shape[-1]) < self.config.vocabulary
+            logits[Modality.LANGUAGE] = jnp.where(real, found, -jnp.inf)
+        return logits
+
+    def init_all(self) -> None:
+        """Calls every path once, so that every parameter is created: images, texts and pairs."""
+        image = jnp.zeros((1, self.config.image_size, self.config.image_size, 3), jnp.uint8)
+        positions, text = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 3), jnp.int32)
+        vision = {"image": image, "image_masked": positions}
+        language = {"text": text, "text_masked": positions}
+        for present in (vision, language, vision | language):
+            self(Inputs(**present))

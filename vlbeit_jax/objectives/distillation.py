@@ -1,0 +1,91 @@
+"""VQ-KD's loss: predict the teacher from quantized features (BEiT v2; spec section 3.1)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.models.teacher import Teacher
+from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.objectives.base import Term, Tree
+from vlbeit_jax.ops.quantize import assigned_sums, l2_normalise, moved_codebook, reseeded
+from vlbeit_jax.shapes import Array, Float
+
+USE_DECAY = 0.99
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """Cosine to the teacher plus commitment; the codebook follows its assignments by a moving average.
+
+    ``extra`` holds the codebook and the moving average of how often each code is used (1 on average).
+    """
+
+    tokenizer: VisualTokenizer
+    teacher: Teacher
+
+    def init_extra(self) -> dict[str, Array]:
+        """A codebook of zeros: the k-means start fills it before the first step."""
+        config = self.tokenizer.config
+        return {"codebook": jnp.zeros((config.codes, config.code_width)), "use": jnp.ones(config.codes)}
+
+    def weights(self, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
+        """Patches of the rows that count."""
+        patches = batch["weight"].sum() * self._patches
+        return {"distillation": patches, "commitment": patches}
+
+    @property
+    def _patches(self) -> int:
+        config = self.tokenizer.config
+        return (config.image_size // config.patch_size) ** 2
+
+    def __call__(
+        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
+    ) -> tuple[dict[str, Term], Tree]:
+        """Both terms; statistics are the assignments, and features that could replace dead codes."""
+        return self.losses(params, extra, batch, key)
+
+    def losses(self, params: Tree, extra: Tree, batch: dict[str, Array], key: Array | None) -> tuple[dict[str, Term], Tree]:
+        """The same, without drop path and candidates if there is no key."""
+        config, train = self.tokenizer.config, key is not None
+        features, codes, predicted = self.tokenizer.apply(
+            {"params": params}, batch["image"], extra["codebook"], train=train, rngs={"drop_path": key} if train else None
+        )
+        row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
+        cosine = jnp.sum(l2_normalise(predicted) * self.teacher.targets(batch["image"]), axis=-1)
+        assigned = jax.lax.stop_gradient(jnp.take(extra["codebook"], codes, axis=0))
+        distance = jnp.square(features - assigned).mean(axis=-1)
+        terms = {
+            "distillation": Term(loss=((1 - cosine) * row).sum(), weight=row.sum()),
+            "commitment": Term(loss=(config.commitment * distance * row).sum(), weight=row.sum()),
+        }
+        flat = jax.lax.stop_gradient(features).reshape(-1, config.code_width)
+        counts, sums = assigned_sums(flat, codes.ravel(), row.ravel(), config.codes)
+        statistics = {"counts": counts, "sums": sums}
+        if config.reseed_below and train:
+            statistics["candidates"] = flat[jax.random.choice(key, flat.shape[0], (config.codes,))]
+        return terms, statistics
+
+    def update(self, extra: Tree, statistics: Tree, key: Array) -> tuple[Tree, dict[str, Array]]:
+        """Moves the codebook; re-seeds dead codes where the config asks for it.
+
+        Logs codes in use (at least a tenth of the mean use), perplexity of the use, and codes that were re-seeded.
+        """
+        config = self.tokenizer.config
+        counts = statistics["counts"]
+        codebook = moved_codebook(extra["codebook"], counts, statistics["sums"], config.decay)
+        share = counts / jnp.maximum(counts.sum(), 1.0)
+        use = USE_DECAY * extra["use"] + (1 - USE_DECAY) * share * config.codes
+        dead = use < config.reseed_below
+        if config.reseed_below:
+            # Microbatches add their candidates up; the direction of the sum is as good a start as any of them.
+            codebook = reseeded(codebook, dead, l2_normalise(statistics["candidates"]))
+            use = jnp.where(dead, 1.0, use)
+        spread = use / use.sum()
+        logged = {
+            "codes_used": (use >= 0.1).sum(),
+            "dead_codes": (use < 0.01).sum(),
+            "reseeded": dead.sum(),
+            "perplexity": jnp.exp(-jnp.sum(jnp.where(spread > 0, spread * jnp.log(jnp.maximum(spread, 1e-12)), 0.0))),
+        }
+        return {"codebook": codebook, "use": use}, logged

@@ -1,0 +1,112 @@
+"""Masked prediction: one objective for images, texts and pairs (spec section 2).
+
+The streams differ only in what their batches hold. Every modality present is corrupted at its masked positions and predicted
+there: visual tokens for patches, word pieces for texts.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
+from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.objectives.base import Term, Tree
+from vlbeit_jax.ops.losses import cross_entropy
+from vlbeit_jax.shapes import Array, Float, Int
+from vlbeit_jax.types import Modality, Stream
+
+# The name of each loss: by stream and modality (spec section 0, decision 7; weights are all 1).
+TERMS = {
+    (Stream.IMAGE, Modality.VISION): "mim",
+    (Stream.TEXT, Modality.LANGUAGE): "mlm",
+    (Stream.PAIR, Modality.VISION): "mvlm_image",
+    (Stream.PAIR, Modality.LANGUAGE): "mvlm_text",
+}
+
+
+def terms_of(stream: Stream) -> dict[Modality, str]:
+    """The terms of a stream's loss by modality."""
+    return {modality: name for (found, modality), name in TERMS.items() if found is stream}
+
+
+def model_inputs(batch: dict[str, Array]) -> Inputs:
+    """The part of a batch that the model sees."""
+    return Inputs(**{name: batch.get(name) for name in ("image", "image_masked", "text", "text_masked")})
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedPrediction:
+    """Cross-entropy at the masked positions of one stream.
+
+    ``extra`` counts, per term, how often each target came up so far. A predictor that always answers with the most frequent
+    one is the unigram baseline that is logged beside the accuracy.
+    """
+
+    stream: Stream
+    model: VLBEiT
+    tokenizer: VisualTokenizer | None
+
+    def init_extra(self) -> dict[str, Int[Array, "V"]]:
+        """No target seen yet."""
+        return {name: jnp.zeros(self.vocabulary(modality), jnp.int32) for modality, name in terms_of(self.stream).items()}
+
+    def weights(self, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
+        """Masked positions of every term; those of padding rows do not count."""
+        return {name: self.slot_weights(batch, modality).sum() for modality, name in terms_of(self.stream).items()}
+
+    def slot_weights(self, batch: dict[str, Array], modality: Modality) -> Float[Array, "B M"]:
+        """1 for a masked position that counts, 0 for an unused slot or a padding row."""
+        row = batch["weight"][:, None]
+        if modality is Modality.LANGUAGE:
+            return batch["text_weights"] * row
+        return jnp.broadcast_to(row, batch["image_masked"].shape)
+
+    def targets(self, frozen: Tree, batch: dict[str, Array], modality: Modality) -> Int[Array, "B M"]:
+        """What has to be predicted at the masked positions."""
+        if modality is Modality.LANGUAGE:
+            return batch["text_targets"]
+        codes = self.tokenizer.apply({"params": frozen["params"]}, batch["image"], frozen["codebook"], method="encode")
+        return jnp.take_along_axis(codes, batch["image_masked"], axis=1)
+
+    def __call__(
+        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
+    ) -> tuple[dict[str, Term], Tree]:
+        """The stream's terms, and counts of their targets."""
+        logits = self.model.apply({"params": params}, model_inputs(batch), train=True, rngs={"drop_path": key})
+        terms, counts = {}, {}
+        for modality, name in terms_of(self.stream).items():
+            targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)
+            right = jnp.argmax(logits[modality], axis=-1) == targets
+            frequent = jnp.argmax(extra[name]) == targets
+            terms[name] = Term(
+                loss=(cross_entropy(logits[modality], targets) * weights).sum(),
+                weight=weights.sum(),
+                sums={"accuracy": (right * weights).sum(), "unigram": (frequent * weights).sum()},
+            )
+            counts[name] = jnp.zeros_like(extra[name]).at[targets].add(weights.astype(jnp.int32))
+        return terms, jax.lax.stop_gradient(counts)
+
+    def update(self, extra: Tree, statistics: Tree, key: Array) -> tuple[Tree, dict[str, Array]]:
+        """Adds the counts of a step."""
+        return jax.tree.map(jnp.add, extra, statistics), {}
+
+    def score(self, params: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, dict[str, Array]]:
+        """Per term and example, without drop path: right answers, loss, weight; and the count of every target."""
+        logits = self.model.apply({"params": params}, model_inputs(batch))
+        found = {}
+        for modality, name in terms_of(self.stream).items():
+            targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)
+            right = jnp.argmax(logits[modality], axis=-1) == targets
+            found[name] = {
+                "right": (right * weights).sum(axis=1),
+                "loss": (cross_entropy(logits[modality], targets) * weights).sum(axis=1),
+                "weight": weights.sum(axis=1),
+                "targets": jnp.zeros(self.vocabulary(modality), jnp.float32).at[targets].add(weights),
+            }
+        return found
+
+    def vocabulary(self, modality: Modality) -> int:
+        """Number of possible answers."""
+        config = self.model.config
+        return config.codes if modality is Modality.VISION else config.vocabulary

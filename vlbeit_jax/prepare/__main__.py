@@ -1,0 +1,66 @@
+"""Command: prepares data sets for training and evaluation."""
+
+import json
+import pathlib
+
+from absl import flags
+
+from vlbeit_jax import cli
+from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.build import build_set, pack_texts
+from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.prepare.formats import FORMATS
+from vlbeit_jax.types import Kind
+
+OVERVIEW = """Prepares a data set: checks every item, counts what is dropped by reason, splits, writes ArrayRecord.
+
+  python -m vlbeit_jax.prepare --kind=pairs --format=webdataset --input='cc3m/*.tar' --out=data/cc3m
+  python -m vlbeit_jax.prepare --kind=images --format=webdataset --input='cc3m/*.tar' --out=data/cc3m-images
+  python -m vlbeit_jax.prepare --kind=texts --format=text --input=wiki.txt --out=data/wiki
+  python -m vlbeit_jax.prepare --kind=tokens --input=data/wiki --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128
+
+The folder opens with tfds.builder_from_directory; vlbeit_meta.json beside the shards says what is in it."""
+
+KIND = flags.DEFINE_enum("kind", None, [str(kind) for kind in Kind], "what a record holds; tokens: texts packed into full rows", required=True)
+FORMAT = flags.DEFINE_enum("format", None, sorted(FORMATS), "of the input (not for tokens)")
+INPUT = flags.DEFINE_multi_string("input", None, "file or glob pattern, may be repeated; for tokens: prepared texts", required=True)
+OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
+SHARDS = flags.DEFINE_integer("shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1)
+VALIDATION = flags.DEFINE_float("validation_share", 0.1, "part of the captions or documents held back, by hash", lower_bound=0, upper_bound=1)
+MAX_DROPPED = flags.DEFINE_float("max_dropped", 0.1, "stop if a larger share of the items cannot be used", lower_bound=0, upper_bound=1)
+LICENCE = flags.DEFINE_string("licence", "", "kept in the description")
+MIN_SIDE = flags.DEFINE_integer("min_side", Limits.min_side, "images: shortest side, pixels", lower_bound=1)
+MAX_PIXELS = flags.DEFINE_integer("max_pixels", Limits.max_pixels, "images: height x width at most", lower_bound=1)
+MAX_ASPECT = flags.DEFINE_float("max_aspect", Limits.max_aspect, "images: longer over shorter side at most", lower_bound=1)
+SHORT_SIDE = flags.DEFINE_integer("short_side", 0, "images: re-encode larger ones to this shorter side; 0: keep files as they are", lower_bound=0)
+TOKENIZER = flags.DEFINE_string("text_tokenizer", None, "tokens: folder made by vlbeit_jax.text_tokenizer")
+LENGTH = flags.DEFINE_integer("length", 128, "tokens: pieces per row, CLS and SEP included", lower_bound=3)
+
+
+def main() -> None:
+    """Prepares what the flags ask for and prints its description."""
+    kind, out = Kind(KIND.value), pathlib.Path(OUT.value)
+    if kind is Kind.TOKENS:
+        if not TOKENIZER.value:
+            raise UsageError("--kind=tokens needs --text_tokenizer")
+        meta = pack_texts(out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value)
+    else:
+        if not FORMAT.value:
+            raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")
+        meta = build_set(
+            out,
+            kind,
+            FORMAT.value,
+            INPUT.value,
+            validation_share=VALIDATION.value,
+            max_dropped=MAX_DROPPED.value,
+            limits=Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value),
+            shards=SHARDS.value,
+            licence=LICENCE.value,
+        )
+    print(json.dumps(meta, indent=1))
+
+
+if __name__ == "__main__":
+    cli.run(main, OVERVIEW)

@@ -1,0 +1,106 @@
+"""Whether an item can be trained on: cheap checks first, so that a decompression bomb is never decoded."""
+
+import dataclasses
+import io
+import warnings
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What an image may be.
+
+    Attributes:
+      min_side: shortest side, pixels.
+      max_pixels: height times width, as the header states it.
+      max_aspect: longer side over shorter side.
+      short_side: re-encode larger images to this shorter side (JPEG, quality 90); 0: keep the file as it is.
+    """
+
+    min_side: int = 16
+    max_pixels: int = 64_000_000
+    max_aspect: float = 10.0
+    short_side: int = 0
+
+
+class Dropped(Exception):
+    """An item that cannot be used; the argument is the reason under which it is counted."""
+
+
+def checked(item: Item, kind: Kind, limits: Limits) -> dict:
+    """The record of an item, in the schema of its kind.
+
+    Raises:
+      Dropped: with the reason.
+    """
+    if kind is Kind.TEXTS:
+        if not item.text:
+            raise Dropped("no_text")
+        return {"id": item.key, "text": item.text}
+    if not item.image:
+        raise Dropped("no_image")
+    if kind is Kind.PAIRS and not item.captions:
+        raise Dropped("no_caption")
+    record = {"id": item.key, "image": checked_image(item.image, limits)}
+    return record | ({"captions": list(item.captions)} if kind is Kind.PAIRS else {})
+
+
+def checked_image(encoded: bytes, limits: Limits) -> bytes:
+    """The bytes that are stored: the file itself, or a new one where it is transparent or too large.
+
+    Raises:
+      Dropped: not_an_image, image_too_large, image_too_small, image_too_elongated or undecodable_image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # The limit below is stricter and counted.
+            header = Image.open(io.BytesIO(encoded))
+    except Image.DecompressionBombError as error:
+        raise Dropped("image_too_large") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Dropped("not_an_image") from error
+    width, height = header.size
+    if width * height > limits.max_pixels:
+        raise Dropped("image_too_large")
+    if min(width, height) < limits.min_side:
+        raise Dropped("image_too_small")
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise Dropped("image_too_elongated")
+    if header.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in header.info:
+        encoded = _on_white(header)
+    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None or not _complete(encoded):
+        raise Dropped("undecodable_image")
+    if limits.short_side and min(pixels.shape[:2]) > limits.short_side:
+        scale = limits.short_side / min(pixels.shape[:2])
+        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    return encoded
+
+
+def _complete(encoded: bytes) -> bool:
+    """Whether the file ends properly; OpenCV fills the missing rest of a cut-off file with grey and says nothing."""
+    try:
+        Image.open(io.BytesIO(encoded)).load()
+    except (OSError, ValueError, SyntaxError):
+        return False
+    return True
+
+
+def _on_white(image: Image.Image) -> bytes:
+    """A PNG of a transparent image on white, as a page would show it."""
+    try:
+        layer = image.convert("RGBA")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise Dropped("undecodable_image") from error
+    page = Image.new("RGBA", layer.size, "white")
+    page.alpha_composite(layer)
+    buffer = io.BytesIO()
+    page.convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,146 @@
+"""What the model does on a few held-back examples: pictures through predicted visual tokens, guesses for masked pieces."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vlbeit_jax.data.pipeline import evaluation_batches
+from vlbeit_jax.data.rematch import Rematched, wrong_partners
+from vlbeit_jax.models.teacher import make_teacher
+from vlbeit_jax.objectives.masked_prediction import model_inputs
+from vlbeit_jax.ops.gather import is_at_positions
+from vlbeit_jax.runtime.evaluation import OpenedRun
+from vlbeit_jax.shapes import Float, Int, UInt8
+from vlbeit_jax.types import Modality, Special, Stream
+
+GUESSES = 5
+MASK_GREY = 127
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Held-back images, all ``[n, height, width, 3]``.
+
+    Attributes:
+      original: as the model sees them before masking.
+      masked: with masked patches in grey.
+      tokens: decoded from the true visual tokens, the best that can be reached.
+      predicted: decoded from the visible patches' tokens and the predicted ones of the masked patches.
+      accuracy: share of the masked patches that were predicted rightly, per image.
+    """
+
+    original: UInt8[np.ndarray, "n height width 3"]
+    masked: UInt8[np.ndarray, "n height width 3"]
+    tokens: UInt8[np.ndarray, "n height width 3"]
+    predicted: UInt8[np.ndarray, "n height width 3"]
+    accuracy: Float[np.ndarray, "n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Guess:
+    """One masked piece: what stood there, and the likeliest pieces with the right and with a wrong image."""
+
+    position: int
+    truth: str
+    right: list[tuple[str, float]]
+    wrong: list[tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption:
+    """A pair with some pieces masked.
+
+    Attributes:
+      pieces: as the model saw them.
+      guesses: one a masked piece.
+      image: its own.
+      other: the wrong one.
+    """
+
+    pieces: list[str]
+    guesses: list[Guess]
+    image: UInt8[np.ndarray, "height width 3"]
+    other: UInt8[np.ndarray, "height width 3"]
+
+
+def spread(records: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """A few records from all over a set."""
+    return [records[int(index)] for index in np.linspace(0, len(records) - 1, min(count, len(records)))]
+
+
+def pictures(run: OpenedRun, records: Sequence[Mapping[str, Any]]) -> Pictures | None:
+    """Masked images and what the model makes of them; None if the teacher's predictions cannot be seen."""
+    model, visual = run.model, run.model.visual
+    config = visual.tokenizer.config
+    teacher = make_teacher(config.teacher, config.patch_size)
+    batch = _batch(run, records, Stream.IMAGE)
+    codes = _encode(run, batch["image"])
+    logits = model.network.apply({"params": run.params}, model_inputs(batch))[Modality.VISION]
+    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["image_masked"]].set(jnp.argmax(logits, axis=-1))
+    hidden = is_at_positions(batch["image_masked"], codes.shape[1])
+
+    def seen(tokens: jax.Array) -> np.ndarray | None:
+        vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
+        images = teacher.images(visual.tokenizer.apply({"params": visual.frozen["params"]}, vectors, method="decode"))
+        return None if images is None else np.asarray(images)
+
+    if (predicted := seen(guessed)) is None:
+        return None
+    original, side = np.asarray(batch["image"]), config.patch_size
+    grid = np.asarray(hidden).reshape(-1, model.config.model.grid, model.config.model.grid)
+    grey = grid.repeat(side, axis=1).repeat(side, axis=2)[..., None]
+    right = np.asarray(((guessed == codes) & hidden).sum(axis=1) / hidden.sum(axis=1))
+    return Pictures(original, np.where(grey, MASK_GREY, original).astype(np.uint8), seen(codes), predicted, right)
+
+
+def code_use(run: OpenedRun, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> Int[np.ndarray, "C"]:
+    """How often each visual token comes up in some images."""
+    counts = np.zeros(run.model.config.model.codes, np.int64)
+    compiled = jax.jit(lambda image: _encode(run, image))
+    make = run.model.make_example(Stream.IMAGE, False)
+    for batch in evaluation_batches(records, make, batch_size, 0):
+        codes = np.asarray(compiled(batch["image"]))[batch["weight"] > 0]
+        counts += np.bincount(codes.ravel(), minlength=len(counts))
+    return counts
+
+
+def captions(run: OpenedRun, records: Sequence[Mapping[str, Any]]) -> list[Caption]:
+    """Masked captions with the top guesses for each masked piece, with the right image and with a wrong one."""
+    text = run.model.text
+    own = _batch(run, records, Stream.PAIR)
+    other = _batch(run, Rematched(records, wrong_partners(records, 0), "image"), Stream.PAIR)
+    right, wrong = (_likeliest(run, batch) for batch in (own, other))
+    found = []
+    for row in range(len(records)):
+        pieces = [text.piece(piece) for piece in own["text"][row] if piece != Special.PAD]
+        guesses = [
+            Guess(
+                position=int(own["text_masked"][row, slot]),
+                truth=text.piece(own["text_targets"][row, slot]),
+                right=[(text.piece(piece), float(share)) for share, piece in zip(*(a[row, slot] for a in right), strict=True)],
+                wrong=[(text.piece(piece), float(share)) for share, piece in zip(*(a[row, slot] for a in wrong), strict=True)],
+            )
+            for slot in np.flatnonzero(own["text_weights"][row])
+        ]
+        found.append(Caption(pieces, guesses, own["image"][row], other["image"][row]))
+    return found
+
+
+def _likeliest(run: OpenedRun, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    logits = run.model.network.apply({"params": run.params}, model_inputs(batch))[Modality.LANGUAGE]
+    shares, pieces = jax.lax.top_k(jax.nn.softmax(logits), GUESSES)
+    return np.asarray(shares), np.asarray(pieces)
+
+
+def _encode(run: OpenedRun, image: Any) -> jax.Array:
+    frozen = run.model.visual.frozen
+    return run.model.visual.tokenizer.apply({"params": frozen["params"]}, image, frozen["codebook"], method="encode")
+
+
+def _batch(run: OpenedRun, records: Sequence[Mapping[str, Any]], stream: Stream) -> dict[str, np.ndarray]:
+    make = run.model.make_example(stream, False)
+    return next(evaluation_batches(records, make, len(records), run.model.config.run.seed))

@@ -1,0 +1,160 @@
+"""Evaluation of a pretraining run on any prepared data: masked accuracies with baselines, and the cross-modal gain."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+
+from vlbeit_jax.data.rematch import Rematched, wrong_partners
+from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
+from vlbeit_jax.data.text import packed_rows
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.metrics.masked import gain
+from vlbeit_jax.objectives.masked_prediction import TERMS
+from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, VISUAL_TOKENIZER, MaskedModel
+from vlbeit_jax.training import run_folder
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.types import Kind, Stream
+
+Tree = Any
+GAINS = {"gain_text": ("mvlm_text", "image"), "gain_image": ("mvlm_image", "captions")}
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedRun:
+    """A pretraining run with its newest parameters.
+
+    Attributes:
+      model: network and tokenizers.
+      params: parameters of step ``step``.
+      step: steps taken.
+      trained_on: fingerprints of the data sets that it has seen.
+    """
+
+    model: MaskedModel
+    params: Tree
+    step: int
+    trained_on: frozenset[str]
+
+
+def open_run(folder: pathlib.Path) -> OpenedRun:
+    """Opens the workdir of a pretraining run, which holds all that is needed.
+
+    Raises:
+      UsageError: it is none, or has no checkpoint yet.
+    """
+    config = run_folder.read_config(folder)
+    if config.task != "pretrain":
+        raise UsageError(f"{folder} holds a run of task {config.task!r}; a pretraining run is needed")
+    if not (folder / run_folder.CHECKPOINTS).is_dir() or (step := Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).latest()) is None:
+        raise UsageError(f"the run in {folder} has no checkpoint yet")
+    streams = [stream for stream in Stream if (not stream.has_text or config.data.text_tokenizer) and (not stream.has_image or config.data.visual_tokenizer)]
+    model = MaskedModel(config, streams, folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER)
+    params = run_folder.restore(folder, step, {"params": model.abstract_params()})["params"]
+    described = Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).describe(step)
+    return OpenedRun(model, params, step, frozenset(described["trained_on"]))
+
+
+def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> dict[str, Any]:
+    """Scores every term that the data sets allow.
+
+    A data set that the run was trained on is scored on its held-back part, any other one as a whole. Images of pairs also
+    stand for images alone when no image set is given.
+
+    Args:
+      run: what is evaluated.
+      places: prepared data sets.
+      mesh: where it is computed.
+      draws: masks drawn for every record.
+
+    Returns:
+      Term to accuracy, chance, unigram, loss and count (None for a term without data); ``gain_text`` and ``gain_image``
+      with value, low and high; and what was scored.
+
+    Raises:
+      UsageError: a data set is missing, or holds nothing that can be scored.
+    """
+    sets = [open_set(place) for place in places]
+    results: dict[str, Any] = {name: None for name in [*TERMS.values(), *GAINS]}
+    for stream in run.model.objectives:
+        records = _records(run, sets, stream)
+        if len(records):
+            scores = run.model.score(stream, run.params, records, mesh, draws=draws)
+            results |= {name: found.summary() for name, found in scores.items()}
+            if stream is Stream.PAIR and len(records) > 1:
+                results |= _gains(run, records, scores, mesh, draws)
+    if not any(results.values()):
+        raise UsageError(f"nothing in {', '.join(places)} can be scored by this run's streams ({', '.join(run.model.objectives)})")
+    scored = [{"folder": str(found.folder), "kind": found.kind, "fingerprint": found.fingerprint, "splits": _splits(run, found)} for found in sets]
+    return results | {"step": run.step, "draws": draws, "data": scored}
+
+
+def _gains(run: OpenedRun, records: Sequence, own: Mapping[str, Any], mesh: Mesh, draws: int) -> dict[str, Any]:
+    partners = wrong_partners(records, run.model.config.run.seed)
+    found = {}
+    for name, (term, field) in GAINS.items():
+        other = run.model.score(Stream.PAIR, run.params, Rematched(records, partners, field), mesh, draws=draws)
+        found[name] = gain(own[term], other[term])._asdict()
+    return found
+
+
+def _splits(run: OpenedRun, found: PreparedSet) -> list[str]:
+    """The parts of a set that the run has not been trained on."""
+    splits = [split for split in (TRAIN, VALIDATION) if found.count(split)]
+    if run.trained_on.isdisjoint(found.contains):
+        return splits
+    if VALIDATION not in splits:
+        raise UsageError(f"the run was trained on all of {found.folder}; evaluate it on data that it has not seen")
+    return [VALIDATION]
+
+
+def _records(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "Joined":
+    kinds = {Stream.IMAGE: {Kind.IMAGES}, Stream.TEXT: {Kind.TEXTS, Kind.TOKENS}, Stream.PAIR: {Kind.PAIRS}}[stream]
+    if stream is Stream.IMAGE and not any(found.kind in kinds for found in sets):
+        kinds = {Kind.PAIRS}
+    parts = []
+    for found in sets:
+        if found.kind in kinds:
+            for split in _splits(run, found):
+                records = found.records(split)
+                parts.append(_rows(run, records) if found.kind is Kind.TEXTS else _checked(run, found, records))
+    return Joined(parts)
+
+
+def _rows(run: OpenedRun, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Documents packed into rows of the length that the run was trained on."""
+    model = run.model
+    texts = (documents[index]["text"] for index in range(len(documents)))
+    rows = packed_rows(texts, model.text, model.stream_config(Stream.TEXT).text_length)
+    return [{"id": f"{number:09d}", "tokens": row} for number, row in enumerate(rows)]
+
+
+def _checked(run: OpenedRun, found: PreparedSet, records: Sequence) -> Sequence:
+    if found.kind is Kind.TOKENS and found.meta["text_tokenizer"] != run.model.text.fingerprint:
+        raise UsageError(
+            f"{found.folder} was packed with text tokenizer {found.meta['text_tokenizer']}, but the run has "
+            f"{run.model.text.fingerprint}; give the texts themselves, they are packed here"
+        )
+    return records
+
+
+class Joined:
+    """Several sequences of records as one."""
+
+    def __init__(self, parts: Sequence[Sequence]):
+        """One after the other."""
+        self._parts = [part for part in parts if len(part)]
+
+    def __len__(self) -> int:
+        """Records of all parts."""
+        return sum(len(part) for part in self._parts)
+
+    def __getitem__(self, index: int) -> Any:
+        """The record at a place counted over all parts."""
+        for part in self._parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)

@@ -1,0 +1,163 @@
+"""The one train loop: a task, a state, one step after the other; checkpoints, evaluations and logs between them."""
+
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+import vlbeit_jax
+from vlbeit_jax.config import Config
+from vlbeit_jax.config_parse import to_dict
+from vlbeit_jax.data.examples import Example
+from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.log import Log
+from vlbeit_jax.tasks import TASKS
+from vlbeit_jax.tasks.base import Task
+from vlbeit_jax.training import run_folder
+from vlbeit_jax.training.checkpoint import Checkpointer, check_same
+from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
+from vlbeit_jax.training.schedule import Schedule
+from vlbeit_jax.training.sharding import check_batch, make_mesh, put_batch, replicated
+from vlbeit_jax.training.state import TrainState, state_maker
+from vlbeit_jax.training.step import make_train_step
+
+
+def train(config: Config, workdir: pathlib.Path) -> TrainState:
+    """Trains until ``run.steps``, from the newest checkpoint in ``workdir`` if there is one.
+
+    Returns:
+      The final state.
+
+    Raises:
+      UsageError: before anything is compiled, if configuration, data, mesh or folder do not fit together.
+      FloatingPointError: a loss or gradient is not finite; nothing of that step is saved.
+    """
+    task, mesh, schedule = TASKS[config.task](config), make_mesh(config.mesh), Schedule.parse(config.run.schedule)
+    for stream in schedule.streams:
+        check_batch(stream, getattr(config.data, stream).batch_size, config.run.accumulate, mesh)
+    optimizer = make_optimizer(config.optimizer, config.run.steps)
+    make_state, abstract = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
+    run_folder.claim(workdir)
+    checkpointer = Checkpointer(workdir / run_folder.CHECKPOINTS, config.run.keep_last, config.run.keep_every)
+    share = Share(jax.process_index(), jax.process_count())
+    start = checkpointer.latest()
+    if start is None:
+        run_folder.write_config(workdir, config)
+        task.keep_inputs(workdir)
+        state = task.before_training(make_state(config.run.seed), mesh, share)
+    else:
+        check_same(checkpointer.describe(start)["must_match"], must_match(config, task), workdir)
+        if start > config.run.steps:
+            raise UsageError(f"{workdir} has taken {start} steps, more than run.steps={config.run.steps}; name another --workdir")
+        run_folder.write_config(workdir, config)
+        state = TrainState.restored(checkpointer.restore(start, abstract.saved()))
+    try:
+        return _Loop(config, task, mesh, schedule, checkpointer, share, workdir, optimizer).run(state)
+    finally:
+        checkpointer.close()
+
+
+def must_match(config: Config, task: Task) -> dict[str, Any]:
+    """What a checkpoint and the run that goes on from it have to agree on, flat, so that a message can name it."""
+    shape = "model" if config.task == "pretrain" else "visual_tokenizer"
+    found: dict[str, Any] = {"task": config.task, "run.seed": config.run.seed, "run.schedule": config.run.schedule}
+    found |= {f"{shape}.{name}": value for name, value in to_dict(getattr(config, shape)).items()}
+    for stream in Schedule.parse(config.run.schedule).streams:
+        found[f"data.{stream}.batch_size"] = getattr(config.data, stream).batch_size
+    return found | dict(task.fingerprints)
+
+
+class _Loop:
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        mesh: Mesh,
+        schedule: Schedule,
+        checkpointer: Checkpointer,
+        share: Share,
+        workdir: pathlib.Path,
+        optimizer: Any,
+    ):
+        self.config, self.task, self.mesh, self.schedule = config, task, mesh, schedule
+        self.checkpointer, self.share, self.workdir = checkpointer, share, workdir
+        self.step = make_train_step(task.objectives, optimizer, config.run.seed, config.run.accumulate, mesh)
+        self.rate = learning_rate(config.optimizer, config.run.steps)
+        self.frozen = jax.device_put(task.frozen, replicated(mesh))
+
+    def run(self, state: TrainState) -> TrainState:
+        run, start = self.config.run, int(state.step)
+        log = Log(self.workdir, start, run.steps, self.task.chance)
+        if start == run.steps:
+            log.say(f"{self.workdir}: finished already, {start} steps taken")
+            log.close()
+            return state
+        log.say(f"{self.workdir}: {self._size(state)}, from step {start} to {run.steps} on {jax.device_count()} device(s)")
+        streams = {s: self.task.training_batches(s, self.schedule.used_before(s, start), self.share) for s in self.schedule.streams}
+        try:
+            return self._steps(state, start, streams, log)
+        except KeyboardInterrupt:
+            log.say(f"interrupted; the same command goes on from step {self.checkpointer.latest() or 0}")
+            raise
+        finally:
+            log.close()
+            for batches in streams.values():
+                batches.close()
+
+    def _steps(self, state: TrainState, start: int, streams: dict[str, Iterator[Example]], log: Log) -> TrainState:
+        run = self.config.run
+        pending: dict[str, Any] = {}
+        for step in range(start, run.steps):
+            began = time.monotonic()
+            rows = {name: next(streams[name]) for name in self.schedule.streams_at(step)}
+            waited = time.monotonic() - began
+            samples = sum(len(batch["uid"]) for batch in rows.values()) * self.share.hosts
+            batches = {name: put_batch(batch, self.mesh) for name, batch in rows.items()}
+            state, metrics = self.step(state, self.frozen, batches)
+            self._take(log, pending)  # The previous step's figures: fetching this one's would wait for the device.
+            pending = {"step": step, "metrics": metrics, "samples": samples, "waited": waited}
+            done = step + 1
+            if done % run.log_every == 0 or done == run.steps:
+                self._take(log, pending)
+                pending = {}
+                log.write_training(done)
+            self._between_steps(done, state, log)
+        return state
+
+    def _take(self, log: Log, pending: dict[str, Any]) -> None:
+        if not pending:
+            return
+        metrics = {name: float(value) for name, value in jax.device_get(pending["metrics"]).items()}
+        bad = {name: value for name, value in metrics.items() if not np.isfinite(value)}
+        log.add(metrics | {"learning_rate": float(self.rate(pending["step"]))}, pending["samples"], pending["waited"])
+        if bad:
+            log.write_training(pending["step"] + 1)
+            raise FloatingPointError(
+                f"step {pending['step']}: not finite: {bad}; the newest good checkpoint is of step {self.checkpointer.latest()}; "
+                "lower optimizer.peak_lr or optimizer.clip_norm"
+            )
+
+    def _between_steps(self, done: int, state: TrainState, log: Log) -> None:
+        run, began = self.config.run, time.monotonic()
+        last = done == run.steps
+        if done % run.checkpoint_every == 0 or last:
+            description = {
+                "step": done,
+                "config": to_dict(self.config),
+                "must_match": must_match(self.config, self.task),
+                "trained_on": list(self.task.trained_on),
+                "versions": {"vlbeit_jax": vlbeit_jax.__version__, "jax": jax.__version__},
+            }
+            self.checkpointer.save(done, state.saved(), description)
+        if run.evaluate_every and (done % run.evaluate_every == 0 or last):
+            log.write_evaluation(done, self.task.evaluate(state, self.mesh, self.share))
+        log.pause(time.monotonic() - began)
+
+    def _size(self, state: TrainState) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        return f"{self.config.task}, {count:,} parameters"

@@ -1,0 +1,22 @@
+"""Dimension letters of every shape annotation, declared once.
+
+| letter | meaning                              | at base size           |
+|--------|--------------------------------------|------------------------|
+| B      | batch                                | 2048 per stream        |
+| L      | fused sequence length                | 197, 128 or 256        |
+| N      | patches of an image                  | 196                    |
+| P      | values of a patch (side * side * 3)  | 768                    |
+| T      | word pieces of a text                | 128, in a pair 59      |
+| M      | masked positions                     | 75                     |
+| D      | width                                | 768                    |
+| F      | FFN width                            | 3072                   |
+| H, K   | attention heads, head width          | 12, 64                 |
+| V      | prediction vocabulary                | 64000 (padded to 128s) |
+| C, E   | codebook entries, codebook width     | 8192, 32               |
+
+Image sides are always given as ``height width``.
+"""
+
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+__all__ = ["Array", "Bool", "Float", "Int", "UInt8"]

@@ -1,0 +1,75 @@
+"""Pretraining: masked prediction on images, texts and pairs with one shared Multiway Transformer."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.config_parse import schedule_cycle
+from vlbeit_jax.data.examples import Example
+from vlbeit_jax.data.pipeline import Share, open_sources, require_validation, training_batches
+from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.objectives.masked_prediction import terms_of
+from vlbeit_jax.tasks.masked_model import MaskedModel
+from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.types import Stream
+
+Tree = Any
+
+
+class Pretrain:
+    """The task; see ``tasks.base.Task``."""
+
+    def __init__(self, config: Config):
+        """Opens tokenizers and the data of every stream of the schedule, and checks that they fit the model.
+
+        Raises:
+          UsageError: something is missing, of the wrong kind, or does not fit.
+        """
+        self.config = config
+        self.streams = sorted({stream for step in schedule_cycle(config.run.schedule) for stream in step})
+        self.model = MaskedModel(config, self.streams, config.data.text_tokenizer, config.data.visual_tokenizer)
+        pieces = self.model.text.fingerprint if self.model.text else ""
+        self.sets = {stream: open_sources(stream, self.model.stream_config(stream), pieces) for stream in self.streams}
+        if config.run.evaluate_every:
+            require_validation([sets[0] for sets in self.sets.values()])
+        self.objectives, self.frozen = self.model.objectives, self.model.frozen
+        self.chance = {
+            name: 1 / objective.vocabulary(modality)
+            for stream, objective in self.objectives.items()
+            for modality, name in terms_of(stream).items()
+        }
+        self.fingerprints: dict[str, Any] = self.model.fingerprints
+        self.fingerprints |= {f"data.{stream}": [found.fingerprint for found in sets] for stream, sets in self.sets.items()}
+        self.trained_on = sorted({name for sets in self.sets.values() for found in sets for name in found.contains})
+
+    def init_params(self, key: jax.Array) -> Tree:
+        """Fresh parameters of every path."""
+        return self.model.init_params(key)
+
+    def training_batches(self, stream: str, start: int, share: Share) -> Iterator[Example]:
+        """See ``data.pipeline``."""
+        name, config = Stream(stream), self.config
+        make = self.model.make_example(name, True)
+        return training_batches(name, self.model.stream_config(name), config.data, make, config.run.seed, start, share)
+
+    def keep_inputs(self, workdir: pathlib.Path) -> None:
+        """Copies both tokenizers."""
+        self.model.keep_tokenizers(workdir)
+
+    def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
+        """Nothing: pretraining starts from random parameters."""
+        return state
+
+    def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
+        """Masked accuracy, unigram baseline and loss of every term on the held-back part of each stream's first set."""
+        figures = {}
+        for stream in self.streams:
+            records = self.sets[stream][0].records(VALIDATION)
+            found = self.model.score(stream, state.params, records, mesh, batches=self.config.run.evaluate_batches, share=share)
+            for name, scores in found.items():
+                figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}
+        return figures

@@ -1,0 +1,50 @@
+"""Scores of masked prediction over batches, gathered from all devices."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vlbeit_jax.data.examples import Example
+from vlbeit_jax.metrics.masked import Scores
+from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
+from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
+
+Tree = Any
+
+
+@functools.cache
+def _compiled(objective: MaskedPrediction, mesh: Mesh) -> Callable[..., Any]:
+    def scored(params: Tree, frozen: Tree, batch: dict[str, jax.Array]) -> tuple[Any, ...]:
+        return objective.score(params, frozen, batch), batch["uid"], batch["weight"]
+
+    return jax.jit(scored, out_shardings=replicated(mesh))
+
+
+def score(objective: MaskedPrediction, params: Tree, frozen: Tree, batches: Iterable[Example], mesh: Mesh) -> dict[str, Scores]:
+    """Per term, the totals of every example of weight 1; rows that only fill up a batch are left out."""
+
+    compiled = _compiled(objective, mesh)
+    seen = []
+    for batch in batches:
+        with on_mesh(mesh):
+            seen.append(jax.device_get(compiled(params, frozen, put_batch(batch, mesh))))
+    uid = np.concatenate([uid for _, uid, _ in seen])
+    real = np.concatenate([weight for *_, weight in seen]) > 0
+
+    def together(name: str, kind: str) -> np.ndarray:
+        return np.concatenate([terms[name][kind] for terms, *_ in seen])[real]
+
+    return {
+        name: Scores(
+            uid=uid[real],
+            right=together(name, "right"),
+            loss=together(name, "loss"),
+            weight=together(name, "weight"),
+            targets=sum(terms[name]["targets"] for terms, *_ in seen),
+        )
+        for name in seen[0][0]
+    }

@@ -1,0 +1,131 @@
+"""Training of the visual tokenizer: VQ-KD on images alone (spec section 3.1)."""
+
+import functools
+import pathlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vlbeit_jax.config import Config, VisualTokenizerConfig
+from vlbeit_jax.data.examples import Example, MakeExample
+from vlbeit_jax.data.pipeline import Share, evaluation_batches, open_sources, require_validation, training_batches
+from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.models.teacher import make_teacher
+from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.objectives.distillation import Distillation
+from vlbeit_jax.ops.quantize import kmeans, l2_normalise
+from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
+from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.types import Stream
+
+Tree = Any
+
+
+class CodebookCollapse(UserWarning):
+    """Few codes are in use: the visual tokens say little, and pretraining on them will teach little."""
+
+
+def make_tokenizer(config: VisualTokenizerConfig) -> VisualTokenizer:
+    """The network with an output as wide as its teacher."""
+    return VisualTokenizer(config, make_teacher(config.teacher, config.patch_size).width)
+
+
+@functools.cache
+def _scorer(objective: Distillation, mesh: Mesh) -> Callable[..., Any]:
+    def score(params: Tree, extra: Tree, batch: Any) -> Any:
+        terms, statistics = objective.losses(params, extra, batch, None)
+        return terms, statistics["counts"]
+
+    return jax.jit(score, out_shardings=replicated(mesh))
+
+
+class VQKD:
+    """The task; see ``tasks.base.Task``."""
+
+    def __init__(self, config: Config):
+        """Opens the image stream's data."""
+        self.config, visual = config, config.visual_tokenizer
+        self.tokenizer = make_tokenizer(visual)
+        self.objectives = {Stream.IMAGE: Distillation(self.tokenizer, make_teacher(visual.teacher, visual.patch_size))}
+        self.frozen: Tree = {}
+        self.chance: dict[str, float] = {}
+        self.sets = open_sources(Stream.IMAGE, config.data.image)
+        if config.run.evaluate_every:
+            require_validation(self.sets[:1])
+        self.trained_on = sorted({name for found in self.sets for name in found.contains})
+        self.fingerprints = {"data.image": [found.fingerprint for found in self.sets]}
+
+    def _make(self, augment: bool) -> MakeExample:
+        visual = self.config.visual_tokenizer
+        grid = visual.image_size // visual.patch_size
+        return MakeExample(self.config.data.image, visual.image_size, grid, None, augment)
+
+    def init_params(self, key: jax.Array) -> Tree:
+        """Fresh encoder and decoder."""
+        visual = self.config.visual_tokenizer
+        image = jnp.zeros((1, visual.image_size, visual.image_size, 3), jnp.uint8)
+        return self.tokenizer.init(key, image, jnp.zeros((visual.codes, visual.code_width)))["params"]
+
+    def training_batches(self, stream: str, start: int, share: Share) -> Iterator[Example]:
+        """Images; see ``data.pipeline``."""
+        config = self.config
+        return training_batches(Stream(stream), config.data.image, config.data, self._make(True), config.run.seed, start, share)
+
+    def keep_inputs(self, workdir: pathlib.Path) -> None:
+        """Nothing: a visual tokenizer depends on its images alone."""
+
+    def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
+        """Sets the codebook by k-means on the features of the first batches, gathered over all devices."""
+        visual = self.config.visual_tokenizer
+        everywhere = replicated(mesh)
+
+        def features(params: Tree, image: jax.Array) -> jax.Array:
+            return self.tokenizer.apply({"params": params}, image, method="features").reshape(-1, visual.code_width)
+
+        compiled = jax.jit(features, out_shardings=everywhere)
+        batches = self.training_batches(Stream.IMAGE, 0, share)
+        with on_mesh(mesh):
+            seen = [compiled(state.params, put_batch(next(batches), mesh)["image"]) for _ in range(visual.kmeans_batches)]
+            cluster = jax.jit(lambda z, key: kmeans(l2_normalise(z), visual.codes, visual.kmeans_iterations, key), out_shardings=everywhere)
+            codebook = cluster(jnp.concatenate(seen), jax.random.key(self.config.run.seed))
+        extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
+        return state.replace(extra=extra)
+
+    def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
+        """Held-back losses, and how many codes the held-back images use; warns of a collapse."""
+        config = self.config
+        compiled = _scorer(self.objectives[Stream.IMAGE], mesh)
+        totals = None
+        for found in self.sets[:1]:
+            batches = evaluation_batches(
+                found.records(VALIDATION), self._make(False), config.data.image.batch_size, config.run.seed,
+                batches=config.run.evaluate_batches, share=share, data=config.data,
+            )  # fmt: skip
+            for batch in batches:
+                with on_mesh(mesh):
+                    new = compiled(state.params, state.extra[Stream.IMAGE], put_batch(batch, mesh))
+                totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
+        terms, counts = jax.device_get(totals)
+        figures = {f"{name}/loss": float(term.loss / max(term.weight, 1)) for name, term in terms.items()}
+        spread = counts[counts > 0] / counts.sum()
+        figures["codes_used"] = int((counts > 0).sum())
+        figures["perplexity"] = float(np.exp(-(spread * np.log(spread)).sum()))
+        figures["most_frequent_code"] = float(spread.max())
+        self._warn_of_collapse(np.asarray(state.extra[Stream.IMAGE]["use"]))
+        return figures
+
+    def _warn_of_collapse(self, use: np.ndarray) -> None:
+        visual = self.config.visual_tokenizer
+        used = int((use >= 0.1).sum())
+        if used < visual.collapse_below * visual.codes:
+            warnings.warn(
+                f"only {used} of {visual.codes} codes are in use (below collapse_below={visual.collapse_below:g}); "
+                "try a lower learning rate, more k-means batches, or --config.visual_tokenizer.reseed_below=0.01",
+                CodebookCollapse,
+                stacklevel=2,
+            )

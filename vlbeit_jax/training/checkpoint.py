@@ -1,0 +1,78 @@
+"""Checkpoints: the one file that knows Orbax. Asynchronous, atomic, self-describing."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from vlbeit_jax.errors import UsageError
+
+Tree = Any
+DESCRIPTION = "description"
+_policies = ocp.checkpoint_managers
+
+
+class Checkpointer:
+    """Named trees and a description per step, in ``folder/STEP/NAME``.
+
+    A step becomes visible when all of it is written; what a cut-off save left behind is removed on opening.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, keep_last: int = 1, keep_every: int = 0, *, read_only: bool = False):
+        """Opens or makes ``folder``; keeps the newest ``keep_last`` steps and every multiple of ``keep_every``."""
+        keep = [_policies.LatestN(keep_last)]
+        if keep_every:
+            keep.append(_policies.EveryNSteps(keep_every))
+        self._manager = ocp.CheckpointManager(
+            pathlib.Path(folder).resolve(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_policies.AnyPreservationPolicy(keep),
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+    def save(self, step: int, trees: Mapping[str, Tree], description: Mapping[str, Any]) -> None:
+        """Starts writing; returns when the arrays have been copied. The error of a failed write comes with the next call."""
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        self._manager.save(step, args=ocp.args.Composite(**items, **{DESCRIPTION: ocp.args.JsonSave(dict(description))}), force=True)
+
+    def latest(self) -> int | None:
+        """The newest complete step."""
+        return self._manager.latest_step()
+
+    def describe(self, step: int) -> dict[str, Any]:
+        """What was said about a step when it was saved."""
+        return self._manager.restore(step, args=ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()}))[DESCRIPTION]
+
+    def restore(self, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
+        """The trees that are asked for, with the shapes, types and shardings of ``abstract``."""
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return {name: found[name] for name in abstract}
+
+    def wait(self) -> None:
+        """Until every save is on disk; raises if one failed."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Waits, then ends the background threads."""
+        self.wait()
+        self._manager.close()
+
+
+def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: object) -> None:
+    """Raises a ``UsageError`` with both values for every name on which a checkpoint and this run differ."""
+    different = [
+        f"{name}: the checkpoint has {saved.get(name)!r}, this run has {now.get(name)!r}"
+        for name in sorted({*saved, *now})
+        if saved.get(name) != now.get(name)
+    ]
+    if different:
+        raise UsageError(
+            f"{where} was written by another run and cannot go on here:\n  " + "\n  ".join(different) + "\n"
+            "use the same data, tokenizers and model, or another --workdir"
+        )

@@ -1,0 +1,99 @@
+"""Where every array lies: one table of logical axis to mesh axes, and a mesh of (data, fsdp, tensor)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.errors import UsageError
+
+AXES = ("data", "fsdp", "tensor")
+
+# Logical axis -> mesh axes. The batch is split over data and fsdp; parameters over fsdp and tensor.
+RULES = (
+    ("batch", ("data", "fsdp")),
+    ("embed", "fsdp"),
+    ("heads", "tensor"),
+    ("ffn", "tensor"),
+    ("vocab", "tensor"),
+    ("head", None),
+)
+
+Tree = Any
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The devices of all hosts as (data, fsdp, tensor).
+
+    Raises:
+      UsageError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.device_count()
+    fixed = config.fsdp * config.tensor
+    data = devices // fixed if config.data == -1 else config.data
+    if data * fixed != devices:
+        raise UsageError(
+            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not make the {devices} devices "
+            "there are; change config.mesh (data=-1 takes what is left)"
+        )
+    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def check_batch(name: str, batch_size: int, accumulate: int, mesh: Mesh) -> None:
+    """Raises a ``UsageError`` if the mesh does not divide a microbatch."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (accumulate * parts):
+        raise UsageError(
+            f"data.{name}.batch_size={batch_size} is not a multiple of run.accumulate={accumulate} x mesh data "
+            f"{mesh.shape['data']} x fsdp {mesh.shape['fsdp']} = {accumulate * parts}"
+        )
+
+
+@contextmanager
+def on_mesh(mesh: Mesh) -> Iterator[None]:
+    """While tracing: makes the activations' logical axes mean this mesh."""
+    with mesh, nn.logical_axis_rules(RULES):
+        yield
+
+
+def shardings(abstract: Tree, mesh: Mesh) -> Tree:
+    """A ``NamedSharding`` per leaf from the logical axes that parameters carry; leaves without axes are replicated.
+
+    Raises:
+      UsageError: a mesh axis does not divide a dimension, with the parameter's name.
+    """
+    specs = nn.logical_to_mesh(nn.get_partition_spec(abstract), RULES)
+
+    def place(path: Any, spec: PartitionSpec, leaf: Any) -> NamedSharding:
+        for size, axes in zip(leaf.shape, spec, strict=False):
+            parts = int(np.prod([mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes or ())]))
+            if size % parts:
+                raise UsageError(
+                    f"parameter {jax.tree_util.keystr(path, simple=True, separator='/')} of shape {leaf.shape}: {size} is not "
+                    f"a multiple of the {parts} devices along {axes}; change config.mesh"
+                )
+        return NamedSharding(mesh, spec)
+
+    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+    return jax.tree_util.tree_map_with_path(place, specs, nn.unbox(abstract), is_leaf=is_spec)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over data and fsdp; the same for every array of a batch."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This host's rows as part of one global array per key."""
+    place = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(place, rows) for name, rows in batch.items()}
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())

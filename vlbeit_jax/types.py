@@ -1,0 +1,58 @@
+"""Names shared by data, models and objectives. Imports no JAX, so that loader workers may use it."""
+
+import enum
+
+
+class Stream(enum.StrEnum):
+    """A kind of training example; one masked-prediction loss is taken per stream."""
+
+    IMAGE = "image"
+    TEXT = "text"
+    PAIR = "pair"
+
+    @property
+    def has_image(self) -> bool:
+        """Whether an example holds an image."""
+        return self is not Stream.TEXT
+
+    @property
+    def has_text(self) -> bool:
+        """Whether an example holds word pieces."""
+        return self is not Stream.IMAGE
+
+
+class Modality(enum.StrEnum):
+    """What a token comes from; decides its embedding, its expert and its prediction head."""
+
+    VISION = "vision"
+    LANGUAGE = "language"
+
+
+class Positions(enum.StrEnum):
+    """How a token knows its place (spec: ABSOLUTE maps onto BEiT-3, RELATIVE onto VLMo and BEiT)."""
+
+    ABSOLUTE = "absolute"
+    RELATIVE = "relative"
+
+
+class Kind(enum.StrEnum):
+    """What one record of a prepared data set holds."""
+
+    IMAGES = "images"
+    PAIRS = "pairs"
+    TEXTS = "texts"
+    TOKENS = "tokens"
+
+
+class Special(enum.IntEnum):
+    """Word-piece ids that no text can produce; fixed for every text tokenizer."""
+
+    PAD = 0
+    UNKNOWN = 1
+    CLS = 2
+    SEP = 3
+    MASK = 4
+
+
+# One entry per run of tokens of one modality, in sequence order: ((VISION, 197), (LANGUAGE, 59)).
+Layout = tuple[tuple[Modality, int], ...]
