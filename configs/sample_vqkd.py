@@ -1,21 +1,28 @@
-"""A visual tokenizer for the sample data."""
+"""A visual tokenizer for the sample data: VQ-KD with the teacher 'pixels', 64 codes an image out of 256.
+
+Command: python -m vlbeit_jax.main --config=configs/sample_vqkd.py --workdir=RUN      (a stage of launch/sample.sh)
+Cost:    500 steps of 64 images of 64 x 64; 0.9M parameters; see the README for the time on two CPU cores.
+Expect:  all codes in use on held-back images, the most frequent one below 6%.
+Figures: our own, for this data. A third of all patches are white, so that without re-seeding the codebook collapsed to 140 of
+         512 codes within 600 steps (BEiT v2, on photographs, has none); a code that falls below 0.3 of its even share
+         is set to a feature of the current batch. No colour jitter: the tokens are to tell colours apart.
+"""
 
 from vlbeit_jax.config import Config, DataConfig, OptimizerConfig, RunConfig, StreamConfig, VisualTokenizerConfig
 from vlbeit_jax.config_parse import to_config_dict
 
-IMAGE = StreamConfig(sources=("sample:pairs",), batch_size=64, crop_scale=0.3, colour_jitter=0.0, masked_patches=0)
-
 
 def get_config():
     """See the module's docstring."""
+    image = StreamConfig(sources=("sample:pairs",), batch_size=64, crop_scale=0.3, colour_jitter=0.0, masked_patches=0)
     config = Config(
         task="vqkd",
-        run=RunConfig(steps=600, schedule="image", log_every=50, evaluate_every=200, evaluate_batches=0, checkpoint_every=200),
+        run=RunConfig(steps=500, schedule="image", log_every=50, evaluate_every=100, evaluate_batches=0, checkpoint_every=100),
         visual_tokenizer=VisualTokenizerConfig(
-            image_size=64, patch_size=8, width=128, heads=4, ffn_width=512, encoder_depth=3, decoder_depth=2,
-            codes=512, code_width=16, kmeans_batches=16,
+            image_size=64, patch_size=8, width=128, heads=4, ffn_width=512, encoder_depth=2, decoder_depth=2,
+            codes=256, code_width=16, kmeans_batches=16, reseed_below=0.3,
         ),
-        data=DataConfig(image=IMAGE),
-        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=50, beta2=0.99, eps=1e-8, weight_decay=1e-4, clip_norm=3.0),
+        data=DataConfig(image=image),
+        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=50, beta2=0.99, eps=1e-8, weight_decay=1e-4),
     )  # fmt: skip
     return to_config_dict(config)

@@ -119,7 +119,10 @@ def _contradictions(config: Config) -> list[str]:
     rules = [
         (shape.image_size % shape.patch_size == 0, f"image_size={shape.image_size} must be a multiple of patch_size={shape.patch_size}"),
         (shape.width % shape.heads == 0, f"width={shape.width} must be a multiple of heads={shape.heads}"),
-        (config.optimizer.warmup_steps < run.steps, f"optimizer.warmup_steps={config.optimizer.warmup_steps} must be below run.steps={run.steps}"),
+        (
+            config.optimizer.warmup_steps < run.steps,
+            f"optimizer.warmup_steps={config.optimizer.warmup_steps} must be below run.steps={run.steps}",
+        ),
         (model.fused_layers <= model.depth, f"model.fused_layers={model.fused_layers} must be at most model.depth={model.depth}"),
     ]
     try:
@@ -137,7 +140,10 @@ def _contradictions(config: Config) -> list[str]:
             (bool(stream.sources), f"{path}.sources is empty: name prepared data sets, or take '{name}' out of run.schedule"),
             (len(stream.weights) in (0, len(stream.sources)), f"{path}.weights: {len(stream.weights)} for {len(stream.sources)} sources"),
             (all(weight > 0 for weight in stream.weights), f"{path}.weights={stream.weights}: must be > 0"),
-            (stream.batch_size % run.accumulate == 0, f"{path}.batch_size={stream.batch_size} must be a multiple of run.accumulate={run.accumulate}"),
+            (
+                stream.batch_size % run.accumulate == 0,
+                f"{path}.batch_size={stream.batch_size} must be a multiple of run.accumulate={run.accumulate}",
+            ),
         ]
         if config.task == "pretrain" and name.has_image:
             rules += [

@@ -1,0 +1,1 @@
+"""From records to batches: prepared sets, text, images, masks, Grain. Imports no JAX."""

@@ -7,19 +7,19 @@ change nothing, and any step is reached at once.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
-import numpy as np
 from absl import flags
 
 from vlbeit_jax.config import DataConfig, StreamConfig
-from vlbeit_jax.data.examples import Example, MakeExample
+from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind, Stream
 
+Batches = grain.DatasetIterator  # Of dicts of arrays; close() it when done.
 KINDS = {Stream.IMAGE: (Kind.IMAGES, Kind.PAIRS), Stream.TEXT: (Kind.TOKENS,), Stream.PAIR: (Kind.PAIRS,)}
 
 
@@ -66,12 +66,10 @@ def require_validation(sets: Sequence[PreparedSet]) -> None:
 
 def training_batches(
     name: Stream, stream: StreamConfig, data: DataConfig, make: MakeExample, seed: int, start: int = 0, share: Share = Share()
-) -> Iterator[Example]:
+) -> Batches:
     """This host's rows of the stream's batches ``start``, ``start + 1``, ..., without end."""
     sets = open_sources(name, stream, make.tokenizer.fingerprint if make.tokenizer else "")
-    parts = [
-        grain.MapDataset.source(found.records(TRAIN)).seed(_seed(seed, name, found.fingerprint)).shuffle().repeat() for found in sets
-    ]
+    parts = [grain.MapDataset.source(found.records(TRAIN)).seed(_seed(seed, name, found.fingerprint)).shuffle().repeat() for found in sets]
     weights = stream.weights or [found.count(TRAIN) for found in sets]
     examples = grain.MapDataset.mix(parts, [float(weight) for weight in weights]).seed(_seed(seed, name)).random_map(make)
     rows = examples[share.host :: share.hosts].batch(share.rows(stream.batch_size), drop_remainder=True)
@@ -87,7 +85,7 @@ def evaluation_batches(
     batches: int = 0,
     share: Share = Share(),
     data: DataConfig = DataConfig(),
-) -> Iterator[Example]:
+) -> Batches:
     """Every record ``draws`` times, each with its own mask; the last batch is filled up with rows of weight 0.
 
     Args:
@@ -121,7 +119,7 @@ class _Padded:
         return dict(self._records[index % len(self._records) if real else 0], weight=float(real))
 
 
-def _iterate(rows: grain.MapDataset, data: DataConfig) -> Iterator[Example]:
+def _iterate(rows: grain.MapDataset, data: DataConfig) -> Batches:
     """Reads ahead in threads, and in processes of their own when asked to; the order is the same."""
     if data.workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own, which exists unparsed outside absl.app.

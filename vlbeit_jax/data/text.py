@@ -87,6 +87,7 @@ def piece_fingerprint(processor: sentencepiece.SentencePieceProcessor) -> str:
     pieces = "\n".join(processor.id_to_piece(i) for i in range(processor.get_piece_size()))
     return hashlib.sha256(pieces.encode()).hexdigest()[:12]
 
+
 def packed_rows(texts: Iterable[str | bytes], tokenizer: TextTokenizer, length: int) -> Iterator[Int[np.ndarray, "T"]]:
     """Rows of CLS, pieces, SEP; every piece of every text stands in exactly one row."""
     waiting: list[int] = []

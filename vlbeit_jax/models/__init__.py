@@ -1,0 +1,1 @@
+"""The networks (flax.linen): parameters and their logical axes."""

@@ -37,7 +37,7 @@ class Linear(nn.Module):
         """Returns ``x @ kernel + bias``."""
         kernel = self.param("kernel", partitioned(self.init, *self.axes), (x.shape[-1], self.features))
         bias = self.param("bias", partitioned(nn.initializers.zeros, self.axes[1]), (self.features,))
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return matmul(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -70,16 +70,18 @@ class Attention(nn.Module):
         """Mixes the tokens of each row; ``valid`` masks keys, ``bias`` is added to the logits."""
         width = x.shape[-1]
         per_head = (self.heads, width // self.heads)
-        kernel = self.param("qkv", partitioned(beit_init(), "embed", None, "heads", "head"), (width, 3, *per_head))
+        shape = (width, self.heads, 3, width // self.heads)
+        kernel = self.param("qkv", partitioned(beit_init(), "embed", "heads", None, "head"), shape)
         query_bias = self.param("query_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
         value_bias = self.param("value_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
         out = self.param("out", partitioned(beit_init(self.block), "heads", "head", "embed"), (*per_head, width))
         out_bias = self.param("out_bias", partitioned(nn.initializers.zeros, "embed"), (width,))
 
-        qkv = jnp.einsum("bld,dchk->cblhk", x.astype(self.dtype), kernel.astype(self.dtype))
-        query, value = qkv[0] + query_bias.astype(self.dtype), qkv[2] + value_bias.astype(self.dtype)
-        mixed = attention(query, qkv[1], value, valid, bias)
-        return jnp.einsum("blhk,hkd->bld", mixed, out.astype(self.dtype)) + out_bias.astype(self.dtype)
+        qkv = matmul(x.astype(self.dtype), kernel.astype(self.dtype).reshape(width, -1))
+        query, key, value = qkv.reshape(*x.shape[:2], *shape[1:]).transpose(3, 0, 2, 1, 4)
+        query, value = (part + shift[:, None].astype(self.dtype) for part, shift in ((query, query_bias), (value, value_bias)))
+        mixed = attention(query, key, value, valid, bias).transpose(0, 2, 1, 3).reshape(x.shape)
+        return matmul(mixed, out.astype(self.dtype).reshape(width, width)) + out_bias.astype(self.dtype)
 
 
 class Expert(nn.Module):
@@ -107,6 +109,11 @@ class TanhProjection(nn.Module):
         """Returns the projection of every token."""
         hidden = jnp.tanh(Linear(x.shape[-1], ("embed", None), name="inner")(x))
         return Linear(self.features, (None, None), name="outer")(hidden)
+
+
+def matmul(x: Float[Array, "*B I"], kernel: Float[Array, "I O"]) -> Float[Array, "*B O"]:
+    """``x @ kernel`` as one two-dimensional product: XLA's CPU backend takes 2 to 4 times as long over three dimensions."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def drop_path(x: Float[Array, "B L D"], rate: float, key: Array | None) -> Float[Array, "B L D"]:

@@ -1,0 +1,1 @@
+"""What is minimised, stream by stream."""

@@ -39,9 +39,7 @@ class Distillation:
         config = self.tokenizer.config
         return (config.image_size // config.patch_size) ** 2
 
-    def __call__(
-        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
-    ) -> tuple[dict[str, Term], Tree]:
+    def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:
         """Both terms; statistics are the assignments, and features that could replace dead codes."""
         return self.losses(params, extra, batch, key)
 

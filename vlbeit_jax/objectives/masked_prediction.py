@@ -9,8 +9,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
 from vlbeit_jax.objectives.base import Term, Tree
 from vlbeit_jax.ops.losses import cross_entropy
 from vlbeit_jax.shapes import Array, Float, Int
@@ -69,9 +69,7 @@ class MaskedPrediction:
         codes = self.tokenizer.apply({"params": frozen["params"]}, batch["image"], frozen["codebook"], method="encode")
         return jnp.take_along_axis(codes, batch["image_masked"], axis=1)
 
-    def __call__(
-        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
-    ) -> tuple[dict[str, Term], Tree]:
+    def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:
         """The stream's terms, and counts of their targets."""
         logits = self.model.apply({"params": params}, model_inputs(batch), train=True, rngs={"drop_path": key})
         terms, counts = {}, {}

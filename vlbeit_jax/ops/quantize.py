@@ -43,8 +43,6 @@ def kmeans(z: Float[Array, "A E"], count: int, iterations: int, key: Array) -> F
     return jax.lax.fori_loop(0, iterations, iterate, l2_normalise(start))
 
 
-def reseeded(
-    codebook: Float[Array, "C E"], dead: Bool[Array, "C"], candidates: Float[Array, "C E"]
-) -> Float[Array, "C E"]:
+def reseeded(codebook: Float[Array, "C E"], dead: Bool[Array, "C"], candidates: Float[Array, "C E"]) -> Float[Array, "C E"]:
     """The codebook with dead codes replaced by candidates (one per code)."""
     return jnp.where(dead[:, None], candidates, codebook)

@@ -69,7 +69,9 @@ def codebook_use(counts: Int[np.ndarray, "C"], metrics: Sequence[Mapping[str, An
     share = np.sort(counts)[::-1] / max(counts.sum(), 1)
     left.bar(np.arange(len(share)), 100 * share, width=1.0)
     left.axhline(100 / len(share), color="tab:red", linestyle="--", label="even use")
-    left.set(title=f"{(counts > 0).sum()} of {len(counts)} codes occur in held-back images", xlabel="code, by frequency", ylabel="% of patches")
+    left.set(
+        title=f"{(counts > 0).sum()} of {len(counts)} codes occur in held-back images", xlabel="code, by frequency", ylabel="% of patches"
+    )
     _line(right, metrics, "train", "codes_used", {"color": "tab:blue", "label": "codes in use"})
     _line(right, metrics, "train", "perplexity", {"color": "tab:orange", "label": "perplexity"})
     right.axhline(len(counts), color="grey", linestyle=":", label="codebook size")

@@ -65,7 +65,9 @@ def write_report(run: OpenedRun, folder: pathlib.Path, place: str, results: Mapp
     parts += [_caption(found) for found in captions(run, spread(records, SHOWN_CAPTIONS))]
     parts.append(f"<h2>Configuration</h2><pre>{html.escape(json.dumps(to_dict(run.model.config), indent=1))}</pre>")
     page = out / "report.html"
-    page.write_text(f"<!doctype html><html lang=en><meta charset=utf-8><title>VL-BEiT</title><style>{STYLE}</style>{''.join(parts)}</html>\n")
+    page.write_text(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>VL-BEiT</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
+    )
     return page
 
 
@@ -93,7 +95,8 @@ def _overview(run: OpenedRun, results: Mapping[str, Any] | None) -> str:
 def _caption(found: Caption) -> str:
     masked = {guess.position for guess in found.guesses}
     pieces = " ".join(
-        f"<span class=mask>{html.escape(piece)}</span>" if place in masked else html.escape(piece) for place, piece in enumerate(found.pieces)
+        f"<span class=mask>{html.escape(piece)}</span>" if place in masked else html.escape(piece)
+        for place, piece in enumerate(found.pieces)
     )
     images = "".join(
         f"<figure><img alt='{name}' src='{_inline(figures.picture(image))}'><figcaption>{name}</figcaption></figure>"
@@ -108,7 +111,9 @@ def _caption(found: Caption) -> str:
 
 
 def _guesses(guess: Guess, found: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"<span class={'hit' if piece == guess.truth else 'miss'}>{html.escape(piece)} {share:.0%}</span>" for piece, share in found)
+    return ", ".join(
+        f"<span class={'hit' if piece == guess.truth else 'miss'}>{html.escape(piece)} {share:.0%}</span>" for piece, share in found
+    )
 
 
 def _inline(png: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -102,9 +103,10 @@ def code_use(run: OpenedRun, records: Sequence[Mapping[str, Any]], batch_size: i
     counts = np.zeros(run.model.config.model.codes, np.int64)
     compiled = jax.jit(lambda image: _encode(run, image))
     make = run.model.make_example(Stream.IMAGE, False)
-    for batch in evaluation_batches(records, make, batch_size, 0):
-        codes = np.asarray(compiled(batch["image"]))[batch["weight"] > 0]
-        counts += np.bincount(codes.ravel(), minlength=len(counts))
+    with closing(evaluation_batches(records, make, batch_size, 0)) as batches:
+        for batch in batches:
+            codes = np.asarray(compiled(batch["image"]))[batch["weight"] > 0]
+            counts += np.bincount(codes.ravel(), minlength=len(counts))
     return counts
 
 
@@ -143,4 +145,5 @@ def _encode(run: OpenedRun, image: Any) -> jax.Array:
 
 def _batch(run: OpenedRun, records: Sequence[Mapping[str, Any]], stream: Stream) -> dict[str, np.ndarray]:
     make = run.model.make_example(stream, False)
-    return next(evaluation_batches(records, make, len(records), run.model.config.run.seed))
+    with closing(evaluation_batches(records, make, len(records), run.model.config.run.seed)) as batches:
+        return next(batches)

@@ -48,9 +48,16 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
     config = run_folder.read_config(folder)
     if config.task != "pretrain":
         raise UsageError(f"{folder} holds a run of task {config.task!r}; a pretraining run is needed")
-    if not (folder / run_folder.CHECKPOINTS).is_dir() or (step := Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).latest()) is None:
+    if (
+        not (folder / run_folder.CHECKPOINTS).is_dir()
+        or (step := Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).latest()) is None
+    ):
         raise UsageError(f"the run in {folder} has no checkpoint yet")
-    streams = [stream for stream in Stream if (not stream.has_text or config.data.text_tokenizer) and (not stream.has_image or config.data.visual_tokenizer)]
+    streams = [
+        stream
+        for stream in Stream
+        if (not stream.has_text or config.data.text_tokenizer) and (not stream.has_image or config.data.visual_tokenizer)
+    ]
     model = MaskedModel(config, streams, folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER)
     params = run_folder.restore(folder, step, {"params": model.abstract_params()})["params"]
     described = Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).describe(step)
@@ -87,7 +94,9 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
                 results |= _gains(run, records, scores, mesh, draws)
     if not any(results.values()):
         raise UsageError(f"nothing in {', '.join(places)} can be scored by this run's streams ({', '.join(run.model.objectives)})")
-    scored = [{"folder": str(found.folder), "kind": found.kind, "fingerprint": found.fingerprint, "splits": _splits(run, found)} for found in sets]
+    scored = [
+        {"folder": str(found.folder), "kind": found.kind, "fingerprint": found.fingerprint, "splits": _splits(run, found)} for found in sets
+    ]
     return results | {"step": run.step, "draws": draws, "data": scored}
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import tensorboardX
 import tqdm
 
-METRICS_FILE, EVENTS = "metrics.jsonl", "tensorboard"
+from vlbeit_jax.training.run_folder import METRICS_FILE
+
+LOG_FILE, EVENTS = "log.txt", "tensorboard"
 
 
 class Log:
@@ -19,13 +21,11 @@ class Log:
 
     def __init__(self, folder: pathlib.Path, start: int, steps: int, chance: Mapping[str, float]):
         """Lines of an earlier start that lie at or beyond ``start`` are dropped: those steps will be taken again."""
-        self._path, self._chance, self._steps = folder / METRICS_FILE, chance, steps
+        self._path, self._text, self._chance, self._steps = folder / METRICS_FILE, folder / LOG_FILE, chance, steps
         kept = [line for line in read_metrics(folder) if line["step"] <= start]
         self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._events = tensorboardX.SummaryWriter(str(folder / EVENTS), purge_step=start + 1 if start else None)
-        self._bar = tqdm.tqdm(
-            total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty(), smoothing=0.1
-        )
+        self._bar = tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty(), smoothing=0.1)
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._began = self._last = time.monotonic()
@@ -40,6 +40,8 @@ class Log:
             self._counts[name] += 1
         self._samples += samples
         self._waited += waited
+        losses = {name.removesuffix("/loss"): float(value) for name, value in metrics.items() if name.endswith("/loss")}
+        self._bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()), refresh=False)
         self._bar.update()
 
     def pause(self, seconds: float) -> None:
@@ -61,7 +63,9 @@ class Log:
         self._write(step, "validation", dict(figures))
 
     def say(self, text: str) -> None:
-        """A line for people, above the progress bar."""
+        """A line for people: in ``log.txt`` with the time, and on the terminal above the progress bar."""
+        with self._text.open("a") as out:
+            out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._bar.write(text, file=sys.stderr)
         sys.stderr.flush()
 

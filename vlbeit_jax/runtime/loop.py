@@ -2,7 +2,6 @@
 
 import pathlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,8 +11,7 @@ from jax.sharding import Mesh
 import vlbeit_jax
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import to_dict
-from vlbeit_jax.data.examples import Example
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.pipeline import Batches, Share
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.log import Log
 from vlbeit_jax.tasks import TASKS
@@ -25,6 +23,7 @@ from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import check_batch, make_mesh, put_batch, replicated
 from vlbeit_jax.training.state import TrainState, state_maker
 from vlbeit_jax.training.step import make_train_step
+from vlbeit_jax.types import Stream
 
 
 def train(config: Config, workdir: pathlib.Path) -> TrainState:
@@ -109,7 +108,7 @@ class _Loop:
             for batches in streams.values():
                 batches.close()
 
-    def _steps(self, state: TrainState, start: int, streams: dict[str, Iterator[Example]], log: Log) -> TrainState:
+    def _steps(self, state: TrainState, start: int, streams: dict[Stream, Batches], log: Log) -> TrainState:
         run = self.config.run
         pending: dict[str, Any] = {}
         for step in range(start, run.steps):

@@ -4,14 +4,13 @@ There is one loop, one step and one checkpointer; a new task is one file here an
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 from jax.sharding import Mesh
 
-from vlbeit_jax.data.examples import Example
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.pipeline import Batches, Share
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.training.state import TrainState
 
@@ -38,7 +37,7 @@ class Task(Protocol):
     def init_params(self, key: jax.Array) -> Tree:
         """Fresh parameters, boxed with their logical axes."""
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Iterator[Example]:
+    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
         """This host's rows of the stream's batches from ``start`` on."""
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:

@@ -1,7 +1,6 @@
 """Pretraining: masked prediction on images, texts and pairs with one shared Multiway Transformer."""
 
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,8 +8,7 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
-from vlbeit_jax.data.examples import Example
-from vlbeit_jax.data.pipeline import Share, open_sources, require_validation, training_batches
+from vlbeit_jax.data.pipeline import Batches, Share, open_sources, require_validation, training_batches
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.objectives.masked_prediction import terms_of
 from vlbeit_jax.tasks.masked_model import MaskedModel
@@ -50,7 +48,7 @@ class Pretrain:
         """Fresh parameters of every path."""
         return self.model.init_params(key)
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Iterator[Example]:
+    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
         """See ``data.pipeline``."""
         name, config = Stream(stream), self.config
         make = self.model.make_example(name, True)

@@ -1,14 +1,15 @@
 """Scores of masked prediction over batches, gathered from all devices."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vlbeit_jax.data.examples import Example
+from vlbeit_jax.data.pipeline import Batches
 from vlbeit_jax.metrics.masked import Scores
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
 from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
@@ -24,13 +25,12 @@ def _compiled(objective: MaskedPrediction, mesh: Mesh) -> Callable[..., Any]:
     return jax.jit(scored, out_shardings=replicated(mesh))
 
 
-def score(objective: MaskedPrediction, params: Tree, frozen: Tree, batches: Iterable[Example], mesh: Mesh) -> dict[str, Scores]:
+def score(objective: MaskedPrediction, params: Tree, frozen: Tree, batches: Batches, mesh: Mesh) -> dict[str, Scores]:
     """Per term, the totals of every example of weight 1; rows that only fill up a batch are left out."""
-
     compiled = _compiled(objective, mesh)
     seen = []
-    for batch in batches:
-        with on_mesh(mesh):
+    with closing(batches), on_mesh(mesh):
+        for batch in batches:
             seen.append(jax.device_get(compiled(params, frozen, put_batch(batch, mesh))))
     uid = np.concatenate([uid for _, uid, _ in seen])
     real = np.concatenate([weight for *_, weight in seen]) > 0

@@ -1,6 +1,7 @@
 """A finished visual tokenizer, opened for use: by pretraining for its targets, by the report for its pictures."""
 
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.run_folder import CHECKPOINTS, finished_step, read_config, restore, tree_fingerprint, write_config
+from vlbeit_jax.training.run_folder import CHECKPOINTS, METRICS_FILE, finished_step, read_config, restore, tree_fingerprint, write_config
 from vlbeit_jax.types import Stream
 
 Tree = Any
@@ -54,6 +55,8 @@ def keep_copy(tokens: VisualTokens, folder: pathlib.Path) -> None:
     checkpointer.save(tokens.config.run.steps, {"params": tokens.frozen["params"], "extra": extra}, {"fingerprint": tokens.fingerprint})
     checkpointer.close()
     write_config(folder, tokens.config)
+    if (tokens.folder / METRICS_FILE).is_file():
+        shutil.copy(tokens.folder / METRICS_FILE, folder)  # The report shows how the tokenizer was trained.
 
 
 def _abstract(tokenizer: VisualTokenizer) -> dict[str, Tree]:

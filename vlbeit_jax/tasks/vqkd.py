@@ -3,7 +3,8 @@
 import functools
 import pathlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -12,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, VisualTokenizerConfig
-from vlbeit_jax.data.examples import Example, MakeExample
-from vlbeit_jax.data.pipeline import Share, evaluation_batches, open_sources, require_validation, training_batches
+from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data.pipeline import Batches, Share, evaluation_batches, open_sources, require_validation, training_batches
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.models.teacher import make_teacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
@@ -71,7 +72,7 @@ class VQKD:
         image = jnp.zeros((1, visual.image_size, visual.image_size, 3), jnp.uint8)
         return self.tokenizer.init(key, image, jnp.zeros((visual.codes, visual.code_width)))["params"]
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Iterator[Example]:
+    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
         """Images; see ``data.pipeline``."""
         config = self.config
         return training_batches(Stream(stream), config.data.image, config.data, self._make(True), config.run.seed, start, share)
@@ -88,8 +89,7 @@ class VQKD:
             return self.tokenizer.apply({"params": params}, image, method="features").reshape(-1, visual.code_width)
 
         compiled = jax.jit(features, out_shardings=everywhere)
-        batches = self.training_batches(Stream.IMAGE, 0, share)
-        with on_mesh(mesh):
+        with closing(self.training_batches(Stream.IMAGE, 0, share)) as batches, on_mesh(mesh):
             seen = [compiled(state.params, put_batch(next(batches), mesh)["image"]) for _ in range(visual.kmeans_batches)]
             cluster = jax.jit(lambda z, key: kmeans(l2_normalise(z), visual.codes, visual.kmeans_iterations, key), out_shardings=everywhere)
             codebook = cluster(jnp.concatenate(seen), jax.random.key(self.config.run.seed))
@@ -101,14 +101,13 @@ class VQKD:
         config = self.config
         compiled = _scorer(self.objectives[Stream.IMAGE], mesh)
         totals = None
-        for found in self.sets[:1]:
-            batches = evaluation_batches(
-                found.records(VALIDATION), self._make(False), config.data.image.batch_size, config.run.seed,
-                batches=config.run.evaluate_batches, share=share, data=config.data,
-            )  # fmt: skip
+        held_back = evaluation_batches(
+            self.sets[0].records(VALIDATION), self._make(False), config.data.image.batch_size, config.run.seed,
+            batches=config.run.evaluate_batches, share=share, data=config.data,
+        )  # fmt: skip
+        with closing(held_back) as batches, on_mesh(mesh):
             for batch in batches:
-                with on_mesh(mesh):
-                    new = compiled(state.params, state.extra[Stream.IMAGE], put_batch(batch, mesh))
+                new = compiled(state.params, state.extra[Stream.IMAGE], put_batch(batch, mesh))
                 totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
         terms, counts = jax.device_get(totals)
         figures = {f"{name}/loss": float(term.loss / max(term.weight, 1)) for name, term in terms.items()}

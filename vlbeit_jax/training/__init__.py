@@ -1,0 +1,1 @@
+"""State, step, optimizer, sharding, schedule, checkpoints."""

@@ -14,7 +14,7 @@ from vlbeit_jax.config_parse import parse, to_dict
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer
 
-CONFIG_FILE, CHECKPOINTS = "config.json", "checkpoints"
+CONFIG_FILE, CHECKPOINTS, METRICS_FILE = "config.json", "checkpoints", "metrics.jsonl"
 Tree = Any
 
 

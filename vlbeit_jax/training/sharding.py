@@ -57,7 +57,7 @@ def check_batch(name: str, batch_size: int, accumulate: int, mesh: Mesh) -> None
 @contextmanager
 def on_mesh(mesh: Mesh) -> Iterator[None]:
     """While tracing: makes the activations' logical axes mean this mesh."""
-    with mesh, nn.logical_axis_rules(RULES):
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
 
 

@@ -41,7 +41,7 @@ def make_train_step(
             extra[name], logged = objectives[name].update(extra[name], statistics, key)
             metrics |= logged | {f"{term}/{kind}": value for term, found in terms.items() for kind, value in found.means().items()}
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        metrics["grad_norm"] = optax.global_norm(gradients)
+        metrics["grad_norm"] = optax.tree.norm(gradients)
         state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, extra)
         return state, metrics
 

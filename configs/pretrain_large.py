@@ -1,0 +1,21 @@
+"""VL-BEiT large: 24 blocks of width 1024, vision-language experts in the top 3.
+
+Command: as configs/pretrain_base.py, with --config=configs/pretrain_large.py --config.mesh.fsdp=16
+Cost:    about 3.6 times the base model's operations a step. Not run by us.
+Figures: the paper describes the base model; width, depth and heads are those of BEiT large, the experts those of VLMo large
+         (spec section 0), the learning rate half of base's as in BEiT's large recipes, the rest as base.
+"""
+
+from vlbeit_jax.config import SIZES, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig
+from vlbeit_jax.config_parse import to_config_dict
+
+
+def get_config():
+    """See the module's docstring."""
+    config = Config(
+        model=ModelConfig(**SIZES["large"]),
+        data=DataConfig(workers=8),
+        optimizer=OptimizerConfig(peak_lr=1e-3),
+        mesh=MeshConfig(fsdp=16),
+    )
+    return to_config_dict(config)

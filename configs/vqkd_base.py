@@ -1,0 +1,26 @@
+"""VQ-KD at base size: BEiT v2's visual tokenizer (encoder 12, decoder 3 x 768 x 12, 8192 codes of 32).
+
+Command: python -m vlbeit_jax.main --config=configs/vqkd_base.py --workdir=RUN --config.data.image.sources="('IMAGES',)"
+         where IMAGES was made by python -m vlbeit_jax.prepare --kind=images (BEiT v2 used ImageNet-1K).
+Cost:    250k steps of 512 images of 224 x 224; 108.8M trainable parameters (with a teacher of width 512); not run by us.
+Figures: BEiT v2's published recipe (arXiv 2208.06366 and its code): 100 epochs of ImageNet-1K, batch 512, learning rate 2e-4,
+         10 epochs of warm-up, AdamW .9/.99, weight decay 1e-4, crops from 8% of the area, no colour jitter, no clipping, no
+         re-seeding. Ours: the teacher is 'pixels' until the weights of CLIP or DINO can be imported.
+"""
+
+from vlbeit_jax.config import Config, DataConfig, OptimizerConfig, RunConfig, StreamConfig
+from vlbeit_jax.config_parse import to_config_dict
+
+
+def get_config():
+    """See the module's docstring."""
+    image = StreamConfig(batch_size=512, crop_scale=0.08, colour_jitter=0.0, masked_patches=0)
+    config = Config(
+        task="vqkd",
+        run=RunConfig(steps=250_000, schedule="image"),
+        data=DataConfig(image=image, workers=8),
+        optimizer=OptimizerConfig(
+            peak_lr=2e-4, warmup_steps=25_000, beta2=0.99, eps=1e-8, weight_decay=1e-4, clip_norm=0.0
+        ),
+    )  # fmt: skip
+    return to_config_dict(config)

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Makes .venv beside setup.py and installs the package with the pinned, hashed versions it was tested with.
+# Usage: launch/install.sh [test]      test: with what tests/run.sh needs
+# PYTHON names another interpreter than python3 (3.11 or newer). A second call does nothing if nothing has changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+extra=${1:-}
+lock=launch/requirements${extra:+-$extra}.txt
+if [[ ! -f $lock ]]; then
+  echo "error: unknown set of requirements '$extra'; give none, or: test" >&2
+  exit 2
+fi
+python=${PYTHON:-}
+for candidate in python3 python3.13 python3.12 python3.11; do
+  [[ -n $python ]] && break
+  if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=$candidate
+  fi
+done
+if [[ -z $python ]] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "error: Python 3.11 or newer is needed; name it: PYTHON=/path/to/python $0" >&2
+  exit 2
+fi
+stamp=.venv/installed${extra:+-$extra}
+if [[ -f $stamp ]] && cmp --silent "$stamp" <(cat "$lock" setup.py); then
+  exit 0
+fi
+echo "installing into $PWD/.venv from $lock" >&2
+[[ -x .venv/bin/python ]] || "$python" -m venv .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+cat "$lock" setup.py >"$stamp"

@@ -1,0 +1,24 @@
+"""Eight simulated devices for every test and quick compilation, set before JAX is imported."""
+
+import fcntl
+import os
+import pathlib
+import tempfile
+
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # Tests are small: compiling is what takes time.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK} --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import pytest  # noqa: E402
+
+from tests import tiny  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> tiny.World:
+    """Small data sets, tokenizers and a finished visual tokenizer, made once for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "world"
+    with open(pathlib.Path(tempfile.gettempdir()) / f"vlbeit_world_{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return tiny.make_world(folder) if not folder.exists() else tiny.world_in(folder)

@@ -1,0 +1,161 @@
+"""A run goes on exactly where it was, and only as the same run."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
+from vlbeit_jax.prepare.writer import write_set
+from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.training.checkpoint import Checkpointer, check_same
+from vlbeit_jax.types import Kind
+
+
+def weights(workdir, step=20):
+    """Every array of a checkpoint, by name."""
+    import orbax.checkpoint as ocp
+
+    found = {}
+    for item in ("params", "extra", "optimizer"):
+        tree = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / item).resolve())
+        found |= {f"{item}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return found
+
+
+def assert_equal_bits(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, leaf in wanted.items():
+        assert leaf.tobytes() == found[name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def straight(world, tmp_path_factory):
+    """Twenty steps without a pause, in a process of their own."""
+    folder = tmp_path_factory.mktemp("straight")
+    config = tiny.config_file(tiny.pretrain_config(world, keep_last=2), folder)
+    done = tiny.command("vlbeit_jax.main", f"--config={config}", f"--workdir={folder / 'run'}")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_ten_steps_and_ten_in_a_new_process_equal_twenty(straight, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight / "run", workdir)
+    shutil.rmtree(workdir / "checkpoints" / "20")
+    done = tiny.command("vlbeit_jax.main", f"--config={straight / 'config_of_test.py'}", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert "from step 10 to 20" in done.stderr
+    assert_equal_bits(weights(workdir), weights(straight / "run"))
+    lines = [[(line["step"], line["split"]) for line in tiny.metrics_of(folder)] for folder in (workdir, straight / "run")]
+    assert lines[0] == lines[1]
+
+
+def test_without_the_moments_it_would_not_be_equal(straight):
+    assert any(leaf.tobytes() != weights(straight / "run", 10)[name].tobytes() for name, leaf in weights(straight / "run").items())
+
+
+def test_a_second_run_of_the_same_seed_is_identical_and_of_another_is_not(straight, tmp_path):
+    arguments = [f"--config={straight / 'config_of_test.py'}", f"--workdir={tmp_path / 'again'}"]
+    assert tiny.command("vlbeit_jax.main", *arguments).returncode == 0
+    assert_equal_bits(weights(tmp_path / "again"), weights(straight / "run"))
+    arguments[1] = f"--workdir={tmp_path / 'other'}"
+    assert tiny.command("vlbeit_jax.main", *arguments, "--config.run.seed=1").returncode == 0
+    with pytest.raises(AssertionError):
+        assert_equal_bits(weights(tmp_path / "other"), weights(straight / "run"))
+
+
+def test_a_finished_run_says_so_and_changes_nothing(straight):
+    before = weights(straight / "run")
+    done = tiny.command("vlbeit_jax.main", f"--config={straight / 'config_of_test.py'}", f"--workdir={straight / 'run'}")
+    assert done.returncode == 0 and "finished already" in done.stderr
+    assert_equal_bits(weights(straight / "run"), before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(straight, tmp_path, stop):
+    command = [sys.executable, "-m", "vlbeit_jax.main", f"--config={straight / 'config_of_test.py'}", f"--workdir={tmp_path / 'run'}"]
+    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"}
+    process = subprocess.Popen(command, cwd=tiny.TOP, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "checkpoints" / "10").is_dir():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(stop)
+    _, said = process.communicate()
+    assert process.returncode == (130 if stop is signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in said
+    assert subprocess.run(command, cwd=tiny.TOP, env=environment, capture_output=True).returncode == 0
+    assert_equal_bits(weights(tmp_path / "run"), weights(straight / "run"))
+
+
+def test_it_refuses_other_shapes_tokenizers_and_data_with_both_values(world, straight, tmp_path):
+    config = tiny.pretrain_config(world)
+    write_set(tmp_path / "pairs", Kind.PAIRS, tiny.pair_records(32, seed=9), shards=1, meta={"source": "", "licence": ""})
+    other_pairs = dataclasses.replace(config.data.pair, sources=(str(tmp_path / "pairs"),))
+    train_text_tokenizer(tmp_path / "pieces", [str(world.texts)], tiny.PIECES, 5000)
+    changes = {
+        r"model.ffn_width: the checkpoint has 64, this run has 96": {"model": dataclasses.replace(config.model, ffn_width=96)},
+        r"data.pair: the checkpoint has \['\w+'\], this run has \['\w+'\]": {"data": dataclasses.replace(config.data, pair=other_pairs)},
+        r"run.seed: the checkpoint has 0, this run has 5": {"run": dataclasses.replace(config.run, seed=5)},
+    }
+    for message, change in changes.items():
+        with pytest.raises(UsageError, match=message):
+            train(dataclasses.replace(config, **change), straight / "run")
+    with pytest.raises(UsageError, match="packed with text tokenizer"):
+        train(dataclasses.replace(config, data=dataclasses.replace(config.data, text_tokenizer=str(tmp_path / "pieces"))), straight / "run")
+    assert Checkpointer(straight / "run" / "checkpoints", read_only=True).latest() == 20
+    with pytest.raises(UsageError, match="text_tokenizer: the checkpoint has 'a', this run has 'b'"):
+        check_same({"text_tokenizer": "a", "model.width": 3}, {"text_tokenizer": "b", "model.width": 3}, "RUN")
+
+
+def test_a_checkpoint_describes_itself(straight):
+    described = Checkpointer(straight / "run" / "checkpoints", read_only=True).describe(20)
+    assert described["step"] == 20
+    assert described["config"] == json.loads((straight / "run" / "config.json").read_text())
+    assert {"text_tokenizer", "visual_tokenizer", "data.image", "data.text", "data.pair"} <= described["must_match"].keys()
+    assert described["versions"]["jax"] == jax.__version__
+
+
+@pytest.mark.parametrize(("last", "every", "kept"), [(2, 0, [5, 6]), (1, 3, [3, 6]), (2, 4, [4, 5, 6])])
+def test_newest_and_every_multiple_are_kept(tmp_path, last, every, kept):
+    checkpointer = Checkpointer(tmp_path, last, every)
+    for step in range(1, 7):
+        checkpointer.save(step, {"x": {"a": np.full(2, step)}}, {})
+    checkpointer.close()
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == kept
+
+
+def test_a_cut_off_save_is_cleaned_up_and_does_not_count(tmp_path):
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.save(1, {"x": {"a": np.ones(2)}}, {})
+    checkpointer.close()
+    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    again = Checkpointer(tmp_path)
+    assert again.latest() == 1 and not (tmp_path / "2.orbax-checkpoint-tmp").exists()
+    again.close()
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(world, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no run's folder"):
+        train(tiny.pretrain_config(world), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path):
+    config = tiny.pretrain_config(world, checkpoint_every=1)
+    mad = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_lr=1e30, clip_norm=0.0))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        train(mad, tmp_path / "run")

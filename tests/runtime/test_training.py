@@ -1,0 +1,124 @@
+"""Both schedules and VQ-KD learn; logs say what they should; evaluation counts every example once."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.evaluation import evaluate, open_run
+from vlbeit_jax.runtime.log import read_metrics
+from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.tasks.vqkd import VQKD, CodebookCollapse
+from vlbeit_jax.training.sharding import make_mesh
+
+TERMS = ("mim", "mlm", "mvlm_image", "mvlm_text")
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    """A short pretraining run with evaluation."""
+    folder = tmp_path_factory.mktemp("pretrain") / "run"
+    train(tiny.pretrain_config(world, steps=30, evaluate_every=15), folder)
+    return folder
+
+
+@pytest.mark.parametrize("schedule", ["image,text,pair", "image+text+pair"])
+def test_alternating_and_joint_schedules_learn(world, tmp_path, schedule):
+    config = tiny.pretrain_config(world, steps=60, schedule=schedule, log_every=12, evaluate_every=0)
+    train(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_lr=5e-3)), tmp_path / "run")
+    lines = [line for line in read_metrics(tmp_path / "run") if line["split"] == "train"]
+    for term in TERMS:
+        assert lines[-1][f"{term}/loss"] < lines[0][f"{term}/loss"] - 0.3, term
+
+
+def test_every_line_has_accuracy_with_chance_and_unigram(run):
+    lines = read_metrics(run)
+    assert {line["split"] for line in lines} == {"train", "validation"}
+    for line in lines:
+        for term in TERMS:
+            assert {f"{term}/{kind}" for kind in ("loss", "accuracy", "unigram", "chance")} <= line.keys()
+        assert math.isclose(line["mim/chance"], 1 / 32) and math.isclose(line["mlm/chance"], 1 / tiny.PIECES)
+        if line["split"] == "train":
+            assert {"grad_norm", "learning_rate", "samples_per_second", "data_wait"} <= line.keys()
+            assert 0 <= line["data_wait"] <= 1
+    assert any(path.name.startswith("events") for path in (run / "tensorboard").iterdir())
+    assert "step 30/30" in (run / "log.txt").read_text()
+
+
+def test_a_run_stands_on_its_own(run, world):
+    opened = open_run(run)
+    assert opened.step == 30
+    assert opened.model.visual.folder == run / "visual_tokenizer" and opened.model.text.folder == run / "text_tokenizer"
+
+
+def test_evaluation_reports_every_term_and_both_gains(run, world):
+    results = evaluate(open_run(run), [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=2)
+    for term in TERMS:
+        assert set(results[term]) == {"accuracy", "chance", "unigram", "loss", "count"}
+    assert results["mim"]["count"] == results["mvlm_image"]["count"] == 16 * 2 * 6
+    for gain in ("gain_text", "gain_image"):
+        assert results[gain]["low"] <= results[gain]["value"] <= results[gain]["high"]
+    assert [found["splits"] for found in results["data"]] == [["validation"], ["validation"]]
+
+
+def test_data_that_was_never_trained_on_is_scored_as_a_whole(run, tmp_path):
+    tiny.write_set(tmp_path / "new", tiny.Kind.PAIRS, tiny.pair_records(12, seed=5), shards=1, meta={"source": "", "licence": ""})
+    results = evaluate(open_run(run), [str(tmp_path / "new")], make_mesh(MeshConfig()), draws=1)
+    assert results["data"][0]["splits"] == ["train", "validation"]
+    assert results["mvlm_image"]["count"] == 12 * 6 and results["mlm"] is None
+
+
+def test_evaluation_does_not_depend_on_the_mesh(run, world):
+    opened = open_run(run)
+    found, other = (evaluate(opened, [str(world.pairs)], mesh, draws=1) for mesh in (tiny.mesh_of(), tiny.mesh_of(2, 2)))
+    for term in ("mim", "mvlm_image", "mvlm_text"):
+        assert found[term]["count"] == other[term]["count"]
+        assert math.isclose(found[term]["loss"], other[term]["loss"], rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["vqkd run", "empty folder"])
+def test_evaluation_of_something_else_is_refused(what, world, tmp_path):
+    with pytest.raises(UsageError, match="pretraining run is needed" if what == "vqkd run" else "no run's folder"):
+        open_run(world.vqkd if what == "vqkd run" else tmp_path)
+
+
+def test_the_visual_tokenizer_uses_its_codes_and_reseeding_revives_them(world, tmp_path):
+    config = tiny.vqkd_config(world, steps=60, log_every=20, evaluate_every=60, checkpoint_every=60)
+    visual = dataclasses.replace(config.visual_tokenizer, reseed_below=0.3)
+    train(dataclasses.replace(config, visual_tokenizer=visual), tmp_path / "run")
+    lines = read_metrics(tmp_path / "run")
+    training = [line for line in lines if line["split"] == "train"]
+    assert training[-1]["distillation/loss"] < training[0]["distillation/loss"]
+    assert {"codes_used", "dead_codes", "perplexity", "reseeded"} <= training[-1].keys()
+    assert training[-1]["codes_used"] >= 0.9 * 32
+
+
+def test_the_kmeans_start_is_a_step_on_data(world):
+    task = VQKD(tiny.vqkd_config(world))
+    from vlbeit_jax.data.pipeline import Share
+    from vlbeit_jax.training.optimizer import make_optimizer
+    from vlbeit_jax.training.state import state_maker
+
+    mesh = tiny.mesh_of(4)
+    optimizer = make_optimizer(task.config.optimizer, 3)
+    make, _ = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
+    codebook = np.asarray(task.before_training(make(0), mesh, Share()).extra["image"]["codebook"])
+    np.testing.assert_allclose(np.linalg.norm(codebook, axis=1), 1, rtol=1e-5)
+    assert len(np.unique(codebook.round(5), axis=0)) == 32
+
+
+def test_a_collapsed_codebook_warns_by_name(world):
+    task = VQKD(tiny.vqkd_config(world))
+    with pytest.warns(CodebookCollapse, match="only 2 of 32 codes"):
+        task._warn_of_collapse(np.array([16.0, 16.0] + [0.0] * 30))
+
+
+def test_a_visual_tokenizer_that_does_not_fit_is_refused(world, tmp_path):
+    config = tiny.pretrain_config(world)
+    with pytest.raises(UsageError, match="codes=32, but model.codes=64"):
+        train(dataclasses.replace(config, model=dataclasses.replace(config.model, codes=64)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

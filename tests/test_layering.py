@@ -1,0 +1,89 @@
+"""Imports go one way, heavy libraries stay where they belong."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny import TOP
+
+PACKAGE = TOP / "vlbeit_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Lower may not import higher; folders of one level do not import each other.
+LEVELS = [
+    {"shapes", "types", "errors", "config", "config_parse"},
+    {"ops", "metrics"},
+    {"data", "models"},
+    {"objectives"},
+    {"training"},
+    {"tasks"},
+    {"runtime"},
+    {"prepare", "report"},
+    {"cli", "main", "evaluate", "text_tokenizer", "__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part(path: pathlib.Path) -> str:
+    return "__main__" if path.name == "__main__.py" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downward(path):
+    own = part(path)
+    for name in imports(path):
+        if not name.startswith("vlbeit_jax."):
+            continue
+        other = name.split(".")[1]
+        if other == "__version__" or own == "__init__":
+            continue
+        if LEVEL[own] == 0 or own == other:
+            assert LEVEL[other] <= LEVEL[own], name
+        else:
+            assert LEVEL[other] < LEVEL[own] or own in LEVELS[-1], name
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("jax", lambda path: part(path) not in ("data", "metrics", "prepare", "types", "config", "config_parse")),
+        ("orbax", lambda path: path.name == "checkpoint.py"),
+        ("grain", lambda path: part(path) == "data"),
+        ("tensorflow", lambda path: False),
+        ("torch", lambda path: False),
+        ("transformers", lambda path: False),
+    ],
+)
+def test_libraries_are_imported_where_they_belong(library, allowed):
+    users = [path for path in FILES if any(name == library or name.startswith(library + ".") for name in imports(path))]
+    assert all(allowed(path) for path in users), users
+    assert users or library in ("tensorflow", "torch", "transformers")
+
+
+def test_flags_are_read_in_commands_only():
+    users = {part(path) for path in FILES if {"absl.flags"} & imports(path)}
+    assert users <= LEVELS[-1] | {"data"}  # data marks Grain's own flag as parsed.
+
+
+def test_training_loads_neither_tensorflow_nor_torch():
+    code = "import sys, vlbeit_jax.runtime.loop, vlbeit_jax.report.page, vlbeit_jax.prepare.build\n"
+    code += "sys.exit(', '.join({'tensorflow', 'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_fit_one_head():
+    long = {str(path.relative_to(TOP)): count for path in FILES if (count := len(path.read_text().splitlines())) > 260}
+    assert not long
