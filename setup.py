@@ -13,6 +13,7 @@ VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "vlbeit_jax" / "__init__.p
 INSTALL = [
     "absl-py>=2.1,<3",
     "array_record==0.8.6",
+    "etils[epath]>=1.9,<2",
     "flax>=0.12,<0.13",
     "grain==0.2.18",
     "importlib_resources>=6,<8",  # tensorflow-datasets imports it and does not declare it.

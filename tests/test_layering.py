@@ -21,7 +21,7 @@ LEVELS = [
     {"tasks"},
     {"runtime"},
     {"prepare", "report"},
-    {"cli", "main", "evaluate", "text_tokenizer", "__main__"},
+    {"cli", "main", "evaluate", "text_tokenizer", "benchmark_input", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

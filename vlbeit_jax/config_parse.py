@@ -6,6 +6,7 @@ import enum
 import hashlib
 import json
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -41,7 +42,7 @@ def parse(values: Any) -> Config:
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
     problems: list[str] = []
-    config = _parse_section(Config, values, "config", problems)
+    config = _parse_section(Config(), values, "config", problems)
     if not problems:
         problems += _contradictions(config)
     if problems:
@@ -59,39 +60,46 @@ def schedule_cycle(text: str) -> tuple[tuple[Stream, ...], ...]:
     return tuple(tuple(sorted(Stream(name) for name in step.split("+"))) for step in text.replace(" ", "").split(","))
 
 
-def describe(cls: type = Config, path: str = "config") -> str:
+def describe(section: Any = None, path: str = "config") -> str:
     """One line a field: path, default, meaning and bound; the ``--help`` of every config."""
-    lines = []
-    for field in dataclasses.fields(cls):
+    section, lines = section or Config(), []
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
         name, doc, bound = f"{path}.{field.name}", field.metadata["doc"], field.metadata["bound"]
         if field.default_factory is not dataclasses.MISSING:
-            lines += [f"\n{name}: {doc}", describe(type(field.default_factory()), name)]
+            lines += [f"\n{name}: {doc}", describe(value, name)]
         else:
             limit = f" ({bound.text})" if bound.text != "anything" else ""
-            lines.append(f"  --{name}={field.default}  {doc}{limit}")
+            lines.append(f"  --{name}={value}  {doc}{limit}")
     return "\n".join(lines)
 
 
-def _parse_section(cls: type, values: Any, path: str, problems: list[str]) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    types = typing.get_type_hints(cls)
+def _parse_section(default: Any, values: Any, path: str, problems: list[str]) -> Any:
+    if not isinstance(values, Mapping):
+        problems.append(f"{path}={values!r}: must be a group of fields")
+        return default
+    fields = {field.name: field for field in dataclasses.fields(default)}
+    types = typing.get_type_hints(type(default))
     parsed = {}
     for name, value in values.items():
         if name not in fields:
             close = difflib.get_close_matches(name, fields, n=1)
             problems.append(f"{path}.{name}: no such field" + (f"; did you mean {path}.{close[0]}?" if close else ""))
         elif dataclasses.is_dataclass(types[name]):
-            parsed[name] = _parse_section(types[name], value, f"{path}.{name}", problems)
+            parsed[name] = _parse_section(getattr(default, name), value, f"{path}.{name}", problems)
         else:
             _parse_value(fields[name], types[name], value, f"{path}.{name}", parsed, problems)
-    return cls(**parsed)
+    return dataclasses.replace(default, **parsed)
 
 
 def _parse_value(field: Any, wanted: Any, value: Any, path: str, parsed: dict, problems: list[str]) -> None:
     typed = _typed(wanted, value)
     bound = field.metadata["bound"]
     if typed is None:
-        needed = " | ".join(wanted) if isinstance(wanted, enum.EnumType) else getattr(wanted, "__name__", str(wanted))
+        if isinstance(wanted, enum.EnumType):
+            needed = " | ".join(str(value) for value in list(wanted))
+        else:
+            needed = str(wanted) if typing.get_origin(wanted) else wanted.__name__
         problems.append(f"{path}={value!r}: must be {needed}")
     elif not bound.holds(typed):
         problems.append(f"{path}={value!r}: must be {bound.text}")
@@ -116,26 +124,32 @@ def _contradictions(config: Config) -> list[str]:
     """Conditions that hold between fields."""
     run, model, visual = config.run, config.model, config.visual_tokenizer
     shape = model if config.task == "pretrain" else visual
+    where = "config.model" if config.task == "pretrain" else "config.visual_tokenizer"
     rules = [
-        (shape.image_size % shape.patch_size == 0, f"image_size={shape.image_size} must be a multiple of patch_size={shape.patch_size}"),
-        (shape.width % shape.heads == 0, f"width={shape.width} must be a multiple of heads={shape.heads}"),
+        (
+            shape.image_size % shape.patch_size == 0,
+            f"{where}.image_size={shape.image_size} must be a multiple of patch_size={shape.patch_size}",
+        ),
+        (shape.width % shape.heads == 0, f"{where}.width={shape.width} must be a multiple of heads={shape.heads}"),
         (
             config.optimizer.warmup_steps < run.steps,
-            f"optimizer.warmup_steps={config.optimizer.warmup_steps} must be below run.steps={run.steps}",
+            f"config.optimizer.warmup_steps={config.optimizer.warmup_steps} must be below run.steps={run.steps}",
         ),
-        (model.fused_layers <= model.depth, f"model.fused_layers={model.fused_layers} must be at most model.depth={model.depth}"),
+        (model.fused_layers <= model.depth, f"config.model.fused_layers={model.fused_layers} must be at most model.depth={model.depth}"),
     ]
     try:
         cycle = schedule_cycle(run.schedule)
     except ValueError:
-        return [f"run.schedule={run.schedule!r}: steps separated by ',', streams of a step by '+', out of {', '.join(Stream)}"]
+        cycle = ()
+        names = ", ".join(Stream)
+        rules.append((False, f"config.run.schedule={run.schedule!r}: steps separated by ',', streams of a step by '+', out of {names}"))
     used = sorted({stream for step in cycle for stream in step})
-    if config.task == "vqkd":
-        rules.append((used == [Stream.IMAGE], f"run.schedule={run.schedule!r}: VQ-KD trains on 'image' alone"))
+    if config.task == "vqkd" and cycle:
+        rules.append((used == [Stream.IMAGE], f"config.run.schedule={run.schedule!r}: VQ-KD trains on 'image' alone"))
     for step in cycle:
-        rules.append((len(set(step)) == len(step), f"run.schedule={run.schedule!r}: a stream stands twice in one step"))
+        rules.append((len(set(step)) == len(step), f"config.run.schedule={run.schedule!r}: a stream stands twice in one step"))
     for name in used:
-        stream, path = getattr(config.data, name), f"data.{name}"
+        stream, path = getattr(config.data, name), f"config.data.{name}"
         rules += [
             (bool(stream.sources), f"{path}.sources is empty: name prepared data sets, or take '{name}' out of run.schedule"),
             (len(stream.weights) in (0, len(stream.sources)), f"{path}.weights: {len(stream.weights)} for {len(stream.sources)} sources"),
@@ -159,8 +173,8 @@ def _contradictions(config: Config) -> list[str]:
                     3 <= stream.text_length <= model.text_positions,
                     f"{path}.text_length={stream.text_length} must be in [3, model.text_positions={model.text_positions}]",
                 ),
-                (bool(config.data.text_tokenizer), "data.text_tokenizer is empty: a folder made by vlbeit_jax.text_tokenizer"),
+                (bool(config.data.text_tokenizer), "config.data.text_tokenizer is empty: a folder made by vlbeit_jax.text_tokenizer"),
             ]
         if config.task == "pretrain" and name.has_image:
-            rules.append((bool(config.data.visual_tokenizer), "data.visual_tokenizer is empty: the workdir of a finished VQ-KD run"))
-    return [text for holds, text in rules if not holds]
+            rules.append((bool(config.data.visual_tokenizer), "config.data.visual_tokenizer is empty: the workdir of a finished VQ-KD run"))
+    return list(dict.fromkeys(text for holds, text in rules if not holds))

@@ -7,6 +7,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.config_parse import describe, parse
+from vlbeit_jax.errors import UsageError
 
 OVERVIEW = f"""Trains VL-BEiT or its visual tokenizer.
 
@@ -23,7 +24,11 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Checks the configuration, then trains."""
-    config = parse(CONFIG.value)
+    try:
+        values = CONFIG.value.to_dict()  # Of a file that could not be loaded, every attribute is an error.
+    except OSError as error:
+        raise UsageError(str(error)) from error
+    config = parse(values)
     from vlbeit_jax.runtime.loop import train  # After the checks: a mistake in the configuration is answered at once.
 
     train(config, pathlib.Path(WORKDIR.value))

@@ -44,7 +44,7 @@ class MakeExample(grain.transforms.RandomMap):
         if self.image_size:
             example |= self._image(record, rng, identity)
         if self.tokenizer is not None:
-            example |= self._text(record, rng)
+            example |= self._text(record, rng, self.tokenizer)
         return example
 
     def _image(self, record: Mapping[str, Any], rng: np.random.Generator, identity: str) -> Example:
@@ -63,15 +63,15 @@ class MakeExample(grain.transforms.RandomMap):
         masked = blockwise_mask(rng, self.grid, self.stream.masked_patches, self.stream.mask_block)
         return {"image": view, "image_masked": masked}
 
-    def _text(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+    def _text(self, record: Mapping[str, Any], rng: np.random.Generator, tokenizer: TextTokenizer) -> Example:
         if "tokens" in record:
             row = record["tokens"].astype(np.int32)
         else:
             captions = record["captions"]
             caption = captions[rng.integers(len(captions)) if self.augment else 0]
-            row = self.tokenizer.encode_row(caption.decode() if isinstance(caption, bytes) else caption, self.stream.text_length)
-        starts = self.tokenizer.word_starts if self.stream.whole_words else None
-        masked = mask_text(rng, row, self.stream.masked_text, self.tokenizer.vocabulary, starts)
+            row = tokenizer.encode_row(caption.decode() if isinstance(caption, bytes) else caption, self.stream.text_length)
+        starts = tokenizer.word_starts if self.stream.whole_words else None
+        masked = mask_text(rng, row, self.stream.masked_text, tokenizer.vocabulary, starts)
         return {
             "text": masked.text,
             "text_masked": masked.positions,

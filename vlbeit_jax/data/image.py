@@ -50,7 +50,7 @@ def random_view(
     top, left, height, width = _crop_box(rng, image.shape[0], image.shape[1], crop_scale)
     view = resize(image[top : top + height, left : left + width], size, size)
     if rng.random() < flip:
-        view = view[:, ::-1]
+        view = cv2.flip(view, 1)
     if colour_jitter:
         view = cv2.transform(view, _jitter_map(rng, view, colour_jitter))
     return np.ascontiguousarray(view)
@@ -82,7 +82,7 @@ def _crop_box(rng: np.random.Generator, height: int, width: int, smallest: float
 def _jitter_map(rng: np.random.Generator, view: UInt8[np.ndarray, "h w 3"], amount: float) -> Float[np.ndarray, "3 4"]:
     """Brightness, contrast and saturation, each by a factor in 1 +- amount, in random order, as one affine map."""
     factors = rng.uniform(max(0, 1 - amount), 1 + amount, 3)
-    mean = view.reshape(-1, 3).mean(axis=0)
+    mean = np.array(cv2.mean(view)[:3])
     matrix, offset = np.eye(3), np.zeros(3)
     for kind in rng.permutation(3):
         factor = factors[kind]

@@ -7,15 +7,15 @@ change nothing, and any step is reached at once.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import grain
 from absl import flags
 
 from vlbeit_jax.config import DataConfig, StreamConfig
 from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
+from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind, Stream
 
@@ -69,7 +69,10 @@ def training_batches(
 ) -> Batches:
     """This host's rows of the stream's batches ``start``, ``start + 1``, ..., without end."""
     sets = open_sources(name, stream, make.tokenizer.fingerprint if make.tokenizer else "")
-    parts = [grain.MapDataset.source(found.records(TRAIN)).seed(_seed(seed, name, found.fingerprint)).shuffle().repeat() for found in sets]
+    parts = [
+        grain.MapDataset.source(cast(Sequence, found.records(TRAIN))).seed(_seed(seed, name, found.fingerprint)).shuffle().repeat()
+        for found in sets
+    ]
     weights = stream.weights or [found.count(TRAIN) for found in sets]
     examples = grain.MapDataset.mix(parts, [float(weight) for weight in weights]).seed(_seed(seed, name)).random_map(make)
     rows = examples[share.host :: share.hosts].batch(share.rows(stream.batch_size), drop_remainder=True)
@@ -77,7 +80,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    records: Sequence[Mapping[str, Any]],
+    records: Records,
     make: MakeExample,
     batch_size: int,
     seed: int,
@@ -107,7 +110,7 @@ def evaluation_batches(
 class _Padded:
     """Records repeated, then the first one with weight 0 up to a multiple of the batch."""
 
-    def __init__(self, records: Sequence[Mapping[str, Any]], draws: int, multiple: int):
+    def __init__(self, records: Records, draws: int, multiple: int):
         self._records, self._real = records, len(records) * draws
         self._length = -(-self._real // multiple) * multiple
 

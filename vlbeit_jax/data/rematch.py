@@ -1,19 +1,17 @@
 """Wrong partners for pairs: the control that shows whether one modality helps to read the other."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vlbeit_jax.data.source import Records
 from vlbeit_jax.shapes import Int
-
-TRIES = 100
 
 
 class Rematched:
     """Records with one field taken from another record; everything else, and so every mask, stays as it is."""
 
-    def __init__(self, records: Sequence[Mapping[str, Any]], partners: Int[np.ndarray, "A"], field: str):
+    def __init__(self, records: Records, partners: Int[np.ndarray, "A"], field: str):
         """Record ``i`` gets ``field`` ("image" or "captions") of record ``partners[i]``."""
         self._records, self._partners, self._field = records, partners, field
 
@@ -26,18 +24,16 @@ class Rematched:
         return dict(self._records[index]) | {self._field: self._records[int(self._partners[index])][self._field]}
 
 
-def wrong_partners(records: Sequence[Mapping[str, Any]], seed: int) -> Int[np.ndarray, "A"]:
+def wrong_partners(records: Records, seed: int) -> Int[np.ndarray, "A"]:
     """For every pair another one, each used about once, whose first caption differs wherever that is possible.
 
-    A random permutation; places that still meet an equal caption are drawn again among themselves and a few others.
+    Records in random order, equal captions side by side, each paired with the one as far ahead as the largest group is long.
     """
     captions = np.array([record["captions"][0] for record in (records[i] for i in range(len(records)))])
     rng = np.random.default_rng(seed)
-    partners = rng.permutation(len(captions))
-    for _ in range(TRIES):
-        clashes = np.flatnonzero(captions[partners] == captions)
-        if clashes.size == 0:
-            break
-        mixed = np.union1d(clashes, rng.choice(len(captions), min(clashes.size, len(captions)), replace=False))
-        partners[mixed] = partners[rng.permutation(mixed)]
+    _, group, counts = np.unique(captions, return_inverse=True, return_counts=True)
+    shuffled = rng.permutation(len(captions))
+    order = shuffled[np.argsort(rng.permutation(len(counts))[group[shuffled]], kind="stable")]
+    partners = np.empty_like(order)
+    partners[order] = np.roll(order, -counts.max())
     return partners

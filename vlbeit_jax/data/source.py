@@ -4,8 +4,8 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import tensorflow_datasets as tfds
 
@@ -16,6 +16,18 @@ META_FILE = "vlbeit_meta.json"
 SAMPLE_PREFIX = "sample:"
 SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"
 TRAIN, VALIDATION = "train", "validation"
+
+
+class Records(Protocol):
+    """Random access to records; TFDS's data sources, lists and our own views of them are such."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        """One record."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +58,7 @@ class PreparedSet:
         """Records of a split."""
         return self.meta["counts"].get(split, 0)
 
-    def records(self, split: str) -> Sequence[Mapping[str, Any]]:
+    def records(self, split: str) -> Records:
         """Random access to a split; images stay encoded, so that a record is read in one small piece."""
         if not self.count(split):
             raise UsageError(f"{self.folder} has no {split!r} records; it has {dict(self.meta['counts'])}")

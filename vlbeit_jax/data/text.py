@@ -33,14 +33,15 @@ class TextTokenizer:
         try:
             described = json.loads((self.folder / DESCRIPTION_FILE).read_text())
             self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(self.folder / MODEL_FILE))
-        except OSError as error:
+            written = described["fingerprint"]
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # SentencePiece raises RuntimeError for a missing file
             raise UsageError(
                 f"no text tokenizer in {str(folder)!r} ({error}); make one with python -m vlbeit_jax.text_tokenizer"
             ) from error
         self.fingerprint = piece_fingerprint(self._pieces)
-        if described["fingerprint"] != self.fingerprint:
+        if written != self.fingerprint:
             raise UsageError(
-                f"the text tokenizer in {str(folder)!r} was changed: {DESCRIPTION_FILE} says {described['fingerprint']}, "
+                f"the text tokenizer in {str(folder)!r} was changed: {DESCRIPTION_FILE} says {written}, "
                 f"the pieces of {MODEL_FILE} give {self.fingerprint}; make it again"
             )
 

@@ -1,6 +1,7 @@
 """Building blocks that own parameters. Each names its logical axes where it is created; the sharding table does the rest."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -122,6 +123,11 @@ def drop_path(x: Float[Array, "B L D"], rate: float, key: Array | None) -> Float
         return x
     kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0], *[1] * (x.ndim - 1)))
     return jnp.where(kept, x / (1 - rate), 0)
+
+
+def run(network: nn.Module, params: Any, *inputs: Any, key: Array | None = None, **options: Any) -> Any:
+    """Calls a network as a pure function of its parameters; ``key`` is for drop path, options go to the call."""
+    return network.apply({"params": params}, *inputs, rngs=None if key is None else {"drop_path": key}, **options)
 
 
 def matmul_dtype(name: str) -> jnp.dtype:

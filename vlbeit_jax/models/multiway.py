@@ -1,8 +1,11 @@
 """The Multiway Transformer: shared self-attention, one feed-forward expert per modality (spec section 1.2)."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
+from flax.linen import spmd
 
 from vlbeit_jax.models.layers import Attention, Expert, LayerNorm, concatenate_axis1, drop_path, partitioned
 from vlbeit_jax.ops.position import relative_index, table_rows
@@ -54,8 +57,8 @@ class Block(nn.Module):
         normed = LayerNorm(self.dtype, name="attention_norm")(x)
         mixed = Attention(self.heads, self.block, self.dtype, name="attention")(normed, tokens.valid, bias)
         x = x + self._residual(mixed, "attention_scale", train)
-        x = x + self._residual(self._experts(tokens.replace(x=x)), "expert_scale", train)
-        return tokens.replace(x=nn.with_logical_constraint(x, ("batch", None, None)))
+        x = x + self._residual(self._experts(dataclasses.replace(tokens, x=x)), "expert_scale", train)
+        return dataclasses.replace(tokens, x=spmd.with_logical_constraint(x, ("batch", None, None)))
 
     def _experts(self, tokens: Tokens) -> Float[Array, "B L D"]:
         if self.fused and len(tokens.layout) > 1:
@@ -106,7 +109,7 @@ class Multiway(nn.Module):
                 dtype=self.dtype,
                 name=f"block_{index}",
             )(tokens, bias[index], train)
-        return tokens.replace(x=LayerNorm(name="norm")(tokens.x))
+        return dataclasses.replace(tokens, x=LayerNorm(name="norm")(tokens.x))
 
     def _relative_bias(self, layout: Layout) -> Float[Array, "Z H L L"]:
         shape = (table_rows(self.relative_grid, self.relative_text), self.depth, self.heads)

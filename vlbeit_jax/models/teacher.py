@@ -19,9 +19,11 @@ class Teacher(Protocol):
 
     def targets(self, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
         """Unit vectors, one a patch."""
+        ...
 
     def images(self, predictions: Float[Array, "B N O"]) -> UInt8[Array, "B height width 3"] | None:
         """What predictions look like, or None for a teacher that cannot be inverted."""
+        ...
 
 
 class PixelTeacher:

@@ -1,8 +1,11 @@
 """VL-BEiT: embeddings, one Multiway Transformer, one prediction head per modality (spec sections 1 and 2)."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
+from flax.linen import spmd
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.models.embed import TextEmbed, VisionEmbed
@@ -73,7 +76,7 @@ class VLBEiT(nn.Module):
         if inputs.text is not None:
             parts.append(self.text_embed(inputs.text))
         tokens = join(parts)
-        tokens = tokens.replace(x=nn.with_logical_constraint(tokens.x, ("batch", None, None)))
+        tokens = dataclasses.replace(tokens, x=spmd.with_logical_constraint(tokens.x, ("batch", None, None)))
         return self.encoder(tokens, train)
 
     def __call__(self, inputs: Inputs, train: bool = False) -> dict[Modality, Float[Array, "B M V"]]:

@@ -37,11 +37,18 @@ class Objective(Protocol):
     nothing moves (the visual tokenizer of pretraining).
     """
 
+    def init_extra(self) -> Tree:
+        """``extra`` before the first step."""
+        ...
+
     def weights(self, batch: Tree) -> dict[str, Float[Array, ""]]:
         """The weight of every term, from the data alone: what the losses of all microbatches are divided by."""
+        ...
 
     def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: Tree, key: Array) -> tuple[dict[str, Term], Tree]:
         """Terms by name, and statistics that add up over microbatches and streams."""
+        ...
 
     def update(self, extra: Tree, statistics: Tree, key: Array) -> tuple[Tree, dict[str, Array]]:
         """The new ``extra`` after a step's statistics, and what is worth logging about it."""
+        ...

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import Teacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.base import Term, Tree
@@ -45,10 +46,8 @@ class Distillation:
 
     def losses(self, params: Tree, extra: Tree, batch: dict[str, Array], key: Array | None) -> tuple[dict[str, Term], Tree]:
         """The same, without drop path and candidates if there is no key."""
-        config, train = self.tokenizer.config, key is not None
-        features, codes, predicted = self.tokenizer.apply(
-            {"params": params}, batch["image"], extra["codebook"], train=train, rngs={"drop_path": key} if train else None
-        )
+        config = self.tokenizer.config
+        features, codes, predicted = run(self.tokenizer, params, batch["image"], extra["codebook"], train=key is not None, key=key)
         row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
         cosine = jnp.sum(l2_normalise(predicted) * self.teacher.targets(batch["image"]), axis=-1)
         assigned = jax.lax.stop_gradient(jnp.take(extra["codebook"], codes, axis=0))
@@ -60,7 +59,7 @@ class Distillation:
         flat = jax.lax.stop_gradient(features).reshape(-1, config.code_width)
         counts, sums = assigned_sums(flat, codes.ravel(), row.ravel(), config.codes)
         statistics = {"counts": counts, "sums": sums}
-        if config.reseed_below and train:
+        if config.reseed_below and key is not None:
             statistics["candidates"] = flat[jax.random.choice(key, flat.shape[0], (config.codes,))]
         return terms, statistics
 

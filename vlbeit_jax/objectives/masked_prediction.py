@@ -5,10 +5,13 @@ there: visual tokens for patches, word pieces for texts.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
 from vlbeit_jax.objectives.base import Term, Tree
@@ -30,7 +33,7 @@ def terms_of(stream: Stream) -> dict[Modality, str]:
     return {modality: name for (found, modality), name in TERMS.items() if found is stream}
 
 
-def model_inputs(batch: dict[str, Array]) -> Inputs:
+def model_inputs(batch: Mapping[str, Any]) -> Inputs:
     """The part of a batch that the model sees."""
     return Inputs(**{name: batch.get(name) for name in ("image", "image_masked", "text", "text_masked")})
 
@@ -45,7 +48,7 @@ class MaskedPrediction:
 
     stream: Stream
     model: VLBEiT
-    tokenizer: VisualTokenizer | None
+    tokenizer: VisualTokenizer
 
     def init_extra(self) -> dict[str, Int[Array, "V"]]:
         """No target seen yet."""
@@ -66,12 +69,12 @@ class MaskedPrediction:
         """What has to be predicted at the masked positions."""
         if modality is Modality.LANGUAGE:
             return batch["text_targets"]
-        codes = self.tokenizer.apply({"params": frozen["params"]}, batch["image"], frozen["codebook"], method="encode")
+        codes = run(self.tokenizer, frozen["params"], batch["image"], frozen["codebook"], method="encode")
         return jnp.take_along_axis(codes, batch["image_masked"], axis=1)
 
     def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:
         """The stream's terms, and counts of their targets."""
-        logits = self.model.apply({"params": params}, model_inputs(batch), train=True, rngs={"drop_path": key})
+        logits = run(self.model, params, model_inputs(batch), train=True, key=key)
         terms, counts = {}, {}
         for modality, name in terms_of(self.stream).items():
             targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)
@@ -91,7 +94,7 @@ class MaskedPrediction:
 
     def score(self, params: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, dict[str, Array]]:
         """Per term and example, without drop path: right answers, loss, weight; and the count of every target."""
-        logits = self.model.apply({"params": params}, model_inputs(batch))
+        logits = run(self.model, params, model_inputs(batch))
         found = {}
         for modality, name in terms_of(self.stream).items():
             targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)

@@ -6,7 +6,7 @@ import warnings
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
@@ -85,7 +85,7 @@ def checked_image(encoded: bytes, limits: Limits) -> bytes:
 
 
 def _complete(encoded: bytes) -> bool:
-    """Whether the file ends properly; OpenCV fills the missing rest of a cut-off file with grey and says nothing."""
+    """Whether the file ends properly; OpenCV before 5 fills the missing rest of a cut-off file with grey and says nothing."""
     try:
         Image.open(io.BytesIO(encoded)).load()
     except (OSError, ValueError, SyntaxError):
@@ -96,7 +96,7 @@ def _complete(encoded: bytes) -> bool:
 def _on_white(image: Image.Image) -> bytes:
     """A PNG of a transparent image on white, as a page would show it."""
     try:
-        layer = image.convert("RGBA")
+        layer = ImageOps.exif_transpose(image).convert("RGBA")
     except (OSError, ValueError, SyntaxError) as error:
         raise Dropped("undecodable_image") from error
     page = Image.new("RGBA", layer.size, "white")

@@ -68,13 +68,16 @@ def sample_lines(lines: Iterable[str], max_bytes: int) -> list[str]:
     SentencePiece's own sampling is not reproducible, even with a seed; this one does not depend on the order of the lines.
     """
     kept: list[tuple[int, str]] = []
-    size = 0
+    size, cut = 0, 2**64
     for line in lines:
         order = int.from_bytes(hashlib.sha1(line.encode()).digest()[:8], "big")
+        if order >= cut:
+            continue
         heapq.heappush(kept, (-order, line))
         size += len(line.encode())
         while size > max_bytes and len(kept) > 1:
-            size -= len(heapq.heappop(kept)[1].encode())
+            thrown, out = heapq.heappop(kept)
+            size, cut = size - len(out.encode()), -thrown
     return [line for _, line in sorted(kept, reverse=True)]
 
 

@@ -8,11 +8,13 @@ import pathlib
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
@@ -102,7 +104,7 @@ class _Shards:
 
     def __init__(self, folder: pathlib.Path, kind: Kind, features: tfds.features.FeaturesDict, shards: int):
         self._folder, self._name, self._features, self._shards = folder, str(kind), features, shards
-        self._serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+        self._serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
         self._writers: dict[tuple[str, int], ArrayRecordWriter] = {}
         self._lengths: collections.Counter = collections.Counter()
         self._bytes: collections.Counter = collections.Counter()
@@ -127,9 +129,7 @@ class _Shards:
             for shard in range(self._shards):
                 writer = self._writers.get((split, shard)) or ArrayRecordWriter(str(self._path(split, shard)), "group_size:1")
                 writer.close()
-        template = tfds.core.ShardedFileTemplate(
-            data_dir=self._folder, dataset_name=self._name, filetype_suffix="array_record", template=None
-        )
+        template = tfds.core.ShardedFileTemplate(data_dir=epath.Path(self._folder), dataset_name=self._name, filetype_suffix="array_record")
         return [
             tfds.core.SplitInfo(
                 name=split,

@@ -1,7 +1,7 @@
 """What the model does on a few held-back examples: pictures through predicted visual tokens, guesses for masked pieces."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from vlbeit_jax.data.pipeline import evaluation_batches
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
+from vlbeit_jax.data.source import Records
+from vlbeit_jax.models.layers import run as call
 from vlbeit_jax.models.teacher import make_teacher
 from vlbeit_jax.objectives.masked_prediction import model_inputs
 from vlbeit_jax.ops.gather import is_at_positions
@@ -68,37 +70,38 @@ class Caption:
     other: UInt8[np.ndarray, "height width 3"]
 
 
-def spread(records: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+def spread(records: Records, count: int) -> list[Mapping[str, Any]]:
     """A few records from all over a set."""
     return [records[int(index)] for index in np.linspace(0, len(records) - 1, min(count, len(records)))]
 
 
-def pictures(run: OpenedRun, records: Sequence[Mapping[str, Any]]) -> Pictures | None:
+def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     """Masked images and what the model makes of them; None if the teacher's predictions cannot be seen."""
     model, visual = run.model, run.model.visual
     config = visual.tokenizer.config
     teacher = make_teacher(config.teacher, config.patch_size)
     batch = _batch(run, records, Stream.IMAGE)
     codes = _encode(run, batch["image"])
-    logits = model.network.apply({"params": run.params}, model_inputs(batch))[Modality.VISION]
+    logits = call(model.network, run.params, model_inputs(batch))[Modality.VISION]
     guessed = codes.at[jnp.arange(len(codes))[:, None], batch["image_masked"]].set(jnp.argmax(logits, axis=-1))
-    hidden = is_at_positions(batch["image_masked"], codes.shape[1])
+    hidden = is_at_positions(jnp.asarray(batch["image_masked"]), codes.shape[1])
 
     def seen(tokens: jax.Array) -> np.ndarray | None:
         vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-        images = teacher.images(visual.tokenizer.apply({"params": visual.frozen["params"]}, vectors, method="decode"))
+        images = teacher.images(call(visual.tokenizer, visual.frozen["params"], vectors, method="decode"))
         return None if images is None else np.asarray(images)
 
-    if (predicted := seen(guessed)) is None:
+    predicted, own = seen(guessed), seen(codes)
+    if predicted is None or own is None:
         return None
     original, side = np.asarray(batch["image"]), config.patch_size
     grid = np.asarray(hidden).reshape(-1, model.config.model.grid, model.config.model.grid)
     grey = grid.repeat(side, axis=1).repeat(side, axis=2)[..., None]
     right = np.asarray(((guessed == codes) & hidden).sum(axis=1) / hidden.sum(axis=1))
-    return Pictures(original, np.where(grey, MASK_GREY, original).astype(np.uint8), seen(codes), predicted, right)
+    return Pictures(original, np.where(grey, MASK_GREY, original).astype(np.uint8), own, predicted, right)
 
 
-def code_use(run: OpenedRun, records: Sequence[Mapping[str, Any]], batch_size: int = 64) -> Int[np.ndarray, "C"]:
+def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.ndarray, "C"]:
     """How often each visual token comes up in some images."""
     counts = np.zeros(run.model.config.model.codes, np.int64)
     compiled = jax.jit(lambda image: _encode(run, image))
@@ -110,7 +113,7 @@ def code_use(run: OpenedRun, records: Sequence[Mapping[str, Any]], batch_size: i
     return counts
 
 
-def captions(run: OpenedRun, records: Sequence[Mapping[str, Any]]) -> list[Caption]:
+def captions(run: OpenedRun, records: Records) -> list[Caption]:
     """Masked captions with the top guesses for each masked piece, with the right image and with a wrong one."""
     text = run.model.text
     own = _batch(run, records, Stream.PAIR)
@@ -133,17 +136,17 @@ def captions(run: OpenedRun, records: Sequence[Mapping[str, Any]]) -> list[Capti
 
 
 def _likeliest(run: OpenedRun, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    logits = run.model.network.apply({"params": run.params}, model_inputs(batch))[Modality.LANGUAGE]
+    logits = call(run.model.network, run.params, model_inputs(batch))[Modality.LANGUAGE]
     shares, pieces = jax.lax.top_k(jax.nn.softmax(logits), GUESSES)
     return np.asarray(shares), np.asarray(pieces)
 
 
 def _encode(run: OpenedRun, image: Any) -> jax.Array:
     frozen = run.model.visual.frozen
-    return run.model.visual.tokenizer.apply({"params": frozen["params"]}, image, frozen["codebook"], method="encode")
+    return call(run.model.visual.tokenizer, frozen["params"], image, frozen["codebook"], method="encode")
 
 
-def _batch(run: OpenedRun, records: Sequence[Mapping[str, Any]], stream: Stream) -> dict[str, np.ndarray]:
+def _batch(run: OpenedRun, records: Records, stream: Stream) -> dict[str, np.ndarray]:
     make = run.model.make_example(stream, False)
     with closing(evaluation_batches(records, make, len(records), run.model.config.run.seed)) as batches:
         return next(batches)

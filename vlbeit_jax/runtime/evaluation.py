@@ -8,7 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
-from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
+from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
 from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import gain
@@ -100,7 +100,7 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
     return results | {"step": run.step, "draws": draws, "data": scored}
 
 
-def _gains(run: OpenedRun, records: Sequence, own: Mapping[str, Any], mesh: Mesh, draws: int) -> dict[str, Any]:
+def _gains(run: OpenedRun, records: Records, own: Mapping[str, Any], mesh: Mesh, draws: int) -> dict[str, Any]:
     partners = wrong_partners(records, run.model.config.run.seed)
     found = {}
     for name, (term, field) in GAINS.items():
@@ -132,7 +132,7 @@ def _records(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "Jo
     return Joined(parts)
 
 
-def _rows(run: OpenedRun, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _rows(run: OpenedRun, documents: Records) -> list[dict[str, Any]]:
     """Documents packed into rows of the length that the run was trained on."""
     model = run.model
     texts = (documents[index]["text"] for index in range(len(documents)))
@@ -140,7 +140,7 @@ def _rows(run: OpenedRun, documents: Sequence[Mapping[str, Any]]) -> list[dict[s
     return [{"id": f"{number:09d}", "tokens": row} for number, row in enumerate(rows)]
 
 
-def _checked(run: OpenedRun, found: PreparedSet, records: Sequence) -> Sequence:
+def _checked(run: OpenedRun, found: PreparedSet, records: Records) -> Records:
     if found.kind is Kind.TOKENS and found.meta["text_tokenizer"] != run.model.text.fingerprint:
         raise UsageError(
             f"{found.folder} was packed with text tokenizer {found.meta['text_tokenizer']}, but the run has "
@@ -152,7 +152,7 @@ def _checked(run: OpenedRun, found: PreparedSet, records: Sequence) -> Sequence:
 class Joined:
     """Several sequences of records as one."""
 
-    def __init__(self, parts: Sequence[Sequence]):
+    def __init__(self, parts: Sequence[Records]):
         """One after the other."""
         self._parts = [part for part in parts if len(part)]
 

@@ -133,7 +133,7 @@ class _Loop:
             return
         metrics = {name: float(value) for name, value in jax.device_get(pending["metrics"]).items()}
         bad = {name: value for name, value in metrics.items() if not np.isfinite(value)}
-        log.add(metrics | {"learning_rate": float(self.rate(pending["step"]))}, pending["samples"], pending["waited"])
+        log.add(metrics | {"learning_rate": float(np.asarray(self.rate(pending["step"])))}, pending["samples"], pending["waited"])
         if bad:
             log.write_training(pending["step"] + 1)
             raise FloatingPointError(

@@ -36,15 +36,20 @@ class Task(Protocol):
 
     def init_params(self, key: jax.Array) -> Tree:
         """Fresh parameters, boxed with their logical axes."""
+        ...
 
     def training_batches(self, stream: str, start: int, share: Share) -> Batches:
         """This host's rows of the stream's batches from ``start`` on."""
+        ...
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
         """Copies what the run's results depend on (tokenizers) into its folder."""
+        ...
 
     def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
         """What has to happen once on a fresh state, before step 0."""
+        ...
 
     def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
         """Figures on held-back data, ``term/name`` to value."""
+        ...

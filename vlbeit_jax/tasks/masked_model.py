@@ -12,13 +12,14 @@ from jax.sharding import Mesh
 from vlbeit_jax.config import Config, StreamConfig
 from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.data.pipeline import Share, evaluation_batches
+from vlbeit_jax.data.source import Records
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import Scores
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
 from vlbeit_jax.tasks.scoring import score
-from vlbeit_jax.tasks.visual_tokens import keep_copy, open_visual_tokens
+from vlbeit_jax.tasks.visual_tokens import VisualTokens, keep_copy, open_visual_tokens
 from vlbeit_jax.training.sharding import replicated
 from vlbeit_jax.types import Stream
 
@@ -31,8 +32,6 @@ class MaskedModel:
 
     Attributes:
       config: the whole configuration.
-      text: the text tokenizer; None if no stream has text.
-      visual: the visual tokenizer; None if no stream has images.
       objectives: by stream.
       frozen: parameters of the visual tokenizer.
     """
@@ -45,17 +44,31 @@ class MaskedModel:
         """
         self.config = config
         self.network = VLBEiT(config.model)
-        self.text = TextTokenizer(text_tokenizer) if any(stream.has_text for stream in streams) else None
-        self.visual = open_visual_tokens(visual_tokenizer) if any(stream.has_image for stream in streams) else None
+        self._text = TextTokenizer(text_tokenizer) if any(stream.has_text for stream in streams) else None
+        self._visual = open_visual_tokens(visual_tokenizer) if any(stream.has_image for stream in streams) else None
         self._check_fit()
-        tokenizer = self.visual.tokenizer if self.visual else None
+        tokenizer: Any = self._visual.tokenizer if self._visual else None  # A stream of texts never asks for it.
         self.objectives = {stream: MaskedPrediction(stream, self.network, tokenizer) for stream in streams}
-        self.frozen: Tree = self.visual.frozen if self.visual else {}
+        self.frozen: Tree = self._visual.frozen if self._visual else {}
+
+    @property
+    def text(self) -> TextTokenizer:
+        """The text tokenizer; a ``UsageError`` if no stream has text."""
+        if self._text is None:
+            raise UsageError("this model was trained without texts and has no text tokenizer")
+        return self._text
+
+    @property
+    def visual(self) -> VisualTokens:
+        """The visual tokenizer; a ``UsageError`` if no stream has images."""
+        if self._visual is None:
+            raise UsageError("this model was trained without images and has no visual tokenizer")
+        return self._visual
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """Of the tokenizers."""
-        found = {TEXT_TOKENIZER: self.text, VISUAL_TOKENIZER: self.visual}
+        found = {TEXT_TOKENIZER: self._text, VISUAL_TOKENIZER: self._visual}
         return {name: tokenizer.fingerprint for name, tokenizer in found.items() if tokenizer}
 
     def stream_config(self, stream: Stream) -> StreamConfig:
@@ -75,11 +88,11 @@ class MaskedModel:
     def make_example(self, stream: Stream, augment: bool) -> MakeExample:
         """How this stream's records become examples."""
         model = self.config.model
-        image_size, tokenizer = model.image_size if stream.has_image else 0, self.text if stream.has_text else None
+        image_size, tokenizer = model.image_size if stream.has_image else 0, self._text if stream.has_text else None
         return MakeExample(self.stream_config(stream), image_size, model.grid, tokenizer, augment)
 
     def score(
-        self, stream: Stream, params: Tree, records: Sequence, mesh: Mesh, *, draws: int = 1, batches: int = 0, share: Share = Share()
+        self, stream: Stream, params: Tree, records: Records, mesh: Mesh, *, draws: int = 1, batches: int = 0, share: Share = Share()
     ) -> dict[str, Scores]:
         """Scores of each term of a stream over some records; masks depend on the seed and the place of a record alone."""
         config = self.config
@@ -91,18 +104,18 @@ class MaskedModel:
 
     def keep_tokenizers(self, workdir: Path) -> None:
         """Copies both tokenizers into a run, so that it can be used without the folders that they came from."""
-        if self.text:
+        if self._text:
             shutil.copytree(self.text.folder, workdir / TEXT_TOKENIZER, dirs_exist_ok=True)
-        if self.visual:
+        if self._visual:
             keep_copy(self.visual, workdir / VISUAL_TOKENIZER)
 
     def _check_fit(self) -> None:
         model = self.config.model
-        if self.text and self.text.vocabulary != model.vocabulary:
+        if self._text and self.text.vocabulary != model.vocabulary:
             raise UsageError(
                 f"the text tokenizer in {self.text.folder} has {self.text.vocabulary} pieces, but model.vocabulary={model.vocabulary}"
             )
-        if self.visual:
+        if self._visual:
             visual = self.visual.config.visual_tokenizer
             for name in ("codes", "image_size", "patch_size"):
                 if getattr(visual, name) != getattr(model, name):

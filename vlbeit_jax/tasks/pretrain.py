@@ -1,6 +1,7 @@
 """Pretraining: masked prediction on images, texts and pairs with one shared Multiway Transformer."""
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +11,9 @@ from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
 from vlbeit_jax.data.pipeline import Batches, Share, open_sources, require_validation, training_batches
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.masked_prediction import terms_of
-from vlbeit_jax.tasks.masked_model import MaskedModel
+from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, MaskedModel
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Stream
 
@@ -30,19 +32,20 @@ class Pretrain:
         self.config = config
         self.streams = sorted({stream for step in schedule_cycle(config.run.schedule) for stream in step})
         self.model = MaskedModel(config, self.streams, config.data.text_tokenizer, config.data.visual_tokenizer)
-        pieces = self.model.text.fingerprint if self.model.text else ""
+        pieces = self.model.fingerprints.get(TEXT_TOKENIZER, "")
         self.sets = {stream: open_sources(stream, self.model.stream_config(stream), pieces) for stream in self.streams}
         if config.run.evaluate_every:
             require_validation([sets[0] for sets in self.sets.values()])
-        self.objectives, self.frozen = self.model.objectives, self.model.frozen
-        self.chance = {
+        self.objectives: Mapping[str, Objective] = {**self.model.objectives}
+        self.frozen: Tree = self.model.frozen
+        self.chance: Mapping[str, float] = {
             name: 1 / objective.vocabulary(modality)
-            for stream, objective in self.objectives.items()
+            for stream, objective in self.model.objectives.items()
             for modality, name in terms_of(stream).items()
         }
-        self.fingerprints: dict[str, Any] = self.model.fingerprints
-        self.fingerprints |= {f"data.{stream}": [found.fingerprint for found in sets] for stream, sets in self.sets.items()}
-        self.trained_on = sorted({name for sets in self.sets.values() for found in sets for name in found.contains})
+        data = {f"data.{stream}": [found.fingerprint for found in sets] for stream, sets in self.sets.items()}
+        self.fingerprints: Mapping[str, Any] = self.model.fingerprints | data
+        self.trained_on: Sequence[str] = sorted({name for sets in self.sets.values() for found in sets for name in found.contains})
 
     def init_params(self, key: jax.Array) -> Tree:
         """Fresh parameters of every path."""

@@ -44,7 +44,7 @@ def score(objective: MaskedPrediction, params: Tree, frozen: Tree, batches: Batc
             right=together(name, "right"),
             loss=together(name, "loss"),
             weight=together(name, "weight"),
-            targets=sum(terms[name]["targets"] for terms, *_ in seen),
+            targets=np.sum([terms[name]["targets"] for terms, *_ in seen], axis=0),
         )
         for name in seen[0][0]
     }

@@ -1,9 +1,10 @@
 """Training of the visual tokenizer: VQ-KD on images alone (spec section 3.1)."""
 
+import dataclasses
 import functools
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -16,8 +17,10 @@ from vlbeit_jax.config import Config, VisualTokenizerConfig
 from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.data.pipeline import Batches, Share, evaluation_batches, open_sources, require_validation, training_batches
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import make_teacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
@@ -52,14 +55,15 @@ class VQKD:
         """Opens the image stream's data."""
         self.config, visual = config, config.visual_tokenizer
         self.tokenizer = make_tokenizer(visual)
-        self.objectives = {Stream.IMAGE: Distillation(self.tokenizer, make_teacher(visual.teacher, visual.patch_size))}
+        self.objective = Distillation(self.tokenizer, make_teacher(visual.teacher, visual.patch_size))
+        self.objectives: Mapping[str, Objective] = {Stream.IMAGE: self.objective}
         self.frozen: Tree = {}
-        self.chance: dict[str, float] = {}
+        self.chance: Mapping[str, float] = {}
         self.sets = open_sources(Stream.IMAGE, config.data.image)
         if config.run.evaluate_every:
             require_validation(self.sets[:1])
-        self.trained_on = sorted({name for found in self.sets for name in found.contains})
-        self.fingerprints = {"data.image": [found.fingerprint for found in self.sets]}
+        self.trained_on: Sequence[str] = sorted({name for found in self.sets for name in found.contains})
+        self.fingerprints: Mapping[str, Any] = {"data.image": [found.fingerprint for found in self.sets]}
 
     def _make(self, augment: bool) -> MakeExample:
         visual = self.config.visual_tokenizer
@@ -86,7 +90,7 @@ class VQKD:
         everywhere = replicated(mesh)
 
         def features(params: Tree, image: jax.Array) -> jax.Array:
-            return self.tokenizer.apply({"params": params}, image, method="features").reshape(-1, visual.code_width)
+            return run(self.tokenizer, params, image, method="features").reshape(-1, visual.code_width)
 
         compiled = jax.jit(features, out_shardings=everywhere)
         with closing(self.training_batches(Stream.IMAGE, 0, share)) as batches, on_mesh(mesh):
@@ -94,12 +98,12 @@ class VQKD:
             cluster = jax.jit(lambda z, key: kmeans(l2_normalise(z), visual.codes, visual.kmeans_iterations, key), out_shardings=everywhere)
             codebook = cluster(jnp.concatenate(seen), jax.random.key(self.config.run.seed))
         extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
-        return state.replace(extra=extra)
+        return dataclasses.replace(state, extra=extra)
 
     def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
         """Held-back losses, and how many codes the held-back images use; warns of a collapse."""
         config = self.config
-        compiled = _scorer(self.objectives[Stream.IMAGE], mesh)
+        compiled = _scorer(self.objective, mesh)
         totals = None
         held_back = evaluation_batches(
             self.sets[0].records(VALIDATION), self._make(False), config.data.image.batch_size, config.run.seed,

@@ -21,7 +21,7 @@ class Checkpointer:
 
     def __init__(self, folder: str | pathlib.Path, keep_last: int = 1, keep_every: int = 0, *, read_only: bool = False):
         """Opens or makes ``folder``; keeps the newest ``keep_last`` steps and every multiple of ``keep_every``."""
-        keep = [_policies.LatestN(keep_last)]
+        keep: list[Any] = [_policies.LatestN(keep_last)]
         if keep_every:
             keep.append(_policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(

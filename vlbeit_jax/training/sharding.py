@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vlbeit_jax.config import MeshConfig
@@ -67,7 +68,7 @@ def shardings(abstract: Tree, mesh: Mesh) -> Tree:
     Raises:
       UsageError: a mesh axis does not divide a dimension, with the parameter's name.
     """
-    specs = nn.logical_to_mesh(nn.get_partition_spec(abstract), RULES)
+    specs = spmd.logical_to_mesh(nn.get_partition_spec(abstract), RULES)
 
     def place(path: Any, spec: PartitionSpec, leaf: Any) -> NamedSharding:
         for size, axes in zip(leaf.shape, spec, strict=False):

@@ -16,7 +16,7 @@ from vlbeit_jax.training.sharding import on_mesh
 from vlbeit_jax.training.state import TrainState
 
 Tree = Any
-Batches = Mapping[str, Mapping[str, Array]]
+Batches = Mapping[Any, Mapping[str, Array]]
 TrainStep = Callable[[TrainState, Tree, Batches], tuple[TrainState, dict[str, Array]]]
 
 
@@ -69,7 +69,7 @@ def accumulated_gradients(
 
     def loss(params: Tree, rows: Mapping[str, Array], key: Array) -> tuple[Array, tuple[dict[str, Term], Tree]]:
         terms, statistics = objective(params, extra, frozen, rows, key)
-        return sum(mean(term.loss, weights[name]) for name, term in terms.items()), (terms, statistics)
+        return sum((mean(term.loss, weights[name]) for name, term in terms.items()), jnp.zeros(())), (terms, statistics)
 
     def part(rows: Mapping[str, Array], index: int | Array) -> tuple[Tree, dict[str, Term], Tree]:
         gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(params, rows, jax.random.fold_in(key, index))

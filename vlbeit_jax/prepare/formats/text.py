@@ -14,7 +14,7 @@ def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
       UsageError: a file is not UTF-8.
     """
     for path in paths:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             try:
                 for number, line in enumerate(lines):
                     if line.strip():

@@ -11,6 +11,19 @@ from vlbeit_jax.prepare.item import Item
 IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"}
 
 
+class _Member(tarfile.TarInfo):
+    """A header; where there is none and no end mark either, the tar is cut off or damaged, and tarfile would say nothing."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_):
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # pyright: ignore[reportAttributeAccessIssue] - the regular end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error) or "no end mark") from error
+
+
 def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
     """Items in the order of the tars; members are streamed and never unpacked to disk.
 
@@ -21,7 +34,7 @@ def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
     """
     for path in paths:
         try:
-            with tarfile.open(path, "r|*") as archive:
+            with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
                 yield from _items(archive, path.stem)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise UsageError(f"{path}: cannot be read as a tar ({error})") from error
@@ -30,14 +43,18 @@ def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
 def _items(archive: tarfile.TarFile, source: str) -> Iterator[Item]:
     key, parts = None, {}
     for member in archive:
-        stem, _, extension = member.name.rpartition("/")[2].partition(".")
+        folder, slash, name = member.name.rpartition("/")
+        stem, _, extension = name.partition(".")
+        stem = folder + slash + stem
         if not member.isfile() or not extension:
             continue
         if stem != key and parts:
             yield _item(f"{source}/{key}", parts)
             parts = {}
         key = stem
-        parts[extension.lower()] = archive.extractfile(member).read()
+        content = archive.extractfile(member)
+        assert content is not None, "a regular file has content"
+        parts[extension.lower()] = content.read()
     if parts:
         yield _item(f"{source}/{key}", parts)
 
@@ -46,5 +63,15 @@ def _item(key: str, parts: dict[str, bytes]) -> Item:
     image = next((content for extension, content in parts.items() if extension in IMAGES), None)
     caption = parts["txt"].decode("utf-8", "replace") if "txt" in parts else ""
     if not caption and "json" in parts:
-        caption = json.loads(parts["json"]).get("caption") or ""
+        caption = _caption(parts["json"])
     return Item(key, image, (caption.strip(),) if caption.strip() else ())
+
+
+def _caption(description: bytes) -> str:
+    """The field "caption"; empty if there is none, or the description cannot be read."""
+    try:
+        found = json.loads(description)
+    except ValueError:
+        return ""
+    caption = found.get("caption") if isinstance(found, dict) else None
+    return caption if isinstance(caption, str) else ""

@@ -1,0 +1,247 @@
+"""Batches are a function of seed, stream and step: for any workers, hosts and starting points."""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import json
+import time
+import zlib
+
+import numpy as np
+import pytest
+
+from vlbeit_jax.config import DataConfig, StreamConfig
+from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data.pipeline import Share, evaluation_batches, open_sources, require_validation, training_batches
+from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION, open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.types import Kind, Stream
+
+BATCH = 8
+
+
+@pytest.fixture(scope="session")
+def setting(pairs, tokens, tokenizer):
+    """Config and example maker of a stream."""
+
+    def make(name, augment=True, **changed):
+        sources = (str(tokens if name is Stream.TEXT else pairs),)
+        defaults = {"batch_size": BATCH, "masked_patches": 6, "mask_block": 2, "text_length": 32, "masked_text": 0.5}
+        stream = StreamConfig(**{"sources": sources, **defaults, **changed})
+        return stream, MakeExample(stream, 16 * name.has_image, 4, tokenizer if name.has_text else None, augment)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train(setting):
+    """Some batches of a stream."""
+
+    def take(count, name=Stream.PAIR, *, seed=0, start=0, share=Share(), workers=0, **changed):
+        stream, make = setting(name, **changed)
+        found = training_batches(name, stream, DataConfig(workers=workers), make, seed, start, share)
+        with contextlib.closing(found):
+            return list(itertools.islice(found, count))
+
+    return take
+
+
+def evaluate(records, make, *options, **named):
+    found = evaluation_batches(records, make, *options, **named)
+    with contextlib.closing(found):
+        return list(found)
+
+
+def joined(batches):
+    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def assert_equal(found, wanted):
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key].dtype == other[key].dtype and np.array_equal(one[key], other[key]), key
+
+
+def uids(*sets, split=TRAIN):
+    return [{zlib.crc32(record["id"]) for record in open_set(str(place)).records(split)} for place in sets]
+
+
+def interleaved(by_host):
+    """The hosts' rows in the order of the global batch."""
+    return [
+        {key: np.stack([part[key] for part in parts], 1).reshape(-1, *parts[0][key].shape[1:]) for key in parts[0]} for parts in by_host
+    ]
+
+
+@pytest.mark.parametrize("name", Stream)
+def test_streams_hold_what_their_names_say(train, name):
+    batch = train(1, name)[0]
+    keys = {"weight", "uid"}
+    keys |= {"image", "image_masked"} if name.has_image else set()
+    keys |= {"text", "text_masked", "text_targets", "text_weights"} if name.has_text else set()
+    assert batch.keys() == keys and all(len(rows) == BATCH for rows in batch.values())
+    assert batch["weight"].tolist() == [1.0] * BATCH
+
+
+@pytest.mark.parametrize("name", Stream)
+def test_starting_at_a_step_equals_going_there(train, name):
+    whole = train(9, name)
+    for start in (1, 4, 8):
+        assert_equal(train(9 - start, name, start=start), whole[start:])
+
+
+def test_a_far_step_is_reached_at_once(train):
+    begun = time.monotonic()
+    first = train(2, start=1_000_000)
+    assert time.monotonic() - begun < 5
+    assert_equal(train(2, start=1_000_000), first)
+    assert_equal(train(1, start=1_000_001), first[1:])
+
+
+def test_workers_change_nothing(train):
+    assert_equal(train(5, workers=2, start=3), train(5, start=3))
+
+
+@pytest.mark.parametrize("name", Stream)
+@pytest.mark.parametrize("hosts", [2, 4, 16])
+def test_hosts_share_each_batch_among_them(train, name, hosts):
+    by_host = [train(3, name, start=2, share=Share(host, hosts), batch_size=16) for host in range(hosts)]
+    assert all(len(batch["uid"]) == 16 // hosts for batches in by_host for batch in batches)
+    assert_equal(interleaved(zip(*by_host, strict=True)), train(3, name, start=2, batch_size=16))
+
+
+def test_seeds_and_streams_share_nothing(train):
+    batches = [train(4), train(4, seed=1), train(4, seed=2**40), train(4, Stream.IMAGE)]
+    orders = [joined(batch)["uid"] for batch in batches]
+    for one, other in itertools.combinations(orders, 2):
+        assert (one == other).mean() < 0.3
+    same = train(4), train(4, Stream.IMAGE)
+    assert not np.array_equal(joined(same[0])["image_masked"], joined(same[1])["image_masked"])
+
+
+def test_neighbouring_seeds_give_other_epochs(train, pairs):
+    """Grain's own shuffle(seed) would give epoch 1 of one seed as epoch 0 of the next."""
+    count = open_set(str(pairs)).count(TRAIN)
+    orders = {seed: joined(train(2, seed=seed, batch_size=count))["uid"].reshape(2, count) for seed in range(3)}
+    for seed in range(2):
+        assert (orders[seed][1] == orders[seed + 1][0]).mean() < 0.3
+
+
+def test_every_epoch_visits_each_record_once_in_another_order(train, pairs):
+    count = open_set(str(pairs)).count(TRAIN)
+    epochs = joined(train(4 * count // BATCH + 1))["uid"][: 4 * count].reshape(4, count)
+    for epoch in epochs:
+        assert set(epoch) == uids(pairs)[0] and len(set(epoch)) == count
+    for one, other in itertools.combinations(epochs, 2):
+        assert (one == other).mean() < 0.3
+
+
+def test_the_same_record_is_seen_differently_each_time(train, pairs):
+    count = open_set(str(pairs)).count(TRAIN)
+    seen = joined(train(3, batch_size=count))
+    for key in ("image", "image_masked", "text_masked"):
+        for uid in set(seen["uid"]):
+            assert len({rows.tobytes() for rows in seen[key][seen["uid"] == uid]}) > 1, key
+
+
+@pytest.mark.parametrize("weights, shares", [((3.0, 1.0), (0.75, 0.25)), ((0.1, 0.9), (0.1, 0.9)), ((), None)])
+def test_mixtures_honour_their_weights(train, pairs, few_pairs, weights, shares):
+    many, few = uids(pairs, few_pairs)
+    shares = shares or (len(many) / (len(many) + len(few)), len(few) / (len(many) + len(few)))
+    seen = joined(train(50, sources=(str(pairs), str(few_pairs)), weights=weights))["uid"]
+    for part, share in ((many, shares[0]), (few, shares[1])):
+        running = np.cumsum([uid in part for uid in seen])
+        assert np.abs(running - share * np.arange(1, len(seen) + 1)).max() <= 1
+        visits = [np.sum(seen == uid) for uid in part]
+        assert max(visits) - min(visits) <= 1
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, hosts):
+    records, (_, make) = open_set(str(held_back)).records(VALIDATION), setting(Stream.PAIR, augment=False)
+    whole = evaluate(records, make, BATCH, 5, draws)
+    by_host = [evaluate(records, make, BATCH, 5, draws, share=Share(host, hosts)) for host in range(hosts)]
+    assert_equal(interleaved(zip(*by_host, strict=True)), whole)
+    rows = joined(whole)
+    assert len(whole) == -(-103 * draws // BATCH) and set(rows["weight"]) == {0, 1} and rows["weight"].sum() == 103 * draws
+    seen = collections.Counter(rows["uid"][rows["weight"] > 0].tolist())
+    assert set(seen) == uids(held_back, split=VALIDATION)[0] and set(seen.values()) == {draws}
+    for uid in seen:
+        mine = (rows["uid"] == uid) & (rows["weight"] > 0)
+        assert len({image.tobytes() for image in rows["image"][mine]}) == 1
+    masks = rows["image_masked"][: 103 * draws].reshape(draws, 103, -1)
+    assert all((one != other).any(axis=1).mean() > 0.9 for one, other in itertools.combinations(masks, 2))
+
+
+def test_evaluation_may_stop_early(setting, held_back):
+    records, (_, make) = open_set(str(held_back)).records(VALIDATION), setting(Stream.PAIR, augment=False)
+    assert_equal(evaluate(records, make, BATCH, 5, batches=4), evaluate(records, make, BATCH, 5)[:4])
+    assert not np.array_equal(
+        joined(evaluate(records, make, 103, 6))["image_masked"], joined(evaluate(records, make, 103, 5))["image_masked"]
+    )
+
+
+def test_training_and_held_back_records_are_disjoint(pairs):
+    assert not uids(pairs)[0] & uids(pairs, split=VALIDATION)[0]
+
+
+def changed_meta(place, to, **changed):
+    """A folder that describes itself differently."""
+    meta = json.loads((place / META_FILE).read_text()) | changed
+    to.mkdir()
+    (to / META_FILE).write_text(json.dumps(meta))
+    return str(to)
+
+
+@pytest.mark.parametrize(
+    "name, place, changed, said",
+    [
+        (Stream.PAIR, "texts", {}, ["texts", "pairs"]),
+        (Stream.TEXT, "texts", {}, ["texts", "tokens"]),
+        (Stream.IMAGE, "tokens", {}, ["tokens", "images", "pairs"]),
+        (Stream.TEXT, "tokens", {"text_length": 64}, ["32", "64", "data.text.text_length"]),
+        (Stream.TEXT, "other_tokens", {}, ["feedfeedfeed", "text tokenizer", "prepare"]),
+        (Stream.PAIR, "nowhere", {}, ["nowhere", "does not exist", "vlbeit_jax.prepare", "sample:pairs"]),
+        (Stream.PAIR, "empty", {}, ["empty", "holds no vlbeit_meta.json", "vlbeit_jax.prepare"]),
+        (Stream.PAIR, "sample:nothing", {}, ["sample:nothing", "sample:pairs", "sample:texts"]),
+    ],
+)
+def test_wrong_sources_are_refused(setting, tokenizer, texts, tokens, tmp_path, name, place, changed, said):
+    (tmp_path / "empty").mkdir()
+    places = {"texts": str(texts), "tokens": str(tokens), "nowhere": str(tmp_path / "nowhere"), "empty": str(tmp_path / "empty")}
+    places["other_tokens"] = changed_meta(tokens, tmp_path / "other", text_tokenizer="feedfeedfeed")
+    stream, _ = setting(name, sources=(places.get(place, place),), **changed)
+    with pytest.raises(UsageError) as error:
+        open_sources(name, stream, tokenizer.fingerprint)
+    assert all(word in str(error.value) for word in said), error.value
+    if place == "other_tokens":
+        assert tokenizer.fingerprint in str(error.value)
+
+
+def test_good_sources_are_opened(setting, tokenizer, held_back):
+    for name, kind in zip(Stream, (Kind.PAIRS, Kind.TOKENS, Kind.PAIRS), strict=True):
+        (found,) = open_sources(name, setting(name)[0], tokenizer.fingerprint)
+        assert found.kind is kind and found.count(TRAIN) > 20
+    sample = open_set("sample:pairs", Kind.PAIRS)
+    assert len(sample.records(VALIDATION)) == sample.count(VALIDATION) > 0 and sample.contains == [sample.fingerprint]
+
+
+def test_no_validation_records_are_a_usage_error(pairs, held_back, tmp_path):
+    require_validation([open_set(str(pairs)), open_set(str(held_back))])
+    without = open_set(changed_meta(pairs, tmp_path / "without", counts={"train": 60}))
+    with pytest.raises(UsageError, match="validation_share"):
+        require_validation([open_set(str(pairs)), without])
+    with pytest.raises(UsageError, match="no 'train' records.*103"):
+        open_set(str(held_back)).records(TRAIN)
+
+
+def test_a_batch_must_divide_among_the_hosts(setting, pairs):
+    stream, make = setting(Stream.PAIR)
+    with pytest.raises(UsageError, match="batch_size=8.* 3 hosts"):
+        training_batches(Stream.PAIR, stream, DataConfig(), make, 0, share=Share(0, 3))
+    with pytest.raises(UsageError, match="batch_size=8.* 3 hosts"):
+        evaluation_batches(open_set(str(pairs)).records(TRAIN), dataclasses.replace(make, augment=False), 8, 0, share=Share(0, 3))

@@ -1,0 +1,230 @@
+"""Tiny networks with random parameters, batches for them, and their parameters under VLMo's names for ``reference``."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from tests.models.reference import IMAGE, TEXT, Net
+from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
+from vlbeit_jax.ops.losses import cross_entropy
+from vlbeit_jax.types import Modality, Positions, Special, Stream
+
+STREAMS, POSITIONS = tuple(Stream), tuple(Positions)
+BATCH, TEXT_LENGTH = 3, 7
+fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # half the time to compile
+LENGTHS = (TEXT_LENGTH, 4, 5)  # real pieces of each text
+
+
+def model_config(positions=Positions.ABSOLUTE, **changes):
+    """No two dimensions are equal; the top 2 of 3 blocks are fused; the vocabulary is padded from 150 to 256."""
+    settings = {
+        "image_size": 12, "patch_size": 4, "width": 24, "depth": 3, "heads": 3, "ffn_width": 40, "fused_layers": 2,
+        "text_positions": 9, "vocabulary": 150, "codes": 50, "drop_path": 0.0, "matmul": "float32",
+    }  # fmt: skip
+    return ModelConfig(positions=positions, **settings | changes)
+
+
+def tokenizer_config(**changes):
+    settings = {
+        "image_size": 12, "patch_size": 4, "width": 24, "heads": 3, "ffn_width": 40, "encoder_depth": 2, "decoder_depth": 1,
+        "codes": 20, "code_width": 6, "matmul": "float32",
+    }  # fmt: skip
+    return VisualTokenizerConfig(**settings | changes)
+
+
+def randomise(params, seed, embedding):
+    """Every leaf anew, so that nothing is left at zero or one; ``embedding`` is the deviation of tokens that enter."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(path, value):
+        noise = rng.normal(size=value.shape)
+        if "embed" in path[0]:
+            return noise * embedding / (value.shape[0] ** 0.5 if path[-1] == "kernel" else 1)
+        if path[-1] in ("kernel", "qkv"):
+            return noise * 1.5 / value.shape[0] ** 0.5
+        if path[-1] == "out":
+            return noise * 1.5 / (value.shape[0] * value.shape[1]) ** 0.5
+        if path[-1] == "scale":
+            return 1 + 0.3 * noise
+        return noise * {"attention_scale": 0.2, "expert_scale": 0.2, "relative_positions": 1.0}.get(path[-1], 0.1)
+
+    flat = flatten_dict(nn.unbox(params))
+    return unflatten_dict({path: jnp.asarray(leaf(path, value), jnp.float32) for path, value in sorted(flat.items())})
+
+
+@functools.cache
+def random_params(config, embedding=0.05):
+    """By default tokens are as small as after initialisation, so that LayerNorm's epsilon is seen."""
+    shapes = jax.eval_shape(lambda key: VLBEiT(config).init(key, method="init_all")["params"], jax.random.key(0))
+    return randomise(shapes, 0, embedding)
+
+
+@functools.cache
+def random_tokenizer(config, target_width):
+    """Network, parameters and a codebook of unit vectors."""
+    model = VisualTokenizer(config, target_width)
+    rng = np.random.default_rng(0)
+    codebook = rng.normal(size=(config.codes, config.code_width))
+    codebook = jnp.asarray(codebook / np.linalg.norm(codebook, axis=-1, keepdims=True), jnp.float32)
+    shapes = jax.eval_shape(lambda key: model.init(key, images(config), codebook)["params"], jax.random.key(0))
+    return model, randomise(shapes, 1, 1.0), codebook
+
+
+def images(config, seed=0, batch=BATCH):
+    shape = (batch, config.image_size, config.image_size, 3)
+    return jnp.asarray(np.random.default_rng(seed).integers(0, 256, shape), jnp.uint8)
+
+
+def inputs(config, stream, seed=0):
+    """Corrupted images with 4 masked patches each, texts of LENGTHS with 2 masked pieces each."""
+    rng = np.random.default_rng(seed)
+    present = {}
+    if stream.has_image:
+        masked = np.stack([rng.permutation(config.patches)[:4] for _ in range(BATCH)])
+        present |= {"image": images(config, seed), "image_masked": jnp.asarray(masked)}
+    if stream.has_text:
+        text = rng.integers(Special.MASK, config.vocabulary, (BATCH, TEXT_LENGTH))
+        text[:, 0] = Special.CLS
+        for row, length in enumerate(LENGTHS):
+            text[row, length - 1] = Special.SEP
+            text[row, length:] = Special.PAD
+        masked = np.stack([1 + rng.permutation(length - 2)[:2] for length in LENGTHS])
+        present |= {"text": jnp.asarray(text), "text_masked": jnp.asarray(masked)}
+    return Inputs(**present)
+
+
+def targets(config, found, seed=0):
+    """An answer for every masked position."""
+    rng = np.random.default_rng(seed)
+    answers = {}
+    if found.image_masked is not None:
+        answers[Modality.VISION] = jnp.asarray(rng.integers(0, config.codes, found.image_masked.shape))
+    if found.text_masked is not None:
+        answers[Modality.LANGUAGE] = jnp.asarray(rng.integers(0, config.vocabulary, found.text_masked.shape))
+    return answers
+
+
+@functools.cache
+def outputs(config):
+    """(params, inputs) -> final states of all tokens, and the logits; in float32 even where an accelerator would cut corners."""
+    model = VLBEiT(config)
+
+    @fast_jit
+    def run(params, batch):
+        with jax.default_matmul_precision("highest"):
+            return model.apply({"params": params}, batch, method="encode"), model.apply({"params": params}, batch)
+
+    return run
+
+
+@functools.cache
+def losses_and_gradients(config):
+    """(params, inputs, answers) -> mean cross-entropy by modality, and gradients of their sum by path."""
+    model = VLBEiT(config)
+
+    def losses(params, batch, answers):
+        with jax.default_matmul_precision("highest"):
+            logits = model.apply({"params": params}, batch)
+        found = {modality: cross_entropy(logits[modality], answers[modality]).mean() for modality in answers}
+        return sum(found.values()), found
+
+    @fast_jit
+    def run(params, batch, answers):
+        gradients, found = jax.grad(losses, has_aux=True)(params, batch, answers)
+        return found, flatten_dict(gradients)
+
+    return run
+
+
+def reference_net(config, **changes):
+    settings = {
+        "depth": config.depth, "heads": config.heads, "grid": config.grid, "patch": config.patch_size,
+        "fused": config.fused_layers, "text_positions": config.text_positions, "vocabulary": config.vocabulary,
+        "relative": config.positions is Positions.RELATIVE,
+    }  # fmt: skip
+    return Net(**settings | changes)
+
+
+def vit_nets(config):
+    """Encoder and decoder of VQ-KD; the decoder's patches are the codes, one each."""
+    grid = config.image_size // config.patch_size
+    return (
+        Net(depth=config.encoder_depth, heads=config.heads, grid=grid, patch=config.patch_size),
+        Net(depth=config.decoder_depth, heads=config.heads, grid=grid, patch=1),
+    )
+
+
+def vlmo_weights(params, config):
+    """Parameters of ``VLBEiT`` as VLMo names and lays them out (spec section 6b), float64."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    types = {IMAGE: p["vision_embed"]["type"], TEXT: p["text_embed"]["type"]}
+    w = {
+        "token_type_embeddings.weight": np.stack([types[row] for row in range(2)]),
+        "text_embeddings.word_embeddings.weight": p["text_embed"]["words"],
+        "mask_token": p["vision_embed"]["mask_token"],
+    }
+    w |= _vision_embed(p["vision_embed"], "", config.patch_size)
+    if config.positions is Positions.ABSOLUTE:
+        w["text_embeddings.position_embeddings.weight"] = p["text_embed"]["positions"]
+    else:
+        w["relative_position_bias_table"] = p["encoder"]["relative_positions"].reshape(-1, config.depth * config.heads)
+    w |= _linear(p["vision_head"], "mim_head") | _linear(p["language_head"], "mlm_head") | _norm(p["encoder"]["norm"], "norm")
+    for layer in range(config.depth):
+        block = p["encoder"][f"block_{layer}"]
+        w |= _block(block, f"blocks.{layer}", {"vision": "_imag", "language": "_text", "vision_language": "_vl"})
+        w |= {f"blocks.{layer}.gamma_1": block["attention_scale"], f"blocks.{layer}.gamma_2": block["expert_scale"]}
+    return w
+
+
+def vqkd_weights(params, codebook, config):
+    """Parameters of ``VisualTokenizer`` as BEiT v2 names and lays them out (spec section 6d), float64."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    w = {"quantize.embedding.weight": np.asarray(codebook, np.float64)}
+    for part, side, depth in (("encoder", config.patch_size, config.encoder_depth), ("decoder", 1, config.decoder_depth)):
+        w |= _vision_embed(p[f"{part}_embed"], f"{part}.", side) | _norm(p[part]["norm"], f"{part}.fc_norm")
+        for layer in range(depth):
+            w |= _block(p[part][f"block_{layer}"], f"{part}.blocks.{layer}", {"vision": ""})
+    for ours, theirs in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
+        w |= _linear(p[ours]["inner"], f"{theirs}.0") | _linear(p[ours]["outer"], f"{theirs}.2")
+    return w
+
+
+def _linear(p, name):
+    return {f"{name}.weight": p["kernel"].T, f"{name}.bias": p["bias"]}
+
+
+def _norm(p, name):
+    return {f"{name}.weight": p["scale"], f"{name}.bias": p["bias"]}
+
+
+def _vision_embed(p, prefix, side):
+    kernel = p["patch"]["kernel"]  # [(row, column, channel), D]
+    w = {
+        f"{prefix}patch_embed.proj.weight": kernel.reshape(side, side, -1, kernel.shape[-1]).transpose(3, 2, 0, 1),
+        f"{prefix}patch_embed.proj.bias": p["patch"]["bias"],
+        f"{prefix}cls_token": p["cls"],
+    }
+    return w | ({f"{prefix}pos_embed": p["positions"]} if "positions" in p else {})
+
+
+def _block(p, name, experts):
+    attention = p["attention"]
+    width = attention["qkv"].shape[0]  # [D, H, (query, key, value), K]
+    w = _norm(p["attention_norm"], f"{name}.norm1") | {
+        f"{name}.attn.qkv.weight": attention["qkv"].transpose(2, 1, 3, 0).reshape(3 * width, width),
+        f"{name}.attn.q_bias": attention["query_bias"].ravel(),
+        f"{name}.attn.v_bias": attention["value_bias"].ravel(),
+        f"{name}.attn.proj.weight": attention["out"].reshape(width, width).T,
+        f"{name}.attn.proj.bias": attention["out_bias"],
+    }
+    for ours, suffix in experts.items():
+        if ours in p:
+            w |= _norm(p[ours]["norm"], f"{name}.norm2{suffix}") | _linear(p[ours]["up"], f"{name}.mlp{suffix}.fc1")
+            w |= _linear(p[ours]["down"], f"{name}.mlp{suffix}.fc2")
+    return w

@@ -1,0 +1,56 @@
+"""Cross-entropy against float64, and means over nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import reference
+from vlbeit_jax.ops.losses import cross_entropy, mean
+
+
+@pytest.mark.parametrize("scale", [0.1, 5, 500])
+@pytest.mark.parametrize("never", [0, 9])
+def test_cross_entropy(scale, never):
+    """``never``: so many answers at the end have logit -inf."""
+    rng = np.random.default_rng(0)
+    logits, labels = (scale * rng.normal(size=(4, 5, 20))).astype(np.float32), rng.integers(0, 20 - never, (4, 5))
+    logits[..., 20 - never :] = -np.inf
+    found = cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(found, reference.cross_entropy(logits.astype(np.float64), labels), rtol=2e-6, atol=1e-6 * scale)
+
+
+def test_cross_entropy_gradient():
+    """Softmax minus one-hot, and zero for what can never be the answer."""
+    logits = np.random.default_rng(0).normal(size=(1, 3, 7)).astype(np.float32)
+    logits[..., 5:] = -np.inf
+    labels = np.array([[0, 4, 2]])
+    found = jax.grad(lambda x: cross_entropy(x, jnp.asarray(labels)).sum())(jnp.asarray(logits))
+    np.testing.assert_allclose(found, reference.softmax(logits.astype(np.float64)) - np.eye(7)[labels], atol=1e-6)
+    assert not found[..., 5:].any()
+
+
+def test_cross_entropy_of_bfloat16_is_float32():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 50)), jnp.bfloat16)
+    labels = np.zeros((2, 3), int)
+    found = cross_entropy(logits, jnp.asarray(labels))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, reference.cross_entropy(np.asarray(logits, np.float64), labels), rtol=2e-6)
+
+
+@pytest.mark.parametrize(("total", "weight", "expected"), [(6.0, 4.0, 1.5), (-3.0, 1.0, -3.0), (0.0, 0.0, 0.0), (1.0, 0.25, 4.0)])
+def test_mean(total, weight, expected):
+    assert mean(jnp.float32(total), jnp.float32(weight)) == expected
+
+
+def test_mean_of_nothing_has_finite_gradients():
+    """Every logit of an empty batch gets a gradient of zero."""
+    logits, weights = jnp.ones((2, 3, 4)), jnp.zeros((2, 3))
+
+    def loss(logits, weights):
+        return mean((cross_entropy(logits, jnp.zeros((2, 3), int)) * weights).sum(), weights.sum())
+
+    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(logits, weights)
+    assert value == 0
+    assert not gradients[0].any()
+    assert np.isfinite(gradients[1]).all()
