@@ -64,8 +64,8 @@ class VLBEiT(nn.Module):
             relative_grid=0 if absolute else c.grid,
             relative_text=0 if absolute else c.text_positions,
         )
-        self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype)
-        self.language_head = Linear(padded_vocabulary(c.vocabulary), ("embed", "vocab"), dtype)
+        self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype, exact=True)
+        self.language_head = Linear(padded_vocabulary(c.vocabulary), ("embed", "vocab"), dtype, exact=True)
 
     def encode(self, inputs: Inputs, train: bool = False) -> Tokens:
         """Final states of all tokens: image CLS and patches, then text."""
@@ -85,10 +85,10 @@ class VLBEiT(nn.Module):
         logits = {}
         if inputs.image_masked is not None:
             states = gather_positions(tokens.segment(Modality.VISION), inputs.image_masked + 1)
-            logits[Modality.VISION] = self.vision_head(states).astype(jnp.float32)
+            logits[Modality.VISION] = self.vision_head(states)
         if inputs.text_masked is not None:
             states = gather_positions(tokens.segment(Modality.LANGUAGE), inputs.text_masked)
-            found = self.language_head(states).astype(jnp.float32)
+            found = self.language_head(states)
             real = jnp.arange(found.shape[-1]) < self.config.vocabulary
             logits[Modality.LANGUAGE] = jnp.where(real, found, -jnp.inf)
         return logits

@@ -12,7 +12,7 @@ def l2_normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
 
 
 def nearest_code(z: Float[Array, "*A E"], codebook: Float[Array, "C E"]) -> Int[Array, "*A"]:
-    """Index of the code with the largest cosine; the first one on a tie."""
+    """Index of the code (a unit vector) with the largest cosine; the first one on a tie."""
     return jnp.argmax(jnp.einsum("...e,ce->...c", z, codebook, precision=jax.lax.Precision.HIGHEST), axis=-1)
 
 

@@ -53,7 +53,8 @@ class Log:
         seconds = max(time.monotonic() - self._last, 1e-9)
         line = {name: self._sums[name] / self._counts[name] for name in self._sums}
         line |= {"samples_per_second": self._samples / seconds, "data_wait": min(self._waited / seconds, 1.0)}
-        self._sums.clear(), self._counts.clear()
+        self._sums.clear()
+        self._counts.clear()
         self._samples, self._waited, self._last = 0, 0.0, time.monotonic()
         self._write(step, "train", line)
         return line

@@ -1,0 +1,72 @@
+"""What the documents name exists: modules, flags, configuration fields, files."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.tiny import TOP
+from vlbeit_jax.config_parse import describe
+
+DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), *sorted((TOP / "configs").glob("*.py"))]
+COMMAND = re.compile(r"python -m (vlbeit_jax[\w.]*)((?:[^\n`]|\\\n)*)")
+MODULES = sorted({found[0] for path in DOCUMENTS for found in COMMAND.findall(path.read_text())})
+
+
+@pytest.fixture(scope="module")
+def helps():
+    return {
+        module: subprocess.run([sys.executable, "-m", module, "--help"], cwd=TOP, capture_output=True, text=True, check=True).stdout
+        for module in MODULES
+    }
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_name_flags_and_fields_that_exist(path, helps):
+    for module, arguments in COMMAND.findall(path.read_text()):
+        for flag in re.findall(r"--([\w.]+)", arguments):
+            if flag.startswith("config."):
+                assert f"--{flag}=" in describe(), flag
+            else:
+                assert re.search(rf"--(\[no\])?{flag}\b", helps[module]), f"{module} --{flag}"
+
+
+def test_every_help_shows_an_example(helps):
+    assert MODULES
+    for module, text in helps.items():
+        assert f"python -m {module}" in text
+
+
+def test_the_layout_in_the_readme_is_the_layout():
+    listed = set(re.findall(r"^    (\S+\.\w+|\S+/)  ", (TOP / "README.md").read_text(), re.MULTILINE))
+    assert listed
+    for name in listed:
+        assert (TOP / name).exists() or list(TOP.rglob(name)), name
+
+
+def test_every_configuration_states_command_cost_and_source():
+    for path in sorted((TOP / "configs").glob("*.py")):
+        text = path.read_text()
+        assert all(f"{word}:" in text.split('"""')[1] for word in ("Command", "Cost", "Figures")), path
+        assert len(text.split('"""')[2].splitlines()) <= 45, path
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_configuration_parses(path):
+    from vlbeit_jax.config_parse import parse
+
+    space: dict = {}
+    exec(compile(path.read_text(), str(path), "exec"), space)
+    values = space["get_config"]().to_dict()
+    values["data"] |= {"text_tokenizer": "T", "visual_tokenizer": "V"}
+    for stream in ("image", "text", "pair"):
+        values["data"][stream]["sources"] = ("D",)
+    assert parse(values).run.steps > 0
+
+
+def test_readme_and_sources_name_no_machine():
+    for path in [*DOCUMENTS, *TOP.rglob("*.sh"), *(TOP / "vlbeit_jax").rglob("*.py"), *(TOP / "tests").rglob("*.py")]:
+        if ".venv" not in path.parts and path != pathlib.Path(__file__):
+            assert not re.search(r"/(home|root|work|Users)/", path.read_text()), path
