@@ -24,7 +24,7 @@ from vlbeit_jax.types import Kind
 TOP = pathlib.Path(__file__).parent.parent
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (30, 40, 220), "yellow": (230, 220, 40)}
 SHAPES = ("disc", "square", "bar", "ring")
-PIECES = 320
+PIECES = 310
 
 
 @dataclasses.dataclass(frozen=True)

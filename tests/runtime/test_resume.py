@@ -61,10 +61,6 @@ def test_ten_steps_and_ten_in_a_new_process_equal_twenty(straight, tmp_path):
     assert lines[0] == lines[1]
 
 
-def test_without_the_moments_it_would_not_be_equal(straight):
-    assert any(leaf.tobytes() != weights(straight / "run", 10)[name].tobytes() for name, leaf in weights(straight / "run").items())
-
-
 def test_a_second_run_of_the_same_seed_is_identical_and_of_another_is_not(straight, tmp_path):
     arguments = [f"--config={straight / 'config_of_test.py'}", f"--workdir={tmp_path / 'again'}"]
     assert tiny.command("vlbeit_jax.main", *arguments).returncode == 0
@@ -104,7 +100,7 @@ def test_it_refuses_other_shapes_tokenizers_and_data_with_both_values(world, str
     config = tiny.pretrain_config(world)
     write_set(tmp_path / "pairs", Kind.PAIRS, tiny.pair_records(32, seed=9), shards=1, meta={"source": "", "licence": ""})
     other_pairs = dataclasses.replace(config.data.pair, sources=(str(tmp_path / "pairs"),))
-    train_text_tokenizer(tmp_path / "pieces", [str(world.texts)], tiny.PIECES, 5000)
+    train_text_tokenizer(tmp_path / "pieces", [str(world.texts)], tiny.PIECES, 10**6)
     changes = {
         r"model.ffn_width: the checkpoint has 64, this run has 96": {"model": dataclasses.replace(config.model, ffn_width=96)},
         r"data.pair: the checkpoint has \['\w+'\], this run has \['\w+'\]": {"data": dataclasses.replace(config.data, pair=other_pairs)},
