@@ -11,7 +11,8 @@ cv2.setNumThreads(0)  # Grain's threads and processes are the parallelism; OpenC
 
 ASPECT = math.log(4 / 3)
 CROP_TRIES = 10
-GREY = np.array([0.299, 0.587, 0.114], np.float32)
+GREY = np.array([0.299, 0.587, 0.114])
+TO_GREY, IDENTITY = np.tile(GREY, (3, 1)), np.eye(3)
 
 
 def decode(encoded: bytes) -> UInt8[np.ndarray, "height width 3"]:
@@ -83,13 +84,13 @@ def _jitter_map(rng: np.random.Generator, view: UInt8[np.ndarray, "h w 3"], amou
     """Brightness, contrast and saturation, each by a factor in 1 +- amount, in random order, as one affine map."""
     factors = rng.uniform(max(0, 1 - amount), 1 + amount, 3)
     mean = np.array(cv2.mean(view)[:3])
-    matrix, offset = np.eye(3), np.zeros(3)
+    matrix, offset = IDENTITY, np.zeros(3)
     for kind in rng.permutation(3):
         factor = factors[kind]
-        step, shift = np.eye(3) * factor, np.zeros(3)
+        step, shift = IDENTITY * factor, 0.0
         if kind == 1:
-            shift = (1 - factor) * GREY @ (matrix @ mean + offset) * np.ones(3)
+            shift = (1 - factor) * (GREY @ (matrix @ mean + offset))
         elif kind == 2:
-            step = step + (1 - factor) * np.tile(GREY, (3, 1))
+            step = step + (1 - factor) * TO_GREY
         matrix, offset = step @ matrix, step @ offset + shift
     return np.concatenate([matrix, offset[:, None]], axis=1).astype(np.float32)

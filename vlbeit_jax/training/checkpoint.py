@@ -30,7 +30,7 @@ class Checkpointer:
                 preservation_policy=_policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=not read_only,
                 create=not read_only,
-                read_only=read_only,
+                save_root_metadata=not read_only,
             ),
         )
 
