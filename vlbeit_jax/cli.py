@@ -46,7 +46,9 @@ def _parse(arguments: Sequence[str], overview: str) -> Sequence[str]:
     try:
         rest = flags.FLAGS(list(arguments))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        said = error.args[0] if isinstance(error, KeyError) and error.args else error  # A KeyError quotes what it says.
+        said: object = error
+        while isinstance(said, BaseException) and said.args:  # ml_collections wraps a KeyError, which quotes what it says.
+            said = said.args[0]
         fail(f"{' '.join(str(said).split())} (--help lists every flag)")
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")

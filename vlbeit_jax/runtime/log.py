@@ -23,7 +23,9 @@ class Log:
         """Lines of an earlier start that lie at or beyond ``start`` are dropped: those steps will be taken again."""
         self._path, self._text, self._chance, self._steps = folder / METRICS_FILE, folder / LOG_FILE, chance, steps
         kept = [line for line in read_metrics(folder) if line["step"] <= start]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        rewritten = self._path.with_suffix(".tmp")
+        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        rewritten.replace(self._path)
         self._events = tensorboardX.SummaryWriter(str(folder / EVENTS), purge_step=start + 1 if start else None)
         self._bar = tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty(), smoothing=0.1)
         self._sums: dict[str, float] = defaultdict(float)

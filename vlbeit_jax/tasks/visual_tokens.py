@@ -46,10 +46,9 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
 
 
 def keep_copy(tokens: VisualTokens, folder: pathlib.Path) -> None:
-    """Writes what is needed to use the tokenizer, so that a pretraining run stands on its own."""
-    if (folder / CHECKPOINTS).is_dir():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes what is needed to use the tokenizer, so that a pretraining run stands on its own; replaces an older copy."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     checkpointer = Checkpointer(folder / CHECKPOINTS)
     extra = {Stream.IMAGE: {"codebook": tokens.frozen["codebook"], "use": jnp.ones(tokens.tokenizer.config.codes)}}
     checkpointer.save(tokens.config.run.steps, {"params": tokens.frozen["params"], "extra": extra}, {"fingerprint": tokens.fingerprint})
