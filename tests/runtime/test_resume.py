@@ -78,22 +78,33 @@ def test_a_finished_run_says_so_and_changes_nothing(straight):
     assert_equal_bits(weights(straight / "run"), before)
 
 
+@pytest.fixture(scope="module")
+def long(world, tmp_path_factory):
+    """Four hundred steps without a pause: long enough to be stopped on the way."""
+    folder = tmp_path_factory.mktemp("long")
+    config = tiny.config_file(tiny.pretrain_config(world, steps=400, log_every=100, checkpoint_every=100), folder)
+    assert tiny.command("vlbeit_jax.main", f"--config={config}", f"--workdir={folder / 'run'}").returncode == 0
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
-def test_a_run_that_was_stopped_ends_with_the_same_weights(straight, tmp_path, stop):
-    command = [sys.executable, "-m", "vlbeit_jax.main", f"--config={straight / 'config_of_test.py'}", f"--workdir={tmp_path / 'run'}"]
+def test_a_run_that_was_stopped_ends_with_the_same_weights(long, tmp_path, stop):
+    command = [sys.executable, "-m", "vlbeit_jax.main", f"--config={long / 'config_of_test.py'}", f"--workdir={tmp_path / 'run'}"]
     environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"}
     process = subprocess.Popen(command, cwd=tiny.TOP, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
-    while not (tmp_path / "run" / "checkpoints" / "10").is_dir():
+    while not (tmp_path / "run" / "checkpoints" / "100").is_dir():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(stop)
     _, said = process.communicate()
     assert process.returncode == (130 if stop is signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in said
-    assert subprocess.run(command, cwd=tiny.TOP, env=environment, capture_output=True).returncode == 0
-    assert_equal_bits(weights(tmp_path / "run"), weights(straight / "run"))
+    assert stop is signal.SIGKILL or "the same command goes on from step" in said
+    done = subprocess.run(command, cwd=tiny.TOP, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "from step 0" not in done.stderr
+    assert_equal_bits(weights(tmp_path / "run", 400), weights(long / "run", 400))
 
 
 def test_it_refuses_other_shapes_tokenizers_and_data_with_both_values(world, straight, tmp_path):
