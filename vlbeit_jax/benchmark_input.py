@@ -25,7 +25,7 @@ OVERVIEW = """Examples of the image stream per second of processor time (one cor
 jitter, mask, batch), and images per second decoded alone.
 
   python -m vlbeit_jax.benchmark_input --data=sample:pairs --image_size=64 --patch_size=8
-  python -m vlbeit_jax.benchmark_input --data=synthetic        500 x 375 JPEGs of about 45 kB, made for the purpose"""
+  python -m vlbeit_jax.benchmark_input --data=synthetic        500 x 375 JPEGs of about 41 kB, made for the purpose"""
 
 DATA = flags.DEFINE_string("data", "synthetic", "prepared images or pairs, or synthetic")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "side of the view, pixels", lower_bound=8)

@@ -166,3 +166,5 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_p
     mad = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_lr=1e30, clip_norm=0.0))
     with pytest.raises(FloatingPointError, match="not finite"):
         train(mad, tmp_path / "run")
+    for step in (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()):
+        assert all(np.isfinite(leaf).all() for leaf in weights(tmp_path / "run", step).values()), step

@@ -1,1 +1,1 @@
-"""From records to batches: prepared sets, text, images, masks, Grain. Imports no JAX."""
+"""From records to batches: prepared sets, text, images, masks, Grain. Computes in NumPy alone."""

@@ -35,5 +35,5 @@ def wrong_partners(records: Records, seed: int) -> Int[np.ndarray, "A"]:
     shuffled = rng.permutation(len(captions))
     order = shuffled[np.argsort(rng.permutation(len(counts))[group[shuffled]], kind="stable")]
     partners = np.empty_like(order)
-    partners[order] = np.roll(order, -counts.max())
+    partners[order] = np.roll(order, -min(counts.max(), len(order) - 1))
     return partners

@@ -58,7 +58,7 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
     streams = [
         stream
         for stream in Stream
-        if (not stream.has_text or config.data.text_tokenizer) and (not stream.has_image or config.data.visual_tokenizer)
+        if (not stream.has_text or (folder / TEXT_TOKENIZER).is_dir()) and (not stream.has_image or (folder / VISUAL_TOKENIZER).is_dir())
     ]
     model = MaskedModel(config, streams, folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER)
     params = run_folder.restore(folder, step, {"params": model.abstract_params()})["params"]
@@ -149,6 +149,9 @@ def _checked(run: OpenedRun, found: PreparedSet, records: Records) -> Records:
             f"{found.folder} was packed with text tokenizer {found.meta['text_tokenizer']}, but the run has "
             f"{run.model.text.fingerprint}; give the texts themselves, they are packed here"
         )
+    length = run.model.stream_config(Stream.TEXT).text_length
+    if found.kind is Kind.TOKENS and found.meta["length"] != length:
+        raise UsageError(f"{found.folder} holds rows of {found.meta['length']} pieces, the run has {length}; give the texts themselves")
     return records
 
 

@@ -1,7 +1,11 @@
 """The one train loop: a task, a state, one step after the other; checkpoints, evaluations and logs between them."""
 
 import pathlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -42,6 +46,8 @@ def train(config: Config, workdir: pathlib.Path) -> TrainState:
     optimizer = make_optimizer(config.optimizer, config.run.steps)
     make_state, abstract = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
     run_folder.claim(workdir)
+    if not (workdir / run_folder.CONFIG_FILE).is_file():
+        run_folder.write_config(workdir, config)  # First of all: a folder with anything else in it and no configuration is refused.
     checkpointer = Checkpointer(workdir / run_folder.CHECKPOINTS, config.run.keep_last, config.run.keep_every)
     share = Share(jax.process_index(), jax.process_count())
     start = checkpointer.latest()
@@ -69,6 +75,29 @@ def must_match(config: Config, task: Task) -> dict[str, Any]:
     for stream in Schedule.parse(config.run.schedule).streams:
         found[f"data.{stream}.batch_size"] = getattr(config.data, stream).batch_size
     return found | dict(task.fingerprints)
+
+
+@contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C into an event that is asked for between steps; the second one ends at once.
+
+    Raised anywhere, a KeyboardInterrupt may end up in a callback or a finaliser, where Python drops it.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # Only there can signals be handled.
+        yield asked
+        return
+
+    def note(*_: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Loop:
@@ -99,7 +128,8 @@ class _Loop:
         log.say(f"{self.workdir}: {self._size(state)}, from step {start} to {run.steps} on {jax.device_count()} device(s)")
         streams = {s: self.task.training_batches(s, self.schedule.used_before(s, start), self.share) for s in self.schedule.streams}
         try:
-            return self._steps(state, start, streams, log)
+            with interrupts() as interrupted:
+                return self._steps(state, start, streams, log, interrupted)
         except KeyboardInterrupt:
             log.say(f"interrupted; the same command goes on from step {self.checkpointer.latest() or 0}")
             raise
@@ -108,10 +138,12 @@ class _Loop:
             for batches in streams.values():
                 batches.close()
 
-    def _steps(self, state: TrainState, start: int, streams: dict[Stream, Batches], log: Log) -> TrainState:
+    def _steps(self, state: TrainState, start: int, streams: dict[Stream, Batches], log: Log, interrupted: threading.Event) -> TrainState:
         run = self.config.run
         pending: dict[str, Any] = {}
         for step in range(start, run.steps):
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             began = time.monotonic()
             rows = {name: next(streams[name]) for name in self.schedule.streams_at(step)}
             waited = time.monotonic() - began
@@ -121,9 +153,10 @@ class _Loop:
             self._take(log, pending)  # The previous step's figures: fetching this one's would wait for the device.
             pending = {"step": step, "metrics": metrics, "samples": samples, "waited": waited}
             done = step + 1
-            if done % run.log_every == 0 or done == run.steps:
-                self._take(log, pending)
+            if any(done % every == 0 for every in (run.log_every, run.checkpoint_every)) or done == run.steps:
+                self._take(log, pending)  # Also before a checkpoint, so that none is written of a step that is not finite.
                 pending = {}
+            if done % run.log_every == 0 or done == run.steps:
                 log.write_training(done)
             self._between_steps(done, state, log)
         return state
@@ -144,6 +177,8 @@ class _Loop:
     def _between_steps(self, done: int, state: TrainState, log: Log) -> None:
         run, began = self.config.run, time.monotonic()
         last = done == run.steps
+        if run.evaluate_every and (done % run.evaluate_every == 0 or last):
+            log.write_evaluation(done, self.task.evaluate(state, self.mesh, self.share))
         if done % run.checkpoint_every == 0 or last:
             description = {
                 "step": done,
@@ -153,8 +188,6 @@ class _Loop:
                 "versions": {"vlbeit_jax": vlbeit_jax.__version__, "jax": jax.__version__},
             }
             self.checkpointer.save(done, state.saved(), description)
-        if run.evaluate_every and (done % run.evaluate_every == 0 or last):
-            log.write_evaluation(done, self.task.evaluate(state, self.mesh, self.share))
         log.pause(time.monotonic() - began)
 
     def _size(self, state: TrainState) -> str:

@@ -37,7 +37,9 @@ def claim(folder: pathlib.Path) -> None:
 
 def write_config(folder: pathlib.Path, config: Config) -> None:
     """Leaves the whole configuration in the folder."""
-    (folder / CONFIG_FILE).write_text(json.dumps(to_dict(config), indent=1) + "\n")
+    written = folder / f".{CONFIG_FILE}.tmp"
+    written.write_text(json.dumps(to_dict(config), indent=1) + "\n")
+    written.replace(folder / CONFIG_FILE)
 
 
 def read_config(folder: pathlib.Path) -> Config:
