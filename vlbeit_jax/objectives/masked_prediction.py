@@ -89,8 +89,13 @@ class MaskedPrediction:
         return terms, jax.lax.stop_gradient(counts)
 
     def update(self, extra: Tree, statistics: Tree, key: Array) -> tuple[Tree, dict[str, Array]]:
-        """Adds the counts of a step."""
-        return jax.tree.map(jnp.add, extra, statistics), {}
+        """Adds the counts of a step; all of a term are halved before one could overflow, which keeps their order."""
+
+        def added(before: Array, new: Array) -> Array:
+            total = before + new
+            return jnp.where(total.max() > 2**30, total // 2, total)
+
+        return jax.tree.map(added, extra, statistics), {}
 
     def score(self, params: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, dict[str, Array]]:
         """Per term and example, without drop path: right answers, loss, weight; and the count of every target."""

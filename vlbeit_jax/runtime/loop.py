@@ -29,6 +29,9 @@ from vlbeit_jax.training.state import TrainState, state_maker
 from vlbeit_jax.training.step import make_train_step
 from vlbeit_jax.types import Stream
 
+# Fields of a model's section that do not change its shape: a run may go on with other values.
+MAY_CHANGE = {"collapse_below", "kmeans_batches", "kmeans_iterations", "reseed_below"}
+
 
 def train(config: Config, workdir: pathlib.Path) -> TrainState:
     """Trains until ``run.steps``, from the newest checkpoint in ``workdir`` if there is one.
@@ -71,9 +74,10 @@ def must_match(config: Config, task: Task) -> dict[str, Any]:
     """What a checkpoint and the run that goes on from it have to agree on, flat, so that a message can name it."""
     shape = "model" if config.task == "pretrain" else "visual_tokenizer"
     found: dict[str, Any] = {"task": config.task, "run.seed": config.run.seed, "run.schedule": config.run.schedule}
-    found |= {f"{shape}.{name}": value for name, value in to_dict(getattr(config, shape)).items()}
+    found |= {f"{shape}.{name}": value for name, value in to_dict(getattr(config, shape)).items() if name not in MAY_CHANGE}
     for stream in Schedule.parse(config.run.schedule).streams:
-        found[f"data.{stream}.batch_size"] = getattr(config.data, stream).batch_size
+        data = getattr(config.data, stream)
+        found |= {f"data.{stream}.batch_size": data.batch_size, f"data.{stream}.weights": list(data.weights)}  # As JSON has it.
     return found | dict(task.fingerprints)
 
 
