@@ -16,7 +16,7 @@ MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 def blockwise_mask(rng: np.random.Generator, grid: int, count: int, smallest_block: int) -> Int[np.ndarray, "M"]:
     """Exactly ``count`` patches of a ``grid`` x ``grid`` image, in rectangles of random area and aspect (BEiT v2).
 
-    Blocks are placed until the count is reached or none fits; then single random patches are added or taken away.
+    Blocks are placed until the count is reached or none fits; then single random patches are added.
 
     Returns:
       Sorted row-major positions.
@@ -24,9 +24,7 @@ def blockwise_mask(rng: np.random.Generator, grid: int, count: int, smallest_blo
     mask = np.zeros((grid, grid), bool)
     while (missing := count - int(mask.sum())) > 0 and _place_block(rng, mask, missing, smallest_block):
         pass
-    missing = count - int(mask.sum())
-    pool = np.flatnonzero(mask.ravel() == (missing < 0))
-    mask.ravel()[rng.choice(pool, abs(missing), replace=False)] = missing > 0
+    mask.ravel()[rng.choice(np.flatnonzero(~mask), count - int(mask.sum()), replace=False)] = True
     return np.flatnonzero(mask).astype(np.int32)
 
 

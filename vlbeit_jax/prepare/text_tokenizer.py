@@ -17,7 +17,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.writer import published
 from vlbeit_jax.types import Kind, Special
 
-LINE_BYTES = 1000
+LINE_CHARACTERS = 1000
 SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
 
 
@@ -90,8 +90,8 @@ def _lines(found: PreparedSet) -> Iterator[str]:
             yield from (caption.decode() for caption in record["captions"])
         else:
             for sentence in SENTENCE_END.split(record["text"].decode()):
-                for start in range(0, len(sentence), LINE_BYTES):
-                    yield sentence[start : start + LINE_BYTES]
+                for start in range(0, len(sentence), LINE_CHARACTERS):
+                    yield sentence[start : start + LINE_CHARACTERS]
 
 
 def _train(folder: pathlib.Path, lines: list[str], vocabulary: int, coverage: float, threads: int) -> None:
