@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vlbeit_jax.ops import quantize
 from vlbeit_jax.ops.quantize import assigned_sums, kmeans, l2_normalise, moved_codebook, nearest_code, reseeded
 
 fast_kmeans = jax.jit(kmeans, static_argnums=(1, 2))
@@ -117,6 +118,21 @@ def test_kmeans_with_fewer_points_than_codes():
     points = random_units(3, 4)
     found = fast_kmeans(points, 5, 10, jax.random.key(0))
     np.testing.assert_allclose((points @ found.T).max(axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [10, 64, 333, 1000])
+def test_kmeans_is_the_same_in_chunks(monkeypatch, rows):
+    points = random_units(333, 6)
+    whole = jax.jit(lambda z: kmeans(z, 10, 5, jax.random.key(0)))(points)
+    monkeypatch.setattr(quantize, "KMEANS_ROWS", rows)
+    np.testing.assert_allclose(jax.jit(lambda z: kmeans(z, 10, 5, jax.random.key(0)))(points), whole, atol=1e-5)
+
+
+def test_kmeans_fits_at_base_size():
+    """8 batches of 512 images of 196 patches, 8192 codes: all similarities at once would be 26 GB."""
+    features = jax.ShapeDtypeStruct((8 * 512 * 196, 32), jnp.float32)
+    compiled = jax.jit(lambda z, key: kmeans(z, 8192, 10, key)).lower(features, jax.random.key(0)).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 1e9
 
 
 def test_reseeded():

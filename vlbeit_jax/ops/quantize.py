@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 from vlbeit_jax.shapes import Array, Bool, Float, Int
 
+KMEANS_ROWS = 4096
+
 
 def l2_normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
     """Unit vectors; zero stays zero, with finite gradients."""
@@ -33,11 +35,21 @@ def moved_codebook(
 
 
 def kmeans(z: Float[Array, "A E"], count: int, iterations: int, key: Array) -> Float[Array, "C E"]:
-    """Spherical Lloyd iterations from ``count`` distinct rows of ``z``; a code left empty keeps its place."""
+    """Spherical Lloyd iterations from ``count`` distinct rows of ``z``; a code left empty keeps its place.
+
+    Rows are compared with the codes in chunks: all at once, at base size, would take 26 GB.
+    """
     start = z[jax.random.choice(key, z.shape[0], (count,), replace=z.shape[0] < count)]
+    rows = min(KMEANS_ROWS, z.shape[0])
+    real = jnp.pad(jnp.ones(z.shape[0]), (0, -z.shape[0] % rows)).reshape(-1, rows)
+    chunks = jnp.pad(z, ((0, -z.shape[0] % rows), (0, 0))).reshape(-1, rows, z.shape[-1])
 
     def iterate(_, centres):
-        counts, sums = assigned_sums(z, nearest_code(z, centres), jnp.ones(z.shape[0]), count)
+        def add(total, chunk):
+            z, weight = chunk
+            return jax.tree.map(jnp.add, total, assigned_sums(z, nearest_code(z, centres), weight, count)), None
+
+        (counts, sums), _ = jax.lax.scan(add, (jnp.zeros(count), jnp.zeros_like(centres)), (chunks, real))
         return jnp.where(counts[:, None] > 0, l2_normalise(sums), centres)
 
     return jax.lax.fori_loop(0, iterations, iterate, l2_normalise(start))
