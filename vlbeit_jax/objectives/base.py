@@ -46,9 +46,12 @@ class Objective(Protocol):
         ...
 
     def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: Tree, key: Array) -> tuple[dict[str, Term], Tree]:
-        """Terms by name, and statistics that add up over microbatches and streams."""
+        """Terms by name, and statistics for ``update``."""
         ...
 
-    def update(self, extra: Tree, statistics: Tree, key: Array) -> tuple[Tree, dict[str, Array]]:
-        """The new ``extra`` after a step's statistics, and what is worth logging about it."""
+    def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
+        """The new ``extra`` after a step, and what is worth logging about it.
+
+        Statistics come stacked: each array has a first axis more, with one entry a microbatch.
+        """
         ...

@@ -63,20 +63,20 @@ class Distillation:
             statistics["candidates"] = flat[jax.random.choice(key, flat.shape[0], (config.codes,))]
         return terms, statistics
 
-    def update(self, extra: Tree, statistics: Tree, key: Array) -> tuple[Tree, dict[str, Array]]:
+    def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Moves the codebook; re-seeds dead codes where the config asks for it.
 
         Logs codes in use (at least a tenth of the mean use), perplexity of the use, and codes that were re-seeded.
         """
         config = self.tokenizer.config
-        counts = statistics["counts"]
-        codebook = moved_codebook(extra["codebook"], counts, statistics["sums"], config.decay)
+        counts, sums = statistics["counts"].sum(axis=0), statistics["sums"].sum(axis=0)
+        codebook = moved_codebook(extra["codebook"], counts, sums, config.decay)
         share = counts / jnp.maximum(counts.sum(), 1.0)
         use = USE_DECAY * extra["use"] + (1 - USE_DECAY) * share * config.codes
         dead = use < config.reseed_below
         if config.reseed_below:
-            # Microbatches add their candidates up; the direction of the sum is as good a start as any of them.
-            codebook = reseeded(codebook, dead, l2_normalise(statistics["candidates"]))
+            candidates, code = statistics["candidates"], jnp.arange(config.codes)
+            codebook = reseeded(codebook, dead, candidates[code % len(candidates), code])  # Each microbatch offers some.
             use = jnp.where(dead, 1.0, use)
         spread = use / use.sum()
         logged = {

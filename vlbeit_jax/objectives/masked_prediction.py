@@ -35,7 +35,8 @@ def terms_of(stream: Stream) -> dict[Modality, str]:
 
 def model_inputs(batch: Mapping[str, Any]) -> Inputs:
     """The part of a batch that the model sees."""
-    return Inputs(**{name: batch.get(name) for name in ("image", "image_masked", "text", "text_masked")})
+    names = ("image", "image_masked", "text", "text_masked")
+    return Inputs(**{name: jnp.asarray(batch[name]) for name in names if name in batch})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +89,11 @@ class MaskedPrediction:
             counts[name] = jnp.zeros_like(extra[name]).at[targets].add(weights.astype(jnp.int32))
         return terms, jax.lax.stop_gradient(counts)
 
-    def update(self, extra: Tree, statistics: Tree, key: Array) -> tuple[Tree, dict[str, Array]]:
+    def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Adds the counts of a step; all of a term are halved before one could overflow, which keeps their order."""
 
         def added(before: Array, new: Array) -> Array:
-            total = before + new
+            total = before + new.sum(axis=0)
             return jnp.where(total.max() > 2**30, total // 2, total)
 
         return jax.tree.map(added, extra, statistics), {}

@@ -38,7 +38,7 @@ def make_train_step(
                 objectives[name], state.params, extra[name], frozen, batches[name], key, accumulate
             )
             gradients = jax.tree.map(jnp.add, gradients, found)
-            extra[name], logged = objectives[name].update(extra[name], statistics, key)
+            extra[name], logged = objectives[name].update(extra[name], statistics)
             metrics |= logged | {f"{term}/{kind}": value for term, found in terms.items() for kind, value in found.means().items()}
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(gradients)
@@ -63,7 +63,7 @@ def accumulated_gradients(
     nothing but the memory that is needed.
 
     Returns:
-      Gradients, the terms' totals, and the objective's statistics.
+      Gradients, the terms' totals, and the statistics of every microbatch, stacked.
     """
     weights = objective.weights(batch)
 
@@ -76,15 +76,19 @@ def accumulated_gradients(
         return gradients, terms, statistics
 
     if parts == 1:
-        return part(batch, 0)
+        gradients, terms, statistics = part(batch, 0)
+        return gradients, terms, jax.tree.map(lambda leaf: leaf[None], statistics)
     # Microbatch i is every parts-th row from the i-th on, so that each device keeps the rows that it has.
     micro = {name: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1) for name, rows in batch.items()}
 
-    def body(total: Tree, inputs: tuple) -> tuple[Tree, None]:
-        return jax.tree.map(jnp.add, total, part(*inputs)), None
+    def body(total: Tree, inputs: tuple) -> tuple[Tree, Tree]:
+        *found, statistics = part(*inputs)
+        return jax.tree.map(jnp.add, total, found), statistics
 
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, {n: r[0] for n, r in micro.items()}, 0))
-    return jax.lax.scan(body, zero, (micro, jnp.arange(parts)))[0]
+    *shapes, _ = jax.eval_shape(part, {name: rows[0] for name, rows in micro.items()}, 0)
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (gradients, terms), statistics = jax.lax.scan(body, zero, (micro, jnp.arange(parts)))
+    return gradients, terms, statistics
 
 
 def stream_key(seed: int, name: str, step: Array) -> Array:

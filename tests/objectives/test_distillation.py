@@ -1,0 +1,53 @@
+"""VQ-KD's objective: the codebook's move does not depend on how the batch was cut up."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import tiny_models as tiny
+from vlbeit_jax.models.layers import run
+from vlbeit_jax.models.teacher import PixelTeacher
+from vlbeit_jax.objectives.distillation import Distillation
+from vlbeit_jax.training.step import accumulated_gradients
+
+IMAGES = 8
+
+
+def objective_and_state(reseed_below):
+    config = tiny.tokenizer_config(reseed_below=reseed_below)
+    teacher = PixelTeacher(config.patch_size)
+    network, params, codebook = tiny.random_tokenizer(config, teacher.width)
+    objective = Distillation(network, teacher)
+    extra = objective.init_extra() | {"codebook": codebook}
+    weight = jnp.ones(IMAGES).at[3].set(0)
+    return objective, params, extra, {"image": tiny.images(config, batch=IMAGES), "weight": weight}
+
+
+def after_a_step(objective, params, extra, batch, parts):
+    cut = jax.jit(lambda: accumulated_gradients(objective, params, extra, {}, batch, jax.random.key(5), parts))
+    gradients, terms, statistics = cut()
+    return gradients, terms, *objective.update(extra, statistics)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_microbatches_move_the_codebook_alike(parts):
+    setup = objective_and_state(0.0)
+    whole, cut = (after_a_step(*setup, count) for count in (1, parts))
+    for found, wanted in zip(jax.tree.leaves(cut), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    assert float(whole[1]["distillation"].weight) == (IMAGES - 1) * 9
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_dead_codes_become_features_of_every_microbatch(parts):
+    objective, params, extra, batch = objective_and_state(0.5)
+    extra["use"] = extra["use"].at[:10].set(0.0)
+    *_, after, logged = after_a_step(objective, params, extra, batch, parts)
+    assert int(logged["reseeded"]) == 10 and (after["use"][:10] == 1).all()
+    features = run(objective.tokenizer, params, batch["image"], method="features")
+    cosines = jnp.einsum("ce,bne->cbn", after["codebook"][:10], features).max(axis=-1)
+    np.testing.assert_allclose(cosines.max(axis=1), 1, atol=1e-5)
+    for code, image in enumerate(cosines.argmax(axis=1)):  # Microbatch i holds every parts-th image from the i-th on.
+        assert np.isclose(cosines[code, code % parts :: parts].max(), 1, atol=1e-5), (code, image)
+    assert not np.allclose(after["codebook"][:10], extra["codebook"][:10], atol=0.1)
