@@ -18,6 +18,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.training import run_folder
 from vlbeit_jax.training.checkpoint import Checkpointer, check_same
 from vlbeit_jax.types import Kind
 
@@ -159,6 +160,21 @@ def test_a_foreign_folder_is_refused_and_left_alone(world, tmp_path):
     with pytest.raises(UsageError, match="no run's folder"):
         train(tiny.pretrain_config(world), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_two_processes_do_not_share_a_folder(world, tmp_path):
+    with run_folder.claimed(tmp_path / "run"):
+        with pytest.raises(UsageError, match="another process trains in it"):
+            train(tiny.pretrain_config(world), tmp_path / "run")
+    with run_folder.claimed(tmp_path / "run"):
+        pass  # Free again.
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_damaged_configuration_is_a_usage_error(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UsageError, match="config"):
+        run_folder.read_config(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path):

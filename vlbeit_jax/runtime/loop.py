@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import jax
@@ -48,26 +48,23 @@ def train(config: Config, workdir: pathlib.Path) -> TrainState:
         check_batch(stream, getattr(config.data, stream).batch_size, config.run.accumulate, mesh)
     optimizer = make_optimizer(config.optimizer, config.run.steps)
     make_state, abstract = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
-    run_folder.claim(workdir)
-    if not (workdir / run_folder.CONFIG_FILE).is_file():
-        run_folder.write_config(workdir, config)  # First of all: a folder with anything else in it and no configuration is refused.
-    checkpointer = Checkpointer(workdir / run_folder.CHECKPOINTS, config.run.keep_last, config.run.keep_every)
     share = Share(jax.process_index(), jax.process_count())
-    start = checkpointer.latest()
-    if start is None:
-        run_folder.write_config(workdir, config)
-        task.keep_inputs(workdir)
-        state = task.before_training(make_state(config.run.seed), mesh, share)
-    else:
-        check_same(checkpointer.describe(start)["must_match"], must_match(config, task), workdir)
-        if start > config.run.steps:
-            raise UsageError(f"{workdir} has taken {start} steps, more than run.steps={config.run.steps}; name another --workdir")
-        run_folder.write_config(workdir, config)
-        state = TrainState.restored(checkpointer.restore(start, abstract.saved()))
-    try:
-        return _Loop(config, task, mesh, schedule, checkpointer, share, workdir, optimizer).run(state)
-    finally:
-        checkpointer.close()
+    with run_folder.claimed(workdir):
+        if not (workdir / run_folder.CONFIG_FILE).is_file():
+            run_folder.write_config(workdir, config)  # First of all: a folder with anything else in it and no configuration is refused.
+        with closing(Checkpointer(workdir / run_folder.CHECKPOINTS, config.run.keep_last, config.run.keep_every)) as checkpointer:
+            start = checkpointer.latest()
+            if start is None:
+                run_folder.write_config(workdir, config)
+                task.keep_inputs(workdir)
+                state = task.before_training(make_state(config.run.seed), mesh, share)
+            else:
+                check_same(checkpointer.describe(start)["must_match"], must_match(config, task), workdir)
+                if start > config.run.steps:
+                    raise UsageError(f"{workdir} has taken {start} steps, more than run.steps={config.run.steps}; name another --workdir")
+                run_folder.write_config(workdir, config)
+                state = TrainState.restored(checkpointer.restore(start, abstract.saved()))
+            return _Loop(config, task, mesh, schedule, checkpointer, share, workdir, optimizer).run(state)
 
 
 def must_match(config: Config, task: Task) -> dict[str, Any]:

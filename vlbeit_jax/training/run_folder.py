@@ -1,9 +1,11 @@
 """A run's folder: its configuration, and its checkpoints."""
 
+import fcntl
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -14,25 +16,31 @@ from vlbeit_jax.config_parse import parse, to_dict
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer
 
-CONFIG_FILE, CHECKPOINTS, METRICS_FILE = "config.json", "checkpoints", "metrics.jsonl"
+CONFIG_FILE, CHECKPOINTS, METRICS_FILE, LOCK_FILE = "config.json", "checkpoints", "metrics.jsonl", ".lock"
 Tree = Any
 
 
-def claim(folder: pathlib.Path) -> None:
-    """Makes the folder of a new run, or accepts that of an earlier start.
+@contextmanager
+def claimed(folder: pathlib.Path) -> Iterator[None]:
+    """Makes the folder of a new run, or accepts that of an earlier start, and keeps other processes out of it.
 
     Raises:
-      UsageError: it cannot be written to, or it holds files of something else.
+      UsageError: it cannot be written to, it holds files of something else, or another process is at work in it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        foreign = any(path.name != LOCK_FILE for path in folder.iterdir()) and not (folder / CONFIG_FILE).is_file()
+        lock = None if foreign else (folder / LOCK_FILE).open("w")
     except OSError as error:
         raise UsageError(f"--workdir={folder}: cannot be written to ({error})") from error
-    if any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+    if lock is None:
         raise UsageError(f"--workdir={folder}: holds files but no {CONFIG_FILE}, so it is no run's folder; name another one")
+    with lock:  # The system lets go of the lock however the process ends.
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"--workdir={folder}: another process trains in it; let it finish, or name another folder") from error
+        yield
 
 
 def write_config(folder: pathlib.Path, config: Config) -> None:
@@ -46,13 +54,13 @@ def read_config(folder: pathlib.Path) -> Config:
     """The configuration of a run.
 
     Raises:
-      UsageError: the folder is no run's.
+      UsageError: the folder is no run's, or the configuration in it cannot be read.
     """
     try:
-        text = (folder / CONFIG_FILE).read_text()
-    except OSError as error:
-        raise UsageError(f"{folder} is no run's folder: {error}; name the --workdir of a run") from error
-    return parse(json.loads(text))
+        values = json.loads((folder / CONFIG_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} is no run's folder: {CONFIG_FILE}: {error}; name the --workdir of a run") from error
+    return parse(values)
 
 
 def finished_step(folder: pathlib.Path, config: Config) -> int:
