@@ -74,7 +74,7 @@ def test_data_that_was_never_trained_on_is_scored_as_a_whole(run, tmp_path):
 
 def test_evaluation_does_not_depend_on_the_mesh(run, world):
     opened = open_run(run)
-    found, other = (evaluate(opened, [str(world.pairs)], mesh, draws=1) for mesh in (tiny.mesh_of(), tiny.mesh_of(2, 2)))
+    found, other = (evaluate(opened, [str(world.pairs)], mesh, draws=1) for mesh in (tiny.mesh_of(), tiny.mesh_of(3, 2)))
     for term in ("mim", "mvlm_image", "mvlm_text"):
         assert found[term]["count"] == other[term]["count"]
         assert math.isclose(found[term]["loss"], other[term]["loss"], rel_tol=1e-5)

@@ -20,7 +20,7 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
 from vlbeit_jax.tasks.scoring import score
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, keep_copy, open_visual_tokens
-from vlbeit_jax.training.sharding import replicated
+from vlbeit_jax.training.sharding import padded_batch, replicated
 from vlbeit_jax.types import Stream
 
 TEXT_TOKENIZER, VISUAL_TOKENIZER = "text_tokenizer", "visual_tokenizer"
@@ -97,7 +97,7 @@ class MaskedModel:
         """Scores of each term of a stream over some records; masks depend on the seed and the place of a record alone."""
         config = self.config
         found = evaluation_batches(
-            records, self.make_example(stream, False), self.stream_config(stream).batch_size, config.run.seed,
+            records, self.make_example(stream, False), padded_batch(self.stream_config(stream).batch_size, mesh), config.run.seed,
             draws=draws, batches=batches, share=share, data=config.data,
         )  # fmt: skip
         return score(self.objectives[stream], params, jax.device_put(self.frozen, replicated(mesh)), found, mesh)

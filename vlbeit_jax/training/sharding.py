@@ -55,6 +55,12 @@ def check_batch(name: str, batch_size: int, accumulate: int, mesh: Mesh) -> None
         )
 
 
+def padded_batch(batch_size: int, mesh: Mesh) -> int:
+    """The next batch size that the mesh divides: evaluation fills batches up with rows of weight 0 anyway."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    return -(-batch_size // parts) * parts
+
+
 @contextmanager
 def on_mesh(mesh: Mesh) -> Iterator[None]:
     """While tracing: makes the activations' logical axes mean this mesh."""
