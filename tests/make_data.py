@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.prepare.build import build_set
 from vlbeit_jax.prepare.check import Limits
@@ -51,6 +52,7 @@ def sentence(seed: int, words: int = 8) -> str:
 
 def write_tar(path: pathlib.Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> pathlib.Path:
     """A tar of named contents."""
+    path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, mode) as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)
@@ -98,3 +100,10 @@ def train_tokenizer(folder: pathlib.Path, name: str, places: Iterable[pathlib.Pa
     """A tiny text tokenizer."""
     train_text_tokenizer(folder / name, [str(place) for place in places], vocabulary, 1_000_000)
     return TextTokenizer(folder / name)
+
+
+def records(place, *splits):
+    """All records of a prepared set."""
+    found = open_set(str(place))
+    splits = splits or [split for split in (TRAIN, VALIDATION) if found.count(split)]
+    return [found.records(split)[i] for split in splits for i in range(found.count(split))]

@@ -20,7 +20,7 @@ EARLY_STOP_AFTER = 1000
 
 
 def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
-    """Files of some paths and glob patterns, sorted within each.
+    """Files of some paths and glob patterns, sorted within each; one that is named twice counts once.
 
     Raises:
       UsageError: one of them names no file.
@@ -31,7 +31,7 @@ def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
         if not paths:
             raise UsageError(f"--input={pattern}: no such file")
         found += paths
-    return found
+    return list(dict.fromkeys(found))
 
 
 def build_set(

@@ -82,16 +82,15 @@ def sample_lines(lines: Iterable[str], max_bytes: int) -> list[str]:
 
 
 def _lines(found: PreparedSet) -> Iterator[str]:
-    """Captions, and documents cut at sentence ends into pieces that the trainer accepts."""
+    """Captions and the sentences of documents, cut into lines that the trainer accepts (it skips those above 4192 bytes)."""
     if not found.count(TRAIN):
         return
     for record in found.records(TRAIN):
-        if found.kind is Kind.PAIRS:
-            yield from (caption.decode() for caption in record["captions"])
-        else:
-            for sentence in SENTENCE_END.split(record["text"].decode()):
-                for start in range(0, len(sentence), LINE_CHARACTERS):
-                    yield sentence[start : start + LINE_CHARACTERS]
+        texts = record["captions"] if found.kind is Kind.PAIRS else SENTENCE_END.split(record["text"].decode())
+        for text in texts:
+            line = text.decode() if isinstance(text, bytes) else text
+            for start in range(0, len(line), LINE_CHARACTERS):
+                yield line[start : start + LINE_CHARACTERS]
 
 
 def _train(folder: pathlib.Path, lines: list[str], vocabulary: int, coverage: float, threads: int) -> None:

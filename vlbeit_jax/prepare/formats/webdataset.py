@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.prepare.item import Item, source_names
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"}
 
@@ -32,10 +32,10 @@ def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
     Raises:
       UsageError: a file is no tar, or is cut off.
     """
-    for path in paths:
+    for path, source in zip(paths, source_names(paths), strict=True):
         try:
             with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
-                yield from _items(archive, path.stem)
+                yield from _items(archive, source)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise UsageError(f"{path}: cannot be read as a tar ({error})") from error
 
@@ -61,10 +61,10 @@ def _items(archive: tarfile.TarFile, source: str) -> Iterator[Item]:
 
 def _item(key: str, parts: dict[str, bytes]) -> Item:
     image = next((content for extension, content in parts.items() if extension in IMAGES), None)
-    caption = parts["txt"].decode("utf-8", "replace") if "txt" in parts else ""
+    caption = parts.get("txt", b"").decode("utf-8", "replace").strip()
     if not caption and "json" in parts:
-        caption = _caption(parts["json"])
-    return Item(key, image, (caption.strip(),) if caption.strip() else ())
+        caption = _caption(parts["json"]).strip()
+    return Item(key, image, (caption,) if caption else ())
 
 
 def _caption(description: bytes) -> str:
