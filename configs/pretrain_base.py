@@ -4,6 +4,7 @@ Command: python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=R
              --config.data.image.sources="('IMAGES',)" --config.data.text.sources="('TOKENS',)" \
              --config.data.pair.sources="('PAIRS',)" --config.data.text_tokenizer=TEXT_TOKENIZER \
              --config.data.visual_tokenizer=VQKD_RUN
+         --config=configs/pretrain_base.py:tiny (or :small) trains a smaller model by the same recipe;
          data by python -m vlbeit_jax.prepare, tokenizers by vlbeit_jax.text_tokenizer and configs/vqkd_base.py.
 Cost:    480k steps of 2048 images, 2048 texts and 2048 pairs: 13.57 ms a step on 256 TPU v5e chips at 100% of their peak, so
          at least 1.8 hours; the TPU compiler's estimate for a comparable step is 30 to 41 ms, 4 to 5.5 hours. Not run by us.
@@ -12,10 +13,12 @@ Figures: the defaults of vlbeit_jax/config.py: batch, steps, learning rate, warm
          learning rate, clipping 3.0 and colour jitter .4 from BEiT-3 (arXiv 2208.10442); LayerScale .1 from BEiT.
 """
 
-from vlbeit_jax.config import Config, DataConfig, MeshConfig
+from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig
 from vlbeit_jax.config_parse import to_config_dict
 
 
-def get_config():
+def get_config(size: str = "base"):
     """See the module's docstring."""
-    return to_config_dict(Config(data=DataConfig(workers=8), mesh=MeshConfig()))
+    if size not in SIZES:
+        raise ValueError(f"configs/pretrain_base.py:{size}: the sizes are {', '.join(SIZES)}")
+    return to_config_dict(Config(model=ModelConfig(**SIZES[size]), data=DataConfig(workers=8)))

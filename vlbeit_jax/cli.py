@@ -49,7 +49,8 @@ def _parse(arguments: Sequence[str], overview: str) -> Sequence[str]:
         said: object = error
         while isinstance(said, BaseException) and said.args:  # ml_collections wraps a KeyError, which quotes what it says.
             said = said.args[0]
-        fail(f"{' '.join(str(said).split())} (--help lists every flag)")
+        said, _, trace = str(said).partition("Traceback")  # Of an error in a configuration file; its last line says what is wrong.
+        fail(f"{' '.join([*said.split(), *trace.strip().splitlines()[-1:]])} (--help lists every flag)")
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")
     return rest

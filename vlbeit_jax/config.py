@@ -5,6 +5,7 @@ A config file builds a ``Config`` and states only what differs from these defaul
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ class Bound(NamedTuple):
 
 
 ANY = Bound("anything", lambda value: True)
-POSITIVE = Bound("> 0", lambda value: value > 0)
-AT_LEAST_0 = Bound(">= 0", lambda value: value >= 0)
+POSITIVE = Bound("> 0", lambda value: 0 < value < math.inf)
+AT_LEAST_0 = Bound(">= 0", lambda value: 0 <= value < math.inf)
 SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
 OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
 
@@ -71,7 +72,7 @@ class ModelConfig:
 
 
 # Width, depth, heads, FFN width and fused layers (base and large as in spec section 0; tiny and small as in ViT).
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"width": 192, "depth": 12, "heads": 3, "ffn_width": 768, "fused_layers": 2},
     "small": {"width": 384, "depth": 12, "heads": 6, "ffn_width": 1536, "fused_layers": 2},
     "base": {"width": 768, "depth": 12, "heads": 12, "ffn_width": 3072, "fused_layers": 2},
