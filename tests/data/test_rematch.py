@@ -33,7 +33,6 @@ def clashes(found, partners):
         (3,) * 100,
         (50,) * 5,
         (150,) + (1,) * 350,
-        # FAIL (defect): differing captions are possible for every record, but the hundred tries do not get there.
         (225,) + (1,) * 275,
         (250,) + (1,) * 250,
         (50, 50),
