@@ -42,7 +42,7 @@ stage "" -m vlbeit_jax.main --config=configs/sample.py --workdir="$workdir/pretr
   --config.data.text_tokenizer="$workdir/text_tokenizer" --config.data.visual_tokenizer="$workdir/vqkd" \
   --config.data.text.sources="('$workdir/tokens',)"
 stage "$workdir/evaluation.json" -m vlbeit_jax.evaluate --from="$workdir/pretrain" --data=sample:pairs --data=sample:texts \
-  --json="$workdir/evaluation.json"
+  --draws=16 --json="$workdir/evaluation.json"
 stage "$workdir/report.html" -m vlbeit_jax.report --from="$workdir/pretrain" --data=sample:pairs \
   --results="$workdir/evaluation.json" --out="$workdir"
 "$python" launch/measure.py results "$workdir"
