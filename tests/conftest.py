@@ -10,8 +10,13 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK} --xla_forc
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
-from tests import tiny  # noqa: E402
+from tests.annotations import CHECKED, CHECKER  # noqa: E402
+
+install_import_hook(CHECKED, CHECKER)
+
+from tests import tiny  # noqa: E402 - from here on the package is imported, with its annotations checked
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,11 @@
 | H, K   | attention heads, head width          | 12, 64                 |
 | V      | prediction vocabulary                | 64000 (padded to 128s) |
 | C, E   | codebook entries, codebook width     | 8192, 32               |
+| A      | rows of any number                   |                        |
+| G      | patches along a side                 | 14                     |
+| I, O   | width before and after a linear map  |                        |
+| S      | tokens of one segment                | 197 or 59              |
+| Z      | blocks                               | 12                     |
 
 Image sides are always given as ``height width``.
 """

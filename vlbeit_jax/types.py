@@ -1,4 +1,4 @@
-"""Names shared by data, models and objectives. Imports no JAX, so that loader workers may use it."""
+"""Names shared by data, models and objectives. Imports no library: loader workers use it."""
 
 import enum
 

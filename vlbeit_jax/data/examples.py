@@ -13,7 +13,7 @@ from vlbeit_jax.data import image as images
 from vlbeit_jax.data.masking import blockwise_mask, mask_text
 from vlbeit_jax.data.text import TextTokenizer
 
-Example = dict[str, np.ndarray]
+Example = dict[str, np.ndarray | np.generic]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import tensorflow_datasets as tfds
 
@@ -18,6 +18,7 @@ SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"
 TRAIN, VALIDATION = "train", "validation"
 
 
+@runtime_checkable
 class Records(Protocol):
     """Random access to records; TFDS's data sources, lists and our own views of them are such."""
 

@@ -58,7 +58,7 @@ class TextTokenizer:
         """The normalised text of word pieces; specials are left out."""
         return self._pieces.decode([int(piece) for piece in pieces])
 
-    def piece(self, index: int) -> str:
+    def piece(self, index: int | np.integer) -> str:
         """A word piece as it is written; a leading low line means that it opens a word."""
         return self._pieces.id_to_piece(int(index)).replace(WORD_START, "_")
 

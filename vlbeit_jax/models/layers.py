@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from vlbeit_jax.ops.attention import attention
 from vlbeit_jax.shapes import Array, Bool, Float
@@ -117,7 +118,7 @@ class TanhProjection(nn.Module):
         return Linear(self.features, (None, None), exact=True, name="outer")(hidden)
 
 
-def matmul(x: Float[Array, "*B I"], kernel: Float[Array, "I O"], out: jnp.dtype | None = None, exact: bool = False) -> Float[Array, "*B O"]:
+def matmul(x: Float[Array, "*B I"], kernel: Float[Array, "I O"], out: DTypeLike | None = None, exact: bool = False) -> Float[Array, "*B O"]:
     """``x @ kernel`` as one two-dimensional product: XLA's CPU backend takes 2 to 4 times as long over three dimensions."""
     precision = jax.lax.Precision.HIGHEST if exact else None
     flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, precision=precision, preferred_element_type=out)

@@ -3,7 +3,7 @@
 A teacher is an object with a ``width`` and ``targets(images)``; one that can be looked at also has ``images(predictions)``.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -12,6 +12,7 @@ from vlbeit_jax.ops.quantize import l2_normalise
 from vlbeit_jax.shapes import Array, Float, UInt8
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """Gives every patch a direction to predict; only directions count, because VQ-KD's loss is a cosine."""
 

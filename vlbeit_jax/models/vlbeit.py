@@ -31,9 +31,9 @@ class Inputs:
     """
 
     image: UInt8[Array, "B height width 3"] | None = None
-    image_masked: Int[Array, "B M"] | None = None
+    image_masked: Int[Array, "B M_image"] | None = None
     text: Int[Array, "B T"] | None = None
-    text_masked: Int[Array, "B M"] | None = None
+    text_masked: Int[Array, "B M_text"] | None = None
 
 
 def padded_vocabulary(size: int) -> int:

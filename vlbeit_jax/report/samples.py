@@ -143,7 +143,7 @@ def _likeliest(run: OpenedRun, batch: dict[str, np.ndarray]) -> tuple[np.ndarray
 
 def _encode(run: OpenedRun, image: Any) -> jax.Array:
     frozen = run.model.visual.frozen
-    return call(run.model.visual.tokenizer, frozen["params"], image, frozen["codebook"], method="encode")
+    return call(run.model.visual.tokenizer, frozen["params"], jnp.asarray(image), frozen["codebook"], method="encode")
 
 
 def _batch(run: OpenedRun, records: Records, stream: Stream) -> dict[str, np.ndarray]:
