@@ -29,7 +29,11 @@ class Modality(enum.StrEnum):
 
 
 class Positions(enum.StrEnum):
-    """How a token knows its place (spec: ABSOLUTE maps onto BEiT-3, RELATIVE onto VLMo and BEiT)."""
+    """How a token knows its place.
+
+    ABSOLUTE: a learned table per modality, as in BEiT-3. RELATIVE: VLMo's joint bias table per layer, and its normalised text
+    embeddings; its image part is BEiT's.
+    """
 
     ABSOLUTE = "absolute"
     RELATIVE = "relative"

@@ -8,7 +8,8 @@ from flax.traverse_util import flatten_dict
 
 from tests.models import tiny_models as tiny
 from vlbeit_jax.config import SIZES, ModelConfig
-from vlbeit_jax.models.vlbeit import VLBEiT, padded_vocabulary
+from vlbeit_jax.models.layers import padded_vocabulary
+from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.types import Positions
 
 every_scheme = pytest.mark.parametrize("positions", tiny.POSITIONS)
@@ -26,7 +27,7 @@ def expected_count(config):
     text = rows * d + d
     places = (n + 1) * d + t * d
     if config.positions is Positions.RELATIVE:
-        places = ((2 * grid - 1) ** 2 + 3 + 2 + (2 * t - 3) + 3) * config.heads * config.depth
+        places = ((2 * grid - 1) ** 2 + 3 + 2 + (2 * t - 3) + 3) * config.heads * config.depth + 2 * d  # text norm
     attention = 2 * d + 3 * d * d + 2 * d + d * d + d  # norm, qkv, query and value bias, out
     expert = 2 * d + d * f + f + f * d + d
     encoder = config.depth * (attention + 2 * d + 2 * expert) + config.fused_layers * expert + 2 * d
@@ -50,7 +51,7 @@ def test_parameter_count_of_vlmo():
     d, vocabulary = 768, 30522
     config = ModelConfig(**SIZES["base"], positions=Positions.RELATIVE, text_positions=196, vocabulary=vocabulary)
     padding_rows = (padded_vocabulary(vocabulary) - vocabulary) * (2 * d + 1)  # of the embedding and of the head
-    bert_embedding = 196 * d + 2 * d + 2 * d  # unused positions, inner types, norm
+    bert_embedding = 196 * d + 2 * d  # unused positions, inner types
     head_transform = d * d + d + 2 * d
     assert parameter_count(config) - padding_rows + bert_embedding + head_transform == 205_914_266
 
@@ -65,6 +66,10 @@ def test_fresh_parameters():
         if constant is not None:
             np.testing.assert_array_equal(leaf, np.full(leaf.shape, constant, np.float32), str(path))
             continue
+        if path in (("text_embed", "words"), ("language_head", "kernel")):  # What pads the vocabulary is zero and stays so.
+            rows = leaf if path[-1] == "words" else leaf.T
+            assert len(rows) == 256 and not rows[config.vocabulary :].any()
+            leaf = rows[: config.vocabulary]
         last = path[-1] == "out" or path[-2] == "down"
         size = 0.02 / (2 * (int(path[1].removeprefix("block_")) + 1)) ** 0.5 if last else 0.02
         assert np.abs(leaf).max() <= size * 1.000001, path

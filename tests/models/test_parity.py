@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from tests.models import reference
 from tests.models import tiny_models as tiny
+from vlbeit_jax.convert import reference
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.types import Modality, Positions
@@ -152,7 +152,7 @@ def test_visual_tokenizer_gradients():
     """Straight through: the reference holds the step from feature to code fixed."""
     config, teacher, model, params, codebook, image = visual_tokenizer()
     encoder, decoder = tiny.vit_nets(config)
-    target = np.asarray(teacher.targets(image), np.float64)
+    target = np.asarray(teacher.targets({}, image), np.float64)
     weights = tiny.vqkd_weights(params, codebook, config)
     start, codes = reference.vqkd_encode(weights, encoder, as_float(image))
     assigned = weights["quantize.embedding.weight"][codes]
@@ -165,7 +165,7 @@ def test_visual_tokenizer_gradients():
 
     def jax_loss(params):
         batch = {"image": image, "weight": jnp.ones(len(image))}
-        terms, _ = Distillation(model, teacher).losses(params, {"codebook": codebook}, batch, None)
+        terms, _ = Distillation(model, teacher).losses(params, {"codebook": codebook}, {}, batch, None)
         return sum(term.loss / term.weight for term in terms.values())
 
     with jax.default_matmul_precision("highest"):

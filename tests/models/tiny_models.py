@@ -8,8 +8,8 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from tests.models.reference import IMAGE, TEXT, Net
 from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.convert.reference import IMAGE, TEXT, Net
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
 from vlbeit_jax.ops.losses import cross_entropy
@@ -173,6 +173,7 @@ def vlmo_weights(params, config):
     if config.positions is Positions.ABSOLUTE:
         w["text_embeddings.position_embeddings.weight"] = p["text_embed"]["positions"]
     else:
+        w |= _norm(p["text_embed"]["norm"], "text_embeddings.LayerNorm")
         w["relative_position_bias_table"] = p["encoder"]["relative_positions"].reshape(-1, config.depth * config.heads)
     w |= _linear(p["vision_head"], "mim_head") | _linear(p["language_head"], "mlm_head") | _norm(p["encoder"]["norm"], "norm")
     for layer in range(config.depth):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models import reference
+from vlbeit_jax.convert import reference
 from vlbeit_jax.ops.losses import cross_entropy, mean
 
 

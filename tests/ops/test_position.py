@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.models import reference
+from vlbeit_jax.convert import reference
 from vlbeit_jax.ops.position import relative_index, table_rows
 from vlbeit_jax.types import Modality
 

@@ -3,11 +3,13 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vlbeit_jax.models.layers import Linear, beit_init, partitioned
+from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, padded_vocabulary, partitioned, zero_from
 from vlbeit_jax.models.multiway import Tokens
 from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Special
+
+TEXT_NORM_EPS = 1e-12
 
 
 class VisionEmbed(nn.Module):
@@ -38,20 +40,26 @@ class VisionEmbed(nn.Module):
 
 
 class TextEmbed(nn.Module):
-    """Word pieces to tokens; padding is marked as not valid."""
+    """Word pieces to tokens; padding is marked as not valid.
+
+    Without absolute positions the embeddings are normalised, as in VLMo (and BERT, whose epsilon this is).
+    """
 
     width: int
-    rows: int
+    vocabulary: int
     positions: int
     absolute: bool = True
 
     @nn.compact
     def __call__(self, text: Int[Array, "B T"]) -> Tokens:
         """Args: ``text``, word pieces with CLS first, already corrupted, padded with ``Special.PAD``."""
-        table = self.param("words", partitioned(beit_init(), "vocab", "embed"), (self.rows, self.width))
-        x = jnp.take(table, text, axis=0)
+        init = zero_from(beit_init(), self.vocabulary, axis=0)
+        words = self.param("words", partitioned(init, "vocab", "embed"), (padded_vocabulary(self.vocabulary), self.width))
+        x = jnp.take(words, text, axis=0)
         if self.absolute:
             table = self.param("positions", partitioned(beit_init(), None, "embed"), (self.positions, self.width))
             x = x + table[: text.shape[1]]
+        else:
+            x = LayerNorm(eps=TEXT_NORM_EPS, name="norm")(x)
         x = x + self.param("type", partitioned(beit_init(), "embed"), (self.width,))
         return Tokens(x, text != Special.PAD, ((Modality.LANGUAGE, text.shape[1]),))

@@ -12,6 +12,7 @@ from vlbeit_jax.ops.attention import attention
 from vlbeit_jax.shapes import Array, Bool, Float
 
 LAYER_NORM_EPS = 1e-6
+VOCABULARY_MULTIPLE = 128
 
 
 def beit_init(depth: int = 0) -> nn.initializers.Initializer:
@@ -26,6 +27,21 @@ def partitioned(init: nn.initializers.Initializer, *axes: str | None) -> nn.init
     return nn.with_logical_partitioning(init, axes)
 
 
+def padded_vocabulary(size: int) -> int:
+    """Rows of embedding and head: the next multiple of 128 (TPU tiles); the extra rows can never be predicted."""
+    return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def zero_from(init: nn.initializers.Initializer, start: int, axis: int) -> nn.initializers.Initializer:
+    """``init`` with zeros from ``start`` on along an axis; no gradient moves rows that pad a vocabulary, so they stay zero."""
+
+    def padded(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        real = jnp.arange(shape[axis]) < start
+        return jnp.where(jnp.expand_dims(real, [other for other in range(len(shape)) if other != axis]), init(key, shape, dtype), 0)
+
+    return padded
+
+
 class Linear(nn.Module):
     """An affine map of the last axis: float32 parameters, matmul in ``dtype``.
 
@@ -37,20 +53,24 @@ class Linear(nn.Module):
     dtype: jnp.dtype = jnp.float32
     init: nn.initializers.Initializer = beit_init()
     exact: bool = False
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        """Returns ``x @ kernel + bias``."""
+        """Returns ``x @ kernel``, and the bias added to it."""
         kernel = self.param("kernel", partitioned(self.init, *self.axes), (x.shape[-1], self.features))
-        bias = self.param("bias", partitioned(nn.initializers.zeros, self.axes[1]), (self.features,))
         out = jnp.dtype(jnp.float32) if self.exact else self.dtype
-        return matmul(x.astype(self.dtype), kernel.astype(self.dtype), out, self.exact) + bias.astype(out)
+        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), out, self.exact)
+        if not self.bias:
+            return x
+        return x + self.param("bias", partitioned(nn.initializers.zeros, self.axes[1]), (self.features,)).astype(out)
 
 
 class LayerNorm(nn.Module):
     """Layer normalisation with float32 statistics and a two-pass variance."""
 
     dtype: jnp.dtype = jnp.float32
+    eps: float = LAYER_NORM_EPS
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -60,7 +80,7 @@ class LayerNorm(nn.Module):
         x = x.astype(jnp.float32)
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS) * scale + bias).astype(self.dtype)
+        return (centred * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(self.dtype)
 
 
 class Attention(nn.Module):
@@ -92,17 +112,19 @@ class Attention(nn.Module):
 
 
 class Expert(nn.Module):
-    """A modality's own normalisation and feed-forward network (erf GELU)."""
+    """A modality's own normalisation and feed-forward network: erf GELU, or CLIP's quick one, x sigmoid(1.702 x)."""
 
     ffn_width: int
     block: int
     dtype: jnp.dtype
+    eps: float = LAYER_NORM_EPS
+    quick_gelu: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Returns the residual of the tokens that are routed here."""
-        hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(LayerNorm(self.dtype, name="norm")(x))
-        hidden = jax.nn.gelu(hidden, approximate=False)
+        hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(LayerNorm(self.dtype, self.eps, name="norm")(x))
+        hidden = hidden * jax.nn.sigmoid(1.702 * hidden) if self.quick_gelu else jax.nn.gelu(hidden, approximate=False)
         return Linear(x.shape[-1], ("ffn", "embed"), self.dtype, beit_init(self.block), name="down")(hidden)
 
 

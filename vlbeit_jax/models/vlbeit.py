@@ -9,14 +9,12 @@ from flax.linen import spmd
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.models.embed import TextEmbed, VisionEmbed
-from vlbeit_jax.models.layers import Linear, matmul_dtype
+from vlbeit_jax.models.layers import Linear, beit_init, matmul_dtype, padded_vocabulary, zero_from
 from vlbeit_jax.models.multiway import Multiway, Tokens, join
 from vlbeit_jax.ops.gather import gather_positions
 from vlbeit_jax.ops.patches import normalise, to_patches
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
 from vlbeit_jax.types import Modality, Positions
-
-VOCABULARY_MULTIPLE = 128
 
 
 @struct.dataclass
@@ -36,11 +34,6 @@ class Inputs:
     text_masked: Int[Array, "B M_text"] | None = None
 
 
-def padded_vocabulary(size: int) -> int:
-    """Rows of embedding and head: the next multiple of 128 (TPU tiles); the extra rows can never be predicted."""
-    return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-
-
 class VLBEiT(nn.Module):
     """Returns, per modality present, the logits at its masked positions."""
 
@@ -51,7 +44,7 @@ class VLBEiT(nn.Module):
         c, dtype = self.config, matmul_dtype(self.config.matmul)
         absolute = c.positions is Positions.ABSOLUTE
         self.vision_embed = VisionEmbed(c.width, dtype, absolute)
-        self.text_embed = TextEmbed(c.width, padded_vocabulary(c.vocabulary), c.text_positions, absolute)
+        self.text_embed = TextEmbed(c.width, c.vocabulary, c.text_positions, absolute)
         self.encoder = Multiway(
             width=c.width,
             depth=c.depth,
@@ -65,7 +58,8 @@ class VLBEiT(nn.Module):
             relative_text=0 if absolute else c.text_positions,
         )
         self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype, exact=True)
-        self.language_head = Linear(padded_vocabulary(c.vocabulary), ("embed", "vocab"), dtype, exact=True)
+        init = zero_from(beit_init(), c.vocabulary, axis=1)
+        self.language_head = Linear(padded_vocabulary(c.vocabulary), ("embed", "vocab"), dtype, init, exact=True)
 
     def encode(self, inputs: Inputs, train: bool = False) -> Tokens:
         """Final states of all tokens: image CLS and patches, then text."""

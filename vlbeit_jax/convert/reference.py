@@ -1,5 +1,6 @@
 """VL-BEiT and VQ-KD in plain NumPy float64, stated from the paper's siblings (VLMo, BEiT v2) under VLMo's parameter names."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -26,26 +27,31 @@ class Net:
 
 
 def gelu(x, net):
+    """The error-function form; the tanh form is a control that has to be told apart."""
     if net.tanh_gelu:
         return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     return 0.5 * x * (1 + erf(x / np.sqrt(2)))
 
 
 def layer_norm(w, name, x, net):
+    """Over the last axis."""
     x = x - x.mean(-1, keepdims=True)
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + net.eps) * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 
 def linear(w, name, x):
+    """PyTorch's convention: weight [out, in]."""
     return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
 
 def softmax(x):
+    """Over the last axis."""
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
 def unit(x):
+    """Vectors of length one."""
     return x / np.sqrt((x**2).sum(-1, keepdims=True))
 
 
@@ -94,6 +100,7 @@ def joint_index(net, image, text):
 
 
 def attention(w, name, x, valid, bias, net):
+    """One head after the other; keys where ``valid`` is False are not seen."""
     b, t, d = x.shape
     fused_bias = np.concatenate([w[f"{name}.q_bias"], np.zeros(d), w[f"{name}.v_bias"]])
     qkv = (x @ w[f"{name}.qkv.weight"].T + fused_bias).reshape(b, t, 3, net.heads, d // net.heads)
@@ -109,6 +116,7 @@ def attention(w, name, x, valid, bias, net):
 
 
 def expert(w, block, which, x, net):
+    """Norm and feed-forward network of one modality."""
     suffix = f"_{which}" if which else ""
     x = layer_norm(w, f"{block}.norm2{suffix}", x, net)
     return linear(w, f"{block}.mlp{suffix}.fc2", gelu(linear(w, f"{block}.mlp{suffix}.fc1", x), net))
@@ -127,6 +135,7 @@ def feed_forward(w, layer, x, net, images, texts, prefix):
 
 
 def blocks(w, x, valid, net, images, texts, prefix=""):
+    """All blocks without the last norm."""
     d = x.shape[-1]
     for layer in range(net.depth):
         block = f"{prefix}blocks.{layer}"
@@ -152,8 +161,10 @@ def patch_embed(w, name, image, patch):
 
 
 def image_tokens(w, image, masked, net):
+    """Patches and CLS, with positions or without."""
     x = patch_embed(w, "patch_embed.proj", image, net.patch)
-    x = np.where(masked[..., None], w["mask_token"], x)
+    if masked is not None:
+        x = np.where(masked[..., None], w["mask_token"], x)
     x = np.concatenate([np.broadcast_to(w["cls_token"], (len(x), 1, x.shape[-1])), x], 1)
     if not net.relative:
         x = x + w["pos_embed"]
@@ -161,14 +172,17 @@ def image_tokens(w, image, masked, net):
 
 
 def text_tokens(w, ids, net):
+    """Word pieces, with positions or normalised."""
     x = w["text_embeddings.word_embeddings.weight"][ids]
-    if not net.relative:
+    if net.relative:
+        x = layer_norm(w, "text_embeddings.LayerNorm", x, dataclasses.replace(net, eps=1e-12))
+    else:
         x = x + w["text_embeddings.position_embeddings.weight"][: ids.shape[1]]
     return x + w["token_type_embeddings.weight"][TEXT]
 
 
-def vlbeit(w, net, image=None, masked=None, ids=None, valid=None):
-    """Final states [B, L, D] (images first), and the logits at every patch and at every text position.
+def states(w, net, image=None, masked=None, ids=None, valid=None):
+    """Final states [B, L, D], images first.
 
     image [B, height, width, 3]; masked bool [B, N], patches to replace; ids [B, T]; valid bool [B, T], False is padding.
     """
@@ -181,11 +195,17 @@ def vlbeit(w, net, image=None, masked=None, ids=None, valid=None):
         parts.append(text_tokens(w, ids, net))
         present.append(valid)
     x = blocks(w, np.concatenate(parts, 1), np.concatenate(present, 1), net, images, texts)
-    x = layer_norm(w, "norm", x, net)
+    return layer_norm(w, "norm", x, net)
+
+
+def vlbeit(w, net, image=None, masked=None, ids=None, valid=None):
+    """States, and the logits at every patch and at every text position."""
+    images = net.grid**2 + 1 if image is not None else 0
+    x = states(w, net, image, masked, ids, valid)
     found = {"states": x}
     if images:
         found["image"] = linear(w, "mim_head", x[:, 1:images])
-    if texts:
+    if ids is not None:
         found["text"] = linear(w, "mlm_head", x[:, images:])
         found["text"][..., net.vocabulary :] = -np.inf
     return found
@@ -200,6 +220,7 @@ def vit(w, prefix, image, net):
 
 
 def task_layer(w, name, x):
+    """Linear, tanh, linear."""
     return linear(w, f"{name}.2", np.tanh(linear(w, f"{name}.0", x)))
 
 
@@ -218,6 +239,7 @@ def vqkd_decode(w, net, codes):
 
 
 def cross_entropy(logits, labels):
+    """Of every position, in nats."""
     top = logits.max(-1, keepdims=True)
     log_total = top[..., 0] + np.log(np.exp(logits - top).sum(-1))
     return log_total - np.take_along_axis(logits, labels[..., None], -1)[..., 0]
