@@ -32,8 +32,12 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(to_dict(config)).lock()
 
 
-def parse(values: Any) -> Config:
+def parse(values: Any, *, to_train: bool = True) -> Config:
     """A checked ``Config`` from a ``ConfigDict`` or from parsed JSON.
+
+    Args:
+      values: some or all fields.
+      to_train: also check what holds between fields and what training needs; an imported model has no data.
 
     Raises:
       UsageError: an unknown key, a value of the wrong type or out of bounds, or values that contradict each other; all
@@ -43,7 +47,7 @@ def parse(values: Any) -> Config:
         values = values.to_dict()
     problems: list[str] = []
     config = _parse_section(Config(), values, "config", problems)
-    if not problems:
+    if not problems and to_train:
         problems += _contradictions(config)
     if problems:
         raise UsageError("the configuration cannot be used:\n  " + "\n  ".join(problems))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from flax.linen import spmd
 
-from vlbeit_jax.models.layers import Attention, Expert, LayerNorm, concatenate_axis1, drop_path, partitioned
+from vlbeit_jax.models.layers import LAYER_NORM_EPS, Attention, Expert, LayerNorm, concatenate_axis1, drop_path, partitioned
 from vlbeit_jax.ops.position import relative_index, table_rows
 from vlbeit_jax.shapes import Array, Bool, Float
 from vlbeit_jax.types import Layout, Modality
@@ -49,12 +49,14 @@ class Block(nn.Module):
     layer_scale: float
     drop_path: float
     dtype: jnp.dtype
+    eps: float = LAYER_NORM_EPS
+    quick_gelu: bool = False
 
     @nn.compact
     def __call__(self, tokens: Tokens, bias: Float[Array, "H L L"] | None, train: bool) -> Tokens:
         """Returns the tokens after attention and experts, each added as a residual."""
         x = tokens.x
-        normed = LayerNorm(self.dtype, name="attention_norm")(x)
+        normed = LayerNorm(self.dtype, self.eps, name="attention_norm")(x)
         mixed = Attention(self.heads, self.block, self.dtype, name="attention")(normed, tokens.valid, bias)
         x = x + self._residual(mixed, "attention_scale", train)
         x = x + self._residual(self._experts(dataclasses.replace(tokens, x=x)), "expert_scale", train)
@@ -66,7 +68,7 @@ class Block(nn.Module):
         return concatenate_axis1([self._expert(modality)(tokens.segment(modality)) for modality, _ in tokens.layout])
 
     def _expert(self, name: str) -> Expert:
-        return Expert(self.ffn_width, self.block, self.dtype, name=str(name))
+        return Expert(self.ffn_width, self.block, self.dtype, self.eps, self.quick_gelu, name=str(name))
 
     def _residual(self, x: Float[Array, "B L D"], scale: str, train: bool) -> Float[Array, "B L D"]:
         if self.layer_scale:
@@ -93,6 +95,8 @@ class Multiway(nn.Module):
     dtype: jnp.dtype
     relative_grid: int = 0
     relative_text: int = 0
+    eps: float = LAYER_NORM_EPS
+    quick_gelu: bool = False
 
     @nn.compact
     def __call__(self, tokens: Tokens, train: bool) -> Tokens:
@@ -107,9 +111,11 @@ class Multiway(nn.Module):
                 layer_scale=self.layer_scale,
                 drop_path=self.drop_path * index / max(self.depth - 1, 1),
                 dtype=self.dtype,
+                eps=self.eps,
+                quick_gelu=self.quick_gelu,
                 name=f"block_{index}",
             )(tokens, bias[index], train)
-        return dataclasses.replace(tokens, x=LayerNorm(name="norm")(tokens.x))
+        return dataclasses.replace(tokens, x=LayerNorm(eps=self.eps, name="norm")(tokens.x))
 
     def _relative_bias(self, layout: Layout) -> Float[Array, "Z H L L"]:
         shape = (table_rows(self.relative_grid, self.relative_text), self.depth, self.heads)

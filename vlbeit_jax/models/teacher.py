@@ -1,15 +1,24 @@
 """Teachers of VQ-KD: what the visual tokenizer's decoder has to predict for every patch.
 
-A teacher is an object with a ``width`` and ``targets(images)``; one that can be looked at also has ``images(predictions)``.
+A teacher is an object with a ``width`` and ``targets(params, images)``. The pixels' predictions can also be looked at.
 """
 
-from typing import Protocol, runtime_checkable
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
 
+import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
+from vlbeit_jax.models.embed import VisionEmbed
+from vlbeit_jax.models.layers import LayerNorm, Linear, matmul_dtype, run
+from vlbeit_jax.models.multiway import Multiway
 from vlbeit_jax.ops.patches import from_patches, normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise
 from vlbeit_jax.shapes import Array, Float, UInt8
+from vlbeit_jax.types import Modality
+
+Tree = Any
 
 
 @runtime_checkable
@@ -18,12 +27,8 @@ class Teacher(Protocol):
 
     width: int
 
-    def targets(self, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
+    def targets(self, params: Tree, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
         """Unit vectors, one a patch."""
-        ...
-
-    def images(self, predictions: Float[Array, "B N O"]) -> UInt8[Array, "B height width 3"] | None:
-        """What predictions look like, or None for a teacher that cannot be inverted."""
         ...
 
 
@@ -38,8 +43,8 @@ class PixelTeacher:
         self.patch_size = patch_size
         self.width = 3 * patch_size**2 + 1
 
-    def targets(self, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
-        """Unit vectors along (pixels, sqrt(P))."""
+    def targets(self, params: Tree, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
+        """Unit vectors along (pixels, sqrt(P)); there are no parameters."""
         patches = to_patches(normalise(image), self.patch_size)
         constant = jnp.full((*patches.shape[:-1], 1), (self.width - 1) ** 0.5)
         return l2_normalise(jnp.concatenate([patches, constant], axis=-1))
@@ -51,6 +56,75 @@ class PixelTeacher:
         return jnp.round((from_patches(pixels, self.patch_size) + 1) * 127.5).astype(jnp.uint8)
 
 
-def make_teacher(name: str, patch_size: int) -> Teacher:
-    """The teacher of that name; the list of names is in ``VisualTokenizerConfig.teacher``."""
-    return {"pixels": PixelTeacher}[name](patch_size)
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """A vision transformer that was trained elsewhere.
+
+    Attributes:
+      kind: "clip" or "dino".
+      image_size, patch_size: pixels.
+      width, depth, heads, ffn_width: of the transformer.
+      out: width of what it says of a patch.
+    """
+
+    kind: str
+    image_size: int
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    ffn_width: int
+    out: int
+
+
+# Mean and standard deviation of the pixels in [0, 1] that each was trained with, from their published preprocessing.
+PIXELS = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "dino": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+class ViT(nn.Module):
+    """Features of every patch: DINO's after the last norm; CLIP's also projected into the space it shares with texts.
+
+    A bias on keys, which both have, is the same for all keys of a query and falls out of the softmax: there is none here.
+    """
+
+    config: ViTConfig
+    matmul: str = "auto"
+
+    @nn.compact
+    def __call__(self, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
+        """Returns what the network says of each patch."""
+        c, dtype, clip = self.config, matmul_dtype(self.matmul), self.config.kind == "clip"
+        mean, deviation = (np.array(values, np.float32) for values in PIXELS[c.kind])
+        patches = to_patches((image.astype(jnp.float32) / 255 - mean) / deviation, c.patch_size)
+        tokens = VisionEmbed(c.width, dtype, maskable=False, typed=False, name="embed")(patches, None)
+        if clip:
+            tokens = dataclasses.replace(tokens, x=LayerNorm(eps=1e-5, name="embed_norm")(tokens.x))
+        encoder = Multiway(
+            c.width, c.depth, c.heads, c.ffn_width, 0, 0.0, 0.0, dtype, eps=1e-5 if clip else 1e-6, quick_gelu=clip, name="encoder"
+        )
+        states = encoder(tokens, False).segment(Modality.VISION)[:, 1:]
+        return Linear(c.out, ("embed", None), exact=True, bias=False, name="project")(states) if clip else states
+
+
+class ViTTeacher:
+    """A vision transformer as a teacher; its parameters are frozen and given with every call."""
+
+    def __init__(self, config: ViTConfig):
+        self.width = config.out
+        self._network = ViT(config)
+
+    def targets(self, params: Tree, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
+        """Unit vectors along the features of every patch."""
+        return l2_normalise(run(self._network, params, image))
+
+
+# What each teacher says of a patch: CLIP ViT-B/16's projection, DINO ViT-B/16's width (spec section 3.1).
+WIDTHS = {"clip": 512, "dino": 768}
+
+
+def teacher_width(name: str, patch_size: int) -> int:
+    """How wide the targets of ``VisualTokenizerConfig.teacher`` are."""
+    return WIDTHS[name] if name in WIDTHS else PixelTeacher(patch_size).width

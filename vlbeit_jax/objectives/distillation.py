@@ -42,14 +42,14 @@ class Distillation:
 
     def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:
         """Both terms; statistics are the assignments, and features that could replace dead codes."""
-        return self.losses(params, extra, batch, key)
+        return self.losses(params, extra, frozen, batch, key)
 
-    def losses(self, params: Tree, extra: Tree, batch: dict[str, Array], key: Array | None) -> tuple[dict[str, Term], Tree]:
+    def losses(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array | None) -> tuple[dict[str, Term], Tree]:
         """The same, without drop path and candidates if there is no key."""
         config = self.tokenizer.config
         features, codes, predicted = run(self.tokenizer, params, batch["image"], extra["codebook"], train=key is not None, key=key)
         row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
-        cosine = jnp.sum(l2_normalise(predicted) * self.teacher.targets(batch["image"]), axis=-1)
+        cosine = jnp.sum(l2_normalise(predicted) * self.teacher.targets(frozen, batch["image"]), axis=-1)
         assigned = jax.lax.stop_gradient(jnp.take(extra["codebook"], codes, axis=0))
         distance = jnp.square(features - assigned).mean(axis=-1)
         terms = {

@@ -13,7 +13,7 @@ from vlbeit_jax.data.pipeline import evaluation_batches
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.source import Records
 from vlbeit_jax.models.layers import run as call
-from vlbeit_jax.models.teacher import make_teacher
+from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.objectives.masked_prediction import model_inputs
 from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.runtime.evaluation import OpenedRun
@@ -79,21 +79,20 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     """Masked images and what the model makes of them; None if the teacher's predictions cannot be seen."""
     model, visual = run.model, run.model.visual
     config = visual.tokenizer.config
-    teacher = make_teacher(config.teacher, config.patch_size)
+    if config.teacher != "pixels":
+        return None
+    teacher = PixelTeacher(config.patch_size)
     batch = _batch(run, records, Stream.IMAGE)
     codes = _encode(run, batch["image"])
     logits = call(model.network, run.params, model_inputs(batch))[Modality.VISION]
     guessed = codes.at[jnp.arange(len(codes))[:, None], batch["image_masked"]].set(jnp.argmax(logits, axis=-1))
     hidden = is_at_positions(jnp.asarray(batch["image_masked"]), codes.shape[1])
 
-    def seen(tokens: jax.Array) -> np.ndarray | None:
+    def seen(tokens: jax.Array) -> np.ndarray:
         vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-        images = teacher.images(call(visual.tokenizer, visual.frozen["params"], vectors, method="decode"))
-        return None if images is None else np.asarray(images)
+        return np.asarray(teacher.images(call(visual.tokenizer, visual.frozen["params"], vectors, method="decode")))
 
     predicted, own = seen(guessed), seen(codes)
-    if predicted is None or own is None:
-        return None
     original, side = np.asarray(batch["image"]), config.patch_size
     grid = np.asarray(hidden).reshape(-1, model.config.model.grid, model.config.model.grid)
     grey = grid.repeat(side, axis=1).repeat(side, axis=2)[..., None]

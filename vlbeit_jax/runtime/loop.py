@@ -1,5 +1,6 @@
 """The one train loop: a task, a state, one step after the other; checkpoints, evaluations and logs between them."""
 
+import dataclasses
 import pathlib
 import signal
 import threading
@@ -57,7 +58,11 @@ def train(config: Config, workdir: pathlib.Path) -> TrainState:
             if start is None:
                 run_folder.write_config(workdir, config)
                 task.keep_inputs(workdir)
-                state = task.before_training(make_state(config.run.seed), mesh, share)
+                state = make_state(config.run.seed)
+                if config.run.start_from:
+                    params = run_folder.starting_params(pathlib.Path(config.run.start_from), abstract.params)
+                    state = dataclasses.replace(state, params=params)
+                state = task.before_training(state, mesh, share)
             else:
                 check_same(checkpointer.describe(start)["must_match"], must_match(config, task), workdir)
                 if start > config.run.steps:

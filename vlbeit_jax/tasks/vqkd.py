@@ -18,11 +18,13 @@ from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.data.pipeline import Batches, Share, evaluation_batches, open_sources, require_validation, training_batches
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.models.layers import run
-from vlbeit_jax.models.teacher import make_teacher
+from vlbeit_jax.models.teacher import teacher_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
+from vlbeit_jax.tasks.teachers import open_teacher
+from vlbeit_jax.training.run_folder import tree_fingerprint
 from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Stream
@@ -36,13 +38,13 @@ class CodebookCollapse(UserWarning):
 
 def make_tokenizer(config: VisualTokenizerConfig) -> VisualTokenizer:
     """The network with an output as wide as its teacher."""
-    return VisualTokenizer(config, make_teacher(config.teacher, config.patch_size).width)
+    return VisualTokenizer(config, teacher_width(config.teacher, config.patch_size))
 
 
 @functools.cache
 def _scorer(objective: Distillation, mesh: Mesh) -> Callable[..., Any]:
-    def score(params: Tree, extra: Tree, batch: Any) -> Any:
-        terms, statistics = objective.losses(params, extra, batch, None)
+    def score(params: Tree, extra: Tree, frozen: Tree, batch: Any) -> Any:
+        terms, statistics = objective.losses(params, extra, frozen, batch, None)
         return terms, statistics["counts"]
 
     return jax.jit(score, out_shardings=replicated(mesh))
@@ -55,15 +57,18 @@ class VQKD:
         """Opens the image stream's data."""
         self.config, visual = config, config.visual_tokenizer
         self.tokenizer = make_tokenizer(visual)
-        self.objective = Distillation(self.tokenizer, make_teacher(visual.teacher, visual.patch_size))
+        teacher, self.frozen = open_teacher(visual)
+        self.objective = Distillation(self.tokenizer, teacher)
         self.objectives: Mapping[str, Objective] = {Stream.IMAGE: self.objective}
-        self.frozen: Tree = {}
         self.chance: Mapping[str, float] = {}
         self.sets = open_sources(Stream.IMAGE, config.data.image)
         if config.run.evaluate_every:
             require_validation(self.sets[:1])
         self.trained_on: Sequence[str] = sorted({name for found in self.sets for name in found.contains})
-        self.fingerprints: Mapping[str, Any] = {"data.image": [found.fingerprint for found in self.sets]}
+        self.fingerprints: Mapping[str, Any] = {
+            "data.image": [found.fingerprint for found in self.sets],
+            "teacher": tree_fingerprint(self.frozen) if self.frozen else visual.teacher,
+        }
 
     def _make(self, augment: bool) -> MakeExample:
         visual = self.config.visual_tokenizer
@@ -104,14 +109,14 @@ class VQKD:
         """Held-back losses, and how many codes the held-back images use; warns of a collapse."""
         config = self.config
         compiled = _scorer(self.objective, mesh)
-        totals = None
+        totals, frozen = None, jax.device_put(self.frozen, replicated(mesh))
         held_back = evaluation_batches(
             self.sets[0].records(VALIDATION), self._make(False), config.data.image.batch_size, config.run.seed,
             batches=config.run.evaluate_batches, share=share, data=config.data,
         )  # fmt: skip
         with closing(held_back) as batches, on_mesh(mesh):
             for batch in batches:
-                new = compiled(state.params, state.extra[Stream.IMAGE], put_batch(batch, mesh))
+                new = compiled(state.params, state.extra[Stream.IMAGE], frozen, put_batch(batch, mesh))
                 totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
         terms, counts = jax.device_get(totals)
         figures = {f"{name}/loss": float(term.loss / max(term.weight, 1)) for name, term in terms.items()}

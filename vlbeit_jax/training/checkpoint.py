@@ -4,7 +4,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from vlbeit_jax.errors import UsageError
 
@@ -53,6 +56,10 @@ class Checkpointer:
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {name: found[name] for name in abstract}
 
+    def leaves(self, step: int, name: str) -> "Leaves":
+        """One of the trees, to be read array by array."""
+        return Leaves(pathlib.Path(self._manager.directory) / str(step) / name)
+
     def wait(self) -> None:
         """Until every save is on disk; raises if one failed."""
         self._manager.wait_until_finished()
@@ -62,6 +69,35 @@ class Checkpointer:
         """Waits, then ends the background threads."""
         self.wait()
         self._manager.close()
+
+
+class Leaves:
+    """A saved tree whose arrays are read one at a time, so that a model may be larger than the memory.
+
+    Attributes:
+      shapes: by name, the path's parts joined by "/".
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        """Reads what there is, and nothing of it yet."""
+        self._folder, self._reader = folder, ocp.PyTreeCheckpointHandler()
+        self._tree = self._reader.metadata(epath.Path(folder)).tree
+        self.shapes: dict[str, tuple[int, ...]] = {
+            leaf_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree)
+        }
+
+    def __getitem__(self, wanted: str) -> np.ndarray:
+        """One array, in the memory of this host."""
+        pick = jax.tree_util.tree_map_with_path(lambda path, _: 0 if leaf_name(path) == wanted else ocp.PLACEHOLDER, self._tree)
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), self._tree)
+        found = self._reader.restore(epath.Path(self._folder), args=ocp.args.PyTreeRestore(item=pick, restore_args=how))
+        (leaf,) = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found) if leaf_name(path) == wanted]
+        return leaf
+
+
+def leaf_name(path: Any) -> str:
+    """A leaf's path with its parts joined by "/"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: object) -> None:

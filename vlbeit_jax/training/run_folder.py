@@ -14,7 +14,7 @@ import numpy as np
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import parse, to_dict
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
 
 CONFIG_FILE, CHECKPOINTS, METRICS_FILE, LOCK_FILE = "config.json", "checkpoints", "metrics.jsonl", ".lock"
 Tree = Any
@@ -60,7 +60,7 @@ def read_config(folder: pathlib.Path) -> Config:
         values = json.loads((folder / CONFIG_FILE).read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is no run's folder: {CONFIG_FILE}: {error}; name the --workdir of a run") from error
-    return parse(values)
+    return parse(values, to_train=False)
 
 
 def finished_step(folder: pathlib.Path, config: Config) -> int:
@@ -82,6 +82,29 @@ def restore(folder: pathlib.Path, step: int, abstract: Mapping[str, Tree]) -> di
     found = checkpointer.restore(step, abstract)
     checkpointer.close()
     return found
+
+
+def starting_params(folder: pathlib.Path, abstract: Tree) -> Tree:
+    """The newest parameters of a run or an import, in the shapes and shardings of ``abstract``.
+
+    Raises:
+      UsageError: there are none, or they are of another model; every difference is listed.
+    """
+    read_config(folder)
+    checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True) if (folder / CHECKPOINTS).is_dir() else None
+    step = checkpointer.latest() if checkpointer else None
+    if checkpointer is None or step is None:
+        raise UsageError(f"run.start_from={folder}: has no checkpoint yet")
+    there = checkpointer.leaves(step, "params").shapes
+    here = {leaf_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    wrong = [
+        f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
+        for key in sorted({*there, *here})
+        if there.get(key) != here.get(key)
+    ]
+    if wrong:
+        raise UsageError(f"run.start_from={folder} holds another model:\n  " + "\n  ".join(wrong))
+    return checkpointer.restore(step, {"params": abstract})["params"]
 
 
 def tree_fingerprint(tree: Tree) -> str:

@@ -1,0 +1,60 @@
+"""Teachers with weights of their own: the folders that ``vlbeit_jax.convert`` makes of CLIP and DINO, opened for VQ-KD."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.teacher import PixelTeacher, Teacher, ViT, ViTConfig, ViTTeacher, teacher_width
+from vlbeit_jax.training.run_folder import restore
+
+TEACHER_FILE = "teacher.json"
+STEP = 1  # An import counts as a run of one step that is finished.
+Tree = Any
+
+
+def open_teacher(config: VisualTokenizerConfig) -> tuple[Teacher, Tree]:
+    """The teacher of a visual tokenizer and its frozen parameters (none for pixels).
+
+    Raises:
+      UsageError: its folder is missing, of another kind, or cuts images in another way.
+    """
+    if config.teacher == "pixels":
+        return PixelTeacher(config.patch_size), {}
+    folder = pathlib.Path(config.teacher_weights)
+    how = f"import the weights with python -m vlbeit_jax.convert --from=FILE --format={config.teacher} --out=DIR"
+    if not config.teacher_weights:
+        raise UsageError(f"visual_tokenizer.teacher={config.teacher} needs visual_tokenizer.teacher_weights; {how}")
+    try:
+        vit = ViTConfig(**json.loads((folder / TEACHER_FILE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"visual_tokenizer.teacher_weights={folder}: no imported teacher ({error}); {how}") from error
+    wanted = {
+        "kind": config.teacher,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "out": teacher_width(config.teacher, config.patch_size),
+    }
+    wrong = [f"{name} is {getattr(vit, name)}, needed is {value}" for name, value in wanted.items() if getattr(vit, name) != value]
+    if wrong:
+        raise UsageError(f"visual_tokenizer.teacher_weights={folder}: {'; '.join(wrong)}")
+    return ViTTeacher(vit), restore(folder, STEP, {"params": abstract_params(vit)})["params"]
+
+
+def abstract_params(vit: ViTConfig) -> Tree:
+    """Shapes of a teacher's parameters, each on one device of this process."""
+    image = jnp.zeros((1, vit.image_size, vit.image_size, 3), jnp.uint8)
+    shapes = nn.unbox(jax.eval_shape(ViT(vit).init, jax.random.key(0), image))["params"]
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+
+
+def write_teacher(folder: pathlib.Path, vit: ViTConfig) -> None:
+    """Describes a teacher whose parameters lie in the folder's checkpoint."""
+    (folder / TEACHER_FILE).write_text(json.dumps(dataclasses.asdict(vit), indent=1) + "\n")
