@@ -26,6 +26,7 @@ INSTALL = [
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint==0.12.8",
     "pillow>=11,<14",
+    "safetensors>=0.5,<1",
     "sentencepiece>=0.2,<0.3",
     "tensorboardX>=2.6.2,<3",
     "tensorflow-datasets>=4.9.10,<4.10",
@@ -48,7 +49,7 @@ setup(
         "test": ["beartype>=0.20,<1", "pyright[nodejs]>=1.1.390,<2", "pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.14,<1"],
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "cuda": ["jax[cuda13]>=0.10,<0.11"],
-        "torch": ["safetensors>=0.5,<1", "torch>=2.7,<3"],
+        "torch": ["torch>=2.7,<3", "transformers>=4.57,<6"],
         "tf": ["tensorflow-cpu>=2.20,<3"],
     },
 )

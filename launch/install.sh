@@ -21,12 +21,20 @@ if [[ -z $python ]] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (
   echo "error: Python 3.11 or newer is needed; name it: PYTHON=/path/to/python $0" >&2
   exit 2
 fi
+inputs() { cat "$lock" setup.py launch/requirements-torch.txt launch/install.sh; }
 stamp=.venv/installed${extra:+-$extra}
-if [[ -f $stamp ]] && cmp --silent "$stamp" <(cat "$lock" setup.py); then
+if [[ -f $stamp ]] && cmp --silent "$stamp" <(inputs); then
   exit 0
 fi
 echo "installing into $PWD/.venv from $lock" >&2
 [[ -x .venv/bin/python ]] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-cat "$lock" setup.py >"$stamp"
+pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+"${pip[@]}" --require-hashes -r "$lock"
+"${pip[@]}" --no-deps --no-build-isolation --editable .
+if [[ $extra == test ]]; then
+  "${pip[@]}" -r launch/requirements-torch.txt
+  # Two programs that weights are compared with, apart from the rest because they want other versions of what they need.
+  "${pip[@]}" --upgrade --no-deps --target .venv/peers/transformers-4 transformers==4.57.1 huggingface_hub==0.36.2 tokenizers==0.22.2
+  "${pip[@]}" --upgrade --no-deps --target .venv/peers/torchscale torchscale==0.3.0 fairscale==0.4.13 einops==0.8.2
+fi
+inputs >"$stamp"

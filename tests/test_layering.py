@@ -13,14 +13,14 @@ PACKAGE = TOP / "vlbeit_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower may not import higher; folders of one level do not import each other.
 LEVELS = [
-    {"shapes", "types", "errors", "config", "config_parse"},
+    {"shapes", "types", "errors", "folders", "config", "config_parse"},
     {"ops", "metrics"},
     {"data", "models"},
     {"objectives"},
     {"training"},
     {"tasks"},
     {"runtime"},
-    {"prepare", "report"},
+    {"prepare", "report", "convert"},
     {"cli", "main", "evaluate", "text_tokenizer", "benchmark_input", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -58,18 +58,18 @@ def test_imports_go_downward(path):
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("jax", lambda path: part(path) not in ("data", "metrics", "prepare", "types", "config", "config_parse")),
+        ("jax", lambda path: part(path) not in ("data", "metrics", "prepare", "types", "folders", "config", "config_parse")),
         ("orbax", lambda path: path.name == "checkpoint.py"),
         ("grain", lambda path: part(path) == "data"),
         ("tensorflow", lambda path: False),
-        ("torch", lambda path: False),
-        ("transformers", lambda path: False),
+        ("torch", lambda path: part(path) == "convert"),
+        ("transformers", lambda path: path.parent.name == "formats"),
     ],
 )
 def test_libraries_are_imported_where_they_belong(library, allowed):
     users = [path for path in FILES if any(name == library or name.startswith(library + ".") for name in imports(path))]
     assert all(allowed(path) for path in users), users
-    assert users or library in ("tensorflow", "torch", "transformers")
+    assert users or library == "tensorflow"
 
 
 def test_flags_are_read_in_commands_only():
@@ -85,5 +85,6 @@ def test_training_loads_neither_tensorflow_nor_torch():
 
 
 def test_files_fit_one_head():
-    long = {str(path.relative_to(TOP)): count for path in FILES if (count := len(path.read_text().splitlines())) > 260}
+    files = [path for path in FILES if path.parent.name != "standalone"]  # One file by design.
+    long = {str(path.relative_to(TOP)): count for path in files if (count := len(path.read_text().splitlines())) > 260}
     assert not long

@@ -14,7 +14,7 @@ import sentencepiece
 from vlbeit_jax.data.source import TRAIN, PreparedSet, open_set
 from vlbeit_jax.data.text import DESCRIPTION_FILE, MODEL_FILE, piece_fingerprint
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.writer import published
+from vlbeit_jax.folders import published
 from vlbeit_jax.types import Kind, Special
 
 LINE_CHARACTERS = 1000

@@ -1,13 +1,11 @@
 """Writes prepared data sets: ArrayRecord shards, TFDS metadata and a description, published in one rename."""
 
 import collections
-import contextlib
 import hashlib
 import json
 import pathlib
-import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +16,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import published
 from vlbeit_jax.types import Kind
 
 FEATURES = {
@@ -73,30 +72,6 @@ def write_set(
         meta = {"format": 1, "kind": str(kind), **meta, "counts": counts, "fingerprint": _fingerprint(folder)}
         (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
     return meta
-
-
-@contextlib.contextmanager
-def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside ``out`` that is renamed to it on success and removed on any failure.
-
-    Raises:
-      UsageError: ``out`` exists already.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists already; name another folder or remove it")
-    folder = out.parent / f".{out.name}.incomplete"
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"cannot write beside {out}: {error}") from error
-    try:
-        yield folder
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Shards:

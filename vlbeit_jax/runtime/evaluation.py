@@ -89,7 +89,7 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
     run = dataclasses.replace(run, params=jax.device_put(run.params, replicated(mesh)))
     results: dict[str, Any] = {name: None for name in [*TERMS.values(), *GAINS]}
     for stream in run.model.objectives:
-        records = _records(run, sets, stream)
+        records = records_of(run, sets, stream)
         if len(records):
             scores = run.model.score(stream, run.params, records, mesh, draws=draws)
             results |= {name: found.summary() for name, found in scores.items()}
@@ -122,7 +122,8 @@ def _splits(run: OpenedRun, found: PreparedSet) -> list[str]:
     return [VALIDATION]
 
 
-def _records(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "Joined":
+def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "Joined":
+    """What a stream is scored on: the records of all sets of its kind that the run has not been trained on."""
     kinds = {Stream.IMAGE: {Kind.IMAGES}, Stream.TEXT: {Kind.TEXTS, Kind.TOKENS}, Stream.PAIR: {Kind.PAIRS}}[stream]
     if stream is Stream.IMAGE and not any(found.kind in kinds for found in sets):
         kinds = {Kind.PAIRS}

@@ -8,10 +8,19 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
 import tqdm
 
 from vlbeit_jax.training.run_folder import METRICS_FILE
+
+_torch = sys.modules.get("torch")
+sys.modules["torch"] = None  # type: ignore[assignment] - tensorboardX would load PyTorch, if it is there, and not use it here.
+try:
+    import tensorboardX
+finally:
+    if _torch is None:
+        del sys.modules["torch"]
+    else:
+        sys.modules["torch"] = _torch
 
 LOG_FILE, EVENTS = "log.txt", "tensorboard"
 

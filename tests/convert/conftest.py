@@ -1,0 +1,35 @@
+"""Runs with random parameters, as they would lie on disk after training."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from tests import tiny
+from tests.convert.random_runs import random_tree
+from vlbeit_jax.config import Config
+from vlbeit_jax.convert.source import as_tree, model_shapes
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.run_folder import write_config
+from vlbeit_jax.types import Positions
+
+
+def write_random_run(folder, config: Config, world=None):
+    """A finished run whose every bias and scale is random; with tokenizers, if a world is given."""
+    folder.mkdir(parents=True)
+    write_config(folder, config)
+    checkpointer = Checkpointer(folder / "checkpoints")
+    params = random_tree(model_shapes(config.model))
+    checkpointer.save(config.run.steps, {"params": as_tree(params)}, {"trained_on": [], "step": config.run.steps})
+    checkpointer.close()
+    if world is not None:
+        shutil.copytree(world.text_tokenizer, folder / "text_tokenizer")
+        shutil.copytree(world.vqkd, folder / "visual_tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="session", params=list(Positions), ids=str)
+def random_run(request, world, tmp_path_factory):
+    config = tiny.pretrain_config(world)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=request.param))
+    return write_random_run(tmp_path_factory.mktemp("convert") / str(request.param), config, world)

@@ -1,0 +1,200 @@
+"""The self-contained PyTorch module: the same network, the same figures, and plain words about damage."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.convert.conftest import write_random_run
+from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.convert.formats import torch_module
+from vlbeit_jax.convert.source import open_run
+from vlbeit_jax.convert.verify import module_of
+from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.runtime import evaluation
+from vlbeit_jax.training.sharding import make_mesh
+
+
+def convert(*arguments):
+    return tiny.command("vlbeit_jax.convert", *arguments)
+
+
+@pytest.fixture(scope="module")
+def exported(random_run, world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("torch") / "out"
+    data = [f"--data={world.pairs}", f"--data={world.texts}"]
+    done = convert(f"--from={random_run}", "--to=torch", f"--out={out}", "--verify", "--draws=2", *data)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_both_sides_agree_on_images_texts_and_pairs(exported):
+    found = json.loads((exported / "verify.json").read_text())
+    assert {name.split("/")[0] for name in found["cases"]} == {"image", "image_masked", "text", "pair", "visual_tokenizer"}
+    assert found["max_abs"] == max(case["max_abs"] for case in found["cases"].values()) < 2e-5 and found["limit"] == 1e-4
+
+
+@pytest.mark.parametrize("change", ["tanh", "eps", "padding"])
+def test_another_network_is_told_apart(exported, random_run, tmp_path, change):
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    text = (out / "vlbeit_torch.py").read_text()
+    before, after = {
+        "tanh": ("functional.gelu(self.up(self.norm(x)))", "functional.gelu(self.up(self.norm(x)), approximate='tanh')"),
+        "eps": ("eps: float = 1e-6", "eps: float = 1e-5"),
+        "padding": ("text != self.pad", "text == text"),
+    }[change]
+    assert text.count(before) == 1
+    (out / "vlbeit_torch.py").write_text(text.replace(before, after).replace('config["layer_norm_eps"]', "Shape.eps"))
+    found = torch_module.check(open_run(random_run), out)
+    assert not found.write(out) and found.summary()["max_abs"] > 1e-4
+
+
+def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, random_run, world):
+    """Nothing but torch and safetensors is loaded; figures agree to the fourth digit."""
+    code = "import runpy, sys; sys.argv = ['evaluate.py', '--json', 'found.json']; sys.path.insert(0, '.')\n"
+    code += "try: runpy.run_path('evaluate.py', run_name='__main__')\n"
+    code += "except SystemExit as end: assert not end.code\n"
+    code += "assert not {'jax', 'flax', 'vlbeit_jax', 'tensorflow', 'transformers'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=exported, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((exported / "found.json").read_text())
+    run = evaluation.open_run(random_run)
+    wanted = evaluation.evaluate(run, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=2)
+    assert found.keys() == {"mim", "mlm", "mvlm_image", "mvlm_text"}
+    for term, figures in found.items():
+        assert figures["count"] == wanted[term]["count"]
+        assert abs(figures["accuracy"] - wanted[term]["accuracy"]) < 1e-4 and np.isclose(figures["loss"], wanted[term]["loss"], rtol=1e-5)
+
+
+def test_visual_tokens_are_the_same_on_100_images(exported, random_run):
+    run = open_run(random_run)
+    module = module_of(exported / "vlbeit_torch.py")
+    _, tokenizer = module.load(exported)
+    images = np.random.default_rng(1).integers(0, 256, (100, 32, 32, 3), np.uint8)
+    network = VisualTokenizer(run.visual_config, 193)
+    from vlbeit_jax.convert.source import as_tree
+
+    params = as_tree({name: jnp.asarray(run.visual[name]) for name in run.visual.shapes if name != "codebook"})
+    ours = np.asarray(network.apply({"params": params}, jnp.asarray(images), jnp.asarray(run.visual["codebook"]), method="encode"))
+    with torch.no_grad():
+        pixels = module.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
+        theirs = tokenizer.encode(pixels).numpy()
+        decoded = tokenizer.decode(torch.tensor(ours.tolist())).numpy()
+    assert (ours == theirs).mean() >= 0.999 and len(np.unique(ours)) > 3
+    vectors = jnp.asarray(run.visual["codebook"])[ours]
+    np.testing.assert_allclose(decoded, network.apply({"params": params}, vectors, method="decode"), atol=1e-5)
+
+
+def test_features_are_maps_after_the_blocks_that_were_asked_for(exported):
+    module = module_of(exported / "vlbeit_torch.py")
+    model, _ = module.load(exported)
+    with torch.no_grad():
+        image = torch.rand(2, 3, 32, 32) * 2 - 1
+        found = model(image=image, features=(0, 2))
+        last = model.encoder.norm(found.features[1].flatten(2).transpose(1, 2))
+    assert [tuple(x.shape) for x in found.features] == [(2, 32, 4, 4)] * 2
+    torch.testing.assert_close(last, found.image)
+    assert found.text is None and found.image_logits is None and tuple(found.image_cls.shape) == (2, 32)
+
+
+def test_weights_lie_there_bit_for_bit(exported, random_run):
+    module = module_of(exported / "vlbeit_torch.py")
+    model, tokenizer = module.load(exported)
+    run = open_run(random_run)
+    np.testing.assert_array_equal(model.encoder.norm.weight.detach().numpy(), run.params["encoder/norm/scale"])
+    np.testing.assert_array_equal(model.language_head.weight.detach().numpy(), run.params["language_head/kernel"].T[: tiny.PIECES])
+    np.testing.assert_array_equal(tokenizer.codebook.numpy(), run.visual["codebook"])
+    assert (exported / "text_tokenizer" / "sentencepiece.model").is_file()
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "config"])
+def test_a_damaged_folder_is_one_clear_error(exported, tmp_path, damage):
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    weights = out / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    if damage == "flip":
+        content[-5] ^= 1
+    elif damage == "cut":
+        del content[-5:]
+    if damage == "gone":
+        weights.unlink()
+    elif damage == "config":
+        (out / "config.json").write_text((out / "config.json").read_text().replace('"depth": 3', '"depth": 2'))
+    else:
+        weights.write_bytes(content)
+    with pytest.raises(ValueError, match="config.json" if damage == "config" else "model.safetensors"):
+        module_of(out / "vlbeit_torch.py").load(out)
+
+
+def test_weights_of_another_size_are_refused(exported, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    (out / "config.json").write_text((out / "config.json").read_text().replace('"depth": 3', '"depth": 2'))
+    from vlbeit_jax.convert.files import write_manifest
+
+    write_manifest(out)
+    with pytest.raises(ValueError, match="(?s)do not fit config.json.*blocks.2"):
+        module_of(out / "vlbeit_torch.py").load(out)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ([], "--to"),
+        (["--to=torch"], "--from and --out missing"),
+        (["--to=tensorflow", "--from=x", "--out=y"], "there are torch, hf-beit, vlmo"),
+        (["--format=onnx", "--from=x", "--out=y"], "there are vlmo, beit"),
+        (["--to=torch", "--format=vlmo", "--from=x", "--out=y"], "--list"),
+        (["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"], "--data goes with --to=torch"),
+        (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is no run's folder"),
+        (["--format=vlmo", "--from=nowhere.pth", "--out=y"], "no such file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_end_with_one_message(arguments, said):
+    done = convert(*arguments)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr and said in done.stderr
+
+
+def test_every_format_is_listed():
+    done = convert("--list")
+    assert done.returncode == 0
+    for name in ("torch", "hf-beit", "vlmo", "beit2", "vqkd", "clip", "dino"):
+        assert f"={name}\n" in done.stdout
+    assert done.stdout.count("exact: ") == done.stdout.count("drops: ") >= 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positions", ["absolute", "relative"])
+def test_base_size_agrees_within_the_limit_and_streams(world, tmp_path, positions):
+    """At base size: differences below 1e-4, and at most 1.5 of the largest tensor (the 197 MB of words) in memory above the start."""
+    from vlbeit_jax.config import SIZES, ModelConfig
+    from vlbeit_jax.types import Positions
+
+    config = dataclasses.replace(tiny.pretrain_config(world), model=ModelConfig(**SIZES["base"], positions=Positions(positions)))
+    run = write_random_run(tmp_path / "run", config)
+    code = (
+        "import pathlib, resource, sys\n"
+        "from vlbeit_jax.convert.formats import torch_module\n"
+        "from vlbeit_jax.convert.source import open_run\n"
+        "run = open_run(pathlib.Path(sys.argv[1])); run.params['vision_embed/cls']\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "pathlib.Path(sys.argv[2]).mkdir(); torch_module.write(run, pathlib.Path(sys.argv[2]))\n"
+        "print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, run, tmp_path / "out"], cwd=tiny.TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    largest = 4 * 64000 * 768
+    assert int(done.stdout.split()[-1]) < 1.5 * largest
+    done = convert(f"--from={run}", "--to=torch", f"--out={tmp_path / 'whole'}", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "whole" / "verify.json").read_text())["max_abs"] < 1e-4

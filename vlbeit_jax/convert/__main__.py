@@ -1,0 +1,99 @@
+"""Command: weights in and out."""
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from vlbeit_jax import cli
+from vlbeit_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from vlbeit_jax.convert.formats import Export, Import
+
+OVERVIEW = """Writes a pretraining run for PyTorch programs, checks that both sides compute the same, and reads the weights of others.
+
+  python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --verify
+  python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --data=data/pairs --data=data/texts     with DIR/evaluate.py's examples
+  python -m vlbeit_jax.convert --from=RUN --to=hf-beit --out=DIR --verify
+  python -m vlbeit_jax.convert --from=FILE --format=vqkd --out=RUN
+  python -m vlbeit_jax.convert --list
+
+--verify leaves DIR/verify.json and ends with exit code 1 above a difference of 1e-4."""
+
+FROM = flags.DEFINE_string("from", "", "workdir of a pretraining run; with --format, a .safetensors, .pth or .pt file")
+FORMAT = flags.DEFINE_string("format", "", "what --from is, when it is another program's file, see --list")
+IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "of the model in a vlmo, beit or beit2 file, pixels", lower_bound=8)
+CODES = flags.DEFINE_integer("codes", 8192, "visual tokens of the run to start, for a vlmo file or a fine-tuned BEiT", lower_bound=2)
+VOCABULARY = flags.DEFINE_integer("vocabulary", 64000, "word pieces of the run to start, for a beit or beit2 file", lower_bound=300)
+TEXT_POSITIONS = flags.DEFINE_integer("text_positions", 128, "longest text of the run to start, for a beit or beit2 file", lower_bound=3)
+TO = flags.DEFINE_string("to", "", "format to write, see --list")
+OUT = flags.DEFINE_string("out", "", "folder to make")
+VERIFY = flags.DEFINE_bool("verify", False, "compare both sides on random inputs")
+LIST = flags.DEFINE_bool("list", False, "show every format: what is exact, what it needs, what it drops")
+DATA = flags.DEFINE_multi_string("data", [], "torch: prepared data whose held-back examples go along, may be repeated")
+DRAWS = flags.DEFINE_integer("draws", 4, "torch: masks drawn for every record of --data", lower_bound=1)
+
+
+def main() -> None:
+    """Lists the formats, writes one of them, or reads one."""
+    from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
+
+    if LIST.value:
+        for name, found in EXPORTS.items():
+            print(f"--to={name}\n  exact: {found.exact}\n  needs: {found.needs}\n  drops: {found.drops}")
+        for name, found in IMPORTS.items():
+            print(f"--format={name}\n  exact: {found.exact}\n  gives: {found.gives}\n  drops: {found.drops}")
+        return
+    if bool(TO.value) == bool(FORMAT.value):
+        raise UsageError("give --to, the format to write, or --format, what --from is; --list shows them")
+    missing = [flag for flag, value in (("--from", FROM.value), ("--out", OUT.value)) if not value]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} missing; --help shows how to use this")
+    flag, name, known = ("--to", TO.value, EXPORTS) if TO.value else ("--format", FORMAT.value, IMPORTS)
+    if name not in known:
+        raise UsageError(f"{flag}={name}: no such format; there are {', '.join(known)}")
+    if DATA.value and name != "torch":
+        raise UsageError(f"--data goes with --to=torch alone, not with {flag}={name}")
+    if TO.value:
+        _write(pathlib.Path(FROM.value), EXPORTS[name], pathlib.Path(OUT.value))
+    else:
+        _read(pathlib.Path(FROM.value), IMPORTS[name], pathlib.Path(OUT.value))
+
+
+def _read(file: pathlib.Path, kind: "Import", out: pathlib.Path) -> None:
+    from vlbeit_jax.config import ModelConfig
+    from vlbeit_jax.convert.files import open_tensors
+
+    unsaid = ModelConfig(image_size=IMAGE_SIZE.value, codes=CODES.value, vocabulary=VOCABULARY.value, text_positions=TEXT_POSITIONS.value)
+    if VERIFY.value:
+        raise UsageError("--verify goes with --to; an import is checked by names and shapes")
+    print(kind.read(open_tensors(file), file, unsaid, out))
+    print(f"written to {out}, {kind.gives}")
+
+
+def _write(place: pathlib.Path, export: "Export", out: pathlib.Path) -> None:
+    from vlbeit_jax.convert.examples import write_examples
+    from vlbeit_jax.convert.files import write_manifest
+    from vlbeit_jax.convert.source import open_run
+    from vlbeit_jax.folders import published
+
+    run = open_run(place)
+    with published(out) as folder:
+        export.write(run, folder)
+        if DATA.value:
+            write_examples(place, DATA.value, DRAWS.value, folder)
+        write_manifest(folder)
+    print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    if VERIFY.value:
+        found = export.check(run, out)
+        good = found.write(out)
+        print(f"against {found.peer}")
+        for name, case in found.cases.items():
+            print(f"{name:36s} max |difference| {case['max_abs']:.2e}, relative {case['max_rel']:.2e}")
+        if not good:
+            raise SystemExit(f"error: differences above {found.summary()['limit']:g}; see {out / 'verify.json'}")
+
+
+if __name__ == "__main__":
+    cli.run(main, OVERVIEW)

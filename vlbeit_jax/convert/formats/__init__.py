@@ -1,0 +1,110 @@
+"""Formats: one file each. ``EXPORTS`` are written from a run, ``IMPORTS`` are read from a file.
+
+A new format is a new file here and one entry in a table.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from types import ModuleType
+
+from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.convert import importing
+from vlbeit_jax.convert.formats import beit, hf_beit, torch_module, vit, vlmo, vqkd
+from vlbeit_jax.convert.rules import Report, Tensors
+from vlbeit_jax.convert.source import Run
+from vlbeit_jax.convert.verify import Differences
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A format that runs are written in.
+
+    Attributes:
+      exact: where outputs are equal, and where not.
+      needs: of the run, and to verify.
+      drops: what has no place there.
+      write: leaves the files in an existing folder; raises a ``UsageError`` for a run that it cannot say.
+      check: compares the written folder with JAX on random inputs.
+    """
+
+    exact: str
+    needs: str
+    drops: str
+    write: Callable[[Run, pathlib.Path], None]
+    check: Callable[[Run, pathlib.Path], Differences]
+
+
+EXPORTS = {
+    "torch": Export(
+        exact="all of it: images, texts, pairs, heads, visual tokenizer",
+        needs="torch and safetensors to load it, nothing else",
+        drops="nothing",
+        write=torch_module.write,
+        check=torch_module.check,
+    ),
+    "hf-beit": Export(
+        exact="images: states and visual-token logits; both position schemes",
+        needs="transformers (4.57 or 5) to verify it",
+        drops="texts, pairs, visual tokenizer; modality types are folded into positions or embeddings",
+        write=hf_beit.write,
+        check=hf_beit.check,
+    ),
+    "vlmo": Export(
+        exact="states of images, texts and pairs, for model.positions=relative",
+        needs="relative positions",
+        drops="mask token and both heads, of which VLMo has none or others",
+        write=vlmo.write,
+        check=vlmo.check,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """A format that is read from a file.
+
+    Attributes:
+      exact: what computes the same here as there.
+      gives: what the new folder is good for.
+      drops: what the file may hold that has no place here, and what starts afresh.
+      read: (tensors, their file, what shapes do not say, folder to make) to a report.
+    """
+
+    exact: str
+    gives: str
+    drops: str
+    read: Callable[[Tensors, pathlib.Path, ModelConfig, pathlib.Path], Report]
+
+
+def _model(kind: ModuleType) -> Callable[[Tensors, pathlib.Path, ModelConfig, pathlib.Path], Report]:
+    def read(tensors: Tensors, file: pathlib.Path, unsaid: ModelConfig, out: pathlib.Path) -> Report:
+        return importing.import_model(file, tensors, kind.read, kind.config_of(tensors.shapes, unsaid), out)
+
+    return read
+
+
+def _vqkd(tensors: Tensors, file: pathlib.Path, unsaid: ModelConfig, out: pathlib.Path) -> Report:
+    config = vqkd.config_of(tensors.shapes)
+    return importing.import_visual_tokenizer(file, tensors, vqkd.table(config, tensors.shapes), config, out)
+
+
+def _clip(tensors: Tensors, file: pathlib.Path, unsaid: ModelConfig, out: pathlib.Path) -> Report:
+    config = vit.clip_config(tensors.shapes)
+    return importing.import_teacher(file, tensors, vit.clip_table(config, tensors.shapes), config, out)
+
+
+def _dino(tensors: Tensors, file: pathlib.Path, unsaid: ModelConfig, out: pathlib.Path) -> Report:
+    config = vit.dino_config(tensors.shapes)
+    return importing.import_teacher(file, tensors, vit.dino_table(config, tensors.shapes), config, out)
+
+
+START, TEACHER = "a start for pretraining: run.start_from", "a teacher for VQ-KD: visual_tokenizer.teacher_weights"
+IMPORTS = {
+    "vlmo": Import("states of images, texts and pairs", START, "its heads; mask token and our heads start afresh", _model(vlmo)),
+    "beit": Import("images: states, visual-token logits", START, "a classifier; all of texts starts afresh", _model(beit)),
+    "beit2": Import("images: states, visual-token logits", START, "the CLS layers; all of texts starts afresh", _model(beit)),
+    "vqkd": Import("visual tokens, predictions of the teacher", "a visual tokenizer: data.visual_tokenizer", "training statistics", _vqkd),
+    "clip": Import("features of patches", TEACHER, "the text side", _clip),
+    "dino": Import("features of patches", TEACHER, "the projection head", _dino),
+}

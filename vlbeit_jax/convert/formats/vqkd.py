@@ -1,0 +1,79 @@
+"""BEiT v2's visual tokenizers (VQ-KD), in both directions of one table."""
+
+import re
+from collections.abc import Mapping
+
+from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.convert.layouts import ROWS, TOKEN, attention_out, fused_qkv, head_bias, patches
+from vlbeit_jax.convert.rules import Shape, Table, rule
+from vlbeit_jax.convert.source import CODEBOOK
+from vlbeit_jax.convert.tables import linear, norm
+from vlbeit_jax.errors import UsageError
+
+IGNORED = {
+    r"quantize\.(embedding\.)?(cluster_size|embed_avg|initted)": "statistics of training",
+    r"(loss|teacher|scaling).*": "the teacher and its loss",
+}
+HEAD_WIDTH = 64
+TEACHERS = {512: "clip", 768: "dino"}
+
+
+def table(config: VisualTokenizerConfig, theirs: Mapping[str, Shape]) -> Table:
+    """Encoder, codebook and decoder; ``theirs`` are the names of a file that is read."""
+    rules = [rule(CODEBOOK, "quantize.embedding.weight")]
+    for part, side, depth in (("encoder", config.patch_size, config.encoder_depth), ("decoder", 1, config.decoder_depth)):
+        embed = f"{part}_embed"
+        rules += [
+            rule(f"{embed}/cls", f"{part}.cls_token", TOKEN),
+            rule(f"{embed}/positions", f"{part}.pos_embed", ROWS),
+            rule(f"{embed}/patch/kernel", f"{part}.patch_embed.proj.weight", patches(side)),
+            rule(f"{embed}/patch/bias", f"{part}.patch_embed.proj.bias"),
+            *norm(f"{part}/norm", f"{part}.fc_norm"),
+        ]
+        for block in range(depth):
+            ours, place = f"{part}/block_{block}", f"{part}.blocks.{block}"
+            rules += norm(f"{ours}/attention_norm", f"{place}.norm1") + [
+                rule(f"{ours}/attention/qkv", f"{place}.attn.qkv.weight", fused_qkv(config.heads)),
+                rule(f"{ours}/attention/query_bias", f"{place}.attn.q_bias", head_bias(config.heads)),
+                rule(f"{ours}/attention/value_bias", f"{place}.attn.v_bias", head_bias(config.heads)),
+                rule(f"{ours}/attention/out", f"{place}.attn.proj.weight", attention_out(config.heads)),
+                rule(f"{ours}/attention/out_bias", f"{place}.attn.proj.bias"),
+            ]
+            rules += norm(f"{ours}/vision/norm", f"{place}.norm2")
+            rules += linear(f"{ours}/vision/up", f"{place}.mlp.fc1") + linear(f"{ours}/vision/down", f"{place}.mlp.fc2")
+    for ours, place in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
+        rules += linear(f"{ours}/inner", f"{place}.0") + linear(f"{ours}/outer", f"{place}.2")
+    return Table(rules, {}, {}, {name: why for name in theirs for pattern, why in IGNORED.items() if re.fullmatch(pattern, name)})
+
+
+def config_of(theirs: Mapping[str, Shape]) -> VisualTokenizerConfig:
+    """The tokenizer that a file's shapes speak of; heads are 64 wide in all of BEiT v2's.
+
+    Raises:
+      UsageError: the file has not VQ-KD's names, or its teacher is none that is known.
+    """
+    needed = ["encoder.patch_embed.proj.weight", "encoder.pos_embed", "encoder.blocks.0.mlp.fc1.weight", "quantize.embedding.weight"]
+    missing = [name for name in [*needed, "decode_task_layer.2.weight"] if name not in theirs]
+    if missing:
+        raise UsageError(f"no VQ-KD checkpoint: {', '.join(missing)} missing")
+    width, _, patch_size, _ = theirs[needed[0]]
+    codes, code_width = theirs[needed[3]]
+    target = theirs["decode_task_layer.2.weight"][0]
+    if target not in TEACHERS:
+        raise UsageError(f"decode_task_layer predicts {target} values; known are {TEACHERS} (CLIP and DINO ViT-B/16)")
+    depth = {
+        part: len([name for name in theirs if re.fullmatch(rf"{part}\.blocks\.\d+\.norm1\.weight", name)])
+        for part in ("encoder", "decoder")
+    }
+    return VisualTokenizerConfig(
+        image_size=round((theirs[needed[1]][1] - 1) ** 0.5) * patch_size,
+        patch_size=patch_size,
+        width=width,
+        heads=width // HEAD_WIDTH,
+        ffn_width=theirs[needed[2]][0],
+        encoder_depth=depth["encoder"],
+        decoder_depth=depth["decoder"],
+        codes=codes,
+        code_width=code_width,
+        teacher=TEACHERS[target],
+    )

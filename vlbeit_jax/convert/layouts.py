@@ -1,0 +1,91 @@
+"""Named pairs of inverse functions: how an array of ours lies in another program, and back.
+
+A layout maps a tuple of our arrays to a tuple of theirs. Nothing is computed, values only move, so that there and back is
+the same bits.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+
+
+class Layout(NamedTuple):
+    """Two functions that undo each other."""
+
+    there: Callable[..., Arrays]
+    back: Callable[..., Arrays]
+
+
+def single(there: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Layout:
+    """A layout of one array of ours and one of theirs."""
+    return Layout(lambda x: (there(x),), lambda x: (back(x),))
+
+
+SAME = single(lambda x: x, lambda x: x)
+TRANSPOSED = single(lambda x: x.T, lambda x: x.T)  # kernel [I, O] - PyTorch's weight [O, I]
+TOKEN = single(lambda x: x.reshape(1, 1, -1), lambda x: x.reshape(-1))  # [D] - [1, 1, D]
+ROWS = single(lambda x: x.reshape(1, *x.shape), lambda x: x.reshape(x.shape[1:]))  # [N, D] - [1, N, D]
+
+
+def patches(side: int) -> Layout:
+    """Patch kernel [(row, column, channel), D] - convolution weight [D, channel, row, column]."""
+    return single(
+        lambda x: x.reshape(side, side, -1, x.shape[-1]).transpose(3, 2, 0, 1),
+        lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+    )
+
+
+def fused_qkv(heads: int) -> Layout:
+    """[D, H, 3, K] - weight [3 D, D], rows by (query, key, value), then head."""
+    return single(
+        lambda x: x.transpose(2, 1, 3, 0).reshape(-1, x.shape[0]),
+        lambda x: x.reshape(3, heads, -1, x.shape[-1]).transpose(3, 1, 0, 2),
+    )
+
+
+def split_qkv(heads: int) -> Layout:
+    """[D, H, 3, K] - three weights [D, D]: query, key, value."""
+    fused = fused_qkv(heads)
+
+    def there(x: np.ndarray) -> Arrays:
+        weight = fused.there(x)[0].reshape(3, x.shape[0], x.shape[0])
+        return weight[0], weight[1], weight[2]
+
+    return Layout(there, lambda query, key, value: fused.back(np.concatenate([query, key, value])))
+
+
+def head_bias(heads: int) -> Layout:
+    """[H, K] - [D]."""
+    return single(lambda x: x.reshape(-1), lambda x: x.reshape(heads, -1))
+
+
+def attention_out(heads: int) -> Layout:
+    """[H, K, D] - weight [D, D]."""
+    return single(lambda x: x.reshape(-1, x.shape[-1]).T, lambda x: x.T.reshape(heads, -1, x.shape[0]))
+
+
+def vocabulary_rows(size: int, padded: int) -> Layout:
+    """[padded, D] - [size, D]; the rows between can neither be looked up nor predicted, and start and stay zero."""
+    return single(lambda x: x[:size], lambda x: _padded(x, padded))
+
+
+def vocabulary_columns(size: int, padded: int) -> Layout:
+    """[D, padded] - weight [size, D]."""
+    return single(lambda x: x.T[:size], lambda x: _padded(x, padded).T)
+
+
+def stacked(count: int) -> Layout:
+    """Vectors [D], so many of them - one table [count, D]."""
+    return Layout(lambda *rows: (np.stack(rows),), lambda table: tuple(table[row] for row in range(count)))
+
+
+def layer_columns(depth: int, heads: int) -> Layout:
+    """[R, depth, H] - [R, depth H]: VLMo's one table for all layers."""
+    return single(lambda x: x.reshape(x.shape[0], -1), lambda x: x.reshape(-1, depth, heads))
+
+
+def _padded(x: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])

@@ -1,0 +1,373 @@
+"""VL-BEiT and its visual tokenizer in PyTorch: one file that needs nothing but torch, and safetensors to read the weights.
+
+    from vlbeit_torch import load, normalise
+
+    model, visual_tokenizer = load(".")                     # the folder that holds this file, its weights and config.json
+    found = model(image=normalise(pixels), text=pieces)     # pixels: uint8 [B, 3, height, width]; pieces: int [B, T]
+    found.image, found.text                                 # states of every patch and word piece, after the last norm
+    found.image_cls, found.text_cls                         # one vector an image and a text
+    model(image=..., features=(3, 5, 7, 11)).features       # maps [B, D, rows, columns] for dense prediction
+    model(image=..., image_masked=positions).image_logits   # visual tokens at masked patches
+    visual_tokenizer.encode(image)                          # visual tokens of every patch
+
+Images, texts and pairs go through one Transformer. Self-attention is shared; each modality has its own feed-forward expert,
+and pairs have a third one in the top blocks. Dimension letters: B batch, L tokens, N patches, T word pieces, D width.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+VISION, LANGUAGE, VISION_LANGUAGE = "vision", "language", "vision_language"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Sizes of a Transformer, as ``config.json`` has them."""
+
+    width: int
+    depth: int
+    heads: int
+    ffn_width: int
+    fused_layers: int = 0
+    layer_scale: bool = False
+    experts: tuple[str, ...] = (VISION, LANGUAGE)
+    eps: float = 1e-6
+
+
+@dataclasses.dataclass
+class Output:
+    """What the model returns; fields of an absent modality are None.
+
+    Attributes:
+      image_cls: [B, D], image: states [B, N, D]; text_cls: [B, D], text: states [B, T - 1, D]. All after the last norm.
+      image_logits: [B, M, codes] at ``image_masked``; text_logits: [B, M, vocabulary] at ``text_masked``.
+      features: maps [B, D, rows, columns] after the blocks that were asked for.
+    """
+
+    image_cls: Tensor | None = None
+    image: Tensor | None = None
+    text_cls: Tensor | None = None
+    text: Tensor | None = None
+    image_logits: Tensor | None = None
+    text_logits: Tensor | None = None
+    features: list[Tensor] = dataclasses.field(default_factory=list)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Pixels 0 to 255, [B, 3, height, width], to the [-1, 1] that every network here expects."""
+    return pixels.float() / 127.5 - 1
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; queries and values have a bias, keys have none."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query_bias = nn.Parameter(torch.zeros(width))
+        self.value_bias = nn.Parameter(torch.zeros(width))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``mask`` broadcasts to [B, heads, L, L]: True where a key may be attended to, or numbers to add to the logits."""
+        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
+        qkv = functional.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Expert(nn.Module):
+    """A modality's own norm and feed-forward network."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.norm = nn.LayerNorm(shape.width, eps=shape.eps)
+        self.up = nn.Linear(shape.width, shape.ffn_width)
+        self.down = nn.Linear(shape.ffn_width, shape.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, D] to the residual of the same shape."""
+        return self.down(functional.gelu(self.up(self.norm(x))))
+
+
+class Block(nn.Module):
+    """Attention, then experts, each as a scaled residual."""
+
+    def __init__(self, shape: Shape, fused: bool):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(shape.width, eps=shape.eps)
+        self.attention = Attention(shape.width, shape.heads)
+        self.experts = nn.ModuleDict({name: Expert(shape) for name in shape.experts + (VISION_LANGUAGE,) * fused})
+        self.scaled = shape.layer_scale
+        if self.scaled:
+            self.attention_scale = nn.Parameter(torch.ones(shape.width))
+            self.expert_scale = nn.Parameter(torch.ones(shape.width))
+
+    def forward(self, x: Tensor, layout: Sequence[tuple[str, int]], mask: Tensor | None) -> Tensor:
+        """[B, L, D] to [B, L, D]; ``layout`` says which run of tokens is of which modality."""
+        mixed = self.attention(self.attention_norm(x), mask)
+        x = x + (mixed * self.attention_scale if self.scaled else mixed)
+        if len(layout) > 1 and VISION_LANGUAGE in self.experts:
+            found = self.experts[VISION_LANGUAGE](x)
+        else:
+            runs = x.split([length for _, length in layout], dim=1)
+            found = torch.cat([self.experts[name](run) for (name, _), run in zip(layout, runs, strict=True)], dim=1)
+        return x + (found * self.expert_scale if self.scaled else found)
+
+
+class Transformer(nn.Module):
+    """The blocks and the last norm."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        fused_from = shape.depth - shape.fused_layers
+        self.blocks = nn.ModuleList(Block(shape, index >= fused_from) for index in range(shape.depth))
+        self.norm = nn.LayerNorm(shape.width, eps=shape.eps)
+
+    def forward(
+        self, x: Tensor, layout: Sequence[tuple[str, int]], masks: Sequence[Tensor | None], keep: Sequence[int] = ()
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Last states, and those after the blocks in ``keep``."""
+        kept = []
+        for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
+            x = block(x, layout, mask)
+            if index in keep:
+                kept.append(x)
+        return self.norm(x), kept
+
+
+class VisionEmbed(nn.Module):
+    """Patches to tokens, CLS first; masked patches become the mask token before positions are added."""
+
+    def __init__(self, width: int, channels: int, side: int, patches: int, absolute: bool = True, maskable: bool = True):
+        super().__init__()
+        self.patch = nn.Conv2d(channels, width, side, side)
+        self.cls = nn.Parameter(torch.zeros(width))
+        self.positions = nn.Parameter(torch.zeros(patches + 1, width)) if absolute else None
+        self.mask_token = nn.Parameter(torch.zeros(width)) if maskable else None
+        self.modality = nn.Parameter(torch.zeros(width)) if maskable else None
+
+    def forward(self, image: Tensor, masked: Tensor | None = None) -> Tensor:
+        """[B, channels, height, width], and positions [B, M] of the masked patches, to [B, N + 1, D]."""
+        x = self.patch(image).flatten(2).transpose(1, 2)
+        if masked is not None:
+            assert self.mask_token is not None, "there is no mask token here"
+            hidden = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device).scatter(1, masked, True)
+            x = torch.where(hidden[..., None], self.mask_token, x)
+        x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1)
+        x = x if self.positions is None else x + self.positions
+        return x if self.modality is None else x + self.modality
+
+
+class TextEmbed(nn.Module):
+    """Word pieces to tokens; without absolute positions they are normalised."""
+
+    def __init__(self, width: int, vocabulary: int, positions: int, absolute: bool, eps: float):
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(torch.zeros(positions, width)) if absolute else None
+        self.norm = None if absolute else nn.LayerNorm(width, eps=eps)
+        self.modality = nn.Parameter(torch.zeros(width))
+
+    def forward(self, text: Tensor) -> Tensor:
+        """[B, T] to [B, T, D]."""
+        x = self.words(text)
+        x = x if self.positions is None else x + self.positions[: text.shape[1]]
+        return (x if self.norm is None else self.norm(x)) + self.modality
+
+
+class VLBEiT(nn.Module):
+    """The pretrained model. ``config`` is the part "model" of ``config.json``."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.config = config
+        self.grid, absolute = config["image_size"] // config["patch_size"], config["positions"] == "absolute"
+        self.pad, width = config["pad"], config["width"]
+        shape = Shape(
+            width, config["depth"], config["heads"], config["ffn_width"], config["fused_layers"], config["layer_scale"] > 0,
+            eps=config["layer_norm_eps"],
+        )  # fmt: skip
+        self.vision_embed = VisionEmbed(width, 3, config["patch_size"], self.grid**2, absolute)
+        self.text_embed = TextEmbed(width, config["vocabulary"], config["text_positions"], absolute, config["text_norm_eps"])
+        self.encoder = Transformer(shape)
+        self.relative_positions = None
+        if not absolute:
+            rows = _table_rows(self.grid, config["text_positions"])
+            self.relative_positions = nn.Parameter(torch.zeros(rows, config["depth"], config["heads"]))
+        self.vision_head = nn.Linear(width, config["codes"])
+        self.language_head = nn.Linear(width, config["vocabulary"])
+
+    def forward(
+        self,
+        image: Tensor | None = None,
+        text: Tensor | None = None,
+        image_masked: Tensor | None = None,
+        text_masked: Tensor | None = None,
+        features: Sequence[int] = (),
+    ) -> Output:
+        """An image, a text, or both as a pair.
+
+        Args:
+          image: [B, 3, height, width] in [-1, 1], see ``normalise``.
+          text: word pieces [B, T], CLS first, padded with ``config["pad"]``; masked ones already replaced.
+          image_masked: [B, M] patches that become the mask token and are predicted.
+          text_masked: [B, M] positions that are predicted.
+          features: blocks, counted from 0, after which the patches are returned as maps.
+        """
+        parts, layout, valid = [], [], []
+        if image is not None:
+            parts.append(self.vision_embed(image, image_masked))
+            layout.append((VISION, parts[-1].shape[1]))
+            valid.append(torch.ones(parts[-1].shape[:2], dtype=torch.bool, device=image.device))
+        if text is not None:
+            parts.append(self.text_embed(text))
+            layout.append((LANGUAGE, text.shape[1]))
+            valid.append(text != self.pad)
+        masks = self._masks(torch.cat(valid, dim=1), layout)
+        states, kept = self.encoder(torch.cat(parts, dim=1), layout, masks, features)
+        found = Output()
+        if image is not None:
+            patches = layout[0][1]
+            pictures = states[:, 1:patches]
+            found.image_cls, found.image = states[:, 0], pictures
+            found.features = [x[:, 1:patches].transpose(1, 2).unflatten(2, (self.grid, self.grid)) for x in kept]
+            if image_masked is not None:
+                found.image_logits = self.vision_head(_gathered(pictures, image_masked))
+        if text is not None:
+            words = states[:, -text.shape[1] :]
+            found.text_cls, found.text = words[:, 0], words[:, 1:]
+            if text_masked is not None:
+                found.text_logits = self.language_head(_gathered(words, text_masked))
+        return found
+
+    def _masks(self, valid: Tensor, layout: Sequence[tuple[str, int]]) -> list[Tensor | None]:
+        """For every block: which keys may be attended to, or what is added to the logits."""
+        depth = self.config["depth"]
+        attend = valid[:, None, None, :]
+        if self.relative_positions is None:
+            return [None if bool(valid.all()) else attend] * depth
+        index = relative_index(layout, self.grid, self.config["text_positions"]).to(valid.device)
+        bias = self.relative_positions[index].permute(2, 3, 0, 1)  # [depth, heads, L, L]
+        return [each.masked_fill(~attend, float("-inf")) for each in bias[:, None]]
+
+
+class VisualTokenizer(nn.Module):
+    """VQ-KD: images to visual tokens, and tokens to what its teacher would say. ``config``: "visual_tokenizer" of ``config.json``."""
+
+    codebook: Tensor  # [C, E], unit vectors
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.grid, width = config["image_size"] // config["patch_size"], config["width"]
+
+        def transformer(depth: int) -> Transformer:
+            shape = Shape(width, depth, config["heads"], config["ffn_width"], experts=(VISION,), eps=config["layer_norm_eps"])
+            return Transformer(shape)
+
+        self.encoder_embed = VisionEmbed(width, 3, config["patch_size"], self.grid**2, maskable=False)
+        self.encoder = transformer(config["encoder_depth"])
+        self.to_code = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, config["code_width"]))
+        self.register_buffer("codebook", torch.zeros(config["codes"], config["code_width"]))
+        self.decoder_embed = VisionEmbed(width, config["code_width"], 1, self.grid**2, maskable=False)
+        self.decoder = transformer(config["decoder_depth"])
+        self.to_target = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, config["target_width"]))
+
+    def features(self, image: Tensor) -> Tensor:
+        """[B, 3, height, width] in [-1, 1] to unit vectors [B, N, E]."""
+        return functional.normalize(self.to_code(self._run(self.encoder_embed(image), self.encoder)), dim=-1)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """[B, 3, height, width] in [-1, 1] to visual tokens [B, N], row by row."""
+        return (self.features(image) @ self.codebook.T).argmax(dim=-1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Visual tokens [B, N] to the teacher's features [B, N, O]."""
+        image = self.codebook[codes].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return self.to_target(self._run(self.decoder_embed(image), self.decoder))
+
+    def _run(self, x: Tensor, transformer: Transformer) -> Tensor:
+        states, _ = transformer(x, [(VISION, x.shape[1])], [None] * len(transformer.blocks))
+        return states[:, 1:]
+
+
+def relative_index(layout: Sequence[tuple[str, int]], grid: int, text_positions: int) -> Tensor:
+    """Row of the bias table for every query and key (VLMo's joint table).
+
+    Rows: patch offsets, query minus key; image CLS to patch, patch to CLS, CLS to CLS; text to image; image to text; text
+    offsets, key minus query; text CLS to piece, piece to CLS, CLS to CLS.
+    """
+    first = (2 * grid - 1) ** 2 + 3
+    rows = []
+    for query, length in layout:
+        row = []
+        for key, other in layout:
+            if query != key:
+                row.append(torch.full((length, other), first if query == LANGUAGE else first + 1))
+            elif query == VISION:
+                row.append(_with_cls(_vision_offsets(grid), first - 3))
+            else:
+                place = torch.arange(length - 1)
+                offsets = first + 2 + text_positions - 2 + place[None, :] - place[:, None]
+                row.append(_with_cls(offsets, _table_rows(grid, text_positions) - 3))
+        rows.append(torch.cat(row, dim=1))
+    return torch.cat(rows, dim=0)
+
+
+def _table_rows(grid: int, text_positions: int) -> int:
+    return (2 * grid - 1) ** 2 + 3 + 2 + 2 * text_positions - 3 + 3
+
+
+def _vision_offsets(grid: int) -> Tensor:
+    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    down, right = (place.flatten()[:, None] - place.flatten()[None, :] + grid - 1 for place in (row, column))
+    return down * (2 * grid - 1) + right
+
+
+def _with_cls(inner: Tensor, first: int) -> Tensor:
+    index = torch.empty(len(inner) + 1, len(inner) + 1, dtype=torch.long)
+    index[1:, 1:] = inner
+    index[0, :], index[:, 0], index[0, 0] = first, first + 1, first + 2
+    return index
+
+
+def _gathered(x: Tensor, positions: Tensor) -> Tensor:
+    return x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | None]:
+    """The model and its visual tokenizer (None if it was trained without images), in evaluation mode.
+
+    Raises:
+      ValueError: a file is missing or has changed since it was written, or the weights do not fit the configuration.
+    """
+    from safetensors.torch import load_file
+
+    folder = pathlib.Path(folder)
+    for name in ("manifest.json", "config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: {name} is missing; give the folder that vlbeit_jax.convert has written")
+    said = json.loads((folder / "manifest.json").read_text())
+    for name in ("config.json", "model.safetensors"):
+        with (folder / name).open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != said[name]["sha256"]:
+                raise ValueError(f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}")
+    config = json.loads((folder / "config.json").read_text())
+    model = VLBEiT(config["model"])
+    visual_tokenizer = None if config["visual_tokenizer"] is None else VisualTokenizer(config["visual_tokenizer"])
+    parts = nn.ModuleDict({"model": model} | ({} if visual_tokenizer is None else {"visual_tokenizer": visual_tokenizer}))
+    try:
+        parts.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: the weights do not fit config.json: {error}") from error
+    parts.eval()
+    return model, visual_tokenizer
