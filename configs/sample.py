@@ -29,7 +29,7 @@ def get_config():
         data=DataConfig(
             image=StreamConfig(**image, masked_patches=24, crop_scale=0.3, colour_jitter=0.2),
             text=StreamConfig(batch_size=32, text_length=64),
-            pair=StreamConfig(**image, masked_patches=40, crop_scale=0.7, colour_jitter=0.0, text_length=24, masked_text=0.7),
+            pair=StreamConfig(**image, masked_patches=40, crop_scale=0.7, colour_jitter=0.0, text_length=24, masked_text=0.6),
         ),
         optimizer=OptimizerConfig(peak_lr=2e-3, warmup_steps=200),
     )  # fmt: skip

@@ -154,7 +154,7 @@ def test_whole_numbers_stand_for_fractions_and_nothing_else_does():
         ("run.steps", 0), ("run.seed", -1), ("run.log_every", 0), ("optimizer.peak_lr", 0), ("optimizer.peak_lr", math.nan),
         ("optimizer.beta2", 1), ("optimizer.eps", 0.0), ("model.drop_path", 1.0), ("model.width", -8), ("model.matmul", "float16"),
         ("data.pair.masked_text", 1.5), ("data.pair.masked_text", math.nan), ("data.image.crop_scale", -0.1), ("data.workers", -1),
-        ("mesh.data", 0), ("mesh.data", -2), ("mesh.fsdp", 0), ("task", "finetune"), ("visual_tokenizer.teacher", "clip"),
+        ("mesh.data", 0), ("mesh.data", -2), ("mesh.fsdp", 0), ("task", "finetune"), ("visual_tokenizer.teacher", "resnet"),
     ],
 )  # fmt: skip
 def test_bounds_hold(path, value):

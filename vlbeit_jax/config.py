@@ -56,7 +56,11 @@ class ModelConfig:
     positions: Positions = setting(Positions.ABSOLUTE, "how a token knows its place")
     layer_scale: float = setting(0.1, "initial LayerScale; 0: none", AT_LEAST_0)
     drop_path: float = setting(0.1, "stochastic depth of the last block, linear from 0", OPEN_SHARE)
+    norm_eps: float = setting(1e-6, "added to the variance in every layer normalisation", POSITIVE)
+    sub_norm: bool = setting(False, "layer normalisations inside attention and experts too, as in BEiT-3")
+    decoupled: bool = setting(False, "projections and norms of attention per modality, as in BEiT-3")
     vocabulary: int = setting(64000, "word pieces, as in the text tokenizer", POSITIVE)
+    pad: int = setting(0, "word piece that fills texts up; other than 0 in imported models alone", AT_LEAST_0)
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
 

@@ -13,7 +13,7 @@ import ml_collections
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.types import Stream
+from vlbeit_jax.types import Special, Stream
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -140,6 +140,11 @@ def _contradictions(config: Config) -> list[str]:
             f"config.optimizer.warmup_steps={config.optimizer.warmup_steps} must be below run.steps={run.steps}",
         ),
         (model.fused_layers <= model.depth, f"config.model.fused_layers={model.fused_layers} must be at most model.depth={model.depth}"),
+        (
+            not (model.decoupled and model.fused_layers),
+            f"config.model.fused_layers={model.fused_layers} must be 0 with model.decoupled: BEiT-3 has no vision-language expert",
+        ),
+        (model.pad == Special.PAD, f"config.model.pad={model.pad} must be {int(Special.PAD)}: data are padded with it here"),
     ]
     try:
         cycle = schedule_cycle(run.schedule)

@@ -14,12 +14,13 @@ from vlbeit_jax.training.run_folder import write_config
 from vlbeit_jax.types import Positions
 
 
-def write_random_run(folder, config: Config, world=None):
-    """A finished run whose every bias and scale is random; with tokenizers, if a world is given."""
+def write_random_run(folder, config: Config, world=None, zero=()):
+    """A finished run whose every bias and scale is random; with tokenizers, if a world is given; ``zero`` are set so."""
     folder.mkdir(parents=True)
     write_config(folder, config)
     checkpointer = Checkpointer(folder / "checkpoints")
     params = random_tree(model_shapes(config.model))
+    params |= {name: 0 * params[name] for name in zero}
     checkpointer.save(config.run.steps, {"params": as_tree(params)}, {"trained_on": [], "step": config.run.steps})
     checkpointer.close()
     if world is not None:

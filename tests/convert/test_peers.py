@@ -1,5 +1,6 @@
 """Exports in the programs they are for: two versions of transformers, and VLMo's network stated independently."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,8 +9,10 @@ import sys
 import pytest
 
 from tests import tiny
+from tests.convert.conftest import write_random_run
 from vlbeit_jax.convert.formats import vlmo
 from vlbeit_jax.convert.source import open_run
+from vlbeit_jax.types import Positions
 
 PEERS = tiny.TOP / ".venv" / "peers"
 
@@ -74,3 +77,99 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
         rows = tiny.PIECES if name.endswith("words") else None
         assert (before.params[name][:rows] == after.params[name][:rows]).all()
     assert not (before.params["vision_head/kernel"] == after.params["vision_head/kernel"]).all()
+
+
+def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_path):
+    """Images and texts with one state dict, pairs with the other: LayerScale, types and shared attention have found a place."""
+    out = tmp_path / "out"
+    done = convert(f"--from={random_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale")
+    if random_run.name == "relative":
+        assert done.returncode == 2 and "model.positions=relative" in done.stderr and not out.exists()
+        return
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "verify.json").read_text())
+    assert found["max_abs"] < 2e-5 and {name.split("/")[0] for name in found["cases"]} == {"image", "image_masked", "text", "pair"}
+
+
+@pytest.fixture(scope="module")
+def decoupled_run(world, tmp_path_factory):
+    """BEiT-3's form: everything per modality, norms inside, another epsilon, padding with piece 1."""
+    config = tiny.pretrain_config(world)
+    model = dataclasses.replace(
+        config.model,
+        width=128,
+        heads=2,
+        decoupled=True,
+        sub_norm=True,
+        norm_eps=1e-5,
+        layer_scale=0.0,
+        fused_layers=0,
+        pad=1,
+        drop_path=0.1,
+    )
+    types = ("vision_embed/type", "text_embed/type")
+    return write_random_run(tmp_path_factory.mktemp("decoupled") / "run", dataclasses.replace(config, model=model), zero=types)
+
+
+def test_the_decoupled_form_runs_torchscale_weights_exactly(decoupled_run, tmp_path):
+    """Export, verify in torchscale, import again: the same bits under the same configuration."""
+    out = tmp_path / "out"
+    done = convert(f"--from={decoupled_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "verify.json").read_text())["max_abs"] < 5e-5 and not (out / "beit3_fusion.safetensors").exists()
+    done = convert(f"--from={out / 'beit3.safetensors'}", "--format=beit3", f"--out={tmp_path / 'again'}")
+    assert done.returncode == 0, done.stderr
+    before, after = open_run(decoupled_run), open_run(tmp_path / "again")
+    assert before.params.shapes == after.params.shapes and dataclasses.replace(before.model, matmul="auto") == after.model
+    for name in before.params.shapes:
+        rows = slice(tiny.PIECES) if name in ("text_embed/words", "language_head/bias") else slice(None)
+        columns = slice(tiny.PIECES) if name == "language_head/kernel" else slice(None)
+        assert (before.params[name][rows][..., columns] == after.params[name][rows][..., columns]).all(), name
+
+
+@pytest.mark.parametrize("target", ["torch", "hf-beit", "vlmo"])
+def test_what_only_beit3_has_is_refused_by_name(decoupled_run, tmp_path, target):
+    done = convert(f"--from={decoupled_run}", f"--to={target}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2 and "model.decoupled=True" in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("layernorm_eps", 1e-4), ("subln", False)])
+def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
+    """In a process of its own, because torchscale is not on the path here."""
+    code = (
+        "import json, pathlib, sys\n"
+        "from vlbeit_jax.convert.formats import beit3, beit3_check\n"
+        "from vlbeit_jax.convert.source import open_run\n"
+        "run, out = open_run(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])\n"
+        "out.mkdir(); beit3.write(run, out); file = out / 'config.json'\n"
+        "file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(sys.argv[3])))\n"
+        "print(beit3_check.check(run, out).summary()['max_abs'])"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tiny.TOP), str(PEERS / "torchscale")])}
+    command = [sys.executable, "-c", code, decoupled_run, tmp_path / "out", json.dumps({name: value})]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    if name == "subln":
+        assert done.returncode == 1 and "Unexpected key(s)" in done.stderr
+    else:
+        assert done.returncode == 0 and float(done.stdout.split()[-1]) > 1e-4, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "peer", "positions"),
+    [
+        ("hf-beit", None, "absolute"),
+        ("hf-beit", None, "relative"),
+        ("hf-beit", "transformers-4", "relative"),
+        ("beit3", "torchscale", "absolute"),
+        ("vlmo", None, "relative"),
+    ],
+)
+def test_base_size_agrees_within_the_limit(world, tmp_path, target, peer, positions):
+    from vlbeit_jax.config import SIZES, ModelConfig
+
+    config = dataclasses.replace(tiny.pretrain_config(world), model=ModelConfig(**SIZES["base"], positions=Positions(positions)))
+    run = write_random_run(tmp_path / "run", config)
+    done = convert(f"--from={run}", f"--to={target}", f"--out={tmp_path / 'out'}", "--verify", peer=peer)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "verify.json").read_text())["max_abs"] < 1e-4

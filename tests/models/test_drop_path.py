@@ -9,7 +9,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tests.models import tiny_models as tiny
 from tests.models.test_vlbeit import assert_same_bits, every_scheme, every_stream, losses_and_gradients, random_params
 from vlbeit_jax.models.layers import drop_path
-from vlbeit_jax.models.multiway import Multiway, Tokens
+from vlbeit_jax.models.multiway import Multiway, Trunk
+from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.types import Modality
 
 
@@ -32,7 +33,7 @@ def test_drop_path_grows_with_depth():
     """Rates 0, .3, .6: whether a residual was dropped shows in what is left when its scale is the only one that is not 0."""
     batch, layout = 2000, ((Modality.VISION, 3),)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 8)), jnp.float32).repeat(batch, 0)
-    encoder = Multiway(8, 3, 2, 8, 0, 0.1, 0.6, jnp.float32)
+    encoder = Multiway(Trunk(width=8, depth=3, heads=2, ffn_width=8, layer_scale=0.1, drop_path=0.6, dtype=jnp.dtype("float32")))
     params = random_params(encoder, Tokens(x, None, layout))
     run = tiny.fast_jit(lambda p, key: encoder.apply({"params": p}, Tokens(x, None, layout), True, rngs={"drop_path": key}).x)
     flat = flatten_dict(params)

@@ -7,7 +7,8 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tests.models import tiny_models as tiny
-from vlbeit_jax.models.multiway import Multiway, Tokens
+from vlbeit_jax.models.multiway import Multiway, Trunk
+from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.types import Modality, Positions, Special, Stream
 
 every_stream = pytest.mark.parametrize("stream", tiny.STREAMS)
@@ -126,7 +127,7 @@ def test_content_of_invalid_tokens_does_not_matter(stream):
     rng = np.random.default_rng(0)
     valid, x = rng.random((4, length)) < 0.6, jnp.asarray(rng.normal(size=(4, length, 24)), jnp.float32)
     valid[:, 0] = True
-    encoder = Multiway(24, 2, 3, 40, 1, 0.1, 0.0, jnp.float32)
+    encoder = Multiway(Trunk(width=24, depth=2, heads=3, ffn_width=40, fused_layers=1, layer_scale=0.1, dtype=jnp.dtype("float32")))
     params = random_params(encoder, Tokens(x, None, layout))
     run = tiny.fast_jit(lambda x: encoder.apply({"params": params}, Tokens(x, jnp.asarray(valid), layout), False).x)
     other = jnp.where(valid[..., None], x, 1e4 * jnp.roll(x, 1, axis=0))

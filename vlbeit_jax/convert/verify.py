@@ -28,9 +28,9 @@ Batch = dict[str, np.ndarray]
 class Differences:
     """Largest absolute and relative difference of every case; relative to the largest expected value."""
 
-    def __init__(self, peer: str):
-        """None yet; ``peer`` says what JAX is compared with."""
-        self.peer = peer
+    def __init__(self, peer: str, pad: int = Special.PAD):
+        """None yet; ``peer`` says what JAX is compared with, ``pad`` which word piece is padding."""
+        self.peer, self.pad = peer, pad
         self.cases: dict[str, dict[str, float]] = {}
 
     def add(self, name: str, found: np.ndarray, wanted: np.ndarray) -> None:
@@ -43,7 +43,7 @@ class Differences:
         """What a model returned for a batch; states of padding are left out."""
         assert set(found) == set(wanted), (name, sorted(found), sorted(wanted))
         for part, value in wanted.items():
-            real = batch["text"][:, 1:] != Special.PAD if part == "text" else ...
+            real = batch["text"][:, 1:] != self.pad if part == "text" else ...
             self.add(f"{name}/{part}", found[part][real], value[real])
 
     def summary(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def batches(config: ModelConfig, seed: int = 0) -> dict[str, Batch]:
     text[:, 0] = Special.CLS
     ends = np.linspace(max(3, length // 3), length, BATCH).astype(int)
     for row, end in zip(text, ends, strict=True):
-        row[end - 1], row[end:] = Special.SEP, Special.PAD
+        row[end - 1], row[end:] = Special.SEP, config.pad
     positions = np.stack([1 + rng.permutation(ends.min() - 2)[: max(1, ends.min() // 3)] for _ in range(BATCH)])
     words = {"text": text, "text_masked": positions}
     return {

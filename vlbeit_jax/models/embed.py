@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, padded_vocabulary, partitioned, zero_from
-from vlbeit_jax.models.multiway import Tokens
+from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Special
@@ -49,10 +49,11 @@ class TextEmbed(nn.Module):
     vocabulary: int
     positions: int
     absolute: bool = True
+    pad: int = Special.PAD
 
     @nn.compact
     def __call__(self, text: Int[Array, "B T"]) -> Tokens:
-        """Args: ``text``, word pieces with CLS first, already corrupted, padded with ``Special.PAD``."""
+        """Args: ``text``, word pieces with CLS first, already corrupted, padded with ``pad``."""
         init = zero_from(beit_init(), self.vocabulary, axis=0)
         words = self.param("words", partitioned(init, "vocab", "embed"), (padded_vocabulary(self.vocabulary), self.width))
         x = jnp.take(words, text, axis=0)
@@ -62,4 +63,4 @@ class TextEmbed(nn.Module):
         else:
             x = LayerNorm(eps=TEXT_NORM_EPS, name="norm")(x)
         x = x + self.param("type", partitioned(beit_init(), "embed"), (self.width,))
-        return Tokens(x, text != Special.PAD, ((Modality.LANGUAGE, text.shape[1]),))
+        return Tokens(x, text != self.pad, ((Modality.LANGUAGE, text.shape[1]),))

@@ -71,12 +71,13 @@ class LayerNorm(nn.Module):
 
     dtype: jnp.dtype = jnp.float32
     eps: float = LAYER_NORM_EPS
+    axis: str = "embed"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Returns the normalised activations in ``dtype``."""
-        scale = self.param("scale", partitioned(nn.initializers.ones, "embed"), (x.shape[-1],))
-        bias = self.param("bias", partitioned(nn.initializers.zeros, "embed"), (x.shape[-1],))
+        scale = self.param("scale", partitioned(nn.initializers.ones, self.axis), (x.shape[-1],))
+        bias = self.param("bias", partitioned(nn.initializers.zeros, self.axis), (x.shape[-1],))
         x = x.astype(jnp.float32)
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = jnp.square(centred).mean(axis=-1, keepdims=True)
@@ -89,6 +90,8 @@ class Attention(nn.Module):
     heads: int
     block: int
     dtype: jnp.dtype
+    eps: float = LAYER_NORM_EPS
+    sub_norm: bool = False
 
     @nn.compact
     def __call__(
@@ -108,6 +111,8 @@ class Attention(nn.Module):
         query, key, value = qkv.reshape(*x.shape[:2], *shape[1:]).transpose(3, 0, 2, 1, 4)
         query, value = (part + shift[:, None].astype(self.dtype) for part, shift in ((query, query_bias), (value, value_bias)))
         mixed = attention(query, key, value, valid, bias).transpose(0, 2, 1, 3).reshape(x.shape)
+        if self.sub_norm:
+            mixed = LayerNorm(self.dtype, self.eps, name="inner_norm")(mixed)
         return matmul(mixed, out.astype(self.dtype).reshape(width, width)) + out_bias.astype(self.dtype)
 
 
@@ -118,6 +123,7 @@ class Expert(nn.Module):
     block: int
     dtype: jnp.dtype
     eps: float = LAYER_NORM_EPS
+    sub_norm: bool = False
     quick_gelu: bool = False
 
     @nn.compact
@@ -125,6 +131,8 @@ class Expert(nn.Module):
         """Returns the residual of the tokens that are routed here."""
         hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(LayerNorm(self.dtype, self.eps, name="norm")(x))
         hidden = hidden * jax.nn.sigmoid(1.702 * hidden) if self.quick_gelu else jax.nn.gelu(hidden, approximate=False)
+        if self.sub_norm:
+            hidden = LayerNorm(self.dtype, self.eps, "ffn", name="inner_norm")(hidden)
         return Linear(x.shape[-1], ("ffn", "embed"), self.dtype, beit_init(self.block), name="down")(hidden)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from vlbeit_jax.models.embed import VisionEmbed
 from vlbeit_jax.models.layers import LayerNorm, Linear, matmul_dtype, run
-from vlbeit_jax.models.multiway import Multiway
+from vlbeit_jax.models.multiway import Multiway, Trunk
 from vlbeit_jax.ops.patches import from_patches, normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise
 from vlbeit_jax.shapes import Array, Float, UInt8
@@ -102,10 +102,10 @@ class ViT(nn.Module):
         tokens = VisionEmbed(c.width, dtype, maskable=False, typed=False, name="embed")(patches, None)
         if clip:
             tokens = dataclasses.replace(tokens, x=LayerNorm(eps=1e-5, name="embed_norm")(tokens.x))
-        encoder = Multiway(
-            c.width, c.depth, c.heads, c.ffn_width, 0, 0.0, 0.0, dtype, eps=1e-5 if clip else 1e-6, quick_gelu=clip, name="encoder"
+        trunk = Trunk(
+            width=c.width, depth=c.depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, eps=1e-5 if clip else 1e-6, quick_gelu=clip
         )
-        states = encoder(tokens, False).segment(Modality.VISION)[:, 1:]
+        states = Multiway(trunk, name="encoder")(tokens, False).segment(Modality.VISION)[:, 1:]
         return Linear(c.out, ("embed", None), exact=True, bias=False, name="project")(states) if clip else states
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.models.embed import VisionEmbed
 from vlbeit_jax.models.layers import TanhProjection, matmul_dtype
-from vlbeit_jax.models.multiway import Multiway
+from vlbeit_jax.models.multiway import Multiway, Trunk
 from vlbeit_jax.ops.patches import normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise, nearest_code
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
@@ -25,7 +25,7 @@ class VisualTokenizer(nn.Module):
         c, dtype = self.config, matmul_dtype(self.config.matmul)
 
         def transformer(depth: int) -> Multiway:
-            return Multiway(c.width, depth, c.heads, c.ffn_width, 0, 0.0, c.drop_path, dtype)
+            return Multiway(Trunk(width=c.width, depth=depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, drop_path=c.drop_path))
 
         self.encoder_embed = VisionEmbed(c.width, dtype, maskable=False, typed=False)
         self.encoder = transformer(c.encoder_depth)

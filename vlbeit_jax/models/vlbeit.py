@@ -10,7 +10,8 @@ from flax.linen import spmd
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.models.embed import TextEmbed, VisionEmbed
 from vlbeit_jax.models.layers import Linear, beit_init, matmul_dtype, padded_vocabulary, zero_from
-from vlbeit_jax.models.multiway import Multiway, Tokens, join
+from vlbeit_jax.models.multiway import Multiway, Trunk
+from vlbeit_jax.models.tokens import Tokens, join
 from vlbeit_jax.ops.gather import gather_positions
 from vlbeit_jax.ops.patches import normalise, to_patches
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
@@ -44,19 +45,13 @@ class VLBEiT(nn.Module):
         c, dtype = self.config, matmul_dtype(self.config.matmul)
         absolute = c.positions is Positions.ABSOLUTE
         self.vision_embed = VisionEmbed(c.width, dtype, absolute)
-        self.text_embed = TextEmbed(c.width, c.vocabulary, c.text_positions, absolute)
-        self.encoder = Multiway(
-            width=c.width,
-            depth=c.depth,
-            heads=c.heads,
-            ffn_width=c.ffn_width,
-            fused_layers=c.fused_layers,
-            layer_scale=c.layer_scale,
-            drop_path=c.drop_path,
-            dtype=dtype,
-            relative_grid=0 if absolute else c.grid,
-            relative_text=0 if absolute else c.text_positions,
-        )
+        self.text_embed = TextEmbed(c.width, c.vocabulary, c.text_positions, absolute, c.pad)
+        trunk = Trunk(
+            width=c.width, depth=c.depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, fused_layers=c.fused_layers,
+            layer_scale=c.layer_scale, drop_path=c.drop_path, eps=c.norm_eps, sub_norm=c.sub_norm, decoupled=c.decoupled,
+            relative_grid=0 if absolute else c.grid, relative_text=0 if absolute else c.text_positions,
+        )  # fmt: skip
+        self.encoder = Multiway(trunk)
         self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype, exact=True)
         init = zero_from(beit_init(), c.vocabulary, axis=1)
         self.language_head = Linear(padded_vocabulary(c.vocabulary), ("embed", "vocab"), dtype, init, exact=True)

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert import importing
-from vlbeit_jax.convert.formats import beit, hf_beit, torch_module, vit, vlmo, vqkd
+from vlbeit_jax.convert.formats import beit, beit3, beit3_check, hf_beit, torch_module, vit, vlmo, vqkd
 from vlbeit_jax.convert.rules import Report, Tensors
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.verify import Differences
@@ -56,6 +56,13 @@ EXPORTS = {
         drops="mask token and both heads, of which VLMo has none or others",
         write=vlmo.write,
         check=vlmo.check,
+    ),
+    "beit3": Export(
+        exact="images and texts in one state dict, pairs in the other; all in one for a decoupled model",
+        needs="absolute positions; torchscale to verify it",
+        drops="nothing: types and LayerScale are folded",
+        write=beit3.write,
+        check=beit3_check.check,
     ),
 }
 
@@ -104,6 +111,7 @@ IMPORTS = {
     "vlmo": Import("states of images, texts and pairs", START, "its heads; mask token and our heads start afresh", _model(vlmo)),
     "beit": Import("images: states, visual-token logits", START, "a classifier; all of texts starts afresh", _model(beit)),
     "beit2": Import("images: states, visual-token logits", START, "the CLS layers; all of texts starts afresh", _model(beit)),
+    "beit3": Import("all of it: images, texts, pairs, heads", START, "heads of fine-tuning", _model(beit3)),
     "vqkd": Import("visual tokens, predictions of the teacher", "a visual tokenizer: data.visual_tokenizer", "training statistics", _vqkd),
     "clip": Import("features of patches", TEACHER, "the text side", _clip),
     "dino": Import("features of patches", TEACHER, "the projection head", _dino),

@@ -13,8 +13,7 @@ from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.layouts import ROWS, TOKEN, Layout, attention_out, head_bias, patches, split_qkv
 from vlbeit_jax.convert.rules import Changed, Table, Tensors, exported, rule
 from vlbeit_jax.convert.source import Run
-from vlbeit_jax.convert.tables import FUSED, linear, norm
-from vlbeit_jax.models.layers import LAYER_NORM_EPS
+from vlbeit_jax.convert.tables import FUSED, linear, norm, refuse_beit3
 from vlbeit_jax.ops.position import table_rows
 from vlbeit_jax.types import Modality, Positions
 
@@ -90,7 +89,12 @@ def folded(config: ModelConfig, params: Tensors) -> Tensors:
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """``BeitForMaskedImageModeling`` as ``model.safetensors``, and ``BeitModel`` as the variant "backbone"."""
+    """``BeitForMaskedImageModeling`` as ``model.safetensors``, and ``BeitModel`` as the variant "backbone".
+
+    Raises:
+      UsageError: the model has what BEiT has not.
+    """
+    refuse_beit3(run.model, "hf-beit")
     params, names = folded(run.model, run.params), run.params.shapes
     whole = table(run.model, names, "beit.", "layernorm", "lm_head")
     backbone = table(run.model, names, "", "pooler.layernorm", None)
@@ -113,7 +117,7 @@ def _config(config: ModelConfig) -> dict[str, Any]:
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02,
-        "layer_norm_eps": LAYER_NORM_EPS,
+        "layer_norm_eps": config.norm_eps,
         "image_size": config.image_size,
         "patch_size": config.patch_size,
         "num_channels": 3,

@@ -14,7 +14,7 @@ from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.layouts import attention_out, fused_qkv, head_bias, patches, vocabulary_columns, vocabulary_rows
 from vlbeit_jax.convert.rules import Rule, Table, exported, rule
 from vlbeit_jax.convert.source import CODEBOOK, Run
-from vlbeit_jax.convert.tables import experts_of, linear, norm
+from vlbeit_jax.convert.tables import experts_of, linear, norm, refuse_beit3
 from vlbeit_jax.models.embed import TEXT_NORM_EPS
 from vlbeit_jax.models.layers import LAYER_NORM_EPS, padded_vocabulary
 from vlbeit_jax.tasks.vqkd import make_tokenizer
@@ -85,7 +85,12 @@ def _prefixed(table: Table, prefix: str) -> Table:
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """Weights, configuration, text tokenizer, and the files of ``convert/standalone``."""
+    """Weights, configuration, text tokenizer, and the files of ``convert/standalone``.
+
+    Raises:
+      UsageError: the model is one that the module does not state.
+    """
+    refuse_beit3(run.model, "torch")
     tensors = [*exported(_prefixed(model_table(run.model), "model."), run.params)]
     if run.visual is not None and run.visual_config is not None:
         tensors += exported(_prefixed(visual_table(run.visual_config), "visual_tokenizer."), run.visual)
@@ -102,7 +107,7 @@ def _config(run: Run) -> dict[str, Any]:
     if run.visual_config is not None:
         width = make_tokenizer(run.visual_config).target_width
         visual = to_dict(run.visual_config) | {"target_width": width, "layer_norm_eps": LAYER_NORM_EPS}
-    model = to_dict(run.model) | {"pad": int(Special.PAD), "layer_norm_eps": LAYER_NORM_EPS, "text_norm_eps": TEXT_NORM_EPS}
+    model = to_dict(run.model) | {"layer_norm_eps": run.model.norm_eps, "text_norm_eps": TEXT_NORM_EPS}
     return {
         "format": 1,
         "written_by": f"vlbeit_jax {vlbeit_jax.__version__}",

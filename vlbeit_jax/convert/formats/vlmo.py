@@ -21,9 +21,9 @@ from vlbeit_jax.convert.layouts import (
 from vlbeit_jax.convert.reference import Net
 from vlbeit_jax.convert.rules import Changed, Shape, Table, Tensors, exported, rule
 from vlbeit_jax.convert.source import Run
-from vlbeit_jax.convert.tables import experts_of, linear, norm
+from vlbeit_jax.convert.tables import experts_of, linear, norm, refuse_beit3
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.layers import padded_vocabulary
+from vlbeit_jax.models.layers import LAYER_NORM_EPS, padded_vocabulary
 from vlbeit_jax.types import Positions, Special
 
 EXPERTS = {"vision": "imag", "language": "text", "vision_language": "vl"}
@@ -80,6 +80,9 @@ def write(run: Run, folder: pathlib.Path) -> None:
     Raises:
       UsageError: the model has absolute positions, which VLMo does not add.
     """
+    refuse_beit3(run.model, "vlmo")
+    if run.model.norm_eps != LAYER_NORM_EPS:
+        raise UsageError(f"--to=vlmo: model.norm_eps={run.model.norm_eps:g} has no place in VLMo, whose norms add {LAYER_NORM_EPS:g}")
     if run.model.positions is not Positions.RELATIVE:
         raise UsageError("--to=vlmo: model.positions=absolute has no place in VLMo, which knows relative positions alone")
     write_safetensors(folder / WEIGHTS_FILE, exported(table(run.model, {}), run.params), {"format": "pt"})

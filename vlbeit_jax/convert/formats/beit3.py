@@ -1,0 +1,248 @@
+"""BEiT-3's names, as torchscale's ``BEiT3`` has them: everything twice, A for vision and B for language.
+
+Our standard model goes out as two state dicts: unimodal (A vision, B language), and fusion, where the top blocks have the
+vision-language expert in both places. Shared attention stands in A and B alike, LayerScale is folded into the projections it
+scales, modality types into positions. A decoupled model (imported BEiT-3) goes both ways as it is.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.convert.files import write_safetensors
+from vlbeit_jax.convert.layouts import (
+    TOKEN,
+    TRANSPOSED,
+    Layout,
+    attention_out,
+    head_bias,
+    patches,
+    split_qkv,
+    vocabulary_columns,
+    vocabulary_rows,
+)
+from vlbeit_jax.convert.rules import Changed, Rule, Shape, Table, Tensors, exported, rule
+from vlbeit_jax.convert.source import Run
+from vlbeit_jax.convert.tables import FUSED, linear, norm
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.layers import padded_vocabulary
+from vlbeit_jax.types import Modality, Positions
+
+SIDES = {Modality.VISION: "A", Modality.LANGUAGE: "B"}
+UNUSED_ROWS = 2  # Positions start at the third row of each table, as in fairseq.
+PARTS = ("query", "key", "value")
+WEIGHTS_FILE, FUSION_FILE = "beit3.safetensors", "beit3_fusion.safetensors"
+EMBED, ENCODER = "beit3.vision_embed", "beit3.encoder"
+HEAD_WIDTH, PAD, EPS = 64, 1, 1e-5
+OTHER_HEADS = ("pooler.", "head.", "fc_norm.", "vision_head.", "language_head.", "logit_scale")
+
+
+def table(config: ModelConfig, fusion: bool = False) -> Table:
+    """All of a model: the unimodal paths, or pairs' with the vision-language expert in the top blocks."""
+    return _decoupled(config) if config.decoupled else _shared(config, fusion)
+
+
+def _ends(config: ModelConfig) -> list[Rule]:
+    """Embeddings and heads, which both kinds have alike."""
+    size, padded = config.vocabulary, padded_vocabulary(config.vocabulary)
+    return [
+        rule("text_embed/words", "beit3.text_embed.weight", vocabulary_rows(size, padded)),
+        rule("vision_embed/mask_token", f"{EMBED}.mask_token", TOKEN),
+        rule("vision_embed/cls", f"{EMBED}.cls_token", TOKEN),
+        rule("vision_embed/patch/kernel", f"{EMBED}.proj.weight", patches(config.patch_size)),
+        rule("vision_embed/patch/bias", f"{EMBED}.proj.bias"),
+        rule("vision_embed/positions", f"{ENCODER}.embed_positions.A.weight", _POSITIONS),
+        rule("text_embed/positions", f"{ENCODER}.embed_positions.B.weight", _POSITIONS),
+        *linear("vision_head", "mim_head"),
+        rule("language_head/kernel", "mlm_head.weight", vocabulary_columns(size, padded)),
+        rule("language_head/bias", "mlm_head.bias", vocabulary_rows(size, padded)),
+    ]
+
+
+_POSITIONS = Layout(
+    lambda x: (np.concatenate([np.zeros((UNUSED_ROWS, x.shape[1]), x.dtype), x]),),
+    lambda x: (x[UNUSED_ROWS:],),
+)
+
+
+def _decoupled(config: ModelConfig) -> Table:
+    zero = Layout(lambda x: (), lambda: (np.zeros(config.width, np.float32),))
+    rules = [*_ends(config), Rule(("vision_embed/type",), (), zero), Rule(("text_embed/type",), (), zero)]
+    for modality, side in SIDES.items():
+        for block in range(config.depth):
+            ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
+            rules += norm(f"{ours}/attention/{modality}_norm", f"{theirs}.self_attn_layer_norm.{side}")
+            for part, letter in zip((*PARTS, "out"), "qkvo", strict=True):
+                name = "out_proj" if part == "out" else f"{letter}_proj"
+                rules += linear(f"{ours}/attention/{modality}_{part}", f"{theirs}.self_attn.{name}.{side}")
+            if config.sub_norm:
+                rules += norm(f"{ours}/attention/{modality}_inner_norm", f"{theirs}.self_attn.inner_attn_ln.{side}")
+                rules += norm(f"{ours}/{modality}/inner_norm", f"{theirs}.ffn.{side}.ffn_layernorm")
+            rules += _expert(f"{ours}/{modality}", theirs, side)
+        rules += norm(f"encoder/{modality}_norm", f"{ENCODER}.layer_norm.{side}")
+    return Table(rules)
+
+
+def _expert(ours: str, theirs: str, side: str) -> list[Rule]:
+    rules = norm(f"{ours}/norm", f"{theirs}.final_layer_norm.{side}")
+    return rules + linear(f"{ours}/up", f"{theirs}.ffn.{side}.fc1") + linear(f"{ours}/down", f"{theirs}.ffn.{side}.fc2")
+
+
+def _twice(ours: str, theirs: str, layout: Layout) -> Rule:
+    """One array of ours in A and in B; ``theirs`` has {side} where they differ."""
+    names = tuple(name.format(side=side) for side in SIDES.values() for name in theirs.split())
+    return Rule((ours,), names, Layout(lambda x: layout.there(x) * 2, lambda *both: layout.back(*both[: len(both) // 2])))
+
+
+def _shared(config: ModelConfig, fusion: bool) -> Table:
+    rules, constant = _ends(config), {}
+    same = Layout(lambda x: (x,), lambda x: (x,))
+    for block in range(config.depth):
+        ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
+        attention = f"{theirs}.self_attn"
+        weights = " ".join(f"{attention}.{letter}_proj.{{side}}.weight" for letter in "qkv")
+        rules += [
+            _twice(f"{ours}/attention_norm/scale", f"{theirs}.self_attn_layer_norm.{{side}}.weight", same),
+            _twice(f"{ours}/attention_norm/bias", f"{theirs}.self_attn_layer_norm.{{side}}.bias", same),
+            _twice(f"{ours}/attention/qkv", weights, split_qkv(config.heads)),
+            _twice(f"{ours}/attention/query_bias", f"{attention}.q_proj.{{side}}.bias", head_bias(config.heads)),
+            _twice(f"{ours}/attention/value_bias", f"{attention}.v_proj.{{side}}.bias", head_bias(config.heads)),
+            _twice(f"{ours}/attention/out", f"{attention}.out_proj.{{side}}.weight", attention_out(config.heads)),
+            _twice(f"{ours}/attention/out_bias", f"{attention}.out_proj.{{side}}.bias", same),
+        ]
+        constant |= {f"{attention}.k_proj.{side}.bias": np.zeros(config.width, np.float32) for side in SIDES.values()}
+        if fusion and block >= config.depth - config.fused_layers:
+            for part, layout in (("kernel", TRANSPOSED), ("bias", same)):
+                for layer, name in (("up", "fc1"), ("down", "fc2")):
+                    place = f"{theirs}.ffn.{{side}}.{name}.{'weight' if part == 'kernel' else 'bias'}"
+                    rules.append(_twice(f"{ours}/{FUSED}/{layer}/{part}", place, layout))
+            rules += [
+                _twice(f"{ours}/{FUSED}/norm/{part}", f"{theirs}.final_layer_norm.{{side}}.{name}", same)
+                for part, name in (("scale", "weight"), ("bias", "bias"))
+            ]
+        else:
+            rules += [each for modality, side in SIDES.items() for each in _expert(f"{ours}/{modality}", theirs, side)]
+    for part, name in (("scale", "weight"), ("bias", "bias")):
+        rules.append(_twice(f"encoder/norm/{part}", f"{ENCODER}.layer_norm.{{side}}.{name}", same))
+    return Table(rules, {}, constant)
+
+
+def _left_out(table: Table, names: Mapping[str, Shape]) -> Table:
+    """The table with what this state dict has no place for: the other one's experts, and what is folded."""
+    used = {name for each in table.rules for name in each.ours}
+    experts = {FUSED, *map(str, Modality)}
+    reasons = {}
+    for name in set(names) - used:
+        if name.endswith(("_scale", "/type")):
+            reasons[name] = "folded into what it is multiplied with or added to"
+        elif experts & set(name.split("/")):
+            reasons[name] = "in the other state dict"
+    return Table(table.rules, reasons, table.constant)
+
+
+def folded(config: ModelConfig, params: Tensors) -> Tensors:
+    """The same network with LayerScale in the projections and types in the positions."""
+    changes: dict[str, Callable[[Tensors], np.ndarray]] = {
+        f"{embed}/positions": lambda leaves, embed=embed: leaves[f"{embed}/positions"] + leaves[f"{embed}/type"]
+        for embed in ("vision_embed", "text_embed")
+    }
+    if config.layer_scale:
+        for block in range(config.depth):
+            place = f"encoder/block_{block}"
+            scaled = {f"{place}/attention/{name}": f"{place}/attention_scale" for name in ("out", "out_bias")}
+            experts = [*map(str, Modality), *([FUSED] if block >= config.depth - config.fused_layers else [])]
+            scaled |= {f"{place}/{name}/down/{part}": f"{place}/expert_scale" for name in experts for part in ("kernel", "bias")}
+            changes |= {name: lambda leaves, name=name, scale=scale: leaves[name] * leaves[scale] for name, scale in scaled.items()}
+    return Changed(params, changes)
+
+
+def write(run: Run, folder: pathlib.Path) -> None:
+    """State dicts, and the arguments of torchscale's ``EncoderConfig`` as JSON.
+
+    Raises:
+      UsageError: the model adds a relative bias, which torchscale's BEiT3 does not, or is something between ours and BEiT-3.
+    """
+    config = run.model
+    if config.positions is not Positions.ABSOLUTE:
+        raise UsageError("--to=beit3: model.positions=relative has no place in torchscale's BEiT3, which adds no relative bias")
+    if config.sub_norm != config.decoupled or (config.decoupled and config.layer_scale):
+        raise UsageError(
+            f"--to=beit3: model.decoupled={config.decoupled}, sub_norm={config.sub_norm}, layer_scale={config.layer_scale:g} are neither "
+            "our standard model (no, no, any) nor BEiT-3 (yes, yes, 0)"
+        )
+    params = folded(config, run.params)
+    for name, fusion in ((WEIGHTS_FILE, False), (FUSION_FILE, True))[: 1 if config.decoupled else 2]:
+        rules = _left_out(table(config, fusion), params.shapes)
+        write_safetensors(folder / name, exported(rules, params), {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(encoder_arguments(config), indent=1) + "\n")
+
+
+def encoder_arguments(config: ModelConfig) -> dict[str, Any]:
+    """Keyword arguments of torchscale's ``EncoderConfig`` for these weights."""
+    return {
+        "multiway": True,
+        "encoder_embed_dim": config.width,
+        "encoder_attention_heads": config.heads,
+        "encoder_ffn_embed_dim": config.ffn_width,
+        "encoder_layers": config.depth,
+        "subln": config.sub_norm,
+        "layernorm_eps": config.norm_eps,
+        "vocab_size": config.vocabulary,
+        "img_size": config.image_size,
+        "patch_size": config.patch_size,
+        "max_source_positions": config.text_positions + UNUSED_ROWS,
+        "no_output_layer": True,
+    }
+
+
+def config_of(theirs: Mapping[str, Shape], unsaid: ModelConfig) -> ModelConfig:
+    """The decoupled model that a file's shapes speak of; heads are 64 wide in every BEiT-3, and its padding is piece 1.
+
+    Raises:
+      UsageError: the file has not BEiT-3's names.
+    """
+    first = f"{ENCODER}.layers.0"
+    needed = [f"{EMBED}.proj.weight", "beit3.text_embed.weight", f"{first}.ffn.A.fc1.weight", *(_place(side) for side in "AB")]
+    missing = [name for name in needed if name not in theirs]
+    if missing:
+        raise UsageError(f"no BEiT-3 checkpoint: {', '.join(missing)} missing")
+    width, _, patch_size, _ = theirs[needed[0]]
+    patches_there = theirs[_place("A")][0] - UNUSED_ROWS - 1
+    return dataclasses.replace(
+        unsaid,
+        image_size=round(patches_there**0.5) * patch_size,
+        patch_size=patch_size,
+        width=width,
+        depth=len([name for name in theirs if re.fullmatch(rf"{ENCODER}\.layers\.\d+\.self_attn_layer_norm\.A\.weight", name)]),
+        heads=max(1, width // HEAD_WIDTH),
+        ffn_width=theirs[f"{first}.ffn.A.fc1.weight"][0],
+        fused_layers=0,
+        text_positions=theirs[_place("B")][0] - UNUSED_ROWS,
+        layer_scale=0.0,
+        norm_eps=EPS,
+        sub_norm=f"{first}.ffn.A.ffn_layernorm.weight" in theirs,
+        decoupled=True,
+        vocabulary=theirs["beit3.text_embed.weight"][0],
+        pad=PAD,
+        codes=theirs["mim_head.weight"][0] if "mim_head.weight" in theirs else unsaid.codes,
+    )
+
+
+def _place(side: str) -> str:
+    return f"{ENCODER}.embed_positions.{side}.weight"
+
+
+def read(theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]) -> tuple[Table, Tensors]:
+    """The table for a file, and its tensors; a head that the file lacks starts afresh."""
+    whole, left_out = table(config), {}
+    for ours, head in (("vision_head", "mim_head"), ("language_head", "mlm_head")):
+        if f"{head}.weight" not in theirs.shapes:
+            left_out |= {f"{ours}/{part}": "the file has no such head" for part in ("kernel", "bias")}
+    ignored = {name: "a head of fine-tuning" for name in theirs.shapes if name.startswith(OTHER_HEADS)}
+    return Table([each for each in whole.rules if not set(each.ours) & set(left_out)], left_out, {}, ignored), theirs

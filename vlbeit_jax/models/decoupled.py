@@ -1,0 +1,44 @@
+"""BEiT-3's attention: every modality has its own projections and norms, and all tokens attend to each other."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, concatenate_axis1
+from vlbeit_jax.models.tokens import Tokens
+from vlbeit_jax.ops.attention import attention
+from vlbeit_jax.shapes import Array, Float
+
+
+class DecoupledAttention(nn.Module):
+    """Norm, projections with biases on all three, attention over the whole sequence, inner norm, output projection.
+
+    A key bias of its own for each modality does not fall out of the softmax, as a common one does.
+    """
+
+    heads: int
+    block: int
+    dtype: jnp.dtype
+    eps: float
+    sub_norm: bool
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, bias: Float[Array, "H L L"] | None) -> Float[Array, "B L D"]:
+        """Mixes the tokens of each row; ``bias`` is added to the logits."""
+        batch, length, width = tokens.x.shape
+        per_head = (batch, -1, self.heads, width // self.heads)
+        projected = []
+        for modality, _ in tokens.layout:
+            x = LayerNorm(self.dtype, self.eps, name=f"{modality}_norm")(tokens.segment(modality))
+            parts = [Linear(width, ("embed", "heads"), self.dtype, name=f"{modality}_{part}")(x) for part in ("query", "key", "value")]
+            projected.append([part.reshape(per_head).transpose(0, 2, 1, 3) for part in parts])
+        query, key, value = (jnp.concatenate(parts, axis=2) for parts in zip(*projected, strict=True))
+        mixed = attention(query, key, value, tokens.valid, bias).transpose(0, 2, 1, 3).reshape(batch, length, width)
+        mixed, out = dataclasses.replace(tokens, x=mixed), []
+        for modality, _ in tokens.layout:
+            x = mixed.segment(modality)
+            if self.sub_norm:
+                x = LayerNorm(self.dtype, self.eps, name=f"{modality}_inner_norm")(x)
+            out.append(Linear(width, ("heads", "embed"), self.dtype, beit_init(self.block), name=f"{modality}_out")(x))
+        return concatenate_axis1(out)
