@@ -21,7 +21,7 @@ LEVELS = [
     {"tasks"},
     {"runtime"},
     {"prepare", "report", "convert"},
-    {"cli", "main", "evaluate", "text_tokenizer", "benchmark_input", "__main__"},
+    {"cli", "main", "evaluate", "text_tokenizer", "visual_tokens", "benchmark_input", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

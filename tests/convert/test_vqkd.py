@@ -1,0 +1,101 @@
+"""BEiT v2's visual tokenizers: the same tokens from the published names as two independent statements of the network give."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests import tiny
+from tests.convert.random_runs import random_tree
+from tests.models.tiny_models import vit_nets, vqkd_weights
+from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.convert import reference
+from vlbeit_jax.convert.formats.torch_module import STANDALONE, visual_table
+from vlbeit_jax.convert.rules import exported
+from vlbeit_jax.convert.source import as_tree, open_visual, visual_shapes
+from vlbeit_jax.convert.verify import module_of
+from vlbeit_jax.models.layers import run
+from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
+
+CONFIG = VisualTokenizerConfig(
+    image_size=32, patch_size=8, width=128, heads=2, ffn_width=96, encoder_depth=2, decoder_depth=1, codes=200, code_width=8, teacher="clip"
+)
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Tensors under BEiT v2's names, made by the tests' own statement of them and not by the table that is tested."""
+    arrays = random_tree(visual_shapes(CONFIG))
+    codebook = arrays.pop("codebook")
+    codebook /= np.linalg.norm(codebook, axis=1, keepdims=True)
+    weights = vqkd_weights(as_tree(arrays), codebook, CONFIG)
+    weights = {name: value.reshape(1, 1, -1) if name.endswith("cls_token") else value for name, value in weights.items()}
+    weights = {name: value[None] if name.endswith("pos_embed") else value for name, value in weights.items()}
+    extra = {"quantize.cluster_size": np.ones(200), "quantize.embedding.initted": np.ones(1), "scaling_layer.scale": np.ones(3)}
+    return {name: np.asarray(value, np.float32) for name, value in (weights | extra).items()}
+
+
+@pytest.fixture(scope="module")
+def folder(published, tmp_path_factory):
+    place = tmp_path_factory.mktemp("vqkd")
+    save_file({name: torch.tensor(value).contiguous() for name, value in published.items()}, place / "vqkd.safetensors")
+    done = tiny.command("vlbeit_jax.convert", f"--from={place / 'vqkd.safetensors'}", "--format=vqkd", f"--out={place / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert "dropped  quantize.cluster_size: statistics of training" in done.stdout and "fresh" not in done.stdout
+    return place / "run"
+
+
+def images(count=100):
+    return np.random.default_rng(1).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def test_tokens_of_100_images_are_those_of_a_float64_statement(folder, published):
+    visual = open_visual_tokens(folder)
+    assert visual.config.visual_tokenizer == CONFIG
+    found = run(visual.tokenizer, visual.frozen["params"], jnp.asarray(images()), visual.frozen["codebook"], method="encode")
+    weights = {name: np.asarray(value, np.float64) for name, value in published.items()}
+    _, wanted = reference.vqkd_encode(weights, vit_nets(CONFIG)[0], images() / 127.5 - 1)
+    assert (np.asarray(found) == wanted).mean() >= 0.999 and len(np.unique(wanted)) > 20
+    _, other = reference.vqkd_encode(weights, reference.dataclasses.replace(vit_nets(CONFIG)[0], tanh_gelu=True), images() / 127.0 - 1)
+    assert (np.asarray(found) == other).mean() < 0.999
+
+
+def test_tokens_of_100_images_are_those_of_pytorch(folder):
+    visual = open_visual_tokens(folder)
+    ours = np.asarray(run(visual.tokenizer, visual.frozen["params"], jnp.asarray(images()), visual.frozen["codebook"], method="encode"))
+    tensors, config = open_visual(folder)
+    module = module_of(STANDALONE / "vlbeit_torch.py")
+    settings = {name: getattr(config, name) for name in vars(config)} | {"target_width": 512, "layer_norm_eps": 1e-6}
+    network = module.VisualTokenizer(settings)
+    state = {each.name: torch.tensor(np.ascontiguousarray(each.read())) for each in exported(visual_table(config), tensors)}
+    network.load_state_dict(state, strict=True)
+    with torch.no_grad():
+        theirs = network.encode(module.normalise(torch.from_numpy(images()).permute(0, 3, 1, 2))).numpy()
+    assert (ours == theirs).mean() >= 0.999
+
+
+def test_the_command_prints_tokens_and_compares_them(folder, tmp_path):
+    picture = np.random.default_rng(2).integers(0, 256, (45, 60, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    arguments = [f"--from={folder}", f"--image={tmp_path / 'a.png'}", "--resize=40"]
+    done = tiny.command("vlbeit_jax.visual_tokens", *arguments)
+    assert done.returncode == 0, done.stderr
+    tokens = json.loads(done.stdout)
+    assert len(tokens) == 16 and all(0 <= token < 200 for token in tokens)
+    (tmp_path / "same.json").write_text(json.dumps(tokens))
+    (tmp_path / "other.json").write_text(json.dumps([1 + tokens[0], *tokens[1:]]))
+    (tmp_path / "short.json").write_text("[1]")
+    for name, code, said in (("same", 0, "100.00% of 16"), ("other", 1, "93.75% of 16"), ("short", 2, ""), ("none", 2, "")):
+        done = tiny.command("vlbeit_jax.visual_tokens", *arguments, f"--expect={tmp_path / name}.json")
+        assert done.returncode == code and said in done.stdout, (name, done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["--image=none.png"], ["--image={image}", "--resize=8"]])
+def test_the_command_refuses_what_it_cannot_read(folder, tmp_path, arguments):
+    Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
+    done = tiny.command("vlbeit_jax.visual_tokens", f"--from={folder}", *(a.format(image=tmp_path / "a.png") for a in arguments))
+    assert done.returncode == 2 and done.stderr.startswith("error: ")

@@ -1,0 +1,73 @@
+"""Command: the visual tokens of images."""
+
+import json
+import pathlib
+
+import numpy as np
+from absl import flags
+from PIL import Image, ImageOps
+
+from vlbeit_jax import cli
+from vlbeit_jax.errors import UsageError
+
+OVERVIEW = """Prints the visual tokens of images, row by row, and how many agree with those that another program gives.
+
+  python -m vlbeit_jax.visual_tokens --from=VQKD --image=cat.jpg --resize=256
+  python -m vlbeit_jax.visual_tokens --from=VQKD --image=cat.jpg --resize=256 --expect=ids.json
+
+Images are prepared as BEiT v2 does it for its published example: shorter side to --resize (bicubic), then the centre. --expect is a
+JSON list of integers; the exit code is 1 if fewer than 99.9% agree."""
+
+FROM = flags.DEFINE_string("from", None, "workdir of a finished VQ-KD run, or an import", required=True)
+IMAGE = flags.DEFINE_multi_string("image", None, "image file, may be repeated", required=True)
+RESIZE = flags.DEFINE_integer("resize", 0, "shorter side before the centre is cut out; 0: the tokenizer's own size", lower_bound=0)
+EXPECT = flags.DEFINE_string("expect", "", "JSON file with the tokens that are expected, of all images in order")
+ENOUGH = 0.999
+
+
+def main() -> None:
+    """Encodes and prints."""
+    expected = _expected() if EXPECT.value else None
+    import jax.numpy as jnp
+
+    from vlbeit_jax.models.layers import run
+    from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
+
+    visual = open_visual_tokens(FROM.value)
+    size = visual.config.visual_tokenizer.image_size
+    if RESIZE.value and RESIZE.value < size:
+        raise UsageError(f"--resize={RESIZE.value} is smaller than the tokenizer's images, {size} pixels")
+    images = np.stack([_prepared(pathlib.Path(place), RESIZE.value or size, size) for place in IMAGE.value])
+    found = run(visual.tokenizer, visual.frozen["params"], jnp.asarray(images), visual.frozen["codebook"], method="encode")
+    tokens = np.asarray(found).ravel()
+    print(json.dumps(tokens.tolist()))
+    if expected is not None:
+        if expected.shape != tokens.shape:
+            raise UsageError(f"--expect={EXPECT.value} holds {expected.size} tokens, these images have {tokens.size}")
+        share = float((expected == tokens).mean())
+        print(f"{share:.2%} of {tokens.size} tokens agree")
+        if share < ENOUGH:
+            raise SystemExit(1)
+
+
+def _expected() -> np.ndarray:
+    try:
+        return np.array(json.loads(pathlib.Path(EXPECT.value).read_text()), np.int64).ravel()
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"--expect={EXPECT.value}: no JSON list of integers ({error})") from error
+
+
+def _prepared(path: pathlib.Path, shorter: int, size: int) -> np.ndarray:
+    try:
+        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UsageError(f"--image={path}: cannot be read ({error})") from error
+    scale = shorter / min(image.size)
+    width, height = (max(shorter, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+if __name__ == "__main__":
+    cli.run(main, OVERVIEW)
