@@ -108,6 +108,11 @@ class VisualTokenizerConfig:
     collapse_below: float = setting(0.1, "warn CodebookCollapse when fewer than this share of codes is in use", SHARE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
 
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreamConfig:
@@ -134,7 +139,7 @@ class DataConfig:
     text: StreamConfig = section(StreamConfig, "texts alone, packed into full rows")
     pair: StreamConfig = section(lambda: StreamConfig(crop_scale=0.5, text_length=59, masked_text=0.5), "images with a caption")
     text_tokenizer: str = setting("", "folder made by vlbeit_jax.text_tokenizer")
-    visual_tokenizer: str = setting("", "workdir of a finished VQ-KD run")
+    visual_tokenizer: str = setting("", "workdir of a finished VQ-KD run, or folder of an imported tokenizer")
     workers: int = setting(0, "loader processes per host; 0: threads of this process", AT_LEAST_0)
     read_threads: int = setting(2, "threads per loader process", POSITIVE)
     prefetch: int = setting(4, "batches read ahead per loader process", POSITIVE)

@@ -185,5 +185,6 @@ def _contradictions(config: Config) -> list[str]:
                 (bool(config.data.text_tokenizer), "config.data.text_tokenizer is empty: a folder made by vlbeit_jax.text_tokenizer"),
             ]
         if config.task == "pretrain" and name.has_image:
-            rules.append((bool(config.data.visual_tokenizer), "config.data.visual_tokenizer is empty: the workdir of a finished VQ-KD run"))
+            named = bool(config.data.visual_tokenizer)
+            rules.append((named, "config.data.visual_tokenizer is empty: the workdir of a finished VQ-KD run, or an imported tokenizer"))
     return list(dict.fromkeys(text for holds, text in rules if not holds))

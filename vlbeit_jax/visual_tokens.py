@@ -30,15 +30,15 @@ def main() -> None:
     expected = _expected() if EXPECT.value else None
     import jax.numpy as jnp
 
-    from vlbeit_jax.models.layers import run
+    from vlbeit_jax.models.visual_tokenizer import encode
     from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 
     visual = open_visual_tokens(FROM.value)
-    size = visual.config.visual_tokenizer.image_size
+    size = visual.tokenizer.config.image_size
     if RESIZE.value and RESIZE.value < size:
         raise UsageError(f"--resize={RESIZE.value} is smaller than the tokenizer's images, {size} pixels")
     images = np.stack([_prepared(pathlib.Path(place), RESIZE.value or size, size) for place in IMAGE.value])
-    found = run(visual.tokenizer, visual.frozen["params"], jnp.asarray(images), visual.frozen["codebook"], method="encode")
+    found = encode(visual.tokenizer, visual.frozen, jnp.asarray(images))
     tokens = np.asarray(found).ravel()
     print(json.dumps(tokens.tolist()))
     if expected is not None:

@@ -1,17 +1,20 @@
 """Tables are total, and say by name what is not."""
 
+import jax
 import numpy as np
 import pytest
 
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
-from vlbeit_jax.convert.formats import beit, hf_beit, torch_module, vit, vlmo, vqkd
+from vlbeit_jax.convert.formats import beit, dalle, hf_beit, torch_module, vit, vlmo, vqkd
 from vlbeit_jax.convert.rules import Changed, Table, exported, imported, rule
 from vlbeit_jax.convert.source import model_shapes, visual_shapes
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.layers import padded_vocabulary
 from vlbeit_jax.models.teacher import ViTConfig
 from vlbeit_jax.tasks.teachers import abstract_params
+from vlbeit_jax.tasks.visual_tokens import dalle_params
 from vlbeit_jax.training.checkpoint import leaf_name
 
 SMALL = {
@@ -42,10 +45,8 @@ def model_arrays(config):
     return arrays
 
 
-def vit_shapes(config):
-    import jax
-
-    return {leaf_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_params(config))}
+def shapes_of(params):
+    return {leaf_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
 
 
 CASES = {}
@@ -59,9 +60,12 @@ for positions in ("absolute", "relative"):
 CASES["vlmo"] = (ModelConfig(**SMALL, positions="relative"), model_arrays, lambda c, names: vlmo.table(c, {}))
 CASES["torch-visual"] = (VISUAL, lambda c: random_tree(visual_shapes(c)), lambda c, names: torch_module.visual_table(c))
 CASES["vqkd"] = (VISUAL, lambda c: random_tree(visual_shapes(c)), lambda c, names: vqkd.table(c, {}))
+CASES["dalle"] = (
+    DalleConfig(image_size=16, codes=9, width=8), lambda c: random_tree(shapes_of(dalle_params(c))), lambda c, names: dalle.table(c)
+)  # fmt: skip
 for kind, table in (("clip", vit.clip_table), ("dino", vit.dino_table)):
     config = ViTConfig(kind, 12, 4, 24, 2, 3, 40, 10 if kind == "clip" else 24)
-    CASES[kind] = (config, lambda c: random_tree(vit_shapes(c)), lambda c, names, table=table: table(c, {}))
+    CASES[kind] = (config, lambda c: random_tree(shapes_of(abstract_params(c))), lambda c, names, table=table: table(c, {}))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -17,6 +17,7 @@ from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import PIXELS, ViT, ViTConfig
 from vlbeit_jax.runtime.loop import train
 from vlbeit_jax.tasks import teachers
+from vlbeit_jax.training.run_folder import IMPORTED_STEP, restore
 
 SIDE, PATCH, WIDTH, DEPTH, FFN = 32, 8, 128, 2, 96
 OUT = {"clip": 512, "dino": 768}
@@ -141,7 +142,7 @@ def test_features_are_those_of_transformers(kind, tmp_path):
         "kind": kind, "image_size": SIDE, "patch_size": PATCH, "width": WIDTH, "depth": DEPTH, "heads": 2, "ffn_width": FFN,
         "out": OUT["clip"] if kind == "clip" else WIDTH,
     }  # fmt: skip
-    params = teachers.restore(folder, teachers.STEP, {"params": teachers.abstract_params(config)})["params"]
+    params = restore(folder, IMPORTED_STEP, {"params": teachers.abstract_params(config)})["params"]
     with jax.default_matmul_precision("highest"):
         found = np.asarray(run(ViT(config, "float32"), params, jnp.asarray(images())))
     wanted = features(kind, network)

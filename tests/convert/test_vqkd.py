@@ -18,7 +18,7 @@ from vlbeit_jax.convert.formats.torch_module import STANDALONE, visual_table
 from vlbeit_jax.convert.rules import exported
 from vlbeit_jax.convert.source import as_tree, open_visual, visual_shapes
 from vlbeit_jax.convert.verify import module_of
-from vlbeit_jax.models.layers import run
+from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 
 CONFIG = VisualTokenizerConfig(
@@ -55,8 +55,8 @@ def images(count=100):
 
 def test_tokens_of_100_images_are_those_of_a_float64_statement(folder, published):
     visual = open_visual_tokens(folder)
-    assert visual.config.visual_tokenizer == CONFIG
-    found = run(visual.tokenizer, visual.frozen["params"], jnp.asarray(images()), visual.frozen["codebook"], method="encode")
+    assert visual.tokenizer.config == CONFIG
+    found = encode(visual.tokenizer, visual.frozen, jnp.asarray(images()))
     weights = {name: np.asarray(value, np.float64) for name, value in published.items()}
     _, wanted = reference.vqkd_encode(weights, vit_nets(CONFIG)[0], images() / 127.5 - 1)
     assert (np.asarray(found) == wanted).mean() >= 0.999 and len(np.unique(wanted)) > 20
@@ -66,7 +66,7 @@ def test_tokens_of_100_images_are_those_of_a_float64_statement(folder, published
 
 def test_tokens_of_100_images_are_those_of_pytorch(folder):
     visual = open_visual_tokens(folder)
-    ours = np.asarray(run(visual.tokenizer, visual.frozen["params"], jnp.asarray(images()), visual.frozen["codebook"], method="encode"))
+    ours = np.asarray(encode(visual.tokenizer, visual.frozen, jnp.asarray(images())))
     tensors, config = open_visual(folder)
     module = module_of(STANDALONE / "vlbeit_torch.py")
     settings = {name: getattr(config, name) for name in vars(config)} | {"target_width": 512, "layer_norm_eps": 1e-6}

@@ -17,13 +17,19 @@ OVERVIEW = """Writes a pretraining run for PyTorch programs, checks that both si
   python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --data=data/pairs --data=data/texts     with DIR/evaluate.py's examples
   python -m vlbeit_jax.convert --from=RUN --to=hf-beit --out=DIR --verify
   python -m vlbeit_jax.convert --from=FILE --format=vqkd --out=RUN
+  python -m vlbeit_jax.convert --from=FILE --format=dalle --out=DIR
   python -m vlbeit_jax.convert --list
 
 --verify leaves DIR/verify.json and ends with exit code 1 above a difference of 1e-4."""
 
 FROM = flags.DEFINE_string("from", "", "workdir of a pretraining run; with --format, a .safetensors, .pth or .pt file")
 FORMAT = flags.DEFINE_string("format", "", "what --from is, when it is another program's file, see --list")
-IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "of the model in a vlmo, beit or beit2 file, pixels", lower_bound=8)
+IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    224,
+    "of the model in a vlmo, beit or beit2 file, pixels; dalle: of the model that it is for, in patches of 16",
+    lower_bound=16,
+)
 CODES = flags.DEFINE_integer("codes", 8192, "visual tokens of the run to start, for a vlmo file or a fine-tuned BEiT", lower_bound=2)
 VOCABULARY = flags.DEFINE_integer("vocabulary", 64000, "word pieces of the run to start, for a beit or beit2 file", lower_bound=300)
 TEXT_POSITIONS = flags.DEFINE_integer("text_positions", 128, "longest text of the run to start, for a beit or beit2 file", lower_bound=3)

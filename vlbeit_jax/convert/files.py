@@ -91,7 +91,8 @@ def _load_pytorch(path: pathlib.Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path}: refused, because it holds more than tensors and loading it could run code ({str(error).splitlines()[0]}); "
-            "save its state dict alone, best as safetensors"
+            "save its state dict alone, where you trust it and have what it was made with: "
+            f"python -c \"import torch; torch.save(torch.load('{path.name}', weights_only=False).state_dict(), '{path.stem}.pth')\""
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise UsageError(f"{path}: cannot be read, it may be cut off ({str(error).splitlines()[0]})") from error

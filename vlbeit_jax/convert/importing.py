@@ -15,11 +15,9 @@ from vlbeit_jax.config import Config, ModelConfig, RunConfig, VisualTokenizerCon
 from vlbeit_jax.convert.rules import Report, Shape, Table, Tensors, imported
 from vlbeit_jax.convert.source import CODEBOOK, as_tree, model_shapes, visual_shapes
 from vlbeit_jax.folders import published
-from vlbeit_jax.models.teacher import ViTConfig
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.tasks.teachers import STEP, abstract_params, write_teacher
 from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
-from vlbeit_jax.training.run_folder import CHECKPOINTS, write_config
+from vlbeit_jax.training.run_folder import CHECKPOINTS, IMPORTED_STEP, write_config
 from vlbeit_jax.types import Stream
 
 REPORT_FILE = "import.txt"
@@ -45,7 +43,7 @@ def import_model(file: pathlib.Path, tensors: Tensors, read: Read, config: Model
     fresh = jax.jit(lambda key: nn.unbox(VLBEiT(config).init(key, method="init_all")["params"]))(jax.random.key(seed))
     whole = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(fresh)} | _checked(arrays, shapes)
     with _folder(out, file, report, {"params": as_tree(whole)}) as folder:
-        write_config(folder, Config(model=config, run=RunConfig(steps=STEP)))
+        write_config(folder, Config(model=config, run=RunConfig(steps=IMPORTED_STEP)))
     return report
 
 
@@ -56,16 +54,30 @@ def import_visual_tokenizer(file: pathlib.Path, tensors: Tensors, table: Table, 
     params = _checked(arrays, shapes)
     extra = {Stream.IMAGE: {"codebook": params.pop(CODEBOOK), "use": np.ones(config.codes, np.float32)}}
     with _folder(out, file, report, {"params": as_tree(params), "extra": extra}) as folder:
-        write_config(folder, Config(task="vqkd", visual_tokenizer=config, run=RunConfig(steps=STEP, schedule="image")))
+        write_config(folder, Config(task="vqkd", visual_tokenizer=config, run=RunConfig(steps=IMPORTED_STEP, schedule="image")))
     return report
 
 
-def import_teacher(file: pathlib.Path, tensors: Tensors, table: Table, config: ViTConfig, out: pathlib.Path) -> Report:
-    """Writes the folder of a teacher: ``visual_tokenizer.teacher_weights`` may name it."""
-    shapes = {leaf_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_params(config))}
+def import_network(
+    file: pathlib.Path, tensors: Tensors, table: Table, params: Any, describe: Callable[[pathlib.Path], None], out: pathlib.Path
+) -> Report:
+    """Writes the folder of a network that is used as it is: a teacher, or DALL-E's encoder as a visual tokenizer.
+
+    Args:
+      file: of another program, for the description.
+      tensors: what it holds.
+      table: the format's.
+      params: shapes of the network's parameters.
+      describe: leaves in a folder what ``params`` do not say.
+      out: the folder to make.
+
+    Raises:
+      UsageError: the file does not fit, or ``out`` exists.
+    """
+    shapes = {leaf_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     arrays, report = imported(table, tensors, shapes)
     with _folder(out, file, report, {"params": as_tree(_checked(arrays, shapes))}) as folder:
-        write_teacher(folder, config)
+        describe(folder)
     return report
 
 
@@ -82,7 +94,8 @@ def _folder(out: pathlib.Path, file: pathlib.Path, report: Report, trees: dict[s
     with published(out) as folder:
         yield folder
         checkpointer = Checkpointer(folder / CHECKPOINTS)
-        description = {"step": STEP, "trained_on": [], "imported_from": file.name, "versions": {"vlbeit_jax": vlbeit_jax.__version__}}
-        checkpointer.save(STEP, jax.tree.map(jnp.asarray, trees), description)
+        versions = {"vlbeit_jax": vlbeit_jax.__version__}
+        description = {"step": IMPORTED_STEP, "trained_on": [], "imported_from": file.name, "versions": versions}
+        checkpointer.save(IMPORTED_STEP, jax.tree.map(jnp.asarray, trees), description)
         checkpointer.close()
         (folder / REPORT_FILE).write_text(f"from {file.name}\n{report}\n")

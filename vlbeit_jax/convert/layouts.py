@@ -29,6 +29,8 @@ TRANSPOSED = single(lambda x: x.T, lambda x: x.T)  # kernel [I, O] - PyTorch's w
 TOKEN = single(lambda x: x.reshape(1, 1, -1), lambda x: x.reshape(-1))  # [D] - [1, 1, D]
 ROWS = single(lambda x: x.reshape(1, *x.shape), lambda x: x.reshape(x.shape[1:]))  # [N, D] - [1, N, D]
 
+CONVOLUTION = single(lambda x: x.transpose(3, 2, 0, 1), lambda x: x.transpose(2, 3, 1, 0))  # [row, column, I, O] - [O, I, row, column]
+
 
 def patches(side: int) -> Layout:
     """Patch kernel [(row, column, channel), D] - convolution weight [D, channel, row, column]."""

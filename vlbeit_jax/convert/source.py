@@ -11,11 +11,13 @@ import numpy as np
 from vlbeit_jax.config import Config, ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.rules import Shape, Tensors
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, VISUAL_TOKENIZER
+from vlbeit_jax.tasks.visual_tokens import DALLE_FILE, read_dalle
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.training.checkpoint import Checkpointer, Leaves
-from vlbeit_jax.training.run_folder import CHECKPOINTS, finished_step, read_config
+from vlbeit_jax.training.run_folder import CHECKPOINTS, IMPORTED_STEP, finished_step, read_config
 from vlbeit_jax.types import Stream
 
 CODEBOOK = "codebook"
@@ -30,7 +32,7 @@ class Run:
       config: its whole configuration.
       step: steps taken.
       params: parameters of the model.
-      visual: parameters and codebook of the visual tokenizer, None for a run without images.
+      visual: parameters of the visual tokenizer, and VQ-KD's codebook; None for a run without images.
       visual_config: of the visual tokenizer.
       text_tokenizer: its folder, None for a run without texts.
     """
@@ -40,7 +42,7 @@ class Run:
     step: int
     params: Tensors
     visual: Tensors | None
-    visual_config: VisualTokenizerConfig | None
+    visual_config: VisualTokenizerConfig | DalleConfig | None
     text_tokenizer: pathlib.Path | None
 
     @property
@@ -70,8 +72,10 @@ def open_run(folder: pathlib.Path) -> Run:
     return Run(folder, config, step, checkpointer.leaves(step, "params"), visual, visual_config, text if text.is_dir() else None)
 
 
-def open_visual(folder: pathlib.Path) -> tuple[Tensors, VisualTokenizerConfig]:
-    """Parameters and codebook of a finished VQ-KD run."""
+def open_visual(folder: pathlib.Path) -> tuple[Tensors, VisualTokenizerConfig | DalleConfig]:
+    """Parameters and codebook of a finished VQ-KD run, or the parameters of DALL-E's encoder."""
+    if (folder / DALLE_FILE).is_file():
+        return Checkpointer(folder / CHECKPOINTS, read_only=True).leaves(IMPORTED_STEP, "params"), read_dalle(folder)
     config = read_config(folder)
     step = finished_step(folder, config)
     checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True)

@@ -1,14 +1,21 @@
-"""VQ-KD: an encoder, a codebook on the unit sphere and a decoder that predicts a teacher (BEiT v2; spec section 3.1)."""
+"""VQ-KD: an encoder, a codebook on the unit sphere and a decoder that predicts a teacher (BEiT v2; spec section 3.1).
+
+And ``encode``, which is all that pretraining asks of a visual tokenizer of either kind.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.models.dalle import DalleEncoder
 from vlbeit_jax.models.embed import VisionEmbed
-from vlbeit_jax.models.layers import TanhProjection, matmul_dtype
+from vlbeit_jax.models.layers import TanhProjection, matmul_dtype, run
 from vlbeit_jax.models.multiway import Multiway, Trunk
-from vlbeit_jax.ops.patches import normalise, to_patches
+from vlbeit_jax.ops.patches import normalise, shrunk, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise, nearest_code
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
 from vlbeit_jax.types import Modality
@@ -35,8 +42,9 @@ class VisualTokenizer(nn.Module):
         self.to_target = TanhProjection(self.target_width)
 
     def features(self, image: UInt8[Array, "B height width 3"], train: bool = False) -> Float[Array, "B N E"]:
-        """Unit vectors, one a patch, before quantization."""
-        tokens = self.encoder(self.encoder_embed(to_patches(normalise(image), self.config.patch_size), None), train)
+        """Unit vectors, one a patch, before quantization; a larger image is first averaged down to ``config.image_size``."""
+        patches = to_patches(shrunk(normalise(image), self.config.image_size), self.config.patch_size)
+        tokens = self.encoder(self.encoder_embed(patches, None), train)
         return l2_normalise(self.to_code(tokens.segment(Modality.VISION)[:, 1:]))
 
     def encode(self, image: UInt8[Array, "B height width 3"], codebook: Float[Array, "C E"]) -> Int[Array, "B N"]:
@@ -56,3 +64,18 @@ class VisualTokenizer(nn.Module):
         codes = nearest_code(jax.lax.stop_gradient(features), codebook)
         passed = features + jax.lax.stop_gradient(jnp.take(codebook, codes, axis=0) - features)
         return features, codes, self.decode(passed, train)
+
+
+Tokenizer = VisualTokenizer | DalleEncoder
+
+
+def encode(tokenizer: Tokenizer, frozen: Mapping[str, Any], image: UInt8[Array, "B height width 3"]) -> Int[Array, "B N"]:
+    """Visual tokens of either tokenizer, row by row.
+
+    Args:
+      tokenizer: the network.
+      frozen: its ``params``, and by name what else its ``encode`` takes (VQ-KD's codebook).
+      image: as the model sees it; its sides are multiples of the tokenizer's.
+    """
+    beside = {name: value for name, value in frozen.items() if name != "params"}
+    return run(tokenizer, frozen["params"], image, method="encode", **beside)

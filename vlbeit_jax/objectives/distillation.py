@@ -32,13 +32,8 @@ class Distillation:
 
     def weights(self, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
         """Patches of the rows that count."""
-        patches = batch["weight"].sum() * self._patches
+        patches = batch["weight"].sum() * self.tokenizer.config.grid**2
         return {"distillation": patches, "commitment": patches}
-
-    @property
-    def _patches(self) -> int:
-        config = self.tokenizer.config
-        return (config.image_size // config.patch_size) ** 2
 
     def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:
         """Both terms; statistics are the assignments, and features that could replace dead codes."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import run
-from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
 from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
 from vlbeit_jax.objectives.base import Term, Tree
 from vlbeit_jax.ops.losses import cross_entropy
@@ -49,7 +49,7 @@ class MaskedPrediction:
 
     stream: Stream
     model: VLBEiT
-    tokenizer: VisualTokenizer
+    tokenizer: Tokenizer
 
     def init_extra(self) -> dict[str, Int[Array, "V"]]:
         """No target seen yet."""
@@ -70,7 +70,7 @@ class MaskedPrediction:
         """What has to be predicted at the masked positions."""
         if modality is Modality.LANGUAGE:
             return batch["text_targets"]
-        codes = run(self.tokenizer, frozen["params"], batch["image"], frozen["codebook"], method="encode")
+        codes = encode(self.tokenizer, frozen, batch["image"])
         return jnp.take_along_axis(codes, batch["image_masked"], axis=1)
 
     def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:

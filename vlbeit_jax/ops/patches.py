@@ -10,6 +10,14 @@ def normalise(image: UInt8[Array, "*B height width 3"]) -> Float[Array, "*B heig
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
+def shrunk(image: Float[Array, "B height width 3"], side: int) -> Float[Array, "B side side 3"]:
+    """The image at ``side`` by ``side``, which divides its own sides: means over squares of pixels."""
+    batch, size, _, channels = image.shape
+    if size == side:
+        return image
+    return image.reshape(batch, side, size // side, side, size // side, channels).mean(axis=(2, 4))
+
+
 def to_patches(image: Float[Array, "B height width 3"], side: int) -> Float[Array, "B N P"]:
     """Non-overlapping ``side`` by ``side`` patches, row by row; within one (row, column, channel)."""
     batch, height, width, channels = image.shape

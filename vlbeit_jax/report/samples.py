@@ -14,6 +14,7 @@ from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.source import Records
 from vlbeit_jax.models.layers import run as call
 from vlbeit_jax.models.teacher import PixelTeacher
+from vlbeit_jax.models.visual_tokenizer import VisualTokenizer, encode
 from vlbeit_jax.objectives.masked_prediction import model_inputs
 from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.runtime.evaluation import OpenedRun
@@ -76,12 +77,12 @@ def spread(records: Records, count: int) -> list[Mapping[str, Any]]:
 
 
 def pictures(run: OpenedRun, records: Records) -> Pictures | None:
-    """Masked images and what the model makes of them; None if the teacher's predictions cannot be seen."""
+    """Masked images and what the model makes of them; None if the visual tokenizer makes no pictures of its tokens."""
     model, visual = run.model, run.model.visual
-    config = visual.tokenizer.config
-    if config.teacher != "pixels":
+    if not isinstance(visual.tokenizer, VisualTokenizer) or visual.tokenizer.config.teacher != "pixels":
         return None
-    teacher = PixelTeacher(config.patch_size)
+    teacher, side = PixelTeacher(visual.tokenizer.config.patch_size), model.config.model.patch_size
+    larger = side // visual.tokenizer.config.patch_size
     batch = _batch(run, records, Stream.IMAGE)
     codes = _encode(run, batch["image"])
     logits = call(model.network, run.params, model_inputs(batch))[Modality.VISION]
@@ -90,10 +91,11 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
 
     def seen(tokens: jax.Array) -> np.ndarray:
         vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-        return np.asarray(teacher.images(call(visual.tokenizer, visual.frozen["params"], vectors, method="decode")))
+        images = np.asarray(teacher.images(call(visual.tokenizer, visual.frozen["params"], vectors, method="decode")))
+        return images.repeat(larger, axis=1).repeat(larger, axis=2)
 
     predicted, own = seen(guessed), seen(codes)
-    original, side = np.asarray(batch["image"]), config.patch_size
+    original = np.asarray(batch["image"])
     grid = np.asarray(hidden).reshape(-1, model.config.model.grid, model.config.model.grid)
     grey = grid.repeat(side, axis=1).repeat(side, axis=2)[..., None]
     right = np.asarray(((guessed == codes) & hidden).sum(axis=1) / hidden.sum(axis=1))
@@ -141,8 +143,7 @@ def _likeliest(run: OpenedRun, batch: dict[str, np.ndarray]) -> tuple[np.ndarray
 
 
 def _encode(run: OpenedRun, image: Any) -> jax.Array:
-    frozen = run.model.visual.frozen
-    return call(run.model.visual.tokenizer, frozen["params"], jnp.asarray(image), frozen["codebook"], method="encode")
+    return encode(run.model.visual.tokenizer, run.model.visual.frozen, jnp.asarray(image))
 
 
 def _batch(run: OpenedRun, records: Records, stream: Stream) -> dict[str, np.ndarray]:

@@ -80,10 +80,8 @@ class MaskedModel:
         return self.network.init(key, method="init_all")["params"]
 
     def abstract_params(self) -> Tree:
-        """Shapes of the parameters, each on one device of this process: what a checkpoint is restored into."""
-        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = nn.unbox(jax.eval_shape(self.init_params, jax.random.key(0)))
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+        """Shapes of the parameters."""
+        return nn.unbox(jax.eval_shape(self.init_params, jax.random.key(0)))
 
     def make_example(self, stream: Stream, augment: bool) -> MakeExample:
         """How this stream's records become examples."""
@@ -116,10 +114,15 @@ class MaskedModel:
                 f"the text tokenizer in {self.text.folder} has {self.text.vocabulary} pieces, but model.vocabulary={model.vocabulary}"
             )
         if self._visual:
-            visual = self.visual.config.visual_tokenizer
-            for name in ("codes", "image_size", "patch_size"):
-                if getattr(visual, name) != getattr(model, name):
-                    raise UsageError(
-                        f"the visual tokenizer in {self.visual.folder} has {name}={getattr(visual, name)}, but "
-                        f"model.{name}={getattr(model, name)}"
-                    )
+            visual, where = self.visual.tokenizer.config, f"the visual tokenizer in {self.visual.folder}"
+            if visual.codes != model.codes:
+                raise UsageError(f"{where} has codes={visual.codes}, but model.codes={model.codes}")
+            if visual.grid != model.grid:
+                raise UsageError(
+                    f"{where} cuts images of {visual.image_size} px into {visual.grid} x {visual.grid} patches, but the model "
+                    f"(model.image_size={model.image_size}, model.patch_size={model.patch_size}) into {model.grid} x {model.grid}"
+                )
+            if model.image_size % visual.image_size:
+                raise UsageError(
+                    f"{where} has image_size={visual.image_size}, of which model.image_size={model.image_size} is not a multiple"
+                )

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.teacher import PixelTeacher, Teacher, ViT, ViTConfig, ViTTeacher, teacher_width
-from vlbeit_jax.training.run_folder import restore
+from vlbeit_jax.training.run_folder import IMPORTED_STEP, restore
 
 TEACHER_FILE = "teacher.json"
-STEP = 1  # An import counts as a run of one step that is finished.
 Tree = Any
 
 
@@ -44,15 +43,13 @@ def open_teacher(config: VisualTokenizerConfig) -> tuple[Teacher, Tree]:
     wrong = [f"{name} is {getattr(vit, name)}, needed is {value}" for name, value in wanted.items() if getattr(vit, name) != value]
     if wrong:
         raise UsageError(f"visual_tokenizer.teacher_weights={folder}: {'; '.join(wrong)}")
-    return ViTTeacher(vit), restore(folder, STEP, {"params": abstract_params(vit)})["params"]
+    return ViTTeacher(vit), restore(folder, IMPORTED_STEP, {"params": abstract_params(vit)})["params"]
 
 
 def abstract_params(vit: ViTConfig) -> Tree:
-    """Shapes of a teacher's parameters, each on one device of this process."""
+    """Shapes of a teacher's parameters."""
     image = jnp.zeros((1, vit.image_size, vit.image_size, 3), jnp.uint8)
-    shapes = nn.unbox(jax.eval_shape(ViT(vit).init, jax.random.key(0), image))["params"]
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+    return nn.unbox(jax.eval_shape(ViT(vit).init, jax.random.key(0), image))["params"]
 
 
 def write_teacher(folder: pathlib.Path, vit: ViTConfig) -> None:

@@ -72,8 +72,7 @@ class VQKD:
 
     def _make(self, augment: bool) -> MakeExample:
         visual = self.config.visual_tokenizer
-        grid = visual.image_size // visual.patch_size
-        return MakeExample(dataclasses.replace(self.config.data.image, masked_patches=0), visual.image_size, grid, None, augment)
+        return MakeExample(dataclasses.replace(self.config.data.image, masked_patches=0), visual.image_size, visual.grid, None, augment)
 
     def init_params(self, key: jax.Array) -> Tree:
         """Fresh encoder and decoder."""

@@ -17,6 +17,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
 
 CONFIG_FILE, CHECKPOINTS, METRICS_FILE, LOCK_FILE = "config.json", "checkpoints", "metrics.jsonl", ".lock"
+IMPORTED_STEP = 1  # An import counts as a run of one step that is finished.
 Tree = Any
 
 
@@ -77,9 +78,10 @@ def finished_step(folder: pathlib.Path, config: Config) -> int:
 
 
 def restore(folder: pathlib.Path, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
-    """Trees of one step of a run."""
+    """Trees of one step of a run, in the shapes of ``abstract`` and on one device of this process."""
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True)
-    found = checkpointer.restore(step, abstract)
+    found = checkpointer.restore(step, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract))
     checkpointer.close()
     return found
 

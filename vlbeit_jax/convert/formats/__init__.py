@@ -4,16 +4,20 @@ A new format is a new file here and one entry in a table.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from types import ModuleType
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert import importing
-from vlbeit_jax.convert.formats import beit, beit3, beit3_check, hf_beit, torch_module, vit, vlmo, vqkd
-from vlbeit_jax.convert.rules import Report, Tensors
+from vlbeit_jax.convert.formats import beit, beit3, beit3_check, dalle, hf_beit, torch_module, vit, vlmo, vqkd
+from vlbeit_jax.convert.rules import Report, Table, Tensors
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.verify import Differences
+from vlbeit_jax.models.teacher import ViTConfig
+from vlbeit_jax.tasks.teachers import abstract_params, write_teacher
+from vlbeit_jax.tasks.visual_tokens import dalle_params, write_dalle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Export:
 EXPORTS = {
     "torch": Export(
         exact="all of it: images, texts, pairs, heads, visual tokenizer",
-        needs="torch and safetensors to load it, nothing else",
+        needs="a VQ-KD visual tokenizer if there are images; torch and safetensors to load it, nothing else",
         drops="nothing",
         write=torch_module.write,
         check=torch_module.check,
@@ -96,23 +100,35 @@ def _vqkd(tensors: Tensors, file: pathlib.Path, unsaid: ModelConfig, out: pathli
     return importing.import_visual_tokenizer(file, tensors, vqkd.table(config, tensors.shapes), config, out)
 
 
+def _dalle(tensors: Tensors, file: pathlib.Path, unsaid: ModelConfig, out: pathlib.Path) -> Report:
+    config = dalle.config_of(tensors.shapes, unsaid.grid)
+    describe = functools.partial(write_dalle, config=config)
+    return importing.import_network(file, tensors, dalle.table(config), dalle_params(config), describe, out)
+
+
 def _clip(tensors: Tensors, file: pathlib.Path, unsaid: ModelConfig, out: pathlib.Path) -> Report:
     config = vit.clip_config(tensors.shapes)
-    return importing.import_teacher(file, tensors, vit.clip_table(config, tensors.shapes), config, out)
+    return _teacher(tensors, file, vit.clip_table(config, tensors.shapes), config, out)
 
 
 def _dino(tensors: Tensors, file: pathlib.Path, unsaid: ModelConfig, out: pathlib.Path) -> Report:
     config = vit.dino_config(tensors.shapes)
-    return importing.import_teacher(file, tensors, vit.dino_table(config, tensors.shapes), config, out)
+    return _teacher(tensors, file, vit.dino_table(config, tensors.shapes), config, out)
+
+
+def _teacher(tensors: Tensors, file: pathlib.Path, table: Table, config: ViTConfig, out: pathlib.Path) -> Report:
+    return importing.import_network(file, tensors, table, abstract_params(config), functools.partial(write_teacher, vit=config), out)
 
 
 START, TEACHER = "a start for pretraining: run.start_from", "a teacher for VQ-KD: visual_tokenizer.teacher_weights"
+TOKENIZER = "a visual tokenizer: data.visual_tokenizer"
 IMPORTS = {
     "vlmo": Import("states of images, texts and pairs", START, "its heads; mask token and our heads start afresh", _model(vlmo)),
     "beit": Import("images: states, visual-token logits", START, "a classifier; all of texts starts afresh", _model(beit)),
     "beit2": Import("images: states, visual-token logits", START, "the CLS layers; all of texts starts afresh", _model(beit)),
     "beit3": Import("all of it: images, texts, pairs, heads", START, "heads of fine-tuning", _model(beit3)),
-    "vqkd": Import("visual tokens, predictions of the teacher", "a visual tokenizer: data.visual_tokenizer", "training statistics", _vqkd),
+    "vqkd": Import("visual tokens, predictions of the teacher", TOKENIZER, "training statistics", _vqkd),
+    "dalle": Import("visual tokens", TOKENIZER, "nothing: the decoder is another file", _dalle),
     "clip": Import("features of patches", TEACHER, "the text side", _clip),
     "dino": Import("features of patches", TEACHER, "the projection head", _dino),
 }

@@ -12,9 +12,11 @@ from vlbeit_jax.config_parse import to_dict
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.layouts import attention_out, fused_qkv, head_bias, patches, vocabulary_columns, vocabulary_rows
-from vlbeit_jax.convert.rules import Rule, Table, exported, rule
+from vlbeit_jax.convert.rules import Rule, Table, Tensors, exported, rule
 from vlbeit_jax.convert.source import CODEBOOK, Run
 from vlbeit_jax.convert.tables import experts_of, linear, norm, refuse_beit3
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.embed import TEXT_NORM_EPS
 from vlbeit_jax.models.layers import LAYER_NORM_EPS, padded_vocabulary
 from vlbeit_jax.tasks.vqkd import make_tokenizer
@@ -88,12 +90,12 @@ def write(run: Run, folder: pathlib.Path) -> None:
     """Weights, configuration, text tokenizer, and the files of ``convert/standalone``.
 
     Raises:
-      UsageError: the model is one that the module does not state.
+      UsageError: the model or its visual tokenizer is one that these files do not define.
     """
     refuse_beit3(run.model, "torch")
     tensors = [*exported(_prefixed(model_table(run.model), "model."), run.params)]
-    if run.visual is not None and run.visual_config is not None:
-        tensors += exported(_prefixed(visual_table(run.visual_config), "visual_tokenizer."), run.visual)
+    if (visual := _visual(run)) is not None:
+        tensors += exported(_prefixed(visual_table(visual[1]), "visual_tokenizer."), visual[0])
     write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(_config(run), indent=1) + "\n")
     for path in sorted(STANDALONE.glob("*.py")):
@@ -102,11 +104,20 @@ def write(run: Run, folder: pathlib.Path) -> None:
         shutil.copytree(run.text_tokenizer, folder / "text_tokenizer")
 
 
+def _visual(run: Run) -> tuple[Tensors, VisualTokenizerConfig] | None:
+    if isinstance(run.visual_config, DalleConfig):
+        raise UsageError(
+            f"--to=torch: the visual tokenizer of the run in {run.folder} is DALL-E's encoder, and vlbeit_torch.py defines VQ-KD alone; "
+            "--to=hf-beit and --to=vlmo go without a visual tokenizer"
+        )
+    return None if run.visual is None or run.visual_config is None else (run.visual, run.visual_config)
+
+
 def _config(run: Run) -> dict[str, Any]:
     visual = None
-    if run.visual_config is not None:
-        width = make_tokenizer(run.visual_config).target_width
-        visual = to_dict(run.visual_config) | {"target_width": width, "layer_norm_eps": LAYER_NORM_EPS}
+    if (found := _visual(run)) is not None:
+        width = make_tokenizer(found[1]).target_width
+        visual = to_dict(found[1]) | {"target_width": width, "layer_norm_eps": LAYER_NORM_EPS}
     model = to_dict(run.model) | {"layer_norm_eps": run.model.norm_eps, "text_norm_eps": TEXT_NORM_EPS}
     return {
         "format": 1,
@@ -133,9 +144,9 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
                 inputs["image"] = module.normalise(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2))
             theirs = {key: value for key, value in vars(model(**inputs)).items() if isinstance(value, torch.Tensor)}
         found.add_output(name, {key: value.numpy() for key, value in theirs.items()}, verify.ours(run.model, parameters, batch), batch)
-    if run.visual is not None and run.visual_config is not None:
-        image = verify.images(run.visual_config.image_size)
+    if (visual := _visual(run)) is not None:
+        image = verify.images(visual[1].image_size)
         with torch.inference_mode():
             features = visual_tokenizer.features(module.normalise(torch.from_numpy(image).permute(0, 3, 1, 2)))
-        found.add("visual_tokenizer/features", features.numpy(), verify.visual_features(run.visual_config, run.visual, image))
+        found.add("visual_tokenizer/features", features.numpy(), verify.visual_features(visual[1], visual[0], image))
     return found

@@ -268,7 +268,8 @@ class VisualTokenizer(nn.Module):
 
     def __init__(self, config: dict):
         super().__init__()
-        self.grid, width = config["image_size"] // config["patch_size"], config["width"]
+        self.image_size, width = config["image_size"], config["width"]
+        self.grid = self.image_size // config["patch_size"]
 
         def transformer(depth: int) -> Transformer:
             shape = Shape(width, depth, config["heads"], config["ffn_width"], experts=(VISION,), eps=config["layer_norm_eps"])
@@ -283,7 +284,8 @@ class VisualTokenizer(nn.Module):
         self.to_target = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, config["target_width"]))
 
     def features(self, image: Tensor) -> Tensor:
-        """[B, 3, height, width] in [-1, 1] to unit vectors [B, N, E]."""
+        """[B, 3, height, width] in [-1, 1] to unit vectors [B, N, E]; a larger image is first averaged down to the tokenizer's size."""
+        image = functional.avg_pool2d(image, image.shape[-1] // self.image_size)
         return functional.normalize(self.to_code(self._run(self.encoder_embed(image), self.encoder)), dim=-1)
 
     def encode(self, image: Tensor) -> Tensor:

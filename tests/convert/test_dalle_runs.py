@@ -1,0 +1,115 @@
+"""Runs on the tokens of DALL-E's encoder, and on those of visual tokenizers that see smaller images than the model."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.convert.published_dalle import SMALL, published, read
+from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.convert import source
+from vlbeit_jax.convert.files import write_manifest
+from vlbeit_jax.convert.formats import EXPORTS
+from vlbeit_jax.convert.verify import module_of
+from vlbeit_jax.data.source import VALIDATION, open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.visual_tokenizer import encode
+from vlbeit_jax.report.page import write_report
+from vlbeit_jax.report.samples import pictures, spread
+from vlbeit_jax.runtime.evaluation import evaluate, open_run
+from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.tasks.masked_model import VISUAL_TOKENIZER
+from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
+from vlbeit_jax.training.sharding import make_mesh
+
+
+def with_tokenizer(world, folder, **model):
+    config = tiny.pretrain_config(world, steps=2, schedule="image+text+pair", log_every=1, checkpoint_every=2)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, visual_tokenizer=str(folder)))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+
+
+@pytest.fixture(scope="module")
+def imported_small(tmp_path_factory):
+    return read(tmp_path_factory.mktemp("small"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def run(world, imported_small, tmp_path_factory):
+    """Views of 32 px in patches of 8, tokens from 16 px with stride 4."""
+    folder = tmp_path_factory.mktemp("pretrain") / "run"
+    train(with_tokenizer(world, imported_small), folder)
+    return folder
+
+
+def test_a_run_learns_its_tokens_and_stands_on_its_own(run, world, imported_small, tmp_path):
+    before, found = open_visual_tokens(imported_small), open_run(run)
+    assert found.step == 2 and found.model.visual.folder == run / VISUAL_TOKENIZER
+    assert found.model.visual.fingerprint == before.fingerprint and found.model.visual.tokenizer.config == SMALL
+    results = evaluate(found, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=1)
+    assert all(results[term]["count"] > 0 and math.isfinite(results[term]["loss"]) for term in ("mim", "mlm", "mvlm_image", "mvlm_text"))
+    page = write_report(found, run, str(world.pairs), results, tmp_path).read_text()
+    assert "Use of the codebook" in page and "Held-back captions" in page and "predicted visual tokens" not in page
+
+
+def test_another_tokenizer_is_not_gone_on_with(run, world, tmp_path):
+    other = read(tmp_path / "other", SMALL, published(SMALL, seed=1))
+    with pytest.raises(UsageError, match="visual_tokenizer"):
+        train(with_tokenizer(world, other), run)
+
+
+def test_the_torch_module_is_refused_by_name_and_the_image_side_is_not(run, tmp_path):
+    exported_run = source.open_run(run)
+    with pytest.raises(UsageError, match="visual tokenizer of the run in .* is DALL-E's encoder"):
+        EXPORTS["torch"].write(exported_run, tmp_path)
+    assert not list(tmp_path.iterdir())
+    EXPORTS["hf-beit"].write(exported_run, tmp_path)
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"codes": 64}, "codes=32, but model.codes=64"),
+        ({"image_size": 40}, r"images of 16 px into 4 x 4 .*image_size=40, model.patch_size=8\) into 5 x 5"),
+        ({"image_size": 24, "patch_size": 6}, "image_size=16, of which model.image_size=24 is not a multiple"),
+    ],
+    ids=str,
+)
+def test_a_misfit_is_refused_with_both_values(world, imported_small, tmp_path, model, said):
+    with pytest.raises(UsageError, match=said):
+        train(with_tokenizer(world, imported_small, **model), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_description_is_one_clear_error(imported_small, tmp_path):
+    for content in ("{", '{"depth": 3}'):
+        (tmp_path / "dalle.json").write_text(content)
+        with pytest.raises(UsageError, match="dalle.json.*import the visual tokenizer again"):
+            open_visual_tokens(tmp_path)
+
+
+def test_vqkd_takes_larger_views_too(world, tmp_path):
+    """A model of 64 px in patches of 16 with the world's VQ-KD of 32 px in patches of 8, here and in PyTorch."""
+    train(with_tokenizer(world, world.vqkd, image_size=64, patch_size=16), tmp_path / "run")
+    found = open_run(tmp_path / "run")
+    visual = found.model.visual
+    image = np.random.default_rng(2).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    larger = image.repeat(2, axis=1).repeat(2, axis=2)
+    tokens, same = (np.asarray(encode(visual.tokenizer, visual.frozen, jnp.asarray(x))) for x in (larger, image))
+    np.testing.assert_array_equal(tokens, same)
+    shown = pictures(found, spread(open_set(str(world.pairs)).records(VALIDATION), 3))
+    assert shown is not None and shown.tokens.shape == shown.predicted.shape == shown.original.shape == (3, 64, 64, 3)
+    out = tmp_path / "out"
+    out.mkdir()
+    EXPORTS["torch"].write(source.open_run(tmp_path / "run"), out)
+    write_manifest(out)
+    module = module_of(out / "vlbeit_torch.py")
+    _, tokenizer = module.load(out)
+    with torch.no_grad():
+        theirs = tokenizer.encode(module.normalise(torch.from_numpy(larger).permute(0, 3, 1, 2))).numpy()
+    assert (theirs == tokens).mean() >= 0.99
