@@ -80,10 +80,11 @@ def _read(file: pathlib.Path, kind: "Import", out: pathlib.Path) -> None:
 
 def _write(place: pathlib.Path, export: "Export", out: pathlib.Path) -> None:
     from vlbeit_jax.convert.examples import write_examples
-    from vlbeit_jax.convert.files import write_manifest
+    from vlbeit_jax.convert.files import give_memory_back, write_manifest
     from vlbeit_jax.convert.source import open_run
     from vlbeit_jax.folders import published
 
+    give_memory_back()
     run = open_run(place)
     with published(out) as folder:
         export.write(run, folder)

@@ -1,5 +1,6 @@
 """Tensor files: safetensors written as a stream, safetensors and PyTorch files read one tensor at a time, manifests."""
 
+import ctypes
 import hashlib
 import json
 import pathlib
@@ -15,6 +16,7 @@ from vlbeit_jax.errors import UsageError
 
 MANIFEST_FILE = "manifest.json"
 CHUNK = 16 * 2**20
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers of the two options.
 WRAPPERS = ("model", "state_dict", "module")
 DTYPES = {np.dtype("float32"): "F32", np.dtype("int64"): "I64"}
 
@@ -40,6 +42,7 @@ def write_safetensors(path: pathlib.Path, tensors: Iterable[Written], metadata: 
             assert value.shape == each.shape and value.dtype == each.dtype, (each, value.shape, value.dtype)
             for part in _pieces(value):
                 out.write(np.ascontiguousarray(part).data)  # Every machine that JAX runs on is little-endian, as the format is.
+            del value, part  # Before the next one is read.
 
 
 def _pieces(value: np.ndarray) -> Iterable[np.ndarray]:
@@ -48,6 +51,17 @@ def _pieces(value: np.ndarray) -> Iterable[np.ndarray]:
         return [value]
     rows = max(1, CHUNK // max(1, value[0].nbytes))
     return (value[start : start + rows] for start in range(0, len(value), rows))
+
+
+def give_memory_back() -> None:
+    """Has freed memory returned to the system at once, where the C library is glibc.
+
+    Arrays are read in many pieces, and what glibc keeps of them for later adds up to more than the largest array.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, size in ((MMAP_THRESHOLD, 2**20), (TRIM_THRESHOLD, 2**17)):
+            mallopt(option, size)
 
 
 def open_tensors(path: pathlib.Path) -> Tensors:

@@ -13,6 +13,7 @@ from vlbeit_jax.errors import UsageError
 
 Tree = Any
 DESCRIPTION = "description"
+CHUNK_BYTES = 16 * 2**20  # So that reading a large array takes little more memory than the array.
 _policies = ocp.checkpoint_managers
 
 
@@ -39,7 +40,8 @@ class Checkpointer:
 
     def save(self, step: int, trees: Mapping[str, Tree], description: Mapping[str, Any]) -> None:
         """Starts writing; returns when the arrays have been copied. The error of a failed write comes with the next call."""
-        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        chunked = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
+        items = {name: ocp.args.StandardSave(tree, save_args=jax.tree.map(lambda _: chunked, tree)) for name, tree in trees.items()}
         self._manager.save(step, args=ocp.args.Composite(**items, **{DESCRIPTION: ocp.args.JsonSave(dict(description))}), force=True)
 
     def latest(self) -> int | None:
