@@ -33,15 +33,20 @@ def test_what_is_written_is_what_the_library_reads(tmp_path, monkeypatch, chunk)
         assert found[name].dtype == value.dtype
 
 
-def pytorch_file(path, wrapper):
+def pytorch_file(path, wrapper, zipped=True):
     tensors = {name: torch.from_numpy(np.array(value, order="C")) for name, value in some_arrays().items()}
-    torch.save({wrapper: {f"module.{name}": value for name, value in tensors.items()}, "epoch": 3} if wrapper else tensors, path)
+    torch.save(
+        {wrapper: {f"module.{name}": value for name, value in tensors.items()}, "epoch": 3} if wrapper else tensors,
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
     return path
 
 
+@pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict", "module"])
-def test_pytorch_files_are_read_out_of_their_wrappers(tmp_path, wrapper):
-    found = open_tensors(pytorch_file(tmp_path / "x.pth", wrapper))
+def test_pytorch_files_are_read_out_of_their_wrappers(tmp_path, wrapper, zipped):
+    found = open_tensors(pytorch_file(tmp_path / "x.pth", wrapper, zipped))
     for name, value in some_arrays().items():
         assert found.shapes[name] == value.shape
         np.testing.assert_array_equal(found[name], value)
@@ -60,10 +65,18 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, how):
     if how == "torch":
         torch.save({"model": Hostile()}, "x.pth")
     else:
-        (tmp_path / "x.pth").write_bytes(pickle.dumps(Hostile()))
+        (tmp_path / "x.pth").write_bytes(pickle.dumps(Hostile(), protocol=2))
     with pytest.raises(UsageError, match="x.pth: (refused|cannot be read)"):
         open_tensors(tmp_path / "x.pth")
     assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_torchscript_archives_are_refused_with_what_to_do(tmp_path):
+    """OpenAI publishes CLIP as such."""
+    torch.jit.script(torch.nn.Linear(2, 3)).save(str(tmp_path / "x.pt"))
+    with pytest.raises(UsageError, match="torch.jit.load"):
+        open_tensors(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
@@ -115,5 +128,7 @@ def test_damage_is_named(tmp_path, damage):
         path.unlink()
     else:
         (folder / "manifest.json").write_text("{")
+    if damage != "manifest":
+        check_manifest(folder, "inner/b.bin")
     with pytest.raises(UsageError, match={"flip": "a.bin has changed", "cut": "999 bytes", "gone": "missing"}.get(damage, "manifest")):
         check_manifest(folder)

@@ -79,6 +79,11 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     assert not (before.params["vision_head/kernel"] == after.params["vision_head/kernel"]).all()
 
 
+def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path):
+    done = convert(f"--from={random_run}", "--to=beit3", f"--out={tmp_path / 'out'}", "--verify")
+    assert done.returncode == 2 and "torchscale" in done.stderr and not (tmp_path / "out").exists()
+
+
 def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_path):
     """Images and texts with one state dict, pairs with the other: LayerScale, types and shared attention have found a place."""
     out = tmp_path / "out"

@@ -1,5 +1,6 @@
 """Command: weights in and out."""
 
+import importlib.util
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -69,11 +70,13 @@ def main() -> None:
 
 def _read(file: pathlib.Path, kind: "Import", out: pathlib.Path) -> None:
     from vlbeit_jax.config import ModelConfig
-    from vlbeit_jax.convert.files import open_tensors
+    from vlbeit_jax.convert.files import MANIFEST_FILE, check_manifest, open_tensors
 
     unsaid = ModelConfig(image_size=IMAGE_SIZE.value, codes=CODES.value, vocabulary=VOCABULARY.value, text_positions=TEXT_POSITIONS.value)
     if VERIFY.value:
         raise UsageError("--verify goes with --to; an import is checked by names and shapes")
+    if (file.parent / MANIFEST_FILE).is_file():
+        check_manifest(file.parent, file.name)
     print(kind.read(open_tensors(file), file, unsaid, out))
     print(f"written to {out}, {kind.gives}")
 
@@ -84,6 +87,9 @@ def _write(place: pathlib.Path, export: "Export", out: pathlib.Path) -> None:
     from vlbeit_jax.convert.source import open_run
     from vlbeit_jax.folders import published
 
+    absent = [name for name in export.peers if importlib.util.find_spec(name) is None] if VERIFY.value else []
+    if absent:
+        raise UsageError(f"--verify compares with {' and '.join(absent)}, not installed here; install it, or leave --verify out")
     give_memory_back()
     run = open_run(place)
     with published(out) as folder:

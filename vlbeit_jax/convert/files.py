@@ -5,6 +5,7 @@ import hashlib
 import json
 import pathlib
 import pickle
+import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -98,18 +99,24 @@ class _Loaded:
 
 def _load_pytorch(path: pathlib.Path) -> dict[str, Any]:
     """The tensors of a PyTorch file, mapped and not read, out of the wrappers that training scripts put around them."""
-    import torch
-
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path}: refused, because it holds more than tensors and loading it could run code ({str(error).splitlines()[0]}); "
-            "save its state dict alone, where you trust it and have what it was made with: "
-            f"python -c \"import torch; torch.save(torch.load('{path.name}', weights_only=False).state_dict(), '{path.stem}.pth')\""
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise UsageError(f"{path}: cannot be read, it may be cut off ({str(error).splitlines()[0]})") from error
+        import torch
+    except ImportError as error:
+        raise UsageError(f"{path}: PyTorch is needed to read it; install torch, or give a .safetensors file") from error
+    try:
+        zipped = zipfile.is_zipfile(path)  # Files of PyTorch before 1.6 are not, and cannot be mapped.
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError) as error:
+        said = str(error).partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError) or "TorchScript" in said:
+            how = "torch.jit.load" if "TorchScript" in said else "torch.load"
+            trust = "" if "TorchScript" in said else ", weights_only=False"
+            raise UsageError(
+                f"{path}: refused, because it holds more than tensors and loading it could run code ({said}); "
+                "save its state dict alone, where you trust it and have what it was made with: "
+                f"python -c \"import torch; torch.save({how}('{path.name}', map_location='cpu'{trust}).state_dict(), '{path.stem}.pth')\""
+            ) from error
+        raise UsageError(f"{path}: cannot be read, it may be cut off ({said})") from error
     while isinstance(found, dict) and (inner := next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), None)):
         found = inner
     tensors = {name.removeprefix("module."): value for name, value in found.items() if isinstance(value, torch.Tensor)}
@@ -125,8 +132,8 @@ def write_manifest(folder: pathlib.Path) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(found, indent=1) + "\n")
 
 
-def check_manifest(folder: pathlib.Path) -> None:
-    """Raises a ``UsageError`` that names every file which is not what the manifest says."""
+def check_manifest(folder: pathlib.Path, only: str = "") -> None:
+    """Raises a ``UsageError`` that names every file which is not what the manifest says; ``only``: asks about that one alone."""
     try:
         said = json.loads((folder / MANIFEST_FILE).read_text())
     except (OSError, ValueError) as error:
@@ -134,6 +141,8 @@ def check_manifest(folder: pathlib.Path) -> None:
     wrong = []
     for name, entry in said.items():
         path = folder / name
+        if only and name != only:
+            continue
         if not path.is_file():
             wrong.append(f"{name} is missing")
         elif path.stat().st_size != entry["bytes"]:

@@ -28,6 +28,7 @@ class Export:
       exact: where outputs are equal, and where not.
       needs: of the run, and to verify.
       drops: what has no place there.
+      peers: packages that the check runs the other side with.
       write: leaves the files in an existing folder; raises a ``UsageError`` for a run that it cannot say.
       check: compares the written folder with JAX on random inputs.
     """
@@ -35,6 +36,7 @@ class Export:
     exact: str
     needs: str
     drops: str
+    peers: tuple[str, ...]
     write: Callable[[Run, pathlib.Path], None]
     check: Callable[[Run, pathlib.Path], Differences]
 
@@ -44,6 +46,7 @@ EXPORTS = {
         exact="all of it: images, texts, pairs, heads, visual tokenizer",
         needs="a VQ-KD visual tokenizer if there are images; torch and safetensors to load it, nothing else",
         drops="nothing",
+        peers=("torch",),
         write=torch_module.write,
         check=torch_module.check,
     ),
@@ -51,6 +54,7 @@ EXPORTS = {
         exact="images: states and visual-token logits; both position schemes",
         needs="transformers (4.57 or 5) to verify it",
         drops="texts, pairs, visual tokenizer; modality types are folded into positions or embeddings",
+        peers=("torch", "transformers"),
         write=hf_beit.write,
         check=hf_beit.check,
     ),
@@ -58,6 +62,7 @@ EXPORTS = {
         exact="states of images, texts and pairs, for model.positions=relative",
         needs="relative positions",
         drops="mask token and both heads, of which VLMo has none or others",
+        peers=(),
         write=vlmo.write,
         check=vlmo.check,
     ),
@@ -65,6 +70,7 @@ EXPORTS = {
         exact="images and texts in one state dict, pairs in the other; all in one for a decoupled model",
         needs="absolute positions; torchscale to verify it",
         drops="nothing: types and LayerScale are folded",
+        peers=("torch", "torchscale"),
         write=beit3.write,
         check=beit3_check.check,
     ),
