@@ -3,7 +3,7 @@
 Command: python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN --config.data.text_tokenizer=TEXT_TOKENIZER \
              --config.data.visual_tokenizer=VQKD_RUN --config.data.text.sources="('TOKENS',)"   (a stage of launch/sample.sh)
 Cost:    4400 steps of 32 images, texts or pairs; 2.2M parameters; see the README for the time on two CPU cores.
-Expect:  every masked accuracy several times its unigram baseline (texts: twice), and captions that are read better with the
+Expect:  every masked accuracy several times its unigram baseline (texts: twice or more), and captions that are read better with the
          right image than with a wrong one; the README has the figures.
 Figures: our own, for 3,182 pairs. What it took for a cross-modal gain: pairs in every second step, small batches (more
          updates), and more of both sides masked than the paper's 50% and 40%, because these captions are short lists of
