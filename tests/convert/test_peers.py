@@ -163,9 +163,7 @@ def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
 @pytest.mark.parametrize(
     ("target", "peer", "positions"),
     [
-        ("hf-beit", None, "absolute"),
         ("hf-beit", None, "relative"),
-        ("hf-beit", "transformers-4", "relative"),
         ("beit3", "torchscale", "absolute"),
         ("vlmo", None, "relative"),
     ],
