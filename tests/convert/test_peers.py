@@ -10,8 +10,11 @@ import pytest
 
 from tests import tiny
 from tests.convert.conftest import write_random_run
+from vlbeit_jax.config import OptimizerConfig
 from vlbeit_jax.convert.formats import vlmo
 from vlbeit_jax.convert.source import open_run
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.loop import train
 from vlbeit_jax.types import Positions
 
 PEERS = tiny.TOP / ".venv" / "peers"
@@ -63,7 +66,7 @@ def test_vlmo_agrees_or_refuses_by_name(random_run, tmp_path):
 
 
 def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
-    """Export, import, train one step from it: what VLMo knows is there bit for bit, the rest is fresh."""
+    """Export and import: what VLMo knows is there bit for bit, the rest is fresh. Then train from it."""
     if random_run.name == "absolute":
         pytest.skip("VLMo has relative positions")
     convert(f"--from={random_run}", "--to=vlmo", f"--out={tmp_path / 'out'}")
@@ -77,6 +80,23 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
         rows = tiny.PIECES if name.endswith("words") else None
         assert (before.params[name][:rows] == after.params[name][:rows]).all()
     assert not (before.params["vision_head/kernel"] == after.params["vision_head/kernel"]).all()
+
+    config = tiny.pretrain_config(world, steps=2, checkpoint_every=1, log_every=1, start_from=str(tmp_path / "start"))
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, positions=Positions.RELATIVE, drop_path=0.0),
+        optimizer=OptimizerConfig(peak_lr=1e-12, end_lr=0.0, warmup_steps=0, weight_decay=0.0),
+    )
+    train(config, tmp_path / "run")
+    trained, fresh = open_run(tmp_path / "run"), open_run(tmp_path / "start")
+    for name in fresh.params.shapes:  # The rate is so small that what it started from can be seen.
+        assert abs(trained.params[name] - fresh.params[name]).max() < 1e-8, name
+    wider = dataclasses.replace(config, model=dataclasses.replace(config.model, width=64))
+    with pytest.raises(UsageError, match=r"another model:(?s:.)*vision_embed/cls: \(32,\) there, \(64,\) here"):
+        train(wider, tmp_path / "wider")
+    nowhere = dataclasses.replace(config, run=dataclasses.replace(config.run, start_from=str(tmp_path)))
+    with pytest.raises(UsageError, match="no run's folder"):
+        train(nowhere, tmp_path / "nowhere")
 
 
 def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path):

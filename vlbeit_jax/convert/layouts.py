@@ -32,6 +32,22 @@ ROWS = single(lambda x: x.reshape(1, *x.shape), lambda x: x.reshape(x.shape[1:])
 CONVOLUTION = single(lambda x: x.transpose(3, 2, 0, 1), lambda x: x.transpose(2, 3, 1, 0))  # [row, column, I, O] - [O, I, row, column]
 
 
+def zero(*shape: int) -> Layout:
+    """An array of ours that the other side has no tensor for, because it adds nothing there."""
+    return Layout(lambda x: (), lambda: (np.zeros(shape, np.float32),))
+
+
+def image_biases(rows: int, all_rows: int, depth: int, shared: bool = False) -> Layout:
+    """[R, depth, H] - a table [rows, H] for every block, or one for all; the rows of texts have no place there, and start at zero."""
+
+    def back(*tables: np.ndarray) -> Arrays:
+        whole = np.zeros((all_rows, depth, tables[0].shape[1]), tables[0].dtype)
+        whole[:rows] = tables[0][:, None] if shared else np.stack(tables, axis=1)
+        return (whole,)
+
+    return Layout(lambda x: tuple(x[:rows, block] for block in range(1 if shared else depth)), back)
+
+
 def patches(side: int) -> Layout:
     """Patch kernel [(row, column, channel), D] - convolution weight [D, channel, row, column]."""
     return single(

@@ -1,7 +1,7 @@
 """The engine: a table of rules read in both directions, checked to be total before anything is converted."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -46,13 +46,6 @@ class Written(NamedTuple):
 def rule(ours: str, theirs: str, layout: Layout = SAME) -> Rule:
     """A rule of one line; several names are separated by blanks."""
     return Rule(tuple(ours.split()), tuple(theirs.split()), layout)
-
-
-def expanded(rules: Iterable[Rule], **values: object) -> list[Rule]:
-    """Rules with every ``{name}`` in ours and theirs replaced by its value."""
-    return [
-        Rule(tuple(n.format(**values) for n in ours), tuple(n.format(**values) for n in theirs), layout) for ours, theirs, layout in rules
-    ]
 
 
 @dataclasses.dataclass(frozen=True)

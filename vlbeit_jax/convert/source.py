@@ -16,7 +16,7 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.visual_tokens import DALLE_FILE, read_dalle
 from vlbeit_jax.tasks.vqkd import make_tokenizer
-from vlbeit_jax.training.checkpoint import Checkpointer, Leaves
+from vlbeit_jax.training.checkpoint import Checkpointer, Leaves, leaf_name
 from vlbeit_jax.training.run_folder import CHECKPOINTS, IMPORTED_STEP, finished_step, read_config
 from vlbeit_jax.types import Stream
 
@@ -111,7 +111,7 @@ def visual_shapes(config: VisualTokenizerConfig) -> dict[str, Shape]:
 
 def _shapes(tree: object) -> dict[str, Shape]:
     leaves = jax.tree_util.tree_leaves_with_path(nn.unbox(tree))
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    return {leaf_name(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def as_tree(arrays: Mapping[str, np.ndarray]) -> dict:

@@ -30,8 +30,9 @@ from vlbeit_jax.training.state import TrainState, state_maker
 from vlbeit_jax.training.step import make_train_step
 from vlbeit_jax.types import Stream
 
-# Fields of a model's section that do not change its shape: a run may go on with other values.
-MAY_CHANGE = {"collapse_below", "kmeans_batches", "kmeans_iterations", "reseed_below"}
+# Fields of a model's section that do not change what is trained: a run may go on with other values. (Of a teacher the weights
+# themselves are compared, and not where they lie.)
+MAY_CHANGE = {"teacher_weights", "collapse_below", "kmeans_batches", "kmeans_iterations", "reseed_below"}
 
 
 def train(config: Config, workdir: pathlib.Path) -> TrainState:

@@ -4,15 +4,12 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-import numpy as np
-
 from vlbeit_jax.config import ModelConfig
-from vlbeit_jax.convert.layouts import TOKEN, Layout, attention_out, fused_qkv, head_bias, patches
-from vlbeit_jax.convert.rules import Rule, Shape, Table, Tensors, rule
-from vlbeit_jax.convert.tables import FUSED, linear, norm
+from vlbeit_jax.convert.layouts import TOKEN, patches, zero
+from vlbeit_jax.convert.rules import Shape, Table, Tensors, rule
+from vlbeit_jax.convert.tables import beit_attention, beit_expert, linear, norm, relative_biases, sees_images
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.ops.position import table_rows
-from vlbeit_jax.types import Modality, Positions
+from vlbeit_jax.types import Positions
 
 SHARED = "rel_pos_bias.relative_position_bias_table"
 OWN = "blocks.{block}.attn.relative_position_bias_table"
@@ -30,10 +27,10 @@ def table(config: ModelConfig, theirs: Mapping[str, Shape], names: Mapping[str, 
         rule("vision_embed/cls", "cls_token", TOKEN),
         rule("vision_embed/patch/kernel", "patch_embed.proj.weight", patches(config.patch_size)),
         rule("vision_embed/patch/bias", "patch_embed.proj.bias"),
-        _nothing("vision_embed/type", names),
-        _biases(config, theirs),
+        rule("vision_embed/type", "", zero(config.width)),
+        relative_biases(config, (SHARED,) if SHARED in theirs else tuple(OWN.format(block=block) for block in range(config.depth))),
     ]
-    left_out = {name: "BEiT knows no texts" for name in names if not _sees_images(name)}
+    left_out = {name: "BEiT knows no texts" for name in names if not sees_images(name)}
     if "mask_token" in theirs:
         rules += [rule("vision_embed/mask_token", "mask_token", TOKEN), *linear("vision_head", "lm_head"), *norm("encoder/norm", "norm")]
     else:
@@ -41,46 +38,11 @@ def table(config: ModelConfig, theirs: Mapping[str, Shape], names: Mapping[str, 
         left_out |= dict.fromkeys(gone, "a fine-tuned checkpoint has none")
     for block in range(config.depth):
         ours, place = f"encoder/block_{block}", f"blocks.{block}"
-        rules += norm(f"{ours}/attention_norm", f"{place}.norm1") + [
-            rule(f"{ours}/attention/qkv", f"{place}.attn.qkv.weight", fused_qkv(config.heads)),
-            rule(f"{ours}/attention/query_bias", f"{place}.attn.q_bias", head_bias(config.heads)),
-            rule(f"{ours}/attention/value_bias", f"{place}.attn.v_bias", head_bias(config.heads)),
-            rule(f"{ours}/attention/out", f"{place}.attn.proj.weight", attention_out(config.heads)),
-            rule(f"{ours}/attention/out_bias", f"{place}.attn.proj.bias"),
-        ]
+        rules += beit_attention(ours, place, config.heads) + beit_expert(f"{ours}/vision", place)
         if config.layer_scale:
             rules += [rule(f"{ours}/attention_scale", f"{place}.gamma_1"), rule(f"{ours}/expert_scale", f"{place}.gamma_2")]
-        rules += norm(f"{ours}/vision/norm", f"{place}.norm2")
-        rules += linear(f"{ours}/vision/up", f"{place}.mlp.fc1") + linear(f"{ours}/vision/down", f"{place}.mlp.fc2")
     ignored = {name: why for name in theirs for pattern, why in IGNORED.items() if re.fullmatch(pattern, name)}
     return Table(rules, left_out, {}, ignored)
-
-
-def _sees_images(name: str) -> bool:
-    parts = name.split("/")
-    return parts[0] not in ("text_embed", "language_head") and not {str(Modality.LANGUAGE), FUSED} & set(parts)
-
-
-def _nothing(ours: str, names: Mapping[str, Shape]) -> Rule:
-    """A parameter of ours that adds nothing there, and so is zero here."""
-    return Rule((ours,), (), Layout(lambda x: (), lambda: (np.zeros(names[ours], np.float32),)))
-
-
-def _biases(config: ModelConfig, theirs: Mapping[str, Shape]) -> Rule:
-    """Tables [rows of images, H], one for all blocks or one each; the rows of texts start at zero, as in BEiT's own start."""
-    shared = SHARED in theirs
-    keys = (SHARED,) if shared else tuple(OWN.format(block=block) for block in range(config.depth))
-    rows = (2 * config.grid - 1) ** 2 + 3
-
-    def there(x: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(x[:rows, block] for block in range(1 if shared else config.depth))
-
-    def back(*tables: np.ndarray) -> tuple[np.ndarray]:
-        whole = np.zeros((table_rows(config.grid, config.text_positions), config.depth, config.heads), np.float32)
-        whole[:rows] = tables[0][:, None] if shared else np.stack(tables, axis=1)
-        return (whole,)
-
-    return Rule(("encoder/relative_positions",), keys, Layout(there, back))
 
 
 def config_of(theirs: Mapping[str, Shape], unsaid: ModelConfig) -> ModelConfig:

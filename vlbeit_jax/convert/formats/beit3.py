@@ -17,6 +17,7 @@ import numpy as np
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.layouts import (
+    SAME,
     TOKEN,
     TRANSPOSED,
     Layout,
@@ -26,6 +27,7 @@ from vlbeit_jax.convert.layouts import (
     split_qkv,
     vocabulary_columns,
     vocabulary_rows,
+    zero,
 )
 from vlbeit_jax.convert.rules import Changed, Rule, Shape, Table, Tensors, exported, rule
 from vlbeit_jax.convert.source import Run
@@ -72,8 +74,7 @@ _POSITIONS = Layout(
 
 
 def _decoupled(config: ModelConfig) -> Table:
-    zero = Layout(lambda x: (), lambda: (np.zeros(config.width, np.float32),))
-    rules = [*_ends(config), Rule(("vision_embed/type",), (), zero), Rule(("text_embed/type",), (), zero)]
+    rules = _ends(config) + [rule(f"{embed}/type", "", zero(config.width)) for embed in ("vision_embed", "text_embed")]
     for modality, side in SIDES.items():
         for block in range(config.depth):
             ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
@@ -102,34 +103,33 @@ def _twice(ours: str, theirs: str, layout: Layout) -> Rule:
 
 def _shared(config: ModelConfig, fusion: bool) -> Table:
     rules, constant = _ends(config), {}
-    same = Layout(lambda x: (x,), lambda x: (x,))
     for block in range(config.depth):
         ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
         attention = f"{theirs}.self_attn"
         weights = " ".join(f"{attention}.{letter}_proj.{{side}}.weight" for letter in "qkv")
         rules += [
-            _twice(f"{ours}/attention_norm/scale", f"{theirs}.self_attn_layer_norm.{{side}}.weight", same),
-            _twice(f"{ours}/attention_norm/bias", f"{theirs}.self_attn_layer_norm.{{side}}.bias", same),
+            _twice(f"{ours}/attention_norm/scale", f"{theirs}.self_attn_layer_norm.{{side}}.weight", SAME),
+            _twice(f"{ours}/attention_norm/bias", f"{theirs}.self_attn_layer_norm.{{side}}.bias", SAME),
             _twice(f"{ours}/attention/qkv", weights, split_qkv(config.heads)),
             _twice(f"{ours}/attention/query_bias", f"{attention}.q_proj.{{side}}.bias", head_bias(config.heads)),
             _twice(f"{ours}/attention/value_bias", f"{attention}.v_proj.{{side}}.bias", head_bias(config.heads)),
             _twice(f"{ours}/attention/out", f"{attention}.out_proj.{{side}}.weight", attention_out(config.heads)),
-            _twice(f"{ours}/attention/out_bias", f"{attention}.out_proj.{{side}}.bias", same),
+            _twice(f"{ours}/attention/out_bias", f"{attention}.out_proj.{{side}}.bias", SAME),
         ]
         constant |= {f"{attention}.k_proj.{side}.bias": np.zeros(config.width, np.float32) for side in SIDES.values()}
         if fusion and block >= config.depth - config.fused_layers:
-            for part, layout in (("kernel", TRANSPOSED), ("bias", same)):
+            for part, layout in (("kernel", TRANSPOSED), ("bias", SAME)):
                 for layer, name in (("up", "fc1"), ("down", "fc2")):
                     place = f"{theirs}.ffn.{{side}}.{name}.{'weight' if part == 'kernel' else 'bias'}"
                     rules.append(_twice(f"{ours}/{FUSED}/{layer}/{part}", place, layout))
             rules += [
-                _twice(f"{ours}/{FUSED}/norm/{part}", f"{theirs}.final_layer_norm.{{side}}.{name}", same)
+                _twice(f"{ours}/{FUSED}/norm/{part}", f"{theirs}.final_layer_norm.{{side}}.{name}", SAME)
                 for part, name in (("scale", "weight"), ("bias", "bias"))
             ]
         else:
             rules += [each for modality, side in SIDES.items() for each in _expert(f"{ours}/{modality}", theirs, side)]
     for part, name in (("scale", "weight"), ("bias", "bias")):
-        rules.append(_twice(f"encoder/norm/{part}", f"{ENCODER}.layer_norm.{{side}}.{name}", same))
+        rules.append(_twice(f"encoder/norm/{part}", f"{ENCODER}.layer_norm.{{side}}.{name}", SAME))
     return Table(rules, {}, constant)
 
 

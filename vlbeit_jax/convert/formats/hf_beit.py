@@ -10,12 +10,11 @@ import numpy as np
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.convert.layouts import ROWS, TOKEN, Layout, attention_out, head_bias, patches, split_qkv
+from vlbeit_jax.convert.layouts import ROWS, TOKEN, attention_out, head_bias, patches, split_qkv
 from vlbeit_jax.convert.rules import Changed, Table, Tensors, exported, rule
 from vlbeit_jax.convert.source import Run
-from vlbeit_jax.convert.tables import FUSED, linear, norm, refuse_beit3
-from vlbeit_jax.ops.position import table_rows
-from vlbeit_jax.types import Modality, Positions
+from vlbeit_jax.convert.tables import linear, norm, refuse_beit3, relative_biases, sees_images
+from vlbeit_jax.types import Positions
 
 TYPE = "vision_embed/type"
 RELATIVE = "attention.attention.relative_position_bias.relative_position_bias_table"
@@ -42,8 +41,7 @@ def table(config: ModelConfig, names: Iterable[str], prefix: str, final_norm: st
     if config.positions is Positions.ABSOLUTE:
         rules.append(rule("vision_embed/positions", f"{place}.position_embeddings", ROWS))
     else:
-        tables = " ".join(f"{prefix}encoder.layer.{block}.{RELATIVE}" for block in range(config.depth))
-        rules.append(rule("encoder/relative_positions", tables, _image_rows(config)))
+        rules.append(relative_biases(config, tuple(f"{prefix}encoder.layer.{block}.{RELATIVE}" for block in range(config.depth))))
     for block in range(config.depth):
         ours, theirs = f"encoder/block_{block}", f"{prefix}encoder.layer.{block}"
         attention = f"{theirs}.attention.attention"
@@ -60,25 +58,8 @@ def table(config: ModelConfig, names: Iterable[str], prefix: str, final_norm: st
         if config.layer_scale:
             rules += [rule(f"{ours}/attention_scale", f"{theirs}.lambda_1"), rule(f"{ours}/expert_scale", f"{theirs}.lambda_2")]
     rules += norm("encoder/norm", final_norm) + (linear("vision_head", head) if head else [])
-    left_out = {name: "not part of the image side" for name in names if not _sees_images(name)} | {TYPE: "folded into the embeddings"}
+    left_out = {name: "not part of the image side" for name in names if not sees_images(name)} | {TYPE: "folded into the embeddings"}
     return Table(rules, left_out | ({} if head else {f"vision_head/{part}": "no head here" for part in ("kernel", "bias")}))
-
-
-def _sees_images(name: str) -> bool:
-    parts = name.split("/")
-    return parts[0] not in ("text_embed", "language_head") and not {str(Modality.LANGUAGE), FUSED} & set(parts)
-
-
-def _image_rows(config: ModelConfig) -> Layout:
-    """[R, depth, H] - a table [rows of images, H] for every block; the rows of texts have no place here."""
-    rows = (2 * config.grid - 1) ** 2 + 3
-
-    def back(*tables: np.ndarray) -> tuple[np.ndarray]:
-        whole = np.zeros((table_rows(config.grid, config.text_positions), config.depth, config.heads), tables[0].dtype)
-        whole[:rows] = np.stack(tables, axis=1)
-        return (whole,)
-
-    return Layout(lambda x: tuple(x[:rows, block] for block in range(config.depth)), back)
 
 
 def folded(config: ModelConfig, params: Tensors) -> Tensors:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vlbeit_jax.convert.layouts import ROWS, TOKEN, Layout, attention_out, fused_qkv, patches
+from vlbeit_jax.convert.layouts import ROWS, TOKEN, Layout, attention_out, fused_qkv, patches, zero
 from vlbeit_jax.convert.rules import Rule, Shape, Table, rule
 from vlbeit_jax.convert.tables import linear, norm
 from vlbeit_jax.errors import UsageError
@@ -25,7 +25,7 @@ def clip_table(config: ViTConfig, theirs: Mapping[str, Shape]) -> Table:
         rule("embed/cls", "visual.class_embedding"),
         rule("embed/positions", "visual.positional_embedding"),
         rule("embed/patch/kernel", "visual.conv1.weight", patches(config.patch_size)),
-        Rule(("embed/patch/bias",), (), Layout(lambda x: (), lambda: (np.zeros(config.width, np.float32),))),  # CLIP has none.
+        rule("embed/patch/bias", "", zero(config.width)),
         *norm("embed_norm", "visual.ln_pre"),
         *norm("encoder/norm", "visual.ln_post"),
         rule("project/kernel", "visual.proj"),

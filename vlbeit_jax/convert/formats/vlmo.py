@@ -10,9 +10,6 @@ from vlbeit_jax.convert import reference, verify
 from vlbeit_jax.convert.files import open_tensors, write_safetensors
 from vlbeit_jax.convert.layouts import (
     TOKEN,
-    attention_out,
-    fused_qkv,
-    head_bias,
     layer_columns,
     patches,
     stacked,
@@ -21,7 +18,7 @@ from vlbeit_jax.convert.layouts import (
 from vlbeit_jax.convert.reference import Net
 from vlbeit_jax.convert.rules import Changed, Shape, Table, Tensors, exported, rule
 from vlbeit_jax.convert.source import Run
-from vlbeit_jax.convert.tables import experts_of, linear, norm, refuse_beit3
+from vlbeit_jax.convert.tables import beit_attention, beit_expert, experts_of, norm, refuse_beit3
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import LAYER_NORM_EPS, padded_vocabulary
 from vlbeit_jax.types import Positions, Special
@@ -49,20 +46,11 @@ def table(config: ModelConfig, names: Mapping[str, Shape]) -> Table:
     ]
     for block in range(config.depth):
         ours, theirs = f"encoder/block_{block}", f"transformer.blocks.{block}"
-        rules += norm(f"{ours}/attention_norm", f"{theirs}.norm1") + [
-            rule(f"{ours}/attention/qkv", f"{theirs}.attn.qkv.weight", fused_qkv(heads)),
-            rule(f"{ours}/attention/query_bias", f"{theirs}.attn.q_bias", head_bias(heads)),
-            rule(f"{ours}/attention/value_bias", f"{theirs}.attn.v_bias", head_bias(heads)),
-            rule(f"{ours}/attention/out", f"{theirs}.attn.proj.weight", attention_out(heads)),
-            rule(f"{ours}/attention/out_bias", f"{theirs}.attn.proj.bias"),
-        ]
+        rules += beit_attention(ours, theirs, heads)
         if config.layer_scale:
             rules += [rule(f"{ours}/attention_scale", f"{theirs}.gamma_1"), rule(f"{ours}/expert_scale", f"{theirs}.gamma_2")]
         for expert in experts_of(config, block):
-            short = EXPERTS[expert]
-            rules += norm(f"{ours}/{expert}/norm", f"{theirs}.norm2_{short}")
-            rules += linear(f"{ours}/{expert}/up", f"{theirs}.mlp_{short}.fc1")
-            rules += linear(f"{ours}/{expert}/down", f"{theirs}.mlp_{short}.fc2")
+            rules += beit_expert(f"{ours}/{expert}", theirs, f"_{EXPERTS[expert]}")
     heads_of_ours = [f"{head}/{part}" for head in ("vision_head", "language_head") for part in ("kernel", "bias")]
     constant = {  # Of BERT's embeddings: switched off in VLMo, or nothing to add.
         "text_embeddings.position_embeddings.weight": np.zeros((config.text_positions, width), np.float32),

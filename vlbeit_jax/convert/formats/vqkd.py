@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 
 from vlbeit_jax.config import VisualTokenizerConfig
-from vlbeit_jax.convert.layouts import ROWS, TOKEN, attention_out, fused_qkv, head_bias, patches
+from vlbeit_jax.convert.layouts import ROWS, TOKEN, patches
 from vlbeit_jax.convert.rules import Shape, Table, rule
 from vlbeit_jax.convert.source import CODEBOOK
-from vlbeit_jax.convert.tables import linear, norm
+from vlbeit_jax.convert.tables import beit_attention, beit_expert, linear, norm
 from vlbeit_jax.errors import UsageError
 
 IGNORED = {
@@ -32,15 +32,7 @@ def table(config: VisualTokenizerConfig, theirs: Mapping[str, Shape]) -> Table:
         ]
         for block in range(depth):
             ours, place = f"{part}/block_{block}", f"{part}.blocks.{block}"
-            rules += norm(f"{ours}/attention_norm", f"{place}.norm1") + [
-                rule(f"{ours}/attention/qkv", f"{place}.attn.qkv.weight", fused_qkv(config.heads)),
-                rule(f"{ours}/attention/query_bias", f"{place}.attn.q_bias", head_bias(config.heads)),
-                rule(f"{ours}/attention/value_bias", f"{place}.attn.v_bias", head_bias(config.heads)),
-                rule(f"{ours}/attention/out", f"{place}.attn.proj.weight", attention_out(config.heads)),
-                rule(f"{ours}/attention/out_bias", f"{place}.attn.proj.bias"),
-            ]
-            rules += norm(f"{ours}/vision/norm", f"{place}.norm2")
-            rules += linear(f"{ours}/vision/up", f"{place}.mlp.fc1") + linear(f"{ours}/vision/down", f"{place}.mlp.fc2")
+            rules += beit_attention(ours, place, config.heads) + beit_expert(f"{ours}/vision", place)
     for ours, place in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
         rules += linear(f"{ours}/inner", f"{place}.0") + linear(f"{ours}/outer", f"{place}.2")
     return Table(rules, {}, {}, {name: why for name in theirs for pattern, why in IGNORED.items() if re.fullmatch(pattern, name)})
