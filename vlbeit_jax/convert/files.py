@@ -41,12 +41,12 @@ def write_safetensors(path: pathlib.Path, tensors: Iterable[Written], metadata: 
         for each in tensors:
             value = each.read()
             assert value.shape == each.shape and value.dtype == each.dtype, (each, value.shape, value.dtype)
-            for part in _pieces(value):
+            for part in pieces(value):
                 out.write(np.ascontiguousarray(part).data)  # Every machine that JAX runs on is little-endian, as the format is.
             del value, part  # Before the next one is read.
 
 
-def _pieces(value: np.ndarray) -> Iterable[np.ndarray]:
+def pieces(value: np.ndarray) -> Iterable[np.ndarray]:
     """Slices along the first axis: a transposed view is copied piece by piece and never as a whole."""
     if value.ndim < 2:
         return [value]

@@ -1,17 +1,19 @@
 """From another program's file to the folder of a run: a warm start for pretraining, or a visual tokenizer to be used."""
 
+import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import vlbeit_jax
 from vlbeit_jax.config import Config, ModelConfig, RunConfig, VisualTokenizerConfig
+from vlbeit_jax.convert.files import pieces
 from vlbeit_jax.convert.rules import Report, Shape, Table, Tensors, imported
 from vlbeit_jax.convert.source import CODEBOOK, as_tree, model_shapes, visual_shapes
 from vlbeit_jax.folders import published
@@ -21,6 +23,7 @@ from vlbeit_jax.training.run_folder import CHECKPOINTS, IMPORTED_STEP, write_con
 from vlbeit_jax.types import Stream
 
 REPORT_FILE = "import.txt"
+Arrays = Iterator[tuple[str, np.ndarray]]
 Read = Callable[[Tensors, ModelConfig, Mapping[str, Shape]], tuple[Table, Tensors]]
 
 
@@ -40,10 +43,11 @@ def import_model(file: pathlib.Path, tensors: Tensors, read: Read, config: Model
     """
     shapes = model_shapes(config)
     arrays, report = imported(*read(tensors, config, shapes), shapes)
-    fresh = jax.jit(lambda key: nn.unbox(VLBEiT(config).init(key, method="init_all")["params"]))(jax.random.key(seed))
-    whole = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(fresh)} | _checked(arrays, shapes)
-    with _folder(out, file, report, {"params": as_tree(whole)}) as folder:
+    with _folder(out, file, report) as folder:
         write_config(folder, Config(model=config, run=RunConfig(steps=IMPORTED_STEP)))
+        with _staged(folder, shapes) as stage:
+            params = stage(arrays) | stage(_fresh(config, report.fresh, seed))
+            _save(folder, file, {"params": as_tree(params)})
     return report
 
 
@@ -51,10 +55,12 @@ def import_visual_tokenizer(file: pathlib.Path, tensors: Tensors, table: Table, 
     """Writes the folder of a finished VQ-KD run: ``data.visual_tokenizer`` may name it."""
     shapes = visual_shapes(config)
     arrays, report = imported(table, tensors, shapes)
-    params = _checked(arrays, shapes)
-    extra = {Stream.IMAGE: {"codebook": params.pop(CODEBOOK), "use": np.ones(config.codes, np.float32)}}
-    with _folder(out, file, report, {"params": as_tree(params), "extra": extra}) as folder:
+    with _folder(out, file, report) as folder:
         write_config(folder, Config(task="vqkd", visual_tokenizer=config, run=RunConfig(steps=IMPORTED_STEP, schedule="image")))
+        with _staged(folder, shapes) as stage:
+            params = stage(arrays)
+            extra = {Stream.IMAGE: {"codebook": params.pop(CODEBOOK), "use": np.ones(config.codes, np.float32)}}
+            _save(folder, file, {"params": as_tree(params), "extra": extra})
     return report
 
 
@@ -76,26 +82,65 @@ def import_network(
     """
     shapes = {leaf_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     arrays, report = imported(table, tensors, shapes)
-    with _folder(out, file, report, {"params": as_tree(_checked(arrays, shapes))}) as folder:
+    with _folder(out, file, report) as folder:
         describe(folder)
+        with _staged(folder, shapes) as stage:
+            _save(folder, file, {"params": as_tree(stage(arrays))})
     return report
 
 
-def _checked(arrays: Iterator[tuple[str, np.ndarray]], shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
-    found = {}
-    for name, value in arrays:
-        assert value.shape == shapes[name], (name, value.shape, shapes[name])
-        found[name] = np.ascontiguousarray(value, np.float32)
-    return found
+def _fresh(config: ModelConfig, names: Iterable[str], seed: int) -> Arrays:
+    """A new model's parameters of these names, one part of the model at a time; what only others need is not computed."""
+
+    def made(key: jax.Array, wanted: frozenset[str]) -> dict[str, jax.Array]:
+        params = nn.unbox(VLBEiT(config).init(key, method="init_all")["params"])
+        return {name: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if (name := leaf_name(path)) in wanted}
+
+    make = jax.jit(made, static_argnums=1)
+    for _, part in itertools.groupby(sorted(names), lambda name: name.split("/")[:2]):
+        yield from ((name, np.asarray(leaf)) for name, leaf in make(jax.random.key(seed), frozenset(part)).items())
+
+
+class _Staged(np.memmap):
+    """An array in a file that nobody changes: Orbax, which copies arrays before it saves them, may keep to this one."""
+
+    def __deepcopy__(self, memo: dict) -> "_Staged":
+        return self
 
 
 @contextmanager
-def _folder(out: pathlib.Path, file: pathlib.Path, report: Report, trees: dict[str, Any]) -> Iterator[pathlib.Path]:
+def _staged(folder: pathlib.Path, shapes: Mapping[str, Shape]) -> Iterator[Callable[[Arrays], dict[str, np.ndarray]]]:
+    """Puts arrays, one at a time, into files under ``folder`` and gives them back from there; the files are gone in the end."""
+    place = folder / "staged"
+    place.mkdir()
+
+    def stage(arrays: Arrays) -> dict[str, np.ndarray]:
+        found = {}
+        for name, value in arrays:
+            assert value.shape == shapes[name], (name, value.shape, shapes[name])
+            path = place / name.replace("/", ".")
+            with path.open("wb") as out:
+                for part in pieces(value):
+                    out.write(np.ascontiguousarray(part, np.float32).data)
+            found[name] = _Staged(path, np.float32, "r", shape=value.shape)
+        return found
+
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(place)
+
+
+def _save(folder: pathlib.Path, file: pathlib.Path, trees: dict[str, Any]) -> None:
+    checkpointer = Checkpointer(folder / CHECKPOINTS, little_memory=True)
+    versions = {"vlbeit_jax": vlbeit_jax.__version__}
+    description = {"step": IMPORTED_STEP, "trained_on": [], "imported_from": file.name, "versions": versions}
+    checkpointer.save(IMPORTED_STEP, trees, description)
+    checkpointer.close()
+
+
+@contextmanager
+def _folder(out: pathlib.Path, file: pathlib.Path, report: Report) -> Iterator[pathlib.Path]:
     with published(out) as folder:
         yield folder
-        checkpointer = Checkpointer(folder / CHECKPOINTS)
-        versions = {"vlbeit_jax": vlbeit_jax.__version__}
-        description = {"step": IMPORTED_STEP, "trained_on": [], "imported_from": file.name, "versions": versions}
-        checkpointer.save(IMPORTED_STEP, jax.tree.map(jnp.asarray, trees), description)
-        checkpointer.close()
         (folder / REPORT_FILE).write_text(f"from {file.name}\n{report}\n")

@@ -15,6 +15,9 @@ Tree = Any
 DESCRIPTION = "description"
 CHUNK_BYTES = 16 * 2**20  # So that reading a large array takes little more memory than the array.
 _policies = ocp.checkpoint_managers
+_APART: Any = {name: ocp.PyTreeCheckpointHandler(use_ocdbt=False) for name in ("params", "extra")} | {
+    DESCRIPTION: ocp.JsonCheckpointHandler()
+}
 
 
 class Checkpointer:
@@ -23,13 +26,19 @@ class Checkpointer:
     A step becomes visible when all of it is written; what a cut-off save left behind is removed on opening.
     """
 
-    def __init__(self, folder: str | pathlib.Path, keep_last: int = 1, keep_every: int = 0, *, read_only: bool = False):
-        """Opens or makes ``folder``; keeps the newest ``keep_last`` steps and every multiple of ``keep_every``."""
+    def __init__(
+        self, folder: str | pathlib.Path, keep_last: int = 1, keep_every: int = 0, *, read_only: bool = False, little_memory: bool = False
+    ):
+        """Opens or makes ``folder``; keeps the newest ``keep_last`` steps and every multiple of ``keep_every``.
+
+        ``little_memory``: each array gets files of its own. A shared file's content (OCDBT) waits in memory until it is complete.
+        """
         keep: list[Any] = [_policies.LatestN(keep_last)]
         if keep_every:
             keep.append(_policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).resolve(),
+            item_handlers=_APART if little_memory else None,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=not read_only,
@@ -41,7 +50,7 @@ class Checkpointer:
     def save(self, step: int, trees: Mapping[str, Tree], description: Mapping[str, Any]) -> None:
         """Starts writing; returns when the arrays have been copied. The error of a failed write comes with the next call."""
         chunked = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
-        items = {name: ocp.args.StandardSave(tree, save_args=jax.tree.map(lambda _: chunked, tree)) for name, tree in trees.items()}
+        items = {name: ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda _: chunked, tree)) for name, tree in trees.items()}
         self._manager.save(step, args=ocp.args.Composite(**items, **{DESCRIPTION: ocp.args.JsonSave(dict(description))}), force=True)
 
     def latest(self) -> int | None:
@@ -54,7 +63,10 @@ class Checkpointer:
 
     def restore(self, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
         """The trees that are asked for, with the shapes, types and shardings of ``abstract``."""
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        items = {
+            name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+            for name, tree in abstract.items()
+        }
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {name: found[name] for name in abstract}
 
