@@ -33,8 +33,10 @@ pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" --no-deps --no-build-isolation --editable .
 if [[ $extra == test ]]; then
   "${pip[@]}" -r launch/requirements-torch.txt
-  # Two programs that weights are compared with, apart from the rest because they want other versions of what they need.
+  # What tests compare with or compile with, apart from the rest: other versions of what is there, and a TPU's library that
+  # JAX would take for a TPU.
   "${pip[@]}" --upgrade --no-deps --target .venv/peers/transformers-4 transformers==4.57.1 huggingface_hub==0.36.2 tokenizers==0.22.2
   "${pip[@]}" --upgrade --no-deps --target .venv/peers/torchscale torchscale==0.3.0 fairscale==0.4.13 einops==0.8.2
+  "${pip[@]}" --upgrade --no-deps --target .venv/peers/libtpu libtpu==0.0.52
 fi
 inputs >"$stamp"

@@ -69,11 +69,26 @@ def uids(*sets, split=TRAIN):
     return [{zlib.crc32(record["id"]) for record in open_set(str(place)).records(split)} for place in sets]
 
 
-def interleaved(by_host):
-    """The hosts' rows in the order of the global batch."""
-    return [
-        {key: np.stack([part[key] for part in parts], 1).reshape(-1, *parts[0][key].shape[1:]) for key in parts[0]} for parts in by_host
-    ]
+def assembled(by_host, shares):
+    """The hosts' rows at their places in the global batch."""
+
+    def whole(parts, key):
+        blocks = {}
+        for part, share in zip(parts, shares, strict=True):
+            blocks |= dict(zip(share.blocks, np.split(part[key], len(share.blocks)), strict=True))
+        return np.concatenate([blocks[place] for place in range(shares[0].of)])
+
+    return [{key: whole(parts, key) for key in parts[0]} for parts in zip(*by_host, strict=True)]
+
+
+# Hosts with a block each; hosts whose devices hold blocks that do not touch, as on a torus; two hosts with the same rows.
+SHARES = {
+    "2": [Share((0,), 2), Share((1,), 2)],
+    "4": [Share((host,), 4) for host in range(4)],
+    "16": [Share((host,), 16) for host in range(16)],
+    "torus": [Share((0, 1, 4, 5), 8), Share((2, 3, 6, 7), 8)],
+    "tensor": [Share((0,), 2), Share((0,), 2), Share((1,), 2), Share((1,), 2)],
+}
 
 
 @pytest.mark.parametrize("name", Stream)
@@ -106,11 +121,13 @@ def test_workers_change_nothing(train):
 
 
 @pytest.mark.parametrize("name", Stream)
-@pytest.mark.parametrize("hosts", [2, 4, 16])
-def test_hosts_share_each_batch_among_them(train, name, hosts):
-    by_host = [train(3, name, start=2, share=Share(host, hosts), batch_size=16) for host in range(hosts)]
-    assert all(len(batch["uid"]) == 16 // hosts for batches in by_host for batch in batches)
-    assert_equal(interleaved(zip(*by_host, strict=True)), train(3, name, start=2, batch_size=16))
+@pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES)
+def test_hosts_share_each_batch_among_them(train, name, shares):
+    by_host = [train(3, name, start=2, share=share, batch_size=16) for share in shares]
+    assert all(
+        len(batch["uid"]) == 16 // share.of * len(share.blocks) for found, share in zip(by_host, shares, strict=True) for batch in found
+    )
+    assert_equal(assembled(by_host, shares), train(3, name, start=2, batch_size=16))
 
 
 def test_seeds_and_streams_share_nothing(train):
@@ -160,12 +177,12 @@ def test_mixtures_honour_their_weights(train, pairs, few_pairs, weights, shares)
 
 
 @pytest.mark.parametrize("draws", [1, 3])
-@pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, hosts):
+@pytest.mark.parametrize("shares", [SHARES["2"], SHARES["torus"]], ids=["2", "torus"])
+def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, shares):
     records, (_, make) = open_set(str(held_back)).records(VALIDATION), setting(Stream.PAIR, augment=False)
     whole = evaluate(records, make, BATCH, 5, draws)
-    by_host = [evaluate(records, make, BATCH, 5, draws, share=Share(host, hosts)) for host in range(hosts)]
-    assert_equal(interleaved(zip(*by_host, strict=True)), whole)
+    by_host = [evaluate(records, make, BATCH, 5, draws, share=share) for share in shares]
+    assert_equal(assembled(by_host, shares), whole)
     rows = joined(whole)
     assert len(whole) == -(-103 * draws // BATCH) and set(rows["weight"]) == {0, 1} and rows["weight"].sum() == 103 * draws
     seen = collections.Counter(rows["uid"][rows["weight"] > 0].tolist())
@@ -239,9 +256,9 @@ def test_no_validation_records_are_a_usage_error(pairs, held_back, tmp_path):
         open_set(str(held_back)).records(TRAIN)
 
 
-def test_a_batch_must_divide_among_the_hosts(setting, pairs):
+def test_a_batch_must_divide_among_the_parts(setting, pairs):
     stream, make = setting(Stream.PAIR)
-    with pytest.raises(UsageError, match="batch_size=8.* 3 hosts"):
-        training_batches(Stream.PAIR, stream, DataConfig(), make, 0, share=Share(0, 3))
-    with pytest.raises(UsageError, match="batch_size=8.* 3 hosts"):
-        evaluation_batches(open_set(str(pairs)).records(TRAIN), dataclasses.replace(make, augment=False), 8, 0, share=Share(0, 3))
+    with pytest.raises(UsageError, match="batch_size=8.* 3 parts"):
+        training_batches(Stream.PAIR, stream, DataConfig(), make, 0, share=Share((0,), 3))
+    with pytest.raises(UsageError, match="batch_size=8.* 3 parts"):
+        evaluation_batches(open_set(str(pairs)).records(TRAIN), dataclasses.replace(make, augment=False), 8, 0, share=Share((0,), 3))

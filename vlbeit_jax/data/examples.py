@@ -3,17 +3,43 @@
 import dataclasses
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
 from vlbeit_jax.config import StreamConfig
 from vlbeit_jax.data import image as images
-from vlbeit_jax.data.masking import blockwise_mask, mask_text
+from vlbeit_jax.data.masking import blockwise_mask, mask_text, masked_slots
 from vlbeit_jax.data.text import TextTokenizer
 
 Example = dict[str, np.ndarray | np.generic]
+
+
+class Spec(NamedTuple):
+    """Shape and type of an array of an example."""
+
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+
+
+def example_specs(stream: StreamConfig, image_size: int, has_text: bool) -> dict[str, Spec]:
+    """What ``MakeExample`` gives, without making one.
+
+    Args:
+      stream: sizes and mask shares.
+      image_size: side of the view in pixels; 0: no image.
+      has_text: whether there are word pieces.
+    """
+    found = {"weight": Spec((), np.float32), "uid": Spec((), np.uint32)}
+    if image_size:
+        found["image"] = Spec((image_size, image_size, 3), np.uint8)
+        found["image_masked"] = Spec((stream.masked_patches,), np.int32)
+    if has_text:
+        slots = (masked_slots(stream.text_length, stream.masked_text),)
+        found["text"] = Spec((stream.text_length,), np.int32)
+        found |= {"text_masked": Spec(slots, np.int32), "text_targets": Spec(slots, np.int32), "text_weights": Spec(slots, np.float32)}
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

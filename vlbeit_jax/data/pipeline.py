@@ -1,8 +1,8 @@
 """Batches as a pure function of (seed, stream, step): a Grain graph with random access and no state of its own.
 
 Example ``i`` of a stream depends on the seed, the stream's name and ``i`` alone, and step ``k`` holds examples
-``k * batch_size`` up to ``(k + 1) * batch_size``. Host ``h`` of ``n`` takes every n-th one. So workers, hosts and restarts
-change nothing, and any step is reached at once.
+``k * batch_size`` up to ``(k + 1) * batch_size`` in this order. A host reads the rows that its devices hold. So workers,
+hosts and restarts change nothing, and any step is reached at once.
 """
 
 import dataclasses
@@ -25,16 +25,40 @@ KINDS = {Stream.IMAGE: (Kind.IMAGES, Kind.PAIRS), Stream.TEXT: (Kind.TOKENS,), S
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What this host reads: every ``hosts``-th example from the ``host``-th on."""
+    """The rows of every batch that a host reads, because its devices hold them.
 
-    host: int = 0
-    hosts: int = 1
+    Attributes:
+      blocks: which of the equal parts of a batch, in rising order.
+      of: how many parts there are.
+    """
+
+    blocks: tuple[int, ...] = (0,)
+    of: int = 1
 
     def rows(self, batch_size: int) -> int:
-        """Rows of a global batch that fall to one host."""
-        if batch_size % self.hosts:
-            raise UsageError(f"batch_size={batch_size} is not a multiple of the {self.hosts} hosts; change data.*.batch_size")
-        return batch_size // self.hosts
+        """Rows of a global batch that fall to this host."""
+        if batch_size % self.of:
+            raise UsageError(
+                f"batch_size={batch_size} is not a multiple of the {self.of} parts that it is cut into; change data.*.batch_size"
+            )
+        return batch_size // self.of * len(self.blocks)
+
+
+class _Shared(grain.MapDataset):
+    """The examples of a share, batch after batch."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, share: Share):
+        super().__init__(parent)
+        self._examples, self._batch_size, self._share, self._rows = parent, batch_size, share, share.rows(batch_size)
+
+    def __len__(self) -> int:
+        return len(self._examples) // self._batch_size * self._rows
+
+    def __getitem__(self, index: int) -> Any:
+        step, row = divmod(index, self._rows)
+        size = self._batch_size // self._share.of
+        block, place = divmod(row, size)
+        return self._examples[step * self._batch_size + self._share.blocks[block] * size + place]
 
 
 def open_sources(name: Stream, stream: StreamConfig, fingerprint: str = "") -> list[PreparedSet]:
@@ -75,7 +99,7 @@ def training_batches(
     ]
     weights = stream.weights or [found.count(TRAIN) for found in sets]
     examples = grain.MapDataset.mix(parts, [float(weight) for weight in weights]).seed(_seed(seed, name)).random_map(make)
-    rows = examples[share.host :: share.hosts].batch(share.rows(stream.batch_size), drop_remainder=True)
+    rows = _Shared(examples, stream.batch_size, share).batch(share.rows(stream.batch_size), drop_remainder=True)
     return _iterate(rows[start:], data)
 
 
@@ -103,7 +127,7 @@ def evaluation_batches(
     """
     padded = _Padded(records, draws, batch_size)
     examples = grain.MapDataset.source(padded).seed(seed).random_map(make)
-    rows = examples[share.host :: share.hosts].batch(share.rows(batch_size), drop_remainder=True)
+    rows = _Shared(examples, batch_size, share).batch(share.rows(batch_size), drop_remainder=True)
     return _iterate(rows[:batches] if batches else rows, data)
 
 

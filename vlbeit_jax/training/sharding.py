@@ -1,6 +1,6 @@
 """Where every array lies: one table of logical axis to mesh axes, and a mesh of (data, fsdp, tensor)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.data.pipeline import Share
 from vlbeit_jax.errors import UsageError
 
 AXES = ("data", "fsdp", "tensor")
@@ -28,21 +29,21 @@ RULES = (
 Tree = Any
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The devices of all hosts as (data, fsdp, tensor).
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The devices of all hosts, or those that are given, as (data, fsdp, tensor).
 
     Raises:
       UsageError: the axes do not multiply to the number of devices.
     """
-    devices = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
     fixed = config.fsdp * config.tensor
-    data = devices // fixed if config.data == -1 else config.data
-    if data * fixed != devices:
+    data = count // fixed if config.data == -1 else config.data
+    if data * fixed != count:
         raise UsageError(
-            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not make the {devices} devices "
+            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not make the {count} devices "
             "there are; change config.mesh (data=-1 takes what is left)"
         )
-    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def check_batch(name: str, batch_size: int, accumulate: int, mesh: Mesh) -> None:
@@ -95,6 +96,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def share_of(mesh: Mesh) -> Share:
+    """The rows of every batch that this process's devices hold, whatever the order of devices on the mesh."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    places = batch_sharding(mesh).addressable_devices_indices_map((parts,))
+    return Share(tuple(sorted({rows[0].indices(parts)[0] for rows in places.values() if rows is not None})), parts)
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This host's rows as part of one global array per key."""
     place = batch_sharding(mesh)
@@ -104,3 +112,14 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def put_replicated(tree: Tree, mesh: Mesh) -> Tree:
+    """Arrays that every process has, whole on every device."""
+    place = replicated(mesh)
+
+    def put(leaf: Any) -> jax.Array:
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
+
+    return jax.tree.map(put, tree)

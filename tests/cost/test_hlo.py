@@ -1,0 +1,135 @@
+"""Programs are read as XLA writes them: loops, fusions, memory spaces, groups; and added up as docs/scale.md says."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from tests import tiny
+from vlbeit_jax.cost.chips import parse_topology
+from vlbeit_jax.cost.hlo import MATMULS, parse, sizes
+from vlbeit_jax.cost.time import collectives, step_time
+
+CYCLES = 'backend_config={{"window_config":{{"estimated_cycles":"{}"}}}}'
+# As the TPU compiler writes a program, with all that does not matter left out. 1503 cycles are a microsecond of a v5e.
+PROGRAM = f"""HloModule jit_step, is_scheduled=true
+
+%matmul (a: bf16[1024,1024], b: bf16[1024,1024]) -> bf16[1024,1024] {{
+  %a = bf16[1024,1024]{{1,0}} parameter(0)
+  %b = bf16[1024,1024]{{1,0}} parameter(1)
+  ROOT %c = bf16[1024,1024]{{1,0}} convolution(%a, %b), dim_labels=bf_io->bf
+}}
+
+%negate (x: f32[1024,1024]) -> f32[1024,1024] {{
+  %x = f32[1024,1024]{{1,0}} parameter(0)
+  ROOT %n = f32[1024,1024]{{1,0}} negate(%x)
+}}
+
+%all-reduce-scatter.1 (input: bf16[1024,1024]) -> bf16[64,1024] {{
+  %input = bf16[1024,1024]{{1,0}} parameter(0)
+  %all-reduce.1 = bf16[1024,1024]{{1,0}} all-reduce(%input), channel_id=1, replica_groups={{{{0,1,2,3}},{{4,5,6,7}}}}, to_apply=%negate
+  ROOT %s = bf16[64,1024]{{1,0}} dynamic-slice(%all-reduce.1)
+}}
+
+%async_collective_fusion.1 (p: bf16[64,1024]) -> bf16[1024,1024] {{
+  %p = bf16[64,1024]{{1,0}} parameter(0)
+  ROOT %g = bf16[1024,1024]{{1,0}} all-gather(%p), channel_id=7, replica_groups=mesh['x'=2,'y'=4] {{'y'}}, dimensions={{0}}
+}}
+
+%body (t: (s32[], f32[1024,1024])) -> (s32[], f32[1024,1024]) {{
+  %t = (s32[], f32[1024,1024]{{1,0}}) parameter(0)
+  %e = f32[1024,1024]{{1,0}} get-tuple-element(%t), index=1
+  %step = f32[1024,1024]{{1,0}} fusion(%e), kind=kLoop, calls=%negate, {CYCLES.format(1503)}
+  ROOT %u = (s32[], f32[1024,1024]{{1,0}}) tuple(%step)
+}}
+
+%condition (t: (s32[], f32[1024,1024])) -> pred[] {{
+  %t.1 = (s32[], f32[1024,1024]{{1,0}}) parameter(0)
+  %limit = s32[] constant(5)
+  ROOT %less = pred[] compare(%t.1, %limit), direction=LT
+}}
+
+ENTRY %main (x: bf16[1024,1024], y: f32[1024,1024]) -> f32[1024,1024] {{
+  %x.1 = bf16[1024,1024]{{1,0:T(8,128)(2,1)}} parameter(0)
+  %y = f32[1024,1024]{{1,0:T(8,128)}} parameter(1)
+  %product = bf16[1024,1024]{{1,0:T(8,128)(2,1)S(1)}} fusion(%x.1, %x.1), kind=kOutput, calls=%matmul, {CYCLES.format(15030)}
+  %slow = f32[1024,1024]{{1,0:T(8,128)}} fusion(%y), kind=kLoop, calls=%negate, {CYCLES.format(150300)}
+  %quick = f32[1024,1024]{{1,0:T(8,128)}} fusion(%y), kind=kLoop, calls=%negate, {CYCLES.format(1503)}
+  %scatter = bf16[64,1024]{{1,0:T(8,128)(2,1)}} fusion(%product), kind=kCustom, calls=%all-reduce-scatter.1
+  %gather.1 = bf16[1024,1024]{{1,0}} fusion(%scatter), kind=kCustom, calls=%async_collective_fusion.1
+  %gather.2 = bf16[1024,1024]{{1,0}} fusion(%gather.1), kind=kCustom, calls=%async_collective_fusion.1
+  %sum = f32[256]{{0}} all-reduce(%quick), channel_id=9, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%negate
+  ROOT %loop = (s32[], f32[1024,1024]{{1,0}}) while(%slow), condition=%condition, body=%body
+}}
+"""
+MEGABYTE = 2**20
+
+
+def test_shapes_have_elements_bytes_and_a_place():
+    assert sizes("f32[2,3]{1,0:T(8,128)}") == (6, 24, 24)
+    assert sizes("bf16[128]{0:T(128)S(1)}") == (128, 256, 0)
+    assert sizes("(f32[], /*index=1*/pred[7]{0}, s8[4]{0:S(6)})") == (12, 15, 11)
+
+
+def test_a_program_is_its_instructions_loops_and_fusions():
+    program = parse(PROGRAM)
+    run = {each.name: times for each, times in program.executed()}
+    assert run["step"] == 5 and run["product"] == 1 and "c" not in run and "n" not in run
+    named = program.operands("main")
+    assert named["product"].cycles == 15030 and program.contains(named["product"], MATMULS)
+    assert not program.contains(named["slow"], MATMULS) and named["product"].hbm_bytes == 0
+
+
+def test_times_are_added_as_documented():
+    """Microseconds by hand: the product 10 (both totals); a pass over 8 MB of memory 100 by cycles and 12.05 at 85% of 819 GB/s."""
+    topology = parse_topology("v5e:2x4")
+    places = list(itertools.product(range(2), range(4)))
+    found = step_time(parse(PROGRAM), topology, places)
+    memory = 8 * MEGABYTE / (0.85 * 819e9)
+    blocking = found.blocking
+    assert found.plain - blocking == pytest.approx((10 + 100 + 1 + 5 * 1) * 1e-6)
+    assert found.bounded - blocking == pytest.approx(10e-6 + memory + 6e-6)
+    assert found.matmul == pytest.approx(10e-6)
+
+
+def test_collectives_have_kind_group_bytes_and_time():
+    """Eight chips as 2 x 4: neighbours in a group of four lie on one axis without wrap-around, which is one link of 45 GB/s."""
+    topology = parse_topology("v5e:2x4")
+    found = {each.kind: each for each in collectives(parse(PROGRAM), topology, list(itertools.product(range(2), range(4))))}
+    assert found.keys() == {"reduce-scatter", "all-gather", "all-reduce"}
+    scatter, gather, reduce = found["reduce-scatter"], found["all-gather"], found["all-reduce"]
+    assert (scatter.group, scatter.axes, scatter.blocking, scatter.count, scatter.bytes) == (4, 1, True, 1, 2 * MEGABYTE)
+    assert scatter.seconds == pytest.approx(2 * MEGABYTE * 3 / 4 / 45e9)
+    assert (gather.blocking, gather.count, gather.bytes) == (False, 1, 2 * MEGABYTE)  # Two fusions of one channel are one gather.
+    assert (reduce.group, reduce.axes, reduce.bytes) == (4, 2, 1024)  # 0, 2, 4, 6: both axes.
+    assert reduce.seconds == pytest.approx(2 * 1024 * 3 / 4 / 90e9)
+
+
+def test_xlas_own_program_on_simulated_devices_is_read():
+    mesh = tiny.mesh_of(data=4, fsdp=2)
+    place = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    x = jax.ShapeDtypeStruct((16, 32), jnp.float32, sharding=place)
+    w = jax.ShapeDtypeStruct((32, 8), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+    text = jax.jit(jax.grad(lambda w, x: (x @ w).sum())).lower(w, x).compile().as_text()
+    (found,) = collectives(parse(text), parse_topology("cpu:8"), [(device,) for device in range(8)])
+    assert (found.kind, found.group, found.blocking) == ("all-reduce", 8, True) and found.bytes in (32 * 4, 32 * 8 * 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("v7:2x2", "no such chip"),
+        ("v5e", "2 size"),
+        ("v5e:4x4x4", "2 size"),
+        ("v5p:4x4", "3 size"),
+        ("v5e:0x4", "above 0"),
+        ("cpu:x", "cpu:8"),
+    ],
+)
+def test_a_wrong_topology_is_answered_with_a_right_one(text, said):
+    from vlbeit_jax.errors import UsageError
+
+    with pytest.raises(UsageError, match=said):
+        parse_topology(text)

@@ -1,0 +1,121 @@
+"""Command: what a configuration needs and takes on TPU chips that nobody has rented yet."""
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from absl import flags
+from ml_collections import config_flags
+
+from vlbeit_jax import cli
+from vlbeit_jax.config_parse import parse
+from vlbeit_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from vlbeit_jax.cost.chips import Topology
+    from vlbeit_jax.cost.plan import Plan
+
+OVERVIEW = """Compiles the train step of a configuration for a TPU topology, on any Linux machine, and prints memory, time and cost.
+
+  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5e:16x16 --json=plan.json
+  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5p:4x4x4 --config.mesh.fsdp=16
+  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5e:16x16 --estimate     memory by formula, in seconds
+  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=cpu:8                    collectives on simulated devices
+
+Needs libtpu (pip install libtpu), and no TPU. Data and tokenizers are not opened: config.visual_tokenizer says what kind is meant."""
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True)
+TOPOLOGY = flags.DEFINE_string("topology", "", "chips: v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16; or cpu:8, simulated devices")
+JSON = flags.DEFINE_string("json", "", "file for the result")
+ESTIMATE = flags.DEFINE_bool("estimate", False, "memory by formula, without compiling")
+flags.mark_flag_as_required("config")
+
+# A compiler without a TPU: JAX itself stays on the CPU, and libtpu asks no metadata server which chips it has.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_PROCESS_BOUNDS": "1,1,1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+
+
+def main() -> None:
+    """Checks what was given, compiles, prints."""
+    from vlbeit_jax.cost.chips import parse_topology
+
+    if not TOPOLOGY.value:
+        raise UsageError("--topology missing: name chips, as in --topology=v5e:16x16; --help shows how to use this")
+    topology = parse_topology(TOPOLOGY.value)
+    if JSON.value:
+        cli.require_writable(pathlib.Path(JSON.value))
+    config = parse(CONFIG.value.to_dict(), to_train=False)
+    os.environ.update(ENVIRONMENT)
+    if topology.chip is None:
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(topology.count)
+    from vlbeit_jax.cost.plan import make_plan
+
+    with quiet_stderr():
+        plan = make_plan(config, topology, compiled=not ESTIMATE.value)
+    print(describe(plan, topology))
+    if JSON.value:
+        pathlib.Path(JSON.value).write_text(json.dumps(plan.as_json(), indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keeps the lines that libtpu's C++ writes out of the answer; they are shown if something fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def describe(plan: "Plan", topology: "Topology") -> str:
+    """The plan for people."""
+    from vlbeit_jax.cost.chips import GIB
+
+    chip, values = topology.chip, plan.as_json()
+    lines = [f"{topology}: {plan.topology.count} {'chips' if chip else 'simulated devices'}, {values['samples']:.0f} samples a step"]
+    parts = [f"{name} {size / GIB:.2f}" for name, size in plan.memory._asdict().items()]
+    limit = f" of {chip.hbm_bytes / GIB:.0f}" if chip else ""
+    how = "as compiled" if plan.compile_seconds else "by formula"
+    lines.append(f"memory of a {'chip' if chip else 'device'}, {how}: {plan.memory.total / GIB:.2f}{limit} GiB ({', '.join(parts)})")
+    lines.append(f"model: {plan.flops.model / 1e12:.2f} TFLOP a step, forward and backward; frozen networks {plan.flops.frozen / 1e12:.2f}")
+    if "mfu" in values:
+        for name, text in (("", "bounded"), ("_plain", "plain")):
+            lines.append(
+                f"{text:8s} {1e3 * values[f'step_seconds{name}']:8.2f} ms a step, MFU {values[f'mfu{name}']:.1%}; "
+                f"{plan.steps:,} steps: {values[f'days{name}']:.2f} days, {values[f'chip_hours{name}']:,.0f} chip-hours"
+            )
+    for each in plan.collectives or []:
+        took = f", {1e3 * each.seconds:.2f} ms{'' if each.blocking else ' beside computation'}" if chip else ""
+        lines.append(f"  {each.count:g} {each.kind} over {each.group}: {each.bytes / 1e6:.1f} MB{took}")
+    if plan.compile_seconds:
+        lines.append(f"compiled in {plan.compile_seconds:.0f} s")
+    if "mfu" in values:
+        lines.append(
+            "Times are estimates: the compiler's own cost model, no chip was asked. The truth is expected between the two (docs/scale.md: "
+            "how they were held against a published run)."
+        )
+        assert chip
+        if not chip.calibrated:
+            lines.append(f"On {chip.name} the clock is a guess and nothing was held against anything: take its times as a rough order.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    cli.run(main, OVERVIEW)

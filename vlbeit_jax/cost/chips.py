@@ -1,0 +1,108 @@
+"""What a TPU chip can do, from Google's published tables and, where marked, from the compiler."""
+
+import dataclasses
+
+from vlbeit_jax.errors import UsageError
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+    """One chip of a generation (cloud.google.com/tpu/docs: system architecture of each).
+
+    Attributes:
+      name: as in a topology, "v5e" in "v5e:16x16".
+      peak: bfloat16 operations a second.
+      hbm_bytes: memory.
+      hbm_rate: bytes a second from and to it.
+      link_rate: bytes a second over one link, one direction.
+      axes: of the torus; a chip has two links along each.
+      clock: cycles a second: peak over the operations a cycle that the compiler reckons with.
+      calibrated: whether estimates on this chip have been held against anything; see docs/scale.md.
+    """
+
+    name: str
+    peak: float
+    hbm_bytes: int
+    hbm_rate: float
+    link_rate: float
+    axes: int
+    clock: float
+    calibrated: bool = True
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip(name="v4", peak=275e12, hbm_bytes=32 * GIB, hbm_rate=1228e9, link_rate=45e9, axes=3, clock=1.05e9),
+        Chip(name="v5e", peak=197e12, hbm_bytes=16 * GIB, hbm_rate=819e9, link_rate=45e9, axes=2, clock=1.503e9),
+        Chip(name="v5p", peak=459e12, hbm_bytes=95 * GIB, hbm_rate=2765e9, link_rate=90e9, axes=3, clock=1.751e9),
+        Chip(name="v6e", peak=918e12, hbm_bytes=32 * GIB, hbm_rate=1640e9, link_rate=90e9, axes=2, clock=1.751e9, calibrated=False),
+    )
+}
+
+
+# Peak bfloat16 operations a second (dense), by what JAX calls a device; NVIDIA's from its data sheets (SXM parts).
+DEVICE_PEAKS = {
+    "TPU v4": CHIPS["v4"].peak,
+    "TPU v5 lite": CHIPS["v5e"].peak,
+    "TPU v5e": CHIPS["v5e"].peak,
+    "TPU v5": CHIPS["v5p"].peak,
+    "TPU v5p": CHIPS["v5p"].peak,
+    "TPU v6 lite": CHIPS["v6e"].peak,
+    "TPU v6e": CHIPS["v6e"].peak,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def device_peak(kind: str) -> float | None:
+    """Peak of one device of a kind; None if it is not known."""
+    names = [name for name in DEVICE_PEAKS if kind == name or kind.startswith(f"{name} ") or kind.startswith(f"{name}-")]
+    exact = [name for name in names if name == kind] or [name for name in names if name.startswith("NVIDIA")]
+    return DEVICE_PEAKS[exact[0]] if exact else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Chips in a grid, or simulated devices of a CPU.
+
+    Attributes:
+      chip: None: devices of a CPU.
+      shape: chips along each axis.
+    """
+
+    chip: Chip | None
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Chips, or devices."""
+        found = 1
+        for size in self.shape:
+            found *= size
+        return found
+
+    def __str__(self) -> str:
+        """As the command takes it."""
+        return f"{self.chip.name if self.chip else 'cpu'}:{'x'.join(map(str, self.shape))}"
+
+
+def parse_topology(text: str) -> Topology:
+    """From "v5e:16x16", "v5p:4x4x4", "cpu:8".
+
+    Raises:
+      UsageError: no such chip, or a shape that its torus does not have.
+    """
+    name, _, sizes = text.partition(":")
+    known = ", ".join(CHIPS)
+    if name not in CHIPS and name != "cpu":
+        raise UsageError(f"--topology={text}: no such chip; give one of {known} as in v5e:16x16, or cpu:8 for simulated devices")
+    axes = CHIPS[name].axes if name in CHIPS else 1
+    parts = sizes.split("x")
+    if len(parts) != axes or not all(part.isdigit() and int(part) for part in parts):
+        example = {1: "cpu:8", 2: f"{name}:4x4", 3: f"{name}:4x4x4"}[axes]
+        raise UsageError(f"--topology={text}: {name} needs {axes} size(s) above 0, as in {example}")
+    return Topology(CHIPS.get(name), tuple(int(part) for part in parts))

@@ -1,0 +1,102 @@
+"""Memory of a train step on one chip: exact for what is kept between steps, by a formula for what a step needs meanwhile."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.data.masking import masked_slots
+from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.types import Stream
+
+Tree = Any
+
+
+class Memory(NamedTuple):
+    """Bytes on one chip.
+
+    Attributes:
+      parameters, optimizer, other: of the state; other are codebook and counts.
+      frozen: networks that only look on.
+      batch: one step's examples.
+      temporaries: activations, gradients, copies for matmuls, and what the compiler needs besides.
+      program: the code itself.
+    """
+
+    parameters: int
+    optimizer: int
+    other: int
+    frozen: int
+    batch: int
+    temporaries: int
+    program: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self)
+
+
+def kept(state: TrainState, frozen: Tree, batches: Tree) -> Memory:
+    """What lies on a chip before a step begins; the trees are shapes with shardings."""
+    parts = (state.params, (state.opt_state, state.step), state.extra, frozen, batches)
+    return Memory(*(tree_bytes(part) for part in parts), temporaries=0, program=0)
+
+
+def tree_bytes(tree: Tree) -> int:
+    """Bytes of a tree's shards on one device."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, rows: int, tensor: int) -> Memory:
+    """The same and a formula's temporaries.
+
+    Gradients are as large as the parameters' shards; while a stream is differentiated its own stand beside the sum of the
+    others. Matmuls take their weights in their own type, whole but for tensor parallelism. What backward needs of forward
+    is kept for the largest stream alone.
+
+    Args:
+      config: the run.
+      state: shapes with shardings, as the next two.
+      frozen: networks that only look on.
+      batches: of the step's streams.
+      rows: devices that a batch is cut over.
+      tensor: devices that share heads, FFN and vocabulary.
+    """
+    found = kept(state, frozen, batches)
+    itemsize = jnp.dtype(matmul_dtype(config.model.matmul if config.task == "pretrain" else config.visual_tokenizer.matmul)).itemsize
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    weights = 0 if itemsize == 4 and rows == 1 else count * itemsize // tensor
+    streams = [Stream(name) for name in batches]
+    gradients = found.parameters * (2 if len(streams) > 1 or config.run.accumulate > 1 else 1)
+    activations = max(activation_bytes(config, stream, rows, tensor, itemsize) for stream in streams)
+    return found._replace(temporaries=gradients + weights + activations)
+
+
+def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, itemsize: int) -> int:
+    """What a stream's backward pass needs of its forward pass, for one microbatch on one chip."""
+    data = getattr(config.data, stream)
+    examples = -(-data.batch_size // (rows * config.run.accumulate))
+    if config.task == "vqkd":
+        visual = config.visual_tokenizer
+        length, depth = visual.grid**2 + 1, visual.encoder_depth + visual.decoder_depth
+        return examples * depth * _block_bytes(length, visual.width, visual.ffn_width, visual.heads, tensor, itemsize)
+    model = config.model
+    length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
+    blocks = model.depth * _block_bytes(length, model.width, model.ffn_width, model.heads, tensor, itemsize)
+    logits = data.masked_patches * model.codes * stream.has_image
+    logits += masked_slots(data.text_length, data.masked_text) * model.vocabulary * stream.has_text
+    return examples * (blocks + 2 * 4 * logits // tensor)  # Logits and their gradient, float32.
+
+
+def _block_bytes(length: int, width: int, ffn_width: int, heads: int, tensor: int, itemsize: int) -> int:
+    """One example in one block.
+
+    Residual stream before attention and before the expert in float32; both norms' outputs; queries, keys, values and what
+    they mix; the expert's hidden layer before and after GELU; attention weights in float32 and in the matmuls' type.
+    """
+    per_token = 2 * 4 * width + 2 * itemsize * width + 4 * itemsize * width // tensor + 2 * itemsize * ffn_width // tensor
+    return length * per_token + heads * length * length * (4 + itemsize) // tensor

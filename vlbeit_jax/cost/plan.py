@@ -1,0 +1,210 @@
+"""A configuration on a number of chips: what a step needs and takes, by compiling it or by formula. Nothing is run."""
+
+import collections
+import dataclasses
+import time
+from typing import Any
+
+import jax
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.cost import flops, hlo, memory
+from vlbeit_jax.cost.chips import GIB, Topology
+from vlbeit_jax.cost.memory import Memory
+from vlbeit_jax.cost.time import Collective, StepTime, step_time
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.training.schedule import Schedule
+from vlbeit_jax.training.sharding import make_mesh
+
+DAY = 86400.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is known of a configuration on a topology.
+
+    Attributes:
+      topology: the chips.
+      steps: of the run.
+      memory: the most that any step of the schedule needs.
+      flops: of the mean step.
+      times: of the mean step; None without compilation, and on a CPU.
+      collectives: of the mean step; None without compilation.
+      compile_seconds: of all steps of the schedule; 0: nothing was compiled.
+      xla_flops: what XLA counts, recomputation and elementwise operations included; a loop's body once.
+    """
+
+    topology: Topology
+    steps: int
+    memory: Memory
+    flops: flops.StepFlops
+    times: StepTime | None
+    collectives: list[Collective] | None
+    compile_seconds: float
+    xla_flops: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs; documented in docs/scale.md."""
+        chip, count = self.topology.chip, self.topology.count
+        found: dict[str, Any] = {
+            "topology": str(self.topology),
+            "chips": count,
+            "compiled": bool(self.compile_seconds),
+            "compile_seconds": round(self.compile_seconds, 1),
+            "hbm": self.memory._asdict() | {"total": self.memory.total, "limit": chip.hbm_bytes if chip else None},
+            "model_flops": self.flops.model,
+            "frozen_flops": self.flops.frozen,
+            "xla_flops": self.xla_flops,
+            "samples": self.flops.samples,
+            "tokens": self.flops.tokens,
+            "steps": self.steps,
+            "collectives": None if self.collectives is None else [each._asdict() for each in self.collectives],
+        }
+        if chip is None or self.times is None:
+            return found
+        for name, seconds in (("", self.times.bounded), ("_plain", self.times.plain)):
+            found[f"step_seconds{name}"] = seconds
+            found[f"mfu{name}"] = self.flops.model / (seconds * count * chip.peak)
+            found[f"days{name}"] = self.steps * seconds / DAY
+            found[f"chip_hours{name}"] = self.steps * seconds * count / 3600
+        return found | {"blocking_seconds": self.times.blocking, "matmul_seconds": self.times.matmul}
+
+
+def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
+    """Works out a plan.
+
+    Args:
+      config: the run; its data and tokenizers are not opened.
+      topology: chips, or simulated devices of this process.
+      compiled: by the compiler; False: by formulas alone, in a second, without times and collectives.
+
+    Raises:
+      UsageError: mesh and topology do not fit each other, or the step does not fit into a chip's memory.
+    """
+    config = _for_chips(config, topology)
+    mesh = make_mesh(config.mesh, devices_of(topology))
+    schedule = Schedule.parse(config.run.schedule)
+    step, _, state, frozen, batches = abstract_step(config, mesh)
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
+    found, seconds, operations = [], 0.0, 0.0
+    for streams, times in cycle.items():
+        inputs = {stream: batches[stream] for stream in streams}
+        by_formula = memory.estimate(config, state, frozen, inputs, rows, mesh.shape["tensor"])
+        if not compiled:
+            _check_fits(by_formula, topology, "by formula")
+            found.append((times, by_formula, None, None))
+            continue
+        began = time.monotonic()
+        program = _compile(step.lower(state, frozen, inputs), topology, by_formula)
+        seconds += time.monotonic() - began
+        operations += times / len(schedule.cycle) * topology.count * program.cost_analysis()["flops"]
+        found.append((times, *_read(program, topology, memory.kept(state, frozen, inputs), mesh)))
+    most = max((needed for _, needed, *_ in found), key=lambda needed: needed.total)
+    weights = [times / len(schedule.cycle) for times, *_ in found]
+    times = _mean_time(weights, [step_time for *_, step_time, _ in found])
+    links = None if not compiled else _mean_collectives(weights, [each for *_, each in found])
+    return Plan(topology, config.run.steps, most, flops.step_flops(config), times, links, seconds, operations)
+
+
+def devices_of(topology: Topology) -> Any:
+    """Devices to compile for.
+
+    Raises:
+      UsageError: the compiler is not installed or knows no such topology; or this process has not as many devices.
+    """
+    if topology.chip is None:
+        if jax.device_count() != topology.count:
+            raise UsageError(f"--topology={topology}: this process has {jax.device_count()} devices")
+        return jax.devices()
+    from jax.experimental import topologies
+
+    options = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=str(topology), **options).devices
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise UsageError(
+            f"--topology={topology}: {error}; if libtpu is not installed: pip install libtpu (any Linux machine will do)"
+        ) from error
+
+
+def _for_chips(config: Config, topology: Topology) -> Config:
+    """With the type that "auto" means there, and not on this machine."""
+    if topology.chip is None:
+        return config
+    model, visual = config.model, config.visual_tokenizer
+    if model.matmul == "auto":
+        model = dataclasses.replace(model, matmul="bfloat16")
+    if visual.matmul == "auto":
+        visual = dataclasses.replace(visual, matmul="bfloat16")
+    return dataclasses.replace(config, model=model, visual_tokenizer=visual)
+
+
+def _compile(lowered: Any, topology: Topology, by_formula: Memory) -> Any:
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _check_fits(by_formula, topology, "by formula")
+        said = next((line for line in str(error).splitlines() if "hbm" in line.lower()), str(error).partition("\n")[0])
+        raise UsageError(_does_not_fit(by_formula, topology, said.strip())) from error
+
+
+def _check_fits(needed: Memory, topology: Topology, how: str) -> None:
+    if topology.chip and needed.total > topology.chip.hbm_bytes:
+        raise UsageError(_does_not_fit(needed, topology, how))
+
+
+def _does_not_fit(needed: Memory, topology: Topology, said: str) -> str:
+    assert topology.chip
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in needed._asdict().items() if size)
+    change = []
+    if needed.parameters + needed.optimizer > needed.total / 4:
+        change.append("a larger config.mesh.fsdp shards parameters and optimizer over more chips")
+    if needed.temporaries > needed.total / 4:
+        change.append("a larger config.run.accumulate cuts the batch into smaller microbatches")
+        change.append("config.model.remat keeps less for the backward pass")
+    return (
+        f"the step does not fit into {topology.chip.hbm_bytes / GIB:.1f} GiB of a {topology.chip.name} chip: "
+        f"{needed.total / GIB:.1f} GiB needed ({parts}; {said})\n  "
+        + "\n  ".join([*change, "or give more chips, or a smaller data.*.batch_size"])
+    )
+
+
+def _read(compiled: Any, topology: Topology, before: Memory, mesh: Any) -> tuple[Memory, StepTime | None, list[Collective]]:
+    """Memory, times and collectives out of a compiled step."""
+    stats = compiled.memory_analysis()
+    needed = before._replace(temporaries=stats.temp_size_in_bytes, program=stats.generated_code_size_in_bytes)
+    program = hlo.parse(compiled.as_text())
+    if topology.chip is None:
+        from vlbeit_jax.cost.time import collectives
+
+        return needed, None, collectives(program, topology, [(place,) for place in range(topology.count)])
+    found = step_time(program, topology, [device.coords for device in mesh.devices.flat])
+    return needed, found, found.collectives
+
+
+def _mean_time(weights: list[float], times: list[StepTime | None]) -> StepTime | None:
+    known = [each for each in times if each is not None]
+    if not known:
+        return None
+    plain, bounded, matmul = (
+        sum(weight * getattr(each, name) for weight, each in zip(weights, known, strict=True)) for name in ("plain", "bounded", "matmul")
+    )
+    return StepTime(plain, bounded, matmul, _mean_collectives(weights, [each.collectives for each in known]))
+
+
+def _mean_collectives(weights: list[float], found: list[list[Collective]]) -> list[Collective]:
+    if len(found) == 1:
+        return found[0]
+    sums: dict[tuple, Collective] = {}
+    for weight, each in ((weight, each) for weight, listed in zip(weights, found, strict=True) for each in listed):
+        before = sums.get(each[:4], each._replace(count=0, bytes=0, seconds=0.0))
+        sums[each[:4]] = before._replace(
+            count=before.count + weight * each.count,
+            bytes=before.bytes + weight * each.bytes,
+            seconds=before.seconds + weight * each.seconds,
+        )
+    return list(sums.values())
