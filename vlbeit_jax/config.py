@@ -169,6 +169,19 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """How the processes of a run find each other; explicit addresses are flags of the command, because hosts differ in them."""
+
+    kind: str = setting(
+        "auto", "where the others are: in the environment of a TPU VM or pod slice (tpu), of SLURM, of Kubernetes; none: there are none",
+        one_of("auto", "none", "tpu", "slurm", "kubernetes"),
+    )  # fmt: skip
+    initialization_timeout: int = setting(300, "seconds to wait for all processes at the start", POSITIVE)
+    heartbeat_timeout: int = setting(100, "seconds without a sign of life after which a process counts as lost", POSITIVE)
+    shutdown_timeout: int = setting(60, "seconds to wait for all processes at the end", POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How long, how often and how reproducibly."""
 
@@ -196,3 +209,4 @@ class Config:
     data: DataConfig = section(DataConfig, "examples")
     optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW")
     mesh: MeshConfig = section(MeshConfig, "devices")
+    cluster: ClusterConfig = section(ClusterConfig, "hosts")

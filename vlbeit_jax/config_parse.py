@@ -27,6 +27,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     return found
 
 
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested values by their dotted path."""
+    found = {}
+    for name, value in values.items():
+        found |= flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
+    return found
+
+
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
     """The whole tree as a locked ``ConfigDict``, so that ``--config.x.y=z`` reaches every field."""
     return ml_collections.ConfigDict(to_dict(config)).lock()

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
@@ -17,7 +16,7 @@ from vlbeit_jax.objectives.masked_prediction import TERMS
 from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, VISUAL_TOKENIZER, MaskedModel
 from vlbeit_jax.training import run_folder
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.sharding import replicated
+from vlbeit_jax.training.sharding import put_replicated
 from vlbeit_jax.types import Kind, Stream
 
 Tree = Any
@@ -86,7 +85,7 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
       UsageError: a data set is missing, or holds nothing that can be scored.
     """
     sets = [open_set(place) for place in places]
-    run = dataclasses.replace(run, params=jax.device_put(run.params, replicated(mesh)))
+    run = dataclasses.replace(run, params=put_replicated(run.params, mesh))
     results: dict[str, Any] = {name: None for name in [*TERMS.values(), *GAINS]}
     for stream in run.model.objectives:
         records = records_of(run, sets, stream)

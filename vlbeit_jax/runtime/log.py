@@ -26,49 +26,40 @@ LOG_FILE, EVENTS = "log.txt", "tensorboard"
 
 
 class Log:
-    """Averages what steps report between two lines, and writes each line everywhere."""
+    """Averages what steps report between two lines, and writes each line everywhere; of several processes the first one writes."""
 
-    def __init__(self, folder: pathlib.Path, start: int, steps: int, chance: Mapping[str, float]):
+    def __init__(self, folder: pathlib.Path, start: int, steps: int, chance: Mapping[str, float], *, writes: bool = True):
         """Lines of an earlier start that lie at or beyond ``start`` are dropped: those steps will be taken again."""
         self._path, self._text, self._chance, self._steps = folder / METRICS_FILE, folder / LOG_FILE, chance, steps
-        kept = [line for line in read_metrics(folder) if line["step"] <= start]
-        rewritten = self._path.with_suffix(".tmp")
-        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        rewritten.replace(self._path)
-        self._events = tensorboardX.SummaryWriter(str(folder / EVENTS), purge_step=start + 1 if start else None)
-        self._bar = tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty(), smoothing=0.1)
+        self._events = None
+        if writes:
+            kept = [line for line in read_metrics(folder) if line["step"] <= start]
+            rewritten = self._path.with_suffix(".tmp")
+            rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            rewritten.replace(self._path)
+            self._events = tensorboardX.SummaryWriter(str(folder / EVENTS), purge_step=start + 1 if start else None)
+        hidden = not (writes and sys.stderr.isatty())
+        self._bar = tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=hidden, smoothing=0.1)
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
-        self._began = self._last = time.monotonic()
+        self._began = time.monotonic()
         self._start = start
-        self._waited = 0.0
-        self._samples = 0
 
-    def add(self, metrics: Mapping[str, Any], samples: int, waited: float) -> None:
-        """One step's figures, the examples it saw and the seconds it waited for them."""
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """One step's figures."""
         for name, value in metrics.items():
             self._sums[name] += float(value)
             self._counts[name] += 1
-        self._samples += samples
-        self._waited += waited
         losses = {name.removesuffix("/loss"): float(value) for name, value in metrics.items() if name.endswith("/loss")}
         self._bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()), refresh=False)
         self._bar.update()
 
-    def pause(self, seconds: float) -> None:
-        """Leaves time that was not spent training (evaluation, checkpoints) out of the rate."""
-        self._last += seconds
-
-    def write_training(self, step: int) -> dict[str, float]:
-        """Writes the means since the last line, with chance beside each accuracy, rate and share of time spent waiting."""
-        seconds = max(time.monotonic() - self._last, 1e-9)
+    def write_training(self, step: int, rates: Mapping[str, float]) -> None:
+        """Writes the means since the last line, with chance beside each accuracy, and rates and shares of time."""
         line = {name: self._sums[name] / self._counts[name] for name in self._sums}
-        line |= {"samples_per_second": self._samples / seconds, "data_wait": min(self._waited / seconds, 1.0)}
         self._sums.clear()
         self._counts.clear()
-        self._samples, self._waited, self._last = 0, 0.0, time.monotonic()
-        self._write(step, "train", line)
-        return line
+        self._write(step, "train", line | dict(rates))
 
     def write_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
         """Writes figures on held-back data."""
@@ -76,6 +67,8 @@ class Log:
 
     def say(self, text: str) -> None:
         """A line for people: in ``log.txt`` with the time, and on the terminal above the progress bar."""
+        if self._events is None:
+            return
         with self._text.open("a") as out:
             out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._bar.write(text, file=sys.stderr)
@@ -84,9 +77,12 @@ class Log:
     def close(self) -> None:
         """Ends the bar and flushes the files."""
         self._bar.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
     def _write(self, step: int, split: str, line: dict[str, float]) -> None:
+        if self._events is None:
+            return
         for name in [name for name in line if name.endswith("/accuracy")]:
             term = name.removesuffix("/accuracy")
             line[f"{term}/chance"] = self._chance[term]

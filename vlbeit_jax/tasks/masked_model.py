@@ -20,7 +20,7 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
 from vlbeit_jax.tasks.scoring import score
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, keep_copy, open_visual_tokens
-from vlbeit_jax.training.sharding import padded_batch, replicated
+from vlbeit_jax.training.sharding import padded_batch, put_replicated
 from vlbeit_jax.types import Stream
 
 TEXT_TOKENIZER, VISUAL_TOKENIZER = "text_tokenizer", "visual_tokenizer"
@@ -98,7 +98,7 @@ class MaskedModel:
             records, self.make_example(stream, False), padded_batch(self.stream_config(stream).batch_size, mesh), config.run.seed,
             draws=draws, batches=batches, share=share, data=config.data,
         )  # fmt: skip
-        return score(self.objectives[stream], params, jax.device_put(self.frozen, replicated(mesh)), found, mesh)
+        return score(self.objectives[stream], params, put_replicated(self.frozen, mesh), found, mesh)
 
     def keep_tokenizers(self, workdir: Path) -> None:
         """Copies both tokenizers into a run, so that it can be used without the folders that they came from."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
@@ -80,8 +81,8 @@ def keep_copy(tokens: VisualTokens, folder: pathlib.Path) -> None:
     kept = {name: (tokens.folder / name).read_bytes() for name in KEPT if (tokens.folder / name).is_file()}
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    checkpointer = Checkpointer(folder / CHECKPOINTS)
-    checkpointer.save(tokens.step, tokens.saved, {"fingerprint": tokens.fingerprint})
+    checkpointer = Checkpointer(folder / CHECKPOINTS, alone=True)
+    checkpointer.save(tokens.step, jax.tree.map(np.asarray, tokens.saved), {"fingerprint": tokens.fingerprint})
     checkpointer.close()
     for name, content in kept.items():
         (folder / name).write_bytes(content)

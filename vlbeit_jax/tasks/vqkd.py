@@ -25,7 +25,7 @@ from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.tasks.teachers import open_teacher
 from vlbeit_jax.training.run_folder import tree_fingerprint
-from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
+from vlbeit_jax.training.sharding import on_mesh, put_batch, put_replicated, replicated
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Stream
 
@@ -108,7 +108,7 @@ class VQKD:
         """Held-back losses, and how many codes the held-back images use; warns of a collapse."""
         config = self.config
         compiled = _scorer(self.objective, mesh)
-        totals, frozen = None, jax.device_put(self.frozen, replicated(mesh))
+        totals, frozen = None, put_replicated(self.frozen, mesh)
         held_back = evaluation_batches(
             self.sets[0].records(VALIDATION), self._make(False), config.data.image.batch_size, config.run.seed,
             batches=config.run.evaluate_batches, share=share, data=config.data,

@@ -15,9 +15,6 @@ Tree = Any
 DESCRIPTION = "description"
 CHUNK_BYTES = 16 * 2**20  # So that reading a large array takes little more memory than the array.
 _policies = ocp.checkpoint_managers
-_APART: Any = {name: ocp.PyTreeCheckpointHandler(use_ocdbt=False) for name in ("params", "extra")} | {
-    DESCRIPTION: ocp.JsonCheckpointHandler()
-}
 
 
 class Checkpointer:
@@ -27,22 +24,33 @@ class Checkpointer:
     """
 
     def __init__(
-        self, folder: str | pathlib.Path, keep_last: int = 1, keep_every: int = 0, *, read_only: bool = False, little_memory: bool = False
+        self,
+        folder: str | pathlib.Path,
+        keep_last: int = 1,
+        keep_every: int = 0,
+        *,
+        read_only: bool = False,
+        alone: bool = False,
+        little_memory: bool = False,
     ):
         """Opens or makes ``folder``; keeps the newest ``keep_last`` steps and every multiple of ``keep_every``.
 
+        All processes of a run open, save and restore together; ``read_only``, or ``alone``, a process is by itself.
         ``little_memory``: each array gets files of its own. A shared file's content (OCDBT) waits in memory until it is complete.
         """
+        if not read_only:
+            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         keep: list[Any] = [_policies.LatestN(keep_last)]
         if keep_every:
             keep.append(_policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).resolve(),
-            item_handlers=_APART if little_memory else None,
+            item_handlers=_files_apart() if little_memory else None,
             options=ocp.CheckpointManagerOptions(
+                multiprocessing_options=_by_itself() if read_only or alone else ocp.options.MultiprocessingOptions(),
                 preservation_policy=_policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=not read_only,
-                create=not read_only,
+                create=False,
                 save_root_metadata=not read_only,
             ),
         )
@@ -83,6 +91,16 @@ class Checkpointer:
         """Waits, then ends the background threads."""
         self.wait()
         self._manager.close()
+
+
+def _by_itself() -> ocp.options.MultiprocessingOptions:
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}")
+
+
+def _files_apart() -> dict[str, Any]:
+    trees = {name: ocp.PyTreeCheckpointHandler(use_ocdbt=False) for name in ("params", "extra")}
+    return {**trees, DESCRIPTION: ocp.JsonCheckpointHandler()}
 
 
 class Leaves:
