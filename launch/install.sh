@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes .venv beside setup.py and installs the package with the pinned, hashed versions it was tested with.
-# Usage: launch/install.sh [test]      test: with what tests/run.sh needs
+# Usage: launch/install.sh [test|tpu|cuda]      test: with what tests/run.sh needs; tpu, cuda: with JAX for these
 # PYTHON names another interpreter than python3 (3.11 or newer). A second call does nothing if nothing has changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 extra=${1:-}
 lock=launch/requirements${extra:+-$extra}.txt
 if [[ ! -f $lock ]]; then
-  echo "error: unknown set of requirements '$extra'; give none, or: test" >&2
+  echo "error: unknown set of requirements '$extra'; give none, test, tpu or cuda" >&2
   exit 2
 fi
 python=${PYTHON:-}
@@ -37,6 +37,6 @@ if [[ $extra == test ]]; then
   # JAX would take for a TPU.
   "${pip[@]}" --upgrade --no-deps --target .venv/peers/transformers-4 transformers==4.57.1 huggingface_hub==0.36.2 tokenizers==0.22.2
   "${pip[@]}" --upgrade --no-deps --target .venv/peers/torchscale torchscale==0.3.0 fairscale==0.4.13 einops==0.8.2
-  "${pip[@]}" --upgrade --no-deps --target .venv/peers/libtpu libtpu==0.0.52
+  "${pip[@]}" --upgrade --no-deps --target .venv/peers/libtpu libtpu==0.0.42.1
 fi
 inputs >"$stamp"
