@@ -8,6 +8,9 @@ import tempfile
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # Tests are small: compiling is what takes time.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK} --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Commands that tests start share what they compile, for one session.
+CACHE = pathlib.Path(tempfile.gettempdir()) / f"vlbeit_cache_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+os.environ["XDG_CACHE_HOME"] = str(CACHE)
 
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402

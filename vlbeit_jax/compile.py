@@ -26,7 +26,8 @@ OVERVIEW = """Compiles the train step of a configuration for a TPU topology, on 
   python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5e:16x16 --estimate     memory by formula, in seconds
   python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=cpu:8                    collectives on simulated devices
 
-Needs libtpu (pip install libtpu), and no TPU. Data and tokenizers are not opened: config.visual_tokenizer says what kind is meant."""
+Needs libtpu (launch/install.sh tpu, or pip install 'jax[tpu]'), and no TPU. Data and tokenizers are not opened: config.visual_tokenizer
+says what kind is meant."""
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True)
 TOPOLOGY = flags.DEFINE_string("topology", "", "chips: v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16; or cpu:8, simulated devices")

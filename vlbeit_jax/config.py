@@ -63,6 +63,10 @@ class ModelConfig:
     pad: int = setting(0, "word piece that fills texts up; other than 0 in imported models alone", AT_LEAST_0)
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
+    remat: str = setting(
+        "none", "what backward computes again instead of keeping it: nothing, all but products with weights, whole blocks",
+        one_of("none", "dots", "full"),
+    )  # fmt: skip
 
     @property
     def grid(self) -> int:
@@ -195,6 +199,7 @@ class RunConfig:
     evaluate_batches: int = setting(16, "batches per stream of an evaluation during training; 0: all", AT_LEAST_0)
     checkpoint_every: int = setting(5000, "steps between checkpoints", POSITIVE)
     keep_last: int = setting(3, "newest checkpoints that are kept", POSITIVE)
+    compilation_cache: str = setting("auto", "folder of compiled steps; auto: in the user's cache folder; empty: none is kept")
     keep_every: int = setting(0, "checkpoints at multiples of this are kept for good; 0: none", AT_LEAST_0)
 
 

@@ -35,10 +35,12 @@ def main() -> None:
         raise UsageError(str(error)) from error
     place, profile, config = _place(), _profile_steps(), parse(values)
     from vlbeit_jax.runtime import cluster  # After the checks: a mistake in the configuration is answered at once.
+    from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
     from vlbeit_jax.runtime.loop import train
     from vlbeit_jax.runtime.roll_call import Place
 
     cluster.join(config.cluster, Place(*place) if place else None)
+    use_compilation_cache(config.run.compilation_cache)
     with cluster.fails_together():
         train(config, pathlib.Path(WORKDIR.value), profile)
 

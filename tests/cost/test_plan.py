@@ -46,6 +46,16 @@ def test_a_plan_on_simulated_devices_counts_what_lies_there():
     assert "step_seconds" not in plan.as_json() and plan.as_json()["hbm"]["limit"] is None
 
 
+def test_keeping_less_needs_less_memory():
+    """By formula; XLA's CPU backend keeps what it was told to compute again, so that only a TPU's compiler shows it (docs/scale.md)."""
+
+    def temporaries(remat):
+        config = config_with(256, model=ModelConfig(**SIZES["base"], remat=remat), run=RunConfig(schedule="pair"))
+        return make_plan(config, parse_topology("cpu:8"), False).memory.temporaries
+
+    assert temporaries("full") < temporaries("dots") < temporaries("none")
+
+
 def test_what_does_not_fit_is_answered_with_what_to_change():
     large = config_with(16384, model=ModelConfig(**SIZES["large"]))
     pytest.importorskip("libtpu") if not LIBTPU.is_dir() else None

@@ -1,6 +1,7 @@
 """Shares of time add up to the wall time, and rates are what was done in the time of the steps."""
 
 import json
+import shutil
 import time
 
 import pytest
@@ -82,3 +83,15 @@ def test_the_benchmark_times_the_step(world, tmp_path, real):
     assert seconds["min"] <= seconds["median"] <= seconds["max"] and found["steps"] == 3
     assert found["mfu"] == pytest.approx(found["model_flops"] / seconds["median"] / found["peak_flops_per_second"])
     assert (found["data_wait"] > 1e-4) == real
+
+
+def test_compiled_steps_are_kept_unless_told_otherwise(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    config = tiny.config_file(tiny.pretrain_config(world, steps=3, schedule="text"), tmp_path)
+    kept = {"auto": tmp_path / "home" / "vlbeit_jax", str(tmp_path / "own"): tmp_path / "own", "": tmp_path / "home"}
+    for number, (place, folder) in enumerate(kept.items()):
+        arguments = [f"--config={config}", f"--workdir={tmp_path / str(number)}", f"--config.run.compilation_cache={place}"]
+        done = tiny.command("vlbeit_jax.main", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert bool(list(folder.glob("cpu-*/jit_train_step*"))) == bool(place)
+        shutil.rmtree(folder, ignore_errors=True)

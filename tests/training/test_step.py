@@ -75,6 +75,26 @@ def test_another_batch_is_noticed(task, batches, on_one_device):
         assert_same(one_step(task, changed, tiny.mesh_of()), on_one_device)
 
 
+@pytest.mark.parametrize("how", ["dots", "full"])
+def test_computing_again_changes_nothing(world, batches, on_one_device, how):
+    config = tiny.pretrain_config(world, schedule="image+text+pair")
+    again = TASKS["pretrain"](tiny.dataclasses.replace(config, model=tiny.dataclasses.replace(config.model, remat=how)))
+    assert_same(one_step(again, batches, tiny.mesh_of()), on_one_device)
+
+
+def test_another_shape_is_an_error_and_no_second_compilation(task, batches):
+    optimizer, mesh = optax.sgd(1.0), tiny.mesh_of()
+    make, _ = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
+    step, frozen = make_train_step(task.objectives, optimizer, 0, 1, mesh), jax.device_put(task.frozen, replicated(mesh))
+    text = batches[Stream.TEXT]
+    state, _ = step(make(3), frozen, {Stream.TEXT: put_batch(text, mesh)})
+    compiled = step.total_compile_seconds
+    state, _ = step(state, frozen, {Stream.TEXT: put_batch(text, mesh)})
+    assert step.total_compile_seconds == compiled
+    with pytest.raises(TypeError, match="differ from the types"):
+        step(state, frozen, {Stream.TEXT: put_batch({name: rows[:4] for name, rows in text.items()}, mesh)})
+
+
 @pytest.mark.parametrize("parts", [2, 4])
 def test_microbatches_change_nothing(world, parts):
     config = tiny.pretrain_config(world, schedule="image+text+pair")

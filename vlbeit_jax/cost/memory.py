@@ -86,7 +86,13 @@ def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, ite
         return examples * depth * _block_bytes(length, visual.width, visual.ffn_width, visual.heads, tensor, itemsize)
     model = config.model
     length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
-    blocks = model.depth * _block_bytes(length, model.width, model.ffn_width, model.heads, tensor, itemsize)
+    whole = _block_bytes(length, model.width, model.ffn_width, model.heads, tensor, itemsize)
+    kept = {
+        "none": whole,
+        "dots": length * (4 * model.width + itemsize * (5 * model.width + model.ffn_width) // tensor),
+        "full": length * 4 * model.width,
+    }[model.remat]
+    blocks = model.depth * kept + (whole if model.remat != "none" else 0)  # One block at a time is computed again.
     logits = data.masked_patches * model.codes * stream.has_image
     logits += masked_slots(data.text_length, data.masked_text) * model.vocabulary * stream.has_text
     return examples * (blocks + 2 * 4 * logits // tensor)  # Logits and their gradient, float32.

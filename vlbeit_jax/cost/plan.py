@@ -120,12 +120,14 @@ def devices_of(topology: Topology) -> Any:
         return jax.devices()
     from jax.experimental import topologies
 
-    options = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}  # One device a chip, not two.
+    if topology.count == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=str(topology), **options).devices
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UsageError(
-            f"--topology={topology}: {error}; if libtpu is not installed: pip install libtpu (any Linux machine will do)"
+            f"--topology={topology}: {error}; if libtpu is missing: launch/install.sh tpu, or pip install 'jax[tpu]', on any Linux machine"
         ) from error
 
 
@@ -177,7 +179,13 @@ def _read(compiled: Any, topology: Topology, before: Memory, mesh: Any) -> tuple
     """Memory, times and collectives out of a compiled step."""
     stats = compiled.memory_analysis()
     needed = before._replace(temporaries=stats.temp_size_in_bytes, program=stats.generated_code_size_in_bytes)
-    program = hlo.parse(compiled.as_text())
+    try:
+        program = hlo.parse(compiled.as_text())
+    except jax.errors.JaxRuntimeError as error:
+        raise UsageError(
+            f"the program for {topology} cannot be read: this libtpu does not fit this jaxlib ({str(error).splitlines()[0]}); install the "
+            "one that JAX names: launch/install.sh tpu, or pip install 'jax[tpu]'"
+        ) from error
     if topology.chip is None:
         from vlbeit_jax.cost.time import collectives
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.linen import spmd
 
@@ -29,6 +30,7 @@ class Trunk:
       sub_norm: norms inside attention and experts too (BEiT-3).
       decoupled: projections and norms of attention per modality (BEiT-3).
       quick_gelu: CLIP's activation.
+      remat: what backward computes again: "none", "dots" (all but products with weights), "full" (whole blocks).
     """
 
     width: int
@@ -45,6 +47,7 @@ class Trunk:
     sub_norm: bool = False
     decoupled: bool = False
     quick_gelu: bool = False
+    remat: str = "none"
 
 
 class Block(nn.Module):
@@ -100,8 +103,12 @@ class Multiway(nn.Module):
         """Returns every token's final state (float32)."""
         t = self.trunk
         bias = self._relative_bias(tokens.layout) if t.relative_grid else [None] * t.depth
+        block = Block
+        if train and t.remat != "none":
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if t.remat == "dots" else None
+            block = nn.remat(Block, static_argnums=(3,), policy=policy)
         for index in range(t.depth):
-            tokens = Block(t, index, name=f"block_{index}")(tokens, bias[index], train)
+            tokens = block(t, index, name=f"block_{index}")(tokens, bias[index], train)
         if not t.decoupled:
             return dataclasses.replace(tokens, x=LayerNorm(eps=t.eps, name="norm")(tokens.x))
         parts = [LayerNorm(eps=t.eps, name=f"{modality}_norm")(tokens.segment(modality)) for modality, _ in tokens.layout]
