@@ -6,8 +6,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vlbeit_jax.config import ModelConfig
-from vlbeit_jax.convert.files import open_tensors
 from vlbeit_jax.convert.formats import IMPORTS
+from vlbeit_jax.convert.opening import open_tensors
 from vlbeit_jax.models.dalle import DalleConfig
 
 DEEP = DalleConfig(image_size=32, codes=50, width=8)  # Four groups of two blocks, as the published one.

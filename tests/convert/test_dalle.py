@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from tests import tiny
 from tests.convert.published_dalle import DEEP, SMALL, published, published_shapes, read
-from vlbeit_jax.convert.files import open_tensors
 from vlbeit_jax.convert.formats import dalle
+from vlbeit_jax.convert.opening import open_tensors
 from vlbeit_jax.convert.rules import exported
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig
@@ -122,6 +122,5 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_a_pickled_module_is_refused_with_the_way_out(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "encoder.pkl")
-    way_out = r"torch.load\('encoder.pkl', map_location='cpu', weights_only=False\).state_dict\(\)"
-    with pytest.raises(UsageError, match=f"encoder.pkl: refused.*{way_out}"):
+    with pytest.raises(UsageError, match=r"encoder.pkl: refused.*torch.load\(.*encoder.pkl', map_location='cpu', weights_only=False\)"):
         open_tensors(tmp_path / "encoder.pkl")

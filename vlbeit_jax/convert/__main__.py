@@ -70,15 +70,16 @@ def main() -> None:
 
 def _read(file: pathlib.Path, kind: "Import", out: pathlib.Path) -> None:
     from vlbeit_jax.config import ModelConfig
-    from vlbeit_jax.convert.files import MANIFEST_FILE, check_manifest, give_memory_back, open_tensors
+    from vlbeit_jax.convert.files import check_manifest, give_memory_back
+    from vlbeit_jax.convert.opening import open_tensors
 
     unsaid = ModelConfig(image_size=IMAGE_SIZE.value, codes=CODES.value, vocabulary=VOCABULARY.value, text_positions=TEXT_POSITIONS.value)
     if VERIFY.value:
         raise UsageError("--verify goes with --to; an import is checked by names and shapes")
-    if (file.parent / MANIFEST_FILE).is_file():
-        check_manifest(file.parent, file.name)
     give_memory_back()
-    print(kind.read(open_tensors(file), file, unsaid, out))
+    tensors = open_tensors(file)
+    check_manifest(file)
+    print(kind.read(tensors, file, unsaid, out))
     print(f"written to {out}, {kind.gives}")
 
 

@@ -26,6 +26,15 @@ class Tensors(Protocol):
         ...
 
 
+class TensorFile(Tensors, Protocol):
+    """Tensors as a file holds them, with what its writer noted beside them."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Notes by name; none in most files."""
+        ...
+
+
 class Rule(NamedTuple):
     """Arrays of ours, tensors of theirs, and how the ones lie in the others."""
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert import reference, verify
-from vlbeit_jax.convert.files import open_tensors, write_safetensors
+from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.layouts import (
     TOKEN,
     layer_columns,
@@ -15,6 +15,7 @@ from vlbeit_jax.convert.layouts import (
     stacked,
     vocabulary_rows,
 )
+from vlbeit_jax.convert.opening import open_tensors
 from vlbeit_jax.convert.reference import Net
 from vlbeit_jax.convert.rules import Changed, Shape, Table, Tensors, exported, rule
 from vlbeit_jax.convert.source import Run
