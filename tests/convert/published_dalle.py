@@ -5,9 +5,9 @@ import math
 import numpy as np
 from safetensors.numpy import save_file
 
-from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.formats import IMPORTS
 from vlbeit_jax.convert.opening import open_tensors
+from vlbeit_jax.convert.unsaid import Unsaid
 from vlbeit_jax.models.dalle import DalleConfig
 
 DEEP = DalleConfig(image_size=32, codes=50, width=8)  # Four groups of two blocks, as the published one.
@@ -49,6 +49,6 @@ def read(folder, config: DalleConfig, arrays=None):
     """Imports a file for a model with the encoder's own grid; returns the folder."""
     folder.mkdir(exist_ok=True)
     save_file(published(config) if arrays is None else arrays, folder / "encoder.safetensors")
-    for_model = ModelConfig(image_size=16 * config.grid, patch_size=16)
+    for_model = Unsaid(image_size=16 * config.grid)
     IMPORTS["dalle"].read(open_tensors(folder / "encoder.safetensors"), folder / "encoder.safetensors", for_model, folder / "dalle")
     return folder / "dalle"

@@ -5,17 +5,20 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.convert.named import Named, randomised
 from vlbeit_jax.convert import reference, verify
+from vlbeit_jax.convert.formats import IMPORTS
 from vlbeit_jax.convert.source import open_run
+from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.errors import UsageError
 
 WIDTH, DEPTH, HEADS, FFN, SIDE, PATCH, CODES = 128, 2, 2, 96, 32, 8, 40
 GRID = SIDE // PATCH
 ROWS = (2 * GRID - 1) ** 2 + 3
 
 
-def published(fine_tuned, seed=0):
+def published(fine_tuned):
     """A state dict under BEiT's names: one bias table for all blocks in pretraining, one a block after fine-tuning."""
-    rng = np.random.default_rng(seed)
     shapes = {"cls_token": (1, 1, WIDTH), "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH), "patch_embed.proj.bias": (WIDTH,)}
     for block in range(DEPTH):
         place = f"blocks.{block}"
@@ -32,13 +35,7 @@ def published(fine_tuned, seed=0):
         shapes |= {"mask_token": (1, 1, WIDTH), "norm.weight": (WIDTH,), "norm.bias": (WIDTH,), "lm_head.weight": (CODES, WIDTH)}
         shapes |= {"lm_head.bias": (CODES,), "rel_pos_bias.relative_position_bias_table": (ROWS, HEADS)}
         shapes |= {"cls_pt_layers.0.norm1.weight": (WIDTH,)}
-    tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    for name, value in tensors.items():
-        if value.ndim in (2, 4) and "table" not in name:
-            value /= np.float32(value[0].size) ** 0.5
-        elif "norm" in name and name.endswith("weight"):
-            value += 1
-    return tensors
+    return randomised(shapes)
 
 
 def reference_weights(tensors):
@@ -50,33 +47,83 @@ def reference_weights(tensors):
     return w | {"token_type_embeddings.weight": np.zeros((2, WIDTH)), "mask_token": w.get("mask_token", np.zeros(WIDTH))}
 
 
-@pytest.mark.parametrize("fine_tuned", [False, True], ids=["pretrained", "fine-tuned"])
-def test_images_compute_what_the_file_computes(tmp_path, fine_tuned):
-    tensors = published(fine_tuned)
-    torch.save({"model": {name: torch.tensor(value) for name, value in tensors.items()}}, tmp_path / "beit.pth")
-    done = tiny.command(
-        "vlbeit_jax.convert", f"--from={tmp_path / 'beit.pth'}", "--format=beit2", f"--out={tmp_path / 'run'}",
-        f"--image_size={SIDE}", f"--codes={CODES}", "--vocabulary=300", "--text_positions=16",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "fresh    text_embed/words: BEiT knows no texts" in done.stdout
-    run = open_run(tmp_path / "run")
-    params = verify.parameters(run.params)
-    net = reference.Net(depth=DEPTH, heads=HEADS, grid=GRID, patch=PATCH, relative=True, text_positions=16)
-    batches = verify.batches(run.model)
-    batch = batches["image"] if fine_tuned else batches["image_masked"]
+def imported(folder, tensors, form, *flags):
+    torch.save({"model": {name: torch.tensor(value) for name, value in tensors.items()}}, folder / "beit.pth")
+    arguments = [f"--from={folder / 'beit.pth'}", f"--format={form}", f"--out={folder / 'run'}"]
+    return tiny.command("vlbeit_jax.convert", *arguments, "--vocabulary=300", "--text_positions=16", *flags)
+
+
+def largest_difference(tensors, run, pixels, **changes):
+    """Of the states of patches, and of the logits where there is a head, between the run and the file's own network."""
+    fine_tuned = "mask_token" not in tensors
+    batch = verify.batches(run.model)["image" if fine_tuned else "image_masked"]
     hidden = np.zeros((len(batch["image"]), GRID * GRID), bool)
     if not fine_tuned:
         np.put_along_axis(hidden, batch["image_masked"], True, axis=1)
     weights = reference_weights(tensors)
     if fine_tuned:  # It has no last norm, and ours is fresh there: one and zero.
         weights |= {"norm.weight": np.ones(WIDTH), "norm.bias": np.zeros(WIDTH)}
-    pixels = batch["image"] / 127.5 - 1
-    wanted = reference.states(weights, net, image=pixels, masked=hidden)
-    found = verify.ours(run.model, params, batch)
-    assert np.abs(found["image"] - wanted[:, 1:]).max() < 1e-4
-    other = reference.states(weights, reference.dataclasses.replace(net, tanh_gelu=True), image=pixels, masked=hidden)
-    assert np.abs(found["image"] - other[:, 1:]).max() > 1e-4
-    if not fine_tuned:
-        logits = reference.linear(weights, "lm_head", np.take_along_axis(wanted[:, 1:], batch["image_masked"][..., None], axis=1))
-        assert np.abs(found["image_logits"] - logits).max() < 1e-4
+    net = reference.Net(**{"depth": DEPTH, "heads": HEADS, "grid": GRID, "patch": PATCH, "relative": True, "text_positions": 16} | changes)
+    wanted = reference.states(weights, net, image=pixels(batch["image"]), masked=hidden)
+    found = verify.ours(run.model, verify.parameters(run.params), batch)
+    difference = np.abs(found["image"] - wanted[:, 1:]).max()
+    if fine_tuned:
+        return difference
+    logits = reference.linear(weights, "lm_head", np.take_along_axis(wanted[:, 1:], batch["image_masked"][..., None], axis=1))
+    return max(difference, np.abs(found["image_logits"] - logits).max())
+
+
+def in_unit_range(image):
+    """BEiT's pixels."""
+    return image / 127.5 - 1
+
+
+def of_imagenet(image):
+    """BEiT v2's pixels."""
+    return (image / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+
+
+PIXELS = {"beit": in_unit_range, "beit2": of_imagenet}
+
+
+@pytest.mark.parametrize("form", PIXELS)
+@pytest.mark.parametrize("fine_tuned", [False, True], ids=["pretrained", "fine-tuned"])
+def test_images_compute_what_the_file_computes(tmp_path, fine_tuned, form):
+    """On the pixels that the file expects, and not on the other's; the image's size is found in the bias table."""
+    tensors = published(fine_tuned)
+    done = imported(tmp_path, tensors, form, *([f"--codes={CODES}"] if fine_tuned else []))
+    assert done.returncode == 0, done.stderr
+    assert "fresh    text_embed/words: BEiT knows no texts" in done.stdout
+    run = open_run(tmp_path / "run")
+    assert run.model.image_size == SIDE and run.model.codes == CODES
+    for other, pixels in PIXELS.items():
+        difference = largest_difference(tensors, run, pixels)
+        assert difference < 1e-4 if other == form else difference > 1e-2, other
+    assert largest_difference(tensors, run, PIXELS[form], tanh_gelu=True) > 1e-4
+
+
+BIASES = "rel_pos_bias.relative_position_bias_table"
+
+
+@pytest.mark.parametrize(
+    ("changed", "flags", "said"),
+    [
+        ({}, {"image_size": 40}, "--image_size=40: the file is of image_size 32"),
+        ({}, {"image_size": 33}, "--image_size=33"),
+        ({}, {"codes": 41}, "--codes=41: the file is of codes 40"),
+        ({BIASES: None}, {}, f"no BEiT checkpoint with relative positions: {BIASES} missing"),
+        ({"cls_token": None}, {}, "cls_token missing"),
+        ({BIASES: (53, HEADS)}, {}, "has 53 rows"),
+        ({BIASES: (7, HEADS)}, {}, "has 7 rows"),
+        ({BIASES: (ROWS, 3)}, {}, "3 heads do not share"),
+        ({"lm_head.bias": None}, {}, "missing: lm_head.bias"),
+        ({"pos_embed": (1, GRID**2 + 1, WIDTH)}, {}, "nothing uses: pos_embed"),
+    ],
+    ids=str,
+)
+def test_files_that_do_not_fit_are_refused(tmp_path, changed, flags, said):
+    shapes = {name: value.shape for name, value in published(False).items()} | changed
+    shapes = {name: shape for name, shape in shapes.items() if shape is not None}
+    with pytest.raises(UsageError, match=said):
+        IMPORTS["beit"].read(Named({}, shapes), tmp_path / "beit.pth", Unsaid(**flags), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

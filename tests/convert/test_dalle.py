@@ -18,6 +18,7 @@ from tests.convert.published_dalle import DEEP, SMALL, published, published_shap
 from vlbeit_jax.convert.formats import dalle
 from vlbeit_jax.convert.opening import open_tensors
 from vlbeit_jax.convert.rules import exported
+from vlbeit_jax.convert.unsaid import Unsaid
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.visual_tokenizer import encode
@@ -105,7 +106,7 @@ def test_the_full_network_has_the_published_names_and_size():
     count = (49 * 3 + 1) * 256 + (2048 + 1) * 8192 + sum(block(i, o) + block(o, o) for i, o in zip(widths, widths[1:], strict=False))
     params = dalle_params(DalleConfig())
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == count == 53_786_240
-    assert dalle.config_of(published_shapes(DalleConfig()), 14) == DalleConfig() and DalleConfig().grid == 14
+    assert dalle.config_of(published_shapes(DalleConfig()), Unsaid()) == DalleConfig() and DalleConfig().grid == 14
     published_names = {name for each in dalle.table(DalleConfig()).rules for name in each.theirs}
     assert published_names == published_shapes(DalleConfig()).keys() and len(published_names) == 2 * (1 + 4 * 8 + 3 + 1)
 
@@ -114,7 +115,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     for kept, said in (("blocks.g", "blocks.input.w, blocks.output.conv.w missing"), ("blocks.[io]", "group_1.block_1")):
         arrays = {name: value for name, value in published(SMALL).items() if re.match(kept, name)}
         with pytest.raises(UsageError, match=said):
-            dalle.config_of({name: value.shape for name, value in arrays.items()}, 4)
+            dalle.config_of({name: value.shape for name, value in arrays.items()}, Unsaid())
     decoder = published(SMALL) | {"blocks.input.w": np.zeros((8, 32, 1, 1), np.float32)}
     with pytest.raises(UsageError, match=r"blocks.input.w is \[8, 32, 1, 1\], not \[8, 3, 7, 7\]"):
         read(tmp_path, SMALL, decoder)

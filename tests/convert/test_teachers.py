@@ -12,6 +12,9 @@ import transformers
 from safetensors.torch import save_file
 
 from tests import tiny
+from tests.convert.named import Named
+from vlbeit_jax.convert.formats import IMPORTS
+from vlbeit_jax.convert.unsaid import Unsaid
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import PIXELS, ViT, ViTConfig
@@ -176,3 +179,23 @@ def test_teachers_that_do_not_fit_are_refused(world, tmp_path, changed, said):
     visual = dataclasses.replace(tiny.vqkd_config(world).visual_tokenizer, **weights | changed)
     with pytest.raises(UsageError, match=said):
         teachers.open_teacher(visual)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "said"),
+    [
+        ("clip", {"visual.proj": None}, "no clip checkpoint: visual.proj missing"),
+        ("dino", {"norm.weight": None}, "no dino checkpoint: norm.weight missing"),
+        ("dino", {"pos_embed": (17, WIDTH)}, "no dino checkpoint: pos_embed is"),
+        ("clip", {"visual.conv1.weight": (100, 3, PATCH, PATCH)}, "100, is no multiple of a head's 64"),
+        ("dino", {"blocks.1.norm1.bias": None}, "missing: blocks.1.norm1.bias"),
+        ("clip", {"visual.more": (3,)}, "nothing uses: visual.more"),
+    ],
+    ids=str,
+)
+def test_files_that_do_not_fit_are_refused(tmp_path, kind, changed, said):
+    shapes = {name: tuple(value.shape) for name, value in KINDS[kind][1](KINDS[kind][0]()).items()} | changed
+    shapes = {name: shape for name, shape in shapes.items() if shape is not None}
+    with pytest.raises(UsageError, match=said):
+        IMPORTS[kind].read(Named({}, shapes), tmp_path / "x.pt", Unsaid(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

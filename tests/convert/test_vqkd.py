@@ -10,14 +10,18 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests import tiny
+from tests.convert.named import Named
 from tests.convert.random_runs import random_tree
 from tests.models.tiny_models import vit_nets, vqkd_weights
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.convert import reference
+from vlbeit_jax.convert.formats import IMPORTS, vqkd
 from vlbeit_jax.convert.formats.torch_module import STANDALONE, visual_table
 from vlbeit_jax.convert.rules import exported
 from vlbeit_jax.convert.source import as_tree, open_visual, visual_shapes
+from vlbeit_jax.convert.unsaid import Unsaid
 from vlbeit_jax.convert.verify import module_of
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 
@@ -99,3 +103,29 @@ def test_the_command_refuses_what_it_cannot_read(folder, tmp_path, arguments):
     Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
     done = tiny.command("vlbeit_jax.visual_tokens", f"--from={folder}", *(a.format(image=tmp_path / "a.png") for a in arguments))
     assert done.returncode == 2 and done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"decode_task_layer.2.weight": (100, 128)}, "decode_task_layer predicts 100 values"),
+        ({"quantize.embedding.weight": None}, "no VQ-KD checkpoint: quantize.embedding.weight missing"),
+        ({"encoder.patch_embed.proj.weight": (100, 3, 8, 8)}, "100, is no multiple of a head's 64"),
+        ({"encoder.pos_embed": (1, 15, 128)}, r"encoder.pos_embed is \[1, 15, 128\], not \[1, 17, 128\]"),
+        ({"encoder.mask_token": (1, 1, 128)}, "nothing uses: encoder.mask_token"),
+    ],
+    ids=str,
+)
+def test_files_that_do_not_fit_are_refused(published, tmp_path, changed, said):
+    shapes = {name: value.shape for name, value in published.items()} | changed
+    shapes = {name: shape for name, shape in shapes.items() if shape is not None}
+    with pytest.raises(UsageError, match=said):
+        IMPORTS["vqkd"].read(Named({}, shapes), tmp_path / "vqkd.pth", Unsaid(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_heads_are_64_wide_unless_their_number_is_given(published):
+    shapes = {name: value.shape for name, value in published.items()}
+    assert (vqkd.config_of(shapes, Unsaid()).heads, vqkd.config_of(shapes, Unsaid(heads=8)).heads) == (2, 8)
+    with pytest.raises(UsageError, match="3 heads do not share"):
+        vqkd.config_of(shapes, Unsaid(heads=3))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -23,23 +24,30 @@ OVERVIEW = """Writes a pretraining run for PyTorch programs, checks that both si
 
 --verify leaves DIR/verify.json and ends with exit code 1 above a difference of 1e-4."""
 
-FROM = flags.DEFINE_string("from", "", "workdir of a pretraining run; with --format, a .safetensors, .pth or .pt file")
+FROM = flags.DEFINE_string("from", "", "workdir of a pretraining run; with --format, a safetensors or PyTorch file")
 FORMAT = flags.DEFINE_string("format", "", "what --from is, when it is another program's file, see --list")
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
-    224,
-    "of the model in a vlmo, beit or beit2 file, pixels; dalle: of the model that it is for, in patches of 16",
+    None,
+    "of the model in the file, pixels, where it does not say; dalle: of the model that it is for, in patches of 16 (224)",
     lower_bound=16,
 )
-CODES = flags.DEFINE_integer("codes", 8192, "visual tokens of the run to start, for a vlmo file or a fine-tuned BEiT", lower_bound=2)
-VOCABULARY = flags.DEFINE_integer("vocabulary", 64000, "word pieces of the run to start, for a beit or beit2 file", lower_bound=300)
-TEXT_POSITIONS = flags.DEFINE_integer("text_positions", 128, "longest text of the run to start, for a beit or beit2 file", lower_bound=3)
+CODES = flags.DEFINE_integer("codes", None, "visual tokens of the run to start, where the file has no head for them (8192)", lower_bound=2)
+VOCABULARY = flags.DEFINE_integer("vocabulary", None, "beit, beit2: word pieces of the run to start (64000)", lower_bound=300)
+TEXT_POSITIONS = flags.DEFINE_integer(
+    "text_positions",
+    None,
+    "beit, beit2: longest text of the run to start (128); vlmo: that the bias table in the file is for, where the file does not say",
+    lower_bound=3,
+)
+HEADS = flags.DEFINE_integer("heads", None, "attention heads of the network in the file, if they are not 64 wide", lower_bound=1)
 TO = flags.DEFINE_string("to", "", "format to write, see --list")
 OUT = flags.DEFINE_string("out", "", "folder to make")
 VERIFY = flags.DEFINE_bool("verify", False, "compare both sides on random inputs")
 LIST = flags.DEFINE_bool("list", False, "show every format: what is exact, what it needs, what it drops")
 DATA = flags.DEFINE_multi_string("data", [], "torch: prepared data whose held-back examples go along, may be repeated")
 DRAWS = flags.DEFINE_integer("draws", 4, "torch: masks drawn for every record of --data", lower_bound=1)
+OF_SOME_FORMATS = (IMAGE_SIZE, CODES, VOCABULARY, TEXT_POSITIONS, HEADS, VERIFY, DATA, DRAWS)
 
 
 def main() -> None:
@@ -49,8 +57,10 @@ def main() -> None:
     if LIST.value:
         for name, found in EXPORTS.items():
             print(f"--to={name}\n  exact: {found.exact}\n  needs: {found.needs}\n  drops: {found.drops}")
+            _print_flags(found.flags)
         for name, found in IMPORTS.items():
             print(f"--format={name}\n  exact: {found.exact}\n  gives: {found.gives}\n  drops: {found.drops}")
+            _print_flags(found.flags)
         return
     if bool(TO.value) == bool(FORMAT.value):
         raise UsageError("give --to, the format to write, or --format, what --from is; --list shows them")
@@ -60,26 +70,30 @@ def main() -> None:
     flag, name, known = ("--to", TO.value, EXPORTS) if TO.value else ("--format", FORMAT.value, IMPORTS)
     if name not in known:
         raise UsageError(f"{flag}={name}: no such format; there are {', '.join(known)}")
-    if DATA.value and name != "torch":
-        raise UsageError(f"--data goes with --to=torch alone, not with {flag}={name}")
+    for each in OF_SOME_FORMATS:
+        if each.present and each.name not in known[name].flags:
+            there = [f"--to={other}" for other, found in EXPORTS.items() if each.name in found.flags]
+            there += [f"--format={other}" for other, found in IMPORTS.items() if each.name in found.flags]
+            raise UsageError(f"--{each.name} goes with {', '.join(there)}, and has no meaning with {flag}={name}")
     if TO.value:
         _write(pathlib.Path(FROM.value), EXPORTS[name], pathlib.Path(OUT.value))
     else:
         _read(pathlib.Path(FROM.value), IMPORTS[name], pathlib.Path(OUT.value))
 
 
+def _print_flags(names: Sequence[str]) -> None:
+    print(f"  flags: {', '.join(f'--{name}' for name in names)}")
+
+
 def _read(file: pathlib.Path, kind: "Import", out: pathlib.Path) -> None:
-    from vlbeit_jax.config import ModelConfig
     from vlbeit_jax.convert.files import check_manifest, give_memory_back
     from vlbeit_jax.convert.opening import open_tensors
+    from vlbeit_jax.convert.unsaid import Unsaid
 
-    unsaid = ModelConfig(image_size=IMAGE_SIZE.value, codes=CODES.value, vocabulary=VOCABULARY.value, text_positions=TEXT_POSITIONS.value)
-    if VERIFY.value:
-        raise UsageError("--verify goes with --to; an import is checked by names and shapes")
     give_memory_back()
     tensors = open_tensors(file)
     check_manifest(file)
-    print(kind.read(tensors, file, unsaid, out))
+    print(kind.read(tensors, file, Unsaid(IMAGE_SIZE.value, CODES.value, VOCABULARY.value, TEXT_POSITIONS.value, HEADS.value), out))
     print(f"written to {out}, {kind.gives}")
 
 
@@ -89,15 +103,16 @@ def _write(place: pathlib.Path, export: "Export", out: pathlib.Path) -> None:
     from vlbeit_jax.convert.source import open_run
     from vlbeit_jax.folders import published
 
+    give_memory_back()
+    run = open_run(place)
+    export.require(run)
     absent = [name for name in export.peers if importlib.util.find_spec(name) is None] if VERIFY.value else []
     if absent:
         raise UsageError(f"--verify compares with {' and '.join(absent)}, not installed here; install it, or leave --verify out")
-    give_memory_back()
-    run = open_run(place)
     with published(out) as folder:
-        export.write(run, folder)
         if DATA.value:
             write_examples(place, DATA.value, DRAWS.value, folder)
+        export.write(run, folder)
         write_manifest(folder)
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if VERIFY.value:

@@ -27,7 +27,7 @@ Arrays = Iterator[tuple[str, np.ndarray]]
 Read = Callable[[Tensors, ModelConfig, Mapping[str, Shape]], tuple[Table, Tensors]]
 
 
-def import_model(file: pathlib.Path, tensors: Tensors, read: Read, config: ModelConfig, out: pathlib.Path, seed: int = 0) -> Report:
+def import_model(file: pathlib.Path, tensors: Tensors, read: Read, config: ModelConfig, out: pathlib.Path) -> Report:
     """Writes a run whose parameters come from the file, and for the rest from a fresh start.
 
     Args:
@@ -36,7 +36,6 @@ def import_model(file: pathlib.Path, tensors: Tensors, read: Read, config: Model
       read: gives a format's table for them, and the tensors with what has to be folded.
       config: the model, as the file's shapes have it.
       out: the folder to make.
-      seed: of what the file does not hold.
 
     Raises:
       UsageError: the file does not fit, or ``out`` exists.
@@ -46,7 +45,7 @@ def import_model(file: pathlib.Path, tensors: Tensors, read: Read, config: Model
     with _folder(out, file, report) as folder:
         write_config(folder, Config(model=config, run=RunConfig(steps=IMPORTED_STEP)))
         with _staged(folder, shapes) as stage:
-            params = stage(arrays) | stage(_fresh(config, report.fresh, seed))
+            params = stage(arrays) | stage(_fresh(config, report.fresh))
             _save(folder, file, {"params": as_tree(params)})
     return report
 
@@ -89,7 +88,7 @@ def import_network(
     return report
 
 
-def _fresh(config: ModelConfig, names: Iterable[str], seed: int) -> Arrays:
+def _fresh(config: ModelConfig, names: Iterable[str]) -> Arrays:
     """A new model's parameters of these names, one part of the model at a time; what only others need is not computed."""
 
     def made(key: jax.Array, wanted: frozenset[str]) -> dict[str, jax.Array]:
@@ -98,7 +97,7 @@ def _fresh(config: ModelConfig, names: Iterable[str], seed: int) -> Arrays:
 
     make = jax.jit(made, static_argnums=1)
     for _, part in itertools.groupby(sorted(names), lambda name: name.split("/")[:2]):
-        yield from ((name, np.asarray(leaf)) for name, leaf in make(jax.random.key(seed), frozenset(part)).items())
+        yield from ((name, np.asarray(leaf)) for name, leaf in make(jax.random.key(0), frozenset(part)).items())
 
 
 class _Staged(np.memmap):

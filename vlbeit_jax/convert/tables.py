@@ -60,4 +60,5 @@ def refuse_beit3(config: ModelConfig, target: str) -> None:
     """Raises a ``UsageError`` for what only BEiT-3 has."""
     for name in ("decoupled", "sub_norm"):
         if getattr(config, name):
-            raise UsageError(f"--to={target}: model.{name}=True has no place there; --to=beit3 has one")
+            elsewhere = "; --to=beit3 has one" if config.decoupled else ""
+            raise UsageError(f"--to={target}: model.{name}=True has no place there{elsewhere}")

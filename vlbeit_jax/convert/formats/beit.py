@@ -1,16 +1,25 @@
-"""BEiT and BEiT v2 checkpoints, pretrained or fine-tuned: a warm start of everything that images go through."""
+"""BEiT and BEiT v2 checkpoints, pretrained or fine-tuned: a warm start of everything that images go through.
 
-import dataclasses
+They differ in the pixels that they were trained on: BEiT's are in [-1, 1] as ours, BEiT v2's are normalised by ImageNet's mean and
+deviation, which is folded into the patch embedding.
+"""
+
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.layouts import TOKEN, patches, zero
-from vlbeit_jax.convert.rules import Shape, Table, Tensors, rule
+from vlbeit_jax.convert.rules import Changed, Shape, Table, TensorFile, Tensors, rule
 from vlbeit_jax.convert.tables import beit_attention, beit_expert, linear, norm, relative_biases, sees_images
+from vlbeit_jax.convert.unsaid import Unsaid, required, root, whole_heads
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.teacher import PIXELS
 from vlbeit_jax.types import Positions
 
+IMAGENET = PIXELS["dino"]  # Mean and deviation of ImageNet's pixels in [0, 1], which DINO takes too.
+KERNEL, BIAS = "patch_embed.proj.weight", "patch_embed.proj.bias"
 SHARED = "rel_pos_bias.relative_position_bias_table"
 OWN = "blocks.{block}.attn.relative_position_bias_table"
 IGNORED = {
@@ -25,8 +34,8 @@ def table(config: ModelConfig, theirs: Mapping[str, Shape], names: Mapping[str, 
     """Images' part of a model; ``theirs`` tells pretrained files from fine-tuned ones, ``names`` are our parameters."""
     rules = [
         rule("vision_embed/cls", "cls_token", TOKEN),
-        rule("vision_embed/patch/kernel", "patch_embed.proj.weight", patches(config.patch_size)),
-        rule("vision_embed/patch/bias", "patch_embed.proj.bias"),
+        rule("vision_embed/patch/kernel", KERNEL, patches(config.patch_size)),
+        rule("vision_embed/patch/bias", BIAS),
         rule("vision_embed/type", "", zero(config.width)),
         relative_biases(config, (SHARED,) if SHARED in theirs else tuple(OWN.format(block=block) for block in range(config.depth))),
     ]
@@ -45,30 +54,45 @@ def table(config: ModelConfig, theirs: Mapping[str, Shape], names: Mapping[str, 
     return Table(rules, left_out, {}, ignored)
 
 
-def config_of(theirs: Mapping[str, Shape], unsaid: ModelConfig) -> ModelConfig:
-    """The model that a file's shapes speak of; image size and all of texts, of which they do not, are as in ``unsaid``.
+def config_of(file: TensorFile, unsaid: Unsaid) -> ModelConfig:
+    """The model that a file's shapes speak of; all of texts, of which they do not, is as in ``unsaid``.
 
     Raises:
-      UsageError: the file has not BEiT's names.
+      UsageError: the file has not BEiT's names, or a flag contradicts it.
     """
-    missing = [name for name in ("cls_token", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight") if name not in theirs]
-    tables = [name for name in (SHARED, OWN.format(block=0)) if name in theirs]
-    if missing or not tables:
-        raise UsageError(f"no BEiT checkpoint with relative positions: {', '.join(missing or [SHARED])} missing")
-    width, _, patch_size, _ = theirs["patch_embed.proj.weight"]
-    return dataclasses.replace(
-        unsaid,
+    theirs = file.shapes
+    biases = next((name for name in (SHARED, OWN.format(block=0)) if name in theirs), SHARED)
+    (width, _, patch_size, _), (ffn_width, _), (rows, heads), *_ = required(
+        "BEiT checkpoint with relative positions",
+        theirs,
+        {KERNEL: 4, "blocks.0.mlp.fc1.weight": 2, biases: 2, "blocks.0.norm1.weight": 1, "cls_token": 3},
+    )
+    side = root(rows - 3)
+    if side is None or side % 2 == 0:
+        raise UsageError(f"no BEiT checkpoint: {biases} has {rows} rows, which is 3 more than no odd number's square")
+    return unsaid.model(
+        image_size=unsaid.agreed("image_size", (side + 1) // 2 * patch_size),
         patch_size=patch_size,
         width=width,
         depth=len([name for name in theirs if re.fullmatch(r"blocks\.\d+\.norm1\.weight", name)]),
-        heads=theirs[tables[0]][1],
-        ffn_width=theirs["blocks.0.mlp.fc1.weight"][0],
+        heads=whole_heads(width, heads),
+        ffn_width=ffn_width,
         positions=Positions.RELATIVE,
         layer_scale=0.1 if "blocks.0.gamma_1" in theirs else 0.0,
-        codes=theirs["lm_head.weight"][0] if "lm_head.weight" in theirs else unsaid.codes,
+        **({"codes": unsaid.agreed("codes", theirs["lm_head.weight"][0])} if "lm_head.weight" in theirs else {}),
     )
 
 
 def read(theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]) -> tuple[Table, Tensors]:
     """The table for a file, and its tensors."""
     return table(config, theirs.shapes, names), theirs
+
+
+def read_v2(theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]) -> tuple[Table, Tensors]:
+    """The table for a file of BEiT v2, and its tensors for pixels in [-1, 1]."""
+    mean, deviation = (np.array(values, np.float32)[:, None, None] for values in IMAGENET)
+    changes = {
+        KERNEL: lambda tensors: tensors[KERNEL] * (0.5 / deviation),
+        BIAS: lambda tensors: tensors[BIAS] + (tensors[KERNEL] * ((0.5 - mean) / deviation)).sum((1, 2, 3)),
+    }
+    return table(config, theirs.shapes, names), Changed(theirs, changes)

@@ -5,7 +5,6 @@ vision-language expert in both places. Shared attention stands in A and B alike,
 scales, modality types into positions. A decoupled model (imported BEiT-3) goes both ways as it is.
 """
 
-import dataclasses
 import json
 import pathlib
 import re
@@ -29,9 +28,10 @@ from vlbeit_jax.convert.layouts import (
     vocabulary_rows,
     zero,
 )
-from vlbeit_jax.convert.rules import Changed, Rule, Shape, Table, Tensors, exported, rule
+from vlbeit_jax.convert.rules import Changed, Rule, Shape, Table, TensorFile, Tensors, exported, rule
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.tables import FUSED, linear, norm
+from vlbeit_jax.convert.unsaid import Unsaid, required, root
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import padded_vocabulary
 from vlbeit_jax.types import Modality, Positions
@@ -41,7 +41,9 @@ UNUSED_ROWS = 2  # Positions start at the third row of each table, as in fairseq
 PARTS = ("query", "key", "value")
 WEIGHTS_FILE, FUSION_FILE = "beit3.safetensors", "beit3_fusion.safetensors"
 EMBED, ENCODER = "beit3.vision_embed", "beit3.encoder"
-HEAD_WIDTH, PAD, EPS = 64, 1, 1e-5
+PAD, EPS = 1, 1e-5  # Of every published BEiT-3.
+FORM, SHARED_FORM = "form", "shared"
+NOTED = {"heads": int, "norm_eps": float, "pad": int}  # What no shape says, in the notes of our files.
 OTHER_HEADS = ("pooler.", "head.", "fc_norm.", "vision_head.", "language_head.", "logit_scale")
 
 
@@ -162,24 +164,27 @@ def folded(config: ModelConfig, params: Tensors) -> Tensors:
     return Changed(params, changes)
 
 
-def write(run: Run, folder: pathlib.Path) -> None:
-    """State dicts, and the arguments of torchscale's ``EncoderConfig`` as JSON.
-
-    Raises:
-      UsageError: the model adds a relative bias, which torchscale's BEiT3 does not, or is something between ours and BEiT-3.
-    """
+def require(run: Run) -> None:
+    """Raises a ``UsageError`` if the model adds a relative bias, which BEiT3 does not, or is something between ours and BEiT-3."""
     config = run.model
     if config.positions is not Positions.ABSOLUTE:
         raise UsageError("--to=beit3: model.positions=relative has no place in torchscale's BEiT3, which adds no relative bias")
-    if config.sub_norm != config.decoupled or (config.decoupled and config.layer_scale):
+    if config.layer_scale if config.decoupled else config.sub_norm:
         raise UsageError(
             f"--to=beit3: model.decoupled={config.decoupled}, sub_norm={config.sub_norm}, layer_scale={config.layer_scale:g} are neither "
-            "our standard model (no, no, any) nor BEiT-3 (yes, yes, 0)"
+            "our standard model (no, no, any) nor BEiT-3 (yes, any, 0)"
         )
+
+
+def write(run: Run, folder: pathlib.Path) -> None:
+    """State dicts, and the arguments of torchscale's ``EncoderConfig`` as JSON."""
+    config = run.model
     params = folded(config, run.params)
+    notes = {"format": "pt", FORM: "decoupled" if config.decoupled else SHARED_FORM}
+    notes |= {name: str(getattr(config, name)) for name in NOTED}
     for name, fusion in ((WEIGHTS_FILE, False), (FUSION_FILE, True))[: 1 if config.decoupled else 2]:
         rules = _left_out(table(config, fusion), params.shapes)
-        write_safetensors(folder / name, exported(rules, params), {"format": "pt"})
+        write_safetensors(folder / name, exported(rules, params), notes)
     (folder / "config.json").write_text(json.dumps(encoder_arguments(config), indent=1) + "\n")
 
 
@@ -201,41 +206,45 @@ def encoder_arguments(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def config_of(theirs: Mapping[str, Shape], unsaid: ModelConfig) -> ModelConfig:
-    """The decoupled model that a file's shapes speak of; heads are 64 wide in every BEiT-3, and its padding is piece 1.
+def config_of(file: TensorFile, unsaid: Unsaid) -> ModelConfig:
+    """The decoupled model that a file speaks of: by its notes if it is one of ours, otherwise as every published BEiT-3 is.
 
     Raises:
-      UsageError: the file has not BEiT-3's names.
+      UsageError: the file has not BEiT-3's names, or is one of the two that a model of ours with shared attention is written as.
     """
-    first = f"{ENCODER}.layers.0"
-    needed = [f"{EMBED}.proj.weight", "beit3.text_embed.weight", f"{first}.ffn.A.fc1.weight", *(_place(side) for side in "AB")]
-    missing = [name for name in needed if name not in theirs]
-    if missing:
-        raise UsageError(f"no BEiT-3 checkpoint: {', '.join(missing)} missing")
-    width, _, patch_size, _ = theirs[needed[0]]
-    patches_there = theirs[_place("A")][0] - UNUSED_ROWS - 1
-    return dataclasses.replace(
-        unsaid,
-        image_size=round(patches_there**0.5) * patch_size,
+    theirs, notes, first = file.shapes, file.metadata, f"{ENCODER}.layers.0"
+    if notes.get(FORM) == SHARED_FORM:
+        raise UsageError(
+            f"--format=beit3: the file is {WEIGHTS_FILE} or {FUSION_FILE} of a model with shared attention, of which each holds a part "
+            "with its types and LayerScale folded; start from the run that was exported: --config.run.start_from=RUN"
+        )
+    (width, _, patch_size, _), (vocabulary, _), (ffn_width, _), (patch_rows, _), (text_rows, _), *_ = required(
+        "BEiT-3 checkpoint",
+        theirs,
+        {f"{EMBED}.proj.weight": 4, "beit3.text_embed.weight": 2, f"{first}.ffn.A.fc1.weight": 2}
+        | {f"{ENCODER}.embed_positions.{side}.weight": 2 for side in "AB"}
+        | {f"{first}.self_attn_layer_norm.A.weight": 1},
+    )
+    grid = root(patch_rows - UNUSED_ROWS - 1)
+    if not grid:
+        raise UsageError(f"no BEiT-3 checkpoint: {ENCODER}.embed_positions.A.weight has {patch_rows} rows, which are no square image's")
+    noted = {name: kind(notes[name]) for name, kind in NOTED.items() if name in notes}
+    heads = unsaid.agreed("heads", int(noted["heads"])) if "heads" in noted else unsaid.heads_of(width)
+    return unsaid.model(
+        **{"norm_eps": EPS, "pad": PAD} | noted | {"heads": heads},
+        image_size=grid * patch_size,
         patch_size=patch_size,
         width=width,
         depth=len([name for name in theirs if re.fullmatch(rf"{ENCODER}\.layers\.\d+\.self_attn_layer_norm\.A\.weight", name)]),
-        heads=max(1, width // HEAD_WIDTH),
-        ffn_width=theirs[f"{first}.ffn.A.fc1.weight"][0],
+        ffn_width=ffn_width,
         fused_layers=0,
-        text_positions=theirs[_place("B")][0] - UNUSED_ROWS,
+        text_positions=text_rows - UNUSED_ROWS,
         layer_scale=0.0,
-        norm_eps=EPS,
         sub_norm=f"{first}.ffn.A.ffn_layernorm.weight" in theirs,
         decoupled=True,
-        vocabulary=theirs["beit3.text_embed.weight"][0],
-        pad=PAD,
-        codes=theirs["mim_head.weight"][0] if "mim_head.weight" in theirs else unsaid.codes,
+        vocabulary=vocabulary,
+        **({"codes": unsaid.agreed("codes", theirs["mim_head.weight"][0])} if "mim_head.weight" in theirs else {}),
     )
-
-
-def _place(side: str) -> str:
-    return f"{ENCODER}.embed_positions.{side}.weight"
 
 
 def read(theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]) -> tuple[Table, Tensors]:

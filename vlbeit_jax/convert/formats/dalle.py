@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vlbeit_jax.convert.layouts import CONVOLUTION
 from vlbeit_jax.convert.rules import Rule, Shape, Table, rule
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.convert.unsaid import Unsaid, grid_of, required
 from vlbeit_jax.models.dalle import DalleConfig
 
 CONVOLUTIONS = 4  # of a residual block
@@ -29,19 +29,18 @@ def _convolution(ours: str, theirs: str) -> list[Rule]:
     return [rule(f"{ours}/kernel", f"{theirs}.w", CONVOLUTION), rule(f"{ours}/bias", f"{theirs}.b")]
 
 
-def config_of(theirs: Mapping[str, Shape], grid: int) -> DalleConfig:
-    """The encoder that a file's shapes speak of, at the image size that gives ``grid`` by ``grid`` tokens.
+def config_of(theirs: Mapping[str, Shape], unsaid: Unsaid) -> DalleConfig:
+    """The encoder that a file's shapes speak of, at the image size that gives as many tokens as the model has patches.
 
     Raises:
-      UsageError: the file has not the encoder's names.
+      UsageError: the file has not the encoder's names, or no whole patches go into the model's images.
     """
-    needed = ("blocks.input.w", "blocks.group_1.block_1.res_path.conv_1.w", "blocks.output.conv.w")
-    missing = [name for name in needed if name not in theirs]
-    if missing:
-        raise UsageError(f"no encoder of DALL-E's dVAE: {', '.join(missing)} missing")
+    (width, *_), (codes, *_), _ = required(
+        "encoder of DALL-E's dVAE", theirs, {"blocks.input.w": 4, "blocks.output.conv.w": 4, "blocks.group_1.block_1.res_path.conv_1.w": 4}
+    )
     groups, blocks = (
         len([name for name in theirs if re.fullmatch(rf"blocks\.{block}\.res_path\.conv_1\.w", name)])
         for block in (r"group_\d+\.block_1", r"group_1\.block_\d+")
     )
-    network = DalleConfig(codes=theirs[needed[2]][0], width=theirs[needed[0]][0], groups=groups, blocks=blocks)
-    return dataclasses.replace(network, image_size=grid * network.patch_size)
+    network, model = DalleConfig(codes=codes, width=width, groups=groups, blocks=blocks), unsaid.model()
+    return dataclasses.replace(network, image_size=grid_of(model.image_size, model.patch_size) * network.patch_size)

@@ -69,13 +69,13 @@ def folded(config: ModelConfig, params: Tensors) -> Tensors:
     return Changed(params, {place: lambda leaves, place=place: leaves[place] + leaves[TYPE] for place in places})
 
 
-def write(run: Run, folder: pathlib.Path) -> None:
-    """``BeitForMaskedImageModeling`` as ``model.safetensors``, and ``BeitModel`` as the variant "backbone".
-
-    Raises:
-      UsageError: the model has what BEiT has not.
-    """
+def require(run: Run) -> None:
+    """Raises a ``UsageError`` if the model has what BEiT has not."""
     refuse_beit3(run.model, "hf-beit")
+
+
+def write(run: Run, folder: pathlib.Path) -> None:
+    """``BeitForMaskedImageModeling`` as ``model.safetensors``, and ``BeitModel`` as the variant "backbone"."""
     params, names = folded(run.model, run.params), run.params.shapes
     whole = table(run.model, names, "beit.", "layernorm", "lm_head")
     backbone = table(run.model, names, "", "pooler.layernorm", None)

@@ -86,13 +86,18 @@ def _prefixed(table: Table, prefix: str) -> Table:
     return Table([Rule(ours, tuple(prefix + name for name in theirs), layout) for ours, theirs, layout in table.rules])
 
 
-def write(run: Run, folder: pathlib.Path) -> None:
-    """Weights, configuration, text tokenizer, and the files of ``convert/standalone``.
-
-    Raises:
-      UsageError: the model or its visual tokenizer is one that these files do not define.
-    """
+def require(run: Run) -> None:
+    """Raises a ``UsageError`` if the model or its visual tokenizer is one that these files do not define."""
     refuse_beit3(run.model, "torch")
+    if isinstance(run.visual_config, DalleConfig):
+        raise UsageError(
+            f"--to=torch: the visual tokenizer of the run in {run.folder} is DALL-E's encoder, and vlbeit_torch.py defines VQ-KD alone; "
+            "--to=hf-beit and --to=vlmo go without a visual tokenizer"
+        )
+
+
+def write(run: Run, folder: pathlib.Path) -> None:
+    """Weights, configuration, text tokenizer, and the files of ``convert/standalone``."""
     tensors = [*exported(_prefixed(model_table(run.model), "model."), run.params)]
     if (visual := _visual(run)) is not None:
         tensors += exported(_prefixed(visual_table(visual[1]), "visual_tokenizer."), visual[0])
@@ -105,12 +110,7 @@ def write(run: Run, folder: pathlib.Path) -> None:
 
 
 def _visual(run: Run) -> tuple[Tensors, VisualTokenizerConfig] | None:
-    if isinstance(run.visual_config, DalleConfig):
-        raise UsageError(
-            f"--to=torch: the visual tokenizer of the run in {run.folder} is DALL-E's encoder, and vlbeit_torch.py defines VQ-KD alone; "
-            "--to=hf-beit and --to=vlmo go without a visual tokenizer"
-        )
-    return None if run.visual is None or run.visual_config is None else (run.visual, run.visual_config)
+    return (run.visual, run.visual_config) if run.visual is not None and isinstance(run.visual_config, VisualTokenizerConfig) else None
 
 
 def _config(run: Run) -> dict[str, Any]:

@@ -8,10 +8,9 @@ import numpy as np
 from vlbeit_jax.convert.layouts import ROWS, TOKEN, Layout, attention_out, fused_qkv, patches, zero
 from vlbeit_jax.convert.rules import Rule, Shape, Table, rule
 from vlbeit_jax.convert.tables import linear, norm
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.convert.unsaid import Unsaid, required
 from vlbeit_jax.models.teacher import ViTConfig
 
-HEAD_WIDTH = 64
 CLIP_IGNORED = {
     r"transformer\..*|token_embedding\..*|ln_final\..*|positional_embedding|text_projection|logit_scale": "CLIP's text side",
     r"input_resolution|context_length|vocab_size": "sizes",
@@ -77,23 +76,26 @@ def _ignored(theirs: Mapping[str, Shape], patterns: Mapping[str, str]) -> dict[s
     return {name: why for name in theirs for pattern, why in patterns.items() if re.fullmatch(pattern, name)}
 
 
-def clip_config(theirs: Mapping[str, Shape]) -> ViTConfig:
-    """From the shapes of a file with OpenAI's names; heads are 64 wide in every CLIP."""
-    keys = ("visual.conv1.weight", "visual.positional_embedding", "visual.transformer.resblocks.0.mlp.c_fc.weight", "visual.proj")
-    return _config("clip", theirs, keys, r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight")
+def clip_config(theirs: Mapping[str, Shape], unsaid: Unsaid) -> ViTConfig:
+    """From the shapes of a file with OpenAI's names."""
+    axes = {
+        "visual.conv1.weight": 4,
+        "visual.positional_embedding": 2,
+        "visual.transformer.resblocks.0.mlp.c_fc.weight": 2,
+        "visual.proj": 2,
+    }
+    return _config("clip", theirs, axes, r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight", unsaid)
 
 
-def dino_config(theirs: Mapping[str, Shape]) -> ViTConfig:
-    """From the shapes of a file with DINO's names; heads are 64 wide in every ViT of DINO."""
-    keys = ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc1.weight", "norm.weight")
-    return _config("dino", theirs, keys, r"blocks\.\d+\.norm1\.weight")
+def dino_config(theirs: Mapping[str, Shape], unsaid: Unsaid) -> ViTConfig:
+    """From the shapes of a file with DINO's names."""
+    axes = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2, "norm.weight": 1}
+    return _config("dino", theirs, axes, r"blocks\.\d+\.norm1\.weight", unsaid)
 
 
-def _config(kind: str, theirs: Mapping[str, Shape], keys: tuple[str, str, str, str], block: str) -> ViTConfig:
-    missing = [name for name in keys if name not in theirs]
-    if missing:
-        raise UsageError(f"no {kind} checkpoint: {', '.join(missing)} missing")
-    width, _, side, _ = theirs[keys[0]]
-    grid = round((theirs[keys[1]][-2] - 1) ** 0.5)
+def _config(kind: str, theirs: Mapping[str, Shape], axes: Mapping[str, int], block: str, unsaid: Unsaid) -> ViTConfig:
+    patch, positions, up, last = required(f"{kind} checkpoint", theirs, axes)
+    width, _, side, _ = patch
+    grid = round((positions[-2] - 1) ** 0.5)
     depth = len([name for name in theirs if re.fullmatch(block, name)])
-    return ViTConfig(kind, grid * side, side, width, depth, width // HEAD_WIDTH, theirs[keys[2]][0], theirs[keys[3]][-1])
+    return ViTConfig(kind, grid * side, side, width, depth, unsaid.heads_of(width), up[0], last[-1])

@@ -8,13 +8,13 @@ from vlbeit_jax.convert.layouts import ROWS, TOKEN, patches
 from vlbeit_jax.convert.rules import Shape, Table, rule
 from vlbeit_jax.convert.source import CODEBOOK
 from vlbeit_jax.convert.tables import beit_attention, beit_expert, linear, norm
+from vlbeit_jax.convert.unsaid import Unsaid, required
 from vlbeit_jax.errors import UsageError
 
 IGNORED = {
     r"quantize\.(embedding\.)?(cluster_size|embed_avg|initted)": "statistics of training",
     r"(loss|teacher|scaling).*": "the teacher and its loss",
 }
-HEAD_WIDTH = 64
 TEACHERS = {512: "clip", 768: "dino"}
 
 
@@ -38,19 +38,23 @@ def table(config: VisualTokenizerConfig, theirs: Mapping[str, Shape]) -> Table:
     return Table(rules, {}, {}, {name: why for name in theirs for pattern, why in IGNORED.items() if re.fullmatch(pattern, name)})
 
 
-def config_of(theirs: Mapping[str, Shape]) -> VisualTokenizerConfig:
-    """The tokenizer that a file's shapes speak of; heads are 64 wide in all of BEiT v2's.
+def config_of(theirs: Mapping[str, Shape], unsaid: Unsaid) -> VisualTokenizerConfig:
+    """The tokenizer that a file's shapes speak of.
 
     Raises:
       UsageError: the file has not VQ-KD's names, or its teacher is none that is known.
     """
-    needed = ["encoder.patch_embed.proj.weight", "encoder.pos_embed", "encoder.blocks.0.mlp.fc1.weight", "quantize.embedding.weight"]
-    missing = [name for name in [*needed, "decode_task_layer.2.weight"] if name not in theirs]
-    if missing:
-        raise UsageError(f"no VQ-KD checkpoint: {', '.join(missing)} missing")
-    width, _, patch_size, _ = theirs[needed[0]]
-    codes, code_width = theirs[needed[3]]
-    target = theirs["decode_task_layer.2.weight"][0]
+    (width, _, patch_size, _), (_, places, _), (ffn_width, _), (codes, code_width), (target, _), *_ = required(
+        "VQ-KD checkpoint",
+        theirs,
+        {
+            "encoder.patch_embed.proj.weight": 4,
+            "encoder.pos_embed": 3,
+            "encoder.blocks.0.mlp.fc1.weight": 2,
+            "quantize.embedding.weight": 2,
+            "decode_task_layer.2.weight": 2,
+        },
+    )
     if target not in TEACHERS:
         raise UsageError(f"decode_task_layer predicts {target} values; known are {TEACHERS} (CLIP and DINO ViT-B/16)")
     depth = {
@@ -58,11 +62,11 @@ def config_of(theirs: Mapping[str, Shape]) -> VisualTokenizerConfig:
         for part in ("encoder", "decoder")
     }
     return VisualTokenizerConfig(
-        image_size=round((theirs[needed[1]][1] - 1) ** 0.5) * patch_size,
+        image_size=round((places - 1) ** 0.5) * patch_size,
         patch_size=patch_size,
         width=width,
-        heads=width // HEAD_WIDTH,
-        ffn_width=theirs[needed[2]][0],
+        heads=unsaid.heads_of(width),
+        ffn_width=ffn_width,
         encoder_depth=depth["encoder"],
         decoder_depth=depth["decoder"],
         codes=codes,
