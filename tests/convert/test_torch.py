@@ -10,16 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from tests import tiny
 from tests.convert.conftest import write_random_run
 from vlbeit_jax.config import MeshConfig
-from vlbeit_jax.convert.formats import torch_module
+from vlbeit_jax.convert import examples
+from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, torch_module
 from vlbeit_jax.convert.source import open_run
 from vlbeit_jax.convert.verify import module_of
+from vlbeit_jax.data.source import open_set
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.runtime import evaluation
 from vlbeit_jax.training.sharding import make_mesh
+from vlbeit_jax.types import Stream
 
 
 def convert(*arguments):
@@ -115,6 +120,51 @@ def test_weights_lie_there_bit_for_bit(exported, random_run):
     assert (exported / "text_tokenizer" / "sentencepiece.model").is_file()
 
 
+def test_examples_hold_every_image_once_and_may_be_read_like_the_rest(exported, random_run, world):
+    """Of two draws: twice as many masks as images."""
+    found = load_file(exported / "evaluation.safetensors")
+    records = evaluation.records_of(evaluation.open_run(random_run), [open_set(str(world.pairs))], Stream.PAIR)
+    assert len(found["pair/image"]) == len(records) and len(found["pair/image_masked"]) == 2 * len(records)
+    assert len({(exported / name).stat().st_mode for name in ("evaluation.safetensors", "model.safetensors", "config.json")}) == 1
+
+
+def test_examples_are_kept_batch_by_batch(monkeypatch, exported, random_run, world, tmp_path):
+    """Batches that the records do not fill give the same file."""
+    monkeypatch.setattr(examples, "ROWS", 5)
+    examples.write_examples(random_run, [str(world.pairs), str(world.texts)], 2, tmp_path)
+    found, wanted = (load_file(folder / "evaluation.safetensors") for folder in (tmp_path, exported))
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(random_run, world, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(random_run, images)
+    shutil.rmtree(images / "text_tokenizer")
+    with pytest.raises(UsageError, match=r"nothing in .*texts can be scored by this run's streams \(image\)") as wanted:
+        evaluation.evaluate(evaluation.open_run(images), [str(world.texts)], make_mesh(MeshConfig()), draws=1)
+    done = convert(f"--from={images}", "--to=torch", f"--out={tmp_path / 'out'}", f"--data={world.texts}")
+    assert done.returncode == 2 and done.stderr == f"error: {wanted.value}\n" and not (tmp_path / "out").exists()
+
+
+def test_inputs_that_the_model_cannot_take_are_refused(exported):
+    model, _ = module_of(exported / "vlbeit_torch.py").load(exported)
+    with pytest.raises(ValueError, match="neither image nor text"):
+        model()
+    with pytest.raises(ValueError, match="17 word pieces; the model knows 16"):
+        model(text=torch.ones(1, 17, dtype=torch.long))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"config.json": {"sha256": "0"}}', '{"config.json": 3}'])
+def test_a_manifest_of_something_else_is_refused(exported, tmp_path, content):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(exported / name)
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match="manifest.json is not the one"):
+        module_of(exported / "vlbeit_torch.py").load(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "config"])
 def test_a_damaged_folder_is_one_clear_error(exported, tmp_path, damage):
     out = tmp_path / "out"
@@ -154,7 +204,11 @@ def test_weights_of_another_size_are_refused(exported, tmp_path):
         (["--to=tensorflow", "--from=x", "--out=y"], "there are torch, hf-beit, vlmo"),
         (["--format=onnx", "--from=x", "--out=y"], "there are vlmo, beit"),
         (["--to=torch", "--format=vlmo", "--from=x", "--out=y"], "--list"),
-        (["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"], "--data goes with --to=torch"),
+        (["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"], "--data goes with --to=torch, and has no meaning with --to=vlmo"),
+        (["--to=torch", "--from=x", "--out=y", "--codes=8"], "--codes goes with --format=vlmo, --format=beit"),
+        (["--format=vqkd", "--from=x", "--out=y", "--verify"], "--verify goes with --to=torch"),
+        (["--format=vqkd", "--from=x", "--out=y", "--image_size=32"], "--image_size goes with"),
+        (["--format=vqkd", "--from=tests", "--out=y"], "tests is a folder; name the file in it"),
         (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is no run's folder"),
         (["--format=vlmo", "--from=nowhere.pth", "--out=y"], "no such file"),
     ],
@@ -168,9 +222,12 @@ def test_mistakes_end_with_one_message(arguments, said):
 def test_every_format_is_listed():
     done = convert("--list")
     assert done.returncode == 0
-    for name in ("torch", "hf-beit", "vlmo", "beit2", "vqkd", "clip", "dino"):
-        assert f"={name}\n" in done.stdout
-    assert done.stdout.count("exact: ") == done.stdout.count("drops: ") >= 9
+    listed = {line for line in done.stdout.splitlines() if line.startswith("--")}
+    assert listed == {*(f"--to={name}" for name in EXPORTS), *(f"--format={name}" for name in IMPORTS)}
+    for part in ("exact", "drops", "flags"):
+        assert done.stdout.count(f"  {part}: ") == len(listed)
+    for found in (*EXPORTS.values(), *IMPORTS.values()):
+        assert f"  exact: {found.exact}\n" in done.stdout and f"  drops: {found.drops}\n  flags: --{found.flags[0]}" in done.stdout
 
 
 @pytest.mark.slow

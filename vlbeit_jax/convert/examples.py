@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from contextlib import closing
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from vlbeit_jax.convert.files import write_safetensors
+from vlbeit_jax.convert.rules import Written
 from vlbeit_jax.data.pipeline import evaluation_batches
 from vlbeit_jax.data.source import open_set
-from vlbeit_jax.runtime.evaluation import open_run, records_of
+from vlbeit_jax.runtime.evaluation import open_run, records_by_stream
 
 EXAMPLES_FILE = "evaluation.safetensors"
 LEFT_OUT = {"weight", "uid"}
@@ -24,21 +25,23 @@ def write_examples(place: pathlib.Path, data: Sequence[str], draws: int, folder:
       data: prepared sets; the parts that the run was trained on are left out.
       draws: masks for every record.
       folder: gets ``evaluation.safetensors``.
+
+    Raises:
+      UsageError: a data set is missing, or holds nothing that the run's streams can use.
     """
     run = open_run(place)
-    sets = [open_set(name) for name in data]
     arrays = {}
-    for stream in run.model.objectives:
-        records = records_of(run, sets, stream)
-        if not len(records):
-            continue
+    for stream, records in records_by_stream(run, data, [open_set(name) for name in data]).items():
         make = run.model.make_example(stream, False)
         seen: dict[str, list[np.ndarray]] = {}
+        count = 0
         with closing(evaluation_batches(records, make, ROWS, run.model.config.run.seed, draws=draws)) as batches:
             for batch in batches:
+                real = np.flatnonzero(batch["weight"] > 0)
+                first = real[: max(0, len(records) - count)]  # The views are the same in every draw: the first one's are kept.
+                count += len(real)
                 for name in batch.keys() - LEFT_OUT:
-                    seen.setdefault(name, []).append(batch[name][batch["weight"] > 0])
+                    seen.setdefault(name, []).append(batch[name][first if name == "image" else real])
         arrays |= {f"{stream}/{name}": np.concatenate(parts) for name, parts in seen.items()}
-        if stream.has_image:  # The views are the same in every draw.
-            arrays[f"{stream}/image"] = arrays[f"{stream}/image"][: len(records)].copy()
-    save_file(arrays, folder / EXAMPLES_FILE)
+    tensors = [Written(name, value.shape, value.dtype, lambda value=value: value) for name, value in arrays.items()]
+    write_safetensors(folder / EXAMPLES_FILE, tensors, {"format": "pt"})

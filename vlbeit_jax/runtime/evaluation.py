@@ -87,15 +87,11 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
     sets = [open_set(place) for place in places]
     run = dataclasses.replace(run, params=put_replicated(run.params, mesh))
     results: dict[str, Any] = {name: None for name in [*TERMS.values(), *GAINS]}
-    for stream in run.model.objectives:
-        records = records_of(run, sets, stream)
-        if len(records):
-            scores = run.model.score(stream, run.params, records, mesh, draws=draws)
-            results |= {name: found.summary() for name, found in scores.items()}
-            if stream is Stream.PAIR and len(records) > 1:
-                results |= _gains(run, records, scores, mesh, draws)
-    if not any(results.values()):
-        raise UsageError(f"nothing in {', '.join(places)} can be scored by this run's streams ({', '.join(run.model.objectives)})")
+    for stream, records in records_by_stream(run, places, sets).items():
+        scores = run.model.score(stream, run.params, records, mesh, draws=draws)
+        results |= {name: found.summary() for name, found in scores.items()}
+        if stream is Stream.PAIR and len(records) > 1:
+            results |= _gains(run, records, scores, mesh, draws)
     scored = [
         {"folder": str(found.folder), "kind": found.kind, "fingerprint": found.fingerprint, "splits": _splits(run, found)} for found in sets
     ]
@@ -119,6 +115,18 @@ def _splits(run: OpenedRun, found: PreparedSet) -> list[str]:
     if VALIDATION not in splits:
         raise UsageError(f"the run was trained on all of {found.folder}; evaluate it on data that it has not seen")
     return [VALIDATION]
+
+
+def records_by_stream(run: OpenedRun, places: Sequence[str], sets: Sequence[PreparedSet]) -> dict[Stream, "Joined"]:
+    """What the run's streams are scored on; one without records is left out.
+
+    Raises:
+      UsageError: all of them are.
+    """
+    found = {stream: records for stream in run.model.objectives if len(records := records_of(run, sets, stream))}
+    if not found:
+        raise UsageError(f"nothing in {', '.join(places)} can be scored by this run's streams ({', '.join(run.model.objectives)})")
+    return found
 
 
 def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "Joined":

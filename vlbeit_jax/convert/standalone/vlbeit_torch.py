@@ -223,7 +223,14 @@ class VLBEiT(nn.Module):
           image_masked: [B, M] patches that become the mask token and are predicted.
           text_masked: [B, M] positions that are predicted.
           features: blocks, counted from 0, after which the patches are returned as maps.
+
+        Raises:
+          ValueError: there is neither image nor text, or the text is longer than the model knows positions.
         """
+        if image is None and text is None:
+            raise ValueError("neither image nor text was given")
+        if text is not None and text.shape[1] > self.config["text_positions"]:
+            raise ValueError(f"texts of {text.shape[1]} word pieces; the model knows {self.config['text_positions']} positions at most")
         parts, layout, valid = [], [], []
         if image is not None:
             parts.append(self.vision_embed(image, image_masked))
@@ -358,10 +365,14 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | None]:
     for name in ("manifest.json", "config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: {name} is missing; give the folder that vlbeit_jax.convert has written")
-    said = json.loads((folder / "manifest.json").read_text())
-    for name in ("config.json", "model.safetensors"):
+    try:
+        said = json.loads((folder / "manifest.json").read_text())
+        digests = {name: said[name]["sha256"] for name in ("config.json", "model.safetensors")}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder / 'manifest.json'} is not the one that vlbeit_jax.convert has written ({error!r})") from error
+    for name, digest in digests.items():
         with (folder / name).open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != said[name]["sha256"]:
+            if hashlib.file_digest(content, "sha256").hexdigest() != digest:
                 raise ValueError(f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}")
     config = json.loads((folder / "config.json").read_text())
     model = VLBEiT(config["model"])
