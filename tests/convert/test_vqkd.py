@@ -1,5 +1,6 @@
 """BEiT v2's visual tokenizers: the same tokens from the published names as two independent statements of the network give."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -9,12 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests import tiny
+from tests import reference, tiny
 from tests.convert.named import Named
 from tests.convert.random_runs import random_tree
 from tests.models.tiny_models import vit_nets, vqkd_weights
 from vlbeit_jax.config import VisualTokenizerConfig
-from vlbeit_jax.convert import reference
 from vlbeit_jax.convert.formats import IMPORTS, vqkd
 from vlbeit_jax.convert.formats.torch_module import STANDALONE, visual_table
 from vlbeit_jax.convert.rules import exported
@@ -64,7 +64,7 @@ def test_tokens_of_100_images_are_those_of_a_float64_statement(folder, published
     weights = {name: np.asarray(value, np.float64) for name, value in published.items()}
     _, wanted = reference.vqkd_encode(weights, vit_nets(CONFIG)[0], images() / 127.5 - 1)
     assert (np.asarray(found) == wanted).mean() >= 0.999 and len(np.unique(wanted)) > 20
-    _, other = reference.vqkd_encode(weights, reference.dataclasses.replace(vit_nets(CONFIG)[0], tanh_gelu=True), images() / 127.0 - 1)
+    _, other = reference.vqkd_encode(weights, dataclasses.replace(vit_nets(CONFIG)[0], tanh_gelu=True), images() / 127.0 - 1)
     assert (np.asarray(found) == other).mean() < 0.999
 
 
