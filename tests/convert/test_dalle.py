@@ -121,6 +121,12 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         read(tmp_path, SMALL, decoder)
 
 
+def test_images_of_broken_patches_are_refused():
+    assert dalle.config_of(published_shapes(DEEP), Unsaid(image_size=64)).image_size == 32
+    with pytest.raises(UsageError, match="--image_size=100 is no multiple of the patch size, 16"):
+        dalle.config_of(published_shapes(DEEP), Unsaid(image_size=100))
+
+
 def test_a_pickled_module_is_refused_with_the_way_out(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "encoder.pkl")
     with pytest.raises(UsageError, match=r"encoder.pkl: refused.*torch.load\(.*encoder.pkl', map_location='cpu', weights_only=False\)"):
