@@ -7,8 +7,8 @@ import pytest
 
 from tests import tiny
 from tests.convert.random_runs import random_tree
-from vlbeit_jax.config import Config
-from vlbeit_jax.convert.source import as_tree, model_shapes
+from vlbeit_jax.config import Config, ModelConfig, RunConfig
+from vlbeit_jax.convert.source import as_tree, model_shapes, open_run
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.run_folder import write_config
 from vlbeit_jax.types import Positions
@@ -27,6 +27,15 @@ def write_random_run(folder, config: Config, world=None, zero=()):
         shutil.copytree(world.text_tokenizer, folder / "text_tokenizer")
         shutil.copytree(world.vqkd, folder / "visual_tokenizer")
     return folder
+
+
+def small_run(folder, **model):
+    """A run without data, opened; ``model`` changes what it is."""
+    sizes = {
+        "image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "heads": 4, "ffn_width": 48, "text_positions": 16, "vocabulary": 300,
+        "codes": 40,
+    }  # fmt: skip
+    return open_run(write_random_run(folder, Config(model=ModelConfig(**sizes | model), run=RunConfig(steps=1))))
 
 
 @pytest.fixture(scope="session", params=list(Positions), ids=str)

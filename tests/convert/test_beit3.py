@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from tests.convert.conftest import write_random_run
+from tests.convert.conftest import small_run
 from tests.convert.named import Named, randomised
-from vlbeit_jax.config import Config, ModelConfig, RunConfig
+from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, beit3
 from vlbeit_jax.convert.opening import open_tensors
 from vlbeit_jax.convert.source import open_run
@@ -66,14 +66,6 @@ def test_a_published_file_gives_what_it_holds(tmp_path, inner_norms, flags, head
         if "embed_positions" in name:
             value[:2] = 0  # Rows that no token is at.
         assert (again[name] == value).all(), name
-
-
-def small_run(folder, **model):
-    sizes = {
-        "image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "heads": 4, "ffn_width": 48, "text_positions": 16, "vocabulary": 300,
-        "codes": 40,
-    }  # fmt: skip
-    return open_run(write_random_run(folder, Config(model=ModelConfig(**sizes | model), run=RunConfig(steps=1))))
 
 
 @pytest.mark.parametrize("inner_norms", [True, False])

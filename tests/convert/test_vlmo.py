@@ -5,9 +5,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests import tiny
+from tests.convert.conftest import small_run
 from tests.convert.named import Named, randomised
 from vlbeit_jax.convert import reference, verify
-from vlbeit_jax.convert.formats import IMPORTS, vlmo
+from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, vlmo
+from vlbeit_jax.convert.opening import open_tensors
 from vlbeit_jax.convert.source import open_run
 from vlbeit_jax.convert.unsaid import Unsaid
 from vlbeit_jax.errors import UsageError
@@ -96,10 +98,10 @@ def test_sizes_are_found(indices, metadata, flags):
     [
         (True, {"image_size": 16}, "--image_size=16: the file is of image_size 32"),
         (True, {"text_positions": 64}, "has 446 rows"),
-        (False, {"image_size": 16}, "--image_size and --text_positions"),
+        (False, {"image_size": 16}, "do not fit images of 16 with texts of 196 or 30 word pieces; give --image_size and"),
         (False, {"image_size": 36}, "--image_size=36 is no multiple of the patch size, 8"),
         (False, {"image_size": 160}, "has 446 rows"),
-        (False, {"text_positions": 100}, "has 446 rows"),
+        (False, {"text_positions": 100}, "do not fit images of any size with texts of 100"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(indices, flags, said):
@@ -111,7 +113,7 @@ def test_a_table_that_fits_two_sizes_needs_the_flag():
     """17 x 17 patches with 196 word pieces have as many rows as 18 x 18 with 128."""
     shapes = published_shapes(False) | {"relative_position_bias_table": (33**2 + 5 + 2 * 196, DEPTH * HEADS)}
     shapes["text_embeddings.position_embeddings.weight"] = (128, WIDTH)
-    with pytest.raises(UsageError, match="136 and 144: say which"):
+    with pytest.raises(UsageError, match="fit images of 136 or 144 with texts of 196 or 128"):
         config_of(shapes)
     for side, texts in ((136, 196), (144, 128)):
         assert config_of(shapes, image_size=side).text_positions == config_of(shapes, {"grid": str(side // 8)}).text_positions == texts
@@ -137,3 +139,18 @@ def test_files_that_do_not_fit_are_refused(tmp_path, changed, said):
     with pytest.raises(UsageError, match=said):
         IMPORTS["vlmo"].read(Named({}, shapes, {}), tmp_path / "vlmo.pt", Unsaid(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_check_knows_the_models_own_padding(tmp_path):
+    run = small_run(tmp_path / "run", positions="relative", pad=1)
+    EXPORTS["vlmo"].write(run, tmp_path)
+    assert EXPORTS["vlmo"].check(run, tmp_path).summary()["max_abs"] < 1e-4
+
+
+def test_exports_say_their_size_themselves(tmp_path):
+    run = small_run(tmp_path / "run", positions="relative")
+    EXPORTS["vlmo"].write(run, tmp_path)
+    file = open_tensors(tmp_path / "vlmo.safetensors")
+    assert file.metadata["grid"] == "4" and vlmo.config_of(file, Unsaid()).image_size == 32
+    with pytest.raises(UsageError, match="--image_size=16: the file is of image_size 32"):
+        vlmo.config_of(file, Unsaid(image_size=16))

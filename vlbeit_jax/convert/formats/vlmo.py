@@ -121,16 +121,15 @@ def _sizes(file: TensorFile, patch_size: int, unsaid: Unsaid) -> tuple[int, int]
     else:
         grids = range(1, rows) if unsaid.image_size is None else [grid_of(unsaid.image_size, patch_size)]
     found = {grid: (rows - table_rows(grid, 0)) // 2 for grid in grids}
+    longest = [unsaid.text_positions] if unsaid.text_positions else [PUBLISHED_TEXTS, *theirs.get(PLACES, ())[:1]]
     if unsaid.text_positions or not known:
-        longest = [unsaid.text_positions] if unsaid.text_positions else [PUBLISHED_TEXTS, *theirs.get(PLACES, ())[:1]]
         found = {grid: texts for grid, texts in found.items() if texts in longest}
     found = {grid: texts for grid, texts in found.items() if table_rows(grid, texts) == rows and texts >= SHORTEST}
     if len(found) != 1:
-        sizes = " and ".join(str(grid * patch_size) for grid in found)
+        images = " or ".join(str(grid * patch_size) for grid in found or ([] if len(grids) > 1 else grids)) or "any size"
         raise UsageError(
-            f"{BIASES} has {rows} rows, which fit "
-            + (f"--image_size={sizes}: say which" if found else "no size of images and texts that is known or was given")
-            + "; --image_size and --text_positions are those that the file was trained with"
+            f"{BIASES} has {rows} rows, which {'fit' if found else 'do not fit'} images of {images} with texts of "
+            f"{' or '.join(map(str, longest))} word pieces; give --image_size and --text_positions as the file was trained with"
         )
     return next(iter(found.items()))
 
