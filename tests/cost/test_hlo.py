@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests import tiny
 from vlbeit_jax.cost.chips import parse_topology
 from vlbeit_jax.cost.hlo import MATMULS, parse, sizes
-from vlbeit_jax.cost.time import collectives, step_time
+from vlbeit_jax.cost.time import _groups, collectives, step_time
 
 CYCLES = 'backend_config={{"window_config":{{"estimated_cycles":"{}"}}}}'
 # As the TPU compiler writes a program, with all that does not matter left out. 1503 cycles are a microsecond of a v5e.
@@ -105,6 +105,26 @@ def test_collectives_have_kind_group_bytes_and_time():
     assert (gather.blocking, gather.count, gather.bytes) == (False, 1, 2 * MEGABYTE)  # Two fusions of one channel are one gather.
     assert (reduce.group, reduce.axes, reduce.bytes) == (4, 2, 1024)  # 0, 2, 4, 6: both axes.
     assert reduce.seconds == pytest.approx(2 * 1024 * 3 / 4 / 90e9)
+
+
+@pytest.mark.parametrize(
+    ("written", "first"),
+    [
+        ("{{0,1},{2,3}}", [0, 1]),
+        ("[2,4]<=[8]", [0, 1, 2, 3]),
+        ("[4,2]<=[2,4]T(1,0)", [0, 4]),
+        ("mesh['a'=2,'b'=4] {'b'}", [0, 1, 2, 3]),
+        ("mesh['a'=2,'b'=4] {'a'}", [0, 4]),
+        ("mesh['a'=2,'b'=4] {'a','b'}", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("mesh['a'=8] {'a':(2)4}", [0, 1, 2, 3]),
+        ("mesh['a'=8] {'a':(1)2}", [0, 4]),
+        ("mesh['a'=8] {'a':(2)2}", [0, 2]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_groups_are_read_in_every_notation(written, first):
+    groups = _groups(f"%x = f32[8] all-reduce(%y), replica_groups={written}, to_apply=%add", 8)
+    assert groups[0] == first and sorted(sum(groups, [])) == list(range(len(groups) * len(first)))
 
 
 def test_xlas_own_program_on_simulated_devices_is_read():

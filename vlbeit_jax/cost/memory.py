@@ -13,6 +13,7 @@ from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Stream
 
 Tree = Any
+BLOCK_PROGRAM = 13_000_000  # Bytes of code of a trained block, measured at base size on v5e and v5p.
 
 
 class Memory(NamedTuple):
@@ -51,12 +52,13 @@ def tree_bytes(tree: Tree) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, rows: int, tensor: int) -> Memory:
-    """The same and a formula's temporaries.
+def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, rows: int, tensor: int, on_tpu: bool) -> Memory:
+    """The same and a formula's temporaries and program.
 
     Gradients are as large as the parameters' shards; while a stream is differentiated its own stand beside the sum of the
     others. Matmuls take their weights in their own type, whole but for tensor parallelism. What backward needs of forward
-    is kept for the largest stream alone.
+    is kept for the largest stream alone on one chip; on several, the compiler starts streams before others have ended, to
+    hide collectives, and that of all streams is there at once.
 
     Args:
       config: the run.
@@ -65,6 +67,7 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
       batches: of the step's streams.
       rows: devices that a batch is cut over.
       tensor: devices that share heads, FFN and vocabulary.
+      on_tpu: where the program lies in the chip's memory.
     """
     found = kept(state, frozen, batches)
     itemsize = jnp.dtype(matmul_dtype(config.model.matmul if config.task == "pretrain" else config.visual_tokenizer.matmul)).itemsize
@@ -72,8 +75,18 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     weights = 0 if itemsize == 4 and rows == 1 else count * itemsize // tensor
     streams = [Stream(name) for name in batches]
     gradients = found.parameters * (2 if len(streams) > 1 or config.run.accumulate > 1 else 1)
-    activations = max(activation_bytes(config, stream, rows, tensor, itemsize) for stream in streams)
-    return found._replace(temporaries=gradients + weights + activations)
+    activations = [activation_bytes(config, stream, rows, tensor, itemsize) for stream in streams]
+    together = sum(activations) if rows > 1 else max(activations)
+    return found._replace(temporaries=gradients + weights + together, program=_program_bytes(config, streams) if on_tpu else 0)
+
+
+def _program_bytes(config: Config, streams: list[Stream]) -> int:
+    """Blocks are not looped over, so that each is code of its own; forward alone is a third of it."""
+    visual = config.visual_tokenizer
+    if config.task == "vqkd":
+        return BLOCK_PROGRAM * (visual.encoder_depth + visual.decoder_depth)
+    frozen = sum(stream.has_image for stream in streams) * visual.encoder_depth
+    return BLOCK_PROGRAM * config.model.depth * len(streams) + BLOCK_PROGRAM * frozen // 3
 
 
 def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, itemsize: int) -> int:

@@ -91,7 +91,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
         inputs = {stream: batches[stream] for stream in streams}
-        by_formula = memory.estimate(config, state, frozen, inputs, rows, mesh.shape["tensor"])
+        by_formula = memory.estimate(config, state, frozen, inputs, rows, mesh.shape["tensor"], topology.chip is not None)
         if not compiled:
             _check_fits(by_formula, topology, "by formula")
             found.append((times, by_formula, None, None))

@@ -178,11 +178,7 @@ def _started(program: Program) -> Iterator[tuple[str, str, bool, float]]:
 def _groups(text: str, devices: int) -> list[list[int]]:
     """Devices that talk to each other, in any of HLO's three notations."""
     if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
-        sizes_of = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found.group(1))}
-        joined = re.findall(r"'(\w+)'", found.group(2))
-        order = np.arange(math.prod(sizes_of.values())).reshape(*sizes_of.values())
-        order = np.moveaxis(order, [list(sizes_of).index(name) for name in joined], range(-len(joined), 0))
-        return order.reshape(-1, math.prod(sizes_of[name] for name in joined)).tolist()
+        return _groups_along(dict(re.findall(r"'(\w+)'=(\d+)", found.group(1))), re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", found.group(2)))
     if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
         shape, dims = ([int(x) for x in found.group(n).split(",")] for n in (1, 2))
         order = np.arange(int(np.prod(dims))).reshape(dims)
@@ -192,6 +188,25 @@ def _groups(text: str, devices: int) -> list[list[int]]:
     if found := re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text):
         return [[int(x) for x in group.split(",")] for group in re.findall(r"\{([\d, ]+)\}", found.group(1))]
     return [list(range(devices))]
+
+
+def _groups_along(mesh: Mapping[str, str], along: Sequence[tuple[str, str, str]]) -> list[list[int]]:
+    """Groups along some axes of a mesh, or along a part of an axis: (name, product of the sizes before the part, its size)."""
+    shape, joined = [], []
+    for name, whole in mesh.items():
+        for wanted, before, part in along:
+            if wanted == name and part:
+                shape += [int(before), int(part), int(whole) // (int(before) * int(part))]
+                joined.append(len(shape) - 2)
+                break
+            if wanted == name:
+                shape.append(int(whole))
+                joined.append(len(shape) - 1)
+                break
+        else:
+            shape.append(int(whole))
+    order = np.moveaxis(np.arange(math.prod(shape)).reshape(shape), joined, range(-len(joined), 0))
+    return order.reshape(-1, math.prod(shape[axis] for axis in joined)).tolist()
 
 
 def _axes(groups: list[list[int]], places: Sequence[Sequence[int]]) -> list[int]:
