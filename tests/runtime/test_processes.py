@@ -82,7 +82,7 @@ def test_four_processes_with_sharded_parameters_agree_with_one(alone, tmp_path):
     assert_close(tmp_path / "run", alone / "run")
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_another_number_of_processes(alone, two, tmp_path, count):
     """From step 10 of two processes, on one with eight devices or four with two."""
     shutil.copytree(two[0], tmp_path / "run")
