@@ -113,11 +113,14 @@ def test_what_torchscale_cannot_say_is_refused(tmp_path, model, refused):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"sub_norm": True}, r"model.sub_norm=True has no place there$"),
-        ({"decoupled": True, "fused_layers": 0, "layer_scale": 0.0}, "model.decoupled=True has no place there; --to=beit3 has one"),
+        ({"sub_norm": True}, "model.sub_norm=True has no place there; --to=torch has one"),
+        (
+            {"decoupled": True, "fused_layers": 0, "layer_scale": 0.0},
+            "decoupled=True has no place there; --to=torch and --to=beit3 have one",
+        ),
     ],
 )
-def test_beit3_is_named_where_it_helps(tmp_path, model, said):
+def test_formats_that_have_it_are_named(tmp_path, model, said):
     with pytest.raises(UsageError, match=said):
         EXPORTS["hf-beit"].require(small_run(tmp_path / "run", **model))
 

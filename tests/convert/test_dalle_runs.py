@@ -1,7 +1,11 @@
 """Runs on the tokens of DALL-E's encoder, and on those of visual tokenizers that see smaller images than the model."""
 
 import dataclasses
+import json
 import math
+import shutil
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +17,7 @@ from tests.convert.published_dalle import SMALL, published, read
 from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.convert import source
 from vlbeit_jax.convert.files import write_manifest
-from vlbeit_jax.convert.formats import EXPORTS
+from vlbeit_jax.convert.formats import torch_module
 from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.data.source import VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
@@ -62,13 +66,51 @@ def test_another_tokenizer_is_not_gone_on_with(run, world, tmp_path):
         train(with_tokenizer(world, other), run)
 
 
-def test_the_torch_module_is_refused_by_name_and_the_image_side_is_not(run, tmp_path):
-    exported_run = source.open_run(run)
-    with pytest.raises(UsageError, match="visual tokenizer of the run in .* is DALL-E's encoder"):
-        EXPORTS["torch"].require(exported_run)
-    EXPORTS["hf-beit"].require(exported_run)
-    EXPORTS["hf-beit"].write(exported_run, tmp_path)
-    assert (tmp_path / "model.safetensors").is_file()
+@pytest.fixture(scope="module")
+def exported(run, world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("torch") / "out"
+    data = [f"--data={world.pairs}", f"--data={world.texts}"]
+    done = tiny.command("vlbeit_jax.convert", f"--from={run}", "--to=torch", f"--out={out}", "--verify", "--draws=1", *data)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_pytorch_gives_the_same_logits_tokens_and_accuracies(exported, run, world):
+    found = json.loads((exported / "verify.json").read_text())
+    assert "visual_tokenizer/logits" in found["cases"] and found["max_abs"] < 2e-5
+    done = subprocess.run([sys.executable, "evaluate.py", "--json=found.json"], cwd=exported, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    accuracies, model = json.loads((exported / "found.json").read_text()), open_run(run)
+    wanted = evaluate(model, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=1)
+    for term in ("mim", "mlm", "mvlm_image", "mvlm_text"):
+        assert accuracies[term]["count"] == wanted[term]["count"]
+        assert abs(accuracies[term]["accuracy"] - wanted[term]["accuracy"]) < 1e-3, term
+    module = module_of(exported / "vlbeit_torch.py")
+    _, tokenizer = module.load(exported)
+    image = np.random.default_rng(2).integers(0, 256, (40, 32, 32, 3), np.uint8)  # Twice the encoder's size.
+    with torch.no_grad():
+        theirs = tokenizer.encode(module.normalise(torch.from_numpy(image).permute(0, 3, 1, 2))).numpy()
+    ours = np.asarray(encode(model.model.visual.tokenizer, model.model.visual.frozen, jnp.asarray(image)))
+    assert (ours == theirs).mean() >= 0.995 and len(np.unique(ours)) > 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('(config["groups"] * config["blocks"]) ** -2', "1.0"),
+        ("functional.max_pool2d", "functional.avg_pool2d"),
+        ("+ 0.5)  # DALL-E", "+ 0.4)  # DALL-E"),
+    ],
+    ids=["gain", "pooling", "pixels"],
+)
+def test_another_encoder_is_told_apart(exported, run, tmp_path, before, after):
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    text = (out / "vlbeit_torch.py").read_text()
+    assert text.count(before) == 1
+    (out / "vlbeit_torch.py").write_text(text.replace(before, after))
+    found = torch_module.check(source.open_run(run), out)
+    assert found.cases["visual_tokenizer/logits"]["max_abs"] > 1e-4 and found.cases["image/image"]["max_abs"] < 2e-5
 
 
 @pytest.mark.parametrize(
@@ -106,7 +148,7 @@ def test_vqkd_takes_larger_views_too(world, tmp_path):
     assert shown is not None and shown.tokens.shape == shown.predicted.shape == shown.original.shape == (3, 64, 64, 3)
     out = tmp_path / "out"
     out.mkdir()
-    EXPORTS["torch"].write(source.open_run(tmp_path / "run"), out)
+    torch_module.write(source.open_run(tmp_path / "run"), out)
     write_manifest(out)
     module = module_of(out / "vlbeit_torch.py")
     _, tokenizer = module.load(out)

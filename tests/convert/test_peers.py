@@ -153,7 +153,7 @@ def test_the_decoupled_form_runs_torchscale_weights_exactly(decoupled_run, tmp_p
         assert (before.params[name][rows][..., columns] == after.params[name][rows][..., columns]).all(), name
 
 
-@pytest.mark.parametrize("target", ["torch", "hf-beit", "vlmo"])
+@pytest.mark.parametrize("target", ["hf-beit", "vlmo"])
 def test_what_only_beit3_has_is_refused_by_name(decoupled_run, tmp_path, target):
     done = convert(f"--from={decoupled_run}", f"--to={target}", f"--out={tmp_path / 'out'}")
     assert done.returncode == 2 and "model.decoupled=True" in done.stderr and not (tmp_path / "out").exists()

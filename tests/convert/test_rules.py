@@ -6,7 +6,7 @@ import pytest
 
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
-from vlbeit_jax.convert.formats import beit, dalle, hf_beit, torch_module, vit, vlmo, vqkd
+from vlbeit_jax.convert.formats import beit, dalle, hf_beit, torch_tables, vit, vlmo, vqkd
 from vlbeit_jax.convert.rules import Changed, Table, exported, imported, rule
 from vlbeit_jax.convert.source import model_shapes, visual_shapes
 from vlbeit_jax.errors import UsageError
@@ -53,16 +53,19 @@ CASES = {}
 for positions in ("absolute", "relative"):
     for scale in (0.1, 0.0):
         config = ModelConfig(**SMALL, positions=positions, layer_scale=scale)
-        CASES[f"torch-{positions}-{scale}"] = (config, model_arrays, lambda c, names: torch_module.model_table(c))
+        CASES[f"torch-{positions}-{scale}"] = (config, model_arrays, lambda c, names: torch_tables.model_table(c))
         CASES[f"hf-{positions}-{scale}"] = (
             config, model_arrays, lambda c, names: hf_beit.table(c, names, "beit.", "layernorm", "lm_head")
         )  # fmt: skip
 CASES["vlmo"] = (ModelConfig(**SMALL, positions="relative"), model_arrays, lambda c, names: vlmo.table(c, {}))
-CASES["torch-visual"] = (VISUAL, lambda c: random_tree(visual_shapes(c)), lambda c, names: torch_module.visual_table(c))
+for decoupled, sub_norm in ((True, True), (True, False), (False, True)):
+    config = ModelConfig(**SMALL | {"fused_layers": 0 if decoupled else 2}, decoupled=decoupled, sub_norm=sub_norm)
+    CASES[f"torch-decoupled={decoupled}-sub_norm={sub_norm}"] = (config, model_arrays, lambda c, names: torch_tables.model_table(c))
+CASES["torch-vqkd"] = (VISUAL, lambda c: random_tree(visual_shapes(c)), lambda c, names: torch_tables.vqkd_table(c))
 CASES["vqkd"] = (VISUAL, lambda c: random_tree(visual_shapes(c)), lambda c, names: vqkd.table(c, {}))
-CASES["dalle"] = (
-    DalleConfig(image_size=16, codes=9, width=8), lambda c: random_tree(shapes_of(dalle_params(c))), lambda c, names: dalle.table(c)
-)  # fmt: skip
+for name, table in (("dalle", dalle.table), ("torch-dalle", torch_tables.dalle_table)):
+    config = DalleConfig(image_size=16, codes=9, width=8)
+    CASES[name] = (config, lambda c: random_tree(shapes_of(dalle_params(c))), lambda c, names, table=table: table(c))
 for kind, table in (("clip", vit.clip_table), ("dino", vit.dino_table)):
     config = ViTConfig(kind, 12, 4, 24, 2, 3, 40, 10 if kind == "clip" else 24)
     CASES[kind] = (config, lambda c: random_tree(shapes_of(abstract_params(c))), lambda c, names, table=table: table(c, {}))
@@ -168,7 +171,7 @@ def test_exports_read_one_rule_at_a_time():
             return super().__getitem__(name)
 
     config = ModelConfig(**SMALL)
-    stream = exported(torch_module.model_table(config), Watched(model_arrays(config)))
+    stream = exported(torch_tables.model_table(config), Watched(model_arrays(config)))
     tensors = list(stream)
     assert not reads
     tensors[0].read()

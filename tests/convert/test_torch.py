@@ -53,7 +53,7 @@ def test_another_network_is_told_apart(exported, random_run, tmp_path, change):
     text = (out / "vlbeit_torch.py").read_text()
     before, after = {
         "tanh": ("functional.gelu(self.up(self.norm(x)))", "functional.gelu(self.up(self.norm(x)), approximate='tanh')"),
-        "eps": ("eps: float = 1e-6", "eps: float = 1e-5"),
+        "eps": ("    eps: float = 1e-6", "    eps: float = 1e-5"),
         "padding": ("text != self.pad", "text == text"),
     }[change]
     assert text.count(before) == 1
@@ -84,17 +84,18 @@ def test_visual_tokens_are_the_same_on_100_images(exported, random_run):
     module = module_of(exported / "vlbeit_torch.py")
     _, tokenizer = module.load(exported)
     images = np.random.default_rng(1).integers(0, 256, (100, 32, 32, 3), np.uint8)
-    network = VisualTokenizer(run.visual_config, 193)
+    network = VisualTokenizer(run.visual.config, 193)
     from vlbeit_jax.convert.source import as_tree
 
-    params = as_tree({name: jnp.asarray(run.visual[name]) for name in run.visual.shapes if name != "codebook"})
-    ours = np.asarray(network.apply({"params": params}, jnp.asarray(images), jnp.asarray(run.visual["codebook"]), method="encode"))
+    arrays = run.visual.params
+    params = as_tree({name: jnp.asarray(arrays[name]) for name in arrays.shapes if name != "codebook"})
+    ours = np.asarray(network.apply({"params": params}, jnp.asarray(images), jnp.asarray(arrays["codebook"]), method="encode"))
     with torch.no_grad():
         pixels = module.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
         theirs = tokenizer.encode(pixels).numpy()
         decoded = tokenizer.decode(torch.tensor(ours.tolist())).numpy()
     assert (ours == theirs).mean() >= 0.999 and len(np.unique(ours)) > 3
-    vectors = jnp.asarray(run.visual["codebook"])[ours]
+    vectors = jnp.asarray(arrays["codebook"])[ours]
     np.testing.assert_allclose(decoded, network.apply({"params": params}, vectors, method="decode"), atol=1e-5)
 
 
@@ -116,7 +117,7 @@ def test_weights_lie_there_bit_for_bit(exported, random_run):
     run = open_run(random_run)
     np.testing.assert_array_equal(model.encoder.norm.weight.detach().numpy(), run.params["encoder/norm/scale"])
     np.testing.assert_array_equal(model.language_head.weight.detach().numpy(), run.params["language_head/kernel"].T[: tiny.PIECES])
-    np.testing.assert_array_equal(tokenizer.codebook.numpy(), run.visual["codebook"])
+    np.testing.assert_array_equal(tokenizer.codebook.numpy(), run.visual.params["codebook"])
     assert (exported / "text_tokenizer" / "sentencepiece.model").is_file()
 
 

@@ -16,7 +16,8 @@ from tests.convert.random_runs import random_tree
 from tests.models.tiny_models import vit_nets, vqkd_weights
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.convert.formats import IMPORTS, vqkd
-from vlbeit_jax.convert.formats.torch_module import STANDALONE, visual_table
+from vlbeit_jax.convert.formats.torch_module import STANDALONE
+from vlbeit_jax.convert.formats.torch_tables import vqkd_table
 from vlbeit_jax.convert.rules import exported
 from vlbeit_jax.convert.source import as_tree, open_visual, visual_shapes
 from vlbeit_jax.convert.unsaid import Unsaid
@@ -75,7 +76,7 @@ def test_tokens_of_100_images_are_those_of_pytorch(folder):
     module = module_of(STANDALONE / "vlbeit_torch.py")
     settings = {name: getattr(config, name) for name in vars(config)} | {"target_width": 512, "layer_norm_eps": 1e-6}
     network = module.VisualTokenizer(settings)
-    state = {each.name: torch.tensor(np.ascontiguousarray(each.read())) for each in exported(visual_table(config), tensors)}
+    state = {each.name: torch.tensor(np.ascontiguousarray(each.read())) for each in exported(vqkd_table(config), tensors)}
     network.load_state_dict(state, strict=True)
     with torch.no_grad():
         theirs = network.encode(module.normalise(torch.from_numpy(images()).permute(0, 3, 1, 2))).numpy()

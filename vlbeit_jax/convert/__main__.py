@@ -105,7 +105,8 @@ def _write(place: pathlib.Path, export: "Export", out: pathlib.Path) -> None:
 
     give_memory_back()
     run = open_run(place)
-    export.require(run)
+    if export.require is not None:
+        export.require(run)
     absent = [name for name in export.peers if importlib.util.find_spec(name) is None] if VERIFY.value else []
     if absent:
         raise UsageError(f"--verify compares with {' and '.join(absent)}, not installed here; install it, or leave --verify out")

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,13 @@ from vlbeit_jax.types import Stream
 CODEBOOK = "codebook"
 
 
+class Visual(NamedTuple):
+    """A visual tokenizer: its parameters (and VQ-KD's codebook), and what it is."""
+
+    params: Tensors
+    config: VisualTokenizerConfig | DalleConfig
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A pretraining run to be exported.
@@ -32,8 +40,7 @@ class Run:
       config: its whole configuration.
       step: steps taken.
       params: parameters of the model.
-      visual: parameters of the visual tokenizer, and VQ-KD's codebook; None for a run without images.
-      visual_config: of the visual tokenizer.
+      visual: its visual tokenizer, None for a run without images.
       text_tokenizer: its folder, None for a run without texts.
     """
 
@@ -41,8 +48,7 @@ class Run:
     config: Config
     step: int
     params: Tensors
-    visual: Tensors | None
-    visual_config: VisualTokenizerConfig | DalleConfig | None
+    visual: Visual | None
     text_tokenizer: pathlib.Path | None
 
     @property
@@ -65,22 +71,20 @@ def open_run(folder: pathlib.Path) -> Run:
     step = checkpointer.latest() if checkpointer else None
     if checkpointer is None or step is None:
         raise UsageError(f"--from={folder}: the run has no checkpoint yet")
-    visual, visual_config = None, None
-    if (folder / VISUAL_TOKENIZER).is_dir():
-        visual, visual_config = open_visual(folder / VISUAL_TOKENIZER)
+    visual = open_visual(folder / VISUAL_TOKENIZER) if (folder / VISUAL_TOKENIZER).is_dir() else None
     text = folder / TEXT_TOKENIZER
-    return Run(folder, config, step, checkpointer.leaves(step, "params"), visual, visual_config, text if text.is_dir() else None)
+    return Run(folder, config, step, checkpointer.leaves(step, "params"), visual, text if text.is_dir() else None)
 
 
-def open_visual(folder: pathlib.Path) -> tuple[Tensors, VisualTokenizerConfig | DalleConfig]:
-    """Parameters and codebook of a finished VQ-KD run, or the parameters of DALL-E's encoder."""
+def open_visual(folder: pathlib.Path) -> Visual:
+    """A finished VQ-KD run, or DALL-E's encoder as it was imported."""
     if (folder / DALLE_FILE).is_file():
-        return Checkpointer(folder / CHECKPOINTS, read_only=True).leaves(IMPORTED_STEP, "params"), read_dalle(folder)
+        return Visual(Checkpointer(folder / CHECKPOINTS, read_only=True).leaves(IMPORTED_STEP, "params"), read_dalle(folder))
     config = read_config(folder)
     step = finished_step(folder, config)
     checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True)
     extra = checkpointer.leaves(step, "extra")
-    return WithCodebook(checkpointer.leaves(step, "params"), extra), config.visual_tokenizer
+    return Visual(WithCodebook(checkpointer.leaves(step, "params"), extra), config.visual_tokenizer)
 
 
 class WithCodebook:

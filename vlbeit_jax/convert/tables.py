@@ -60,5 +60,5 @@ def refuse_beit3(config: ModelConfig, target: str) -> None:
     """Raises a ``UsageError`` for what only BEiT-3 has."""
     for name in ("decoupled", "sub_norm"):
         if getattr(config, name):
-            elsewhere = "; --to=beit3 has one" if config.decoupled else ""
-            raise UsageError(f"--to={target}: model.{name}=True has no place there{elsewhere}")
+            elsewhere = "--to=torch and --to=beit3 have" if config.decoupled else "--to=torch has"
+            raise UsageError(f"--to={target}: model.{name}=True has no place there; {elsewhere} one")

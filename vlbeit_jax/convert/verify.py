@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.rules import Tensors
-from vlbeit_jax.convert.source import CODEBOOK, as_tree
+from vlbeit_jax.convert.source import CODEBOOK, Visual, as_tree
+from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.types import Modality, Special
@@ -106,12 +107,15 @@ def ours(config: ModelConfig, params: Any, batch: Batch) -> dict[str, np.ndarray
     return found
 
 
-def visual_features(config: VisualTokenizerConfig, leaves: Tensors, image: np.ndarray) -> np.ndarray:
-    """The visual tokenizer's features in JAX."""
-    network = make_tokenizer(dataclasses.replace(config, matmul="float32"))
-    params = as_tree({name: leaves[name] for name in leaves.shapes if name != CODEBOOK})
+def visual_tokens(visual: Visual, image: np.ndarray) -> dict[str, np.ndarray]:
+    """By what a visual tokenizer chooses tokens, in JAX: VQ-KD's features, DALL-E's logits."""
+    if isinstance(visual.config, DalleConfig):
+        network, method, name = DalleEncoder(visual.config, "float32"), "__call__", "logits"
+    else:
+        network, method, name = make_tokenizer(dataclasses.replace(visual.config, matmul="float32")), "features", "features"
+    params = as_tree({name: visual.params[name] for name in visual.params.shapes if name != CODEBOOK})
     with jax.default_matmul_precision("highest"):
-        return np.asarray(jax.jit(lambda params: network.apply({"params": params}, jnp.asarray(image), method="features"))(params))
+        return {name: np.asarray(jax.jit(lambda params: network.apply({"params": params}, jnp.asarray(image), method=method))(params))}
 
 
 def module_of(path: pathlib.Path) -> ModuleType:

@@ -10,6 +10,8 @@ from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.ops.patches import shrunk
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
 
+CONVOLUTIONS = 4  # Of a residual block.
+
 
 @dataclasses.dataclass(frozen=True)
 class DalleConfig:

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from vlbeit_jax.convert.layouts import CONVOLUTION
 from vlbeit_jax.convert.rules import Rule, Shape, Table, rule
 from vlbeit_jax.convert.unsaid import Unsaid, grid_of, required
-from vlbeit_jax.models.dalle import DalleConfig
-
-CONVOLUTIONS = 4  # of a residual block
+from vlbeit_jax.models.dalle import CONVOLUTIONS, DalleConfig
 
 
 def table(config: DalleConfig) -> Table:

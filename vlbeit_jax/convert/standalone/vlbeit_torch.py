@@ -11,20 +11,24 @@
     visual_tokenizer.encode(image)                          # visual tokens of every patch
 
 Images, texts and pairs go through one Transformer. Self-attention is shared; each modality has its own feed-forward expert,
-and pairs have a third one in the top blocks. Dimension letters: B batch, L tokens, N patches, T word pieces, D width.
+and pairs have a third one in the top blocks. In BEiT-3's form ("decoupled") attention's projections and norms are each modality's
+own too. Dimension letters: B batch, L tokens, N patches, T word pieces, D width, C codes.
+
+In this file: the Transformer, embeddings, the model, visual tokenizers, relative positions, loading.
 """
 
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 VISION, LANGUAGE, VISION_LANGUAGE = "vision", "language", "vision_language"
+Layout = Sequence[tuple[str, int]]  # Which run of tokens is of which modality.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,24 @@ class Shape:
     layer_scale: bool = False
     experts: tuple[str, ...] = (VISION, LANGUAGE)
     eps: float = 1e-6
+    decoupled: bool = False
+    sub_norm: bool = False
+
+    def norm(self) -> nn.LayerNorm:
+        """Of tokens."""
+        return nn.LayerNorm(self.width, eps=self.eps)
+
+    def norm_of_all(self) -> nn.Module:
+        """Of the tokens of all modalities; see ``normed``."""
+        return self.routed(self.norm) if self.decoupled else self.norm()
+
+    def inner_norm(self, width: int) -> nn.Module:
+        """Before an output projection, where there is one."""
+        return nn.LayerNorm(width, eps=self.eps) if self.sub_norm else nn.Identity()
+
+    def routed(self, make: Callable[[], nn.Module]) -> "Routed":
+        """A module for every modality."""
+        return Routed({name: make() for name in self.experts})
 
 
 @dataclasses.dataclass
@@ -65,24 +87,62 @@ def normalise(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention; queries and values have a bias, keys have none."""
+class Routed(nn.ModuleDict):
+    """Modules by modality: each run of tokens goes through its own."""
 
-    def __init__(self, width: int, heads: int):
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """[B, L, I] to [B, L, O]."""
+        runs = x.split([length for _, length in layout], dim=1)
+        return torch.cat([self[name](run) for (name, _), run in zip(layout, runs, strict=True)], dim=1)
+
+
+def normed(norm: nn.Module, x: Tensor, layout: Layout) -> Tensor:
+    """[B, L, D], by one norm for all tokens or by each modality's own."""
+    return norm(x, layout) if isinstance(norm, Routed) else norm(x)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """[B, L, heads, K] each, to the heads' results side by side, [B, L, D].
+
+    ``mask`` broadcasts to [B, heads, L, L]: True where a key may be attended to, or numbers to add to the logits.
+    """
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, the same for all modalities; queries and values have a bias, keys have none."""
+
+    def __init__(self, shape: Shape):
         super().__init__()
-        self.heads = heads
+        self.heads, width = shape.heads, shape.width
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.query_bias = nn.Parameter(torch.zeros(width))
         self.value_bias = nn.Parameter(torch.zeros(width))
+        self.inner_norm = shape.inner_norm(width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``mask`` broadcasts to [B, heads, L, L]: True where a key may be attended to, or numbers to add to the logits."""
+    def forward(self, x: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+        """[B, L, D] to [B, L, D]; for ``mask`` see ``attend``."""
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
         qkv = functional.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        query, key, value = qkv.unbind(2)
+        return self.out(self.inner_norm(attend(query, key, value, mask)))
+
+
+class DecoupledAttention(nn.Module):
+    """BEiT-3's: every modality has its own projections and inner norm, and all tokens attend to each other."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.heads, width = shape.heads, shape.width
+        self.query, self.key, self.value, self.out = (shape.routed(lambda: nn.Linear(width, width)) for _ in range(4))
+        self.inner_norm = shape.routed(lambda: shape.inner_norm(width))
+
+    def forward(self, x: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+        """[B, L, D] to [B, L, D]; for ``mask`` see ``attend``."""
+        query, key, value = (part(x, layout).unflatten(-1, (self.heads, -1)) for part in (self.query, self.key, self.value))
+        return self.out(self.inner_norm(attend(query, key, value, mask), layout), layout)
 
 
 class Expert(nn.Module):
@@ -90,13 +150,14 @@ class Expert(nn.Module):
 
     def __init__(self, shape: Shape):
         super().__init__()
-        self.norm = nn.LayerNorm(shape.width, eps=shape.eps)
+        self.norm = shape.norm()
         self.up = nn.Linear(shape.width, shape.ffn_width)
+        self.inner_norm = shape.inner_norm(shape.ffn_width)
         self.down = nn.Linear(shape.ffn_width, shape.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] to the residual of the same shape."""
-        return self.down(functional.gelu(self.up(self.norm(x))))
+        return self.down(self.inner_norm(functional.gelu(self.up(self.norm(x)))))
 
 
 class Block(nn.Module):
@@ -104,23 +165,20 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape, fused: bool):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(shape.width, eps=shape.eps)
-        self.attention = Attention(shape.width, shape.heads)
-        self.experts = nn.ModuleDict({name: Expert(shape) for name in shape.experts + (VISION_LANGUAGE,) * fused})
+        self.attention_norm = shape.norm_of_all()
+        self.attention = DecoupledAttention(shape) if shape.decoupled else Attention(shape)
+        self.experts = Routed({name: Expert(shape) for name in shape.experts + (VISION_LANGUAGE,) * fused})
         self.scaled = shape.layer_scale
         if self.scaled:
             self.attention_scale = nn.Parameter(torch.ones(shape.width))
             self.expert_scale = nn.Parameter(torch.ones(shape.width))
 
-    def forward(self, x: Tensor, layout: Sequence[tuple[str, int]], mask: Tensor | None) -> Tensor:
-        """[B, L, D] to [B, L, D]; ``layout`` says which run of tokens is of which modality."""
-        mixed = self.attention(self.attention_norm(x), mask)
+    def forward(self, x: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+        """[B, L, D] to [B, L, D]."""
+        mixed = self.attention(normed(self.attention_norm, x, layout), layout, mask)
         x = x + (mixed * self.attention_scale if self.scaled else mixed)
-        if len(layout) > 1 and VISION_LANGUAGE in self.experts:
-            found = self.experts[VISION_LANGUAGE](x)
-        else:
-            runs = x.split([length for _, length in layout], dim=1)
-            found = torch.cat([self.experts[name](run) for (name, _), run in zip(layout, runs, strict=True)], dim=1)
+        together = len(layout) > 1 and VISION_LANGUAGE in self.experts
+        found = self.experts[VISION_LANGUAGE](x) if together else self.experts(x, layout)
         return x + (found * self.expert_scale if self.scaled else found)
 
 
@@ -131,18 +189,16 @@ class Transformer(nn.Module):
         super().__init__()
         fused_from = shape.depth - shape.fused_layers
         self.blocks = nn.ModuleList(Block(shape, index >= fused_from) for index in range(shape.depth))
-        self.norm = nn.LayerNorm(shape.width, eps=shape.eps)
+        self.norm = shape.norm_of_all()
 
-    def forward(
-        self, x: Tensor, layout: Sequence[tuple[str, int]], masks: Sequence[Tensor | None], keep: Sequence[int] = ()
-    ) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, layout: Layout, masks: Sequence[Tensor | None], keep: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
         """Last states, and those after the blocks in ``keep``."""
         kept = []
         for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
             x = block(x, layout, mask)
             if index in keep:
                 kept.append(x)
-        return self.norm(x), kept
+        return normed(self.norm, x, layout), kept
 
 
 class VisionEmbed(nn.Module):
@@ -195,7 +251,7 @@ class VLBEiT(nn.Module):
         self.pad, width = config["pad"], config["width"]
         shape = Shape(
             width, config["depth"], config["heads"], config["ffn_width"], config["fused_layers"], config["layer_scale"] > 0,
-            eps=config["layer_norm_eps"],
+            eps=config["layer_norm_eps"], decoupled=config["decoupled"], sub_norm=config["sub_norm"],
         )  # fmt: skip
         self.vision_embed = VisionEmbed(width, 3, config["patch_size"], self.grid**2, absolute)
         self.text_embed = TextEmbed(width, config["vocabulary"], config["text_positions"], absolute, config["text_norm_eps"])
@@ -257,7 +313,7 @@ class VLBEiT(nn.Module):
                 found.text_logits = self.language_head(_gathered(words, text_masked))
         return found
 
-    def _masks(self, valid: Tensor, layout: Sequence[tuple[str, int]]) -> list[Tensor | None]:
+    def _masks(self, valid: Tensor, layout: Layout) -> list[Tensor | None]:
         """For every block: which keys may be attended to, or what is added to the logits."""
         depth = self.config["depth"]
         attend = valid[:, None, None, :]
@@ -292,8 +348,8 @@ class VisualTokenizer(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """[B, 3, height, width] in [-1, 1] to unit vectors [B, N, E]; a larger image is first averaged down to the tokenizer's size."""
-        image = functional.avg_pool2d(image, image.shape[-1] // self.image_size)
-        return functional.normalize(self.to_code(self._run(self.encoder_embed(image), self.encoder)), dim=-1)
+        x = self.encoder_embed(_shrunk(image, self.image_size))
+        return functional.normalize(self.to_code(self._run(x, self.encoder)), dim=-1)
 
     def encode(self, image: Tensor) -> Tensor:
         """[B, 3, height, width] in [-1, 1] to visual tokens [B, N], row by row."""
@@ -309,7 +365,60 @@ class VisualTokenizer(nn.Module):
         return states[:, 1:]
 
 
-def relative_index(layout: Sequence[tuple[str, int]], grid: int, text_positions: int) -> Tensor:
+class ResidualBlock(nn.Module):
+    """Four convolutions beside the identity; ``gain`` scales what they add."""
+
+    def __init__(self, channels: int, features: int, gain: float):
+        super().__init__()
+        inner, self.gain = features // 4, gain
+        sizes = [(channels, inner, 3), (inner, inner, 3), (inner, inner, 3), (inner, features, 1)]
+        self.convolutions = nn.ModuleList(nn.Conv2d(i, o, side, padding="same") for i, o, side in sizes)
+        self.identity = nn.Identity() if channels == features else nn.Conv2d(channels, features, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, channels, height, width] to [B, features, height, width]."""
+        added = x
+        for convolution in self.convolutions:
+            added = convolution(functional.relu(added))
+        return self.identity(x) + self.gain * added
+
+
+class DalleEncoder(nn.Module):
+    """The encoder of DALL-E's discrete VAE: images to visual tokens. ``config``: "visual_tokenizer" of ``config.json``."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.image_size, channels = config["image_size"], config["width"]
+        gain = (config["groups"] * config["blocks"]) ** -2
+        self.input = nn.Conv2d(3, channels, 7, padding="same")
+        self.groups = nn.ModuleList()
+        for group in range(config["groups"]):
+            features = config["width"] * 2**group
+            inputs = [channels] + [features] * (config["blocks"] - 1)
+            self.groups.append(nn.Sequential(*(ResidualBlock(each, features, gain) for each in inputs)))
+            channels = features
+        self.output = nn.Conv2d(channels, config["codes"], 1)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """[B, 3, height, width] in [-1, 1] to [B, N, C]; a larger image is first averaged down to the tokenizer's size."""
+        x = self.input(0.4 * _shrunk(image, self.image_size) + 0.5)  # DALL-E's pixels are 0.1 to 0.9.
+        for index, group in enumerate(self.groups):
+            x = group(functional.max_pool2d(x, 2) if index else x)
+        return self.output(functional.relu(x)).flatten(2).transpose(1, 2)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """[B, 3, height, width] in [-1, 1] to visual tokens [B, N], row by row."""
+        return self.logits(image).argmax(dim=-1)
+
+
+def _shrunk(image: Tensor, side: int) -> Tensor:
+    return functional.avg_pool2d(image, image.shape[-1] // side)
+
+
+VISUAL_TOKENIZERS = {"vqkd": VisualTokenizer, "dalle": DalleEncoder}
+
+
+def relative_index(layout: Layout, grid: int, text_positions: int) -> Tensor:
     """Row of the bias table for every query and key (VLMo's joint table).
 
     Rows: patch offsets, query minus key; image CLS to patch, patch to CLS, CLS to CLS; text to image; image to text; text
@@ -353,7 +462,7 @@ def _gathered(x: Tensor, positions: Tensor) -> Tensor:
     return x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | None]:
+def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEncoder | None]:
     """The model and its visual tokenizer (None if it was trained without images), in evaluation mode.
 
     Raises:
@@ -376,7 +485,8 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | None]:
                 raise ValueError(f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}")
     config = json.loads((folder / "config.json").read_text())
     model = VLBEiT(config["model"])
-    visual_tokenizer = None if config["visual_tokenizer"] is None else VisualTokenizer(config["visual_tokenizer"])
+    visual = config["visual_tokenizer"]
+    visual_tokenizer = None if visual is None else VISUAL_TOKENIZERS[visual["kind"]](visual)
     parts = nn.ModuleDict({"model": model} | ({} if visual_tokenizer is None else {"visual_tokenizer": visual_tokenizer}))
     try:
         parts.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
