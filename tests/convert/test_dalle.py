@@ -121,6 +121,15 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         read(tmp_path, SMALL, decoder)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(tmp_path, value):
+    arrays = published(SMALL)
+    arrays["blocks.input.w"][0, 0, 0, 0] = value
+    with pytest.raises(UsageError, match="input/kernel: .* not finite"):
+        read(tmp_path, SMALL, arrays)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.safetensors"]
+
+
 def test_images_of_broken_patches_are_refused():
     assert dalle.config_of(published_shapes(DEEP), Unsaid(image_size=64)).image_size == 32
     with pytest.raises(UsageError, match="--image_size=100 is no multiple of the patch size, 16"):

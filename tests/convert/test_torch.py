@@ -104,8 +104,8 @@ def test_features_are_maps_after_the_blocks_that_were_asked_for(exported):
     model, _ = module.load(exported)
     with torch.no_grad():
         image = torch.rand(2, 3, 32, 32) * 2 - 1
-        found = model(image=image, features=(0, 2))
-        last = model.encoder.norm(found.features[1].flatten(2).transpose(1, 2))
+        found = model(image=image, features=(2, 0))
+        last = model.encoder.norm(found.features[0].flatten(2).transpose(1, 2))
     assert [tuple(x.shape) for x in found.features] == [(2, 32, 4, 4)] * 2
     torch.testing.assert_close(last, found.image)
     assert found.text is None and found.image_logits is None and tuple(found.image_cls.shape) == (2, 32)
@@ -149,12 +149,53 @@ def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(random_r
     assert done.returncode == 2 and done.stderr == f"error: {wanted.value}\n" and not (tmp_path / "out").exists()
 
 
-def test_inputs_that_the_model_cannot_take_are_refused(exported):
-    model, _ = module_of(exported / "vlbeit_torch.py").load(exported)
-    with pytest.raises(ValueError, match="neither image nor text"):
-        model()
-    with pytest.raises(ValueError, match="17 word pieces; the model knows 16"):
-        model(text=torch.ones(1, 17, dtype=torch.long))
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({}, "neither image nor text"),
+        ({"text": torch.ones(1, 17, dtype=torch.long)}, "17 word pieces; the model knows 16"),
+        ({"text": torch.ones(1, 3, dtype=torch.long), "features": (0,)}, "need an image"),
+        ({"image": torch.zeros(1, 3, 32, 32), "text_masked": torch.ones(1, 1)}, "needs a text"),
+        ({"image": torch.zeros(1, 3, 32, 32), "features": (3,)}, r"features=\[3\]: the model has blocks 0 to 2"),
+        ({"image": torch.zeros(1, 3, 64, 64)}, r"shape \[1, 3, 64, 64\]; needed is .* = 32$"),
+        ({"image": torch.zeros(1, 32, 32, 3)}, r"shape \[1, 32, 32, 3\]; needed is"),
+        ({"image": torch.zeros(1, 3, 32, 32, dtype=torch.uint8)}, r"torch.uint8; normalise\(pixels\)"),
+    ],
+)
+def test_inputs_that_the_model_cannot_take_are_refused(exported, inputs, said):
+    model, tokenizer = module_of(exported / "vlbeit_torch.py").load(exported)
+    with pytest.raises(ValueError, match=said):
+        model(**inputs)
+    with pytest.raises(ValueError, match="width = 32 or a multiple"):
+        tokenizer.encode(torch.zeros(1, 3, 48, 48))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--batch_size=0"], "--batch_size=0: at least 1"),
+        (["--json=none/found.json"], "--json=none/found.json: name a file in an existing folder"),
+        ([], "evaluation.safetensors is damaged or cut off"),
+    ],
+)
+def test_evaluate_says_in_one_message_what_is_wrong(exported, tmp_path, arguments, said):
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    if not arguments:
+        with (out / "evaluation.safetensors").open("ab") as file:
+            file.write(b"x")
+    done = subprocess.run([sys.executable, "evaluate.py", *arguments], cwd=out, capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_cut_off_checkpoint_is_one_message_and_leaves_nothing(random_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(random_run, run)
+    largest = max((run / "checkpoints").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    done = convert(f"--from={run}", "--to=torch", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2 and "the checkpoint is damaged or cut off" in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"config.json": {"sha256": "0"}}', '{"config.json": 3}'])

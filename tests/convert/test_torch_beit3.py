@@ -70,4 +70,8 @@ def test_a_published_file_runs_without_torchscale(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "verify.json").read_text())["max_abs"] < 5e-5
     config = json.loads((tmp_path / "out" / "config.json").read_text())
+    done = tiny.command(
+        "vlbeit_jax.convert", f"--from={tmp_path / 'start'}", "--to=torch", f"--out={tmp_path / 'x'}", "--data=sample:pairs"
+    )
+    assert done.returncode == 2 and "the run has neither a text nor a visual tokenizer" in done.stderr and not (tmp_path / "x").exists()
     assert config["specials"] is None and config["visual_tokenizer"] is None and config["model"]["pad"] == 1

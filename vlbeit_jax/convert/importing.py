@@ -17,6 +17,7 @@ from vlbeit_jax.config import Config, ModelConfig, RunConfig, VisualTokenizerCon
 from vlbeit_jax.convert.files import pieces
 from vlbeit_jax.convert.rules import Report, Shape, Table, Tensors, imported
 from vlbeit_jax.convert.source import CODEBOOK, as_tree, model_shapes, visual_shapes
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
@@ -118,6 +119,8 @@ def _staged(folder: pathlib.Path, shapes: Mapping[str, Shape]) -> Iterator[Calla
         found = {}
         for name, value in arrays:
             assert value.shape == shapes[name], (name, value.shape, shapes[name])
+            if not np.isfinite(value).all():
+                raise UsageError(f"{name}: some of its values in the file are not finite; the file is damaged, or of a run that failed")
             path = place / name.replace("/", ".")
             with path.open("wb") as out:
                 for part in pieces(value):

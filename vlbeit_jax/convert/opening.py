@@ -5,6 +5,7 @@ import math
 import pathlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -101,7 +102,9 @@ def _load_pytorch(path: pathlib.Path, zipped: bool) -> dict[str, Any]:
     if zipped:
         _check_archive(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)  # What is not zipped cannot be mapped.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of how the file was made, which its reader can do nothing about.
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)  # What is not zipped cannot be mapped.
     except Exception as error:  # A damaged pickle may raise anything.
         if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):
             raise UsageError(_refusal(path, str(error))) from error

@@ -125,7 +125,9 @@ def records_by_stream(run: OpenedRun, places: Sequence[str], sets: Sequence[Prep
     """
     found = {stream: records for stream in run.model.objectives if len(records := records_of(run, sets, stream))}
     if not found:
-        raise UsageError(f"nothing in {', '.join(places)} can be scored by this run's streams ({', '.join(run.model.objectives)})")
+        streams = f"can be scored by this run's streams ({', '.join(run.model.objectives)})"
+        none = "can be scored: the run has neither a text nor a visual tokenizer, as an import that nothing was trained from"
+        raise UsageError(f"nothing in {', '.join(places)} {streams if run.model.objectives else none}")
     return found
 
 

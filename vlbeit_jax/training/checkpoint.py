@@ -119,10 +119,17 @@ class Leaves:
         }
 
     def __getitem__(self, wanted: str) -> np.ndarray:
-        """One array, in the memory of this host."""
+        """One array, in the memory of this host.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
         pick = jax.tree_util.tree_map_with_path(lambda path, _: 0 if leaf_name(path) == wanted else ocp.PLACEHOLDER, self._tree)
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), self._tree)
-        found = self._reader.restore(epath.Path(self._folder), args=ocp.args.PyTreeRestore(item=pick, restore_args=how))
+        try:
+            found = self._reader.restore(epath.Path(self._folder), args=ocp.args.PyTreeRestore(item=pick, restore_args=how))
+        except (ValueError, OSError) as error:
+            raise UsageError(f"{self._folder}: {wanted} cannot be read, the checkpoint is damaged or cut off: {error}") from error
         (leaf,) = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found) if leaf_name(path) == wanted]
         return leaf
 

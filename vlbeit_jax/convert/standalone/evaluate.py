@@ -13,16 +13,17 @@ import sys
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from vlbeit_torch import load, normalise
+from vlbeit_torch import check_files, load, normalise
 
-FOLDER = pathlib.Path(__file__).parent
+FOLDER, EXAMPLES = pathlib.Path(__file__).parent, "evaluation.safetensors"
 TERMS = {"image": {"image": "mim"}, "text": {"text": "mlm"}, "pair": {"image": "mvlm_image", "text": "mvlm_text"}}
 
 
 def evaluate(batch_size: int) -> dict[str, dict[str, float]]:
     """Accuracy, loss and number of masked positions of every term."""
     model, visual_tokenizer = load(FOLDER)
-    data = load_file(FOLDER / "evaluation.safetensors")
+    check_files(FOLDER, [EXAMPLES])
+    data = load_file(FOLDER / EXAMPLES)
     totals = {name: torch.zeros(3, dtype=torch.float64) for terms in TERMS.values() for name in terms.values()}
     for stream, terms in TERMS.items():
         examples = {name.removeprefix(f"{stream}/"): rows for name, rows in data.items() if name.startswith(f"{stream}/")}
@@ -56,16 +57,22 @@ def evaluate(batch_size: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> int:
-    """Prints a line a term, and writes JSON if asked to."""
+    """Prints a line a term, and writes JSON if asked to; 2: something is wrong with the arguments or the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=pathlib.Path, help="file to write")
     parser.add_argument("--batch_size", type=int, default=64)
     arguments = parser.parse_args()
-    if not (FOLDER / "evaluation.safetensors").is_file():
-        print("error: no evaluation.safetensors here; export with vlbeit_jax.convert --to=torch --data=...", file=sys.stderr)
-        return 2
-    with torch.inference_mode():
-        found = evaluate(arguments.batch_size)
+    if arguments.batch_size < 1:
+        parser.error(f"--batch_size={arguments.batch_size}: at least 1 is needed")
+    if arguments.json and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
+        parser.error(f"--json={arguments.json}: name a file in an existing folder")
+    if not (FOLDER / EXAMPLES).is_file():
+        parser.error(f"no {EXAMPLES} here; export with vlbeit_jax.convert --to=torch --data=...")
+    try:
+        with torch.inference_mode():
+            found = evaluate(arguments.batch_size)
+    except ValueError as error:
+        parser.error(str(error))
     for name, figures in found.items():
         print(f"{name:10s} accuracy {figures['accuracy']:.4%}  loss {figures['loss']:.4f}  over {figures['count']} masked positions")
     if arguments.json:

@@ -193,12 +193,12 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, masks: Sequence[Tensor | None], keep: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
         """Last states, and those after the blocks in ``keep``."""
-        kept = []
+        kept = {}
         for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
             x = block(x, layout, mask)
             if index in keep:
-                kept.append(x)
-        return normed(self.norm, x, layout), kept
+                kept[index] = x
+        return normed(self.norm, x, layout), [kept[index] for index in keep]
 
 
 class VisionEmbed(nn.Module):
@@ -281,14 +281,19 @@ class VLBEiT(nn.Module):
           features: blocks, counted from 0, after which the patches are returned as maps.
 
         Raises:
-          ValueError: there is neither image nor text, or the text is longer than the model knows positions.
+          ValueError: there is neither image nor text, one is of a size that the model does not know, or there is no such block.
         """
-        if image is None and text is None:
-            raise ValueError("neither image nor text was given")
+        if image is None and (text is None or image_masked is not None or features):
+            raise ValueError("neither image nor text was given" if text is None else "image_masked and features need an image")
+        if text is None and text_masked is not None:
+            raise ValueError("text_masked needs a text")
         if text is not None and text.shape[1] > self.config["text_positions"]:
             raise ValueError(f"texts of {text.shape[1]} word pieces; the model knows {self.config['text_positions']} positions at most")
+        if any(not 0 <= block < self.config["depth"] for block in features):
+            raise ValueError(f"features={list(features)}: the model has blocks 0 to {self.config['depth'] - 1}")
         parts, layout, valid = [], [], []
         if image is not None:
+            _check_image(image, self.config["image_size"])
             parts.append(self.vision_embed(image, image_masked))
             layout.append((VISION, parts[-1].shape[1]))
             valid.append(torch.ones(parts[-1].shape[:2], dtype=torch.bool, device=image.device))
@@ -411,7 +416,17 @@ class DalleEncoder(nn.Module):
         return self.logits(image).argmax(dim=-1)
 
 
+def _check_image(image: Tensor, side: int, larger: bool = False) -> None:
+    size = image.shape[-1]
+    if list(image.shape[1:]) != [3, size, size] or (size % side or not size if larger else size != side):
+        sizes = f"{side}" + (" or a multiple of it" if larger else "")
+        raise ValueError(f"an image of shape {list(image.shape)}; needed is [B, 3, height, width], height = width = {sizes}")
+    if not image.is_floating_point():
+        raise ValueError(f"pixels are {image.dtype}; normalise(pixels) makes of 0 to 255 what is needed here")
+
+
 def _shrunk(image: Tensor, side: int) -> Tensor:
+    _check_image(image, side, larger=True)
     return functional.avg_pool2d(image, image.shape[-1] // side)
 
 
@@ -462,6 +477,22 @@ def _gathered(x: Tensor, positions: Tensor) -> Tensor:
     return x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
 
 
+def check_files(folder: pathlib.Path, names: Sequence[str]) -> None:
+    """Raises a ``ValueError`` if a file is missing or has changed since it was written."""
+    for name in ("manifest.json", *names):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: {name} is missing; give the folder that vlbeit_jax.convert has written")
+    try:
+        said = json.loads((folder / "manifest.json").read_text())
+        digests = {name: said[name]["sha256"] for name in names}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder / 'manifest.json'} is not the one that vlbeit_jax.convert has written ({error!r})") from error
+    for name, digest in digests.items():
+        with (folder / name).open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != digest:
+                raise ValueError(f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}")
+
+
 def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEncoder | None]:
     """The model and its visual tokenizer (None if it was trained without images), in evaluation mode.
 
@@ -471,18 +502,7 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEnc
     from safetensors.torch import load_file
 
     folder = pathlib.Path(folder)
-    for name in ("manifest.json", "config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder}: {name} is missing; give the folder that vlbeit_jax.convert has written")
-    try:
-        said = json.loads((folder / "manifest.json").read_text())
-        digests = {name: said[name]["sha256"] for name in ("config.json", "model.safetensors")}
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{folder / 'manifest.json'} is not the one that vlbeit_jax.convert has written ({error!r})") from error
-    for name, digest in digests.items():
-        with (folder / name).open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != digest:
-                raise ValueError(f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}")
+    check_files(folder, ("config.json", "model.safetensors"))
     config = json.loads((folder / "config.json").read_text())
     model = VLBEiT(config["model"])
     visual = config["visual_tokenizer"]
