@@ -13,14 +13,16 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.convert.conftest import write_random_run
 from tests.convert.published_dalle import SMALL, published, read
-from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.config import Config, MeshConfig, ModelConfig, RunConfig
 from vlbeit_jax.convert import source
 from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.formats import torch_module
 from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.data.source import VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.report.page import write_report
 from vlbeit_jax.report.samples import pictures, spread
@@ -111,6 +113,17 @@ def test_another_encoder_is_told_apart(exported, run, tmp_path, before, after):
     (out / "vlbeit_torch.py").write_text(text.replace(before, after))
     found = torch_module.check(source.open_run(run), out)
     assert found.cases["visual_tokenizer/logits"]["max_abs"] > 1e-4 and found.cases["image/image"]["max_abs"] < 2e-5
+
+
+@pytest.mark.slow
+def test_the_full_encoder_agrees_within_the_limit(tmp_path):
+    """Of the published size, beside a small model."""
+    model = ModelConfig(width=64, depth=1, heads=1, ffn_width=64, fused_layers=0, text_positions=16, vocabulary=300)
+    place = write_random_run(tmp_path / "run", Config(model=model, run=RunConfig(steps=1)))
+    shutil.copytree(read(tmp_path / "encoder", DalleConfig()), place / VISUAL_TOKENIZER)
+    done = tiny.command("vlbeit_jax.convert", f"--from={place}", "--to=torch", f"--out={tmp_path / 'out'}", "--verify", timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "verify.json").read_text())["cases"]["visual_tokenizer/logits"]["max_abs"] < 1e-5
 
 
 @pytest.mark.parametrize(

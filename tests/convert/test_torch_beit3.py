@@ -5,9 +5,10 @@ import json
 import pytest
 
 from tests import tiny
-from tests.convert.conftest import small_run
+from tests.convert.conftest import small_run, write_random_run
 from tests.convert.named import randomised
 from tests.convert.test_beit3 import published_shapes
+from vlbeit_jax.config import SIZES, Config, ModelConfig, RunConfig
 from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.formats import torch_module
 
@@ -56,6 +57,16 @@ def test_another_network_is_told_apart(tmp_path, before, after):
     assert text.count(before) == 1
     (out / "vlbeit_torch.py").write_text(text.replace(before, after))
     assert torch_module.check(run, out).summary()["max_abs"] > 1e-4
+
+
+@pytest.mark.slow
+def test_base_size_agrees_within_the_limit(tmp_path):
+    """With BEiT-3's vocabulary and places."""
+    config = Config(model=ModelConfig(**SIZES["base"] | BEIT3, vocabulary=64010, text_positions=1024), run=RunConfig(steps=1))
+    run = write_random_run(tmp_path / "run", config)
+    done = tiny.command("vlbeit_jax.convert", f"--from={run}", "--to=torch", f"--out={tmp_path / 'out'}", "--verify", timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "verify.json").read_text())["max_abs"] < 2e-5
 
 
 def test_a_published_file_runs_without_torchscale(tmp_path):
