@@ -1,0 +1,38 @@
+"""A folder appears whole or not at all."""
+
+import errno
+
+import pytest
+
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import published
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), UsageError),
+        (OSError(errno.EIO, "Input/output error"), OSError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["full", "broken", "Ctrl-C"],
+)
+def test_nothing_is_left_of_what_was_cut_off(tmp_path, raised, seen):
+    """A full disk is the user's to mend, and told in one message."""
+    with pytest.raises(seen, match="No space left on device, and nothing is left of it" if seen is UsageError else None):
+        with published(tmp_path / "out") as folder:
+            (folder / "half").write_bytes(b"1")
+            raise raised
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_may_become_it_and_a_full_one_may_not(tmp_path):
+    (tmp_path / "out").mkdir()
+    for content in (b"1", b"2"):
+        if content == b"2":
+            with pytest.raises(UsageError, match="out exists already"), published(tmp_path / "out"):
+                pass
+        else:
+            with published(tmp_path / "out") as folder:
+                (folder / "whole").write_bytes(content)
+        assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"1"]
