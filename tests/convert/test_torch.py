@@ -16,7 +16,7 @@ from tests import tiny
 from tests.convert.conftest import write_random_run
 from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.convert import examples
-from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, torch_module
+from vlbeit_jax.convert.formats import torch_module
 from vlbeit_jax.convert.source import open_run
 from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.data.source import open_set
@@ -236,40 +236,6 @@ def test_weights_of_another_size_are_refused(exported, tmp_path):
     write_manifest(out)
     with pytest.raises(ValueError, match="(?s)do not fit config.json.*blocks.2"):
         module_of(out / "vlbeit_torch.py").load(out)
-
-
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        ([], "--to"),
-        (["--to=torch"], "--from and --out missing"),
-        (["--to=tensorflow", "--from=x", "--out=y"], "there are torch, hf-beit, vlmo"),
-        (["--format=onnx", "--from=x", "--out=y"], "there are vlmo, beit"),
-        (["--to=torch", "--format=vlmo", "--from=x", "--out=y"], "--list"),
-        (["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"], "--data goes with --to=torch, and has no meaning with --to=vlmo"),
-        (["--to=torch", "--from=x", "--out=y", "--codes=8"], "--codes goes with --format=vlmo, --format=beit"),
-        (["--format=vqkd", "--from=x", "--out=y", "--verify"], "--verify goes with --to=torch"),
-        (["--format=vqkd", "--from=x", "--out=y", "--image_size=32"], "--image_size goes with"),
-        (["--format=vqkd", "--from=tests", "--out=y"], "tests is a folder; name the file in it"),
-        (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is no run's folder"),
-        (["--format=vlmo", "--from=nowhere.pth", "--out=y"], "no such file"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_mistakes_end_with_one_message(arguments, said):
-    done = convert(*arguments)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr and said in done.stderr
-
-
-def test_every_format_is_listed():
-    done = convert("--list")
-    assert done.returncode == 0
-    listed = {line for line in done.stdout.splitlines() if line.startswith("--")}
-    assert listed == {*(f"--to={name}" for name in EXPORTS), *(f"--format={name}" for name in IMPORTS)}
-    for part in ("exact", "drops", "flags"):
-        assert done.stdout.count(f"  {part}: ") == len(listed)
-    for found in (*EXPORTS.values(), *IMPORTS.values()):
-        assert f"  exact: {found.exact}\n" in done.stdout and f"  drops: {found.drops}\n  flags: --{found.flags[0]}" in done.stdout
 
 
 @pytest.mark.slow

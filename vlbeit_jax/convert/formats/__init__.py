@@ -161,7 +161,11 @@ IMPORTS = {
         OF_BEIT,
     ),
     "beit3": Import(
-        "all of it: images, texts, pairs, heads", START, "heads of fine-tuning", _model(beit3.config_of, beit3.read), ("heads", "codes")
+        "all of it: images, texts, pairs, heads",
+        "a model to use and to export; a start for pretraining if its padding is word piece 0",
+        "heads of fine-tuning",
+        _model(beit3.config_of, beit3.read),
+        ("heads", "codes"),
     ),
     "vqkd": Import("visual tokens, predictions of the teacher", TOKENIZER, "training statistics", _vqkd, ("heads",)),
     "dalle": Import("visual tokens", TOKENIZER, "nothing: the decoder is another file", _dalle, ("image_size",)),

@@ -1,8 +1,8 @@
-"""BEiT-3's names, as torchscale's ``BEiT3`` has them: everything twice, A for vision and B for language.
+"""BEiT-3's names, as torchscale's ``BEiT3`` has them: what is written, and what is read (tables: ``beit3_tables``).
 
 Our standard model goes out as two state dicts: unimodal (A vision, B language), and fusion, where the top blocks have the
-vision-language expert in both places. Shared attention stands in A and B alike, LayerScale is folded into the projections it
-scales, modality types into positions. A decoupled model (imported BEiT-3) goes both ways as it is.
+vision-language expert in both places. LayerScale is folded into the projections it scales, modality types into positions. A
+decoupled model (imported BEiT-3) goes both ways as it is.
 """
 
 import json
@@ -15,124 +15,19 @@ import numpy as np
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.convert.layouts import (
-    SAME,
-    TOKEN,
-    TRANSPOSED,
-    Layout,
-    attention_out,
-    head_bias,
-    patches,
-    split_qkv,
-    vocabulary_columns,
-    vocabulary_rows,
-    zero,
-)
-from vlbeit_jax.convert.rules import Changed, Rule, Shape, Table, TensorFile, Tensors, exported, rule
+from vlbeit_jax.convert.formats.beit3_tables import EMBED, ENCODER, UNUSED_ROWS, table
+from vlbeit_jax.convert.rules import Changed, Shape, Table, TensorFile, Tensors, exported
 from vlbeit_jax.convert.source import Run
-from vlbeit_jax.convert.tables import FUSED, linear, norm
+from vlbeit_jax.convert.tables import FUSED, experts_of
 from vlbeit_jax.convert.unsaid import Unsaid, required, root
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.layers import padded_vocabulary
 from vlbeit_jax.types import Modality, Positions
 
-SIDES = {Modality.VISION: "A", Modality.LANGUAGE: "B"}
-UNUSED_ROWS = 2  # Positions start at the third row of each table, as in fairseq.
-PARTS = ("query", "key", "value")
 WEIGHTS_FILE, FUSION_FILE = "beit3.safetensors", "beit3_fusion.safetensors"
-EMBED, ENCODER = "beit3.vision_embed", "beit3.encoder"
 PAD, EPS = 1, 1e-5  # Of every published BEiT-3.
 FORM, SHARED_FORM = "form", "shared"
 NOTED = {"heads": int, "norm_eps": float, "pad": int}  # What no shape says, in the notes of our files.
 OTHER_HEADS = ("pooler.", "head.", "fc_norm.", "vision_head.", "language_head.", "logit_scale")
-
-
-def table(config: ModelConfig, fusion: bool = False) -> Table:
-    """All of a model: the unimodal paths, or pairs' with the vision-language expert in the top blocks."""
-    return _decoupled(config) if config.decoupled else _shared(config, fusion)
-
-
-def _ends(config: ModelConfig) -> list[Rule]:
-    """Embeddings and heads, which both kinds have alike."""
-    size, padded = config.vocabulary, padded_vocabulary(config.vocabulary)
-    return [
-        rule("text_embed/words", "beit3.text_embed.weight", vocabulary_rows(size, padded)),
-        rule("vision_embed/mask_token", f"{EMBED}.mask_token", TOKEN),
-        rule("vision_embed/cls", f"{EMBED}.cls_token", TOKEN),
-        rule("vision_embed/patch/kernel", f"{EMBED}.proj.weight", patches(config.patch_size)),
-        rule("vision_embed/patch/bias", f"{EMBED}.proj.bias"),
-        rule("vision_embed/positions", f"{ENCODER}.embed_positions.A.weight", _POSITIONS),
-        rule("text_embed/positions", f"{ENCODER}.embed_positions.B.weight", _POSITIONS),
-        *linear("vision_head", "mim_head"),
-        rule("language_head/kernel", "mlm_head.weight", vocabulary_columns(size, padded)),
-        rule("language_head/bias", "mlm_head.bias", vocabulary_rows(size, padded)),
-    ]
-
-
-_POSITIONS = Layout(
-    lambda x: (np.concatenate([np.zeros((UNUSED_ROWS, x.shape[1]), x.dtype), x]),),
-    lambda x: (x[UNUSED_ROWS:],),
-)
-
-
-def _decoupled(config: ModelConfig) -> Table:
-    rules = _ends(config) + [rule(f"{embed}/type", "", zero(config.width)) for embed in ("vision_embed", "text_embed")]
-    for modality, side in SIDES.items():
-        for block in range(config.depth):
-            ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
-            rules += norm(f"{ours}/attention/{modality}_norm", f"{theirs}.self_attn_layer_norm.{side}")
-            for part, letter in zip((*PARTS, "out"), "qkvo", strict=True):
-                name = "out_proj" if part == "out" else f"{letter}_proj"
-                rules += linear(f"{ours}/attention/{modality}_{part}", f"{theirs}.self_attn.{name}.{side}")
-            if config.sub_norm:
-                rules += norm(f"{ours}/attention/{modality}_inner_norm", f"{theirs}.self_attn.inner_attn_ln.{side}")
-                rules += norm(f"{ours}/{modality}/inner_norm", f"{theirs}.ffn.{side}.ffn_layernorm")
-            rules += _expert(f"{ours}/{modality}", theirs, side)
-        rules += norm(f"encoder/{modality}_norm", f"{ENCODER}.layer_norm.{side}")
-    return Table(rules)
-
-
-def _expert(ours: str, theirs: str, side: str) -> list[Rule]:
-    rules = norm(f"{ours}/norm", f"{theirs}.final_layer_norm.{side}")
-    return rules + linear(f"{ours}/up", f"{theirs}.ffn.{side}.fc1") + linear(f"{ours}/down", f"{theirs}.ffn.{side}.fc2")
-
-
-def _twice(ours: str, theirs: str, layout: Layout) -> Rule:
-    """One array of ours in A and in B; ``theirs`` has {side} where they differ."""
-    names = tuple(name.format(side=side) for side in SIDES.values() for name in theirs.split())
-    return Rule((ours,), names, Layout(lambda x: layout.there(x) * 2, lambda *both: layout.back(*both[: len(both) // 2])))
-
-
-def _shared(config: ModelConfig, fusion: bool) -> Table:
-    rules, constant = _ends(config), {}
-    for block in range(config.depth):
-        ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
-        attention = f"{theirs}.self_attn"
-        weights = " ".join(f"{attention}.{letter}_proj.{{side}}.weight" for letter in "qkv")
-        rules += [
-            _twice(f"{ours}/attention_norm/scale", f"{theirs}.self_attn_layer_norm.{{side}}.weight", SAME),
-            _twice(f"{ours}/attention_norm/bias", f"{theirs}.self_attn_layer_norm.{{side}}.bias", SAME),
-            _twice(f"{ours}/attention/qkv", weights, split_qkv(config.heads)),
-            _twice(f"{ours}/attention/query_bias", f"{attention}.q_proj.{{side}}.bias", head_bias(config.heads)),
-            _twice(f"{ours}/attention/value_bias", f"{attention}.v_proj.{{side}}.bias", head_bias(config.heads)),
-            _twice(f"{ours}/attention/out", f"{attention}.out_proj.{{side}}.weight", attention_out(config.heads)),
-            _twice(f"{ours}/attention/out_bias", f"{attention}.out_proj.{{side}}.bias", SAME),
-        ]
-        constant |= {f"{attention}.k_proj.{side}.bias": np.zeros(config.width, np.float32) for side in SIDES.values()}
-        if fusion and block >= config.depth - config.fused_layers:
-            for part, layout in (("kernel", TRANSPOSED), ("bias", SAME)):
-                for layer, name in (("up", "fc1"), ("down", "fc2")):
-                    place = f"{theirs}.ffn.{{side}}.{name}.{'weight' if part == 'kernel' else 'bias'}"
-                    rules.append(_twice(f"{ours}/{FUSED}/{layer}/{part}", place, layout))
-            rules += [
-                _twice(f"{ours}/{FUSED}/norm/{part}", f"{theirs}.final_layer_norm.{{side}}.{name}", SAME)
-                for part, name in (("scale", "weight"), ("bias", "bias"))
-            ]
-        else:
-            rules += [each for modality, side in SIDES.items() for each in _expert(f"{ours}/{modality}", theirs, side)]
-    for part, name in (("scale", "weight"), ("bias", "bias")):
-        rules.append(_twice(f"encoder/norm/{part}", f"{ENCODER}.layer_norm.{{side}}.{name}", SAME))
-    return Table(rules, {}, constant)
 
 
 def _left_out(table: Table, names: Mapping[str, Shape]) -> Table:
@@ -158,7 +53,7 @@ def folded(config: ModelConfig, params: Tensors) -> Tensors:
         for block in range(config.depth):
             place = f"encoder/block_{block}"
             scaled = {f"{place}/attention/{name}": f"{place}/attention_scale" for name in ("out", "out_bias")}
-            experts = [*map(str, Modality), *([FUSED] if block >= config.depth - config.fused_layers else [])]
+            experts = experts_of(config, block)
             scaled |= {f"{place}/{name}/down/{part}": f"{place}/expert_scale" for name in experts for part in ("kernel", "bias")}
             changes |= {name: lambda leaves, name=name, scale=scale: leaves[name] * leaves[scale] for name, scale in scaled.items()}
     return Changed(params, changes)

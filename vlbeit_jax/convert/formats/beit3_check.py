@@ -60,9 +60,8 @@ def _torchscale(arguments: Mapping[str, Any], file: pathlib.Path) -> tuple[Any, 
     """The model with its weights, and the heads that torchscale leaves to its users."""
     from safetensors.torch import load_file
 
-    if (
-        "timm" not in sys.modules and importlib.util.find_spec("timm") is None
-    ):  # torchscale wants one function of it, for drop path, which is off here.
+    if "timm" not in sys.modules and importlib.util.find_spec("timm") is None:
+        # Torchscale wants one function of it, for drop path, which is off here.
         layers = types.ModuleType("timm.models.layers")
         layers.drop_path = lambda x, *_: x  # pyright: ignore[reportAttributeAccessIssue]
         sys.modules |= {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models"), "timm.models.layers": layers}
