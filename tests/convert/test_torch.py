@@ -154,6 +154,8 @@ def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(random_r
     [
         ({}, "neither image nor text"),
         ({"text": torch.ones(1, 17, dtype=torch.long)}, "17 word pieces; the model knows 16"),
+        ({"text": torch.ones(3, dtype=torch.long)}, r"shape \[3\]; needed is \[B, T\]"),
+        ({"image": torch.zeros(1, 3, 32, 32), "text": torch.ones(2, 3, dtype=torch.long)}, "1 images and 2 texts"),
         ({"text": torch.ones(1, 3, dtype=torch.long), "features": (0,)}, "need an image"),
         ({"image": torch.zeros(1, 3, 32, 32), "text_masked": torch.ones(1, 1)}, "needs a text"),
         ({"image": torch.zeros(1, 3, 32, 32), "features": (3,)}, r"features=\[3\]: the model has blocks 0 to 2"),

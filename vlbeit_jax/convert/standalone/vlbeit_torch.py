@@ -47,11 +47,11 @@ class Shape:
     sub_norm: bool = False
 
     def norm(self) -> nn.LayerNorm:
-        """Of tokens."""
+        """Of tokens of one kind."""
         return nn.LayerNorm(self.width, eps=self.eps)
 
-    def norm_of_all(self) -> nn.Module:
-        """Of the tokens of all modalities; see ``normed``."""
+    def token_norm(self) -> nn.Module:
+        """Of tokens of several modalities: one for all, or in BEiT-3's form each its own; called by ``normed``."""
         return self.routed(self.norm) if self.decoupled else self.norm()
 
     def inner_norm(self, width: int) -> nn.Module:
@@ -85,6 +85,21 @@ class Output:
 def normalise(pixels: Tensor) -> Tensor:
     """Pixels 0 to 255, [B, 3, height, width], to the [-1, 1] that every network here expects."""
     return pixels.float() / 127.5 - 1
+
+
+def _check_image(image: Tensor, side: int, larger: bool = False) -> None:
+    size = image.shape[-1]
+    fits = size >= side and size % side == 0 if larger else size == side
+    if not fits or list(image.shape[1:]) != [3, size, size]:
+        wanted = f"[B, 3, height, width], height = width = {side}{' or a multiple of it' if larger else ''}"
+        raise ValueError(f"an image of shape {list(image.shape)}; needed is {wanted}")
+    if not image.is_floating_point():
+        raise ValueError(f"pixels are {image.dtype}; normalise(pixels) makes of 0 to 255 what is needed here")
+
+
+def _shrunk(image: Tensor, side: int) -> Tensor:
+    _check_image(image, side, larger=True)
+    return functional.avg_pool2d(image, image.shape[-1] // side)
 
 
 class Routed(nn.ModuleDict):
@@ -165,7 +180,7 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape, fused: bool):
         super().__init__()
-        self.attention_norm = shape.norm_of_all()
+        self.attention_norm = shape.token_norm()
         self.attention = DecoupledAttention(shape) if shape.decoupled else Attention(shape)
         self.experts = Routed({name: Expert(shape) for name in shape.experts + (VISION_LANGUAGE,) * fused})
         self.scaled = shape.layer_scale
@@ -189,7 +204,7 @@ class Transformer(nn.Module):
         super().__init__()
         fused_from = shape.depth - shape.fused_layers
         self.blocks = nn.ModuleList(Block(shape, index >= fused_from) for index in range(shape.depth))
-        self.norm = shape.norm_of_all()
+        self.norm = shape.token_norm()
 
     def forward(self, x: Tensor, layout: Layout, masks: Sequence[Tensor | None], keep: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
         """Last states, and those after the blocks in ``keep``."""
@@ -281,19 +296,11 @@ class VLBEiT(nn.Module):
           features: blocks, counted from 0, after which the patches are returned as maps.
 
         Raises:
-          ValueError: there is neither image nor text, one is of a size that the model does not know, or there is no such block.
+          ValueError: an input is missing or of a size that the model does not know, or there is no such block.
         """
-        if image is None and (text is None or image_masked is not None or features):
-            raise ValueError("neither image nor text was given" if text is None else "image_masked and features need an image")
-        if text is None and text_masked is not None:
-            raise ValueError("text_masked needs a text")
-        if text is not None and text.shape[1] > self.config["text_positions"]:
-            raise ValueError(f"texts of {text.shape[1]} word pieces; the model knows {self.config['text_positions']} positions at most")
-        if any(not 0 <= block < self.config["depth"] for block in features):
-            raise ValueError(f"features={list(features)}: the model has blocks 0 to {self.config['depth'] - 1}")
+        self._check(image, text, image_masked, text_masked, features)
         parts, layout, valid = [], [], []
         if image is not None:
-            _check_image(image, self.config["image_size"])
             parts.append(self.vision_embed(image, image_masked))
             layout.append((VISION, parts[-1].shape[1]))
             valid.append(torch.ones(parts[-1].shape[:2], dtype=torch.bool, device=image.device))
@@ -317,6 +324,27 @@ class VLBEiT(nn.Module):
             if text_masked is not None:
                 found.text_logits = self.language_head(_gathered(words, text_masked))
         return found
+
+    def _check(
+        self, image: Tensor | None, text: Tensor | None, image_masked: Tensor | None, text_masked: Tensor | None, features: Sequence[int]
+    ) -> None:
+        longest, depth = self.config["text_positions"], self.config["depth"]
+        if image is None and text is None:
+            raise ValueError("neither image nor text was given")
+        if image is None and (image_masked is not None or features):
+            raise ValueError("image_masked and features need an image")
+        if text is None and text_masked is not None:
+            raise ValueError("text_masked needs a text")
+        if image is not None:
+            _check_image(image, self.config["image_size"])
+        if text is not None and text.ndim != 2:
+            raise ValueError(f"a text of shape {list(text.shape)}; needed is [B, T]")
+        if text is not None and text.shape[1] > longest:
+            raise ValueError(f"texts of {text.shape[1]} word pieces; the model knows {longest} positions at most")
+        if image is not None and text is not None and len(image) != len(text):
+            raise ValueError(f"{len(image)} images and {len(text)} texts; a pair is one of each")
+        if any(not 0 <= block < depth for block in features):
+            raise ValueError(f"features={list(features)}: the model has blocks 0 to {depth - 1}")
 
     def _masks(self, valid: Tensor, layout: Layout) -> list[Tensor | None]:
         """For every block: which keys may be attended to, or what is added to the logits."""
@@ -416,23 +444,6 @@ class DalleEncoder(nn.Module):
         return self.logits(image).argmax(dim=-1)
 
 
-def _check_image(image: Tensor, side: int, larger: bool = False) -> None:
-    size = image.shape[-1]
-    if list(image.shape[1:]) != [3, size, size] or (size % side or not size if larger else size != side):
-        sizes = f"{side}" + (" or a multiple of it" if larger else "")
-        raise ValueError(f"an image of shape {list(image.shape)}; needed is [B, 3, height, width], height = width = {sizes}")
-    if not image.is_floating_point():
-        raise ValueError(f"pixels are {image.dtype}; normalise(pixels) makes of 0 to 255 what is needed here")
-
-
-def _shrunk(image: Tensor, side: int) -> Tensor:
-    _check_image(image, side, larger=True)
-    return functional.avg_pool2d(image, image.shape[-1] // side)
-
-
-VISUAL_TOKENIZERS = {"vqkd": VisualTokenizer, "dalle": DalleEncoder}
-
-
 def relative_index(layout: Layout, grid: int, text_positions: int) -> Tensor:
     """Row of the bias table for every query and key (VLMo's joint table).
 
@@ -491,6 +502,9 @@ def check_files(folder: pathlib.Path, names: Sequence[str]) -> None:
         with (folder / name).open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != digest:
                 raise ValueError(f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}")
+
+
+VISUAL_TOKENIZERS = {"vqkd": VisualTokenizer, "dalle": DalleEncoder}  # By "kind" in config.json.
 
 
 def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEncoder | None]:
