@@ -63,6 +63,10 @@ class ModelConfig:
     pad: int = setting(0, "word piece that fills texts up; other than 0 in imported models alone", AT_LEAST_0)
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
+    attention: str = setting(
+        "auto", "one kernel that keeps the weights on the chip (fused), or as XLA arranges it (einsum); auto: fused on TPUs",
+        one_of("auto", "einsum", "fused"),
+    )  # fmt: skip
     remat: str = setting(
         "none", "what backward computes again instead of keeping it: nothing, all but products with weights, whole blocks",
         one_of("none", "dots", "full"),
@@ -111,6 +115,10 @@ class VisualTokenizerConfig:
     reseed_below: float = setting(0.0, "re-seed codes whose mean use falls below this share of 1/C; 0: never", OPEN_SHARE)
     collapse_below: float = setting(0.1, "warn CodebookCollapse when fewer than this share of codes is in use", SHARE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
+    attention: str = setting(
+        "auto", "one kernel that keeps the weights on the chip (fused), or as XLA arranges it (einsum); auto: fused on TPUs",
+        one_of("auto", "einsum", "fused"),
+    )  # fmt: skip
 
     @property
     def grid(self) -> int:

@@ -11,6 +11,7 @@ from tests.models.test_vlbeit import assert_same_bits, every_scheme, every_strea
 from vlbeit_jax.models.layers import drop_path
 from vlbeit_jax.models.multiway import Multiway, Trunk
 from vlbeit_jax.models.tokens import Tokens
+from vlbeit_jax.objectives.base import draws_of_rows
 from vlbeit_jax.types import Modality
 
 
@@ -18,15 +19,18 @@ from vlbeit_jax.types import Modality
 def test_drop_path_keeps_whole_examples(rate):
     count = 10_000
     x = jnp.asarray(np.random.default_rng(0).normal(size=(count, 2, 3)), jnp.float32)
-    found = np.asarray(drop_path(x, rate, jax.random.key(0)))
+    found = np.asarray(drop_path(x, rate, jax.random.uniform(jax.random.key(0), (count,))))
     kept = found.any(axis=(1, 2))
     np.testing.assert_allclose(found, np.where(kept[:, None, None], x / (1 - rate), 0), rtol=1e-6)
     assert abs(kept.mean() - (1 - rate)) < 5 * (rate * (1 - rate) / count) ** 0.5
 
 
-def test_drop_path_is_off_without_key():
-    x = jnp.ones((4, 2, 3))
-    assert drop_path(x, 0.5, None) is x
+def test_draws_belong_to_rows():
+    rows, key = jnp.arange(12), jax.random.key(3)
+    draws = draws_of_rows(key, rows, 5, 2)
+    assert draws.shape == (12, 5, 2) and 0 <= draws.min() and draws.max() < 1
+    np.testing.assert_array_equal(draws_of_rows(key, rows[7:9], 5, 2), draws[7:9])
+    assert len(np.unique(draws)) == draws.size and not np.isin(draws_of_rows(jax.random.key(4), rows, 5, 2), draws).any()
 
 
 def test_drop_path_grows_with_depth():
@@ -35,18 +39,19 @@ def test_drop_path_grows_with_depth():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 8)), jnp.float32).repeat(batch, 0)
     encoder = Multiway(Trunk(width=8, depth=3, heads=2, ffn_width=8, layer_scale=0.1, drop_path=0.6, dtype=jnp.dtype("float32")))
     params = random_params(encoder, Tokens(x, None, layout))
-    run = tiny.fast_jit(lambda p, key: encoder.apply({"params": p}, Tokens(x, None, layout), True, rngs={"drop_path": key}).x)
+    run = tiny.fast_jit(lambda p, draws: encoder.apply({"params": p}, Tokens(x, None, layout), draws).x)
+    draws = draws_of_rows(jax.random.key(1), jnp.arange(batch), 3, 2)
     flat = flatten_dict(params)
     silent = {path: jnp.zeros_like(leaf) if path[-1].endswith("_scale") else leaf for path, leaf in flat.items()}
-    unmoved = run(unflatten_dict(silent), jax.random.key(1))
+    unmoved = run(unflatten_dict(silent), draws)
     dropped = {}
     for path in [path for path in flat if path[-1].endswith("_scale")]:
-        found = run(unflatten_dict(silent | {path: flat[path]}), jax.random.key(1))
+        found = run(unflatten_dict(silent | {path: flat[path]}), draws)
         dropped[path] = np.asarray((found == unmoved).all(axis=(1, 2)))
         rate = 0.3 * int(path[0].removeprefix("block_"))
         assert abs(dropped[path].mean() - rate) <= 5 * (rate * (1 - rate) / batch) ** 0.5, path
-    draws = [dropped[path] for path in dropped if path[0] != "block_0"]
-    assert all(abs(np.corrcoef(a, b)[0, 1]) < 5 / batch**0.5 for i, a in enumerate(draws) for b in draws[:i])
+    found = [dropped[path] for path in dropped if path[0] != "block_0"]
+    assert all(abs(np.corrcoef(a, b)[0, 1]) < 5 / batch**0.5 for i, a in enumerate(found) for b in found[:i])
 
 
 @every_stream

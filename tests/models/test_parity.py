@@ -165,7 +165,7 @@ def test_visual_tokenizer_gradients():
 
     def jax_loss(params):
         batch = {"image": image, "weight": jnp.ones(len(image))}
-        terms, _ = Distillation(model, teacher).losses(params, {"codebook": codebook}, {}, batch, None)
+        terms, _ = Distillation(model, teacher, len(batch["image"])).losses(params, {"codebook": codebook}, {}, batch, None)
         return sum(term.loss / term.weight for term in terms.values())
 
     with jax.default_matmul_precision("highest"):

@@ -27,7 +27,7 @@ def assert_same_bits(found, expected):
 
 
 def random_params(encoder, tokens):
-    return tiny.randomise(jax.eval_shape(lambda key: encoder.init(key, tokens, False)["params"], jax.random.key(0)), 0, 1.0)
+    return tiny.randomise(jax.eval_shape(lambda key: encoder.init(key, tokens)["params"], jax.random.key(0)), 0, 1.0)
 
 
 @every_scheme
@@ -129,7 +129,7 @@ def test_content_of_invalid_tokens_does_not_matter(stream):
     valid[:, 0] = True
     encoder = Multiway(Trunk(width=24, depth=2, heads=3, ffn_width=40, fused_layers=1, layer_scale=0.1, dtype=jnp.dtype("float32")))
     params = random_params(encoder, Tokens(x, None, layout))
-    run = tiny.fast_jit(lambda x: encoder.apply({"params": params}, Tokens(x, jnp.asarray(valid), layout), False).x)
+    run = tiny.fast_jit(lambda x: encoder.apply({"params": params}, Tokens(x, jnp.asarray(valid), layout)).x)
     other = jnp.where(valid[..., None], x, 1e4 * jnp.roll(x, 1, axis=0))
     assert_same_bits(run(other)[valid], run(x)[valid])
 

@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from vlbeit_jax.data.pipeline import Share
 from vlbeit_jax.tasks import TASKS
-from vlbeit_jax.training.sharding import put_batch, replicated
+from vlbeit_jax.training.sharding import placement, put_batch, replicated
 from vlbeit_jax.training.state import state_maker
 from vlbeit_jax.training.step import make_train_step
 from vlbeit_jax.types import Stream
@@ -30,10 +30,10 @@ def first_batches(task, size: int = 8):
 def one_step(task, batches, mesh, accumulate=1, streams=tuple(Stream)):
     """Metrics and parameter gradients of one step: with plain descent of rate 1 the change is the gradient."""
     optimizer = optax.sgd(1.0)
-    make, _ = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
+    make, abstract = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
     state = make(3)
     before = jax.device_get(state.params)
-    step = make_train_step(task.objectives, optimizer, 0, accumulate, mesh)
+    step = make_train_step(task.objectives, optimizer, 0, accumulate, mesh, placement(abstract.params))
     frozen = jax.device_put(task.frozen, replicated(mesh))
     state, metrics = step(state, frozen, {name: put_batch(batches[name], mesh) for name in streams})
     gradients = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), before, jax.device_get(state.params))
@@ -84,8 +84,9 @@ def test_computing_again_changes_nothing(world, batches, on_one_device, how):
 
 def test_another_shape_is_an_error_and_no_second_compilation(task, batches):
     optimizer, mesh = optax.sgd(1.0), tiny.mesh_of()
-    make, _ = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
-    step, frozen = make_train_step(task.objectives, optimizer, 0, 1, mesh), jax.device_put(task.frozen, replicated(mesh))
+    make, abstract = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
+    step = make_train_step(task.objectives, optimizer, 0, 1, mesh, placement(abstract.params))
+    frozen = jax.device_put(task.frozen, replicated(mesh))
     text = batches[Stream.TEXT]
     state, _ = step(make(3), frozen, {Stream.TEXT: put_batch(text, mesh)})
     compiled = step.total_compile_seconds
@@ -97,8 +98,7 @@ def test_another_shape_is_an_error_and_no_second_compilation(task, batches):
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_microbatches_change_nothing(world, parts):
-    config = tiny.pretrain_config(world, schedule="image+text+pair")
-    task = TASKS["pretrain"](tiny.dataclasses.replace(config, model=tiny.dataclasses.replace(config.model, drop_path=0.0)))
+    task = TASKS["pretrain"](tiny.pretrain_config(world, schedule="image+text+pair"))
     batches = first_batches(task)
     batches[Stream.TEXT]["text_weights"][:3] = 0  # Unequal weights: a mean of means would show.
     assert_same(one_step(task, batches, tiny.mesh_of(2), parts), one_step(task, batches, tiny.mesh_of()))
@@ -132,6 +132,7 @@ def test_unigram_answers_with_what_came_up_most_often(task, batches):
     extra = objective.init_extra()
     extra = {"mlm": extra["mlm"].at[7].set(5)}
     rows = {name: jnp.asarray(value) for name, value in batches[Stream.TEXT].items()}
+    rows["row"] = jnp.arange(len(rows["weight"]))
     rows["text_targets"] = jnp.full_like(rows["text_targets"], 9).at[:2].set(7)
     params = jax.tree.map(jnp.zeros_like, tiny_params(task))
     terms, counts = objective(params, extra, {}, rows, jax.random.key(0))

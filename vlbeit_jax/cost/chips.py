@@ -18,6 +18,7 @@ class Chip:
       hbm_rate: bytes a second from and to it.
       link_rate: bytes a second over one link, one direction.
       axes: of the torus; a chip has two links along each.
+      cores: that share a chip's work; peak is of all of them.
       clock: cycles a second: peak over the operations a cycle that the compiler reckons with.
       calibrated: whether estimates on this chip have been held against anything; see docs/scale.md.
     """
@@ -28,6 +29,7 @@ class Chip:
     hbm_rate: float
     link_rate: float
     axes: int
+    cores: int
     clock: float
     calibrated: bool = True
 
@@ -35,10 +37,12 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip(name="v4", peak=275e12, hbm_bytes=32 * GIB, hbm_rate=1228e9, link_rate=45e9, axes=3, clock=1.05e9),
-        Chip(name="v5e", peak=197e12, hbm_bytes=16 * GIB, hbm_rate=819e9, link_rate=45e9, axes=2, clock=1.503e9),
-        Chip(name="v5p", peak=459e12, hbm_bytes=95 * GIB, hbm_rate=2765e9, link_rate=90e9, axes=3, clock=1.751e9),
-        Chip(name="v6e", peak=918e12, hbm_bytes=32 * GIB, hbm_rate=1640e9, link_rate=90e9, axes=2, clock=1.751e9, calibrated=False),
+        Chip(name="v4", peak=275e12, hbm_bytes=32 * GIB, hbm_rate=1228e9, link_rate=45e9, axes=3, cores=2, clock=1.05e9),
+        Chip(name="v5e", peak=197e12, hbm_bytes=16 * GIB, hbm_rate=819e9, link_rate=45e9, axes=2, cores=1, clock=1.503e9),
+        Chip(name="v5p", peak=459e12, hbm_bytes=95 * GIB, hbm_rate=2765e9, link_rate=90e9, axes=3, cores=2, clock=1.751e9),
+        Chip(
+            name="v6e", peak=918e12, hbm_bytes=32 * GIB, hbm_rate=1640e9, link_rate=90e9, axes=2, cores=1, clock=1.751e9, calibrated=False
+        ),
     )
 }
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 # Bits of an element, by the name of its type.
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "f8e4m3fn": 8, "f8e5m2": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16}
@@ -16,6 +16,7 @@ _ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](?:\{([^}]*)\})?")
 _OPCODE = re.compile(r"([a-z][a-z0-9-]*)\(")
 _NAME = re.compile(r"%([\w.-]+)")
 _CALLS = re.compile(r"(?:calls|body|condition|to_apply|async_execution_thread|called_computations)=\{?(%[\w.-]+(?:, %[\w.-]+)*)\}?")
+_HANDED_ON = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
@@ -30,6 +31,7 @@ class Instruction:
       bytes: of the result in any memory.
       hbm_bytes: of the result, the arrays that lie in the chip's main memory.
       operands: names.
+      handed_on: outputs of a tuple that are operands untouched, by index; they are not among the bytes.
       calls: computations that it runs.
       cycles: the compiler's estimate; 0: it has none.
       text: the whole line.
@@ -41,6 +43,7 @@ class Instruction:
     bytes: int
     hbm_bytes: int
     operands: tuple[str, ...]
+    handed_on: Mapping[int, int]
     calls: tuple[str, ...]
     cycles: int
     text: str
@@ -106,11 +109,13 @@ def _instruction(name: str, rest: str, line: str) -> Instruction:
     assert opcode, line[:200]
     arguments, attributes = _split_arguments(rest[opcode.end() :])
     cycles = _CYCLES.search(attributes)
-    elements, total, hbm = sizes(shape)
+    handed_on = {int(output): int(operand) for output, operand in _HANDED_ON.findall(attributes)} if "async" in attributes else {}
+    elements, total, hbm = sizes(shape, leave_out=handed_on)
     calls = tuple(called.strip()[1:] for group in _CALLS.findall(attributes) for called in group.split(","))
     return Instruction(
-        name, opcode.group(1), elements, total, hbm, tuple(_NAME.findall(arguments)), calls, int(cycles.group(1)) if cycles else 0, line
-    )
+        name, opcode.group(1), elements, total, hbm, tuple(_NAME.findall(arguments)), handed_on, calls,
+        int(cycles.group(1)) if cycles else 0, line,
+    )  # fmt: skip
 
 
 def _split_shape(rest: str) -> tuple[str, str]:
@@ -132,11 +137,11 @@ def _split_arguments(rest: str) -> tuple[str, str]:
     return rest, ""
 
 
-def sizes(shape: str) -> tuple[int, int, int]:
+def sizes(shape: str, leave_out: Collection[int] = ()) -> tuple[int, int, int]:
     """Elements, bytes, and bytes in main memory, of an array type or a tuple of them; S(1) and above are on the chip."""
     elements = total = hbm = 0
-    for kind, dimensions, layout in _ARRAY.findall(shape):
-        if kind not in BITS:
+    for index, (kind, dimensions, layout) in enumerate(found for found in _ARRAY.findall(shape) if found[0] in BITS):
+        if index in leave_out:
             continue
         count = math.prod(int(size) for size in dimensions.split(",") if size)
         size = count * BITS[kind] // 8

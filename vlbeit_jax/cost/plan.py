@@ -10,8 +10,10 @@ import jax
 from vlbeit_jax.config import Config
 from vlbeit_jax.cost import flops, hlo, memory
 from vlbeit_jax.cost.chips import GIB, Topology
+from vlbeit_jax.cost.kernels import kernel_seconds
+from vlbeit_jax.cost.links import Collective, collectives
 from vlbeit_jax.cost.memory import Memory
-from vlbeit_jax.cost.time import Collective, StepTime, step_time
+from vlbeit_jax.cost.time import StepTime, step_time
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.training.schedule import Schedule
@@ -68,7 +70,12 @@ class Plan:
             found[f"mfu{name}"] = self.flops.model / (seconds * count * chip.peak)
             found[f"days{name}"] = self.steps * seconds / DAY
             found[f"chip_hours{name}"] = self.steps * seconds * count / 3600
-        return found | {"blocking_seconds": self.times.blocking, "matmul_seconds": self.times.matmul}
+        return found | {
+            "blocking_seconds": self.times.blocking,
+            "waiting_seconds": self.times.waiting,
+            "matmul_seconds": self.times.matmul,
+            "kernel_seconds": self.times.kernels,
+        }
 
 
 def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
@@ -187,10 +194,9 @@ def _read(compiled: Any, topology: Topology, before: Memory, mesh: Any) -> tuple
             "one that JAX names: launch/install.sh tpu, or pip install 'jax[tpu]'"
         ) from error
     if topology.chip is None:
-        from vlbeit_jax.cost.time import collectives
-
         return needed, None, collectives(program, topology, [(place,) for place in range(topology.count)])
-    found = step_time(program, topology, [device.coords for device in mesh.devices.flat])
+    places = [device.coords for device in mesh.devices.flat]
+    found = step_time(program, topology, places, kernel_seconds(program, topology))
     return needed, found, found.collectives
 
 
@@ -198,10 +204,12 @@ def _mean_time(weights: list[float], times: list[StepTime | None]) -> StepTime |
     known = [each for each in times if each is not None]
     if not known:
         return None
-    plain, bounded, matmul = (
-        sum(weight * getattr(each, name) for weight, each in zip(weights, known, strict=True)) for name in ("plain", "bounded", "matmul")
-    )
-    return StepTime(plain, bounded, matmul, _mean_collectives(weights, [each.collectives for each in known]))
+    means = {
+        field.name: sum(weight * getattr(each, field.name) for weight, each in zip(weights, known, strict=True))
+        for field in dataclasses.fields(StepTime)
+        if field.name != "collectives"
+    }
+    return StepTime(**means, collectives=_mean_collectives(weights, [each.collectives for each in known]))
 
 
 def _mean_collectives(weights: list[float], found: list[list[Collective]]) -> list[Collective]:

@@ -1,6 +1,7 @@
 """BEiT-3's attention: every modality has its own projections and norms, and all tokens attend to each other."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -22,19 +23,19 @@ class DecoupledAttention(nn.Module):
     dtype: jnp.dtype
     eps: float
     sub_norm: bool
+    how: str = "auto"
 
     @nn.compact
     def __call__(self, tokens: Tokens, bias: Float[Array, "H L L"] | None) -> Float[Array, "B L D"]:
         """Mixes the tokens of each row; ``bias`` is added to the logits."""
-        batch, length, width = tokens.x.shape
-        per_head = (batch, -1, self.heads, width // self.heads)
+        width = tokens.x.shape[-1]
         projected = []
         for modality, _ in tokens.layout:
             x = LayerNorm(self.dtype, self.eps, name=f"{modality}_norm")(tokens.segment(modality))
-            parts = [Linear(width, ("embed", "heads"), self.dtype, name=f"{modality}_{part}")(x) for part in ("query", "key", "value")]
-            projected.append([part.reshape(per_head).transpose(0, 2, 1, 3) for part in parts])
-        query, key, value = (jnp.concatenate(parts, axis=2) for parts in zip(*projected, strict=True))
-        mixed = attention(query, key, value, tokens.valid, bias).transpose(0, 2, 1, 3).reshape(batch, length, width)
+            linear = functools.partial(Linear, width, ("embed", "heads"), self.dtype)
+            projected.append([linear(name=f"{modality}_{part}")(x) for part in ("query", "key", "value")])
+        query, key, value = (concatenate_axis1(parts) for parts in zip(*projected, strict=True))
+        mixed = attention(query, key, value, self.heads, tokens.valid, bias, self.how)
         mixed, out = dataclasses.replace(tokens, x=mixed), []
         for modality, _ in tokens.layout:
             x = mixed.segment(modality)

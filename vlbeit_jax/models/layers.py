@@ -92,6 +92,7 @@ class Attention(nn.Module):
     dtype: jnp.dtype
     eps: float = LAYER_NORM_EPS
     sub_norm: bool = False
+    how: str = "auto"
 
     @nn.compact
     def __call__(
@@ -107,10 +108,10 @@ class Attention(nn.Module):
         out = self.param("out", partitioned(beit_init(self.block), "heads", "head", "embed"), (*per_head, width))
         out_bias = self.param("out_bias", partitioned(nn.initializers.zeros, "embed"), (width,))
 
-        qkv = matmul(x.astype(self.dtype), kernel.astype(self.dtype).reshape(width, -1))
-        query, key, value = qkv.reshape(*x.shape[:2], *shape[1:]).transpose(3, 0, 2, 1, 4)
-        query, value = (part + shift[:, None].astype(self.dtype) for part, shift in ((query, query_bias), (value, value_bias)))
-        mixed = attention(query, key, value, valid, bias).transpose(0, 2, 1, 3).reshape(x.shape)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        query, key, value = (matmul(x, kernel[:, :, part].reshape(width, width)) for part in range(3))
+        query, value = (part + shift.astype(self.dtype).reshape(width) for part, shift in ((query, query_bias), (value, value_bias)))
+        mixed = attention(query, key, value, self.heads, valid, bias, self.how)
         if self.sub_norm:
             mixed = LayerNorm(self.dtype, self.eps, name="inner_norm")(mixed)
         return matmul(mixed, out.astype(self.dtype).reshape(width, width)) + out_bias.astype(self.dtype)
@@ -155,17 +156,14 @@ def matmul(x: Float[Array, "*B I"], kernel: Float[Array, "I O"], out: DTypeLike 
     return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def drop_path(x: Float[Array, "B L D"], rate: float, key: Array | None) -> Float[Array, "B L D"]:
-    """Stochastic depth: drops a residual for a whole example with probability ``rate``, scales the kept ones up."""
-    if rate == 0 or key is None:
-        return x
-    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0], *[1] * (x.ndim - 1)))
-    return jnp.where(kept, x / (1 - rate), 0)
+def drop_path(x: Float[Array, "B L D"], rate: float | Float[Array, ""], draws: Float[Array, "B"]) -> Float[Array, "B L D"]:
+    """Stochastic depth: drops a residual for a whole example where its draw is below ``rate``, scales the kept ones up."""
+    return jnp.where(draws[:, None, None] >= rate, x / (1 - rate), 0)
 
 
-def run(network: nn.Module, params: Any, *inputs: Any, key: Array | None = None, **options: Any) -> Any:
-    """Calls a network as a pure function of its parameters; ``key`` is for drop path, options go to the call."""
-    return network.apply({"params": params}, *inputs, rngs=None if key is None else {"drop_path": key}, **options)
+def run(network: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
+    """Calls a network as a pure function of its parameters; options go to the call."""
+    return network.apply({"params": params}, *inputs, **options)
 
 
 def matmul_dtype(name: str) -> jnp.dtype:

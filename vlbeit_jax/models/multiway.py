@@ -30,6 +30,7 @@ class Trunk:
       sub_norm: norms inside attention and experts too (BEiT-3).
       decoupled: projections and norms of attention per modality (BEiT-3).
       quick_gelu: CLIP's activation.
+      attention: how it is computed, see ``ops.attention``.
       remat: what backward computes again: "none", "dots" (all but products with weights), "full" (whole blocks).
     """
 
@@ -47,6 +48,7 @@ class Trunk:
     sub_norm: bool = False
     decoupled: bool = False
     quick_gelu: bool = False
+    attention: str = "auto"
     remat: str = "none"
 
 
@@ -57,18 +59,18 @@ class Block(nn.Module):
     index: int
 
     @nn.compact
-    def __call__(self, tokens: Tokens, bias: Float[Array, "H L L"] | None, train: bool) -> Tokens:
-        """Returns the tokens after attention and experts, each added as a residual."""
-        x = tokens.x + self._residual(self._attended(tokens, bias), "attention_scale", train)
-        x = x + self._residual(self._experts(dataclasses.replace(tokens, x=x)), "expert_scale", train)
+    def __call__(self, tokens: Tokens, bias: Float[Array, "H L L"] | None, draws: Float[Array, "B 2"] | None) -> Tokens:
+        """Returns the tokens after attention and experts, each added as a residual; ``draws`` are for drop path."""
+        x = tokens.x + self._residual(self._attended(tokens, bias), "attention_scale", None if draws is None else draws[:, 0])
+        x = x + self._residual(self._experts(dataclasses.replace(tokens, x=x)), "expert_scale", None if draws is None else draws[:, 1])
         return dataclasses.replace(tokens, x=spmd.with_logical_constraint(x, ("batch", None, None)))
 
     def _attended(self, tokens: Tokens, bias: Float[Array, "H L L"] | None) -> Float[Array, "B L D"]:
         t, block = self.trunk, self.index + 1
         if t.decoupled:
-            return DecoupledAttention(t.heads, block, t.dtype, t.eps, t.sub_norm, name="attention")(tokens, bias)
+            return DecoupledAttention(t.heads, block, t.dtype, t.eps, t.sub_norm, t.attention, name="attention")(tokens, bias)
         normed = LayerNorm(t.dtype, t.eps, name="attention_norm")(tokens.x)
-        return Attention(t.heads, block, t.dtype, t.eps, t.sub_norm, name="attention")(normed, tokens.valid, bias)
+        return Attention(t.heads, block, t.dtype, t.eps, t.sub_norm, t.attention, name="attention")(normed, tokens.valid, bias)
 
     def _experts(self, tokens: Tokens) -> Float[Array, "B L D"]:
         if self.index >= self.trunk.depth - self.trunk.fused_layers and len(tokens.layout) > 1:
@@ -79,14 +81,14 @@ class Block(nn.Module):
         t = self.trunk
         return Expert(t.ffn_width, self.index + 1, t.dtype, t.eps, t.sub_norm, t.quick_gelu, name=str(name))
 
-    def _residual(self, x: Float[Array, "B L D"], scale: str, train: bool) -> Float[Array, "B L D"]:
+    def _residual(self, x: Float[Array, "B L D"], scale: str, draws: Float[Array, "B"] | None) -> Float[Array, "B L D"]:
         t = self.trunk
         if t.layer_scale:
             init = nn.initializers.constant(t.layer_scale)
             x = x * self.param(scale, partitioned(init, "embed"), (x.shape[-1],)).astype(x.dtype)
         rate = t.drop_path * self.index / max(t.depth - 1, 1)
-        key = self.make_rng("drop_path") if train and rate else None
-        return drop_path(x, rate, key).astype(jnp.float32)
+        x = x.astype(jnp.float32)
+        return x if draws is None or rate == 0 else drop_path(x, rate, draws)
 
 
 class Multiway(nn.Module):
@@ -99,16 +101,16 @@ class Multiway(nn.Module):
     trunk: Trunk
 
     @nn.compact
-    def __call__(self, tokens: Tokens, train: bool) -> Tokens:
-        """Returns every token's final state (float32)."""
+    def __call__(self, tokens: Tokens, draws: Float[Array, "B Z 2"] | None = None) -> Tokens:
+        """Returns every token's final state (float32); ``draws`` in [0, 1) decide on drop path, None: nothing is dropped."""
         t = self.trunk
         bias = self._relative_bias(tokens.layout) if t.relative_grid else [None] * t.depth
         block = Block
-        if train and t.remat != "none":
+        if t.remat != "none":
             policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if t.remat == "dots" else None
-            block = nn.remat(Block, static_argnums=(3,), policy=policy)
+            block = nn.remat(Block, policy=policy)
         for index in range(t.depth):
-            tokens = block(t, index, name=f"block_{index}")(tokens, bias[index], train)
+            tokens = block(t, index, name=f"block_{index}")(tokens, bias[index], None if draws is None else draws[:, index])
         if not t.decoupled:
             return dataclasses.replace(tokens, x=LayerNorm(eps=t.eps, name="norm")(tokens.x))
         parts = [LayerNorm(eps=t.eps, name=f"{modality}_norm")(tokens.segment(modality)) for modality, _ in tokens.layout]

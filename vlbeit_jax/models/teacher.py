@@ -105,7 +105,7 @@ class ViT(nn.Module):
         trunk = Trunk(
             width=c.width, depth=c.depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, eps=1e-5 if clip else 1e-6, quick_gelu=clip
         )
-        states = Multiway(trunk, name="encoder")(tokens, False).segment(Modality.VISION)[:, 1:]
+        states = Multiway(trunk, name="encoder")(tokens).segment(Modality.VISION)[:, 1:]
         return Linear(c.out, ("embed", None), exact=True, bias=False, name="project")(states) if clip else states
 
 

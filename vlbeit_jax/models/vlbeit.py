@@ -49,15 +49,16 @@ class VLBEiT(nn.Module):
         trunk = Trunk(
             width=c.width, depth=c.depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, fused_layers=c.fused_layers,
             layer_scale=c.layer_scale, drop_path=c.drop_path, eps=c.norm_eps, sub_norm=c.sub_norm, decoupled=c.decoupled,
-            relative_grid=0 if absolute else c.grid, relative_text=0 if absolute else c.text_positions, remat=c.remat,
+            relative_grid=0 if absolute else c.grid, relative_text=0 if absolute else c.text_positions,
+            attention=c.attention, remat=c.remat,
         )  # fmt: skip
         self.encoder = Multiway(trunk)
         self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype, exact=True)
         init = zero_from(beit_init(), c.vocabulary, axis=1)
         self.language_head = Linear(padded_vocabulary(c.vocabulary), ("embed", "vocab"), dtype, init, exact=True)
 
-    def encode(self, inputs: Inputs, train: bool = False) -> Tokens:
-        """Final states of all tokens: image CLS and patches, then text."""
+    def encode(self, inputs: Inputs, draws: Float[Array, "B Z 2"] | None = None) -> Tokens:
+        """Final states of all tokens: image CLS and patches, then text; ``draws`` as in ``Multiway``."""
         parts = []
         if inputs.image is not None:
             patches = to_patches(normalise(inputs.image), self.config.patch_size)
@@ -66,11 +67,11 @@ class VLBEiT(nn.Module):
             parts.append(self.text_embed(inputs.text))
         tokens = join(parts)
         tokens = dataclasses.replace(tokens, x=spmd.with_logical_constraint(tokens.x, ("batch", None, None)))
-        return self.encoder(tokens, train)
+        return self.encoder(tokens, draws)
 
-    def __call__(self, inputs: Inputs, train: bool = False) -> dict[Modality, Float[Array, "B M V"]]:
+    def __call__(self, inputs: Inputs, draws: Float[Array, "B Z 2"] | None = None) -> dict[Modality, Float[Array, "B M V"]]:
         """Logits (float32) at the masked positions of every modality whose positions are given."""
-        tokens = self.encode(inputs, train)
+        tokens = self.encode(inputs, draws)
         logits = {}
         if inputs.image_masked is not None:
             states = gather_positions(tokens.segment(Modality.VISION), inputs.image_masked + 1)

@@ -1,14 +1,32 @@
 """What every objective gives the train step: sums that can be added over microbatches, streams and devices."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
 from flax import struct
 
 from vlbeit_jax.ops.losses import mean
-from vlbeit_jax.shapes import Array, Float
+from vlbeit_jax.shapes import Array, Float, Int
 
 Tree = Any
+ROW = "row"  # The entry of a batch that numbers its rows, over all hosts, chips and microbatches.
+MULTIPLIED, LOOKED_UP = {"kernel", "qkv", "out"}, {"words"}  # Last names of parameters in matrix products and of large tables.
+
+
+@dataclasses.dataclass(frozen=True)
+class Crossing:
+    """Types in which a parameter and its gradient go from chip to chip.
+
+    Attributes:
+      parameter: that in which it is used, so that nothing is lost.
+      gradient: that of each chip's part of the sum.
+    """
+
+    parameter: jnp.dtype
+    gradient: jnp.dtype
 
 
 @struct.dataclass
@@ -35,6 +53,9 @@ class Objective(Protocol):
 
     ``extra`` is the part of the state that no gradient moves (a codebook, counts of targets), ``frozen`` the parameters that
     nothing moves (the visual tokenizer of pretraining).
+
+    Everything is summed over rows, and what is random depends on a row's number (``batch[ROW]``), so that a batch may be cut
+    over chips and microbatches at will.
     """
 
     def init_extra(self) -> Tree:
@@ -46,12 +67,24 @@ class Objective(Protocol):
         ...
 
     def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: Tree, key: Array) -> tuple[dict[str, Term], Tree]:
-        """Terms by name, and statistics for ``update``."""
+        """Terms by name, and statistics for ``update``: sums over rows."""
         ...
 
     def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
-        """The new ``extra`` after a step, and what is worth logging about it.
-
-        Statistics come stacked: each array has a first axis more, with one entry a microbatch.
-        """
+        """The new ``extra`` after a step, and what is worth logging about it, from the statistics of the whole batch."""
         ...
+
+    def crossing(self, path: Sequence[str]) -> Crossing:
+        """In what type a parameter and its gradient go from chip to chip."""
+        ...
+
+
+def crossing(path: Sequence[str], dtype: jnp.dtype) -> Crossing:
+    """Where products are in ``dtype``: what is multiplied crosses in it, and so do the gradients of all that is large."""
+    exact, multiplied = jnp.dtype(jnp.float32), path[-1] in MULTIPLIED
+    return Crossing(dtype if multiplied else exact, dtype if multiplied or path[-1] in LOOKED_UP else exact)
+
+
+def draws_of_rows(key: Array, rows: Int[Array, "B"], *shape: int) -> Float[Array, "B *S"]:
+    """Uniform numbers in [0, 1) for every row, from its number and the key alone."""
+    return jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(key, row), shape))(rows)

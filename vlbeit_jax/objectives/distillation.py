@@ -1,16 +1,17 @@
 """VQ-KD's loss: predict the teacher from quantized features (BEiT v2; spec section 3.1)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.models.layers import run
+from vlbeit_jax.models.layers import matmul_dtype, run
 from vlbeit_jax.models.teacher import Teacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
-from vlbeit_jax.objectives.base import Term, Tree
+from vlbeit_jax.objectives.base import ROW, Crossing, Term, Tree, crossing, draws_of_rows
 from vlbeit_jax.ops.quantize import assigned_sums, l2_normalise, moved_codebook, reseeded
-from vlbeit_jax.shapes import Array, Float
+from vlbeit_jax.shapes import Array, Float, Int
 
 USE_DECAY = 0.99
 
@@ -24,6 +25,7 @@ class Distillation:
 
     tokenizer: VisualTokenizer
     teacher: Teacher
+    batch_size: int  # Rows of a whole batch: dead codes are replaced by features of any of them.
 
     def init_extra(self) -> dict[str, Array]:
         """A codebook of zeros: the k-means start fills it before the first step."""
@@ -42,7 +44,10 @@ class Distillation:
     def losses(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array | None) -> tuple[dict[str, Term], Tree]:
         """The same, without drop path and candidates if there is no key."""
         config = self.tokenizer.config
-        features, codes, predicted = run(self.tokenizer, params, batch["image"], extra["codebook"], train=key is not None, key=key)
+        blocks, draws = config.encoder_depth + config.decoder_depth, None
+        if key is not None and config.drop_path:
+            draws = draws_of_rows(key, batch[ROW], blocks, 2)
+        features, codes, predicted = run(self.tokenizer, params, batch["image"], extra["codebook"], draws)
         row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
         cosine = jnp.sum(l2_normalise(predicted) * self.teacher.targets(frozen, batch["image"]), axis=-1)
         assigned = jax.lax.stop_gradient(jnp.take(extra["codebook"], codes, axis=0))
@@ -55,8 +60,21 @@ class Distillation:
         counts, sums = assigned_sums(flat, codes.ravel(), row.ravel(), config.codes)
         statistics = {"counts": counts, "sums": sums}
         if config.reseed_below and key is not None:
-            statistics["candidates"] = flat[jax.random.choice(key, flat.shape[0], (config.codes,))]
+            statistics["candidates"] = self._candidates(features, batch[ROW], key)
         return terms, statistics
+
+    def _candidates(self, features: Float[Array, "B N E"], rows: Int[Array, "B"], key: Array) -> Float[Array, "C E"]:
+        """A feature a code, of a patch of a row that is drawn from the whole batch; zeros where the row is not here."""
+        codes, patches = self.tokenizer.config.codes, features.shape[1]
+        drawn, patch = (jax.random.randint(jax.random.fold_in(key, i), (codes,), 0, n) for i, n in enumerate((self.batch_size, patches)))
+        here = drawn[:, None] == rows
+        found = jax.lax.stop_gradient(features)[jnp.argmax(here, axis=1), patch]
+        return jnp.where(here.any(axis=1)[:, None], found, 0)
+
+    def crossing(self, path: Sequence[str]) -> Crossing:
+        """The projections into the codebook and out of it are exact."""
+        exact = path[0] in ("to_code", "to_target")
+        return crossing(path, jnp.dtype(jnp.float32) if exact else matmul_dtype(self.tokenizer.config.matmul))
 
     def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Moves the codebook; re-seeds dead codes where the config asks for it.
@@ -64,14 +82,13 @@ class Distillation:
         Logs codes in use (at least a tenth of the mean use), perplexity of the use, and codes that were re-seeded.
         """
         config = self.tokenizer.config
-        counts, sums = statistics["counts"].sum(axis=0), statistics["sums"].sum(axis=0)
-        codebook = moved_codebook(extra["codebook"], counts, sums, config.decay)
+        counts = statistics["counts"]
+        codebook = moved_codebook(extra["codebook"], counts, statistics["sums"], config.decay)
         share = counts / jnp.maximum(counts.sum(), 1.0)
         use = USE_DECAY * extra["use"] + (1 - USE_DECAY) * share * config.codes
         dead = use < config.reseed_below
         if config.reseed_below:
-            candidates, code = statistics["candidates"], jnp.arange(config.codes)
-            codebook = reseeded(codebook, dead, candidates[code % len(candidates), code])  # Each microbatch offers some.
+            codebook = reseeded(codebook, dead, statistics["candidates"])
             use = jnp.where(dead, 1.0, use)
         spread = use / use.sum()
         logged = {

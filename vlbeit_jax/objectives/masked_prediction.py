@@ -5,16 +5,16 @@ there: visual tokens for patches, word pieces for texts.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.models.layers import run
+from vlbeit_jax.models.layers import matmul_dtype, run
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
 from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
-from vlbeit_jax.objectives.base import Term, Tree
+from vlbeit_jax.objectives.base import ROW, Crossing, Term, Tree, crossing, draws_of_rows
 from vlbeit_jax.ops.losses import cross_entropy
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Stream
@@ -75,7 +75,9 @@ class MaskedPrediction:
 
     def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:
         """The stream's terms, and counts of their targets."""
-        logits = run(self.model, params, model_inputs(batch), train=True, key=key)
+        config = self.model.config
+        draws = draws_of_rows(key, batch[ROW], config.depth, 2) if config.drop_path else None
+        logits = run(self.model, params, model_inputs(batch), draws)
         terms, counts = {}, {}
         for modality, name in terms_of(self.stream).items():
             targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)
@@ -93,10 +95,14 @@ class MaskedPrediction:
         """Adds the counts of a step; all of a term are halved before one could overflow, which keeps their order."""
 
         def added(before: Array, new: Array) -> Array:
-            total = before + new.sum(axis=0)
+            total = before + new
             return jnp.where(total.max() > 2**30, total // 2, total)
 
         return jax.tree.map(added, extra, statistics), {}
+
+    def crossing(self, path: Sequence[str]) -> Crossing:
+        """All products are in the type of the configuration."""
+        return crossing(path, matmul_dtype(self.model.config.matmul))
 
     def score(self, params: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, dict[str, Array]]:
         """Per term and example, without drop path: right answers, loss, weight; and the count of every target."""

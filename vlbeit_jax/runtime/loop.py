@@ -28,15 +28,15 @@ from vlbeit_jax.training import run_folder
 from vlbeit_jax.training.checkpoint import Checkpointer, check_same
 from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import check_batch, make_mesh, put_batch, put_replicated, share_of
+from vlbeit_jax.training.sharding import check_batch, make_mesh, placement, put_batch, put_replicated, share_of
 from vlbeit_jax.training.state import TrainState, state_maker
-from vlbeit_jax.training.step import make_train_step
+from vlbeit_jax.training.step import TrainStep, make_train_step
 from vlbeit_jax.types import Stream
 
 PROFILE = "profile"
 # Fields of a model's section that do not change what is trained: a run may go on with other values. (Of a teacher the weights
 # themselves are compared, and not where they lie.)
-MAY_CHANGE = {"remat", "teacher_weights", "collapse_below", "kmeans_batches", "kmeans_iterations", "reseed_below"}
+MAY_CHANGE = {"attention", "remat", "teacher_weights", "collapse_below", "kmeans_batches", "kmeans_iterations", "reseed_below"}
 
 
 def train(config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None = None) -> TrainState:
@@ -81,7 +81,8 @@ def train(config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None
                 raise UsageError(f"{workdir} has taken {start} steps, more than run.steps={config.run.steps}; name another --workdir")
             state = TrainState.restored(checkpointer.restore(start, abstract.saved()))
         talk.first(lambda: run_folder.write_config(workdir, config))
-        return _Loop(config, task, mesh, schedule, checkpointer, share, workdir, optimizer, profile).run(state)
+        step = make_train_step(task.objectives, optimizer, config.run.seed, config.run.accumulate, mesh, placement(abstract.params))
+        return _Loop(config, task, mesh, schedule, checkpointer, share, workdir, step, profile).run(state)
 
 
 def _checked(config: Config) -> tuple[Task, Mesh, Schedule]:
@@ -156,12 +157,12 @@ class _Loop:
         checkpointer: Checkpointer,
         share: Share,
         workdir: pathlib.Path,
-        optimizer: Any,
+        step: TrainStep,
         profile: tuple[int, int] | None,
     ):
         self.config, self.task, self.mesh, self.schedule = config, task, mesh, schedule
         self.checkpointer, self.share, self.workdir = checkpointer, share, workdir
-        self.step = make_train_step(task.objectives, optimizer, config.run.seed, config.run.accumulate, mesh)
+        self.step = step
         self.rate = learning_rate(config.optimizer, config.run.steps)
         self.frozen = put_replicated(task.frozen, mesh)
         self.profile, self._tracing = profile, False

@@ -23,7 +23,7 @@ from vlbeit_jax.tasks.teachers import abstract_params
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.training.optimizer import make_optimizer
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import batch_sharding, check_batch, replicated
+from vlbeit_jax.training.sharding import batch_sharding, check_batch, placement, replicated
 from vlbeit_jax.training.state import TrainState, state_maker
 from vlbeit_jax.training.step import TrainStep, make_train_step
 from vlbeit_jax.types import Stream
@@ -76,7 +76,7 @@ def abstract_step(config: Config, mesh: Mesh) -> AbstractStep:
         check_batch(stream, batch["weight"].shape[0], config.run.accumulate, mesh)
     optimizer = make_optimizer(config.optimizer, config.run.steps)
     make_state, state = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
-    step = make_train_step(task.objectives, optimizer, config.run.seed, config.run.accumulate, mesh)
+    step = make_train_step(task.objectives, optimizer, config.run.seed, config.run.accumulate, mesh, placement(state.params))
     return AbstractStep(step, make_state, state, _placed(task.frozen, replicated(mesh)), _placed(task.batches, batch_sharding(mesh)))
 
 
@@ -122,7 +122,7 @@ def _vqkd(config: Config) -> AbstractTask:
         zeros = (jnp.zeros(leaf.shape, leaf.dtype) for leaf in (_image(config), _codebook(config)))
         return tokenizer.init(key, *zeros)["params"]
 
-    return AbstractTask({Stream.IMAGE: Distillation(tokenizer, teacher)}, init_params, frozen, {Stream.IMAGE: batch})
+    return AbstractTask({Stream.IMAGE: Distillation(tokenizer, teacher, data.batch_size)}, init_params, frozen, {Stream.IMAGE: batch})
 
 
 def _image(config: Config) -> jax.ShapeDtypeStruct:

@@ -58,7 +58,7 @@ class VQKD:
         self.config, visual = config, config.visual_tokenizer
         self.tokenizer = make_tokenizer(visual)
         teacher, self.frozen = open_teacher(visual)
-        self.objective = Distillation(self.tokenizer, teacher)
+        self.objective = Distillation(self.tokenizer, teacher, config.data.image.batch_size)
         self.objectives: Mapping[str, Objective] = {Stream.IMAGE: self.objective}
         self.chance: Mapping[str, float] = {}
         self.sets = open_sources(Stream.IMAGE, config.data.image)

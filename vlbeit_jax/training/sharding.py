@@ -1,6 +1,6 @@
 """Where every array lies: one table of logical axis to mesh axes, and a mesh of (data, fsdp, tensor)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +13,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.data.pipeline import Share
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.objectives.base import Crossing
 
 AXES = ("data", "fsdp", "tensor")
+ROW_AXES = ("data", "fsdp")  # A batch's rows are cut along these, and gradients summed over them.
 
 # Logical axis -> mesh axes. The batch is split over data and fsdp; parameters over fsdp and tensor.
 RULES = (
@@ -69,6 +71,53 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
         yield
 
 
+def on_each_chip(work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tree, crossings: Tree) -> Callable[..., tuple[Tree, Tree]]:
+    """Makes of ``work(params, batches, rest) -> (gradients, sums)``, on whole parameters and some rows, one on all rows.
+
+    Every chip works on its own rows; only tensor parallelism is left to XLA. Parameters are whole in it, and lie as ``places``
+    says before and after, as do their gradients. Gradients and sums are summed over chips, once, at the end.
+
+    Args:
+      work: may not communicate.
+      mesh: the chips.
+      places: a ``NamedSharding`` per parameter.
+      crossings: a ``Crossing`` per parameter.
+    """
+    axes = tuple(axis for axis in ROW_AXES if mesh.shape[axis] > 1)
+
+    def along_rows(place: NamedSharding) -> PartitionSpec:
+        return PartitionSpec(*("fsdp" if axis == "fsdp" and axis in axes else None for axis in place.spec))
+
+    own = jax.tree.map(along_rows, places)
+
+    def whole(shard: jax.Array, spec: PartitionSpec, crossing: Crossing) -> jax.Array:
+        shard = shard.astype(crossing.parameter)
+        return jax.lax.all_gather(shard, "fsdp", axis=tuple(spec).index("fsdp"), tiled=True) if "fsdp" in tuple(spec) else shard
+
+    def summed(gradient: jax.Array, spec: PartitionSpec, crossing: Crossing) -> jax.Array:
+        gradient = gradient.astype(crossing.gradient)
+        if "fsdp" in tuple(spec):
+            gradient = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True)
+        return jax.lax.psum(gradient, tuple(axis for axis in axes if axis not in tuple(spec))).astype(np.float32)
+
+    def apart(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
+        if not axes:
+            return work(jax.tree.map(lambda leaf, crossing: leaf.astype(crossing.parameter), params, crossings), batches, rest)
+
+        def on_a_chip(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
+            with nn.logical_axis_rules([(name, None if name == "batch" else found) for name, found in RULES]):
+                gradients, sums = work(jax.tree.map(whole, params, own, crossings), batches, rest)
+            return jax.tree.map(summed, gradients, own, crossings), jax.lax.psum(sums, axes)
+
+        rows, everywhere = PartitionSpec(axes), PartitionSpec()
+        options = {"axis_names": set(axes), "check_vma": False}  # What comes out is summed over these axes, above.
+        return jax.shard_map(on_a_chip, mesh=mesh, in_specs=(own, rows, everywhere), out_specs=(own, everywhere), **options)(
+            params, batches, rest
+        )
+
+    return apart
+
+
 def shardings(abstract: Tree, mesh: Mesh) -> Tree:
     """A ``NamedSharding`` per leaf from the logical axes that parameters carry; leaves without axes are replicated.
 
@@ -91,9 +140,14 @@ def shardings(abstract: Tree, mesh: Mesh) -> Tree:
     return jax.tree_util.tree_map_with_path(place, specs, nn.unbox(abstract), is_leaf=is_spec)
 
 
+def placement(tree: Tree) -> Tree:
+    """The sharding of every leaf."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over data and fsdp; the same for every array of a batch."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
 def share_of(mesh: Mesh) -> Share:

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from vlbeit_jax.objectives.base import Objective, Term
+from vlbeit_jax.objectives.base import ROW, Objective, Term
 from vlbeit_jax.ops.losses import mean
 from vlbeit_jax.shapes import Array
-from vlbeit_jax.training.sharding import on_mesh
+from vlbeit_jax.training.sharding import on_each_chip, on_mesh
 from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.types import Stream
 
 Tree = Any
 Batches = Mapping[Any, Mapping[str, Array]]
@@ -52,68 +53,90 @@ class TrainStep:
 
 
 def make_train_step(
-    objectives: Mapping[str, Objective], optimizer: optax.GradientTransformation, seed: int, accumulate: int, mesh: Mesh
+    objectives: Mapping[str, Objective], optimizer: optax.GradientTransformation, seed: int, accumulate: int, mesh: Mesh, places: Tree
 ) -> TrainStep:
     """Builds ``train_step(state, frozen, batches) -> (state, metrics)``; the state is donated.
 
     ``batches`` has one entry per stream of this step. A stream's activations are gone before the next one's exist. The
     metrics are device arrays: ``term/loss``, ``term/accuracy``, ..., ``grad_norm``.
+
+    Gradients are summed over microbatches and streams on each chip, and cross the links once a step. Left to itself, XLA
+    sends them after every product of every stream.
+
+    Args:
+      objectives: by stream.
+      optimizer: its update.
+      seed: of the run.
+      accumulate: microbatches.
+      mesh: where everything lies.
+      places: a ``NamedSharding`` per parameter.
     """
 
     def train_step(state: TrainState, frozen: Tree, batches: Batches) -> tuple[TrainState, dict[str, Array]]:
-        gradients = jax.tree.map(jnp.zeros_like, state.params)
+        numbered = {name: {**rows, ROW: jnp.arange(len(rows["weight"]))} for name, rows in batches.items()}
+        weights = {name: objectives[name].weights(rows) for name, rows in batches.items()}
+        gradients, (terms, statistics) = on_chips(state.params, numbered, (state.step, state.extra, frozen, weights))
         extra, metrics = dict(state.extra), {}
-        for name in sorted(batches):
-            key = stream_key(seed, name, state.step)
-            found, terms, statistics = accumulated_gradients(
-                objectives[name], state.params, extra[name], frozen, batches[name], key, accumulate
-            )
-            gradients = jax.tree.map(jnp.add, gradients, found)
-            extra[name], logged = objectives[name].update(extra[name], statistics)
-            metrics |= logged | {f"{term}/{kind}": value for term, found in terms.items() for kind, value in found.means().items()}
+        for name in batches:
+            extra[name], logged = objectives[name].update(extra[name], statistics[name])
+            metrics |= logged | {f"{term}/{kind}": value for term, sums in terms[name].items() for kind, value in sums.means().items()}
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(gradients)
         state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, extra)
         return state, metrics
 
+    def gradients_and_sums(params: Tree, batches: Batches, rest: tuple[Array, Tree, Tree, Tree]) -> tuple[Tree, tuple[Tree, Tree]]:
+        step, extra, frozen, weights = rest
+        total, terms, statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params), {}, {}
+        for name in (stream for stream in Stream if stream in batches):
+            key = stream_key(seed, name, step)
+            found, terms[name], statistics[name] = accumulated_gradients(
+                objectives[name], params, extra[name], frozen, batches[name], weights[name], key, accumulate
+            )
+            total = jax.tree.map(jnp.add, total, found)
+        return total, (terms, statistics)
+
+    objective = next(iter(objectives.values()))  # All of a run's agree, as they train one network.
+    crossings = jax.tree_util.tree_map_with_path(lambda path, _: objective.crossing([entry.key for entry in path]), places)
+    on_chips = on_each_chip(gradients_and_sums, mesh, places, crossings)
     return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
 
 
 def accumulated_gradients(
-    objective: Objective, params: Tree, extra: Tree, frozen: Tree, batch: Mapping[str, Array], key: Array, parts: int
+    objective: Objective,
+    params: Tree,
+    extra: Tree,
+    frozen: Tree,
+    batch: Mapping[str, Array],
+    weights: Mapping[str, Array],
+    key: Array,
+    parts: int,
 ) -> tuple[Tree, dict[str, Term], Tree]:
-    """Gradients of the sum over terms of loss / weight, where both are totals over the whole batch.
+    """Gradients (float32) of the sum over terms of loss / weight, where the weights are those of the whole batch.
 
     The weights come from the data alone, so they are known before the first microbatch, and cutting the batch up changes
     nothing but the memory that is needed.
 
     Returns:
-      Gradients, the terms' totals, and the statistics of every microbatch, stacked.
+      Gradients, the terms' totals and the statistics, summed over the rows of ``batch``.
     """
-    weights = objective.weights(batch)
 
-    def loss(params: Tree, rows: Mapping[str, Array], key: Array) -> tuple[Array, tuple[dict[str, Term], Tree]]:
+    def loss(params: Tree, rows: Mapping[str, Array]) -> tuple[Array, tuple[dict[str, Term], Tree]]:
         terms, statistics = objective(params, extra, frozen, rows, key)
         return sum((mean(term.loss, weights[name]) for name, term in terms.items()), jnp.zeros(())), (terms, statistics)
 
-    def part(rows: Mapping[str, Array], index: int | Array) -> tuple[Tree, dict[str, Term], Tree]:
-        gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(params, rows, jax.random.fold_in(key, index))
-        return gradients, terms, statistics
+    def part(rows: Mapping[str, Array]) -> tuple[Tree, dict[str, Term], Tree]:
+        gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(params, rows)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients), terms, statistics
 
     if parts == 1:
-        gradients, terms, statistics = part(batch, 0)
-        return gradients, terms, jax.tree.map(lambda leaf: leaf[None], statistics)
-    # Microbatch i is every parts-th row from the i-th on, so that each device keeps the rows that it has.
-    micro = {name: jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1) for name, rows in batch.items()}
-
-    def body(total: Tree, inputs: tuple) -> tuple[Tree, Tree]:
-        *found, statistics = part(*inputs)
-        return jax.tree.map(jnp.add, total, found), statistics
-
-    *shapes, _ = jax.eval_shape(part, {name: rows[0] for name, rows in micro.items()}, 0)
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (gradients, terms), statistics = jax.lax.scan(body, zero, (micro, jnp.arange(parts)))
-    return gradients, terms, statistics
+        return part(batch)
+    micro = {name: rows.reshape(parts, -1, *rows.shape[1:]) for name, rows in batch.items()}
+    zero = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, {name: rows[0] for name, rows in micro.items()})
+    )
+    total, _ = jax.lax.scan(lambda total, rows: (jax.tree.map(jnp.add, total, part(rows)), None), zero, micro)
+    return total
 
 
 def stream_key(seed: int, name: str, step: Array) -> Array:

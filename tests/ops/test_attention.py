@@ -1,0 +1,79 @@
+"""The fused kernel (emulated here) and the products that XLA arranges are one function, forward and backward."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from tests import tiny
+from vlbeit_jax.ops.attention import attention, can_fuse
+
+BATCH, LENGTH, WIDTH, HEADS = 4, 37, 256, 4
+
+
+def arrays(dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    *inputs, change = (jnp.asarray(rng.normal(size=(BATCH, LENGTH, WIDTH)), dtype) for _ in range(4))
+    valid = jnp.asarray(rng.random((BATCH, LENGTH)) > 0.3).at[:, 0].set(True)
+    return inputs, valid, change
+
+
+def values_and_gradients(how, inputs, valid, change):
+    found, backward = jax.vjp(lambda *x: attention(*x, HEADS, valid, None, how), *inputs)
+    return found, *backward(change)
+
+
+def error(found, wanted):
+    return max(float(jnp.abs(a - b).max() / jnp.abs(b).max()) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 1e-2)])
+def test_the_kernel_computes_what_products_and_softmax_do(dtype, tolerance, masked):
+    inputs, valid, change = arrays(dtype)
+    valid = valid if masked else None
+    assert error(values_and_gradients("fused", inputs, valid, change), values_and_gradients("einsum", inputs, valid, change)) < tolerance
+
+
+def test_another_mask_is_noticed():
+    inputs, valid, change = arrays()
+    other = values_and_gradients("fused", inputs, jnp.roll(valid, 1, axis=1).at[:, 0].set(True), change)
+    assert error(other, values_and_gradients("einsum", inputs, valid, change)) > 0.1
+
+
+def test_hidden_keys_change_nothing_and_have_no_gradient():
+    inputs, valid, change = arrays()
+    query, key, value = inputs
+    found = values_and_gradients("fused", inputs, valid, change)
+    other = jnp.where(valid[..., None], key, 7.0), jnp.where(valid[..., None], value, -3.0)
+    np.testing.assert_array_equal(values_and_gradients("fused", [query, *other], valid, change)[0], found[0])
+    hidden = ~np.asarray(valid)
+    assert not np.asarray(found[2])[hidden].any() and not np.asarray(found[3])[hidden].any()
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (2, 1, 2), (1, 2, 2)], ids=str)
+def test_rows_and_heads_may_lie_on_several_chips(shape):
+    inputs, valid, change = arrays()
+    wanted = values_and_gradients("fused", inputs, valid, change)
+    mesh = tiny.mesh_of(*shape)
+    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+    put = [jax.device_put(x, rows) for x in (*inputs, change)]
+    with jax.set_mesh(mesh):
+        found = jax.jit(lambda *x: values_and_gradients("fused", x[:3], valid, x[3]))(*put)
+    assert error(found, wanted) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("sizes", "possible"),
+    [((197, 768, 12), True), ((256, 1024, 16), True), ((65, 128, 2), True), ((65, 192, 3), False), ((600, 768, 12), False)],
+)
+def test_what_does_not_fit_the_lanes_is_refused_by_name(sizes, possible):
+    assert can_fuse(*sizes) == possible
+    length, width, heads = sizes
+    x = jnp.zeros((1, length, width))
+    if not possible:
+        with pytest.raises(ValueError, match=f"{length} tokens of width {width} in {heads} heads"):
+            attention(x, x, x, heads, None, None, "fused")
+    with pytest.raises(ValueError, match="with a bias"):
+        attention(x, x, x, heads, None, jnp.zeros((heads, length, length)), "fused")

@@ -1,0 +1,169 @@
+"""Collectives of a compiled step: what crosses the links of a torus, in what groups, and how long it takes by bandwidth."""
+
+import collections
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vlbeit_jax.cost.chips import Topology
+from vlbeit_jax.cost.hlo import Instruction, Program, sizes
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+class Collective(NamedTuple):
+    """All collectives of one kind, size of group and manner, together.
+
+    Attributes:
+      kind: as HLO names it.
+      group: chips that talk to each other.
+      axes: of the torus that the group spreads over.
+      blocking: whether nothing else runs meanwhile.
+      count: how many a step.
+      bytes: of the whole arrays, not of a chip's part, all of them together.
+      seconds: by the links alone.
+    """
+
+    kind: str
+    group: int
+    axes: int
+    blocking: bool
+    count: float
+    bytes: float
+    seconds: float
+
+
+def collectives(program: Program, topology: Topology, places: Sequence[Sequence[int]]) -> list[Collective]:
+    """Every collective of a step, those alike together, the longest first."""
+    sums: dict[tuple, list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
+    for kind, text, blocking, times in _all(program):
+        groups = _groups(text, len(places))
+        axes = _axes(groups, places)
+        size = _whole_bytes(kind, text, len(groups[0]))
+        entry = sums[kind, len(groups[0]), len(axes), blocking]
+        entry[0] += times
+        entry[1] += times * size
+        entry[2] += times * _link_seconds(kind, size, len(groups[0]), axes, topology)
+    found = [Collective(*key, count=n, bytes=size, seconds=seconds) for key, (n, size, seconds) in sums.items()]
+    return sorted(found, key=lambda each: (-each.blocking, -each.seconds, -each.bytes))
+
+
+def _all(program: Program) -> Iterator[tuple[str, str, bool, float]]:
+    """Kind, line, whether it blocks and how often, of every collective."""
+    for each, times in program.executed():
+        if each.opcode in KINDS:
+            yield each.opcode, each.text, True, times
+        elif begun := started(program, each):
+            yield *begun, False, times
+        elif each.opcode == "fusion" and not each.handed_on:
+            for called in each.calls:
+                inside = program.computations.get(called, [])
+                if any("AsyncCollective" in inner.text for inner in inside):
+                    continue  # The end of one; its start was counted.
+                for inner in (inner for inner in inside if inner.opcode in KINDS):
+                    # A reduce-scatter is a fusion of an all-reduce and a slice.
+                    yield "reduce-scatter" if called.startswith("all-reduce-scatter") else inner.opcode, inner.text, True, times
+
+
+def _groups(text: str, devices: int) -> list[list[int]]:
+    """Devices that talk to each other, in any of HLO's three notations."""
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
+        return _groups_along(dict(re.findall(r"'(\w+)'=(\d+)", found.group(1))), re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", found.group(2)))
+    if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        shape, dims = ([int(x) for x in found.group(n).split(",")] for n in (1, 2))
+        order = np.arange(int(np.prod(dims))).reshape(dims)
+        if found.group(3):
+            order = order.transpose([int(x) for x in found.group(3).split(",")])
+        return order.reshape(shape).tolist()
+    if found := re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text):
+        return [[int(x) for x in group.split(",")] for group in re.findall(r"\{([\d, ]+)\}", found.group(1))]
+    return [list(range(devices))]
+
+
+def _groups_along(mesh: Mapping[str, str], along: Sequence[tuple[str, str, str]]) -> list[list[int]]:
+    """Groups along some axes of a mesh, or along a part of an axis: (name, product of the sizes before the part, its size)."""
+    shape, joined = [], []
+    for name, whole in mesh.items():
+        for wanted, before, part in along:
+            if wanted == name and part:
+                shape += [int(before), int(part), int(whole) // (int(before) * int(part))]
+                joined.append(len(shape) - 2)
+                break
+            if wanted == name:
+                shape.append(int(whole))
+                joined.append(len(shape) - 1)
+                break
+        else:
+            shape.append(int(whole))
+    order = np.moveaxis(np.arange(math.prod(shape)).reshape(shape), joined, range(-len(joined), 0))
+    return order.reshape(-1, math.prod(shape[axis] for axis in joined)).tolist()
+
+
+def _axes(groups: list[list[int]], places: Sequence[Sequence[int]]) -> list[int]:
+    """The torus's axes along which the first group spreads."""
+    coordinates = np.array([places[device] for device in groups[0]])
+    return [axis for axis in range(coordinates.shape[1]) if len(set(coordinates[:, axis])) > 1]
+
+
+def _whole_bytes(kind: str, text: str, group: int) -> int:
+    """Bytes of the whole array: an all-gather's result, a reduce-scatter's operand."""
+    found = re.search(r" = (.*?) ((?:all|reduce|collective)-[a-z-]*)\(", text)
+    assert found, text[:200]
+    shape, opcode = found.groups()
+    result = sizes(shape)[1]
+    if opcode == "all-gather-start":
+        return result * group // (group + 1)  # Operand and result stand in one tuple.
+    if opcode == "collective-permute-start":
+        return result // 2
+    return result * group if opcode == "reduce-scatter" else result
+
+
+def _link_seconds(kind: str, size: int, group: int, axes: list[int], topology: Topology) -> float:
+    """Time on rings along the axes that the group spreads over; an axis without wrap-around is a line of one link."""
+    chip = topology.chip
+    if chip is None or group < 2 or not axes:
+        return 0.0
+    wraps = [topology.shape[axis] >= (16 if chip.axes == 2 else 4) for axis in axes]
+    rate = sum(2 if wrap else 1 for wrap in wraps) * chip.link_rate
+    if kind == "collective-permute":
+        return size / chip.link_rate
+    passes = {"all-reduce": 2, "all-to-all": 0.25}.get(kind, 1)
+    return passes * size * (group - 1) / group / rate
+
+
+def started(program: Program, each: Instruction) -> tuple[str, str] | None:
+    """Kind and line of the collective that an instruction starts and does not wait for."""
+    if each.opcode.endswith("-start") and each.opcode.removesuffix("-start") in KINDS:
+        return each.opcode.removesuffix("-start"), each.text
+    if each.opcode == "fusion":
+        inside = [inner for called in each.calls for inner in program.computations.get(called, [])]
+        if any("AsyncCollectiveStart" in inner.text for inner in inside):
+            return next((inner.opcode, inner.text) for inner in inside if inner.opcode in KINDS)
+    return None
+
+
+def origin_of_end(program: Program, each: Instruction, known: Mapping[str, Instruction]) -> str | None:
+    """Name of the instruction that started what this one waits for; fusions meanwhile hand it on."""
+    if not each.operands:
+        return None
+    if each.opcode.endswith("-done"):
+        return each.operands[0]
+    inside = (inner for called in each.calls for inner in program.computations.get(called, [])) if each.opcode == "fusion" else ()
+    if not any("AsyncCollectiveDone" in inner.text for inner in inside):
+        return None
+    name = each.operands[0]
+    while (found := known.get(name)) is not None and found.opcode == "get-tuple-element" and found.operands:
+        maker, index = known[found.operands[0]], int(re.findall(r"index=(\d+)", found.text)[-1])
+        if index not in maker.handed_on:
+            return maker.name
+        name = maker.operands[maker.handed_on[index]]
+    return name
+
+
+def seconds_of(kind: str, text: str, topology: Topology, places: Sequence[Sequence[int]]) -> float:
+    """How long one takes, by its kind and its line."""
+    groups = _groups(text, len(places))
+    return _link_seconds(kind, _whole_bytes(kind, text, len(groups[0])), len(groups[0]), _axes(groups, places), topology)
