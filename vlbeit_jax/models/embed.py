@@ -55,7 +55,7 @@ class TextEmbed(nn.Module):
     def __call__(self, text: Int[Array, "B T"]) -> Tokens:
         """Args: ``text``, word pieces with CLS first, already corrupted, padded with ``pad``."""
         init = zero_from(beit_init(), self.vocabulary, axis=0)
-        words = self.param("words", partitioned(init, "vocab", "embed"), (padded_vocabulary(self.vocabulary), self.width))
+        words = self.param("words", partitioned(init, "word", "word_width"), (padded_vocabulary(self.vocabulary), self.width))
         x = jnp.take(words, text, axis=0)
         if self.absolute:
             table = self.param("positions", partitioned(beit_init(), None, "embed"), (self.positions, self.width))

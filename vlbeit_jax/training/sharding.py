@@ -25,6 +25,8 @@ RULES = (
     ("heads", "tensor"),
     ("ffn", "tensor"),
     ("vocab", "tensor"),
+    ("word", "fsdp"),  # Whole rows, so that gradients of the largest table are cut along their memory.
+    ("word_width", "tensor"),
     ("head", None),
 )
 
