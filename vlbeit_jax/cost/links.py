@@ -14,6 +14,9 @@ from vlbeit_jax.cost.hlo import Instruction, Program, sizes
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
+Link = tuple[int, int]  # Axis of the torus and direction along it.
+
+
 class Collective(NamedTuple):
     """All collectives of one kind, size of group and manner, together.
 
@@ -161,6 +164,16 @@ def origin_of_end(program: Program, each: Instruction, known: Mapping[str, Instr
             return maker.name
         name = maker.operands[maker.handed_on[index]]
     return name
+
+
+def links_of(kind: str, text: str, places: Sequence[Sequence[int]]) -> list[Link]:
+    """Links of a chip that are busy with one: both of each axis, or for a pass to a neighbour the one towards it."""
+    if kind == "collective-permute" and (found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text)):
+        here, there = (np.array(places[int(device)]) for device in found.groups())
+        (axis, *_), size = np.flatnonzero(here != there), np.array(places).max(axis=0) + 1
+        forward = (there - here)[axis] % size[axis] <= size[axis] // 2
+        return [(int(axis), 1 if forward else -1)]
+    return [(axis, way) for axis in _axes(_groups(text, len(places)), places) for way in (1, -1)]
 
 
 def seconds_of(kind: str, text: str, topology: Topology, places: Sequence[Sequence[int]]) -> float:

@@ -13,6 +13,7 @@ computation is counted as far as it ends later than what was scheduled between i
 A kernel of ours is a black box to the compiler's estimate; ``cost.kernels`` has its cycles.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -76,7 +77,8 @@ class _Clock:
     def __init__(self, program: Program, topology: Topology, places: Sequence[Sequence[int]], kernels: Mapping[str, float]):
         assert topology.chip is not None
         self._program, self._topology, self._chip, self._places, self._known = program, topology, topology.chip, places, kernels
-        self.now, self._links_free = {"plain": 0.0, "bounded": 0.0}, {"plain": 0.0, "bounded": 0.0}
+        self.now = {"plain": 0.0, "bounded": 0.0}
+        self._links_free: dict[str, dict[links.Link, float]] = {total: collections.defaultdict(float) for total in self.now}
         self.matmul = self.kernels = self.waiting = 0.0
 
     def run(self, name: str, times: float) -> None:
@@ -88,16 +90,21 @@ class _Clock:
                 body, condition = loop_of(each)
                 self.run(body, times * self._program.trips(condition))
             elif begun := links.started(self._program, each):
-                seconds = times * links.seconds_of(*begun, self._topology, self._places)
-                for total, now in self.now.items():
-                    self._links_free[total] = max(self._links_free[total], now) + seconds
-                arrivals[each.name] = dict(self._links_free)
+                seconds, used = links.seconds_of(*begun, self._topology, self._places), links.links_of(*begun, self._places)
+                arrivals[each.name] = {total: self._sent(total, times * seconds, used) for total in self.now}
             elif (origin := links.origin_of_end(self._program, each, known)) in arrivals:
                 for total, arrival in arrivals.pop(origin).items():
                     late = max(0.0, arrival - self.now[total])
                     self.now[total] += late
                     self.waiting += late if total == "bounded" else 0.0
             self._compute(each, times, moved[each.name])
+
+    def _sent(self, total: str, seconds: float, used: Sequence[links.Link]) -> float:
+        """When what is sent now will have arrived."""
+        free = self._links_free[total]
+        arrival = max([self.now[total], *(free[link] for link in used)]) + seconds
+        free.update({link: arrival for link in used})
+        return arrival
 
     def _compute(self, each: Instruction, times: float, moved: int) -> None:
         plain, memory = each.cycles / self._chip.clock, moved / self._chip.hbm_rate

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from vlbeit_jax.ops.attention import attention
+from vlbeit_jax.ops.gelu import gelu
 from vlbeit_jax.shapes import Array, Bool, Float
 
 LAYER_NORM_EPS = 1e-6
 VOCABULARY_MULTIPLE = 128
+MULTIPLIED = {"kernel", "qkv", "out"}  # Last names of the parameters that take part in matrix products.
 
 
 def beit_init(depth: int = 0) -> nn.initializers.Initializer:
@@ -131,7 +133,7 @@ class Expert(nn.Module):
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Returns the residual of the tokens that are routed here."""
         hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(LayerNorm(self.dtype, self.eps, name="norm")(x))
-        hidden = hidden * jax.nn.sigmoid(1.702 * hidden) if self.quick_gelu else jax.nn.gelu(hidden, approximate=False)
+        hidden = hidden * jax.nn.sigmoid(1.702 * hidden) if self.quick_gelu else gelu(hidden)
         if self.sub_norm:
             hidden = LayerNorm(self.dtype, self.eps, "ffn", name="inner_norm")(hidden)
         return Linear(x.shape[-1], ("ffn", "embed"), self.dtype, beit_init(self.block), name="down")(hidden)

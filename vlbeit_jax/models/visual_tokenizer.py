@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.models.dalle import DalleEncoder
 from vlbeit_jax.models.embed import VisionEmbed
-from vlbeit_jax.models.layers import TanhProjection, matmul_dtype, run
+from vlbeit_jax.models.layers import MULTIPLIED, TanhProjection, matmul_dtype, run
 from vlbeit_jax.models.multiway import Multiway, Trunk
 from vlbeit_jax.ops.patches import normalise, shrunk, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise, nearest_code
@@ -74,6 +74,20 @@ class VisualTokenizer(nn.Module):
 
 
 Tokenizer = VisualTokenizer | DalleEncoder
+EXACT = ("to_code", "to_target")  # Parts of VQ-KD whose products are in float32.
+
+
+def as_multiplied(tokenizer: Tokenizer, frozen: Mapping[str, Any]) -> dict[str, Any]:
+    """Frozen parameters in the type of their products, once and not in every step; what is computed with them stays the same."""
+    if isinstance(tokenizer, DalleEncoder):
+        return dict(frozen)
+    dtype = matmul_dtype(tokenizer.config.matmul)
+
+    def cast(path: Any, leaf: Array) -> Array:
+        first, last = path[0].key, path[-1].key
+        return leaf.astype(dtype) if last in MULTIPLIED and first not in EXACT else leaf
+
+    return {**frozen, "params": jax.tree_util.tree_map_with_path(cast, frozen["params"])}
 
 
 def encode(tokenizer: Tokenizer, frozen: Mapping[str, Any], image: UInt8[Array, "B height width 3"]) -> Int[Array, "B N"]:

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from vlbeit_jax.models.layers import MULTIPLIED
 from vlbeit_jax.ops.losses import mean
 from vlbeit_jax.shapes import Array, Float, Int
 
 Tree = Any
 ROW = "row"  # The entry of a batch that numbers its rows, over all hosts, chips and microbatches.
-MULTIPLIED, LOOKED_UP = {"kernel", "qkv", "out"}, {"words"}  # Last names of parameters in matrix products and of large tables.
+LOOKED_UP = {"words"}  # Last names of large tables.
 
 
 @dataclasses.dataclass(frozen=True)

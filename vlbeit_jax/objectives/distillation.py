@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import matmul_dtype, run
 from vlbeit_jax.models.teacher import Teacher
-from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.models.visual_tokenizer import EXACT, VisualTokenizer
 from vlbeit_jax.objectives.base import ROW, Crossing, Term, Tree, crossing, draws_of_rows
 from vlbeit_jax.ops.quantize import assigned_sums, l2_normalise, moved_codebook, reseeded
 from vlbeit_jax.shapes import Array, Float, Int
@@ -73,7 +73,7 @@ class Distillation:
 
     def crossing(self, path: Sequence[str]) -> Crossing:
         """The projections into the codebook and out of it are exact."""
-        exact = path[0] in ("to_code", "to_target")
+        exact = path[0] in EXACT
         return crossing(path, jnp.dtype(jnp.float32) if exact else matmul_dtype(self.tokenizer.config.matmul))
 
     def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:

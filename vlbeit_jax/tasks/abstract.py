@@ -4,6 +4,7 @@ For everything that asks about a step before there are data: compiling ahead of 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.examples import example_specs
 from vlbeit_jax.models.teacher import PixelTeacher, ViTConfig, ViTTeacher, teacher_width
+from vlbeit_jax.models.visual_tokenizer import as_multiplied
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.distillation import Distillation
@@ -98,7 +100,8 @@ def _pretrain(config: Config) -> AbstractTask:
     frozen = {}
     if any(stream.has_image for stream in streams):
         image, codebook = _image(config), _codebook(config)
-        frozen = {"params": nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))["params"], "codebook": codebook}
+        params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))["params"]
+        frozen = jax.eval_shape(functools.partial(as_multiplied, tokenizer), {"params": params, "codebook": codebook})
     batches = {}
     for stream in streams:
         data, image_size = getattr(config.data, stream), config.model.image_size if stream.has_image else 0

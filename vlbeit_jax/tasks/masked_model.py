@@ -16,6 +16,7 @@ from vlbeit_jax.data.source import Records
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import Scores
+from vlbeit_jax.models.visual_tokenizer import as_multiplied
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
 from vlbeit_jax.tasks.scoring import score
@@ -49,7 +50,7 @@ class MaskedModel:
         self._check_fit()
         tokenizer: Any = self._visual.tokenizer if self._visual else None  # A stream of texts never asks for it.
         self.objectives = {stream: MaskedPrediction(stream, self.network, tokenizer) for stream in streams}
-        self.frozen: Tree = self._visual.frozen if self._visual else {}
+        self.frozen: Tree = as_multiplied(self._visual.tokenizer, self._visual.frozen) if self._visual else {}
 
     @property
     def text(self) -> TextTokenizer:

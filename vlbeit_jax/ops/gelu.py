@@ -1,0 +1,43 @@
+"""The exact GELU, x Phi(x), at the cost of one exponential."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.shapes import Array, Float
+
+# Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: erf within 1.5e-7. PyTorch's CPU kernels use it too.
+PLACE = 0.3275911
+TERMS = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+
+
+@jax.custom_jvp
+def gelu(x: Float[Array, "*A"]) -> Float[Array, "*A"]:
+    """``x * (1 + erf(x / sqrt(2))) / 2``, within 1.2e-7 |x| in float32; bfloat16 is computed in float32.
+
+    XLA's own erf is a quotient of two polynomials, about twice the operations, which are as slow as the matrix product before
+    them. Here value and derivative share exp(-x^2 / 2), which is all that they need.
+    """
+    share, _ = _share_and_bell(x.astype(jnp.float32))
+    return (x * share).astype(x.dtype)
+
+
+@gelu.defjvp
+def _gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (change,) = primals, tangents
+    wide = x.astype(jnp.float32)
+    share, bell = _share_and_bell(wide)
+    slope = share + wide * bell * (1 / math.sqrt(2 * math.pi))
+    return (wide * share).astype(x.dtype), (slope * change.astype(jnp.float32)).astype(x.dtype)
+
+
+def _share_and_bell(x: Float[Array, "*A"]) -> tuple[Float[Array, "*A"], Float[Array, "*A"]]:
+    """The normal distribution's share below x, and exp(-x^2 / 2)."""
+    bell = jnp.exp(-0.5 * x * x)
+    t = 1 / (1 + PLACE * math.sqrt(0.5) * jnp.abs(x))
+    sum_of_terms = jnp.zeros_like(t)
+    for term in reversed(TERMS):
+        sum_of_terms = (sum_of_terms + term) * t
+    tail = 0.5 * sum_of_terms * bell  # Of the side on which x lies.
+    return jnp.where(x < 0, tail, 1 - tail), bell
