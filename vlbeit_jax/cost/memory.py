@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.masking import masked_slots
 from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.ops.attention import can_fuse
 from vlbeit_jax.training.state import TrainState
-from vlbeit_jax.types import Stream
+from vlbeit_jax.types import Positions, Stream
 
 Tree = Any
-BLOCK_PROGRAM = 13_000_000  # Bytes of code of a trained block, measured at base size on v5e and v5p.
+BLOCK_PROGRAM = 18_500_000  # Bytes of code of a trained block, as compiled at base size for v5e:16x16.
 
 
 class Memory(NamedTuple):
@@ -55,10 +56,10 @@ def tree_bytes(tree: Tree) -> int:
 def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, rows: int, tensor: int, on_tpu: bool) -> Memory:
     """The same and a formula's temporaries and program.
 
-    Gradients are as large as the parameters' shards; while a stream is differentiated its own stand beside the sum of the
-    others. Matmuls take their weights in their own type, whole but for tensor parallelism. What backward needs of forward
-    is kept for the largest stream alone on one chip; on several, the compiler starts streams before others have ended, to
-    hide collectives, and that of all streams is there at once.
+    Weights are whole on every chip but for tensor parallelism, in the type of their products, and so are gradients, in float32;
+    on one chip, those of a stream stand beside the sum of the others. What backward needs of forward is kept for the largest
+    stream alone on one chip; on several, the compiler starts streams before others have ended, to hide collectives, and
+    that of all streams is there at once.
 
     Args:
       config: the run.
@@ -74,8 +75,8 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     weights = 0 if itemsize == 4 and rows == 1 else count * itemsize // tensor
     streams = [Stream(name) for name in batches]
-    gradients = found.parameters * (2 if len(streams) > 1 or config.run.accumulate > 1 else 1)
-    activations = [activation_bytes(config, stream, rows, tensor, itemsize) for stream in streams]
+    gradients = 4 * count // tensor * (2 if rows == 1 and (len(streams) > 1 or config.run.accumulate > 1) else 1)
+    activations = [activation_bytes(config, stream, rows, tensor, itemsize, on_tpu) for stream in streams]
     together = sum(activations) if rows > 1 else max(activations)
     return found._replace(temporaries=gradients + weights + together, program=_program_bytes(config, streams) if on_tpu else 0)
 
@@ -89,17 +90,19 @@ def _program_bytes(config: Config, streams: list[Stream]) -> int:
     return BLOCK_PROGRAM * config.model.depth * len(streams) + BLOCK_PROGRAM * frozen // 3
 
 
-def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, itemsize: int) -> int:
+def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, itemsize: int, on_tpu: bool) -> int:
     """What a stream's backward pass needs of its forward pass, for one microbatch on one chip."""
     data = getattr(config.data, stream)
     examples = -(-data.batch_size // (rows * config.run.accumulate))
     if config.task == "vqkd":
         visual = config.visual_tokenizer
         length, depth = visual.grid**2 + 1, visual.encoder_depth + visual.decoder_depth
-        return examples * depth * _block_bytes(length, visual.width, visual.ffn_width, visual.heads, tensor, itemsize)
+        fused = on_tpu and visual.attention != "einsum" and can_fuse(length, visual.width, visual.heads)
+        return examples * depth * _block_bytes(length, visual.width, visual.ffn_width, 0 if fused else visual.heads, tensor, itemsize)
     model = config.model
     length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
-    whole = _block_bytes(length, model.width, model.ffn_width, model.heads, tensor, itemsize)
+    fused = on_tpu and model.attention != "einsum" and model.positions is Positions.ABSOLUTE and can_fuse(length, model.width, model.heads)
+    whole = _block_bytes(length, model.width, model.ffn_width, 0 if fused else model.heads, tensor, itemsize)
     kept = {
         "none": whole,
         "dots": length * (4 * model.width + itemsize * (5 * model.width + model.ffn_width) // tensor),
@@ -115,7 +118,8 @@ def _block_bytes(length: int, width: int, ffn_width: int, heads: int, tensor: in
     """One example in one block.
 
     Residual stream before attention and before the expert in float32; both norms' outputs; queries, keys, values and what
-    they mix; the expert's hidden layer before and after GELU; attention weights in float32 and in the matmuls' type.
+    they mix; the expert's hidden layer before and after GELU; attention weights of ``heads`` in float32 and in the matmuls' type
+    (none where one kernel computes them again).
     """
     per_token = 2 * 4 * width + 2 * itemsize * width + 4 * itemsize * width // tensor + 2 * itemsize * ffn_width // tensor
     return length * per_token + heads * length * length * (4 + itemsize) // tensor

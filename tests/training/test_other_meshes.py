@@ -1,0 +1,43 @@
+"""A checkpoint knows nothing of the mesh that it was written on: any other one reads the same bits and trains on alike."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from tests import tiny
+from vlbeit_jax.tasks import TASKS
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.state import TrainState, state_maker
+
+MOVES = [((8, 1, 1), (1, 1, 1)), ((1, 1, 1), (1, 8, 1)), ((4, 2, 1), (2, 4, 1)), ((1, 2, 4), (8, 1, 1)), ((2, 2, 2), (1, 4, 2))]
+
+
+@pytest.fixture(scope="module")
+def task(world):
+    return TASKS["pretrain"](tiny.pretrain_config(world, schedule="pair"))
+
+
+def state_on(task, shape):
+    """A fresh state, and its shapes with shardings."""
+    objectives = {name: objective.init_extra() for name, objective in task.objectives.items()}
+    make, abstract = state_maker(task.init_params, lambda: objectives, optax.adamw(1e-3), tiny.mesh_of(*shape))
+    return make, abstract
+
+
+@pytest.mark.parametrize(("before", "after"), MOVES, ids=str)
+def test_a_state_moves_to_another_mesh_bit_for_bit(task, tmp_path, before, after):
+    make, _ = state_on(task, before)
+    state = make(7)
+    writer = Checkpointer(tmp_path, keep_last=1, keep_every=0)
+    writer.save(4, state.saved(), {"step": 4})
+    writer.close()
+    _, wanted = state_on(task, after)
+    reader = Checkpointer(tmp_path, keep_last=1, keep_every=0)
+    found = TrainState.restored(reader.restore(4, wanted.saved()))
+    reader.close()
+    for (path, leaf), place, old in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), jax.tree.leaves(state), strict=True
+    ):
+        assert leaf.sharding == place.sharding, jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(old), err_msg=jax.tree_util.keystr(path))
