@@ -33,8 +33,9 @@ class VisualTokenizer(nn.Module):
 
         def transformer(depth: int) -> Multiway:
             trunk = Trunk(
-                width=c.width, depth=depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, drop_path=c.drop_path, attention=c.attention
-            )
+                width=c.width, depth=depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, drop_path=c.drop_path,
+                attention=c.attention, scan=c.scan,
+            )  # fmt: skip
             return Multiway(trunk)
 
         self.encoder_embed = VisionEmbed(c.width, dtype, maskable=False, typed=False)

@@ -50,7 +50,7 @@ class VLBEiT(nn.Module):
             width=c.width, depth=c.depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, fused_layers=c.fused_layers,
             layer_scale=c.layer_scale, drop_path=c.drop_path, eps=c.norm_eps, sub_norm=c.sub_norm, decoupled=c.decoupled,
             relative_grid=0 if absolute else c.grid, relative_text=0 if absolute else c.text_positions,
-            attention=c.attention, remat=c.remat,
+            attention=c.attention, remat=c.remat, scan=c.scan,
         )  # fmt: skip
         self.encoder = Multiway(trunk)
         self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype, exact=True)

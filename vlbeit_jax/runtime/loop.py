@@ -36,7 +36,7 @@ from vlbeit_jax.types import Stream
 PROFILE = "profile"
 # Fields of a model's section that do not change what is trained: a run may go on with other values. (Of a teacher the weights
 # themselves are compared, and not where they lie.)
-MAY_CHANGE = {"attention", "remat", "teacher_weights", "collapse_below", "kmeans_batches", "kmeans_iterations", "reseed_below"}
+MAY_CHANGE = {"attention", "remat", "scan", "teacher_weights", "collapse_below", "kmeans_batches", "kmeans_iterations", "reseed_below"}
 
 
 def train(config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None = None) -> TrainState:
