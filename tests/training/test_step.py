@@ -75,11 +75,13 @@ def test_another_batch_is_noticed(task, batches, on_one_device):
         assert_same(one_step(task, changed, tiny.mesh_of()), on_one_device)
 
 
-@pytest.mark.parametrize("how", ["dots", "full"])
-def test_computing_again_changes_nothing(world, batches, on_one_device, how):
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize(("remat", "scan"), [("dots", False), ("full", False), ("none", True), ("full", True)])
+def test_computing_again_and_looping_change_nothing(world, batches, on_one_device, remat, scan, shape):
     config = tiny.pretrain_config(world, schedule="image+text+pair")
-    again = TASKS["pretrain"](tiny.dataclasses.replace(config, model=tiny.dataclasses.replace(config.model, remat=how)))
-    assert_same(one_step(again, batches, tiny.mesh_of()), on_one_device)
+    model = tiny.dataclasses.replace(config.model, remat=remat, scan=scan)
+    again = TASKS["pretrain"](tiny.dataclasses.replace(config, model=model))
+    assert_same(one_step(again, batches, tiny.mesh_of(*shape)), on_one_device)
 
 
 def test_another_shape_is_an_error_and_no_second_compilation(task, batches):

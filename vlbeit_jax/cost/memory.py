@@ -57,9 +57,9 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     """The same and a formula's temporaries and program.
 
     Weights are whole on every chip but for tensor parallelism, in the type of their products, and so are gradients, in float32;
-    on one chip, those of a stream stand beside the sum of the others. What backward needs of forward is kept for the largest
-    stream alone on one chip; on several, the compiler starts streams before others have ended, to hide collectives, and
-    that of all streams is there at once.
+    on one chip, those of a stream stand beside the sum of the others. A loop over blocks stacks weights and gradients once more.
+    What backward needs of forward is kept for the largest stream alone on one chip; on several, the compiler starts streams
+    before others have ended, to hide collectives, and that of all streams is there at once.
 
     Args:
       config: the run.
@@ -71,9 +71,11 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
       on_tpu: where the program lies in the chip's memory.
     """
     found = kept(state, frozen, batches)
-    itemsize = jnp.dtype(matmul_dtype(config.model.matmul if config.task == "pretrain" else config.visual_tokenizer.matmul)).itemsize
+    trained = config.model if config.task == "pretrain" else config.visual_tokenizer
+    itemsize = jnp.dtype(matmul_dtype(trained.matmul)).itemsize
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     weights = 0 if itemsize == 4 and rows == 1 else count * itemsize // tensor
+    weights += 2 * count * itemsize // tensor if trained.scan else 0
     streams = [Stream(name) for name in batches]
     gradients = 4 * count // tensor * (2 if rows == 1 and (len(streams) > 1 or config.run.accumulate > 1) else 1)
     activations = [activation_bytes(config, stream, rows, tensor, itemsize, on_tpu) for stream in streams]
@@ -82,12 +84,14 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
 
 
 def _program_bytes(config: Config, streams: list[Stream]) -> int:
-    """Blocks are not looped over, so that each is code of its own; forward alone is a third of it."""
-    visual = config.visual_tokenizer
+    """Each block is code of its own, or each loop over blocks; forward alone is a third of it."""
+    model, visual = config.model, config.visual_tokenizer
+    encoder, decoder = (1 if visual.scan else depth for depth in (visual.encoder_depth, visual.decoder_depth))
     if config.task == "vqkd":
-        return BLOCK_PROGRAM * (visual.encoder_depth + visual.decoder_depth)
-    frozen = sum(stream.has_image for stream in streams) * visual.encoder_depth
-    return BLOCK_PROGRAM * config.model.depth * len(streams) + BLOCK_PROGRAM * frozen // 3
+        return BLOCK_PROGRAM * (encoder + decoder)
+    frozen = sum(stream.has_image for stream in streams) * encoder
+    loops = [2 if stream is Stream.PAIR and 0 < model.fused_layers < model.depth else 1 for stream in streams]
+    return BLOCK_PROGRAM * (sum(loops) if model.scan else model.depth * len(streams)) + BLOCK_PROGRAM * frozen // 3
 
 
 def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, itemsize: int, on_tpu: bool) -> int:
