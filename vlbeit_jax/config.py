@@ -71,7 +71,7 @@ class ModelConfig:
         "none", "what backward computes again instead of keeping it: nothing, all but products with weights, whole blocks",
         one_of("none", "dots", "full"),
     )  # fmt: skip
-    scan: bool = setting(False, "one loop over blocks that route alike: compiles in less time and memory, runs slower on TPUs")
+    scan: bool = setting(False, "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)")
 
     @property
     def grid(self) -> int:
@@ -120,7 +120,7 @@ class VisualTokenizerConfig:
         "auto", "one kernel that keeps the weights on the chip (fused), or as XLA arranges it (einsum); auto: fused on TPUs",
         one_of("auto", "einsum", "fused"),
     )  # fmt: skip
-    scan: bool = setting(False, "one loop over blocks that route alike: compiles in less time and memory, runs slower on TPUs")
+    scan: bool = setting(False, "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)")
 
     @property
     def grid(self) -> int:
