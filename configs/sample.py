@@ -11,7 +11,7 @@ Figures: our own, for 3,182 pairs. What it took for a cross-modal gain: pairs in
          was tried. Colours of pairs are left as they are, because captions name them.
 """
 
-from vlbeit_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig
+from vlbeit_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, VisualTokenizerConfig
 from vlbeit_jax.config_parse import to_config_dict
 
 
@@ -25,6 +25,9 @@ def get_config():
         model=ModelConfig(
             image_size=64, patch_size=8, width=128, heads=2, ffn_width=512, depth=4, fused_layers=2, text_positions=64,
             vocabulary=2000, codes=256, drop_path=0.0,
+        ),
+        visual_tokenizer=VisualTokenizerConfig(  # What is timed without data; a run opens data.visual_tokenizer.
+            image_size=64, patch_size=8, width=128, heads=4, ffn_width=512, encoder_depth=2, decoder_depth=2, codes=256, code_width=16,
         ),
         data=DataConfig(
             image=StreamConfig(**image, masked_patches=24, crop_scale=0.3, colour_jitter=0.2),

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 import vlbeit_jax
+from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.config_parse import to_dict
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.formats.torch_tables import dalle_table, model_table, vqkd_table
 from vlbeit_jax.convert.rules import Rule, Table, exported
-from vlbeit_jax.convert.source import Run, Visual
+from vlbeit_jax.convert.source import Run
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.embed import TEXT_NORM_EPS
 from vlbeit_jax.models.layers import LAYER_NORM_EPS
@@ -49,18 +50,24 @@ def _config(run: Run) -> dict[str, Any]:
         "format": 1,
         "written_by": f"vlbeit_jax {vlbeit_jax.__version__}",
         "step": run.step,
-        "model": to_dict(run.model) | {"layer_norm_eps": run.model.norm_eps, "text_norm_eps": TEXT_NORM_EPS},
-        "visual_tokenizer": None if run.visual is None else _visual_config(run.visual),
+        "model": model_config(run.model),
+        "visual_tokenizer": None if run.visual is None else visual_config(run.visual.config),
         # An imported model knows the word pieces of the program that it was trained with, of which nothing is known here.
         "specials": None if run.text_tokenizer is None else {special.name: int(special) for special in Special},
     }
 
 
-def _visual_config(visual: Visual) -> dict[str, Any]:
-    if isinstance(visual.config, DalleConfig):
-        return {"kind": "dalle"} | dataclasses.asdict(visual.config)
-    width = make_tokenizer(visual.config).target_width
-    return {"kind": "vqkd"} | to_dict(visual.config) | {"target_width": width, "layer_norm_eps": LAYER_NORM_EPS}
+def model_config(config: ModelConfig) -> dict[str, Any]:
+    """What ``VLBEiT`` of ``vlbeit_torch.py`` is made from."""
+    return to_dict(config) | {"layer_norm_eps": config.norm_eps, "text_norm_eps": TEXT_NORM_EPS}
+
+
+def visual_config(config: VisualTokenizerConfig | DalleConfig) -> dict[str, Any]:
+    """What a visual tokenizer of ``vlbeit_torch.py`` is made from."""
+    if isinstance(config, DalleConfig):
+        return {"kind": "dalle"} | dataclasses.asdict(config)
+    width = make_tokenizer(config).target_width
+    return {"kind": "vqkd"} | to_dict(config) | {"target_width": width, "layer_norm_eps": LAYER_NORM_EPS}
 
 
 def check(run: Run, folder: pathlib.Path) -> verify.Differences:
