@@ -147,6 +147,7 @@ def _random(shapes: Any, config: "Config") -> Any:
     import jax.numpy as jnp
 
     limits = {"image": 256, "image_masked": config.model.patches, "text": config.model.vocabulary, "text_targets": config.model.vocabulary}
+    limits["image_targets"] = config.model.codes
 
     def make(path: Any, leaf: "jax.ShapeDtypeStruct") -> "jax.Array":
         name, key = path[-1].key, jax.random.key(len(jax.tree_util.keystr(path)))

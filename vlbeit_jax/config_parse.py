@@ -195,4 +195,6 @@ def _contradictions(config: Config) -> list[str]:
         if config.task == "pretrain" and name.has_image:
             named = bool(config.data.visual_tokenizer)
             rules.append((named, "config.data.visual_tokenizer is empty: the workdir of a finished VQ-KD run, or an imported tokenizer"))
+            limited = f"{path}.views=0: tokens are kept of a number of views of each image; give that of data.visual_tokens"
+            rules.append((stream.views > 0 or not config.data.visual_tokens, limited))
     return list(dict.fromkeys(text for holds, text in rules if not holds))

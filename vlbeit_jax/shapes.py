@@ -22,6 +22,6 @@
 Image sides are always given as ``height width``.
 """
 
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt, UInt8
 
-__all__ = ["Array", "Bool", "Float", "Int", "UInt8"]
+__all__ = ["Array", "Bool", "Float", "Int", "UInt", "UInt8"]

@@ -107,8 +107,7 @@ class TorchStep:
             found = self.model(**inputs)
             for modality, name in terms_of(stream).items():
                 if modality is Modality.VISION:
-                    with torch.no_grad():
-                        targets = self._encode(inputs["image"]).gather(1, rows["image_masked"])
+                    targets = rows["image_targets"] if "image_targets" in rows else self._targets(inputs["image"], rows["image_masked"])
                     logits, weights = found.image_logits, rows["weight"][:, None].expand_as(targets)
                 else:
                     logits, targets, weights = found.text_logits, rows["text_targets"], rows["text_weights"] * rows["weight"][:, None]
@@ -121,6 +120,10 @@ class TorchStep:
                 metrics[f"{name}/unigram"] = (frequent * weights).sum() / weights.sum()
                 total = total + loss
         return total
+
+    def _targets(self, image: Tensor, masked: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._encode(image).gather(1, masked)
 
 
 def _with_weights(network: Any, table: Table, arrays: Arrays) -> Any:

@@ -45,7 +45,7 @@ def _pretrain(config: Config, stream: Stream) -> StepFlops:
     length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
     forward = transformer(length, model.width, model.depth, model.ffn_width) + _heads(model, data, stream)
     patches = 2 * _patches(model) if stream.has_image else 0
-    frozen = encoder_flops(config.visual_tokenizer) if stream.has_image else 0
+    frozen = encoder_flops(config.visual_tokenizer) if stream.has_image and not config.data.visual_tokens else 0
     return StepFlops(data.batch_size * (3 * forward + patches), data.batch_size * frozen, data.batch_size * length, data.batch_size)
 
 

@@ -89,7 +89,7 @@ def _program_bytes(config: Config, streams: list[Stream]) -> int:
     encoder, decoder = (1 if visual.scan else depth for depth in (visual.encoder_depth, visual.decoder_depth))
     if config.task == "vqkd":
         return BLOCK_PROGRAM * (encoder + decoder)
-    frozen = sum(stream.has_image for stream in streams) * encoder
+    frozen = 0 if config.data.visual_tokens else sum(stream.has_image for stream in streams) * encoder
     loops = [2 if stream is Stream.PAIR and 0 < model.fused_layers < model.depth else 1 for stream in streams]
     return BLOCK_PROGRAM * (sum(loops) if model.scan else model.depth * len(streams)) + BLOCK_PROGRAM * frozen // 3
 

@@ -1,6 +1,7 @@
 """Records to training examples: each is a function of a record and its own random generator, nothing else."""
 
 import dataclasses
+import hashlib
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,8 +11,10 @@ import numpy as np
 
 from vlbeit_jax.config import StreamConfig
 from vlbeit_jax.data import image as images
+from vlbeit_jax.data.kept_tokens import VISUAL_TOKENS
 from vlbeit_jax.data.masking import blockwise_mask, mask_text, masked_slots
 from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.shapes import UInt8
 
 Example = dict[str, np.ndarray | np.generic]
 
@@ -23,18 +26,21 @@ class Spec(NamedTuple):
     dtype: type[np.generic]
 
 
-def example_specs(stream: StreamConfig, image_size: int, has_text: bool) -> dict[str, Spec]:
+def example_specs(stream: StreamConfig, image_size: int, has_text: bool, kept_tokens: bool = False) -> dict[str, Spec]:
     """What ``MakeExample`` gives, without making one.
 
     Args:
       stream: sizes and mask shares.
       image_size: side of the view in pixels; 0: no image.
       has_text: whether there are word pieces.
+      kept_tokens: whether an image comes with its visual tokens.
     """
     found = {"weight": Spec((), np.float32), "uid": Spec((), np.uint32)}
     if image_size:
         found["image"] = Spec((image_size, image_size, 3), np.uint8)
         found["image_masked"] = Spec((stream.masked_patches,), np.int32)
+    if image_size and kept_tokens:
+        found["image_targets"] = Spec((stream.masked_patches,), np.int32)
     if has_text:
         slots = (masked_slots(stream.text_length, stream.masked_text),)
         found["text"] = Spec((stream.text_length,), np.int32)
@@ -61,33 +67,44 @@ class MakeExample(grain.transforms.RandomMap):
     augment: bool
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
-        """Keys by what the stream has: image, image_masked; text, text_masked, text_targets, text_weights; weight, uid."""
-        identity = record["id"].decode() if isinstance(record["id"], bytes) else record["id"]
-        example = {
+        """Keys by what the stream has: image, image_masked, image_targets; text, text_masked, ...; weight, uid."""
+        example: Example = {
             "weight": np.float32(record.get("weight", 1)),
-            "uid": np.uint32(zlib.crc32(identity.encode())),
+            "uid": np.uint32(zlib.crc32(_identity(record).encode())),
         }
         if self.image_size:
-            example |= self._image(record, rng, identity)
+            example |= self._image(record, rng)
         if self.tokenizer is not None:
             example |= self._text(record, rng, self.tokenizer)
         return example
 
-    def _image(self, record: Mapping[str, Any], rng: np.random.Generator, identity: str) -> Example:
-        try:
-            pixels = images.decode(record["image"])
-        except ValueError as error:
-            raise ValueError(f"record {identity!r}: {error}") from error
-        if self.augment:
-            stream = self.stream
-            view = images.random_view(
-                rng, pixels, self.image_size,
-                crop_scale=stream.crop_scale, colour_jitter=stream.colour_jitter, flip=stream.flip,
-            )  # fmt: skip
+    def view(self, record: Mapping[str, Any], number: int) -> UInt8[np.ndarray, "size size 3"]:
+        """One of a record's ``stream.views`` views: a function of its id and the number, whatever the run."""
+        identity = _identity(record)
+        drawn = hashlib.sha256(f"{identity}/{number}".encode()).digest()
+        return self._random_view(record, np.random.default_rng(int.from_bytes(drawn[:8], "little")))
+
+    def _image(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+        number = 0
+        if not self.augment:
+            view = images.centre_view(_pixels(record), self.image_size)
+        elif self.stream.views:
+            number = int(rng.integers(self.stream.views))
+            view = self.view(record, number)
         else:
-            view = images.centre_view(pixels, self.image_size)
+            view = self._random_view(record, rng)
         masked = blockwise_mask(rng, self.grid, self.stream.masked_patches, self.stream.mask_block)
-        return {"image": view, "image_masked": masked}
+        example: Example = {"image": view, "image_masked": masked}
+        if VISUAL_TOKENS in record:
+            example["image_targets"] = record[VISUAL_TOKENS][number][masked].astype(np.int32)
+        return example
+
+    def _random_view(self, record: Mapping[str, Any], rng: np.random.Generator) -> UInt8[np.ndarray, "size size 3"]:
+        stream = self.stream
+        return images.random_view(
+            rng, _pixels(record), self.image_size,
+            crop_scale=stream.crop_scale, colour_jitter=stream.colour_jitter, flip=stream.flip,
+        )  # fmt: skip
 
     def _text(self, record: Mapping[str, Any], rng: np.random.Generator, tokenizer: TextTokenizer) -> Example:
         if "tokens" in record:
@@ -104,3 +121,14 @@ class MakeExample(grain.transforms.RandomMap):
             "text_targets": masked.targets,
             "text_weights": masked.weights,
         }
+
+
+def _identity(record: Mapping[str, Any]) -> str:
+    return record["id"].decode() if isinstance(record["id"], bytes) else record["id"]
+
+
+def _pixels(record: Mapping[str, Any]) -> UInt8[np.ndarray, "height width 3"]:
+    try:
+        return images.decode(record["image"])
+    except ValueError as error:
+        raise ValueError(f"record {_identity(record)!r}: {error}") from error

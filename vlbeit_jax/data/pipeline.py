@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import grain
+import numpy as np
 from absl import flags
 
 from vlbeit_jax.config import DataConfig, StreamConfig
 from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data.kept_tokens import KeptTokens, WithTokens
 from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind, Stream
@@ -89,13 +91,26 @@ def require_validation(sets: Sequence[PreparedSet]) -> None:
 
 
 def training_batches(
-    name: Stream, stream: StreamConfig, data: DataConfig, make: MakeExample, seed: int, start: int = 0, share: Share = Share()
+    name: Stream,
+    stream: StreamConfig,
+    data: DataConfig,
+    make: MakeExample,
+    seed: int,
+    start: int = 0,
+    share: Share = Share(),
+    kept: Sequence[KeptTokens] = (),
 ) -> Batches:
-    """This host's rows of the stream's batches ``start``, ``start + 1``, ..., without end."""
+    """This host's rows of the stream's batches ``start``, ``start + 1``, ..., without end.
+
+    ``kept`` are the visual tokens of each set, where they are not computed in the step.
+    """
     sets = open_sources(name, stream, make.tokenizer.fingerprint if make.tokenizer else "")
+    records = [found.records(TRAIN) for found in sets]
+    if kept:
+        records = [WithTokens(each, tokens) for each, tokens in zip(records, kept, strict=True)]
     parts = [
-        grain.MapDataset.source(cast(Sequence, found.records(TRAIN))).seed(_seed(seed, name, found.fingerprint)).shuffle().repeat()
-        for found in sets
+        grain.MapDataset.source(cast(Sequence, each)).seed(_seed(seed, name, found.fingerprint)).shuffle().repeat()
+        for each, found in zip(records, sets, strict=True)
     ]
     weights = stream.weights or [found.count(TRAIN) for found in sets]
     examples = grain.MapDataset.mix(parts, [float(weight) for weight in weights]).seed(_seed(seed, name)).random_map(make)
@@ -129,6 +144,26 @@ def evaluation_batches(
     examples = grain.MapDataset.source(padded).seed(seed).random_map(make)
     rows = _Shared(examples, batch_size, share).batch(share.rows(batch_size), drop_remainder=True)
     return _iterate(rows[:batches] if batches else rows, data)
+
+
+def every_view(records: Records, which: range, make: MakeExample, batch_size: int, data: DataConfig) -> Batches:
+    """Arrays of ``batch_size`` images: all views of some records in order; the last batch is filled up with the last view."""
+    views = grain.MapDataset.source(cast(Sequence, _Views(records, which, make, batch_size)))
+    return _iterate(views.batch(batch_size), data)
+
+
+class _Views:
+    def __init__(self, records: Records, which: range, make: MakeExample, multiple: int):
+        self._records, self._which, self._make = records, which, make
+        self._real = len(which) * make.stream.views
+        self._length = -(-self._real // multiple) * multiple
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        record, number = divmod(min(index, self._real - 1), self._make.stream.views)
+        return self._make.view(self._records[self._which[record]], number)
 
 
 class _Padded:

@@ -70,6 +70,8 @@ class MaskedPrediction:
         """What has to be predicted at the masked positions."""
         if modality is Modality.LANGUAGE:
             return batch["text_targets"]
+        if "image_targets" in batch:  # Kept on disk.
+            return batch["image_targets"]
         codes = encode(self.tokenizer, frozen, batch["image"])
         return jnp.take_along_axis(codes, batch["image_masked"], axis=1)
 

@@ -97,15 +97,15 @@ def abstract_task(config: Config) -> AbstractTask:
 def _pretrain(config: Config) -> AbstractTask:
     streams = Schedule.parse(config.run.schedule).streams
     network, tokenizer = VLBEiT(config.model), make_tokenizer(config.visual_tokenizer)
-    frozen = {}
-    if any(stream.has_image for stream in streams):
+    frozen, kept = {}, bool(config.data.visual_tokens)
+    if any(stream.has_image for stream in streams) and not kept:
         image, codebook = _image(config), _codebook(config)
         params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))["params"]
         frozen = jax.eval_shape(functools.partial(as_multiplied, tokenizer), {"params": params, "codebook": codebook})
     batches = {}
     for stream in streams:
         data, image_size = getattr(config.data, stream), config.model.image_size if stream.has_image else 0
-        specs = example_specs(data, image_size, stream.has_text)
+        specs = example_specs(data, image_size, stream.has_text, kept)
         batches[stream] = {name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype) for name, spec in specs.items()}
     objectives: dict[str, Objective] = {stream: MaskedPrediction(stream, network, tokenizer) for stream in streams}
     return AbstractTask(objectives, lambda key: network.init(key, method="init_all")["params"], frozen, batches)

@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, StreamConfig
 from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data.kept_tokens import KeptTokens, kept_tokens
 from vlbeit_jax.data.pipeline import Share, evaluation_batches
-from vlbeit_jax.data.source import Records
+from vlbeit_jax.data.source import PreparedSet, Records
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import Scores
@@ -89,6 +90,11 @@ class MaskedModel:
         model = self.config.model
         image_size, tokenizer = model.image_size if stream.has_image else 0, self._text if stream.has_text else None
         return MakeExample(self.stream_config(stream), image_size, model.grid, tokenizer, augment)
+
+    def kept_tokens(self, stream: Stream, found: PreparedSet) -> KeptTokens:
+        """Where the visual tokens of a set's views lie, whether they were made or not."""
+        config = self.config
+        return kept_tokens(config.data.visual_tokens, found, self.stream_config(stream), config.model.image_size, self.visual.fingerprint)
 
     def score(
         self, stream: Stream, params: Tree, records: Records, mesh: Mesh, *, draws: int = 1, batches: int = 0, share: Share = Share()

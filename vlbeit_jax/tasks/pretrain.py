@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
+from vlbeit_jax.data.kept_tokens import KeptTokens, require_all
 from vlbeit_jax.data.pipeline import Batches, Share, open_sources, require_validation, training_batches
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.objectives.base import Objective
@@ -37,7 +38,8 @@ class Pretrain:
         if config.run.evaluate_every:
             require_validation([sets[0] for sets in self.sets.values()])
         self.objectives: Mapping[str, Objective] = {**self.model.objectives}
-        self.frozen: Tree = self.model.frozen
+        self.kept = self._kept_tokens() if config.data.visual_tokens else {}
+        self.frozen: Tree = {} if self.kept else self.model.frozen
         self.chance: Mapping[str, float] = {
             name: 1 / objective.vocabulary(modality)
             for stream, objective in self.model.objectives.items()
@@ -55,7 +57,8 @@ class Pretrain:
         """See ``data.pipeline``."""
         name, config = Stream(stream), self.config
         make = self.model.make_example(name, True)
-        return training_batches(name, self.model.stream_config(name), config.data, make, config.run.seed, start, share)
+        kept = self.kept.get(name, ())
+        return training_batches(name, self.model.stream_config(name), config.data, make, config.run.seed, start, share, kept)
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
         """Copies both tokenizers."""
@@ -74,3 +77,12 @@ class Pretrain:
             for name, scores in found.items():
                 figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}
         return figures
+
+    def _kept_tokens(self) -> dict[Stream, list[KeptTokens]]:
+        found = {}
+        for stream, sets in self.sets.items():
+            if stream.has_image:
+                found[stream] = [self.model.kept_tokens(stream, each) for each in sets]
+                for kept, each in zip(found[stream], sets, strict=True):
+                    require_all(kept, each)
+        return found

@@ -1,0 +1,162 @@
+"""Visual tokens that are kept on disk are those that the step would compute, and no others are taken for them."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from vlbeit_jax.cost.flops import step_flops
+from vlbeit_jax.cost.memory import tree_bytes
+from vlbeit_jax.data import kept_tokens
+from vlbeit_jax.data.kept_tokens import VISUAL_TOKENS, WithTokens
+from vlbeit_jax.data.pipeline import open_sources
+from vlbeit_jax.data.source import TRAIN
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.visual_tokenizer import encode
+from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.tasks.masked_model import MaskedModel
+from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.types import Stream
+
+STEPS, VIEWS = 12, 3
+
+
+def config_with(world, tokens="", views=VIEWS, workers=0, schedule="image,pair", **stream):
+    config = tiny.pretrain_config(world, steps=STEPS, schedule=schedule, log_every=4, evaluate_every=STEPS)
+    data = config.data
+    changes = {name: dataclasses.replace(getattr(data, name), views=views, **stream) for name in ("image", "pair")}
+    return dataclasses.replace(config, data=dataclasses.replace(data, visual_tokens=str(tokens), workers=workers, **changes))
+
+
+def keep(config, folder, *arguments):
+    return tiny.command("vlbeit_jax.keep_tokens", f"--config={tiny.config_file(config, folder)}", *arguments, devices=2)
+
+
+@pytest.fixture(scope="module")
+def tokens(world, tmp_path_factory):
+    """Made by the command, with two devices."""
+    folder = tmp_path_factory.mktemp("kept")
+    done = keep(config_with(world, folder / "tokens"), folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1/1:") and f"{48 * VIEWS} views" in done.stdout  # Both streams see the same views.
+    return folder / "tokens"
+
+
+def opened(config):
+    model = MaskedModel(config, [Stream.IMAGE], "", config.data.visual_tokenizer)
+    (found,) = open_sources(Stream.IMAGE, config.data.image)
+    return model, found, model.kept_tokens(Stream.IMAGE, found)
+
+
+def test_they_are_the_tokens_of_each_view(world, tokens):
+    model, found, kept = opened(config_with(world, tokens))
+    records, make = WithTokens(found.records(TRAIN), kept), model.make_example(Stream.IMAGE, True)
+    different = 0
+    for index in (0, 17, len(records) - 1):
+        record = records[index]
+        views = jnp.stack([make.view(record, number) for number in range(VIEWS)])
+        expected = np.asarray(encode(model.visual.tokenizer, model.visual.frozen, views))
+        assert (record[VISUAL_TOKENS] == expected).mean() > 0.99  # Batches of other sizes round differently.
+        different += (record[VISUAL_TOKENS][0] != expected[1]).sum()
+    assert different  # Or the views would be all the same, and any would pass.
+
+
+def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_views_as_without(world, tokens):
+    model, found, kept = opened(config_with(world, tokens))
+    make, numbers = model.make_example(Stream.IMAGE, True), set()
+    for index, record in enumerate(WithTokens(found.records(TRAIN), kept)[index] for index in range(24)):
+        example = make.random_map(record, np.random.default_rng(index))
+        bare = make.random_map(found.records(TRAIN)[index], np.random.default_rng(index))
+        assert all(np.array_equal(bare[name], example[name]) for name in bare)
+        (number,) = (number for number in range(VIEWS) if np.array_equal(make.view(record, number), example["image"]))
+        assert np.array_equal(example["image_targets"], record[VISUAL_TOKENS][number][example["image_masked"]])
+        numbers.add(number)
+    assert numbers == set(range(VIEWS))
+
+
+@pytest.fixture(scope="module")
+def computed(world, tmp_path_factory):
+    """A run whose tokens are computed in the step: parameters and folder."""
+    folder = tmp_path_factory.mktemp("computed") / "run"
+    return train(config_with(world, schedule="image+pair"), folder).params, folder
+
+
+def test_training_with_them_is_training_without(world, tokens, computed, tmp_path):
+    params = train(config_with(world, tokens, schedule="image+pair", workers=2), tmp_path / "run").params
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), params, computed[0])
+    ours, theirs = (tiny.metrics_of(folder)[-1] for folder in (tmp_path / "run", computed[1]))
+    assert ours["mim/accuracy"] == theirs["mim/accuracy"] and ours["split"] == "validation"
+
+
+def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monkeypatch):
+    read = WithTokens.__getitem__
+
+    def shifted(self, index):
+        record = read(self, index)
+        return record | {VISUAL_TOKENS: np.roll(record[VISUAL_TOKENS], 1, axis=0)}  # Those of the view before.
+
+    monkeypatch.setattr(WithTokens, "__getitem__", shifted)
+    train(config_with(world, tokens, schedule="image+pair"), tmp_path / "run")
+    wrong, right = (tiny.metrics_of(folder)[0]["mim/loss"] for folder in (tmp_path / "run", computed[1]))
+    assert abs(wrong - right) > 1e-4
+
+
+def test_the_step_has_no_tokenizer_in_it(world, tokens):
+    for place, encoder in ((tokens, False), ("", True)):
+        config = config_with(world, place, schedule="image+pair")
+        step = abstract_step(config, tiny.mesh_of())
+        assert bool(tree_bytes(step.frozen)) == bool(step_flops(config).frozen) == encoder
+        assert ("image_targets" in step.batches["image"]) != encoder
+        assert bool(Pretrain(config).frozen) == encoder
+
+
+def test_parts_that_are_there_are_left_alone_and_processes_share_the_others(world, tmp_path, monkeypatch, capsys):
+    config = config_with(world, tmp_path / "tokens")
+    monkeypatch.setattr(kept_tokens, "RECORDS_IN_PART", 16)
+    from vlbeit_jax.tasks.token_making import TokenMaker
+
+    maker = TokenMaker(config, tiny.mesh_of(2))
+    assert [part for *_, part in maker.work] == [0, 1, 2]
+    maker.make(*maker.work[1])
+    kept, found, _ = maker.work[0]
+    assert [kept.has(part) for part in kept.parts] == [False, True, False]
+    with pytest.raises(UsageError, match="2 of 3 parts of the tokens of .*pairs are missing"):
+        Pretrain(config)
+    for each in (maker.work[0], maker.work[2]):
+        maker.make(*each)
+    whole = np.stack([kept[index] for index in range(48)])
+    assert whole.shape == (48, VIEWS, 16) and whole.dtype == np.uint8
+    assert not list(kept.folder.glob(".*"))  # Nothing unfinished stays behind.
+    Pretrain(config)
+
+
+def test_a_second_run_of_the_command_makes_nothing(world, tokens, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in tokens.rglob("*.npy")}
+    done = keep(config_with(world, tokens), tmp_path)
+    assert done.returncode == 0 and "is there" in done.stdout, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in tokens.rglob("*.npy")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"crop_scale": 0.9}, "crop_scale=0.5 and not 0.9|crop_scale=0.2 and not 0.9"), ({"views": 5}, "views=3 and not 5")],
+)
+def test_tokens_of_other_views_are_refused_with_the_difference(world, tokens, change, said):
+    with pytest.raises(UsageError, match=said):
+        Pretrain(config_with(world, tokens, **change))
+
+
+def test_usage_errors(world, tmp_path):
+    for config, arguments, said in (
+        (config_with(world, tmp_path / "tokens", views=0), [], "views=0"),
+        (config_with(world, ""), [], "config.data.visual_tokens is empty"),
+        (config_with(world, tmp_path / "tokens"), ["--share=2/2"], "--share=2/2: needed is PART/OF"),
+        (config_with(world, tmp_path / "config_of_test.py" / "tokens"), [], "cannot be written"),
+    ):
+        done = keep(config, tmp_path, *arguments)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr

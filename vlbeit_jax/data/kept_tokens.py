@@ -1,0 +1,147 @@
+"""Visual tokens that were computed once and lie on disk: of a fixed number of views of every training record.
+
+A folder holds those of any number of sets. Each has a folder of its own, named by a hash of all that its tokens depend on, so that
+other tokens than those that are meant are never found. Records come in parts, a file each, which any number of
+processes may make.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.config_parse import fingerprint
+from vlbeit_jax.data.source import TRAIN, PreparedSet, Records
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import NO_ROOM
+from vlbeit_jax.shapes import UInt
+
+RECORDS_IN_PART = 2**14  # 51 MB with eight views of 196 patches.
+DESCRIPTION = "tokens.json"
+VISUAL_TOKENS = "visual_tokens"  # The entry of a record that holds those of all its views.
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptTokens:
+    """Where the tokens of one set's views lie, made or not yet.
+
+    Attributes:
+      folder: of this set and these views.
+      description: all that the tokens depend on.
+      records: how many there are.
+    """
+
+    folder: pathlib.Path
+    description: dict[str, Any]
+    records: int
+
+    @property
+    def parts(self) -> range:
+        """Numbers of all parts."""
+        return range(-(-self.records // RECORDS_IN_PART))
+
+    def records_of(self, part: int) -> range:
+        """Which records a part holds."""
+        return range(part * RECORDS_IN_PART, min((part + 1) * RECORDS_IN_PART, self.records))
+
+    def has(self, part: int) -> bool:
+        """Whether it was made."""
+        return self._file(part).is_file()
+
+    def make_folder(self) -> None:
+        """Makes the folder, with the description in it.
+
+        Raises:
+          UsageError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / DESCRIPTION).write_text(json.dumps(self.description, indent=1) + "\n")
+        except OSError as error:
+            raise UsageError(f"{self.folder} cannot be written: {error.strerror}") from error
+
+    def write(self, part: int, tokens: UInt[np.ndarray, "A views N"]) -> None:
+        """Keeps the tokens of a part; it appears whole or not at all, whoever else writes it.
+
+        Raises:
+          UsageError: there is no room.
+        """
+        unfinished = self.folder / f".{part}.{os.getpid()}"
+        try:
+            with open(unfinished, "wb") as file:
+                np.save(file, tokens)
+            unfinished.replace(self._file(part))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise UsageError(f"{self.folder}: {error.strerror}; the parts that were made before are kept") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def __getitem__(self, record: int) -> UInt[np.ndarray, "views N"]:
+        """The tokens of every view of a record."""
+        part, row = divmod(record, RECORDS_IN_PART)
+        return _mapped(self._file(part))[row]
+
+    def _file(self, part: int) -> pathlib.Path:
+        return self.folder / f"{part:06d}.npy"
+
+
+@functools.cache
+def _mapped(file: pathlib.Path) -> np.ndarray:
+    """Opened where it is read: a loader process gets paths, and not what lies there."""
+    return np.load(file, mmap_mode="r")
+
+
+class WithTokens:
+    """Records, each with the tokens of its views."""
+
+    def __init__(self, records: Records, kept: KeptTokens):
+        self._records, self._kept = records, kept
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self._records[index], VISUAL_TOKENS: self._kept[index]}
+
+
+def kept_tokens(place: str | pathlib.Path, found: PreparedSet, stream: StreamConfig, image_size: int, tokenizer: str) -> KeptTokens:
+    """The tokens of a set's views, whether they were made or not.
+
+    Args:
+      place: the folder for those of all sets.
+      found: the set.
+      stream: says how views are made.
+      image_size: side of a view, pixels.
+      tokenizer: fingerprint of the visual tokenizer.
+    """
+    description = {
+        "set": found.fingerprint,
+        "visual_tokenizer": tokenizer,
+        "image_size": image_size,
+        **{name: getattr(stream, name) for name in ("views", "crop_scale", "colour_jitter", "flip")},
+    }
+    return KeptTokens(pathlib.Path(place) / fingerprint(description), description, found.count(TRAIN))
+
+
+def require_all(kept: KeptTokens, found: PreparedSet) -> None:
+    """Raises a ``UsageError`` if tokens of a set are missing; it says what there is instead."""
+    missing = [part for part in kept.parts if not kept.has(part)]
+    if not missing:
+        return
+    make = "python -m vlbeit_jax.keep_tokens with the same configuration makes them"
+    if len(missing) < len(kept.parts):
+        raise UsageError(f"{kept.folder}: {len(missing)} of {len(kept.parts)} parts of the tokens of {found.folder} are missing; {make}")
+    others = [json.loads(path.read_text()) for path in sorted(kept.folder.parent.glob(f"*/{DESCRIPTION}"))]
+    differences = [
+        ", ".join(f"{name}={other.get(name)} and not {value}" for name, value in kept.description.items() if other.get(name) != value)
+        for other in others
+    ]
+    there = f"; it holds some with {'; some with '.join(differences)}" if differences else ""
+    raise UsageError(f"data.visual_tokens={kept.folder.parent} holds no tokens of {found.folder} as configured{there}; {make}")

@@ -1,0 +1,66 @@
+"""Command: computes visual tokens once, so that pretraining steps need not."""
+
+import time
+
+from absl import flags
+from ml_collections import config_flags
+
+from vlbeit_jax import cli
+from vlbeit_jax.config_parse import parse
+from vlbeit_jax.errors import UsageError
+
+OVERVIEW = """Computes the visual tokens of every view of the images that a pretraining will read; keeps them in config.data.visual_tokens.
+
+  python -m vlbeit_jax.keep_tokens --config=configs/pretrain_base.py --config.data.visual_tokens=TOKENS \\
+      --config.data.image.views=8 --config.data.pair.views=8 --config.data.image.sources="('IMAGES',)" ...
+  python -m vlbeit_jax.main --config=configs/pretrain_base.py --config.data.visual_tokens=TOKENS ...      the same fields
+
+An image then has views different crops, drawn from its id, instead of a new one in every epoch. Works in parts of 16,384 images. Those
+that are there are left alone, so that the same command goes on where it was stopped; with --share=0/4 to --share=3/4 four processes
+do it together, each with its own devices."""
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configuration of the pretraining; --config.x.y=z overrides", lock_config=True)
+SHARE = flags.DEFINE_string("share", "0/1", "this process's share of the parts, from 0, and of how many")
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """Makes what is missing."""
+    values = CONFIG.value.to_dict()
+    values["run"]["schedule"] = _image_streams(values["run"]["schedule"])
+    config, (mine, of) = parse(values), _share()
+    if not config.data.visual_tokens:
+        raise UsageError("config.data.visual_tokens is empty: name the folder that the tokens shall lie in")
+    from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
+    from vlbeit_jax.tasks.token_making import TokenMaker
+    from vlbeit_jax.training.sharding import make_mesh
+
+    use_compilation_cache(config.run.compilation_cache)
+    maker = TokenMaker(config, make_mesh(config.mesh))
+    work = maker.work[mine::of]
+    for number, (kept, found, part) in enumerate(work, 1):
+        where = f"{number}/{len(work)}: {found.folder}, part {part} ({kept.folder})"
+        if kept.has(part):
+            print(f"{where}: is there", flush=True)
+            continue
+        began = time.monotonic()
+        maker.make(kept, found, part)
+        views = maker.views_of(kept, part)
+        print(f"{where}: {views:,} views, {views / (time.monotonic() - began):,.0f} a second", flush=True)
+
+
+def _image_streams(schedule: str) -> str:
+    """The part of a schedule that has images; texts and their tokenizer are not needed here."""
+    steps = [[name for name in step.split("+") if name.strip() != "text"] for step in schedule.split(",")]
+    return ",".join("+".join(step) for step in steps if step) or schedule
+
+
+def _share() -> tuple[int, int]:
+    mine, _, of = SHARE.value.partition("/")
+    if not (mine.isdigit() and of.isdigit() and int(mine) < int(of)):
+        raise UsageError(f"--share={SHARE.value}: needed is PART/OF with PART < OF, as in 0/4")
+    return int(mine), int(of)
+
+
+if __name__ == "__main__":
+    cli.run(main, OVERVIEW)

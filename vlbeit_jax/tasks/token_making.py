@@ -1,0 +1,69 @@
+"""Visual tokens of every view of a configuration's images, computed once for all epochs."""
+
+import functools
+import math
+from collections.abc import Iterator
+from contextlib import closing
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.config_parse import schedule_cycle
+from vlbeit_jax.data.kept_tokens import KeptTokens
+from vlbeit_jax.data.pipeline import every_view, open_sources
+from vlbeit_jax.data.source import TRAIN, PreparedSet
+from vlbeit_jax.models.visual_tokenizer import encode
+from vlbeit_jax.tasks.masked_model import MaskedModel
+from vlbeit_jax.training.sharding import on_mesh, padded_batch, put_batch, put_replicated, replicated
+from vlbeit_jax.types import Stream
+
+
+class TokenMaker:
+    """Makes the parts of ``data.visual_tokens`` that a configuration asks for.
+
+    Attributes:
+      work: every part of every set that training will read, in order: where it lies, its set and its number.
+    """
+
+    def __init__(self, config: Config, mesh: Mesh):
+        """Opens tokenizer and data.
+
+        Raises:
+          UsageError: one is missing or does not fit the model.
+        """
+        streams = sorted({stream for step in schedule_cycle(config.run.schedule) for stream in step if stream.has_image})
+        self._config, self._mesh = config, mesh
+        self._model = MaskedModel(config, streams, config.data.text_tokenizer, config.data.visual_tokenizer)
+        self._makes: dict[str, Stream] = {}
+        self.work: list[tuple[KeptTokens, PreparedSet, int]] = []
+        for stream in streams:
+            for found in open_sources(stream, self._model.stream_config(stream)):
+                kept = self._model.kept_tokens(stream, found)
+                if kept.folder.name not in self._makes:  # Two streams that see the same views of a set share them.
+                    self._makes[kept.folder.name] = stream
+                    self.work += [(kept, found, part) for part in kept.parts]
+        tokenizer = self._model.visual.tokenizer
+        self._encode = jax.jit(functools.partial(encode, tokenizer), out_shardings=replicated(mesh))
+        self._frozen = put_replicated(self._model.frozen, mesh)
+
+    def make(self, kept: KeptTokens, found: PreparedSet, part: int) -> None:
+        """Computes one part and keeps it."""
+        kept.make_folder()  # Before the work, so that a folder that cannot be written is known at once.
+        stream, which = self._makes[kept.folder.name], kept.records_of(part)
+        rows = padded_batch(self._model.stream_config(stream).batch_size, self._mesh)
+        make = self._model.make_example(stream, True)
+        views, patches = make.stream.views, self._config.model.patches
+        with closing(every_view(found.records(TRAIN), which, make, rows, self._config.data)) as batches, on_mesh(self._mesh):
+            tokens = np.concatenate(list(self._encoded(batches)))
+        kind = np.min_scalar_type(self._model.visual.tokenizer.config.codes - 1)
+        kept.write(part, tokens[: len(which) * views].reshape(len(which), views, patches).astype(kind))
+
+    def views_of(self, kept: KeptTokens, part: int) -> int:
+        """How many images a part takes."""
+        return math.prod((len(kept.records_of(part)), kept.description["views"]))
+
+    def _encoded(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for images in batches:
+            yield np.asarray(self._encode(self._frozen, put_batch({"image": images}, self._mesh)["image"]))
