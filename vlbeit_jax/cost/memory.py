@@ -57,7 +57,7 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     """The same and a formula's temporaries and program.
 
     Weights are whole on every chip but for tensor parallelism, in the type of their products, and so are gradients, in float32;
-    on one chip, those of a stream stand beside the sum of the others. A loop over blocks stacks weights and gradients once more.
+    those of a microbatch, and on one chip those of a stream, stand beside the sum of the others. A loop over blocks stacks weights and gradients once more.
     What backward needs of forward is kept for the largest stream alone on one chip; on several, the compiler starts streams
     before others have ended, to hide collectives, and that of all streams is there at once.
 
@@ -77,7 +77,7 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     weights = 0 if itemsize == 4 and rows == 1 else count * itemsize // tensor
     weights += 2 * count * itemsize // tensor if trained.scan else 0
     streams = [Stream(name) for name in batches]
-    gradients = 4 * count // tensor * (2 if rows == 1 and (len(streams) > 1 or config.run.accumulate > 1) else 1)
+    gradients = 4 * count // tensor * (2 if config.run.accumulate > 1 or (rows == 1 and len(streams) > 1) else 1)
     activations = [activation_bytes(config, stream, rows, tensor, itemsize, on_tpu) for stream in streams]
     together = sum(activations) if rows > 1 else max(activations)
     return found._replace(temporaries=gradients + weights + together, program=_program_bytes(config, streams) if on_tpu else 0)

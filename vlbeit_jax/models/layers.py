@@ -6,9 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from vlbeit_jax.ops.attention import attention
+from vlbeit_jax.ops.einsum import einsum_to_float32
 from vlbeit_jax.ops.gelu import gelu
 from vlbeit_jax.shapes import Array, Bool, Float
 
@@ -62,7 +62,7 @@ class Linear(nn.Module):
         """Returns ``x @ kernel``, and the bias added to it."""
         kernel = self.param("kernel", partitioned(self.init, *self.axes), (x.shape[-1], self.features))
         out = jnp.dtype(jnp.float32) if self.exact else self.dtype
-        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), out, self.exact)
+        x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), self.exact)
         if not self.bias:
             return x
         return x + self.param("bias", partitioned(nn.initializers.zeros, self.axes[1]), (self.features,)).astype(out)
@@ -151,11 +151,14 @@ class TanhProjection(nn.Module):
         return Linear(self.features, (None, None), exact=True, name="outer")(hidden)
 
 
-def matmul(x: Float[Array, "*B I"], kernel: Float[Array, "I O"], out: DTypeLike | None = None, exact: bool = False) -> Float[Array, "*B O"]:
-    """``x @ kernel`` as one two-dimensional product: XLA's CPU backend takes 2 to 4 times as long over three dimensions."""
-    precision = jax.lax.Precision.HIGHEST if exact else None
-    flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, precision=precision, preferred_element_type=out)
-    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+def matmul(x: Float[Array, "*B I"], kernel: Float[Array, "I O"], exact: bool = False) -> Float[Array, "*B O"]:
+    """``x @ kernel`` as one two-dimensional product: XLA's CPU backend takes 2 to 4 times as long over three dimensions.
+
+    ``exact``: in float32 whatever the inputs' type is, and without shortcuts.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    out = einsum_to_float32("ti,io->to", flat, kernel, jax.lax.Precision.HIGHEST) if exact else flat @ kernel
+    return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def drop_path(x: Float[Array, "B L D"], rate: float | Float[Array, ""], draws: Float[Array, "B"]) -> Float[Array, "B L D"]:

@@ -7,6 +7,7 @@ keeps the attention weights on the chip (``fused``, in ``fused_attention``).
 import jax
 import jax.numpy as jnp
 
+from vlbeit_jax.ops.einsum import einsum_to_float32
 from vlbeit_jax.ops.fused_attention import LANES, fused_attention, on_tpu
 from vlbeit_jax.shapes import Array, Bool, Float
 
@@ -63,7 +64,7 @@ def _einsum_attention(
 ) -> Float[Array, "B L D"]:
     batch, length, width = query.shape
     query, key, value = (x.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3) for x in (query, key, value))
-    logits = jnp.einsum("bhqk,bhsk->bhqs", query * (width // heads) ** -0.5, key, preferred_element_type=jnp.float32)
+    logits = einsum_to_float32("bhqk,bhsk->bhqs", query * (width // heads) ** -0.5, key)
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
     if valid is not None:

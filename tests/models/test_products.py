@@ -1,0 +1,44 @@
+"""With bfloat16 products, every product of the trained network takes bfloat16, forward and backward; with float32, float32."""
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import pytest
+
+from tests.models import tiny_models as tiny
+from vlbeit_jax.models import layers
+from vlbeit_jax.models.vlbeit import VLBEiT
+from vlbeit_jax.types import Positions, Stream
+
+
+def products(jaxpr):
+    """The types of both sides of every matrix product, in nested functions too."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            found.append({str(each.aval.dtype) for each in equation.invars})
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            found += products(inner)
+    return found
+
+
+def of_a_gradient(stream, positions=Positions.ABSOLUTE, **changes):
+    config = tiny.model_config(positions, attention="einsum", **changes)
+    inputs = tiny.inputs(config, stream)
+
+    def loss(params):
+        return sum(jnp.square(logits).mean() for logits in VLBEiT(config).apply({"params": params}, inputs).values())
+
+    return products(jax.make_jaxpr(jax.grad(loss))(tiny.random_params(config)).jaxpr)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(("stream", "positions"), [(stream, Positions.ABSOLUTE) for stream in Stream] + [(Stream.PAIR, Positions.RELATIVE)])
+def test_every_product_takes_the_type_of_the_configuration(stream, positions, dtype):
+    found = of_a_gradient(stream, positions, matmul=dtype)
+    assert len(found) > 3 * 3 * 8 and all(types == {dtype} for types in found)  # Three blocks of eight, and their gradients.
+
+
+def test_a_float32_gradient_of_logits_would_be_noticed(monkeypatch):
+    monkeypatch.setattr(layers, "einsum_to_float32", lambda spec, a, b, _: jnp.einsum(spec, a, b, preferred_element_type=jnp.float32))
+    assert {"float32", "bfloat16"} in of_a_gradient(Stream.IMAGE, matmul="bfloat16")
