@@ -97,6 +97,7 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     nowhere = dataclasses.replace(config, run=dataclasses.replace(config.run, start_from=str(tmp_path)))
     with pytest.raises(UsageError, match="no run's folder"):
         train(nowhere, tmp_path / "nowhere")
+    assert not (tmp_path / "wider").exists() and not (tmp_path / "nowhere").exists()
 
 
 def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path):

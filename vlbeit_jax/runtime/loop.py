@@ -60,6 +60,8 @@ def train(config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None
     optimizer = make_optimizer(config.optimizer, config.run.steps)
     make_state, abstract = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
     share = share_of(mesh)
+    if config.run.start_from and not (workdir / run_folder.CHECKPOINTS).is_dir():  # Or nothing is read from there any more.
+        talk.each(lambda: run_folder.check_start(pathlib.Path(config.run.start_from), abstract.params))
     with contextlib.ExitStack() as stack:
         talk.first(lambda: _claim(stack, workdir, config))
         talk.each(lambda: _see(workdir))

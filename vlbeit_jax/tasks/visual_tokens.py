@@ -69,7 +69,7 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
         return VisualTokens(folder, DalleEncoder(config), IMPORTED_STEP, saved, saved, tree_fingerprint(saved))
     config = read_config(folder)
     if config.task != "vqkd":
-        raise UsageError(f"data.visual_tokenizer={place}: holds a run of task {config.task!r}, not 'vqkd'")
+        raise UsageError(f"visual tokenizer {place}: holds a run of task {config.task!r}, not 'vqkd'")
     tokenizer, step = make_tokenizer(config.visual_tokenizer), finished_step(folder, config)
     saved = restore(folder, step, _vqkd_trees(tokenizer))
     frozen = {"params": saved["params"], "codebook": saved["extra"][Stream.IMAGE]["codebook"]}

@@ -86,8 +86,8 @@ def restore(folder: pathlib.Path, step: int, abstract: Mapping[str, Tree]) -> di
     return found
 
 
-def starting_params(folder: pathlib.Path, abstract: Tree) -> Tree:
-    """The newest parameters of a run or an import, in the shapes and shardings of ``abstract``.
+def check_start(folder: pathlib.Path, abstract: Tree) -> tuple[Checkpointer, int]:
+    """Where the newest parameters of a run or an import lie, if they have the shapes of ``abstract``.
 
     Raises:
       UsageError: there are none, or they are of another model; every difference is listed.
@@ -106,6 +106,12 @@ def starting_params(folder: pathlib.Path, abstract: Tree) -> Tree:
     ]
     if wrong:
         raise UsageError(f"run.start_from={folder} holds another model:\n  " + "\n  ".join(wrong))
+    return checkpointer, step
+
+
+def starting_params(folder: pathlib.Path, abstract: Tree) -> Tree:
+    """These parameters, in the shardings of ``abstract``; raises as ``check_start``."""
+    checkpointer, step = check_start(folder, abstract)
     return checkpointer.restore(step, {"params": abstract})["params"]
 
 
