@@ -6,6 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
 
@@ -36,7 +37,7 @@ def main() -> None:
     from vlbeit_jax.training.sharding import make_mesh
 
     use_compilation_cache(config.run.compilation_cache)
-    maker = TokenMaker(config, make_mesh(config.mesh))
+    maker = TokenMaker(config, make_mesh(MeshConfig()))  # All devices of this machine, whatever mesh the training will have.
     work = maker.work[mine::of]
     for number, (kept, found, part) in enumerate(work, 1):
         where = f"{number}/{len(work)}: {found.folder}, part {part} ({kept.folder})"
