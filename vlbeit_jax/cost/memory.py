@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.masking import masked_slots
 from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.objectives.base import LOOKED_UP
 from vlbeit_jax.ops.attention import can_fuse
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Positions, Stream
@@ -50,13 +51,19 @@ def kept(state: TrainState, frozen: Tree, batches: Tree) -> Memory:
 
 def tree_bytes(tree: Tree) -> int:
     """Bytes of a tree's shards on one device."""
-    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return sum(shard_size(leaf) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def shard_size(leaf: Any) -> int:
+    """Elements of a leaf on one device."""
+    return math.prod(leaf.sharding.shard_shape(leaf.shape))
 
 
 def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, rows: int, tensor: int, on_tpu: bool) -> Memory:
     """The same and a formula's temporaries and program.
 
-    Weights are whole on every chip but for tensor parallelism, in the type of their products, and so are gradients, in float32;
+    Weights are whole on every chip but for tensor parallelism and the table of words, in the type of their products, and so are
+    gradients, in float32;
     those of a microbatch, and on one chip those of a stream, stand beside the sum of the others. A loop over blocks stacks weights
     and gradients once more. What backward needs of forward is kept for the largest stream alone on one chip; on several, the
     compiler starts streams before others have ended, to hide collectives, and that of all streams is there at once.
@@ -73,11 +80,12 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     found = kept(state, frozen, batches)
     trained = config.model if config.task == "pretrain" else config.visual_tokenizer
     itemsize = jnp.dtype(matmul_dtype(trained.matmul)).itemsize
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    weights = 0 if itemsize == 4 and rows == 1 else count * itemsize // tensor
-    weights += 2 * count * itemsize // tensor if trained.scan else 0
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    count = sum(leaf.size // tensor if path[-1].key not in LOOKED_UP else shard_size(leaf) for path, leaf in leaves)
+    weights = 0 if itemsize == 4 and rows == 1 else count * itemsize
+    weights += 2 * count * itemsize if trained.scan else 0
     streams = [Stream(name) for name in batches]
-    gradients = 4 * count // tensor * (2 if config.run.accumulate > 1 or (rows == 1 and len(streams) > 1) else 1)
+    gradients = 4 * count * (2 if config.run.accumulate > 1 or (rows == 1 and len(streams) > 1) else 1)
     activations = [activation_bytes(config, stream, rows, tensor, itemsize, on_tpu) for stream in streams]
     together = sum(activations) if rows > 1 else max(activations)
     return found._replace(temporaries=gradients + weights + together, program=_program_bytes(config, streams) if on_tpu else 0)

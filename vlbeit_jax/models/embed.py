@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, padded_vocabulary, partitioned, zero_from
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.gather import is_at_positions
+from vlbeit_jax.ops.lookup import look_up, parts
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Special
 
@@ -48,6 +49,7 @@ class TextEmbed(nn.Module):
     width: int
     vocabulary: int
     positions: int
+    dtype: jnp.dtype
     absolute: bool = True
     pad: int = Special.PAD
 
@@ -55,8 +57,9 @@ class TextEmbed(nn.Module):
     def __call__(self, text: Int[Array, "B T"]) -> Tokens:
         """Args: ``text``, word pieces with CLS first, already corrupted, padded with ``pad``."""
         init = zero_from(beit_init(), self.vocabulary, axis=0)
-        words = self.param("words", partitioned(init, "word", "word_width"), (padded_vocabulary(self.vocabulary), self.width))
-        x = jnp.take(words, text, axis=0)
+        rows = padded_vocabulary(self.vocabulary) // parts()
+        words = self.param("words", partitioned(init, "word", "word_width"), (rows, self.width))
+        x = look_up(words, text, self.dtype).astype(jnp.float32)
         if self.absolute:
             table = self.param("positions", partitioned(beit_init(), None, "embed"), (self.positions, self.width))
             x = x + table[: text.shape[1]]

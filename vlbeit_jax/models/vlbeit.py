@@ -45,7 +45,7 @@ class VLBEiT(nn.Module):
         c, dtype = self.config, matmul_dtype(self.config.matmul)
         absolute = c.positions is Positions.ABSOLUTE
         self.vision_embed = VisionEmbed(c.width, dtype, absolute)
-        self.text_embed = TextEmbed(c.width, c.vocabulary, c.text_positions, absolute, c.pad)
+        self.text_embed = TextEmbed(c.width, c.vocabulary, c.text_positions, dtype, absolute, c.pad)
         trunk = Trunk(
             width=c.width, depth=c.depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, fused_layers=c.fused_layers,
             layer_scale=c.layer_scale, drop_path=c.drop_path, eps=c.norm_eps, sub_norm=c.sub_norm, decoupled=c.decoupled,

@@ -257,5 +257,4 @@ class _Loop:
             self._tracing = False
 
     def _size(self, state: TrainState) -> str:
-        count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        return f"{self.config.task}, {count:,} parameters"
+        return f"{self.config.task}, {sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} parameters"

@@ -76,11 +76,12 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
 def on_each_chip(work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tree, crossings: Tree) -> Callable[..., tuple[Tree, Tree]]:
     """Makes of ``work(params, batches, rest) -> (gradients, sums)``, on whole parameters and some rows, one on all rows.
 
-    Every chip works on its own rows; only tensor parallelism is left to XLA. Parameters are whole in it, and lie as ``places``
-    says before and after, as do their gradients. Gradients and sums are summed over chips, once, at the end.
+    Every chip works on its own rows; only tensor parallelism is left to XLA. Parameters are whole in it but for those that stay
+    where they are, and lie as ``places`` says before and after, as do their gradients. Gradients and sums are summed over
+    chips, once, at the end.
 
     Args:
-      work: may not communicate.
+      work: may not communicate, but for the look-up in what stays.
       mesh: the chips.
       places: a ``NamedSharding`` per parameter.
       crossings: a ``Crossing`` per parameter.
@@ -94,11 +95,13 @@ def on_each_chip(work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tre
 
     def whole(shard: jax.Array, spec: PartitionSpec, crossing: Crossing) -> jax.Array:
         shard = shard.astype(crossing.parameter)
-        return jax.lax.all_gather(shard, "fsdp", axis=tuple(spec).index("fsdp"), tiled=True) if "fsdp" in tuple(spec) else shard
+        if crossing.stays or "fsdp" not in tuple(spec):
+            return shard
+        return jax.lax.all_gather(shard, "fsdp", axis=tuple(spec).index("fsdp"), tiled=True)
 
     def summed(gradient: jax.Array, spec: PartitionSpec, crossing: Crossing) -> jax.Array:
         gradient = gradient.astype(crossing.gradient)
-        if "fsdp" in tuple(spec):
+        if "fsdp" in tuple(spec) and not crossing.stays:
             gradient = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True)
         return jax.lax.psum(gradient, tuple(axis for axis in axes if axis not in tuple(spec))).astype(np.float32)
 
