@@ -146,8 +146,8 @@ def _random(shapes: Any, config: "Config") -> Any:
     import jax
     import jax.numpy as jnp
 
-    limits = {"image": 256, "image_masked": config.model.patches, "text": config.model.vocabulary, "text_targets": config.model.vocabulary}
-    limits["image_targets"] = config.model.codes
+    limits = {"image": 256, "image_masked": config.model.patches, "image_targets": config.model.codes}
+    limits |= {"text": config.model.vocabulary, "text_targets": config.model.vocabulary}
 
     def make(path: Any, leaf: "jax.ShapeDtypeStruct") -> "jax.Array":
         name, key = path[-1].key, jax.random.key(len(jax.tree_util.keystr(path)))

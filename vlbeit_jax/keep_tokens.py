@@ -45,9 +45,11 @@ def main() -> None:
             print(f"{where}: is there", flush=True)
             continue
         began = time.monotonic()
-        maker.make(kept, found, part)
-        views = maker.views_of(kept, part)
+        views = maker.make(kept, found, part)
         print(f"{where}: {views:,} views, {views / (time.monotonic() - began):,.0f} a second", flush=True)
+    there = sum(kept.has(part) for kept, _, part in maker.work)
+    rest = "; the others are shares of other processes" if there < len(maker.work) else ": train with the same fields"
+    print(f"{config.data.visual_tokens}: {there} of {len(maker.work)} parts are there{rest}")
 
 
 def _image_streams(schedule: str) -> str:

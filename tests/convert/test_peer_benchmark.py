@@ -65,6 +65,14 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
         np.testing.assert_allclose(after[each.name].numpy(), each.read(), atol=2e-4, err_msg=each.name)
 
 
+def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
+    config = peer_config(tmp_path, "image")
+    data = dataclasses.replace(config.data, visual_tokens="TOKENS", image=dataclasses.replace(config.data.image, views=2))
+    step, state, frozen, batches = parts(config := dataclasses.replace(config, data=data))
+    assert not frozen and "image_targets" in batches["image"]
+    assert peer_benchmark.compare(config, step, state, frozen, batches, steps=2, warmup=1)["agrees"]
+
+
 CHANGES = {"none": ("", ""), "gelu": ("functional.gelu(", "functional.silu("), "expert": ("len(layout) > 1 and", "len(layout) > 2 and")}
 
 

@@ -21,6 +21,7 @@ from vlbeit_jax.runtime.loop import train
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.masked_model import MaskedModel
 from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.token_making import TokenMaker
 from vlbeit_jax.types import Stream
 
 STEPS, VIEWS = 12, 3
@@ -115,11 +116,9 @@ def test_the_step_has_no_tokenizer_in_it(world, tokens):
         assert bool(Pretrain(config).frozen) == encoder
 
 
-def test_parts_that_are_there_are_left_alone_and_processes_share_the_others(world, tmp_path, monkeypatch, capsys):
+def test_a_set_is_read_from_parts_once_all_are_there(world, tmp_path, monkeypatch):
     config = config_with(world, tmp_path / "tokens")
     monkeypatch.setattr(kept_tokens, "RECORDS_IN_PART", 16)
-    from vlbeit_jax.tasks.token_making import TokenMaker
-
     maker = TokenMaker(config, tiny.mesh_of(2))
     assert [part for *_, part in maker.work] == [0, 1, 2]
     maker.make(*maker.work[1])
@@ -132,6 +131,15 @@ def test_parts_that_are_there_are_left_alone_and_processes_share_the_others(worl
     whole = np.stack([kept[index] for index in range(48)])
     assert whole.shape == (48, VIEWS, 16) and whole.dtype == np.uint8
     assert not list(kept.folder.glob(".*"))  # Nothing unfinished stays behind.
+    Pretrain(config)
+
+
+def test_processes_make_their_own_shares(world, tmp_path):
+    config = config_with(world, tmp_path / "tokens")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, pair=dataclasses.replace(config.data.pair, flip=0.0)))
+    for share, said in (("1/2", "1 of 2 parts are there; the others"), ("0/2", "2 of 2 parts are there: train")):  # Two kinds of views.
+        done = keep(config, tmp_path, f"--share={share}")
+        assert done.returncode == 0 and done.stdout.startswith("1/1:") and said in done.stdout, done.stderr
     Pretrain(config)
 
 
@@ -155,6 +163,7 @@ def test_usage_errors(world, tmp_path):
     for config, arguments, said in (
         (config_with(world, tmp_path / "tokens", views=0), [], "views=0"),
         (config_with(world, ""), [], "config.data.visual_tokens is empty"),
+        (config_with(world, tmp_path / "tokens", schedule="text"), [], "run.schedule=text has no images"),
         (config_with(world, tmp_path / "tokens"), ["--share=2/2"], "--share=2/2: needed is PART/OF"),
         (config_with(world, tmp_path / "config_of_test.py" / "tokens"), [], "cannot be written"),
     ):

@@ -63,10 +63,10 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     """The same and a formula's temporaries and program.
 
     Weights are whole on every chip but for tensor parallelism and the table of words, in the type of their products, and so are
-    gradients, in float32;
-    those of a microbatch, and on one chip those of a stream, stand beside the sum of the others. A loop over blocks stacks weights
-    and gradients once more. What backward needs of forward is kept for the largest stream alone on one chip; on several, the
-    compiler starts streams before others have ended, to hide collectives, and that of all streams is there at once.
+    gradients, in float32; those of a microbatch, and on one chip those of a stream, stand beside the sum of the others. A loop
+    over blocks stacks weights and gradients once more. What backward needs of forward is kept for the largest stream alone on
+    one chip; on several, the compiler starts streams before others have ended, to hide collectives, and that of all streams is
+    there at once.
 
     Args:
       config: the run.

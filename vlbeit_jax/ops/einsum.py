@@ -9,7 +9,7 @@ from vlbeit_jax.shapes import Array, Float
 
 
 def einsum_to_float32(spec: str, a: Float[Array, "..."], b: Float[Array, "..."], precision: jax.lax.Precision | None = None) -> Array:
-    """``jnp.einsum(spec, a, b)`` in float32, for a spec whose indices each stand in two of its three parts.
+    """``jnp.einsum(spec, a, b)`` in float32, for a spec whose indices each stand in two of its three parts or in all.
 
     Left to itself, JAX multiplies the float32 gradient of the result with ``a`` and ``b`` in float32. For logits that must have no
     shortcuts these are products of six passes on a TPU, and slow ones on a GPU. The gradient is rounded to the type of

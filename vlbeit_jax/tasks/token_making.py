@@ -1,7 +1,6 @@
 """Visual tokens of every view of a configuration's images, computed once for all epochs."""
 
 import functools
-import math
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -14,6 +13,7 @@ from vlbeit_jax.config_parse import schedule_cycle
 from vlbeit_jax.data.kept_tokens import KeptTokens
 from vlbeit_jax.data.pipeline import every_view, open_sources
 from vlbeit_jax.data.source import TRAIN, PreparedSet
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.tasks.masked_model import MaskedModel
 from vlbeit_jax.training.sharding import on_mesh, padded_batch, put_batch, put_replicated, replicated
@@ -34,6 +34,8 @@ class TokenMaker:
           UsageError: one is missing or does not fit the model.
         """
         streams = sorted({stream for step in schedule_cycle(config.run.schedule) for stream in step if stream.has_image})
+        if not streams:
+            raise UsageError(f"run.schedule={config.run.schedule} has no images, and so no visual tokens")
         self._config, self._mesh = config, mesh
         self._model = MaskedModel(config, streams, config.data.text_tokenizer, config.data.visual_tokenizer)
         self._makes: dict[str, Stream] = {}
@@ -48,8 +50,8 @@ class TokenMaker:
         self._encode = jax.jit(functools.partial(encode, tokenizer), out_shardings=replicated(mesh))
         self._frozen = put_replicated(self._model.frozen, mesh)
 
-    def make(self, kept: KeptTokens, found: PreparedSet, part: int) -> None:
-        """Computes one part and keeps it."""
+    def make(self, kept: KeptTokens, found: PreparedSet, part: int) -> int:
+        """Computes one part and keeps it; returns how many views it holds."""
         kept.make_folder()  # Before the work, so that a folder that cannot be written is known at once.
         stream, which = self._makes[kept.folder.name], kept.records_of(part)
         rows = padded_batch(self._model.stream_config(stream).batch_size, self._mesh)
@@ -58,11 +60,9 @@ class TokenMaker:
         with closing(every_view(found.records(TRAIN), which, make, rows, self._config.data)) as batches, on_mesh(self._mesh):
             tokens = np.concatenate(list(self._encoded(batches)))
         kind = np.min_scalar_type(self._model.visual.tokenizer.config.codes - 1)
-        kept.write(part, tokens[: len(which) * views].reshape(len(which), views, patches).astype(kind))
-
-    def views_of(self, kept: KeptTokens, part: int) -> int:
-        """How many images a part takes."""
-        return math.prod((len(kept.records_of(part)), kept.description["views"]))
+        count = len(which) * views
+        kept.write(part, tokens[:count].reshape(len(which), views, patches).astype(kind))
+        return count
 
     def _encoded(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for images in batches:

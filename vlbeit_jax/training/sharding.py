@@ -14,6 +14,7 @@ from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.data.pipeline import Share
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.objectives.base import Crossing
+from vlbeit_jax.ops.lookup import PARTED_OVER
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")  # A batch's rows are cut along these, and gradients summed over them.
@@ -25,7 +26,7 @@ RULES = (
     ("heads", "tensor"),
     ("ffn", "tensor"),
     ("vocab", "tensor"),
-    ("word", "fsdp"),  # Whole rows, so that gradients of the largest table are cut along their memory.
+    ("word", PARTED_OVER),  # Whole rows, so that gradients of the largest table are cut along their memory.
     ("word_width", "tensor"),
     ("head", None),
 )
