@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.masking import masked_slots
 from vlbeit_jax.models.layers import matmul_dtype
-from vlbeit_jax.objectives.base import LOOKED_UP
+from vlbeit_jax.objectives.base import PARTED
 from vlbeit_jax.ops.attention import can_fuse
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Positions, Stream
@@ -62,10 +62,10 @@ def shard_size(leaf: Any) -> int:
 def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, rows: int, tensor: int, on_tpu: bool) -> Memory:
     """The same and a formula's temporaries and program.
 
-    Weights are whole on every chip but for tensor parallelism and the table of words, in the type of their products, and so are
-    gradients, in float32; those of a microbatch, and on one chip those of a stream, stand beside the sum of the others. A loop
-    over blocks stacks weights and gradients once more. What backward needs of forward is kept for the largest stream alone on
-    one chip; on several, the compiler starts streams before others have ended, to hide collectives, and that of all streams is
+    Weights are whole on every chip but for tensor parallelism and what is cut along the vocabulary, in the type of their products,
+    and so are gradients, in float32; those of a microbatch, and on one chip those of a stream, stand beside the sum of the others.
+    A loop over blocks stacks weights and gradients once more. What backward needs of forward is kept for the largest stream alone
+    on one chip; on several, the compiler starts streams before others have ended, to hide collectives, and that of all streams is
     there at once.
 
     Args:
@@ -81,7 +81,8 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     trained = config.model if config.task == "pretrain" else config.visual_tokenizer
     itemsize = jnp.dtype(matmul_dtype(trained.matmul)).itemsize
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    count = sum(leaf.size // tensor if path[-1].key not in LOOKED_UP else shard_size(leaf) for path, leaf in leaves)
+    stays = lambda path: not PARTED.isdisjoint(entry.key for entry in path)  # noqa: E731
+    count = sum(shard_size(leaf) if stays(path) else leaf.size // tensor for path, leaf in leaves)
     weights = 0 if itemsize == 4 and rows == 1 else count * itemsize
     weights += 2 * count * itemsize if trained.scan else 0
     streams = [Stream(name) for name in batches]

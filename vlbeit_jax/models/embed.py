@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, padded_vocabulary, partitioned, zero_from
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.gather import is_at_positions
-from vlbeit_jax.ops.lookup import look_up, parts
+from vlbeit_jax.ops.vocabulary import look_up, parts
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Special
 

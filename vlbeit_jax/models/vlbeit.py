@@ -14,6 +14,7 @@ from vlbeit_jax.models.multiway import Multiway, Trunk
 from vlbeit_jax.models.tokens import Tokens, join
 from vlbeit_jax.ops.gather import gather_positions
 from vlbeit_jax.ops.patches import normalise, to_patches
+from vlbeit_jax.ops.vocabulary import for_all_parts, numbers, parts
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
 from vlbeit_jax.types import Modality, Positions
 
@@ -55,7 +56,7 @@ class VLBEiT(nn.Module):
         self.encoder = Multiway(trunk)
         self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype, exact=True)
         init = zero_from(beit_init(), c.vocabulary, axis=1)
-        self.language_head = Linear(padded_vocabulary(c.vocabulary), ("embed", "vocab"), dtype, init, exact=True)
+        self.language_head = Linear(padded_vocabulary(c.vocabulary) // parts(), (None, "piece"), dtype, init, exact=True)
 
     def encode(self, inputs: Inputs, draws: Float[Array, "B Z 2"] | None = None) -> Tokens:
         """Final states of all tokens: image CLS and patches, then text; ``draws`` as in ``Multiway``."""
@@ -69,8 +70,11 @@ class VLBEiT(nn.Module):
         tokens = dataclasses.replace(tokens, x=spmd.with_logical_constraint(tokens.x, ("batch", None, None)))
         return self.encoder(tokens, draws)
 
-    def __call__(self, inputs: Inputs, draws: Float[Array, "B Z 2"] | None = None) -> dict[Modality, Float[Array, "B M V"]]:
-        """Logits (float32) at the masked positions of every modality whose positions are given."""
+    def __call__(self, inputs: Inputs, draws: Float[Array, "B Z 2"] | None = None) -> dict[Modality, Float[Array, "R M V"]]:
+        """Logits (float32) at the masked positions of every modality whose positions are given.
+
+        Where the vocabulary is cut over chips, those of the language are of all these chips' rows (``ops.vocabulary``).
+        """
         tokens = self.encode(inputs, draws)
         logits = {}
         if inputs.image_masked is not None:
@@ -78,8 +82,8 @@ class VLBEiT(nn.Module):
             logits[Modality.VISION] = self.vision_head(states)
         if inputs.text_masked is not None:
             states = gather_positions(tokens.segment(Modality.LANGUAGE), inputs.text_masked)
-            found = self.language_head(states)
-            real = jnp.arange(found.shape[-1]) < self.config.vocabulary
+            found = self.language_head(for_all_parts(states))
+            real = numbers(found.shape[-1]) < self.config.vocabulary
             logits[Modality.LANGUAGE] = jnp.where(real, found, -jnp.inf)
         return logits
 

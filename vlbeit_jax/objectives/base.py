@@ -14,7 +14,7 @@ from vlbeit_jax.shapes import Array, Float, Int
 
 Tree = Any
 ROW = "row"  # The entry of a batch that numbers its rows, over all hosts, chips and microbatches.
-LOOKED_UP = {"words"}  # Last names of large tables, of which a step needs few rows.
+PARTED = {"words", "language_head"}  # Names of what is cut along the vocabulary and used where it lies (``ops.vocabulary``).
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Crossing:
     Attributes:
       parameter: that in which it is used, so that nothing is lost.
       gradient: that of each chip's part of the sum.
-      stays: its shards are used where they lie, and do not cross at all (``ops.lookup``).
+      stays: its shards are used where they lie, and do not cross at all (``ops.vocabulary``).
     """
 
     parameter: jnp.dtype
@@ -85,8 +85,8 @@ class Objective(Protocol):
 def crossing(path: Sequence[str], dtype: jnp.dtype) -> Crossing:
     """Where products are in ``dtype``: what is multiplied crosses in it, and so do the gradients of all that is large."""
     exact, multiplied = jnp.dtype(jnp.float32), path[-1] in MULTIPLIED
-    looked_up = path[-1] in LOOKED_UP
-    return Crossing(dtype if multiplied else exact, dtype if multiplied or looked_up else exact, looked_up)
+    narrow = multiplied or path[-1] == "words"
+    return Crossing(dtype if multiplied else exact, dtype if narrow else exact, not PARTED.isdisjoint(path))
 
 
 def draws_of_rows(key: Array, rows: Int[Array, "B"], *shape: int) -> Float[Array, "B *S"]:

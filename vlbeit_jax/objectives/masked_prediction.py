@@ -15,7 +15,8 @@ from vlbeit_jax.models.layers import matmul_dtype, run
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
 from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
 from vlbeit_jax.objectives.base import ROW, Crossing, Term, Tree, crossing, draws_of_rows
-from vlbeit_jax.ops.losses import cross_entropy
+from vlbeit_jax.ops.losses import Grades, grade
+from vlbeit_jax.ops.vocabulary import grade_parts
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Stream
 
@@ -83,10 +84,10 @@ class MaskedPrediction:
         terms, counts = {}, {}
         for modality, name in terms_of(self.stream).items():
             targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)
-            right = jnp.argmax(logits[modality], axis=-1) == targets
+            loss, right = self.grade(logits[modality], targets, modality)
             frequent = jnp.argmax(extra[name]) == targets
             terms[name] = Term(
-                loss=(cross_entropy(logits[modality], targets) * weights).sum(),
+                loss=(loss * weights).sum(),
                 weight=weights.sum(),
                 sums={"accuracy": (right * weights).sum(), "unigram": (frequent * weights).sum()},
             )
@@ -112,14 +113,18 @@ class MaskedPrediction:
         found = {}
         for modality, name in terms_of(self.stream).items():
             targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)
-            right = jnp.argmax(logits[modality], axis=-1) == targets
+            loss, right = self.grade(logits[modality], targets, modality)
             found[name] = {
                 "right": (right * weights).sum(axis=1),
-                "loss": (cross_entropy(logits[modality], targets) * weights).sum(axis=1),
+                "loss": (loss * weights).sum(axis=1),
                 "weight": weights.sum(axis=1),
                 "targets": jnp.zeros(self.vocabulary(modality), jnp.float32).at[targets].add(weights),
             }
         return found
+
+    def grade(self, logits: Float[Array, "R M V"], targets: Int[Array, "B M"], modality: Modality) -> Grades:
+        """Loss and whether the likeliest answer is right; word pieces may lie in parts on several chips."""
+        return grade_parts(logits, targets) if modality is Modality.LANGUAGE else grade(logits, targets)
 
     def vocabulary(self, modality: Modality) -> int:
         """Number of possible answers."""

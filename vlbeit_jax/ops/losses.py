@@ -1,9 +1,28 @@
 """Losses as (total, weight) pairs: summed over batch, microbatches and devices, divided once."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.shapes import Array, Float, Int
+from vlbeit_jax.shapes import Array, Bool, Float, Int
+
+
+class Grades(NamedTuple):
+    """How well masked tokens were predicted.
+
+    Attributes:
+      loss: negative log-likelihood, in nats and float32.
+      right: whether the likeliest answer, of equal ones the first, is the target.
+    """
+
+    loss: Float[Array, "B M"]
+    right: Bool[Array, "B M"]
+
+
+def grade(logits: Float[Array, "B M V"], targets: Int[Array, "B M"]) -> Grades:
+    """Grades of predictions."""
+    return Grades(cross_entropy(logits, targets), jnp.argmax(logits, axis=-1) == targets)
 
 
 def cross_entropy(logits: Float[Array, "B M V"], targets: Int[Array, "B M"]) -> Float[Array, "B M"]:

@@ -14,7 +14,7 @@ from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.data.pipeline import Share
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.objectives.base import Crossing
-from vlbeit_jax.ops.lookup import PARTED_OVER
+from vlbeit_jax.ops.vocabulary import PARTED_OVER
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")  # A batch's rows are cut along these, and gradients summed over them.
@@ -27,6 +27,7 @@ RULES = (
     ("ffn", "tensor"),
     ("vocab", "tensor"),
     ("word", PARTED_OVER),  # Whole rows, so that gradients of the largest table are cut along their memory.
+    ("piece", (PARTED_OVER, "tensor")),
     ("word_width", "tensor"),
     ("head", None),
 )
@@ -82,7 +83,7 @@ def on_each_chip(work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tre
     chips, once, at the end.
 
     Args:
-      work: may not communicate, but for the look-up in what stays.
+      work: may not communicate, but about what stays.
       mesh: the chips.
       places: a ``NamedSharding`` per parameter.
       crossings: a ``Crossing`` per parameter.
@@ -90,7 +91,7 @@ def on_each_chip(work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tre
     axes = tuple(axis for axis in ROW_AXES if mesh.shape[axis] > 1)
 
     def along_rows(place: NamedSharding) -> PartitionSpec:
-        return PartitionSpec(*("fsdp" if axis == "fsdp" and axis in axes else None for axis in place.spec))
+        return PartitionSpec(*("fsdp" if "fsdp" in axes and "fsdp" in mesh_axes(entry) else None for entry in place.spec))
 
     own = jax.tree.map(along_rows, places)
 
@@ -134,7 +135,7 @@ def shardings(abstract: Tree, mesh: Mesh) -> Tree:
 
     def place(path: Any, spec: PartitionSpec, leaf: Any) -> NamedSharding:
         for size, axes in zip(leaf.shape, spec, strict=False):
-            parts = int(np.prod([mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes or ())]))
+            parts = int(np.prod([mesh.shape[axis] for axis in mesh_axes(axes)]))
             if size % parts:
                 raise UsageError(
                     f"parameter {jax.tree_util.keystr(path, simple=True, separator='/')} of shape {leaf.shape}: {size} is not "
@@ -144,6 +145,11 @@ def shardings(abstract: Tree, mesh: Mesh) -> Tree:
 
     is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
     return jax.tree_util.tree_map_with_path(place, specs, nn.unbox(abstract), is_leaf=is_spec)
+
+
+def mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes along which one dimension is cut, from its entry in a ``PartitionSpec``."""
+    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 def placement(tree: Tree) -> Tree:
