@@ -56,6 +56,25 @@ def test_keeping_less_needs_less_memory():
     assert temporaries("full") < temporaries("dots") < temporaries("none")
 
 
+PLANS = {
+    "base-v5e-16x16": ["base", "v5e:16x16"],
+    "base-v5e-2x4": ["base", "v5e:2x4", "--config.mesh.fsdp=8", "--config.run.accumulate=32"],
+    "large-v5e-16x16": ["large", "v5e:16x16"],
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):
+    compiled = json.loads((tiny.TOP / "docs" / "plans" / f"{name}.json").read_text())
+    size, topology, *others = PLANS[name]
+    arguments = [f"--config=configs/pretrain_{size}.py", f"--topology={topology}", "--config.mesh.fsdp=16", *others]
+    done = command(*arguments, "--estimate", f"--json={tmp_path / 'plan.json'}", path=LIBTPU)
+    assert done.returncode == 0, done.stderr
+    estimated = json.loads((tmp_path / "plan.json").read_text())
+    assert compiled["compiled"] and not estimated["compiled"]
+    assert estimated["hbm"]["total"] == pytest.approx(compiled["hbm"]["total"], rel=0.2)
+
+
 def test_what_does_not_fit_is_answered_with_what_to_change():
     large = config_with(16384, model=ModelConfig(**SIZES["large"]))
     pytest.importorskip("libtpu") if not LIBTPU.is_dir() else None

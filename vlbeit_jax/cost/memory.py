@@ -16,6 +16,9 @@ from vlbeit_jax.types import Positions, Stream
 
 Tree = Any
 BLOCK_PROGRAM = 18_500_000  # Bytes of code of a trained block, as compiled at base size for v5e:16x16.
+# The compiler writes long programs more densely: all of base size are 0.6 to 1.0 GB, all of large size 0.2 GB, where blocks as above
+# would make 1.5 GB (docs/plans). It goes by length and not by width: three blocks of width 1024 are 64 MB, of 768 they are 59 MB.
+LONG_PROGRAM, DENSE_BLOCK_PROGRAM = 1_200_000_000, 2_500_000
 
 
 class Memory(NamedTuple):
@@ -94,13 +97,19 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
 
 def _program_bytes(config: Config, streams: list[Stream]) -> int:
     """Each block is code of its own, or each loop over blocks; forward alone is a third of it."""
+    blocks = _blocks(config, streams)
+    return int(blocks * (BLOCK_PROGRAM if blocks * BLOCK_PROGRAM < LONG_PROGRAM else DENSE_BLOCK_PROGRAM))
+
+
+def _blocks(config: Config, streams: list[Stream]) -> float:
+    """Trained blocks that the program holds, counting others as parts."""
     model, visual = config.model, config.visual_tokenizer
     encoder, decoder = (1 if visual.scan else depth for depth in (visual.encoder_depth, visual.decoder_depth))
     if config.task == "vqkd":
-        return BLOCK_PROGRAM * (encoder + decoder)
+        return encoder + decoder
     frozen = 0 if config.data.visual_tokens else sum(stream.has_image for stream in streams) * encoder
     loops = [2 if stream is Stream.PAIR and 0 < model.fused_layers < model.depth else 1 for stream in streams]
-    return BLOCK_PROGRAM * (sum(loops) if model.scan else model.depth * len(streams)) + BLOCK_PROGRAM * frozen // 3
+    return (sum(loops) if model.scan else model.depth * len(streams)) + frozen / 3
 
 
 def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, itemsize: int, on_tpu: bool) -> int:
