@@ -17,7 +17,7 @@ from vlbeit_jax.types import Positions, Stream
 Tree = Any
 BLOCK_PROGRAM = 18_500_000  # Bytes of code of a trained block, as compiled at base size for v5e:16x16.
 # The compiler writes long programs more densely: all of base size are 0.6 to 1.0 GB, all of large size 0.2 GB, where blocks as above
-# would make 1.5 GB (docs/plans). It goes by length and not by width: three blocks of width 1024 are 64 MB, of 768 they are 59 MB.
+# would make 1.5 GB (docs/plans). Where it begins is not known; this lies between the two.
 LONG_PROGRAM, DENSE_BLOCK_PROGRAM = 1_200_000_000, 2_500_000
 
 

@@ -85,8 +85,8 @@ class Objective(Protocol):
 def crossing(path: Sequence[str], dtype: jnp.dtype) -> Crossing:
     """Where products are in ``dtype``: what is multiplied crosses in it, and so do the gradients of all that is large."""
     exact, multiplied = jnp.dtype(jnp.float32), path[-1] in MULTIPLIED
-    narrow = multiplied or path[-1] == "words"
-    return Crossing(dtype if multiplied else exact, dtype if narrow else exact, not PARTED.isdisjoint(path))
+    large = multiplied or path[-1] == "words"
+    return Crossing(dtype if multiplied else exact, dtype if large else exact, not PARTED.isdisjoint(path))
 
 
 def draws_of_rows(key: Array, rows: Int[Array, "B"], *shape: int) -> Float[Array, "B *S"]:

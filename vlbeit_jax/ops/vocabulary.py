@@ -34,7 +34,11 @@ def for_all_parts(x: Array) -> Array:
 
 
 def grade_parts(logits: Float[Array, "R M V"], targets: Int[Array, "B M"]) -> Grades:
-    """Grades of this chip's rows; ``logits`` are of all chips' rows (``for_all_parts``) and of the words that lie here."""
+    """Grades of this chip's rows; ``logits`` are of all chips' rows (``for_all_parts``) and of the words that lie here.
+
+    Every chip sums what it has of every row, and the sums go to whose row it is. Gradients come back the same way, so that the
+    loss to derive is the sum over chips of each one's rows.
+    """
     if parts() == 1:
         return grade(logits, targets)
     asked, here, total = for_all_parts(targets), numbers(logits.shape[-1]), logits.shape[-1] * parts()
@@ -43,6 +47,7 @@ def grade_parts(logits: Float[Array, "R M V"], targets: Int[Array, "B M"]) -> Gr
     choice = jax.lax.pmin(jnp.where(largest_here == largest, here[0] + jnp.argmax(logits, axis=-1), total), PARTED_OVER)
     shifted = logits - largest[..., None]
     of_target = jnp.where(asked[..., None] == here, shifted, 0).sum(axis=-1)
+    # The choice is known to all, so that a share of it from each makes 1.
     sums = jnp.stack([jnp.exp(shifted).sum(axis=-1), of_target, (choice == asked) / parts()], axis=1)
     likelihood, of_target, right = jnp.moveaxis(jax.lax.psum_scatter(sums, PARTED_OVER, tiled=True), 1, 0)
     return Grades(jnp.log(likelihood) - of_target, right > 0.5)

@@ -27,7 +27,7 @@ RULES = (
     ("ffn", "tensor"),
     ("vocab", "tensor"),
     ("word", PARTED_OVER),  # Whole rows, so that gradients of the largest table are cut along their memory.
-    ("piece", (PARTED_OVER, "tensor")),
+    ("piece", (PARTED_OVER, "tensor")),  # Columns of the head of word pieces, and its bias.
     ("word_width", "tensor"),
     ("head", None),
 )
