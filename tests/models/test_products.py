@@ -36,7 +36,7 @@ def of_a_gradient(stream, positions=Positions.ABSOLUTE, **changes):
 @pytest.mark.parametrize(("stream", "positions"), [(stream, Positions.ABSOLUTE) for stream in Stream] + [(Stream.PAIR, Positions.RELATIVE)])
 def test_every_product_takes_the_type_of_the_configuration(stream, positions, dtype):
     found = of_a_gradient(stream, positions, matmul=dtype)
-    assert len(found) > 3 * 3 * 8 and all(types == {dtype} for types in found)  # Three blocks of eight, and their gradients.
+    assert len(found) > 3 * 3 * 6 and all(types == {dtype} for types in found)  # Three blocks of six, and their gradients.
 
 
 def test_a_float32_gradient_of_logits_would_be_noticed(monkeypatch):

@@ -7,21 +7,36 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tests import tiny
-from vlbeit_jax.ops.attention import attention, can_fuse
+from vlbeit_jax.ops.attention import attention, beside, can_fuse
 
 BATCH, LENGTH, WIDTH, HEADS = 4, 37, 256, 4
 
 
 def arrays(dtype=jnp.float32):
+    """Queries, keys, values, biases of queries and values; which keys are valid; and a change of the result."""
     rng = np.random.default_rng(0)
     *inputs, change = (jnp.asarray(rng.normal(size=(BATCH, LENGTH, WIDTH)), dtype) for _ in range(4))
+    inputs += [jnp.asarray(rng.normal(size=WIDTH), jnp.float32) for _ in range(2)]
     valid = jnp.asarray(rng.random((BATCH, LENGTH)) > 0.3).at[:, 0].set(True)
     return inputs, valid, change
 
 
 def values_and_gradients(how, inputs, valid, change):
-    found, backward = jax.vjp(lambda *x: attention(*x, HEADS, valid, None, how), *inputs)
+    def mixed(query, key, value, of_query, of_value):
+        shift = beside(of_query, jnp.zeros_like(of_query), of_value, HEADS)  # A bias of keys changes nothing.
+        return attention(beside(query, key, value, HEADS), shift, HEADS, valid, None, how)
+
+    found, backward = jax.vjp(mixed, *inputs)
     return found, *backward(change)
+
+
+def test_queries_keys_and_values_of_heads_that_fill_the_lanes_stand_together():
+    names = [np.array([f"{name}{lane}" for lane in range(256)]) for name in "qkv"]
+    order = [f"{name}{lane}" for start in (0, 128) for name in "qkv" for lane in range(start, start + 128)]
+    numbers = [jnp.arange(256.0) + 256 * part for part in range(3)]
+    assert np.concatenate(names)[beside(*numbers, 4).astype(int)].tolist() == order
+    by_head = [f"{name}{lane}" for start in range(0, 96, 32) for name in "qkv" for lane in range(start, start + 32)]
+    assert np.concatenate(names)[beside(*(x[:96] for x in numbers), 3).astype(int)].tolist() == by_head
 
 
 def error(found, wanted):
@@ -33,7 +48,11 @@ def error(found, wanted):
 def test_the_kernel_computes_what_products_and_softmax_do(dtype, tolerance, masked):
     inputs, valid, change = arrays(dtype)
     valid = valid if masked else None
-    assert error(values_and_gradients("fused", inputs, valid, change), values_and_gradients("einsum", inputs, valid, change)) < tolerance
+    exact = [x.astype(jnp.float32) for x in (*inputs, change)]
+    assert (
+        error(values_and_gradients("fused", inputs, valid, change), values_and_gradients("einsum", exact[:-1], valid, exact[-1]))
+        < tolerance
+    )
 
 
 def test_another_mask_is_noticed():
@@ -44,10 +63,10 @@ def test_another_mask_is_noticed():
 
 def test_hidden_keys_change_nothing_and_have_no_gradient():
     inputs, valid, change = arrays()
-    query, key, value = inputs
+    query, key, value, *biases = inputs
     found = values_and_gradients("fused", inputs, valid, change)
     other = jnp.where(valid[..., None], key, 7.0), jnp.where(valid[..., None], value, -3.0)
-    np.testing.assert_array_equal(values_and_gradients("fused", [query, *other], valid, change)[0], found[0])
+    np.testing.assert_array_equal(values_and_gradients("fused", [query, *other, *biases], valid, change)[0], found[0])
     hidden = ~np.asarray(valid)
     assert not np.asarray(found[2])[hidden].any() and not np.asarray(found[3])[hidden].any()
 
@@ -57,10 +76,10 @@ def test_rows_and_heads_may_lie_on_several_chips(shape):
     inputs, valid, change = arrays()
     wanted = values_and_gradients("fused", inputs, valid, change)
     mesh = tiny.mesh_of(*shape)
-    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
-    put = [jax.device_put(x, rows) for x in (*inputs, change)]
+    specs = [PartitionSpec(("data", "fsdp"), None, "tensor")] * 3 + [PartitionSpec("tensor")] * 2
+    put = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip((*inputs, change), (*specs, specs[0]), strict=True)]
     with jax.set_mesh(mesh):
-        found = jax.jit(lambda *x: values_and_gradients("fused", x[:3], valid, x[3]))(*put)
+        found = jax.jit(lambda *x: values_and_gradients("fused", x[:5], valid, x[5]))(*put)
     assert error(found, wanted) < 1e-6
 
 
@@ -71,9 +90,9 @@ def test_rows_and_heads_may_lie_on_several_chips(shape):
 def test_what_does_not_fit_the_lanes_is_refused_by_name(sizes, possible):
     assert can_fuse(*sizes) == possible
     length, width, heads = sizes
-    x = jnp.zeros((1, length, width))
+    x, shift = jnp.zeros((1, length, 3 * width)), jnp.zeros(3 * width)
     if not possible:
         with pytest.raises(ValueError, match=f"{length} tokens of width {width} in {heads} heads"):
-            attention(x, x, x, heads, None, None, "fused")
+            attention(x, shift, heads, None, None, "fused")
     with pytest.raises(ValueError, match="with a bias"):
-        attention(x, x, x, heads, None, jnp.zeros((heads, length, length)), "fused")
+        attention(x, shift, heads, None, jnp.zeros((heads, length, length)), "fused")

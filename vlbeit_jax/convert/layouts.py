@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlbeit_jax.ops.attention import columns_together
+
 Arrays = tuple[np.ndarray, ...]
 
 
@@ -57,15 +59,21 @@ def patches(side: int) -> Layout:
 
 
 def fused_qkv(heads: int) -> Layout:
-    """[D, H, 3, K] - weight [3 D, D], rows by (query, key, value), then head."""
-    return single(
-        lambda x: x.transpose(2, 1, 3, 0).reshape(-1, x.shape[0]),
-        lambda x: x.reshape(3, heads, -1, x.shape[-1]).transpose(3, 1, 0, 2),
-    )
+    """[D, 3 D], columns as attention takes them - weight [3 D, D], rows by (query, key, value), then head."""
+
+    def there(x: np.ndarray) -> np.ndarray:
+        together = columns_together(len(x), heads)
+        return x.reshape(len(x), -1, 3, together).transpose(2, 1, 3, 0).reshape(-1, len(x))
+
+    def back(x: np.ndarray) -> np.ndarray:
+        width = x.shape[1]
+        return x.reshape(3, -1, columns_together(width, heads), width).transpose(3, 1, 0, 2).reshape(width, -1)
+
+    return single(there, back)
 
 
 def split_qkv(heads: int) -> Layout:
-    """[D, H, 3, K] - three weights [D, D]: query, key, value."""
+    """[D, 3 D] - three weights [D, D]: query, key, value."""
     fused = fused_qkv(heads)
 
     def there(x: np.ndarray) -> Arrays:

@@ -32,7 +32,7 @@ _BUNDLES = re.compile(r"total scheduled bundles:\s+(\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What decides on a kernel's code: ``part`` is "forward" or "backward", ``dtype`` as HLO names it."""
+    """What decides on a kernel's code: ``part`` is "forward" or "backward", ``dtype`` as HLO names it, ``width`` that of all heads."""
 
     part: str
     dtype: str
@@ -51,10 +51,10 @@ def kernels_of(program: Program) -> dict[str, Kernel]:
         if named:
             shape = _SHAPE.search(each.text)
             assert shape, each.text[:200]
-            inputs = {"forward": 3, "backward": 4}[named.group(1)]
-            batch, length, width = (int(size) for size in shape.groups()[1:])
+            inputs, parts = {"forward": (1, 1), "backward": (2, 3)}[named.group(1)]
+            batch, length, columns = (int(size) for size in shape.groups()[1:])
             masked = len(each.operands) > inputs
-            found[each.name] = Kernel(named.group(1), shape.group(1), batch, length, width, int(named.group(2)), masked)
+            found[each.name] = Kernel(named.group(1), shape.group(1), batch, length, columns // parts, int(named.group(2)), masked)
     return found
 
 
@@ -79,9 +79,9 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
     mesh = Mesh([device], ("chip",))
     everywhere = NamedSharding(mesh, PartitionSpec())
     dtype = {"bf16": jnp.bfloat16, "f32": jnp.float32}[kernel.dtype]
-    rows = jax.ShapeDtypeStruct((kernel.batch, kernel.length, kernel.width), dtype, sharding=everywhere)
+    array = lambda *shape: jax.ShapeDtypeStruct((kernel.batch, *shape), dtype, sharding=everywhere)  # noqa: E731
     valid = jax.ShapeDtypeStruct((kernel.batch, 1, kernel.length), jnp.int32, sharding=everywhere) if kernel.masked else None
-    inputs = (rows,) * {"forward": 3, "backward": 4}[kernel.part]
+    inputs = [array(kernel.length, parts * kernel.width) for parts in {"forward": (3,), "backward": (3, 1)}[kernel.part]]
     before = set(folder.iterdir())
     with jax.set_mesh(mesh):
         jax.jit(lambda valid, *inputs: fused_attention.part(kernel.part, kernel.heads, valid, inputs)).lower(valid, *inputs).compile()

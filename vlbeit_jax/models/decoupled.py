@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, concatenate_axis1
 from vlbeit_jax.models.tokens import Tokens
-from vlbeit_jax.ops.attention import attention
+from vlbeit_jax.ops.attention import attention, beside
 from vlbeit_jax.shapes import Array, Float
 
 
@@ -35,7 +35,8 @@ class DecoupledAttention(nn.Module):
             linear = functools.partial(Linear, width, ("embed", "heads"), self.dtype)
             projected.append([linear(name=f"{modality}_{part}")(x) for part in ("query", "key", "value")])
         query, key, value = (concatenate_axis1(parts) for parts in zip(*projected, strict=True))
-        mixed = attention(query, key, value, self.heads, tokens.valid, bias, self.how)
+        projected = beside(query, key, value, self.heads)
+        mixed = attention(projected, jnp.zeros(3 * width), self.heads, tokens.valid, bias, self.how)
         mixed, out = dataclasses.replace(tokens, x=mixed), []
         for modality, _ in tokens.layout:
             x = mixed.segment(modality)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.ops.attention import attention
+from vlbeit_jax.ops.attention import attention, beside
 from vlbeit_jax.ops.einsum import einsum_to_float32
 from vlbeit_jax.ops.gelu import gelu
 from vlbeit_jax.shapes import Array, Bool, Float
@@ -103,17 +103,15 @@ class Attention(nn.Module):
         """Mixes the tokens of each row; ``valid`` masks keys, ``bias`` is added to the logits."""
         width = x.shape[-1]
         per_head = (self.heads, width // self.heads)
-        shape = (width, self.heads, 3, width // self.heads)
-        kernel = self.param("qkv", partitioned(beit_init(), "embed", "heads", None, "head"), shape)
+        kernel = self.param("qkv", partitioned(beit_init(), "embed", "heads"), (width, 3 * width))  # Columns as ``beside`` orders them.
         query_bias = self.param("query_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
         value_bias = self.param("value_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
         out = self.param("out", partitioned(beit_init(self.block), "heads", "head", "embed"), (*per_head, width))
         out_bias = self.param("out_bias", partitioned(nn.initializers.zeros, "embed"), (width,))
 
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        query, key, value = (matmul(x, kernel[:, :, part].reshape(width, width)) for part in range(3))
-        query, value = (part + shift.astype(self.dtype).reshape(width) for part, shift in ((query, query_bias), (value, value_bias)))
-        mixed = attention(query, key, value, self.heads, valid, bias, self.how)
+        shift = beside(query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads)
+        projected = matmul(x.astype(self.dtype), kernel.astype(self.dtype))
+        mixed = attention(projected, shift, self.heads, valid, bias, self.how)
         if self.sub_norm:
             mixed = LayerNorm(self.dtype, self.eps, name="inner_norm")(mixed)
         return matmul(mixed, out.astype(self.dtype).reshape(width, width)) + out_bias.astype(self.dtype)

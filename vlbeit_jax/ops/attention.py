@@ -2,6 +2,9 @@
 
 Two ways to the same numbers: by products and a softmax that the compiler arranges (``einsum``), or on a TPU by one kernel that
 keeps the attention weights on the chip (``fused``, in ``fused_attention``).
+
+Queries, keys and values lie in one array, so that one product projects to all three: for each few heads, as many as fill the
+lanes of a TPU's vector register, their queries, then their keys, then their values. Cut between heads, a chip has all three.
 """
 
 import jax
@@ -14,10 +17,20 @@ from vlbeit_jax.shapes import Array, Bool, Float
 LONGEST_FUSED = 512  # Tokens: the kernel holds the weights of one head, L x L, on the chip.
 
 
+def columns_together(width: int, heads: int) -> int:
+    """Width of the heads whose queries stand beside each other, then their keys, then their values."""
+    return LANES if _fill_lanes(width, heads) else width // heads
+
+
+def beside(query: Float[Array, "*B D"], key: Float[Array, "*B D"], value: Float[Array, "*B D"], heads: int) -> Float[Array, "*B C"]:
+    """Queries, keys and values, or their biases, as one array of width C = 3 D."""
+    parts = [x.reshape(*x.shape[:-1], -1, columns_together(x.shape[-1], heads)) for x in (query, key, value)]
+    return jnp.stack(parts, axis=-2).reshape(*query.shape[:-1], -1)
+
+
 def attention(
-    query: Float[Array, "B L D"],
-    key: Float[Array, "B L D"],
-    value: Float[Array, "B L D"],
+    projected: Float[Array, "B L C"],
+    shift: Float[Array, "C"],
     heads: int,
     valid: Bool[Array, "B L"] | None,
     bias: Float[Array, "H L L"] | None = None,
@@ -26,10 +39,9 @@ def attention(
     """Scaled dot-product attention; logits and softmax in float32 whatever the input type.
 
     Args:
-      query: unscaled queries, a head beside the other.
-      key: keys.
-      value: values.
-      heads: H, into which the last axis is cut.
+      projected: unscaled queries, keys and values, as ``beside`` orders them; C = 3 D.
+      shift: biases of the projection, added to ``projected``. They are here because the kernel has their gradients at hand.
+      heads: H, into which D is cut.
       valid: True where a key may be attended to; None when all are. At least one key per row must be valid.
       bias: added to the scaled logits, query by key.
       how: "einsum"; "fused"; "auto": fused on a TPU where ``can_fuse`` holds.
@@ -37,33 +49,34 @@ def attention(
     Raises:
       ValueError: "fused" was asked for and is not possible.
     """
-    possible = bias is None and can_fuse(query.shape[1], query.shape[2], heads)
+    length, width = projected.shape[1], projected.shape[2] // 3
+    possible = bias is None and can_fuse(length, width, heads)
     if how == "fused" and not possible:
         raise ValueError(
-            f"fused attention of {query.shape[1]} tokens of width {query.shape[2]} in {heads} heads"
+            f"fused attention of {length} tokens of width {width} in {heads} heads"
             f"{'' if bias is None else ' with a bias'}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and heads that fill "
             f"{LANES} lanes (64 wide, and an even number)"
         )
     if how == "fused" or (how == "auto" and possible and on_tpu()):
-        return fused_attention(query, key, value, valid, heads)
-    return _einsum_attention(query, key, value, heads, valid, bias)
+        return fused_attention(projected, shift, valid, heads)
+    return _einsum_attention(projected + shift.astype(projected.dtype), heads, valid, bias)
 
 
 def can_fuse(length: int, width: int, heads: int) -> bool:
     """Whether the kernel takes these sizes: whole heads fill the lanes of a vector register."""
-    return length <= LONGEST_FUSED and width % LANES == 0 and LANES % (width // heads) == 0
+    return length <= LONGEST_FUSED and _fill_lanes(width, heads)
+
+
+def _fill_lanes(width: int, heads: int) -> bool:
+    return width % LANES == 0 and LANES % (width // heads) == 0
 
 
 def _einsum_attention(
-    query: Float[Array, "B L D"],
-    key: Float[Array, "B L D"],
-    value: Float[Array, "B L D"],
-    heads: int,
-    valid: Bool[Array, "B L"] | None,
-    bias: Float[Array, "H L L"] | None,
+    projected: Float[Array, "B L C"], heads: int, valid: Bool[Array, "B L"] | None, bias: Float[Array, "H L L"] | None
 ) -> Float[Array, "B L D"]:
-    batch, length, width = query.shape
-    query, key, value = (x.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3) for x in (query, key, value))
+    batch, length, width = *projected.shape[:2], projected.shape[2] // 3
+    groups = projected.reshape(batch, length, -1, 3, columns_together(width, heads))
+    query, key, value = (groups[:, :, :, part].reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3) for part in range(3))
     logits = einsum_to_float32("bhqk,bhsk->bhqs", query * (width // heads) ** -0.5, key)
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)

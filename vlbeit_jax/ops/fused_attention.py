@@ -24,21 +24,21 @@ HIDDEN = -1e30  # A logit that leaves no weight, and no NaN where a whole row of
 
 
 def fused_attention(
-    query: Float[Array, "B L D"], key: Float[Array, "B L D"], value: Float[Array, "B L D"], valid: Bool[Array, "B L"] | None, heads: int
+    projected: Float[Array, "B L C"], shift: Float[Array, "C"], valid: Bool[Array, "B L"] | None, heads: int
 ) -> Float[Array, "B L D"]:
     """As ``attention`` without a bias; rows and heads may lie on several chips. Away from TPUs it is emulated, for tests."""
     axes = _axes_to_cut()
     rows, columns = PartitionSpec(axes.get("batch")), PartitionSpec(axes.get("batch"), None, axes.get("heads"))
-    masked = valid is not None
+    width = projected.shape[2] // heads
 
-    def local(query: Array, key: Array, value: Array, *valid: Array) -> Array:
-        return _attention(query, key, value, valid[0][:, None].astype(jnp.int32) if masked else None, query.shape[2] // width)
+    def local(projected: Array, shift: Array, *valid: Array) -> Array:
+        return _attention(projected, shift, valid[0][:, None].astype(jnp.int32) if valid else None, projected.shape[2] // width)
 
-    width, inputs = query.shape[2] // heads, (query, key, value, *([valid] if masked else []))
+    inputs = (projected, shift) if valid is None else (projected, shift, valid)
     if not axes:
         return local(*inputs)
     names = {name for found in axes.values() for name in found}
-    specs = (columns,) * 3 + (rows,) * masked
+    specs = (columns, PartitionSpec(axes.get("heads")), rows)[: len(inputs)]
     return jax.shard_map(local, in_specs=specs, out_specs=columns, axis_names=names, check_vma=False)(*inputs)
 
 
@@ -56,76 +56,84 @@ def _axes_to_cut() -> dict[str, tuple[str, ...]]:
     return {where: names for where, names in found.items() if names}
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attention(query: Array, key: Array, value: Array, valid: Array | None, heads: int) -> Array:
-    return _forward(query, key, value, valid, heads)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attention(projected: Array, shift: Array, valid: Array | None, heads: int) -> Array:
+    return _forward(projected, shift, valid, heads)[0]
 
 
-def _forward(query: Array, key: Array, value: Array, valid: Array | None, heads: int) -> tuple[Array, tuple]:
-    (out,) = part("forward", heads, valid, (query, key, value))
-    return out, (query, key, value, valid)
+def _forward(projected: Array, shift: Array, valid: Array | None, heads: int) -> tuple[Array, tuple]:
+    shifted = projected + shift.astype(projected.dtype)
+    (out,) = part("forward", heads, valid, (shifted,))
+    return out, (shifted, shift, valid)
 
 
 def _backward(heads: int, saved: tuple, change: Array) -> tuple:
-    query, key, value, valid = saved
-    return *part("backward", heads, valid, (query, key, value, change)), None
+    shifted, shift, valid = saved
+    to_projected, to_shift = part("backward", heads, valid, (shifted, change))
+    return to_projected, to_shift.sum(axis=(0, 1)).astype(shift.dtype), None
 
 
 _attention.defvjp(_forward, _backward)
 
 
 def part(name: str, heads: int, valid: Array | None, inputs: tuple[Array, ...]) -> Any:
-    """Kernel "forward" or "backward" on one chip, a program a row of the batch."""
-    kernel, outputs = {"forward": (_forward_kernel, 1), "backward": (_backward_kernel, 3)}[name]
-    batch, length, width = inputs[0].shape
-    row = pl.BlockSpec((None, length, width), lambda index: (index, 0, 0))
-    mask = [] if valid is None else [pl.BlockSpec((None, 1, length), lambda index: (index, 0, 0))]
+    """Kernel "forward" or "backward" on one chip, a program a row of the batch; ``inputs``: projected, and backward the change."""
+    batch, length, columns = inputs[0].shape
     given = inputs if valid is None else (*inputs, valid)
+    kernel, out = {
+        "forward": (_forward_kernel, [jax.ShapeDtypeStruct((batch, length, columns // 3), inputs[0].dtype)]),
+        "backward": (_backward_kernel, [inputs[0], jax.ShapeDtypeStruct((batch, 1, columns), jnp.float32)]),
+    }[name]
+    row = lambda array: pl.BlockSpec((None, *array.shape[1:]), lambda index: (index, 0, 0))  # noqa: E731
     return pl.pallas_call(
-        functools.partial(kernel, width // heads, valid is not None),
+        functools.partial(kernel, columns // 3 // heads),
         name=f"{name}_kernel_{heads}",
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),  # Chips of two cores share the rows.
         grid=(batch,),
-        in_specs=[row] * len(inputs) + mask,
-        out_specs=[row] * outputs,
-        out_shape=[jax.ShapeDtypeStruct(inputs[0].shape, inputs[0].dtype)] * outputs,
+        in_specs=[row(array) for array in given],
+        out_specs=[row(array) for array in out],
+        out_shape=[jax.ShapeDtypeStruct(array.shape, array.dtype) for array in out],
         interpret=not on_tpu(),
     )(*given)
 
 
-def _forward_kernel(width: int, masked: bool, query: Any, key: Any, value: Any, *rest: Any) -> None:
+def _forward_kernel(width: int, projected: Any, *rest: Any) -> None:
     *valid, out = rest
-    for lanes, heads in _groups(query.shape[1], width):
-        q, k, v = query[:, lanes], key[:, lanes], value[:, lanes]
+    for place, (q_at, k_at, v_at), heads in _groups(projected.shape[1], width):
+        q, k, v = projected[:, q_at], projected[:, k_at], projected[:, v_at]
         mixed = jnp.zeros(q.shape, jnp.float32)
         for mine in heads:
-            weights = _weights(jnp.where(mine, q * width**-0.5, 0), k, valid[0][:] if masked else None)
+            weights = _weights(jnp.where(mine, q * width**-0.5, 0), k, valid[0][:] if valid else None)
             mixed += _product(weights.astype(v.dtype), jnp.where(mine, v, 0), 1, 0)
-        out[:, lanes] = mixed.astype(out.dtype)
+        out[:, place] = mixed.astype(out.dtype)
 
 
-def _backward_kernel(width: int, masked: bool, query: Any, key: Any, value: Any, change: Any, *rest: Any) -> None:
-    *valid, to_query, to_key, to_value = rest
-    for lanes, heads in _groups(query.shape[1], width):
-        q, k, v, d = query[:, lanes], key[:, lanes], value[:, lanes], change[:, lanes]
+def _backward_kernel(width: int, projected: Any, change: Any, *rest: Any) -> None:
+    *valid, out, sums = rest
+    for place, (q_at, k_at, v_at), heads in _groups(projected.shape[1], width):
+        q, k, v, d = projected[:, q_at], projected[:, k_at], projected[:, v_at], change[:, place]
         dq = dk = dv = jnp.zeros(q.shape, jnp.float32)
         for mine in heads:
             own_q, own_k, own_d = (jnp.where(mine, x, 0) for x in (q * width**-0.5, k, d))
-            weights = _weights(own_q, k, valid[0][:] if masked else None)
+            weights = _weights(own_q, k, valid[0][:] if valid else None)
             dweights = _product(own_d, v, 1, 1)
             dlogits = (weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))).astype(q.dtype)
             dv += _product(weights.astype(v.dtype), own_d, 0, 0)
             dq += _product(dlogits, own_k, 1, 0)
             dk += _product(dlogits, own_q, 0, 0)
-        for out, found in ((to_query, dq * width**-0.5), (to_key, dk), (to_value, dv)):
+        for lanes, found in ((q_at, dq * width**-0.5), (k_at, dk), (v_at, dv)):
             out[:, lanes] = found.astype(out.dtype)
+            sums[:, lanes] = found.sum(axis=0, keepdims=True)
 
 
-def _groups(columns: int, width: int) -> list[tuple[Any, list[Array]]]:
-    """Lanes that are read together, and for each head among them which are its own."""
+def _groups(columns: int, width: int) -> list[tuple[Any, list[Any], list[Array]]]:
+    """Heads that fill the lanes: where their result lies, their queries, keys and values, and for each of them which lanes are its own."""
     head = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1) // width
     mine = [head == index for index in range(LANES // width)]
-    return [(pl.ds(start, LANES), mine) for start in range(0, columns, LANES)]
+    return [
+        (pl.ds(index * LANES, LANES), [pl.ds((3 * index + part) * LANES, LANES) for part in range(3)], mine)
+        for index in range(columns // (3 * LANES))
+    ]
 
 
 def _weights(query: Array, key: Array, valid: Array | None) -> Array:
