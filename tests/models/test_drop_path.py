@@ -39,7 +39,7 @@ def test_drop_path_grows_with_depth():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 8)), jnp.float32).repeat(batch, 0)
     encoder = Multiway(Trunk(width=8, depth=3, heads=2, ffn_width=8, layer_scale=0.1, drop_path=0.6, dtype=jnp.dtype("float32")))
     params = random_params(encoder, Tokens(x, None, layout))
-    run = tiny.fast_jit(lambda p, draws: encoder.apply({"params": p}, Tokens(x, None, layout), draws).x)
+    run = tiny.usual_jit(lambda p, draws: encoder.apply({"params": p}, Tokens(x, None, layout), draws).x)
     draws = draws_of_rows(jax.random.key(1), jnp.arange(batch), 3, 2)
     flat = flatten_dict(params)
     silent = {path: jnp.zeros_like(leaf) if path[-1].endswith("_scale") else leaf for path, leaf in flat.items()}

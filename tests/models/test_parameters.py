@@ -59,7 +59,7 @@ def test_parameter_count_of_vlmo():
 def test_fresh_parameters():
     """Deviation .02 cut at one sigma, the last projection of each branch / sqrt(2 l), LayerScale .1 (spec section 1.6)."""
     config = tiny.model_config(Positions.RELATIVE)
-    fresh = tiny.fast_jit(lambda key: VLBEiT(config).init(key, method="init_all")["params"])(jax.random.key(0))
+    fresh = tiny.usual_jit(lambda key: VLBEiT(config).init(key, method="init_all")["params"])(jax.random.key(0))
     for path, leaf in flatten_dict(nn.unbox(fresh)).items():
         constant = {"scale": 1, "attention_scale": 0.1, "expert_scale": 0.1, "relative_positions": 0}.get(path[-1])
         constant = 0 if "bias" in path[-1] else constant

@@ -137,8 +137,8 @@ def test_visual_tokenizer():
     weights = tiny.vqkd_weights(params, codebook, config)
     encoder, decoder = tiny.vit_nets(config)
     with jax.default_matmul_precision("highest"):
-        features, codes, predicted = tiny.fast_jit(model.apply)({"params": params}, image, codebook)
-        alone = tiny.fast_jit(functools.partial(model.apply, method="encode"))({"params": params}, image, codebook)
+        features, codes, predicted = tiny.usual_jit(model.apply)({"params": params}, image, codebook)
+        alone = tiny.usual_jit(functools.partial(model.apply, method="encode"))({"params": params}, image, codebook)
     expected_features, expected_codes = reference.vqkd_encode(weights, encoder, as_float(image))
     expected = reference.vqkd_decode(weights, decoder, weights["quantize.embedding.weight"][expected_codes])
     assert len(np.unique(expected_codes)) > 3
@@ -169,6 +169,6 @@ def test_visual_tokenizer_gradients():
         return sum(term.loss / term.weight for term in terms.values())
 
     with jax.default_matmul_precision("highest"):
-        value, gradients = tiny.fast_jit(jax.value_and_grad(jax_loss))(params)
+        value, gradients = tiny.usual_jit(jax.value_and_grad(jax_loss))(params)
     assert distance(value, np.asarray(reference_loss(params))) < TOLERANCE
     compare_gradients(reference_loss, flatten_dict(gradients), params, seed=2)

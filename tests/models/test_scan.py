@@ -45,7 +45,7 @@ def compiled(config):
         found = {modality: cross_entropy(logits[modality], answers[modality]).mean() for modality in answers}
         return sum(found.values()), found
 
-    @tiny.fast_jit
+    @tiny.usual_jit
     def both(*given):
         gradients, found = jax.grad(losses, has_aux=True)(*given)
         return found, flatten_dict(gradients)
@@ -108,7 +108,7 @@ def test_blocks_are_looped_over_as_far_as_they_route_alike(stream, remat):
 
 def test_fresh_parameters_do_not_depend_on_it():
     fresh = [
-        tiny.fast_jit(lambda key, scan=scan: VLBEiT(config_with(Positions.RELATIVE, scan=scan)).init(key, method="init_all"))
+        tiny.usual_jit(lambda key, scan=scan: VLBEiT(config_with(Positions.RELATIVE, scan=scan)).init(key, method="init_all"))
         for scan in (False, True)
     ]
     assert_same_bits(*(make(jax.random.key(0)) for make in fresh))
@@ -120,7 +120,7 @@ def test_the_visual_tokenizer_too():
     image, draws = tiny.images(config), draws_of_rows(jax.random.key(2), jnp.arange(tiny.BATCH), 5, 2)
 
     def outputs(config):
-        return tiny.fast_jit(lambda params: dataclasses.replace(model, config=config).apply({"params": params}, image, codebook, draws))(
+        return tiny.usual_jit(lambda params: dataclasses.replace(model, config=config).apply({"params": params}, image, codebook, draws))(
             params
         )
 

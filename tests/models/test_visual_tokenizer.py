@@ -20,7 +20,7 @@ WIDTH = 11  # of the teacher
 @functools.cache
 def compiled(method=None):
     model, params, codebook = tiny.random_tokenizer(CONFIG, WIDTH)
-    run = tiny.fast_jit(lambda image, codebook: model.apply({"params": params}, image, codebook, method=method))
+    run = tiny.usual_jit(lambda image, codebook: model.apply({"params": params}, image, codebook, method=method))
     return lambda image, codebook=codebook: run(image, codebook)
 
 
@@ -34,7 +34,7 @@ def gradients():
     def loss(params, codebook):
         return (model.apply({"params": params}, image, codebook)[2] * weight).sum()
 
-    of_params, of_codebook = tiny.fast_jit(jax.grad(loss, argnums=(0, 1)))(params, codebook)
+    of_params, of_codebook = tiny.usual_jit(jax.grad(loss, argnums=(0, 1)))(params, codebook)
     return flatten_dict(of_params), of_codebook
 
 
@@ -55,7 +55,7 @@ def test_codebook_gets_no_gradient():
 def test_decoder_sees_the_code_and_not_the_feature():
     model, params, codebook = tiny.random_tokenizer(CONFIG, WIDTH)
     _, codes, predicted = compiled()(tiny.images(CONFIG))
-    expected = tiny.fast_jit(lambda z: model.apply({"params": params}, z, method="decode"))(codebook[codes])
+    expected = tiny.usual_jit(lambda z: model.apply({"params": params}, z, method="decode"))(codebook[codes])
     np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-5)
     features, _, _ = compiled()(tiny.images(CONFIG))
     assert np.abs(features - codebook[codes]).max() > 0.1

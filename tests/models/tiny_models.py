@@ -17,7 +17,8 @@ from vlbeit_jax.types import Modality, Positions, Special, Stream
 
 STREAMS, POSITIONS = tuple(Stream), tuple(Positions)
 BATCH, TEXT_LENGTH = 3, 7
-fast_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # half the time to compile
+# With the emitters that users' programs have: others sum in another order, 2.2e-6 off where these are 0.8e-6.
+usual_jit = functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})
 LENGTHS = (TEXT_LENGTH, 4, 5)  # real pieces of each text
 
 
@@ -115,7 +116,7 @@ def outputs(config):
     """(params, inputs) -> final states of all tokens, and the logits; in float32 even where an accelerator would cut corners."""
     model = VLBEiT(config)
 
-    @fast_jit
+    @usual_jit
     def run(params, batch):
         with jax.default_matmul_precision("highest"):
             return model.apply({"params": params}, batch, method="encode"), model.apply({"params": params}, batch)
@@ -134,7 +135,7 @@ def losses_and_gradients(config):
         found = {modality: cross_entropy(logits[modality], answers[modality]).mean() for modality in answers}
         return sum(found.values()), found
 
-    @fast_jit
+    @usual_jit
     def run(params, batch, answers):
         gradients, found = jax.grad(losses, has_aux=True)(params, batch, answers)
         return found, flatten_dict(gradients)

@@ -15,10 +15,10 @@ from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Positions, Stream
 
 Tree = Any
-BLOCK_PROGRAM = 18_500_000  # Bytes of code of a trained block, as compiled at base size for v5e:16x16.
-# The compiler writes long programs more densely: all of base size are 0.6 to 1.0 GB, all of large size 0.2 GB, where blocks as above
-# would make 1.5 GB (docs/plans). Where it begins is not known; this lies between the two.
-LONG_PROGRAM, DENSE_BLOCK_PROGRAM = 1_200_000_000, 2_500_000
+BLOCK_PROGRAM = 10_500_000  # Bytes of code of a trained block: 9.8 MB at base size for v5e:16x16, 11.9 for v5p:4x4x4 (docs/plans).
+# The compiler writes long programs more densely: base size is 0.3 to 0.5 GB, large size 0.2 GB, where blocks as above would
+# make 0.8 GB. Where it begins is not known; this lies between the two.
+LONG_PROGRAM, DENSE_BLOCK_PROGRAM = 700_000_000, 2_500_000
 
 
 class Memory(NamedTuple):
