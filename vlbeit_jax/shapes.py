@@ -9,6 +9,7 @@
 | T      | word pieces of a text                | 128, in a pair 59      |
 | M      | masked positions                     | 75                     |
 | D      | width                                | 768                    |
+| Q      | queries, keys and values, 3 D        | 2304                   |
 | F      | FFN width                            | 3072                   |
 | H, K   | attention heads, head width          | 12, 64                 |
 | V      | prediction vocabulary                | 64000 (padded to 128s) |

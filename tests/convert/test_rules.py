@@ -1,18 +1,21 @@
 """Tables are total, and say by name what is not."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.formats import beit, dalle, hf_beit, torch_tables, vit, vlmo, vqkd
+from vlbeit_jax.convert.layouts import fused_qkv, split_qkv
 from vlbeit_jax.convert.rules import Changed, Table, exported, imported, rule
 from vlbeit_jax.convert.source import model_shapes, visual_shapes
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.layers import padded_vocabulary
 from vlbeit_jax.models.teacher import ViTConfig
+from vlbeit_jax.ops.attention import group_by_lanes
 from vlbeit_jax.tasks.teachers import abstract_params
 from vlbeit_jax.tasks.visual_tokens import dalle_params
 from vlbeit_jax.training.checkpoint import leaf_name
@@ -91,6 +94,14 @@ def test_there_and_back_is_the_same_bits(case):
     again = {each.name: each.read() for each in exported(table, Arrays(back | {n: arrays[n] for n in table.left_out}))}
     for name, value in again.items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(256, 4), (24, 3)])
+def test_a_fused_weight_has_the_columns_that_attention_takes(width, heads):
+    weights = np.random.default_rng(0).normal(size=(3, width, width)).astype(np.float32)  # Query, key, value as PyTorch has them.
+    ours = np.asarray(group_by_lanes(*(jnp.asarray(weight.T) for weight in weights), heads))
+    np.testing.assert_array_equal(fused_qkv(heads).back(weights.reshape(3 * width, width))[0], ours)
+    np.testing.assert_array_equal(np.stack(split_qkv(heads).there(ours)), weights)
 
 
 @pytest.mark.parametrize("fine_tuned", [False, True])

@@ -217,10 +217,11 @@ def _vision_embed(p, prefix, side):
 
 def _block(p, name, experts):
     attention = p["attention"]
-    width, (heads, _) = len(attention["qkv"]), attention["query_bias"].shape
-    by_head = attention["qkv"].reshape(width, heads, 3, -1)  # Heads so narrow stand one by one: [D, H, (query, key, value), K].
+    width, per_head = len(attention["qkv"]), attention["query_bias"].shape[1]
+    group = 128 if width % 128 == 0 and 128 % per_head == 0 else per_head  # Heads that fill 128 lanes stand together.
+    grouped = attention["qkv"].reshape(width, -1, 3, group)  # [D, group, (query, key, value), lane]
     w = _norm(p["attention_norm"], f"{name}.norm1") | {
-        f"{name}.attn.qkv.weight": by_head.transpose(2, 1, 3, 0).reshape(3 * width, width),
+        f"{name}.attn.qkv.weight": grouped.transpose(2, 1, 3, 0).reshape(3 * width, width),
         f"{name}.attn.q_bias": attention["query_bias"].ravel(),
         f"{name}.attn.v_bias": attention["value_bias"].ravel(),
         f"{name}.attn.proj.weight": attention["out"].reshape(width, width).T,

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tests import tiny
-from vlbeit_jax.ops.attention import attention, beside, can_fuse
+from vlbeit_jax.ops.attention import attention, can_fuse, group_by_lanes
 
 BATCH, LENGTH, WIDTH, HEADS = 4, 37, 256, 4
 
@@ -23,8 +23,8 @@ def arrays(dtype=jnp.float32):
 
 def values_and_gradients(how, inputs, valid, change):
     def mixed(query, key, value, of_query, of_value):
-        shift = beside(of_query, jnp.zeros_like(of_query), of_value, HEADS)  # A bias of keys changes nothing.
-        return attention(beside(query, key, value, HEADS), shift, HEADS, valid, None, how)
+        shift = group_by_lanes(of_query, jnp.zeros_like(of_query), of_value, HEADS)  # A bias of keys changes nothing.
+        return attention(group_by_lanes(query, key, value, HEADS), shift, HEADS, valid, None, how)
 
     found, backward = jax.vjp(mixed, *inputs)
     return found, *backward(change)
@@ -34,9 +34,9 @@ def test_queries_keys_and_values_of_heads_that_fill_the_lanes_stand_together():
     names = [np.array([f"{name}{lane}" for lane in range(256)]) for name in "qkv"]
     order = [f"{name}{lane}" for start in (0, 128) for name in "qkv" for lane in range(start, start + 128)]
     numbers = [jnp.arange(256.0) + 256 * part for part in range(3)]
-    assert np.concatenate(names)[beside(*numbers, 4).astype(int)].tolist() == order
+    assert np.concatenate(names)[group_by_lanes(*numbers, 4).astype(int)].tolist() == order
     by_head = [f"{name}{lane}" for start in range(0, 96, 32) for name in "qkv" for lane in range(start, start + 32)]
-    assert np.concatenate(names)[beside(*(x[:96] for x in numbers), 3).astype(int)].tolist() == by_head
+    assert np.concatenate(names)[group_by_lanes(*(x[:96] for x in numbers), 3).astype(int)].tolist() == by_head
 
 
 def error(found, wanted):
@@ -71,6 +71,13 @@ def test_hidden_keys_change_nothing_and_have_no_gradient():
     assert not np.asarray(found[2])[hidden].any() and not np.asarray(found[3])[hidden].any()
 
 
+def test_lanes_that_chips_would_share_are_not_fused():
+    inputs, valid, change = arrays()
+    with jax.set_mesh(tiny.mesh_of(1, 1, 4)), pytest.raises(ValueError, match=r"on each of 4 chip\(s\)"):
+        jax.jit(lambda *x: values_and_gradients("fused", x, valid, change))(*inputs)
+    assert can_fuse(LENGTH, WIDTH, HEADS, 2) and not can_fuse(LENGTH, WIDTH, HEADS, 4)
+
+
 @pytest.mark.parametrize("shape", [(4, 1, 1), (2, 1, 2), (1, 2, 2)], ids=str)
 def test_rows_and_heads_may_lie_on_several_chips(shape):
     inputs, valid, change = arrays()
@@ -88,7 +95,7 @@ def test_rows_and_heads_may_lie_on_several_chips(shape):
     [((197, 768, 12), True), ((256, 1024, 16), True), ((65, 128, 2), True), ((65, 192, 3), False), ((600, 768, 12), False)],
 )
 def test_what_does_not_fit_the_lanes_is_refused_by_name(sizes, possible):
-    assert can_fuse(*sizes) == possible
+    assert can_fuse(*sizes, 1) == possible
     length, width, heads = sizes
     x, shift = jnp.zeros((1, length, 3 * width)), jnp.zeros(3 * width)
     if not possible:

@@ -25,6 +25,12 @@ def state_on(task, shape):
     return make, abstract
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2)], ids=str)
+def test_a_fresh_state_is_the_same_on_every_mesh(task, shape):
+    one, other = (jax.device_get(state_on(task, each)[0](7)) for each in ((1, 1, 1), shape))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
 @pytest.mark.parametrize(("before", "after"), MOVES, ids=str)
 def test_a_state_moves_to_another_mesh_bit_for_bit(task, tmp_path, before, after):
     make, _ = state_on(task, before)

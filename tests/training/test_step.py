@@ -64,7 +64,9 @@ def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(Stream)):
 
 @pytest.fixture(scope="module")
 def task(world):
-    return TASKS["pretrain"](tiny.pretrain_config(world, schedule="image+text+pair"))
+    yield TASKS["pretrain"](tiny.pretrain_config(world, schedule="image+text+pair"))
+    start_of.cache_clear()
+    step_for.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +107,7 @@ def test_another_batch_is_noticed(task, batches, on_one_device):
         ("none", True, ONE),
         ("full", True, ONE),
         ("full", True, (2, 2, 2)),
-        ("dots", False, (2, 2, 2)),
+        ("none", True, (2, 2, 2)),
     ],
 )
 def test_computing_again_and_looping_change_nothing(world, batches, on_one_device, remat, scan, shape):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlbeit_jax.ops.attention import columns_together
+from vlbeit_jax.ops.attention import group_width
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -62,12 +62,12 @@ def fused_qkv(heads: int) -> Layout:
     """[D, 3 D], columns as attention takes them - weight [3 D, D], rows by (query, key, value), then head."""
 
     def there(x: np.ndarray) -> np.ndarray:
-        together = columns_together(len(x), heads)
+        together = group_width(len(x), heads)
         return x.reshape(len(x), -1, 3, together).transpose(2, 1, 3, 0).reshape(-1, len(x))
 
     def back(x: np.ndarray) -> np.ndarray:
         width = x.shape[1]
-        return x.reshape(3, -1, columns_together(width, heads), width).transpose(3, 1, 0, 2).reshape(width, -1)
+        return x.reshape(3, -1, group_width(width, heads), width).transpose(3, 1, 0, 2).reshape(width, -1)
 
     return single(there, back)
 

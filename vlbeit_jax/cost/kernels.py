@@ -51,10 +51,10 @@ def kernels_of(program: Program) -> dict[str, Kernel]:
         if named:
             shape = _SHAPE.search(each.text)
             assert shape, each.text[:200]
-            inputs, parts = {"forward": (1, 1), "backward": (2, 3)}[named.group(1)]
+            inputs, widths = {"forward": (1, 1), "backward": (2, 3)}[named.group(1)]
             batch, length, columns = (int(size) for size in shape.groups()[1:])
             masked = len(each.operands) > inputs
-            found[each.name] = Kernel(named.group(1), shape.group(1), batch, length, columns // parts, int(named.group(2)), masked)
+            found[each.name] = Kernel(named.group(1), shape.group(1), batch, length, columns // widths, int(named.group(2)), masked)
     return found
 
 
@@ -81,7 +81,7 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
     dtype = {"bf16": jnp.bfloat16, "f32": jnp.float32}[kernel.dtype]
     array = lambda *shape: jax.ShapeDtypeStruct((kernel.batch, *shape), dtype, sharding=everywhere)  # noqa: E731
     valid = jax.ShapeDtypeStruct((kernel.batch, 1, kernel.length), jnp.int32, sharding=everywhere) if kernel.masked else None
-    inputs = [array(kernel.length, parts * kernel.width) for parts in {"forward": (3,), "backward": (3, 1)}[kernel.part]]
+    inputs = [array(kernel.length, widths * kernel.width) for widths in {"forward": (3,), "backward": (3, 1)}[kernel.part]]
     before = set(folder.iterdir())
     with jax.set_mesh(mesh):
         jax.jit(lambda valid, *inputs: fused_attention.part(kernel.part, kernel.heads, valid, inputs)).lower(valid, *inputs).compile()

@@ -16,8 +16,8 @@ from vlbeit_jax.types import Positions, Stream
 
 Tree = Any
 BLOCK_PROGRAM = 10_500_000  # Bytes of code of a trained block: 9.8 MB at base size for v5e:16x16, 11.9 for v5p:4x4x4 (docs/plans).
-# The compiler writes long programs more densely: base size is 0.3 to 0.5 GB, large size 0.2 GB, where blocks as above would
-# make 0.8 GB. Where it begins is not known; this lies between the two.
+# The compiler writes long programs more densely: base size is 0.3 to 0.5 GB, large size for v5e 0.2, where blocks as above would make 0.8
+# (and do for v5p). Where it begins is not known; this lies between.
 LONG_PROGRAM, DENSE_BLOCK_PROGRAM = 700_000_000, 2_500_000
 
 
@@ -119,11 +119,12 @@ def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, ite
     if config.task == "vqkd":
         visual = config.visual_tokenizer
         length, depth = visual.grid**2 + 1, visual.encoder_depth + visual.decoder_depth
-        fused = on_tpu and visual.attention != "einsum" and can_fuse(length, visual.width, visual.heads)
+        fused = on_tpu and visual.attention != "einsum" and can_fuse(length, visual.width, visual.heads, tensor)
         return examples * depth * _block_bytes(length, visual.width, visual.ffn_width, 0 if fused else visual.heads, tensor, itemsize)
     model = config.model
     length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
-    fused = on_tpu and model.attention != "einsum" and model.positions is Positions.ABSOLUTE and can_fuse(length, model.width, model.heads)
+    fused = on_tpu and model.attention != "einsum" and model.positions is Positions.ABSOLUTE
+    fused = fused and can_fuse(length, model.width, model.heads, tensor)
     whole = _block_bytes(length, model.width, model.ffn_width, 0 if fused else model.heads, tensor, itemsize)
     kept = {
         "none": whole,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, concatenate_axis1
 from vlbeit_jax.models.tokens import Tokens
-from vlbeit_jax.ops.attention import attention, beside
+from vlbeit_jax.ops.attention import attention, group_by_lanes
 from vlbeit_jax.shapes import Array, Float
 
 
@@ -29,13 +29,13 @@ class DecoupledAttention(nn.Module):
     def __call__(self, tokens: Tokens, bias: Float[Array, "H L L"] | None) -> Float[Array, "B L D"]:
         """Mixes the tokens of each row; ``bias`` is added to the logits."""
         width = tokens.x.shape[-1]
-        projected = []
+        by_modality = []
         for modality, _ in tokens.layout:
             x = LayerNorm(self.dtype, self.eps, name=f"{modality}_norm")(tokens.segment(modality))
             linear = functools.partial(Linear, width, ("embed", "heads"), self.dtype)
-            projected.append([linear(name=f"{modality}_{part}")(x) for part in ("query", "key", "value")])
-        query, key, value = (concatenate_axis1(parts) for parts in zip(*projected, strict=True))
-        projected = beside(query, key, value, self.heads)
+            by_modality.append([linear(name=f"{modality}_{part}")(x) for part in ("query", "key", "value")])
+        query, key, value = (concatenate_axis1(parts) for parts in zip(*by_modality, strict=True))
+        projected = group_by_lanes(query, key, value, self.heads)
         mixed = attention(projected, jnp.zeros(3 * width), self.heads, tokens.valid, bias, self.how)
         mixed, out = dataclasses.replace(tokens, x=mixed), []
         for modality, _ in tokens.layout:

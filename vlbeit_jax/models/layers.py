@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.ops.attention import attention, beside
+from vlbeit_jax.ops.attention import attention, group_by_lanes
 from vlbeit_jax.ops.einsum import einsum_to_float32
 from vlbeit_jax.ops.fused_attention import on_tpu
 from vlbeit_jax.ops.gelu import gelu
@@ -104,13 +104,14 @@ class Attention(nn.Module):
         """Mixes the tokens of each row; ``valid`` masks keys, ``bias`` is added to the logits."""
         width = x.shape[-1]
         per_head = (self.heads, width // self.heads)
-        kernel = self.param("qkv", partitioned(beit_init(), "embed", "heads"), (width, 3 * width))  # Columns as ``beside`` orders them.
+        # Its columns are in the order of ``group_by_lanes``.
+        kernel = self.param("qkv", partitioned(beit_init(), "embed", "heads"), (width, 3 * width))
         query_bias = self.param("query_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
         value_bias = self.param("value_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
         out = self.param("out", partitioned(beit_init(self.block), "heads", "head", "embed"), (*per_head, width))
         out_bias = self.param("out_bias", partitioned(nn.initializers.zeros, "embed"), (width,))
 
-        shift = beside(query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads)
+        shift = group_by_lanes(query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads)
         projected = matmul(x.astype(self.dtype), kernel.astype(self.dtype))
         mixed = attention(projected, shift, self.heads, valid, bias, self.how)
         if self.sub_norm:

@@ -9,6 +9,7 @@ zero: the matrix unit multiplies 128 deep in any case. ``vlbeit_jax.cost.kernels
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -24,15 +25,15 @@ HIDDEN = -1e30  # A logit that leaves no weight, and no NaN where a whole row of
 
 
 def fused_attention(
-    projected: Float[Array, "B L C"], shift: Float[Array, "C"], valid: Bool[Array, "B L"] | None, heads: int
+    projected: Float[Array, "B L Q"], shift: Float[Array, "Q"], valid: Bool[Array, "B L"] | None, heads: int
 ) -> Float[Array, "B L D"]:
     """As ``attention`` without a bias; rows and heads may lie on several chips. Away from TPUs it is emulated, for tests."""
     axes = _axes_to_cut()
     rows, columns = PartitionSpec(axes.get("batch")), PartitionSpec(axes.get("batch"), None, axes.get("heads"))
-    width = projected.shape[2] // heads
+    per_head = projected.shape[2] // heads
 
     def local(projected: Array, shift: Array, *valid: Array) -> Array:
-        return _attention(projected, shift, valid[0][:, None].astype(jnp.int32) if valid else None, projected.shape[2] // width)
+        return _attention(projected, shift, valid[0][:, None].astype(jnp.int32) if valid else None, projected.shape[2] // per_head)
 
     inputs = (projected, shift) if valid is None else (projected, shift, valid)
     if not axes:
@@ -46,6 +47,11 @@ def on_tpu() -> bool:
     """Whether the mesh that is traced for, or else this process, has TPUs."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return device.device_kind.startswith("TPU") if device is not None else jax.default_backend() == "tpu"
+
+
+def chips_sharing_heads() -> int:
+    """Parts into which the compiler cuts the heads, in the mesh that is traced for."""
+    return math.prod(jax.sharding.get_abstract_mesh().shape[name] for name in _axes_to_cut().get("heads", ()))
 
 
 def _axes_to_cut() -> dict[str, tuple[str, ...]]:
@@ -79,6 +85,7 @@ _attention.defvjp(_forward, _backward)
 def part(name: str, heads: int, valid: Array | None, inputs: tuple[Array, ...]) -> Any:
     """Kernel "forward" or "backward" on one chip, a program a row of the batch; ``inputs``: projected, and backward the change."""
     batch, length, columns = inputs[0].shape
+    assert columns % (3 * LANES) == 0, inputs[0].shape
     given = inputs if valid is None else (*inputs, valid)
     kernel, out = {
         "forward": (_forward_kernel, [jax.ShapeDtypeStruct((batch, length, columns // 3), inputs[0].dtype)]),
