@@ -87,6 +87,7 @@ def test_the_benchmark_times_the_step(world, tmp_path, real):
 
 def test_compiled_steps_are_kept_unless_told_otherwise(world, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # By default what takes less than a second is not kept.
     config = tiny.config_file(tiny.pretrain_config(world, steps=3, schedule="text"), tmp_path)
     kept = {"auto": tmp_path / "home" / "vlbeit_jax", str(tmp_path / "own"): tmp_path / "own", "": tmp_path / "home"}
     for number, (place, folder) in enumerate(kept.items()):
