@@ -1,11 +1,13 @@
 """A checkpoint knows nothing of the mesh that it was written on: any other one reads the same bits and trains on alike."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from tests import tiny
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import TASKS
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.state import TrainState, state_maker
@@ -47,3 +49,13 @@ def test_a_state_moves_to_another_mesh_bit_for_bit(task, tmp_path, before, after
     ):
         assert leaf.sharding == place.sharding, jax.tree_util.keystr(path)
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(old), err_msg=jax.tree_util.keystr(path))
+
+
+def test_parameters_of_another_shape_are_named(tmp_path):
+    writer = Checkpointer(tmp_path, keep_last=1, keep_every=0)
+    writer.save(4, {"params": {"a": jnp.ones((3, 2)), "b": jnp.ones(2)}}, {"step": 4})
+    writer.close()
+    reader = Checkpointer(tmp_path, keep_last=1, keep_every=0)
+    with pytest.raises(UsageError, match=r"4 holds another model:\n  a: \(3, 2\) there, \(3, 4\) here\n  c: nothing there, \(5,\) here"):
+        reader.restore(4, {"params": {"a": jnp.ones((3, 4)), "b": jnp.ones(2), "c": jnp.ones(5)}})
+    reader.close()

@@ -70,11 +70,18 @@ class Checkpointer:
         return self._manager.restore(step, args=ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()}))[DESCRIPTION]
 
     def restore(self, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
-        """The trees that are asked for, with the shapes, types and shardings of ``abstract``."""
+        """The trees that are asked for, with the shapes, types and shardings of ``abstract``.
+
+        Raises:
+          UsageError: parameters have other shapes there, as in a run of an older version; every difference is listed.
+        """
         items = {
             name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
             for name, tree in abstract.items()
         }
+        if "params" in abstract:
+            folder = pathlib.Path(self._manager.directory)
+            check_shapes(self.leaves(step, "params").shapes, abstract["params"], f"{folder / str(step)} holds another model")
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {name: found[name] for name in abstract}
 
@@ -137,6 +144,18 @@ class Leaves:
 def leaf_name(path: Any) -> str:
     """A leaf's path with its parts joined by "/"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def check_shapes(there: Mapping[str, tuple[int, ...]], abstract: Tree, what: str) -> None:
+    """Raises a ``UsageError`` that begins with ``what`` and has every parameter of another shape, or that one side lacks."""
+    here = {leaf_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    wrong = [
+        f"{name}: {there.get(name, 'nothing')} there, {here.get(name, 'nothing')} here"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    if wrong:
+        raise UsageError(f"{what}:\n  " + "\n  ".join(wrong))
 
 
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: object) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import parse, to_dict
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
+from vlbeit_jax.training.checkpoint import Checkpointer, check_shapes
 
 CONFIG_FILE, CHECKPOINTS, METRICS_FILE, LOCK_FILE = "config.json", "checkpoints", "metrics.jsonl", ".lock"
 IMPORTED_STEP = 1  # An import counts as a run of one step that is finished.
@@ -97,15 +97,7 @@ def check_start(folder: pathlib.Path, abstract: Tree) -> tuple[Checkpointer, int
     step = checkpointer.latest() if checkpointer else None
     if checkpointer is None or step is None:
         raise UsageError(f"run.start_from={folder}: has no checkpoint yet")
-    there = checkpointer.leaves(step, "params").shapes
-    here = {leaf_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
-    wrong = [
-        f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
-        for key in sorted({*there, *here})
-        if there.get(key) != here.get(key)
-    ]
-    if wrong:
-        raise UsageError(f"run.start_from={folder} holds another model:\n  " + "\n  ".join(wrong))
+    check_shapes(checkpointer.leaves(step, "params").shapes, abstract, f"run.start_from={folder} holds another model")
     return checkpointer, step
 
 
