@@ -9,20 +9,9 @@ import time
 
 import pytest
 
+from tests.test_launch import LAUNCH, WORDS
 from tests.tiny import TOP
 
-LAUNCH = TOP / "launch"
-SCRIPTS = sorted([*LAUNCH.glob("*.sh"), TOP / "tests" / "run.sh", TOP / ".ci" / "run"])
-# Whatever a shell could do to a word.
-WORDS = [
-    "--config=configs/sample.py",
-    "--a=two words",
-    "--b='quoted'",
-    '--c="double"',
-    "--d=$(touch hacked)`id`;*?{x,y}",
-    "--e=",
-    "--f=ä\\n",
-]
 TPU = {"NAME": "run-1", "PROJECT": "p", "ZONE": "z", "ACCELERATOR": "v5litepod-256", "RUNTIME": "v2", "SPOT": "true"}
 GKE = {
     "NAME": "run-1",
@@ -91,15 +80,6 @@ def cloud(tmp_path):
         (found.folder / name).write_text(STUB.format(python=sys.executable))
         (found.folder / name).chmod(0o755)
     return found
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_shellcheck_and_shfmt_find_nothing(script):
-    tools = TOP / ".venv" / "bin"
-    path = f"{tools}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    for command in (["shellcheck", "--external-sources", script], ["shfmt", "-i", "2", "-ci", "-d", script]):
-        done = subprocess.run(command, cwd=TOP, env=os.environ | {"PATH": path}, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
@@ -237,43 +217,3 @@ def test_the_slurm_job_is_this_script_with_the_arguments_as_they_are(cloud, tmp_
     given = cloud.calls[0][1]
     assert given[-len(WORDS) :] == WORDS and given[-len(WORDS) - 1] == str(LAUNCH / "slurm.sh")
     assert {"--nodes=2", "--ntasks-per-node=8", "--requeue", "--signal=TERM@300", "--partition=gpu", "--account=a"} <= set(given)
-
-
-@pytest.mark.parametrize(("codes", "ended"), [([0], 0), ([2], 2), ([1, 1, 0], 0), ([1], 1)])
-def test_one_node_starts_again_after_a_crash_but_not_after_a_mistake(tmp_path, codes, ended):
-    """A copy of launch/ whose install.sh does nothing, and an interpreter that ends as it is told."""
-    shutil.copytree(LAUNCH, tmp_path / "launch")
-    (tmp_path / "launch" / "install.sh").write_text("#!/usr/bin/env bash\n")
-    turns = tmp_path / "turns"
-    turns.write_text("\n".join(map(str, codes)) + "\n")
-    stub = tmp_path / "python"
-    stub.write_text(
-        f'#!/usr/bin/env bash\nprintf "%s\\0" "$@" >>{tmp_path}/got\ncode=$(head -1 {turns})\n'
-        f"(($(wc -l <{turns}) == 1)) || sed -i 1d {turns}\nexit $code\n"
-    )
-    stub.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(stub), "RETRY_SECONDS": "0", "MAX_RESTARTS": "2"}
-    done = subprocess.run(["bash", tmp_path / "launch" / "gpu.sh", *WORDS], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == ended, done.stderr
-    got = (tmp_path / "got").read_bytes().decode().split("\0")[:-1]
-    tries = {(0,): 1, (2,): 1, (1, 1, 0): 3, (1,): 3}[tuple(codes)]
-    assert got == ["-m", "vlbeit_jax.main", *WORDS] * tries
-
-
-def test_a_worker_runs_one_thing_of_a_name_and_can_be_stopped(tmp_path):
-    stub = tmp_path / "python"
-    stub.write_text("#!/usr/bin/env bash\necho here\nsleep 60 &\nwait\n")
-    stub.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(stub), "RUNS": str(tmp_path / "runs"), "STOP_SECONDS": "5"}
-
-    def worker(*arguments):
-        return subprocess.run(["bash", LAUNCH / "worker.sh", *arguments], env=environment, capture_output=True, text=True, timeout=30)
-
-    assert worker("status", "a").stdout == "none\n"
-    assert worker("start", "a", "--x").returncode == 0
-    assert worker("status", "a").stdout.startswith("running ")
-    again = worker("start", "a", "--x")
-    assert again.returncode == 2 and "running already" in again.stderr
-    assert worker("log", "a").stdout == "here\n"
-    assert worker("stop", "a").returncode == 0
-    assert not worker("status", "a").stdout.startswith("running") and worker("stop", "a").returncode == 0

@@ -1,9 +1,14 @@
-"""Prepared sets and a text tokenizer, made once."""
+"""Prepared sets, a text tokenizer, and what a stream over them takes; made once."""
 
 import pytest
 
 from tests.make_data import build_pairs, build_texts, documents, train_tokenizer
+from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.prepare.build import pack_texts
+from vlbeit_jax.types import Stream
+
+BATCH = 8
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +46,16 @@ def few_pairs(folder):
 def held_back(folder):
     """103 pairs, all of them for validation."""
     return build_pairs(folder, "held_back", 103, first=2000, validation_share=1)
+
+
+@pytest.fixture(scope="session")
+def setting(pairs, tokens, tokenizer):
+    """Config and example maker of a stream."""
+
+    def make(name, augment=True, **changed):
+        sources = (str(tokens if name is Stream.TEXT else pairs),)
+        defaults = {"batch_size": BATCH, "masked_patches": 6, "mask_block": 2, "text_length": 32, "masked_text": 0.5}
+        stream = StreamConfig(**{"sources": sources, **defaults, **changed})
+        return stream, MakeExample(stream, 16 * name.has_image, 4, tokenizer if name.has_text else None, augment)
+
+    return make

@@ -1,0 +1,60 @@
+"""Sources that a stream cannot use are refused before anything is read, and good ones are opened."""
+
+import json
+
+import pytest
+
+from vlbeit_jax.data.pipeline import open_sources, require_validation
+from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION, open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.types import Kind, Stream
+
+
+def changed_meta(place, to, **changed):
+    """A folder that describes itself differently."""
+    meta = json.loads((place / META_FILE).read_text()) | changed
+    to.mkdir()
+    (to / META_FILE).write_text(json.dumps(meta))
+    return str(to)
+
+
+@pytest.mark.parametrize(
+    "name, place, changed, said",
+    [
+        (Stream.PAIR, "texts", {}, ["texts", "pairs"]),
+        (Stream.TEXT, "texts", {}, ["texts", "tokens"]),
+        (Stream.IMAGE, "tokens", {}, ["tokens", "images", "pairs"]),
+        (Stream.TEXT, "tokens", {"text_length": 64}, ["32", "64", "data.text.text_length"]),
+        (Stream.TEXT, "other_tokens", {}, ["feedfeedfeed", "text tokenizer", "prepare"]),
+        (Stream.PAIR, "nowhere", {}, ["nowhere", "does not exist", "vlbeit_jax.prepare", "sample:pairs"]),
+        (Stream.PAIR, "empty", {}, ["empty", "holds no vlbeit_meta.json", "vlbeit_jax.prepare"]),
+        (Stream.PAIR, "sample:nothing", {}, ["sample:nothing", "sample:pairs", "sample:texts"]),
+    ],
+)
+def test_wrong_sources_are_refused(setting, tokenizer, texts, tokens, tmp_path, name, place, changed, said):
+    (tmp_path / "empty").mkdir()
+    places = {"texts": str(texts), "tokens": str(tokens), "nowhere": str(tmp_path / "nowhere"), "empty": str(tmp_path / "empty")}
+    places["other_tokens"] = changed_meta(tokens, tmp_path / "other", text_tokenizer="feedfeedfeed")
+    stream, _ = setting(name, sources=(places.get(place, place),), **changed)
+    with pytest.raises(UsageError) as error:
+        open_sources(name, stream, tokenizer.fingerprint)
+    assert all(word in str(error.value) for word in said), error.value
+    if place == "other_tokens":
+        assert tokenizer.fingerprint in str(error.value)
+
+
+def test_good_sources_are_opened(setting, tokenizer, held_back):
+    for name, kind in zip(Stream, (Kind.PAIRS, Kind.TOKENS, Kind.PAIRS), strict=True):
+        (found,) = open_sources(name, setting(name)[0], tokenizer.fingerprint)
+        assert found.kind is kind and found.count(TRAIN) > 20
+    sample = open_set("sample:pairs", Kind.PAIRS)
+    assert len(sample.records(VALIDATION)) == sample.count(VALIDATION) > 0 and sample.contains == [sample.fingerprint]
+
+
+def test_no_validation_records_are_a_usage_error(pairs, held_back, tmp_path):
+    require_validation([open_set(str(pairs)), open_set(str(held_back))])
+    without = open_set(changed_meta(pairs, tmp_path / "without", counts={"train": 60}))
+    with pytest.raises(UsageError, match="validation_share"):
+        require_validation([open_set(str(pairs)), without])
+    with pytest.raises(UsageError, match="no 'train' records.*103"):
+        open_set(str(held_back)).records(TRAIN)
