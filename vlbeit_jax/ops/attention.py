@@ -49,13 +49,13 @@ def attention(
     Raises:
       ValueError: "fused" was asked for and is not possible.
     """
-    length, width = projected.shape[1], projected.shape[2] // 3
-    possible = bias is None and can_fuse(length, width, heads, chips_sharing_heads())
+    length, width, chips = projected.shape[1], projected.shape[2] // 3, chips_sharing_heads()
+    possible = bias is None and can_fuse(length, width, heads, chips)
     if how == "fused" and not possible:
         raise ValueError(
             f"fused attention of {length} tokens of width {width} in {heads} heads"
             f"{'' if bias is None else ' with a bias'}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and on each "
-            f"of {chips_sharing_heads()} chip(s) that share them heads that fill {LANES} lanes (64 wide, and an even number)"
+            f"of {chips} chip(s) that share them heads that fill {LANES} lanes (64 wide, and an even number)"
         )
     if how == "fused" or (how == "auto" and possible and on_tpu()):
         return fused_attention(projected, shift, valid, heads)
