@@ -93,9 +93,10 @@ def _with_one_more_token(query: Array, key: Array, value: Array, lengths: Array 
     batch, length = query.shape[:2]
     if lengths is None:
         lengths = jnp.full(batch, length, np.int32)
-    padded = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value))
+    one_more = ((0, 0), (0, 1), (0, 0), (0, 0))
+    query, key, value = (jnp.pad(x, one_more) for x in (query, key, value))
     bias = jnp.pad(bias, ((0, 0), (0, 1), (0, 1)))
-    return _dot_product_attention(*padded, lengths, bias)[:, :length]
+    return _dot_product_attention(query, key, value, lengths, bias)[:, :length]
 
 
 def _dot_product_attention(query: Array, key: Array, value: Array, lengths: Array | None, bias: Array | None) -> Array:
