@@ -5,11 +5,12 @@ import os
 import pathlib
 import tempfile
 
-# Tests are small: compiling is what takes time. Emitters of fusions alone are half of it.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK} --xla_force_host_platform_device_count=8"
-# A GPU has no simulated siblings: tests that need several devices skip, and those marked so run there alone.
+# A GPU has no simulated siblings: tests that need several devices skip there, and those that need a GPU run there alone.
 os.environ["JAX_PLATFORMS"] = os.environ.get("VLBEIT_TEST_PLATFORM", "cpu")
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    # Tests are small: compiling is what takes time. Emitters of fusions alone are half of it.
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick} --xla_force_host_platform_device_count=8"
 # Commands that tests start share what they compile, for one session.
 CACHE = pathlib.Path(tempfile.gettempdir()) / f"vlbeit_cache_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
 os.environ["XDG_CACHE_HOME"] = str(CACHE)

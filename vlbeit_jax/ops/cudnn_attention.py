@@ -1,8 +1,9 @@
 """Attention by cuDNN's flash kernels on an NVIDIA GPU: the L x L weights never reach main memory.
 
-cuDNN takes padding as the number of valid keys of each row, so valid keys must come first. It takes
-a bias with an even number of tokens only, so an odd one gets one more token, which no query sees.
-The bias is rounded to the inputs' type, and its gradient exists because all rows share it.
+cuDNN takes padding as the number of valid keys of each row, so valid keys must come first. JAX hands
+it an even number of tokens only when there is a backward pass (the limit is that of a bias, and JAX
+0.10 to 0.12 apply it without one), so an odd number gets one more token, which no query sees. The
+bias is rounded to the inputs' type, and its gradient exists because all rows share it.
 """
 
 import functools
@@ -50,7 +51,7 @@ def cudnn_attention(
     def local(query: Array, key: Array, value: Array, *rest: Array) -> Array:
         lengths = rest[0] if valid is not None else None
         own_bias = rest[-1] if bias is not None else None
-        if own_bias is not None and query.shape[1] % 2:
+        if query.shape[1] % 2:
             return _with_one_more_token(query, key, value, lengths, own_bias)
         return _dot_product_attention(query, key, value, lengths, own_bias)
 
@@ -82,20 +83,25 @@ def what_is_missing(dtype: jnp.dtype, head_width: int) -> str:
 def _refusal() -> str:
     """What JAX says when it is asked for cuDNN's attention of one tiny row; empty if it agrees."""
     row = jax.ShapeDtypeStruct((1, 8, 1, 8), jnp.bfloat16)
+
+    def tiny(query: Array, key: Array, value: Array) -> Array:
+        return _dot_product_attention(query, key, value, None, None)
+
     try:
-        jax.jit(_dot_product_attention, static_argnums=(3, 4)).lower(row, row, row, None, None)
+        jax.jit(tiny).lower(row, row, row)
     except (RuntimeError, NotImplementedError, ValueError) as error:
         return f"a cuDNN that JAX can use ({error})"
     return ""
 
 
-def _with_one_more_token(query: Array, key: Array, value: Array, lengths: Array | None, bias: Array) -> Array:
+def _with_one_more_token(query: Array, key: Array, value: Array, lengths: Array | None, bias: Array | None) -> Array:
     batch, length = query.shape[:2]
     if lengths is None:
         lengths = jnp.full(batch, length, np.int32)
     one_more = ((0, 0), (0, 1), (0, 0), (0, 0))
     query, key, value = (jnp.pad(x, one_more) for x in (query, key, value))
-    bias = jnp.pad(bias, ((0, 0), (0, 1), (0, 1)))
+    if bias is not None:
+        bias = jnp.pad(bias, ((0, 0), (0, 1), (0, 1)))
     return _dot_product_attention(query, key, value, lengths, bias)[:, :length]
 
 
