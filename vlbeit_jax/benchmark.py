@@ -1,8 +1,9 @@
 """Command: how fast the train step of a configuration runs here."""
 
+import importlib.util
 import json
+import os
 import pathlib
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,6 @@ from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
 
 if TYPE_CHECKING:
-    import jax
-
     from vlbeit_jax.config import Config
 
 OVERVIEW = r"""Times the train step of a configuration on this machine's devices, and prints median and spread as JSON.
@@ -32,12 +31,13 @@ OVERVIEW = r"""Times the train step of a configuration on this machine's devices
 Synthetic input is random and lies on the devices already; no data and no tokenizer are needed. Real input is read, decoded and sent
 as in training, and the time that a step waits for it is a figure of its own.
 
-With --peer=torch the same step is taken in PyTorch (vlbeit_torch.py) in turn with JAX's, from the same weights on the same batches. Both
-are printed with the ratio of each pair. The command ends with exit code 1 if losses and gradient norm of the first step differ."""
+With --peer the same step is taken in PyTorch (vlbeit_torch.py) in turn with JAX's, from the same weights on the same batches. Both
+are printed with the ratio of each pair. The command ends with exit code 1 if losses and gradient norm of the first step differ.
+--peer=torch is PyTorch as one would use it: compiled on a GPU, eager on a CPU; torch-compiled and torch-eager say which."""
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True)
 INPUT = flags.DEFINE_enum("input", "synthetic", ["synthetic", "real"], "random arrays, or what the configuration names")
-PEER = flags.DEFINE_enum("peer", "", ["", "torch"], "a program that takes the same steps and is timed beside")
+PEER = flags.DEFINE_enum("peer", "", ["", "torch", "torch-eager", "torch-compiled"], "what takes the same steps and is timed beside")
 STEPS = flags.DEFINE_integer("steps", 20, "steps that are timed", lower_bound=2)
 WARMUP = flags.DEFINE_integer("warmup", 3, "steps before them", lower_bound=1)
 JSON = flags.DEFINE_string("json", "", "file for the result")
@@ -55,7 +55,17 @@ def main() -> None:
         )
     if PEER.value and INPUT.value == "real":
         raise UsageError(f"--peer={PEER.value} needs --input=synthetic: both sides take the same batch in every step")
-    found = (measure_beside_torch if PEER.value else measure)(config, INPUT.value == "real", STEPS.value, WARMUP.value)
+    try:
+        if PEER.value:
+            found = measure_beside(PEER.value, config, STEPS.value, WARMUP.value)
+        else:
+            found = measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
+    except RuntimeError as error:  # What both libraries raise when a device is full; they have no common type for it.
+        if not any(said in str(error) for said in ("RESOURCE_EXHAUSTED", "out of memory")):
+            raise
+        raise UsageError(
+            f"the step does not fit into memory; give smaller batches (--config.data.image.batch_size=...): {error}"
+        ) from error
     text = json.dumps(found, indent=1)
     print(text)
     if JSON.value:
@@ -68,15 +78,15 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
     """Seconds of single steps, each waited for, and what follows from their median."""
     import jax
 
-    from vlbeit_jax.cost.flops import step_flops
-    from vlbeit_jax.runtime.throughput import peak_of_all_devices
+    from vlbeit_jax.runtime.speed import circumstances, peak_here, peak_memory, rates, spread
+    from vlbeit_jax.runtime.synthetic import random_batches, random_frozen
     from vlbeit_jax.tasks.abstract import abstract_step
     from vlbeit_jax.training.sharding import make_mesh
 
     mesh = make_mesh(config.mesh)
     step, make_state, _, frozen, shapes = abstract_step(config, mesh)
     feed, close = _real(config, mesh) if real else (None, lambda: None)
-    state, frozen, batches = make_state(config.run.seed), _random(frozen, config), _random(shapes, config)
+    state, frozen, batches = make_state(config.run.seed), random_frozen(frozen), random_batches(config, shapes, 0)
     seconds, waits = [], []
     for number in range(warmup + steps):
         began = time.perf_counter()
@@ -88,38 +98,28 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
             seconds.append(time.perf_counter() - began)
             waits.append(waited)
     close()
-    flops, median, peak = step_flops(config), statistics.median(seconds), peak_of_all_devices()
-    first = jax.devices()[0]
-    return {
-        "device": first.device_kind,
-        "devices": jax.device_count(),
+    peak, found = peak_here(), spread(seconds)
+    return circumstances(config, peak) | {
         "mesh": dict(mesh.shape),
         "input": "real" if real else "synthetic",
         "compile_seconds": round(step.total_compile_seconds, 2),
         "steps": steps,
-        "step_seconds": {"median": median, "min": min(seconds), "max": max(seconds), "quartiles": statistics.quantiles(seconds, n=4)},
+        "step_seconds": found,
         "data_wait": sum(waits) / sum(seconds),
-        "samples_per_second": flops.samples / median,
-        "tokens_per_second": flops.tokens / median,
-        "model_flops": flops.model,
-        "frozen_flops": flops.frozen,
-        "model_flops_per_second": flops.model / median,
-        "peak_flops_per_second": peak,
-        "mfu": flops.model / median / peak,
-        "peak_memory_bytes": (first.memory_stats() or {}).get("peak_bytes_in_use"),
+        **rates(config, found["median"], peak),
+        "peak_memory_bytes": peak_memory(),
     }
 
 
-def measure_beside_torch(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, Any]:
-    """The same step in JAX and in PyTorch, in turn."""
-    from vlbeit_jax.convert.peer_benchmark import check_comparable, compare
-    from vlbeit_jax.tasks.abstract import abstract_step
-    from vlbeit_jax.training.sharding import make_mesh
+def measure_beside(peer: str, config: "Config", steps: int, warmup: int) -> dict[str, Any]:
+    """The same step in JAX and in PyTorch, in turn, in one process."""
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError(f"--peer={peer} needs PyTorch, which is not installed; its extra is vlbeit-jax[torch]")
+    # JAX would take three quarters of a GPU's memory at once, and leave PyTorch the rest. Read when JAX first asks for devices.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from vlbeit_jax.convert.peer_benchmark import compare
 
-    assert not real
-    check_comparable(config)
-    step, make_state, _, frozen, shapes = abstract_step(config, make_mesh(config.mesh))
-    return compare(config, step, make_state(config.run.seed), _random(frozen, config), _random(shapes, config), steps, warmup)
+    return compare(config, peer, steps, warmup)
 
 
 def _real(config: "Config", mesh: Any) -> tuple[Iterator[dict[str, Any]], Callable[[], None]]:
@@ -139,27 +139,6 @@ def _real(config: "Config", mesh: Any) -> tuple[Iterator[dict[str, Any]], Callab
             batches.close()
 
     return feed(), close
-
-
-def _random(shapes: Any, config: "Config") -> Any:
-    """Arrays of the given shapes: small numbers, and indices that every table has."""
-    import jax
-    import jax.numpy as jnp
-
-    limits = {"image": 256, "image_masked": config.model.patches, "image_targets": config.model.codes}
-    limits |= {"text": config.model.vocabulary, "text_targets": config.model.vocabulary}
-
-    def make(path: Any, leaf: "jax.ShapeDtypeStruct") -> "jax.Array":
-        name, key = path[-1].key, jax.random.key(len(jax.tree_util.keystr(path)))
-        if name in ("weight", "text_weights", "scale"):
-            return jnp.ones(leaf.shape, leaf.dtype, device=leaf.sharding)
-        if jnp.issubdtype(leaf.dtype, jnp.integer):
-            limit = limits.get(name, leaf.shape[-1])  # Positions in a text, of which there are more than masked ones.
-            return jax.device_put(jax.random.randint(key, leaf.shape, 0, int(limit or 1)).astype(leaf.dtype), leaf.sharding)
-        spread = leaf.shape[0] ** -0.5 if leaf.ndim > 1 else 0.02  # Kernels keep activations in range, so that visual tokens differ.
-        return jax.device_put(spread * jax.random.normal(key, leaf.shape, leaf.dtype), leaf.sharding)
-
-    return jax.tree_util.tree_map_with_path(make, shapes)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,18 @@
 import dataclasses
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests import tiny
-from vlbeit_jax import benchmark
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.convert import peer_benchmark, peer_step
 from vlbeit_jax.convert.formats.torch_tables import model_table
 from vlbeit_jax.convert.rules import exported
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.synthetic import random_batches, random_frozen
 from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.types import Special
 
 VISUAL = VisualTokenizerConfig(
     image_size=32, patch_size=8, width=32, heads=2, ffn_width=64, encoder_depth=1, decoder_depth=1, codes=32, code_width=8
@@ -31,7 +30,28 @@ def peer_config(folder, schedule="image+text+pair", drop_path=0.0, **optimizer):
 def parts(config):
     """JAX's step, its start, the frozen tokenizer and batches."""
     step, make_state, _, frozen, shapes = abstract_step(config, tiny.mesh_of())
-    return step, make_state(0), benchmark._random(frozen, config), benchmark._random(shapes, config)
+    return step, make_state(0), random_frozen(frozen), random_batches(config, shapes, 0)
+
+
+def parts_batches(config, seed):
+    shapes = abstract_step(config, tiny.mesh_of()).batches
+    return {
+        stream: {name: np.asarray(value) for name, value in rows.items()} for stream, rows in random_batches(config, shapes, seed).items()
+    }
+
+
+def in_type(matmul, config):
+    model, visual = (dataclasses.replace(part, matmul=matmul) for part in (config.model, config.visual_tokenizer))
+    return dataclasses.replace(config, model=model, visual_tokenizer=visual)
+
+
+def compared(config, peer="torch-eager"):
+    """Both sides in this process, as on one device."""
+    mesh = {"make_mesh": lambda _: tiny.mesh_of(), "check_comparable": lambda _: None}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in mesh.items():
+            patch.setattr(peer_benchmark, name, value)
+        return peer_benchmark.compare(config, peer, steps=2, warmup=1)
 
 
 def test_the_command_times_both_sides_and_finds_them_equal(tmp_path):
@@ -45,8 +65,29 @@ def test_the_command_times_both_sides_and_finds_them_equal(tmp_path):
     assert all(value["relative"] < 1e-5 for value in found["first_step"].values())
     assert all(value["relative"] < 1e-3 for value in found["last_step"].values())
     assert found["last_step"]["mlm/loss"]["jax"] < found["first_step"]["mlm/loss"]["jax"]
+    assert found["platform"] == "cpu" and "eager, float32" in found["peer"] and found["versions"].keys() == {"python", "jax", "torch"}
+    for side in ("jax", "torch"):
+        rates, seconds = found[side], found["step_seconds"][side]["median"]
+        assert rates["samples_per_second"] == pytest.approx(sum(found["batch_sizes"].values()) / seconds)
+        assert rates["mfu"] == pytest.approx(found["model_flops"] / seconds / found["peak_flops_per_second"])
+        assert rates["peak_memory_bytes"] is None  # Nobody counts a CPU's.
+    assert found["times_as_fast"]["min"] <= found["times_as_fast"]["median"] <= found["times_as_fast"]["max"]
     for clock in ("step_seconds", "cpu_seconds"):
         assert all(0 < each["min"] <= each["median"] <= each["max"] and len(each["quartiles"]) == 3 for each in found[clock].values())
+
+
+def test_batches_are_like_those_of_training(tmp_path):
+    config = peer_config(tmp_path)
+    (one, two), (length, patches) = (parts_batches(config, seed) for seed in (0, 1)), (config.data.pair.text_length, config.model.patches)
+    assert not np.array_equal(one["pair"]["image"], two["pair"]["image"])
+    for row, places, weights in zip(*(one["pair"][name] for name in ("text", "text_masked", "text_weights")), strict=True):
+        end = np.flatnonzero(row == Special.SEP)[0]
+        used = places[weights > 0]
+        assert row[0] == Special.CLS and length // 2 <= end + 1 and (row[end + 1 :] == Special.PAD).all() and (row[:end] > 0).all()
+        assert len(set(used)) == len(used) > 0 and used.min() > 0 and used.max() < end
+    for row in one["pair"]["image_masked"]:
+        assert len(set(row)) == config.data.pair.masked_patches and row.min() >= 0 and row.max() < patches
+    assert len({(row == Special.PAD).sum() for row in one["pair"]["text"]}) > 1
 
 
 def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
@@ -68,27 +109,32 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
 def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
     config = peer_config(tmp_path, "image")
     data = dataclasses.replace(config.data, visual_tokens="TOKENS", image=dataclasses.replace(config.data.image, views=2))
-    step, state, frozen, batches = parts(config := dataclasses.replace(config, data=data))
+    _, _, frozen, batches = parts(config := dataclasses.replace(config, data=data))
     assert not frozen and "image_targets" in batches["image"]
-    assert peer_benchmark.compare(config, step, state, frozen, batches, steps=2, warmup=1)["agrees"]
+    assert compared(config)["agrees"]
 
 
 CHANGES = {"none": ("", ""), "gelu": ("functional.gelu(", "functional.silu("), "expert": ("len(layout) > 1 and", "len(layout) > 2 and")}
 
 
+@pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_another_network_does_not_agree(tmp_path, monkeypatch, change):
+def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
     text, (old, new) = (peer_step.STANDALONE / "vlbeit_torch.py").read_text(), CHANGES[change]
     assert not old or text.count(old) == 1
     (tmp_path / "vlbeit_torch.py").write_text(text.replace(old, new) if old else text)
     monkeypatch.setattr(peer_step, "STANDALONE", tmp_path)
-    config = peer_config(tmp_path, "pair")
-    step, state, frozen, batches = parts(config)
-    rng = np.random.default_rng(0)  # Fresh residuals are so small that hardly anything depends on them.
-    params = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), state.params)
-    state = dataclasses.replace(state, params=params)
-    agrees = peer_benchmark.compare(config, step, state, frozen, batches, steps=2, warmup=1)["agrees"]
-    assert agrees == (change == "none")
+    assert compared(in_type(matmul, peer_config(tmp_path, "pair")))["agrees"] == (change == "none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
+@pytest.mark.parametrize("form", [{}, {"positions": "relative"}, {"decoupled": True, "sub_norm": True}], ids=str)
+def test_the_compiled_step_is_one_graph_a_stream_and_agrees(tmp_path, form, matmul):
+    config = in_type(matmul, peer_config(tmp_path))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **form))
+    found = compared(config, "torch-compiled")
+    assert found["agrees"] and "torch.compile" in found["peer"]
 
 
 @pytest.mark.parametrize(("change", "said"), [({"drop_path": 0.2}, "model.drop_path=0.2"), ({"schedule": "image,text"}, "run.schedule")])

@@ -1,10 +1,12 @@
 """The train step of masked prediction in PyTorch, with ``standalone/vlbeit_torch.py``: what JAX's is timed against.
 
-The same parameters, inputs, targets, loss, metrics, clipping and AdamW. Eager in float32; bfloat16 is autocast, and on a GPU all is
-compiled.
+The same parameters, inputs, targets, loss, metrics, clipping and AdamW, as one would write it for speed: attention by
+``scaled_dot_product_attention``, fused AdamW, bfloat16 by autocast, TF32 for what stays float32 on a GPU, a tokenizer that is
+not trained in bfloat16 once and for all. Compiled, forward, targets and loss of a stream are one graph without a break.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -19,10 +21,12 @@ from vlbeit_jax.convert.formats.torch_tables import model_table, vqkd_table
 from vlbeit_jax.convert.rules import Table, exported
 from vlbeit_jax.convert.source import CODEBOOK
 from vlbeit_jax.convert.verify import module_of
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.objectives.masked_prediction import terms_of
 from vlbeit_jax.training.checkpoint import leaf_name
 from vlbeit_jax.training.optimizer import DECAYED, learning_rate
+from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.types import Modality, Stream
 
 Tree = Any
@@ -42,6 +46,48 @@ class Arrays:
         return self._arrays[name]
 
 
+class StreamLoss(nn.Module):
+    """``rows -> (losses, metrics)`` of one stream: a module of its own, so that each stream is compiled for its own shapes."""
+
+    def __init__(self, config: Config, stream: Stream, model: nn.Module, tokenizer: nn.Module | None, module: ModuleType):
+        """Shares the model and the visual tokenizer (None: targets come with the rows) with the other streams."""
+        super().__init__()
+        self.model, self.tokenizer, self._normalise = model, tokenizer, module.normalise
+        self._terms = [(modality is Modality.VISION, name) for modality, name in terms_of(stream).items()]
+        self._dtype = getattr(torch, matmul_dtype(config.model.matmul).name)
+        for is_image, name in self._terms:
+            self.register_buffer(_counts_of(name), torch.zeros(config.model.codes if is_image else config.model.vocabulary))
+
+    def forward(self, rows: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The stream's losses and other metrics, named as JAX's."""
+        device = rows["weight"].device
+        inputs = {name: rows[name] for name in ("image_masked", "text", "text_masked") if name in rows}
+        if "image" in rows:
+            inputs["image"] = self._normalise(rows["image"])
+        losses, metrics = {}, {}
+        with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
+            found = self.model(**inputs)
+            for is_image, name in self._terms:
+                if is_image:
+                    targets = rows["image_targets"] if self.tokenizer is None else self._targets(inputs["image"], rows["image_masked"])
+                    logits, weights = found.image_logits, rows["weight"][:, None].expand_as(targets)
+                else:
+                    logits, targets, weights = found.text_logits, rows["text_targets"], rows["text_weights"] * rows["weight"][:, None]
+                each = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+                losses[f"{name}/loss"] = (each * weights.flatten()).sum() / weights.sum()
+                counts = self.get_buffer(_counts_of(name))
+                right, frequent = logits.detach().argmax(dim=-1) == targets, counts.argmax() == targets
+                counts.index_add_(0, targets.flatten(), weights.flatten())
+                metrics[f"{name}/accuracy"] = (right * weights).sum() / weights.sum()
+                metrics[f"{name}/unigram"] = (frequent * weights).sum() / weights.sum()
+        return losses, metrics
+
+    def _targets(self, image: Tensor, masked: Tensor) -> Tensor:
+        assert self.tokenizer is not None
+        with torch.no_grad():
+            return self.tokenizer.encode(image).gather(1, masked)
+
+
 class TorchStep:
     """``step(batches) -> metrics``: gradients stream by stream, summed, clipped, one update.
 
@@ -50,30 +96,32 @@ class TorchStep:
       model: of ``vlbeit_torch.py``.
     """
 
-    def __init__(self, config: Config, params: Tree, frozen: Tree, steps: int):
-        """Takes over the weights of JAX's model and of its visual tokenizer, to take so many steps."""
+    def __init__(self, config: Config, params: Tree, frozen: Tree, steps: int, compiled: bool = False):
+        """Takes over the weights of JAX's model and of its visual tokenizer, to take so many steps.
+
+        Raises:
+          UsageError: JAX runs on a GPU that this build of PyTorch does not see.
+        """
         module, table, optimizer = module_of(STANDALONE / "vlbeit_torch.py"), model_table(config.model), config.optimizer
-        self._device = torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
-        self._normalise: Callable[[Tensor], Tensor] = module.normalise
-        self._dtype = getattr(torch, matmul_dtype(config.model.matmul).name)
+        self._device, dtype = _device(), getattr(torch, matmul_dtype(config.model.matmul).name)
+        torch.set_float32_matmul_precision("high" if self._device.type == "cuda" else "highest")
+        torch.backends.cudnn.allow_tf32 = True
         self.model = _with_weights(module.VLBEiT(model_config(config.model)), table, Arrays(params)).to(self._device)
-        if frozen:
-            visual = config.visual_tokenizer
-            arrays = Arrays(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
-            tokenizer = module.VisualTokenizer(visual_config(visual))
-            self._encode: Callable[[Tensor], Tensor] = _with_weights(tokenizer, vqkd_table(visual), arrays).to(self._device).encode
+        tokenizer = _tokenizer(module, config, frozen, dtype).to(self._device) if frozen else None
+        self._losses = {
+            stream: StreamLoss(config, stream, self.model, tokenizer if stream.has_image else None, module).to(self._device)
+            for stream in Schedule.parse(config.run.schedule).streams
+        }
+        if compiled:
+            for loss in self._losses.values():
+                loss.compile(fullgraph=True, dynamic=False)
         self._optimizer = torch.optim.AdamW(
             _by_decay(self.model, table, optimizer.weight_decay), betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps, fused=True
         )
         self._clip, rate = optimizer.clip_norm or float("inf"), learning_rate(optimizer, config.run.steps)
         self._rates = iter([float(np.asarray(rate(step))) for step in range(steps)])
-        sizes = {Modality.VISION: config.model.codes, Modality.LANGUAGE: config.model.vocabulary}
-        terms = [term for stream in Stream for term in terms_of(stream).items()]
-        self._counts = {name: torch.zeros(sizes[modality], device=self._device) for modality, name in terms}
-        compiled = self._device.type == "cuda"
-        if compiled:
-            self.model.compile()
-        self.name = f"PyTorch {torch.__version__} on {self._device}, {'compiled' if compiled else 'eager'}, {self._dtype}"
+        kind = f"{'torch.compile' if compiled else 'eager'}, {str(dtype).removeprefix('torch.')}"
+        self.name = f"PyTorch {torch.__version__} on {self._device.type}: {kind}, scaled_dot_product_attention, fused AdamW"
 
     def batch(self, rows: Mapping[str, Any]) -> dict[str, Tensor]:
         """JAX's batch as tensors where the step runs: images with channels first, indices as int64."""
@@ -81,11 +129,13 @@ class TorchStep:
         found = {name: value.long() if value.dtype == torch.int32 else value for name, value in found.items()}
         return found | ({"image": found["image"].permute(0, 3, 1, 2).contiguous()} if "image" in found else {})
 
-    def __call__(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """One step, finished when it returns; metrics are named as JAX's."""
+    def __call__(self, batches: Mapping[Any, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """One step, which on a GPU may be under way when this returns (``finish``); metrics are named as JAX's."""
         metrics: dict[str, Tensor] = {}
         for stream in (stream for stream in Stream if stream in batches):
-            self._loss(stream, batches[stream], metrics).backward()
+            losses, found = self._losses[stream](batches[stream])
+            torch.stack(list(losses.values())).sum().backward()
+            metrics |= found | {name: loss.detach() for name, loss in losses.items()}
         for parameter in self.model.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad  # An expert that was not asked.
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
@@ -94,36 +144,42 @@ class TorchStep:
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
         return metrics
 
-    def _loss(self, stream: Stream, rows: Mapping[str, Tensor], metrics: dict[str, Tensor]) -> Tensor:
-        inputs = {name: rows[name] for name in ("image_masked", "text", "text_masked") if name in rows}
-        if "image" in rows:
-            inputs["image"] = self._normalise(rows["image"])
-        total = torch.zeros((), device=self._device)
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            found = self.model(**inputs)
-            for modality, name in terms_of(stream).items():
-                if modality is Modality.VISION:
-                    targets = rows["image_targets"] if "image_targets" in rows else self._targets(inputs["image"], rows["image_masked"])
-                    logits, weights = found.image_logits, rows["weight"][:, None].expand_as(targets)
-                else:
-                    logits, targets, weights = found.text_logits, rows["text_targets"], rows["text_weights"] * rows["weight"][:, None]
-                losses = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-                loss = (losses * weights.flatten()).sum() / weights.sum()
-                right, frequent = logits.argmax(dim=-1) == targets, self._counts[name].argmax() == targets
-                self._counts[name].index_add_(0, targets.flatten(), weights.flatten())
-                metrics[f"{name}/loss"] = loss.detach()
-                metrics[f"{name}/accuracy"] = (right * weights).sum() / weights.sum()
-                metrics[f"{name}/unigram"] = (frequent * weights).sum() / weights.sum()
-                total = total + loss
-        return total
+    def finish(self) -> None:
+        """Waits for all steps so far."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
 
-    def _targets(self, image: Tensor, masked: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self._encode(image).gather(1, masked)
+    def peak_memory(self) -> int | None:
+        """Bytes that tensors held at once since the start; None on a CPU, where PyTorch does not count them."""
+        return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
+
+
+def _device() -> torch.device:
+    if jax.default_backend() == "cpu":
+        return torch.device("cpu")
+    if jax.default_backend() != "gpu" or not torch.cuda.is_available():
+        raise UsageError(
+            f"JAX runs on {jax.devices()[0].device_kind}, and PyTorch {torch.__version__} sees no such device; "
+            "install a build of PyTorch for CUDA, or compare on the CPU with JAX_PLATFORMS=cpu"
+        )
+    return torch.device("cuda")
+
+
+def _counts_of(term: str) -> str:
+    return f"{term}_counts"
+
+
+def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dtype) -> nn.Module:
+    """Matrices of its Transformer in the type of their products, as JAX's are; its codes are chosen in float32."""
+    visual = config.visual_tokenizer
+    arrays = Arrays(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
+    network = _with_weights(module.VisualTokenizer(visual_config(visual)), vqkd_table(visual), arrays)
+    for part in network.encoder.modules():
+        if isinstance(part, nn.Linear):
+            part.to(dtype)
+    return network.requires_grad_(False)
 
 
 def _with_weights(network: Any, table: Table, arrays: Arrays) -> Any:

@@ -4,6 +4,8 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import sys
+import zlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -119,9 +121,10 @@ def visual_tokens(visual: Visual, image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def module_of(path: pathlib.Path) -> ModuleType:
-    """A Python file as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    """A Python file as a module, listed under a name of its own: torch.compile looks up by it what functions refer to."""
+    name = f"{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -229,7 +229,7 @@ class VisionEmbed(nn.Module):
 
     def forward(self, image: Tensor, masked: Tensor | None = None) -> Tensor:
         """[B, channels, height, width], and positions [B, M] of the masked patches, to [B, N + 1, D]."""
-        x = self.patch(image).flatten(2).transpose(1, 2)
+        x = functional.linear(_patches(image, self.patch.kernel_size[0]), self.patch.weight.flatten(1), self.patch.bias)
         if masked is not None:
             assert self.mask_token is not None, "there is no mask token here"
             hidden = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device).scatter(1, masked, True)
@@ -237,6 +237,12 @@ class VisionEmbed(nn.Module):
         x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1)
         x = x if self.positions is None else x + self.positions
         return x if self.modality is None else x + self.modality
+
+
+def _patches(image: Tensor, side: int) -> Tensor:
+    """[B, channels, height, width] to [B, N, channels * side * side]: one product then embeds them, faster than a convolution."""
+    cut = image.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 class TextEmbed(nn.Module):
@@ -299,16 +305,14 @@ class VLBEiT(nn.Module):
           ValueError: an input is missing or of a size that the model does not know, or there is no such block.
         """
         self._check(image, text, image_masked, text_masked, features)
-        parts, layout, valid = [], [], []
+        parts, layout = [], []
         if image is not None:
             parts.append(self.vision_embed(image, image_masked))
             layout.append((VISION, parts[-1].shape[1]))
-            valid.append(torch.ones(parts[-1].shape[:2], dtype=torch.bool, device=image.device))
         if text is not None:
             parts.append(self.text_embed(text))
             layout.append((LANGUAGE, text.shape[1]))
-            valid.append(text != self.pad)
-        masks = self._masks(torch.cat(valid, dim=1), layout)
+        masks = self._masks(text, layout)
         states, kept = self.encoder(torch.cat(parts, dim=1), layout, masks, features)
         found = Output()
         if image is not None:
@@ -346,15 +350,16 @@ class VLBEiT(nn.Module):
         if any(not 0 <= block < depth for block in features):
             raise ValueError(f"features={list(features)}: the model has blocks 0 to {depth - 1}")
 
-    def _masks(self, valid: Tensor, layout: Layout) -> list[Tensor | None]:
-        """For every block: which keys may be attended to, or what is added to the logits."""
-        depth = self.config["depth"]
-        attend = valid[:, None, None, :]
+    def _masks(self, text: Tensor | None, layout: Layout) -> list[Tensor | None]:
+        """For every block: which keys may be attended to, or what is added to the logits. Depends on sizes alone, not on values."""
+        valid = None
+        if text is not None:  # Patches before it are never padding.
+            valid = functional.pad(text != self.pad, (sum(length for _, length in layout) - text.shape[1], 0), value=True)[:, None, None]
         if self.relative_positions is None:
-            return [None if bool(valid.all()) else attend] * depth
-        index = relative_index(layout, self.grid, self.config["text_positions"]).to(valid.device)
-        bias = self.relative_positions[index].permute(2, 3, 0, 1)  # [depth, heads, L, L]
-        return [each.masked_fill(~attend, float("-inf")) for each in bias[:, None]]
+            return [valid] * self.config["depth"]
+        index = relative_index(layout, self.grid, self.config["text_positions"]).to(self.relative_positions.device)
+        bias = self.relative_positions[index].permute(2, 3, 0, 1)[:, None]  # [depth, 1, heads, L, L]
+        return list(bias if valid is None else bias.masked_fill(~valid, float("-inf")))
 
 
 class VisualTokenizer(nn.Module):
@@ -381,12 +386,15 @@ class VisualTokenizer(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """[B, 3, height, width] in [-1, 1] to unit vectors [B, N, E]; a larger image is first averaged down to the tokenizer's size."""
-        x = self.encoder_embed(_shrunk(image, self.image_size))
-        return functional.normalize(self.to_code(self._run(x, self.encoder)), dim=-1)
+        x = self._run(self.encoder_embed(_shrunk(image, self.image_size)), self.encoder)
+        with torch.autocast(x.device.type, enabled=False):  # Whose codes are close to each other; in bfloat16 others would be nearest.
+            return functional.normalize(self.to_code(x.to(self.codebook.dtype)), dim=-1)
 
     def encode(self, image: Tensor) -> Tensor:
         """[B, 3, height, width] in [-1, 1] to visual tokens [B, N], row by row."""
-        return (self.features(image) @ self.codebook.T).argmax(dim=-1)
+        features = self.features(image)
+        with torch.autocast(features.device.type, enabled=False):
+            return (features @ self.codebook.T).argmax(dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Visual tokens [B, N] to the teacher's features [B, N, O]."""

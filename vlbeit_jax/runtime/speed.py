@@ -1,0 +1,81 @@
+"""What a measured step time buys: samples, operations and MFU, and the circumstances it was measured in."""
+
+import platform
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.cost.chips import device_peak
+from vlbeit_jax.cost.flops import step_flops
+from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.runtime.throughput import peak_of_all_devices
+from vlbeit_jax.training.schedule import Schedule
+
+
+class Peak(NamedTuple):
+    """What the denominator of MFU is.
+
+    Attributes:
+      flops_per_second: of all devices; None: not known, and then there is no MFU.
+      source: where it comes from, in words.
+    """
+
+    flops_per_second: float | None
+    source: str
+
+
+def peak_here() -> Peak:
+    """Of this machine's devices: of known accelerators the table's, of a CPU a measured one."""
+    kind = jax.devices()[0].device_kind
+    if device_peak(kind):
+        return Peak(peak_of_all_devices(), f"{kind}: dense bfloat16, vlbeit_jax/cost/chips.py")
+    if jax.default_backend() == "cpu":
+        return Peak(peak_of_all_devices(), "measured: a product of float32 matrices of 1024 x 1024")
+    return Peak(None, f"{kind} is not in the table of vlbeit_jax/cost/chips.py")
+
+
+def rates(config: Config, seconds: float, peak: Peak) -> dict[str, float | None]:
+    """Of steps that take so many seconds; operations are counted from shapes (``cost.flops``)."""
+    flops = step_flops(config)
+    return {
+        "samples_per_second": flops.samples / seconds,
+        "tokens_per_second": flops.tokens / seconds,
+        "model_flops_per_second": flops.model / seconds,
+        "mfu": flops.model / seconds / peak.flops_per_second if peak.flops_per_second else None,
+    }
+
+
+def circumstances(config: Config, peak: Peak) -> dict[str, Any]:
+    """Devices, versions and sizes, for the report of a measurement."""
+    flops = step_flops(config)
+    return {
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "devices": jax.device_count(),
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "matmul": matmul_dtype(config.model.matmul).name,
+        "attention": config.model.attention,
+        "batch_sizes": {stream: getattr(config.data, stream).batch_size for stream in Schedule.parse(config.run.schedule).streams},
+        "model_flops": flops.model,
+        "frozen_flops": flops.frozen,
+        "peak_flops_per_second": peak.flops_per_second,
+        "peak_source": peak.source,
+    }
+
+
+def peak_memory() -> int | None:
+    """Bytes of the first device that arrays held at once since the start; None where JAX does not count them (CPUs)."""
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, quartiles and extremes of at least two values."""
+    return {
+        "median": statistics.median(values),
+        "quartiles": statistics.quantiles(values, n=4),
+        "min": min(values),
+        "max": max(values),
+    }
