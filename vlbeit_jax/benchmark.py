@@ -79,14 +79,14 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
     import jax
 
     from vlbeit_jax.runtime.speed import circumstances, peak_here, peak_memory, rates, spread
-    from vlbeit_jax.runtime.synthetic import random_batches, random_frozen
+    from vlbeit_jax.runtime.synthetic import random_batches, random_state, random_weights
     from vlbeit_jax.tasks.abstract import abstract_step
     from vlbeit_jax.training.sharding import make_mesh
 
     mesh = make_mesh(config.mesh)
-    step, make_state, _, frozen, shapes = abstract_step(config, mesh)
+    step, _, start, frozen, shapes = abstract_step(config, mesh)
     feed, close = _real(config, mesh) if real else (None, lambda: None)
-    state, frozen, batches = make_state(config.run.seed), random_frozen(frozen), random_batches(config, shapes, 0)
+    state, frozen, batches = random_state(start, 0), random_weights(frozen, 0), random_batches(config, shapes, 0)
     seconds, waits = [], []
     for number in range(warmup + steps):
         began = time.perf_counter()

@@ -12,7 +12,7 @@ from vlbeit_jax.convert import peer_benchmark, peer_step
 from vlbeit_jax.convert.formats.torch_tables import model_table
 from vlbeit_jax.convert.rules import exported
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime.synthetic import random_batches, random_frozen
+from vlbeit_jax.runtime.synthetic import random_batches, random_weights
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.types import Special
 
@@ -30,7 +30,7 @@ def peer_config(folder, schedule="image+text+pair", drop_path=0.0, **optimizer):
 def parts(config):
     """JAX's step, its start, the frozen tokenizer and batches."""
     step, make_state, _, frozen, shapes = abstract_step(config, tiny.mesh_of())
-    return step, make_state(0), random_frozen(frozen), random_batches(config, shapes, 0)
+    return step, make_state(0), random_weights(frozen, 0), random_batches(config, shapes, 0)
 
 
 def parts_batches(config, seed):

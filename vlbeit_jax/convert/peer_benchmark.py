@@ -14,7 +14,7 @@ from vlbeit_jax.convert.peer_step import TorchStep
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.runtime.speed import circumstances, peak_here, peak_memory, rates, spread
-from vlbeit_jax.runtime.synthetic import random_batches, random_frozen, random_weights
+from vlbeit_jax.runtime.synthetic import random_batches, random_state, random_weights
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.training.sharding import make_mesh
 
@@ -25,7 +25,7 @@ BLOCKS = 10  # Into which the timed steps on an accelerator are cut; it is waite
 # Of losses and gradient norm in the first step, relative. float32: both sides sum in other orders. TF32 and bfloat16 keep 11 and
 # 8 bits: a rounding error of 2^-9 in each operand of bfloat16, and the two sides round at different places. tests/convert/
 # test_peer_benchmark.py has what is found at a small size, and networks with one wrong part that exceed the limit.
-LIMITS = {"float32": 1e-4, "tf32": 5e-3, "bfloat16": 5e-2}
+LIMITS = {"float32": 1e-4, "tf32": 5e-3, "bfloat16": 2e-2}
 
 
 @dataclasses.dataclass
@@ -100,9 +100,8 @@ def compare(config: Config, peer: str, steps: int, warmup: int) -> dict[str, Any
     """
     check_comparable(config)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    step, make_state, _, shapes, rows = abstract_step(config, make_mesh(config.mesh))
-    state, frozen = make_state(config.run.seed), random_frozen(shapes)
-    state = dataclasses.replace(state, params=random_weights(state.params, config.run.seed))
+    step, _, start, shapes, rows = abstract_step(config, make_mesh(config.mesh))
+    state, frozen = random_state(start, config.run.seed), random_weights(shapes, config.run.seed)
     batches = [random_batches(config, rows, seed) for seed in range(BATCHES)]
     theirs = TorchStep(config, state.params, frozen, warmup + steps, is_compiled(peer))
     tensors = [{stream: theirs.batch(rows) for stream, rows in each.items()} for each in batches]

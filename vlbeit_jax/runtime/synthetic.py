@@ -1,19 +1,23 @@
 """Inputs and weights made up for a measurement: shaped like those of training, so that a step does the same work."""
 
+import dataclasses
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.masking import mask_text
 from vlbeit_jax.training.optimizer import DECAYED
+from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Special, Stream
 
 Tree = Any
-NOISE = 0.1  # Deviation of what random_weights adds to biases, norms, embeddings and LayerScale.
+NOISE = 0.1  # Deviation of biases, norms, embeddings and LayerScale.
+STARTS = dict.fromkeys(("scale", "attention_scale", "expert_scale"), 1.0)  # About which those lie: every block counts. The others about 0.
 
 
 def random_batches(config: Config, shapes: Mapping[Any, Mapping[str, jax.ShapeDtypeStruct]], seed: int) -> dict[Any, Any]:
@@ -66,35 +70,33 @@ def _text(rng: np.random.Generator, length: int, config: Config) -> np.ndarray:
     return text
 
 
-def random_frozen(shapes: Tree) -> Tree:
-    """Parameters of a frozen network. Kernels keep activations in range, so that visual tokens differ."""
+def random_state(shapes: TrainState, seed: int) -> TrainState:
+    """Where a measurement starts: random parameters, no step taken.
 
-    def make(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        key = _key(0, path)
-        if path[-1].key == "scale":
-            return jax.device_put(np.ones(leaf.shape, leaf.dtype), leaf.sharding)
-        spread = leaf.shape[0] ** -0.5 if leaf.ndim > 1 else 0.02
-        return jax.device_put(spread * jax.random.normal(key, leaf.shape, leaf.dtype), leaf.sharding)
+    All values are drawn on the host. A fresh state would be compiled for, which takes longer than the
+    measurement; and its residuals are so small, and its logits so even, that another network would
+    have nearly the same loss. With these values every part of the network moves it.
 
-    return jax.tree_util.tree_map_with_path(make, shapes)
-
-
-def random_weights(params: Tree, seed: int) -> Tree:
-    """Fresh parameters plus noise: the start of a comparison.
-
-    At a fresh start residuals are so small, and logits so even, that another network would have
-    nearly the same loss. With this noise every part of the network moves it.
+    Args:
+      shapes: of the state, with shardings.
+      seed: of the values.
     """
-
-    def noisy(path: Any, leaf: jax.Array) -> jax.Array:
-        name = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)][-1]
-        key = _key(seed, path)
-        spread = leaf.shape[0] ** -0.5 if name in DECAYED - {"words"} and leaf.ndim > 1 else NOISE
-        noise = spread * jax.random.normal(key, leaf.shape, leaf.dtype)
-        return jax.device_put(leaf + noise, leaf.sharding)
-
-    return jax.tree_util.tree_map_with_path(noisy, params)
+    zeros = jax.tree.map(lambda leaf: _placed(np.zeros(leaf.shape, leaf.dtype), leaf), shapes)
+    tables = random_weights(shapes.extra, seed)
+    extra = jax.tree.map(lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables)  # Counts begin at 0.
+    return dataclasses.replace(zeros, params=random_weights(shapes.params, seed), extra=extra)
 
 
-def _key(seed: int, path: Any) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(jax.tree_util.keystr(path).encode()))
+def random_weights(shapes: Tree, seed: int) -> Tree:
+    """Parameters by their shapes: kernels that keep activations in range, norms and LayerScale about 1, noise."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _random(path, leaf, seed), shapes)
+
+
+def _random(path: Any, leaf: jax.ShapeDtypeStruct, seed: int) -> jax.Array:
+    name = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)][-1]
+    rng = np.random.default_rng([seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return _placed(np.zeros(leaf.shape, leaf.dtype), leaf)
+    spread = leaf.shape[0] ** -0.5 if name in DECAYED - {"words"} and leaf.ndim > 1 else NOISE
+    value = spread * rng.standard_normal(leaf.shape, np.float32)
+    return _placed(value + STARTS.get(name, 0), leaf)
