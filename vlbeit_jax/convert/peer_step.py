@@ -85,7 +85,7 @@ class StreamLoss(nn.Module):
     def _targets(self, image: Tensor, masked: Tensor) -> Tensor:
         assert self.tokenizer is not None
         with torch.no_grad():
-            return self.tokenizer.encode(image).gather(1, masked)
+            return self.tokenizer.encode(image).gather(1, masked)  # pyright: ignore[reportCallIssue]
 
 
 class TorchStep:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, concatenate_axis1
 from vlbeit_jax.models.tokens import Tokens
-from vlbeit_jax.ops.attention import attention, group_by_lanes
+from vlbeit_jax.ops.attention import attention, attention_by_parts, group_by_lanes, implementation
 from vlbeit_jax.shapes import Array, Float
 
 
@@ -35,8 +35,12 @@ class DecoupledAttention(nn.Module):
             linear = functools.partial(Linear, width, ("embed", "heads"), self.dtype)
             by_modality.append([linear(name=f"{modality}_{part}")(x) for part in ("query", "key", "value")])
         query, key, value = (concatenate_axis1(parts) for parts in zip(*by_modality, strict=True))
-        projected = group_by_lanes(query, key, value, self.heads)
-        mixed = attention(projected, jnp.zeros(3 * width), self.heads, tokens.valid, bias, self.how)
+        how = implementation(self.how, query.shape[1], width, self.heads, query.dtype, bias is not None)
+        if how == "fused":
+            projected = group_by_lanes(query, key, value, self.heads)
+            mixed = attention(projected, jnp.zeros(3 * width), self.heads, tokens.valid, bias, how)
+        else:
+            mixed = attention_by_parts(query, key, value, self.heads, tokens.valid, bias, how)
         mixed, out = dataclasses.replace(tokens, x=mixed), []
         for modality, _ in tokens.layout:
             x = mixed.segment(modality)

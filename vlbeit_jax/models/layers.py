@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.ops.attention import attention, group_by_lanes
+from vlbeit_jax.ops.attention import attention, attention_by_parts, group_by_lanes, implementation, ungroup
 from vlbeit_jax.ops.device import on_tpu
 from vlbeit_jax.ops.einsum import einsum_to_float32
 from vlbeit_jax.ops.gelu import gelu
@@ -112,8 +112,14 @@ class Attention(nn.Module):
         out_bias = self.param("out_bias", partitioned(nn.initializers.zeros, "embed"), (width,))
 
         shift = group_by_lanes(query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads)
-        projected = matmul(x.astype(self.dtype), kernel.astype(self.dtype))
-        mixed = attention(projected, shift, self.heads, valid, bias, self.how)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        how = implementation(self.how, x.shape[1], width, self.heads, self.dtype, bias is not None)
+        if how == "cudnn":
+            kernels, shifts = ungroup(kernel, self.heads), ungroup(shift.astype(self.dtype), self.heads)
+            query, key, value = (matmul(x, each) + own for each, own in zip(kernels, shifts, strict=True))
+            mixed = attention_by_parts(query, key, value, self.heads, valid, bias, how)
+        else:
+            mixed = attention(matmul(x, kernel), shift, self.heads, valid, bias, how)
         if self.sub_norm:
             mixed = LayerNorm(self.dtype, self.eps, name="inner_norm")(mixed)
         return matmul(mixed, out.astype(self.dtype).reshape(width, width)) + out_bias.astype(self.dtype)

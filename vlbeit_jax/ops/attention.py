@@ -50,18 +50,43 @@ def attention(
         comes last: "cudnn" takes the number of valid keys alone.
       bias: added to the scaled logits, query by key.
       how: "einsum"; "fused"; "cudnn"; or "auto", the fastest that is possible on the device: "fused" on a TPU, "cudnn" on an
-        NVIDIA GPU, else "einsum".
+        NVIDIA GPU without a bias, else "einsum".
 
     Raises:
       UsageError: what was asked for is not possible here; the message says what is missing.
     """
-    how = _implementation(how, projected, heads, bias)
+    length, width = projected.shape[1], projected.shape[2] // 3
+    how = implementation(how, length, width, heads, projected.dtype, bias is not None)
     if how == "fused":
         return fused_attention(projected, shift, valid, heads)
-    query, key, value = _split(projected + shift.astype(projected.dtype), heads)
-    if how == "cudnn":
-        return cudnn_attention(query, key, value, valid, bias).reshape(*projected.shape[:2], -1)
-    return _einsum_attention(query, key, value, valid, bias)
+    query, key, value = ungroup(projected + shift.astype(projected.dtype), heads)
+    return attention_by_parts(query, key, value, heads, valid, bias, how)
+
+
+def attention_by_parts(
+    query: Float[Array, "B L D"],
+    key: Float[Array, "B L D"],
+    value: Float[Array, "B L D"],
+    heads: int,
+    valid: Bool[Array, "B L"] | None,
+    bias: Float[Array, "H L L"] | None,
+    how: str,
+) -> Float[Array, "B L D"]:
+    """As ``attention``, of three arrays with their biases added, by "einsum" or "cudnn".
+
+    cuDNN reads three arrays. Where they come from three products, nothing has to be moved in between.
+    """
+    batch, length, width = query.shape
+    query, key, value = (x.reshape(batch, length, heads, width // heads) for x in (query, key, value))
+    mixed = (cudnn_attention if how == "cudnn" else _einsum_attention)(query, key, value, valid, bias)
+    return mixed.reshape(batch, length, width)
+
+
+def ungroup(grouped: Float[Array, "*B Q"], heads: int) -> list[Float[Array, "*B D"]]:
+    """Queries, keys and values, or the columns of their projections, out of the order of ``group_by_lanes``."""
+    *rows, columns = grouped.shape
+    groups = grouped.reshape(*rows, -1, 3, group_width(columns // 3, heads))
+    return [groups[..., part, :].reshape(*rows, columns // 3) for part in range(3)]
 
 
 def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
@@ -69,21 +94,32 @@ def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
     return length <= LONGEST_FUSED and _fill_lanes(width, heads) and width % (LANES * chips) == 0
 
 
-def _implementation(how: str, projected: Array, heads: int, bias: Array | None) -> str:
-    """Which of "einsum", "fused" and "cudnn" is meant by ``how`` here."""
-    length, width = projected.shape[1], projected.shape[2] // 3
+def implementation(how: str, length: int, width: int, heads: int, dtype: jnp.dtype, biased: bool) -> str:
+    """Which of "einsum", "fused" and "cudnn" computes attention here.
+
+    Args:
+      how: one of them, or "auto".
+      length: tokens L.
+      width: D.
+      heads: H.
+      dtype: of the products.
+      biased: whether a bias is added to the logits. "auto" leaves that to XLA on a GPU: with a bias, cuDNN has not been timed.
+
+    Raises:
+      UsageError: what was asked for is not possible here.
+    """
     if how == "fused" or (how == "auto" and on_tpu()):
         chips = chips_sharing_heads()
-        if bias is None and can_fuse(length, width, heads, chips):
+        if not biased and can_fuse(length, width, heads, chips):
             return "fused"
         if how == "fused":
             raise UsageError(
                 f"attention=fused cannot compute {length} tokens of width {width} in {heads} heads"
-                f"{'' if bias is None else ' with a bias'}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and on each "
+                f"{' with a bias' if biased else ''}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and on each "
                 f"of {chips} chip(s) that share them heads that fill {LANES} lanes (64 wide, and an even number); use attention=auto"
             )
-    if how == "cudnn" or (how == "auto" and on_nvidia()):
-        missing = what_is_missing(projected.dtype, width // heads)
+    if how == "cudnn" or (how == "auto" and on_nvidia() and not biased):
+        missing = what_is_missing(dtype, width // heads)
         if not missing:
             return "cudnn"
         if how == "cudnn":
@@ -95,20 +131,13 @@ def _fill_lanes(width: int, heads: int) -> bool:
     return width % LANES == 0 and LANES % (width // heads) == 0
 
 
-def _split(projected: Float[Array, "B L Q"], heads: int) -> tuple[Float[Array, "B L H K"], ...]:
-    """Queries, keys and values out of the order of ``group_by_lanes``."""
-    batch, length, width = *projected.shape[:2], projected.shape[2] // 3
-    groups = projected.reshape(batch, length, -1, 3, group_width(width, heads))
-    return tuple(groups[:, :, :, part].reshape(batch, length, heads, width // heads) for part in range(3))
-
-
 def _einsum_attention(
     query: Float[Array, "B L H K"],
     key: Float[Array, "B L H K"],
     value: Float[Array, "B L H K"],
     valid: Bool[Array, "B L"] | None,
     bias: Float[Array, "H L L"] | None,
-) -> Float[Array, "B L D"]:
+) -> Float[Array, "B L H K"]:
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
     logits = einsum_to_float32("bhqk,bhsk->bhqs", query * query.shape[-1] ** -0.5, key)
     if bias is not None:
@@ -116,5 +145,4 @@ def _einsum_attention(
     if valid is not None:
         logits = jnp.where(valid[:, None, None, :], logits, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    mixed = jnp.einsum("bhqs,bhsk->bhqk", weights, value).transpose(0, 2, 1, 3)
-    return mixed.reshape(*mixed.shape[:2], -1)
+    return jnp.einsum("bhqs,bhsk->bhqk", weights, value).transpose(0, 2, 1, 3)
