@@ -68,13 +68,18 @@ def png(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
-def pair_records(count: int, seed: int = 0):
-    rng = np.random.default_rng(seed)
-    for index in range(count):
+def pair_records(count: int, seed: int = 0, first: int = 0, side: int = 32):
+    """Pairs, every fourth held back, each with a picture and a caption of its own; of another side, pictures are others too."""
+    rng, drawn = np.random.default_rng(seed), set()
+    for index in range(first, first + count):
         shape, colour = str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))
+        image = png(drawing(rng, shape, COLOURS[colour], side))
+        while image in drawn:
+            image = png(drawing(rng, shape, COLOURS[colour], side))
+        drawn.add(image)
         split = "validation" if index % 4 == 0 else "train"
         caption = f"a {colour} {shape} number {index}"
-        yield split, {"id": f"pair/{index}", "image": png(drawing(rng, shape, COLOURS[colour])), "captions": [caption]}
+        yield split, {"id": f"pair/{index}", "source": f"pair/{index}.png", "image": image, "captions": [caption]}
 
 
 def text_records(count: int, seed: int = 0):
@@ -82,7 +87,7 @@ def text_records(count: int, seed: int = 0):
     words = [a + b + c for a in ("ba", "ko", "li", "mu", "ter") for b in ("n", "rs", "ft") for c in ("a", "e", "ing", "ous")]
     for index in range(count):
         text = " ".join(rng.choice(words, 60)) + f". Document {index}."
-        yield "validation" if index % 4 == 0 else "train", {"id": f"text/{index}", "text": text}
+        yield "validation" if index % 4 == 0 else "train", {"id": f"text/{index}", "source": "texts.txt", "text": text}
 
 
 def vqkd_config(world: World, **run) -> Config:

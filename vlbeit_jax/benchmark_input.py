@@ -79,7 +79,7 @@ def _photographs():
         image = cv2.resize(small, (500, 375), interpolation=cv2.INTER_CUBIC).astype(np.float32)
         image = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
         jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-        yield TRAIN, {"id": f"photograph/{index}", "image": jpeg}
+        yield TRAIN, {"id": f"photograph/{index}", "source": f"photograph/{index}.jpg", "image": jpeg}
 
 
 if __name__ == "__main__":

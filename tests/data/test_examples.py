@@ -1,4 +1,4 @@
-"""A record and its generator decide an example, and nothing else does."""
+"""A record and its draws decide an example, and nothing else does."""
 
 import zlib
 
@@ -7,6 +7,7 @@ import pytest
 
 from tests.make_data import encoded, picture
 from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.types import Special
 
@@ -23,9 +24,9 @@ def original(example):
 
 
 @pytest.mark.parametrize("augment", [True, False])
-def test_examples_follow_record_and_generator(tokenizer, augment):
+def test_examples_follow_record_and_draws(tokenizer, augment):
     make = MakeExample(STREAM, 16, 4, tokenizer, augment)
-    first, again, other = (make.random_map(RECORD, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    first, again, other = (make(RECORD, Draws(seed)) for seed in (0, 0, 1))
     shapes = {"image": (16, 16, 3), "image_masked": (6,), "text": (16,), "text_masked": (7,), "text_targets": (7,), "text_weights": (7,)}
     assert {key: value.shape for key, value in first.items()} == shapes | {"weight": (), "uid": ()}
     assert all(np.array_equal(first[key], again[key]) for key in first)
@@ -38,7 +39,7 @@ def test_training_draws_a_caption_and_evaluation_takes_the_first(tokenizer):
     rows = {caption: tuple(tokenizer.encode_row(caption, 16)) for caption in CAPTIONS}
     for augment, wanted in ((True, set(rows.values())), (False, {rows[CAPTIONS[0]]})):
         make = MakeExample(STREAM, 0, 0, tokenizer, augment)
-        examples = [make.random_map(RECORD, np.random.default_rng(seed)) for seed in range(40)]
+        examples = [make(RECORD, Draws(seed)) for seed in range(40)]
         assert {tuple(original(example)) for example in examples} == wanted
         assert "image" not in examples[0]
 
@@ -46,9 +47,9 @@ def test_training_draws_a_caption_and_evaluation_takes_the_first(tokenizer):
 def test_packed_rows_and_texts_as_str_are_read(tokenizer):
     make = MakeExample(STREAM, 0, 0, tokenizer, True)
     row = tokenizer.encode_row("a red dog", 16).astype(np.int64)
-    example = make.random_map({"id": "text/1", "tokens": row, "weight": 0.0}, np.random.default_rng(0))
+    example = make({"id": "text/1", "tokens": row, "weight": 0.0}, Draws(0))
     assert np.array_equal(original(example), row) and example["text"].dtype == np.int32 and example["weight"] == 0
-    assert set(original(make.random_map({"id": "1", "captions": [""]}, np.random.default_rng(0)))) == {
+    assert set(original(make({"id": "1", "captions": [""]}, Draws(0)))) == {
         Special.CLS,
         Special.SEP,
         Special.PAD,
@@ -57,4 +58,4 @@ def test_packed_rows_and_texts_as_str_are_read(tokenizer):
 
 def test_a_broken_image_names_its_record():
     with pytest.raises(ValueError, match="tar/0001"):
-        MakeExample(STREAM, 16, 4, None, True).random_map(RECORD | {"image": b"<html>"}, np.random.default_rng(0))
+        MakeExample(STREAM, 16, 4, None, True)(RECORD | {"image": b"<html>"}, Draws(0))

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.make_data import encoded, picture
+from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.image import _crop_box, _jitter_map, centre_view, decode, random_view, resize
 
 GREY = [0.299, 0.587, 0.114]
@@ -67,21 +68,21 @@ def test_a_cut_off_file_is_an_error(file_format, part):
 def test_random_views_have_one_shape_and_follow_their_generator(shape):
     pixels = picture(4, *shape)
     for seed in range(20):
-        view = random_view(np.random.default_rng(seed), pixels, 16, **OPTIONS)
+        view = random_view(Draws(seed), pixels, 16, **OPTIONS)
         assert view.shape == (16, 16, 3) and view.dtype == np.uint8 and view.flags["C_CONTIGUOUS"]
-        assert np.array_equal(view, random_view(np.random.default_rng(seed), pixels, 16, **OPTIONS))
+        assert np.array_equal(view, random_view(Draws(seed), pixels, 16, **OPTIONS))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", [0.0, 0.2, 1.0])
 def test_crops_stay_inside(shape, scale):
     for seed in range(50):
-        top, left, height, width = _crop_box(np.random.default_rng(seed), *shape, scale)
+        top, left, height, width = _crop_box(Draws(seed), *shape, scale)
         assert 0 <= top < top + height <= shape[0] and 0 <= left < left + width <= shape[1]
 
 
 def test_crops_have_the_asked_for_area_and_aspect():
-    boxes = np.array([_crop_box(np.random.default_rng(seed), 1000, 1000, 0.5) for seed in range(1000)])
+    boxes = np.array([_crop_box(Draws(seed), 1000, 1000, 0.5) for seed in range(1000)])
     area, aspect = boxes[:, 2] * boxes[:, 3] / 1e6, boxes[:, 3] / boxes[:, 2]
     assert 0.495 < area.min() < 0.51 and 0.95 < area.max() <= 1
     assert 0.745 < aspect.min() < 0.77 and 1.3 < aspect.max() < 1.338
@@ -91,38 +92,36 @@ def test_crops_have_the_asked_for_area_and_aspect():
 
 
 def test_flip_mirrors():
-    plain, mirrored = (
-        random_view(np.random.default_rng(5), picture(5), 16, crop_scale=0.5, colour_jitter=0.0, flip=flip) for flip in (0.0, 1.0)
-    )
+    plain, mirrored = (random_view(Draws(5), picture(5), 16, crop_scale=0.5, colour_jitter=0.0, flip=flip) for flip in (0.0, 1.0))
     assert np.array_equal(plain[:, ::-1], mirrored) and not np.array_equal(plain, mirrored)
 
 
 def test_jitter_by_one_changes_nothing():
-    found = _jitter_map(np.random.default_rng(0), picture(6), 0.0)
+    found = _jitter_map(Draws(0), picture(6), 0.0)
     assert np.allclose(found, np.eye(3, 4), atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_jitter_is_brightness_contrast_and_saturation_one_after_the_other(seed):
     view = picture(7).astype(float)
-    rng = np.random.default_rng(seed)
-    brightness, contrast, saturation = rng.uniform(0.6, 1.4, 3)
+    draws = Draws(seed)
+    brightness, contrast, saturation = (draws.uniform(0.6, 1.4) for _ in range(3))
     wanted = view
-    for kind in rng.permutation(3):
+    for kind in draws.choose(3, 3):
         if kind == 0:
             wanted = wanted * brightness
         elif kind == 1:
             wanted = wanted * contrast + (wanted @ GREY).mean() * (1 - contrast)
         else:
             wanted = wanted * saturation + (wanted @ GREY)[..., None] * (1 - saturation)
-    found = _jitter_map(np.random.default_rng(seed), picture(7), 0.4)
+    found = _jitter_map(Draws(seed), picture(7), 0.4)
     assert np.allclose(view @ found[:, :3].T + found[:, 3], wanted, atol=1e-2)
 
 
 @pytest.mark.parametrize("amount", [0.4, 2.0])
 def test_jitter_clips_and_never_wraps(amount):
     bright = np.full((20, 20, 3), 250, np.uint8)
-    views = [random_view(np.random.default_rng(s), bright, 8, crop_scale=1.0, colour_jitter=amount, flip=0.0) for s in range(50)]
+    views = [random_view(Draws(s), bright, 8, crop_scale=1.0, colour_jitter=amount, flip=0.0) for s in range(50)]
     values = np.array([view.mean() for view in views])
     assert values.max() == 255 and values.min() >= 250 * max(0, 1 - amount) - 1
     assert all(np.ptp(view) <= 1 for view in views)  # still grey, up to rounding

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.masking import blockwise_mask, mask_text, masked_slots
 from vlbeit_jax.types import Special
 
@@ -16,7 +17,7 @@ WORD_STARTS = np.arange(VOCABULARY) % 3 == 0
 def masks(grid, count, smallest, draws):
     found = np.zeros((draws, grid * grid), bool)
     for seed in range(draws):
-        found[seed, blockwise_mask(np.random.default_rng(seed), grid, count, smallest)] = True
+        found[seed, blockwise_mask(Draws(seed), grid, count, smallest)] = True
     return found.reshape(draws, grid, grid)
 
 
@@ -51,7 +52,7 @@ def texts(count=200, length=40):
         pieces = rng.integers(0, length - 1)
         row = np.full(length, Special.PAD, np.int32)
         row[: pieces + 2] = [Special.CLS, *rng.integers(Special.MASK + 1, VOCABULARY, pieces), Special.SEP]
-        yield rng, row
+        yield Draws(seed), row
 
 
 @pytest.mark.parametrize("smallest", [1, 4, 16, 1000])
@@ -61,10 +62,10 @@ def texts(count=200, length=40):
 )
 def test_blocks_are_exact_in_count(grid, count, smallest):
     for seed in range(10):
-        found = blockwise_mask(np.random.default_rng(seed), grid, count, smallest)
+        found = blockwise_mask(Draws(seed), grid, count, smallest)
         assert found.dtype == np.int32 and found.shape == (count,)
         assert np.all(np.diff(found) > 0) and np.all((0 <= found) & (found < grid * grid))
-        assert np.array_equal(found, blockwise_mask(np.random.default_rng(seed), grid, count, smallest))
+        assert np.array_equal(found, blockwise_mask(Draws(seed), grid, count, smallest))
 
 
 def test_blocks_favour_the_centre_as_measured_for_beit():
@@ -93,9 +94,9 @@ def test_blocks_are_distributed_as_in_the_papers_code(grid, count, smallest):
 @pytest.mark.parametrize("word_starts", [None, WORD_STARTS], ids=["pieces", "words"])
 @pytest.mark.parametrize("share", [0.0, 0.15, 0.5, 1.0])
 def test_text_masks_are_exact_in_count_and_spare_the_specials(share, word_starts):
-    for rng, row in texts():
+    for draws, row in texts():
         before = row.copy()
-        found = mask_text(rng, row, share, VOCABULARY, word_starts)
+        found = mask_text(draws, row, share, VOCABULARY, word_starts)
         real = np.flatnonzero(row > Special.MASK)
         count = max(1, round(share * real.size)) if real.size else 0
         used = found.positions[:count]
@@ -112,7 +113,7 @@ def test_text_masks_are_exact_in_count_and_spare_the_specials(share, word_starts
 
 def test_text_without_pieces_has_nothing_to_predict():
     row = np.array([Special.CLS, Special.SEP, Special.SEP, Special.UNKNOWN, Special.PAD, Special.PAD], np.int32)
-    found = mask_text(np.random.default_rng(0), row, 0.5, VOCABULARY)
+    found = mask_text(Draws(0), row, 0.5, VOCABULARY)
     assert np.array_equal(found.text, row) and not found.weights.any() and not found.positions.any() and not found.targets.any()
 
 
@@ -120,7 +121,7 @@ def test_hidden_pieces_become_mask_other_or_stay_80_10_10():
     row = np.concatenate([[Special.CLS], np.arange(5, 255), [Special.SEP]]).astype(np.int32)
     kinds, hidden, drawn = np.zeros(3), np.zeros(len(row)), np.zeros(VOCABULARY)
     for seed in range(400):
-        found = mask_text(np.random.default_rng(seed), row, 0.4, VOCABULARY)
+        found = mask_text(Draws(seed), row, 0.4, VOCABULARY)
         now, then = found.text[found.positions], found.targets
         kinds += [(now == Special.MASK).sum(), ((now != Special.MASK) & (now != then)).sum(), (now == then).sum()]
         drawn += np.bincount(now[(now != Special.MASK) & (now != then)], minlength=VOCABULARY)
@@ -133,7 +134,7 @@ def test_hidden_pieces_become_mask_other_or_stay_80_10_10():
 def test_mask_is_not_drawn_as_a_replacement():
     """Three ordinary pieces: were MASK drawn as well, more than 80% would be masked."""
     row = np.array([Special.CLS, *[5, 6, 7] * 100, Special.SEP], np.int32)
-    found = np.concatenate([mask_text(np.random.default_rng(seed), row, 1.0, 8).text[1:-1] for seed in range(200)])
+    found = np.concatenate([mask_text(Draws(seed), row, 1.0, 8).text[1:-1] for seed in range(200)])
     assert (found == Special.MASK).mean() == pytest.approx(0.8, abs=5 * math.sqrt(0.16 / len(found))) and set(found) == {4, 5, 6, 7}
 
 
@@ -141,8 +142,8 @@ def test_mask_is_not_drawn_as_a_replacement():
 def test_whole_words_are_hidden_together(share):
     """Every word is hidden wholly or not at all, but for one that the exact count may cut; packed rows may open inside a word."""
     partly = 0
-    for rng, row in texts():
-        found = mask_text(rng, row, share, VOCABULARY, WORD_STARTS)
+    for draws, row in texts():
+        found = mask_text(draws, row, share, VOCABULARY, WORD_STARTS)
         real = np.flatnonzero(row > Special.MASK)
         hidden = np.isin(real, found.positions[found.weights > 0])
         words = np.split(hidden, np.flatnonzero(WORD_STARTS[row[real]])) if real.size else []
@@ -150,7 +151,7 @@ def test_whole_words_are_hidden_together(share):
         assert cut <= 1
         partly += cut
     assert 0 < partly < 200
-    lone = mask_text(np.random.default_rng(0), np.array([2, 4, 6, 7, 8, 3], np.int32), 0.7, VOCABULARY, WORD_STARTS)
+    lone = mask_text(Draws(0), np.array([2, 4, 6, 7, 8, 3], np.int32), 0.7, VOCABULARY, WORD_STARTS)
     assert lone.weights.sum() == 2 and 1 not in lone.positions
 
 

@@ -43,6 +43,11 @@ def test_wrong_sources_are_refused(setting, tokenizer, texts, tokens, tmp_path, 
         assert tokenizer.fingerprint in str(error.value)
 
 
+def test_sets_of_an_older_format_are_refused(pairs, tmp_path):
+    with pytest.raises(UsageError, match="format 1.*reads format 2.*prepare it again"):
+        open_set(changed_meta(pairs, tmp_path / "old", format=1))
+
+
 def test_good_sources_are_opened(setting, tokenizer, held_back):
     for name, kind in zip(Stream, (Kind.PAIRS, Kind.TOKENS, Kind.PAIRS), strict=True):
         (found,) = open_sources(name, setting(name)[0], tokenizer.fingerprint)

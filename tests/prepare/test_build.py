@@ -1,5 +1,6 @@
 """Prepared sets hold what was given, count what was not, and appear wholly or not at all."""
 
+import hashlib
 import itertools
 import json
 
@@ -56,7 +57,7 @@ def test_what_is_dropped_is_counted_by_reason(mixed):
     assert meta["dropped"] == {reason: len(group) for reason, group in DROPPED.items()}
     assert sum(meta["counts"].values()) == 20 + len(KEPT)
     assert meta == json.loads((folder / META_FILE).read_text())
-    assert (meta["kind"], meta["source"], meta["licence"], meta["format"]) == ("pairs", "mixed.tar", "CC0", 1)
+    assert (meta["kind"], meta["source"], meta["licence"], meta["format"]) == ("pairs", "mixed.tar", "CC0", 2)
     assert meta["options"]["limits"]["max_pixels"] == 64_000_000
 
 
@@ -70,6 +71,8 @@ def test_tfds_gives_back_the_very_bytes(mixed):
         key = record["id"].decode().removeprefix("mixed/")
         if key != "alpha":
             assert record["image"] == next(content for name, content in given.items() if name.startswith(f"{key}.") and name[-3:] != "txt")
+        (source,) = (name for name in given if name.startswith(f"{key}.") and name[-3:] not in ("txt", "son"))
+        assert record["source"].decode() == source and record["sha256"].decode() == hashlib.sha256(given[source]).hexdigest()
         wanted = b"told by json" if key == "grey" else given[f"{key}.txt"]
         assert list(record["captions"]) == [wanted]
     assert sorted(record["id"].decode() for record in found) == sorted(
@@ -88,7 +91,7 @@ def test_images_alone_need_no_captions(mixed, tmp_path):
     meta = build(tmp_path / "images", Kind.IMAGES, [mixed[0]], max_dropped=0.5)
     assert meta["dropped"] == {reason: len(group) for reason, group in DROPPED.items() if reason != "no_caption"}
     assert sum(meta["counts"].values()) == 20 + len(KEPT) + len(DROPPED["no_caption"])
-    assert records(tmp_path / "images")[0].keys() == {"id", "image"}
+    assert records(tmp_path / "images")[0].keys() == {"id", "source", "sha256", "image"}
 
 
 def test_equal_runs_give_equal_bytes(mixed, tmp_path):

@@ -1,5 +1,6 @@
 """What may be trained on: reasons for dropping, cheap checks first, and what happens to the bytes that stay."""
 
+import hashlib
 import io
 import time
 
@@ -169,7 +170,15 @@ def test_items_without_a_part_are_dropped(item, kind, wanted):
 
 
 def test_records_have_the_schema_of_their_kind():
-    item = Item("k", GOOD, ("a", "b"), "t")
-    assert checked(item, Kind.IMAGES, Limits()) == {"id": "k", "image": GOOD}
-    assert checked(item, Kind.PAIRS, Limits()) == {"id": "k", "image": GOOD, "captions": ["a", "b"]}
-    assert checked(item, Kind.TEXTS, Limits()) == {"id": "k", "text": "t"}
+    item = Item("k", GOOD, ("a", "b"), "t", "folder/k.png")
+    wanted = {"id": "k", "source": "folder/k.png"}
+    image = wanted | {"sha256": hashlib.sha256(GOOD).hexdigest(), "image": GOOD}
+    assert checked(item, Kind.IMAGES, Limits()) == image
+    assert checked(item, Kind.PAIRS, Limits()) == image | {"captions": ["a", "b"]}
+    assert checked(item, Kind.TEXTS, Limits()) == wanted | {"text": "t"}
+
+
+def test_a_picture_keeps_the_hash_of_its_own_file_when_it_is_encoded_again():
+    for data in (encoded(picture(9, 64, 96), "JPEG"), encoded(with_alpha(), "PNG", "RGBA")):
+        record = checked(Item("k", data), Kind.IMAGES, Limits(short_side=16))
+        assert record["image"] != data and record["sha256"] == hashlib.sha256(data).hexdigest()

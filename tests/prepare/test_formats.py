@@ -20,7 +20,10 @@ def items(path, members, mode="w"):
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_tars_are_read_in_their_order(tmp_path, mode):
-    assert items(tmp_path / "a.tar", FOUR, mode) == [Item("a/0", b"x" * 700, ("first",)), Item("a/1", b"y" * 700, ("second",))]
+    assert items(tmp_path / "a.tar", FOUR, mode) == [
+        Item("a/0", b"x" * 700, ("first",), source="0.jpg"),
+        Item("a/1", b"y" * 700, ("second",), source="1.jpg"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,7 @@ def test_parts_of_one_key_are_one_item(tmp_path, members, wanted):
 
 @pytest.mark.parametrize("content", [b"{}", b"{", b"[]", b"\xff\xfe", json.dumps({"caption": 5}).encode(), b'{"caption": ["a"]}'])
 def test_unusable_json_is_a_missing_caption(tmp_path, content):
-    assert items(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.json", content), *FOUR[2:]])[0] == Item("a/0", b"x")
+    assert items(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.json", content), *FOUR[2:]])[0] == Item("a/0", b"x", source="0.jpg")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,16 @@ def test_text_of_another_encoding_is_refused(tmp_path, content):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(UsageError, match="a.txt: not UTF-8"):
         list(text.read([tmp_path / "a.txt"]))
+
+
+def test_items_keep_the_path_of_their_file(tmp_path):
+    members = [("n01/a.b/7.JPG", b"x"), ("n01/a.b/7.txt", b"t"), ("lone.txt", b"t"), ("masks/7.json", b"{}"), ("masks/7.png", b"y")]
+    assert [item.source for item in items(tmp_path / "a.tar", members)] == ["n01/a.b/7.JPG", "lone.txt", "masks/7.png"]
+    paths = [tmp_path / "en" / "wiki.v2.txt", tmp_path / "de" / "wiki.txt"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("a document\n")
+    assert [item.source for item in text.read(paths)] == ["en/wiki.v2.txt", "de/wiki.txt"]
 
 
 def test_files_of_one_name_in_two_folders_give_different_keys(tmp_path):

@@ -12,6 +12,7 @@ from tests import tiny
 from vlbeit_jax.cost.flops import step_flops
 from vlbeit_jax.cost.memory import tree_bytes
 from vlbeit_jax.data import kept_tokens
+from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.kept_tokens import VISUAL_TOKENS, WithTokens
 from vlbeit_jax.data.pipeline import open_sources
 from vlbeit_jax.data.source import TRAIN
@@ -71,8 +72,8 @@ def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_view
     model, found, kept = opened(config_with(world, tokens))
     make, numbers = model.make_example(Stream.IMAGE, True), set()
     for index, record in enumerate(WithTokens(found.records(TRAIN), kept)[index] for index in range(24)):
-        example = make.random_map(record, np.random.default_rng(index))
-        bare = make.random_map(found.records(TRAIN)[index], np.random.default_rng(index))
+        example = make(record, Draws(index))
+        bare = make(found.records(TRAIN)[index], Draws(index))
         assert all(np.array_equal(bare[name], example[name]) for name in bare)
         (number,) = (number for number in range(VIEWS) if np.array_equal(make.view(record, number), example["image"]))
         assert np.array_equal(example["image_targets"], record[VISUAL_TOKENS][number][example["image_masked"]])

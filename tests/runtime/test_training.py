@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -65,11 +66,56 @@ def test_evaluation_reports_every_term_and_both_gains(run, world):
     assert [found["splits"] for found in results["data"]] == [["validation"], ["validation"]]
 
 
+def written(place, kind, records):
+    tiny.write_set(place, kind, records, shards=1, meta={"source": "", "licence": ""})
+    return str(place)
+
+
 def test_data_that_was_never_trained_on_is_scored_as_a_whole(run, tmp_path):
-    tiny.write_set(tmp_path / "new", tiny.Kind.PAIRS, tiny.pair_records(12, seed=5), shards=1, meta={"source": "", "licence": ""})
+    written(tmp_path / "new", tiny.Kind.PAIRS, tiny.pair_records(12, first=1000, side=36))
     results = evaluate(open_run(run), [str(tmp_path / "new")], make_mesh(MeshConfig()), draws=1)
     assert results["data"][0]["splits"] == ["train", "validation"]
     assert results["mvlm_image"]["count"] == 12 * 6 and results["mlm"] is None
+
+
+def images_of_pairs(held_back):
+    """The pictures of the world's pairs as a set of images, of which those whose number is named are held back."""
+    for _, record in tiny.pair_records(64):
+        number = int(record["id"].removeprefix("pair/"))
+        yield "validation" if held_back(number) else "train", {name: record[name] for name in record if name != "captions"}
+
+
+def test_data_that_was_trained_on_in_another_set_is_known(run, tmp_path):
+    """By its pictures: the set has another kind, and so another fingerprint."""
+    place = written(tmp_path / "images", tiny.Kind.IMAGES, images_of_pairs(lambda number: number % 4 == 0))
+    results = evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
+    assert results["data"][0]["splits"] == ["validation"] and results["mim"]["count"] == 16 * 6
+    place = written(tmp_path / "all", tiny.Kind.IMAGES, images_of_pairs(lambda number: False))
+    with pytest.raises(UsageError, match="all has no held-back records, and the run has seen"):
+        evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
+    place = written(tmp_path / "others", tiny.Kind.IMAGES, images_of_pairs(lambda number: number % 4 == 0 or number == 7))
+    with pytest.raises(UsageError, match="others holds back 1 pictures that the run was trained on .*record 'pair/7'.*--apart_from"):
+        evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
+
+
+def test_a_run_does_not_start_on_what_it_holds_back(world, tmp_path):
+    place = written(tmp_path / "images", tiny.Kind.IMAGES, images_of_pairs(lambda number: number % 4 == 1))
+    config = tiny.pretrain_config(world)
+    images = dataclasses.replace(config.data.image, sources=(place,))
+    mixed = dataclasses.replace(images, sources=(str(world.pairs), place))
+    pretrain = dataclasses.replace(config, data=dataclasses.replace(config.data, image=images))
+    vqkd = tiny.vqkd_config(world)
+    for each in (pretrain, dataclasses.replace(vqkd, data=dataclasses.replace(vqkd.data, image=mixed))):
+        with pytest.raises(UsageError, match="holds back 16 pictures that are in the training part of .*example record 'pair/"):
+            train(each, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_list_of_what_it_has_seen_is_gone_is_refused(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "trained_on")
+    with pytest.raises(UsageError, match="not known what the run was trained on"):
+        open_run(tmp_path / "run")
 
 
 def test_evaluation_does_not_depend_on_the_mesh(run, world):

@@ -1,16 +1,15 @@
-"""Records to training examples: each is a function of a record and its own random generator, nothing else."""
+"""Records to training examples: each is a function of a record and its own draws, nothing else."""
 
 import dataclasses
-import hashlib
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 
 from vlbeit_jax.config import StreamConfig
 from vlbeit_jax.data import image as images
+from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.kept_tokens import VISUAL_TOKENS
 from vlbeit_jax.data.masking import blockwise_mask, mask_text, masked_slots
 from vlbeit_jax.data.text import TextTokenizer
@@ -49,7 +48,7 @@ def example_specs(stream: StreamConfig, image_size: int, has_text: bool, kept_to
 
 
 @dataclasses.dataclass(frozen=True)
-class MakeExample(grain.transforms.RandomMap):
+class MakeExample:
     """One record as arrays of fixed shape.
 
     Attributes:
@@ -66,55 +65,53 @@ class MakeExample(grain.transforms.RandomMap):
     tokenizer: TextTokenizer | None
     augment: bool
 
-    def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+    def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
         """Keys by what the stream has: image, image_masked, image_targets; text, text_masked, ...; weight, uid."""
         example: Example = {
             "weight": np.float32(record.get("weight", 1)),
             "uid": np.uint32(zlib.crc32(_identity(record).encode())),
         }
         if self.image_size:
-            example |= self._image(record, rng)
+            example |= self._image(record, draws)
         if self.tokenizer is not None:
-            example |= self._text(record, rng, self.tokenizer)
+            example |= self._text(record, draws, self.tokenizer)
         return example
 
     def view(self, record: Mapping[str, Any], number: int) -> UInt8[np.ndarray, "size size 3"]:
         """One of a record's ``stream.views`` views: a function of its id and the number, whatever the run."""
-        identity = _identity(record)
-        drawn = hashlib.sha256(f"{identity}/{number}".encode()).digest()
-        return self._random_view(record, np.random.default_rng(int.from_bytes(drawn[:8], "little")))
+        return self._random_view(record, Draws("view", _identity(record), number))
 
-    def _image(self, record: Mapping[str, Any], rng: np.random.Generator) -> Example:
+    def _image(self, record: Mapping[str, Any], draws: Draws) -> Example:
         number = 0
         if not self.augment:
             view = images.centre_view(_pixels(record), self.image_size)
         elif self.stream.views:
-            number = int(rng.integers(self.stream.views))
+            number = draws.below(self.stream.views)
             view = self.view(record, number)
         else:
-            view = self._random_view(record, rng)
-        masked = blockwise_mask(rng, self.grid, self.stream.masked_patches, self.stream.mask_block)
+            view = self._random_view(record, draws)
+        masked = blockwise_mask(draws, self.grid, self.stream.masked_patches, self.stream.mask_block)
         example: Example = {"image": view, "image_masked": masked}
         if VISUAL_TOKENS in record:
             example["image_targets"] = record[VISUAL_TOKENS][number][masked].astype(np.int32)
         return example
 
-    def _random_view(self, record: Mapping[str, Any], rng: np.random.Generator) -> UInt8[np.ndarray, "size size 3"]:
+    def _random_view(self, record: Mapping[str, Any], draws: Draws) -> UInt8[np.ndarray, "size size 3"]:
         stream = self.stream
         return images.random_view(
-            rng, _pixels(record), self.image_size,
+            draws, _pixels(record), self.image_size,
             crop_scale=stream.crop_scale, colour_jitter=stream.colour_jitter, flip=stream.flip,
         )  # fmt: skip
 
-    def _text(self, record: Mapping[str, Any], rng: np.random.Generator, tokenizer: TextTokenizer) -> Example:
+    def _text(self, record: Mapping[str, Any], draws: Draws, tokenizer: TextTokenizer) -> Example:
         if "tokens" in record:
             row = record["tokens"].astype(np.int32)
         else:
             captions = record["captions"]
-            caption = captions[rng.integers(len(captions)) if self.augment else 0]
+            caption = captions[draws.below(len(captions)) if self.augment else 0]
             row = tokenizer.encode_row(caption.decode() if isinstance(caption, bytes) else caption, self.stream.text_length)
         starts = tokenizer.word_starts if self.stream.whole_words else None
-        masked = mask_text(rng, row, self.stream.masked_text, tokenizer.vocabulary, starts)
+        masked = mask_text(draws, row, self.stream.masked_text, tokenizer.vocabulary, starts)
         return {
             "text": masked.text,
             "text_masked": masked.positions,

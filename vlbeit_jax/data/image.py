@@ -5,6 +5,7 @@ import math
 import cv2
 import numpy as np
 
+from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.shapes import Float, UInt8
 
 cv2.setNumThreads(0)  # Grain's threads and processes are the parallelism; OpenCV's own would fight them.
@@ -35,7 +36,7 @@ def resize(image: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[
 
 
 def random_view(
-    rng: np.random.Generator,
+    draws: Draws,
     image: UInt8[np.ndarray, "h w 3"],
     size: int,
     *,
@@ -48,12 +49,12 @@ def random_view(
     Jitter comes after the crop, where there are fewest pixels, and as one linear map of the colours (brightness, contrast
     and saturation are linear), so that values are clipped once and not after each.
     """
-    top, left, height, width = _crop_box(rng, image.shape[0], image.shape[1], crop_scale)
+    top, left, height, width = _crop_box(draws, image.shape[0], image.shape[1], crop_scale)
     view = resize(image[top : top + height, left : left + width], size, size)
-    if rng.random() < flip:
+    if draws.uniform() < flip:
         view = cv2.flip(view, 1)
     if colour_jitter:
-        view = cv2.transform(view, _jitter_map(rng, view, colour_jitter))
+        view = cv2.transform(view, _jitter_map(draws, view, colour_jitter))
     return np.ascontiguousarray(view)
 
 
@@ -66,26 +67,25 @@ def centre_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarra
     return np.ascontiguousarray(image[top : top + size, left : left + size])
 
 
-def _crop_box(rng: np.random.Generator, height: int, width: int, smallest: float) -> tuple[int, int, int, int]:
+def _crop_box(draws: Draws, height: int, width: int, smallest: float) -> tuple[int, int, int, int]:
     """A box of random area and aspect; after ten misses the largest centred box of an allowed aspect."""
     for _ in range(CROP_TRIES):
-        area = height * width * rng.uniform(smallest, 1)
-        ratio = math.exp(rng.uniform(-ASPECT, ASPECT))
+        area = height * width * draws.uniform(smallest, 1)
+        ratio = math.exp(draws.uniform(-ASPECT, ASPECT))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
-            top, left = rng.integers(0, height - box_height + 1), rng.integers(0, width - box_width + 1)
-            return int(top), int(left), box_height, box_width
+            return draws.below(height - box_height + 1), draws.below(width - box_width + 1), box_height, box_width
     box_width = max(1, min(width, round(height * math.exp(ASPECT))))
     box_height = max(1, min(height, round(width * math.exp(ASPECT))))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def _jitter_map(rng: np.random.Generator, view: UInt8[np.ndarray, "h w 3"], amount: float) -> Float[np.ndarray, "3 4"]:
+def _jitter_map(draws: Draws, view: UInt8[np.ndarray, "h w 3"], amount: float) -> Float[np.ndarray, "3 4"]:
     """Brightness, contrast and saturation, each by a factor in 1 +- amount, in random order, as one affine map."""
-    factors = rng.uniform(max(0, 1 - amount), 1 + amount, 3)
+    factors = [draws.uniform(max(0, 1 - amount), 1 + amount) for _ in range(3)]
     mean = np.array(cv2.mean(view)[:3])
     matrix, offset = IDENTITY, np.zeros(3)
-    for kind in rng.permutation(3):
+    for kind in draws.choose(3, 3):
         factor = factors[kind]
         step, shift = IDENTITY * factor, 0.0
         if kind == 1:

@@ -22,6 +22,7 @@ from vlbeit_jax.folders import NO_ROOM
 from vlbeit_jax.shapes import UInt
 
 RECORDS_IN_PART = 2**14  # 51 MB with eight views of 196 patches.
+FORMAT = 2  # 2: views are drawn by ``data.draws``.
 DESCRIPTION = "tokens.json"
 VISUAL_TOKENS = "visual_tokens"  # The entry of a record that holds those of all its views.
 
@@ -122,6 +123,7 @@ def kept_tokens(place: str | pathlib.Path, found: PreparedSet, stream: StreamCon
       tokenizer: fingerprint of the visual tokenizer.
     """
     description = {
+        "format": FORMAT,
         "set": found.fingerprint,
         "visual_tokenizer": tokenizer,
         "image_size": image_size,

@@ -1,10 +1,11 @@
-"""Which patches and word pieces are hidden: made on the host, from the generator of each record (spec sections 2.2, 2.3)."""
+"""Which patches and word pieces are hidden: made on the host, from the draws of each example (spec sections 2.2, 2.3)."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
+from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.shapes import Bool, Float, Int
 from vlbeit_jax.types import Special
 
@@ -13,7 +14,7 @@ TRIES_PER_BLOCK = 10
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 
 
-def blockwise_mask(rng: np.random.Generator, grid: int, count: int, smallest_block: int) -> Int[np.ndarray, "M"]:
+def blockwise_mask(draws: Draws, grid: int, count: int, smallest_block: int) -> Int[np.ndarray, "M"]:
     """Exactly ``count`` patches of a ``grid`` x ``grid`` image, in rectangles of random area and aspect (BEiT v2).
 
     Blocks are placed until the count is reached or none fits; then single random patches are added.
@@ -22,22 +23,23 @@ def blockwise_mask(rng: np.random.Generator, grid: int, count: int, smallest_blo
       Sorted row-major positions.
     """
     mask = np.zeros((grid, grid), bool)
-    while (missing := count - int(mask.sum())) > 0 and _place_block(rng, mask, missing, smallest_block):
+    while (missing := count - int(mask.sum())) > 0 and _place_block(draws, mask, missing, smallest_block):
         pass
-    mask.ravel()[rng.choice(np.flatnonzero(~mask), count - int(mask.sum()), replace=False)] = True
+    visible = np.flatnonzero(~mask)
+    mask.ravel()[visible[draws.choose(visible.size, count - int(mask.sum()))]] = True
     return np.flatnonzero(mask).astype(np.int32)
 
 
-def _place_block(rng: np.random.Generator, mask: Bool[np.ndarray, "G G"], budget: int, smallest: int) -> bool:
+def _place_block(draws: Draws, mask: Bool[np.ndarray, "G G"], budget: int, smallest: int) -> bool:
     """Hides one rectangle with between 1 and ``budget`` patches that were visible; False if none was found."""
     grid = mask.shape[0]
     for _ in range(TRIES_PER_BLOCK):
-        area = rng.uniform(min(smallest, budget), max(smallest, budget))
-        ratio = math.exp(rng.uniform(-ASPECT, ASPECT))
+        area = draws.uniform(min(smallest, budget), max(smallest, budget))
+        ratio = math.exp(draws.uniform(-ASPECT, ASPECT))
         height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if height >= grid or width >= grid:
             continue
-        top, left = rng.integers(0, grid - height + 1), rng.integers(0, grid - width + 1)
+        top, left = draws.below(grid - height + 1), draws.below(grid - width + 1)
         block = mask[top : top + height, left : left + width]
         if 0 < block.size - int(block.sum()) <= budget:
             block[:] = True
@@ -67,7 +69,7 @@ def masked_slots(length: int, share: float) -> int:
 
 
 def mask_text(
-    rng: np.random.Generator,
+    draws: Draws,
     text: Int[np.ndarray, "T"],
     share: float,
     vocabulary: int,
@@ -78,7 +80,7 @@ def mask_text(
     Specials are never hidden, and never drawn as a replacement. A text without real pieces has nothing to predict.
 
     Args:
-      rng: the record's own generator.
+      draws: the example's own.
       text: word pieces with specials and padding.
       share: part of the real pieces that is hidden.
       vocabulary: number of word pieces; replacements are drawn from the ordinary ones.
@@ -92,15 +94,16 @@ def mask_text(
         return found
     count = max(1, round(share * real.size))
     if word_starts is None:
-        chosen = rng.choice(real, count, replace=False)
+        chosen = real[draws.choose(real.size, count)]
     else:
         words = np.cumsum(word_starts[text[real]])
-        order = rng.permutation(words[-1] + 1)
+        order = np.array(draws.choose(int(words[-1]) + 1, int(words[-1]) + 1))
         chosen = real[np.argsort(order[words], kind="stable")][:count]
     chosen.sort()
     found.positions[:count], found.targets[:count], found.weights[:count] = chosen, text[chosen], 1
-    draw = rng.random(count)
-    replacement = rng.integers(Special.MASK + 1, vocabulary, count)
+    draw = np.array([draws.uniform() for _ in range(count)])
+    ordinary = Special.MASK + 1
+    replacement = np.array([ordinary + draws.below(vocabulary - ordinary) for _ in range(count)])
     kept_or_random = np.where(draw < MASK_SHARE + RANDOM_SHARE, replacement, text[chosen])
     found.text[chosen] = np.where(draw < MASK_SHARE, Special.MASK, kept_or_random)
     return found

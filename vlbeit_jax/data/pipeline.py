@@ -1,12 +1,14 @@
-"""Batches as a pure function of (seed, stream, step): a Grain graph with random access and no state of its own.
+"""Batches as a pure function of (seed, stream, step), with random access and no state of its own.
 
 Example ``i`` of a stream depends on the seed, the stream's name and ``i`` alone, and step ``k`` holds examples
 ``k * batch_size`` up to ``(k + 1) * batch_size`` in this order. A host reads the rows that its devices hold. So workers,
 hosts and restarts change nothing, and any step is reached at once.
+
+Which record an example is made of, and what is drawn for it, is defined in ``data.order`` and ``data.draws``. Grain reads
+ahead, in threads and processes, and decides nothing.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -15,13 +17,17 @@ import numpy as np
 from absl import flags
 
 from vlbeit_jax.config import DataConfig, StreamConfig
-from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data.draws import Draws
+from vlbeit_jax.data.examples import Example, MakeExample
 from vlbeit_jax.data.kept_tokens import KeptTokens, WithTokens
+from vlbeit_jax.data.order import Epochs, Interleave
 from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.shapes import UInt8
 from vlbeit_jax.types import Kind, Stream
 
 Batches = grain.DatasetIterator  # Of dicts of arrays; close() it when done.
+ENDLESS = 2**40  # Steps; Grain wants to know a length.
 KINDS = {Stream.IMAGE: (Kind.IMAGES, Kind.PAIRS), Stream.TEXT: (Kind.TOKENS,), Stream.PAIR: (Kind.PAIRS,)}
 
 
@@ -45,22 +51,10 @@ class Share:
             )
         return batch_size // self.of * len(self.blocks)
 
-
-class _Shared(grain.MapDataset):
-    """The examples of a share, batch after batch."""
-
-    def __init__(self, parent: grain.MapDataset, batch_size: int, share: Share):
-        super().__init__(parent)
-        self._examples, self._batch_size, self._share, self._rows = parent, batch_size, share, share.rows(batch_size)
-
-    def __len__(self) -> int:
-        return len(self._examples) // self._batch_size * self._rows
-
-    def __getitem__(self, index: int) -> Any:
-        step, row = divmod(index, self._rows)
-        size = self._batch_size // self._share.of
-        block, place = divmod(row, size)
-        return self._examples[step * self._batch_size + self._share.blocks[block] * size + place]
+    def places(self, batch_size: int) -> list[int]:
+        """Which rows of a global batch these are."""
+        size = self.rows(batch_size) // len(self.blocks)
+        return [block * size + place for block in self.blocks for place in range(size)]
 
 
 def open_sources(name: Stream, stream: StreamConfig, fingerprint: str = "") -> list[PreparedSet]:
@@ -85,8 +79,8 @@ def require_validation(sets: Sequence[PreparedSet]) -> None:
     for found in sets:
         if not found.count(VALIDATION):
             raise UsageError(
-                f"{found.folder} holds no validation records ({dict(found.meta['counts'])}); prepare it with a --validation_share "
-                "above 0, or set run.evaluate_every=0"
+                f"{found.folder} holds no validation records ({dict(found.meta['counts'])}, left out: "
+                f"{found.meta.get('left_out') or 'none'}); prepare it with a larger --validation_share, or set run.evaluate_every=0"
             )
 
 
@@ -108,14 +102,40 @@ def training_batches(
     records = [found.records(TRAIN) for found in sets]
     if kept:
         records = [WithTokens(each, tokens) for each, tokens in zip(records, kept, strict=True)]
-    parts = [
-        grain.MapDataset.source(cast(Sequence, each)).seed(_seed(seed, name, found.fingerprint)).shuffle().repeat()
-        for each, found in zip(records, sets, strict=True)
-    ]
     weights = stream.weights or [found.count(TRAIN) for found in sets]
-    examples = grain.MapDataset.mix(parts, [float(weight) for weight in weights]).seed(_seed(seed, name)).random_map(make)
-    rows = _Shared(examples, stream.batch_size, share).batch(share.rows(stream.batch_size), drop_remainder=True)
-    return _iterate(rows[start:], data)
+    orders = [Epochs(len(records[number]), seed, name.value, number, found.fingerprint) for number, found in enumerate(sets)]
+    rows = share.places(stream.batch_size)
+    return _iterate(_Training(records, orders, Interleave(weights), make, (seed, name.value), stream.batch_size, rows, start), data)
+
+
+class _Training:
+    """Batches from a step on; each is computed when it is asked for."""
+
+    def __init__(
+        self,
+        records: Sequence[Records],
+        orders: Sequence[Epochs],
+        sources: Interleave,
+        make: MakeExample,
+        key: tuple[int, str],
+        batch_size: int,
+        rows: Sequence[int],
+        start: int,
+    ):
+        self._records, self._orders, self._sources, self._make, self._key = records, orders, sources, make, key
+        self._batch_size, self._rows, self._start = batch_size, rows, start
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        first = (self._start + index) * self._batch_size
+        return _stacked([self._example(first + row) for row in self._rows])
+
+    def _example(self, number: int) -> Example:
+        source, position = self._sources[number]
+        record = self._records[source][self._orders[source][position]]
+        return self._make(record, Draws("training", *self._key, number))
 
 
 def evaluation_batches(
@@ -140,58 +160,63 @@ def evaluation_batches(
       share: this host's part.
       data: threads and processes.
     """
-    padded = _Padded(records, draws, batch_size)
-    examples = grain.MapDataset.source(padded).seed(seed).random_map(make)
-    rows = _Shared(examples, batch_size, share).batch(share.rows(batch_size), drop_remainder=True)
-    return _iterate(rows[:batches] if batches else rows, data)
+    return _iterate(_Evaluation(records, make, batch_size, seed, draws, batches, share.places(batch_size)), data)
+
+
+class _Evaluation:
+    """Batches over records repeated, then the first one with weight 0 up to a multiple of the batch."""
+
+    def __init__(self, records: Records, make: MakeExample, batch_size: int, seed: int, draws: int, batches: int, rows: Sequence[int]):
+        self._records, self._make, self._seed = records, make, seed
+        self._real, self._batch_size, self._rows = len(records) * draws, batch_size, rows
+        whole = -(-self._real // batch_size)
+        self._batches = min(batches, whole) if batches else whole
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return _stacked([self._example(index * self._batch_size + row) for row in self._rows])
+
+    def _example(self, number: int) -> Example:
+        real = number < self._real
+        record = self._records[number % len(self._records) if real else 0]
+        return self._make({**record, "weight": float(real)}, Draws("evaluation", self._seed, number))
 
 
 def every_view(records: Records, which: range, make: MakeExample, batch_size: int, data: DataConfig) -> Batches:
     """Arrays of ``batch_size`` images: all views of some records in order; the last batch is filled up with the last view."""
-    views = grain.MapDataset.source(cast(Sequence, _Views(records, which, make, batch_size)))
-    return _iterate(views.batch(batch_size), data)
+    return _iterate(_Views(records, which, make, batch_size), data)
 
 
 class _Views:
-    def __init__(self, records: Records, which: range, make: MakeExample, multiple: int):
-        self._records, self._which, self._make = records, which, make
+    def __init__(self, records: Records, which: range, make: MakeExample, batch_size: int):
+        self._records, self._which, self._make, self._batch_size = records, which, make, batch_size
         self._real = len(which) * make.stream.views
-        self._length = -(-self._real // multiple) * multiple
 
     def __len__(self) -> int:
-        return self._length
+        return -(-self._real // self._batch_size)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        record, number = divmod(min(index, self._real - 1), self._make.stream.views)
-        return self._make.view(self._records[self._which[record]], number)
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "B size size 3"]:
+        first = index * self._batch_size
+        return np.stack([self._view(min(number, self._real - 1)) for number in range(first, first + self._batch_size)])
 
-
-class _Padded:
-    """Records repeated, then the first one with weight 0 up to a multiple of the batch."""
-
-    def __init__(self, records: Records, draws: int, multiple: int):
-        self._records, self._real = records, len(records) * draws
-        self._length = -(-self._real // multiple) * multiple
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        real = index < self._real
-        return dict(self._records[index % len(self._records) if real else 0], weight=float(real))
+    def _view(self, number: int) -> UInt8[np.ndarray, "size size 3"]:
+        record, view = divmod(number, self._make.stream.views)
+        return self._make.view(self._records[self._which[record]], view)
 
 
-def _iterate(rows: grain.MapDataset, data: DataConfig) -> Batches:
-    """Reads ahead in threads, and in processes of their own when asked to; the order is the same."""
+def _stacked(examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """Examples of one shape as a batch."""
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def _iterate(batches: Any, data: DataConfig) -> Batches:
+    """Reads ahead in threads, and in processes of their own when asked to; the order is that of ``batches``."""
     if data.workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own, which exists unparsed outside absl.app.
-    batches = rows.to_iter_dataset(grain.ReadOptions(num_threads=data.read_threads, prefetch_buffer_size=data.prefetch))
+    options = grain.ReadOptions(num_threads=data.read_threads, prefetch_buffer_size=data.prefetch)
+    ahead = grain.MapDataset.source(cast(Sequence, batches)).to_iter_dataset(options)
     if data.workers:
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
-    return iter(batches)
-
-
-def _seed(*parts: Any) -> int:
-    """Thirty-two bits from a hash, so that neighbouring seeds and streams share nothing."""
-    text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+    return iter(ahead)

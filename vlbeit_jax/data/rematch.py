@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from vlbeit_jax.data.order import Permutation
 from vlbeit_jax.data.source import Records
 from vlbeit_jax.shapes import Int
 
@@ -30,10 +31,10 @@ def wrong_partners(records: Records, seed: int) -> Int[np.ndarray, "A"]:
     Records in random order, equal captions side by side, each paired with the one as far ahead as the largest group is long.
     """
     captions = np.array([record["captions"][0] for record in (records[i] for i in range(len(records)))])
-    rng = np.random.default_rng(seed)
     _, group, counts = np.unique(captions, return_inverse=True, return_counts=True)
-    shuffled = rng.permutation(len(captions))
-    order = shuffled[np.argsort(rng.permutation(len(counts))[group[shuffled]], kind="stable")]
+    shuffled = Permutation(len(captions), "rematch", seed).at(np.arange(len(captions)))
+    places = Permutation(len(counts), "rematch groups", seed).at(np.arange(len(counts)))
+    order = shuffled[np.argsort(places[group[shuffled]], kind="stable")]
     partners = np.empty_like(order)
     partners[order] = np.roll(order, -min(counts.max(), len(order) - 1))
     return partners

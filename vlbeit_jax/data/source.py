@@ -4,18 +4,24 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from vlbeit_jax.data.identity import TRAIN, VALIDATION
+from vlbeit_jax.data.keys import NONE, Keys, keys_file
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
+__all__ = ["TRAIN", "VALIDATION", "PreparedSet", "Records", "open_set"]
+# 2: a record keeps source and sha256, the split is by picture or by the text that the tokenizer sees, keys lie
+# beside the shards, and the fingerprint is of the content.
+FORMAT = 2
 META_FILE = "vlbeit_meta.json"
 SAMPLE_PREFIX = "sample:"
 SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"
-TRAIN, VALIDATION = "train", "validation"
 
 
 @runtime_checkable
@@ -29,6 +35,23 @@ class Records(Protocol):
     def __getitem__(self, index: int, /) -> Mapping[str, Any]:
         """One record."""
         ...
+
+
+class _AsWritten:
+    """Records in the order in which they were written: in turn, one to each shard."""
+
+    def __init__(self, records: Records, lengths: Sequence[int]):
+        self._records, self._shards = records, len(lengths)
+        self._starts = [sum(lengths[:shard]) for shard in range(len(lengths))]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        place, shard = divmod(index, self._shards)
+        return self._records[self._starts[shard] + place]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +70,7 @@ class PreparedSet:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the records: a hash over the files."""
+        """Identifies the records: a hash over their content and order."""
         return self.meta["fingerprint"]
 
     @property
@@ -60,12 +83,43 @@ class PreparedSet:
         return self.meta["counts"].get(split, 0)
 
     def records(self, split: str) -> Records:
-        """Random access to a split; images stay encoded, so that a record is read in one small piece."""
+        """Random access to a split, in an order that the number of shards does not change.
+
+        Images stay encoded, so that a record is read in one small piece.
+
+        Raises:
+          UsageError: the split is empty, or its shards are not those that were written.
+        """
         if not self.count(split):
             raise UsageError(f"{self.folder} has no {split!r} records; it has {dict(self.meta['counts'])}")
         builder = _builder(self.folder)
+        lengths, count = list(builder.info.splits[split].shard_lengths), self.count(split)
+        if lengths != [len(range(shard, count, len(lengths))) for shard in range(len(lengths))]:
+            raise UsageError(f"{self.folder}: shards of {lengths} {split} records, where {count} were written in turn; prepare it again")
         decoders = {"image": tfds.decode.SkipDecoding()} if "image" in builder.info.features else None
-        return builder.as_data_source(split, decoders=decoders)
+        return _AsWritten(builder.as_data_source(split, decoders=decoders), lengths)
+
+    def keys(self, what: str, split: str) -> Keys:
+        """Which pictures or texts a split holds; see ``data.keys``.
+
+        Args:
+          what: PICTURES or TEXTS of ``data.identity``.
+          split: of the set.
+
+        Raises:
+          UsageError: the file with them is missing or not the one that was written.
+        """
+        count = self.meta["keys"].get(split, {}).get(what, 0)
+        if not count:
+            return NONE
+        path = keys_file(self.folder, what, split)
+        try:
+            found = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: cannot be read ({error}); copy it again, or prepare the set again") from error
+        if found.shape != (2, count) or found.dtype != np.uint64:
+            raise UsageError(f"{path}: holds {found.shape[-1]} keys, where {count} were written; copy it again, or prepare the set again")
+        return found
 
 
 @functools.cache
@@ -81,7 +135,8 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
       allowed: kinds that will do; none given: any.
 
     Raises:
-      UsageError: there is no such folder, it was not made by ``vlbeit_jax.prepare``, or it is of another kind.
+      UsageError: there is no such folder, it was not made by ``vlbeit_jax.prepare`` or by one of another format, or it is of
+        another kind.
     """
     folder = SAMPLE_FOLDER / place.removeprefix(SAMPLE_PREFIX) if place.startswith(SAMPLE_PREFIX) else pathlib.Path(place)
     if not (folder / META_FILE).is_file():
@@ -91,6 +146,11 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
             f"data set {place!r}: {folder} {state}; make a data set with python -m vlbeit_jax.prepare (in the package: {known})"
         )
     meta = json.loads((folder / META_FILE).read_text())
+    if meta.get("format") != FORMAT:
+        raise UsageError(
+            f"data set {place!r} is of format {meta.get('format')}, and this version reads format {FORMAT}: splits, order and "
+            "fingerprint are others; prepare it again from its source with python -m vlbeit_jax.prepare"
+        )
     kind = Kind(meta["kind"])
     if allowed and kind not in allowed:
         raise UsageError(f"data set {place!r} holds {kind}, but {' or '.join(allowed)} are needed here")

@@ -30,8 +30,12 @@ INPUT = flags.DEFINE_multi_string("input", None, "file or glob pattern, may be r
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
 SHARDS = flags.DEFINE_integer("shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1)
 VALIDATION = flags.DEFINE_float(
-    "validation_share", 0.1, "part of the captions or documents held back, by hash", lower_bound=0, upper_bound=1
+    "validation_share", 0.1, "part of the pictures (texts: of the documents) held back, by hash", lower_bound=0, upper_bound=1
 )
+APART = flags.DEFINE_multi_string(
+    "apart_from", [], "prepared set that this one will be used with, may be repeated: what is held back in one is left out of the "
+    "other's training part",
+)  # fmt: skip
 MAX_DROPPED = flags.DEFINE_float("max_dropped", 0.1, "stop if a larger share of the items cannot be used", lower_bound=0, upper_bound=1)
 LICENCE = flags.DEFINE_string("licence", "", "kept in the description")
 MIN_SIDE = flags.DEFINE_integer("min_side", Limits.min_side, "images: shortest side, pixels", lower_bound=1)
@@ -50,6 +54,8 @@ def main() -> None:
     if kind is Kind.TOKENS:
         if not TOKENIZER.value:
             raise UsageError("--kind=tokens needs --text_tokenizer")
+        if APART.value:
+            raise UsageError("--apart_from is for texts, before they are packed: give it where the --input of --kind=tokens is made")
         meta = pack_texts(out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value)
     else:
         if not FORMAT.value:
@@ -64,6 +70,7 @@ def main() -> None:
             limits=Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value),
             shards=SHARDS.value,
             licence=LICENCE.value,
+            apart_from=APART.value,
         )
     print(json.dumps(meta, indent=1))
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from vlbeit_jax.data.identity import picture_digest
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
@@ -42,12 +43,17 @@ def checked(item: Item, kind: Kind, limits: Limits) -> dict:
     if kind is Kind.TEXTS:
         if not item.text:
             raise Dropped("no_text")
-        return {"id": item.key, "text": item.text}
+        return {"id": item.key, "source": item.source, "text": item.text}
     if not item.image:
         raise Dropped("no_image")
     if kind is Kind.PAIRS and not item.captions:
         raise Dropped("no_caption")
-    record = {"id": item.key, "image": checked_image(item.image, limits)}
+    record = {
+        "id": item.key,
+        "source": item.source,
+        "sha256": picture_digest(item.image),
+        "image": checked_image(item.image, limits),
+    }
     return record | ({"captions": list(item.captions)} if kind is Kind.PAIRS else {})
 
 

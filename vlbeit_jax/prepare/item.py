@@ -15,15 +15,17 @@ class Item:
       image: encoded bytes, unread; None if there is no image.
       captions: of the image.
       text: a document.
+      source: path of its file (of its picture, if it has one): within the archive, or below the inputs' common folder.
     """
 
     key: str
     image: bytes | None = None
     captions: tuple[str, ...] = ()
     text: str = ""
+    source: str = ""
 
 
-def source_names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """What keys of items start with: the paths below their common folder, without suffix, so that no two are equal."""
+def source_paths(paths: Sequence[pathlib.Path]) -> list[pathlib.PurePath]:
+    """The inputs below their common folder, so that no two are equal; without suffix they are what keys of items start with."""
     common = os.path.commonpath([path.absolute().parent for path in paths])
-    return [path.absolute().relative_to(common).with_suffix("").as_posix() for path in paths]
+    return [path.absolute().relative_to(common) for path in paths]

@@ -1,11 +1,9 @@
-"""Writes prepared data sets: ArrayRecord shards, TFDS metadata and a description, published in one rename."""
+"""Writes prepared data sets: ArrayRecord shards, TFDS metadata, keys and a description, published in one rename."""
 
 import collections
-import hashlib
 import json
 import pathlib
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,51 +12,74 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION
+from vlbeit_jax.data.content import ContentFingerprint
+from vlbeit_jax.data.identity import KEYS, TRAIN, VALIDATION, picture_digest
+from vlbeit_jax.data.keys import NONE, KeyCollector, Keys, common, keys_file, keys_of
+from vlbeit_jax.data.source import FORMAT, META_FILE
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
 from vlbeit_jax.types import Kind
 
+IMAGE = {
+    "id": tfds.features.Text(),
+    "source": tfds.features.Text(),
+    "sha256": tfds.features.Text(),
+    "image": tfds.features.Image(shape=(None, None, 3)),
+}
+# source: path of the file that a record came from, within its archive or below the inputs' common folder. sha256: of the
+# picture's file as it was found, which is another than ``image`` where that was encoded again.
 FEATURES = {
-    Kind.IMAGES: {"id": tfds.features.Text(), "image": tfds.features.Image(shape=(None, None, 3))},
-    Kind.PAIRS: {
-        "id": tfds.features.Text(),
-        "image": tfds.features.Image(shape=(None, None, 3)),
-        "captions": tfds.features.Sequence(tfds.features.Text()),
-    },
-    Kind.TEXTS: {"id": tfds.features.Text(), "text": tfds.features.Text()},
+    Kind.IMAGES: IMAGE,
+    Kind.PAIRS: IMAGE | {"captions": tfds.features.Sequence(tfds.features.Text())},
+    Kind.TEXTS: {"id": tfds.features.Text(), "source": tfds.features.Text(), "text": tfds.features.Text()},
     Kind.TOKENS: {"id": tfds.features.Text(), "tokens": tfds.features.Tensor(shape=(None,), dtype=np.int32)},
 }
 
 
-def split_of(text: str, validation_share: float) -> str:
-    """Train or validation, by a hash of the normalised text: equal captions never stand on both sides."""
-    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    place = int.from_bytes(hashlib.sha256(normal.encode()).digest()[:8], "big") / 2**64
-    return VALIDATION if place < validation_share else TRAIN
-
-
 def write_set(
-    out: pathlib.Path, kind: Kind, records: Iterable[tuple[str, dict[str, Any]]], *, shards: int, meta: dict[str, Any]
+    out: pathlib.Path,
+    kind: Kind,
+    records: Iterable[tuple[str, dict[str, Any]]],
+    *,
+    shards: int,
+    meta: dict[str, Any],
+    keys: Mapping[tuple[str, str], Keys] | None = None,
 ) -> dict[str, Any]:
     """Writes ``(split, record)`` pairs as a data set that ``tfds.builder_from_directory(out)`` opens.
 
     Nothing stands at ``out`` until all of it does. ``meta`` may still be filled in while ``records`` is consumed.
 
+    Args:
+      out: the folder to make.
+      kind: what records hold.
+      records: with the fields of ``FEATURES``; a picture without ``sha256`` was stored as it was found.
+      shards: files per split.
+      meta: what the description is to say besides.
+      keys: of what the records were made of, by kind of key and split, where the records do not tell.
+
     Returns:
-      What was written to ``vlbeit_meta.json``: ``meta`` with kind, counts per split and a fingerprint of the shards.
+      What was written to ``vlbeit_meta.json``: ``meta`` with format, kind, counts and numbers of keys per split, and a
+      fingerprint of the content.
 
     Raises:
       UsageError: ``out`` exists, or there was no record at all.
+      ValueError: a picture or text is in both splits.
     """
     with published(out) as folder:
         features = tfds.features.FeaturesDict(FEATURES[kind])
         writers = _Shards(folder, kind, features, shards)
+        collected, content, counts = KeyCollector(), ContentFingerprint(kind), collections.Counter()
         for split, record in records:
+            if "image" in features and "sha256" not in record:
+                record = record | {"sha256": picture_digest(record["image"])}
             writers.write(split, record)
+            content.add(split, record)
+            collected.add(split, counts[split], keys_of(record))
+            counts[split] += 1
         splits = writers.close()
         if not splits:
-            raise UsageError(f"no record was left to write to {out}; dropped: {meta.get('dropped', {})}")
+            gone = "; ".join(f"{name}: {dict(meta[name])}" for name in ("dropped", "left_out") if meta.get(name))
+            raise UsageError(f"no record was left to write to {out}{'; ' if gone else ': the input held none'}{gone}")
         tfds.folder_dataset.write_metadata(
             data_dir=folder,
             features=features,
@@ -68,8 +89,16 @@ def write_set(
             description=meta.get("source", ""),
             license=meta.get("licence", ""),
         )
-        counts = {info.name: sum(info.shard_lengths) for info in splits}
-        meta = {"format": 1, "kind": str(kind), **meta, "counts": counts, "fingerprint": _fingerprint(folder)}
+        keys = collected.sorted() if keys is None else keys
+        _require_apart(keys)
+        meta = {
+            "format": FORMAT,
+            "kind": str(kind),
+            **meta,
+            "counts": dict(sorted(counts.items())),
+            "keys": _write_keys(folder, keys),
+            "fingerprint": content.hexdigest(),
+        }
         (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
     return meta
 
@@ -92,7 +121,8 @@ class _Shards:
         place = (split, total % self._shards)
         if place not in self._writers:
             self._writers[place] = ArrayRecordWriter(str(self._path(*place)), "group_size:1")
-        encoded = self._serializer.serialize_example(self._features.encode_example(record))
+        example = self._serializer.get_tf_example(self._features.encode_example(record))
+        encoded = example.SerializeToString(deterministic=True)  # Maps are in no order otherwise, another one in every process.
         self._writers[place].write(encoded)
         self._lengths[place] += 1
         self._bytes[split] += len(encoded)
@@ -116,10 +146,18 @@ class _Shards:
         ]
 
 
-def _fingerprint(folder: pathlib.Path) -> str:
-    """Twelve hex digits over names and contents of the shards."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.array_record-*")):
-        with path.open("rb") as content:
-            digest.update(path.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:12]
+def _require_apart(keys: Mapping[tuple[str, str], Keys]) -> None:
+    """Whoever placed the records, a picture or text is on one side of the split."""
+    for what in KEYS:
+        both = common(keys.get((what, VALIDATION), NONE), keys.get((what, TRAIN), NONE)[0])
+        if both.shape[1]:
+            raise ValueError(f"{both.shape[1]} {what} are in both splits, for example that of held-back record {int(both[1, 0])}")
+
+
+def _write_keys(folder: pathlib.Path, keys: Mapping[tuple[str, str], Keys]) -> dict[str, dict[str, int]]:
+    """Writes them beside the shards; how many there are, by split and kind of key."""
+    counts: dict[str, dict[str, int]] = {}
+    for (what, split), found in sorted(keys.items()):
+        np.save(keys_file(folder, what, split), found)
+        counts.setdefault(split, {})[what] = found.shape[1]
+    return counts

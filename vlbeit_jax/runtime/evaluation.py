@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
+from vlbeit_jax.data.splits import NOTHING_SEEN, Seen, example, read_seen, seen_records
 from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import gain
@@ -32,12 +33,14 @@ class OpenedRun:
       params: parameters of step ``step``.
       step: steps taken.
       trained_on: fingerprints of the data sets that it has seen.
+      seen: keys of the pictures and texts in their training parts.
     """
 
     model: MaskedModel
     params: Tree
     step: int
     trained_on: frozenset[str]
+    seen: Seen
 
 
 def open_run(folder: pathlib.Path) -> OpenedRun:
@@ -62,14 +65,16 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
     model = MaskedModel(config, streams, folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER)
     params = run_folder.restore(folder, step, {"params": model.abstract_params()})["params"]
     described = Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).describe(step)
-    return OpenedRun(model, params, step, frozenset(described["trained_on"]))
+    trained_on = frozenset(described["trained_on"])
+    return OpenedRun(model, params, step, trained_on, read_seen(folder) if trained_on else NOTHING_SEEN)
 
 
 def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> dict[str, Any]:
     """Scores every term that the data sets allow.
 
-    A data set that the run was trained on is scored on its held-back part, any other one as a whole. Images of pairs also
-    stand for images alone when no image set is given.
+    A data set of whose training part the run has seen anything (the set itself, or an equal picture or text in another one) is
+    scored on its held-back part, any other one as a whole. Images of pairs also stand for images alone when no image set is
+    given.
 
     Args:
       run: what is evaluated.
@@ -82,7 +87,7 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
       with value, low and high; and what was scored.
 
     Raises:
-      UsageError: a data set is missing, or holds nothing that can be scored.
+      UsageError: a data set is missing, holds nothing that can be scored, or holds back what the run was trained on.
     """
     sets = [open_set(place) for place in places]
     run = dataclasses.replace(run, params=put_replicated(run.params, mesh))
@@ -108,12 +113,22 @@ def _gains(run: OpenedRun, records: Records, own: Mapping[str, Any], mesh: Mesh,
 
 
 def _splits(run: OpenedRun, found: PreparedSet) -> list[str]:
-    """The parts of a set that the run has not been trained on."""
+    """The parts of a set that the run has not been trained on, nor on any picture or text in them."""
     splits = [split for split in (TRAIN, VALIDATION) if found.count(split)]
-    if run.trained_on.isdisjoint(found.contains):
+    what, both = seen_records(found, VALIDATION, run.seen)
+    if what:
+        raise UsageError(
+            f"{found.folder} holds back {both.shape[1]} {what} that the run was trained on ({example(found, VALIDATION, both)}), so "
+            "its figures would be of seen data; prepare it again with --apart_from=SET for each set that the run was trained on, or "
+            "evaluate the run on other data"
+        )
+    if run.trained_on.isdisjoint(found.contains) and not seen_records(found, TRAIN, run.seen)[0]:
         return splits
     if VALIDATION not in splits:
-        raise UsageError(f"the run was trained on all of {found.folder}; evaluate it on data that it has not seen")
+        raise UsageError(
+            f"{found.folder} has no held-back records, and the run has seen some or all of the others; evaluate it on data that it "
+            "has not seen"
+        )
     return [VALIDATION]
 
 

@@ -43,7 +43,7 @@ class Task(Protocol):
         ...
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
-        """Copies what the run's results depend on (tokenizers) into its folder."""
+        """Keeps in the run's folder what its results and their evaluation depend on: tokenizers, and what was trained on."""
         ...
 
     def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:

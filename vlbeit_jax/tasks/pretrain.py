@@ -12,6 +12,7 @@ from vlbeit_jax.config_parse import schedule_cycle
 from vlbeit_jax.data.kept_tokens import KeptTokens, require_all
 from vlbeit_jax.data.pipeline import Batches, Share, open_sources, require_validation, training_batches
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.masked_prediction import terms_of
 from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, MaskedModel
@@ -35,6 +36,8 @@ class Pretrain:
         self.model = MaskedModel(config, self.streams, config.data.text_tokenizer, config.data.visual_tokenizer)
         pieces = self.model.fingerprints.get(TEXT_TOKENIZER, "")
         self.sets = {stream: open_sources(stream, self.model.stream_config(stream), pieces) for stream in self.streams}
+        self._all_sets = [found for sets in self.sets.values() for found in sets]
+        require_apart(self._all_sets)
         if config.run.evaluate_every:
             require_validation([sets[0] for sets in self.sets.values()])
         self.objectives: Mapping[str, Objective] = {**self.model.objectives}
@@ -47,7 +50,7 @@ class Pretrain:
         }
         data = {f"data.{stream}": [found.fingerprint for found in sets] for stream, sets in self.sets.items()}
         self.fingerprints: Mapping[str, Any] = self.model.fingerprints | data
-        self.trained_on: Sequence[str] = sorted({name for sets in self.sets.values() for found in sets for name in found.contains})
+        self.trained_on: Sequence[str] = sorted({name for found in self._all_sets for name in found.contains})
 
     def init_params(self, key: jax.Array) -> Tree:
         """Fresh parameters of every path."""
@@ -61,8 +64,9 @@ class Pretrain:
         return training_batches(name, self.model.stream_config(name), config.data, make, config.run.seed, start, share, kept)
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
-        """Copies both tokenizers."""
+        """Copies both tokenizers, and the keys of what is trained on."""
         self.model.keep_tokenizers(workdir)
+        write_seen(workdir, seen_by(self._all_sets))
 
     def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
         """Nothing: pretraining starts from random parameters."""

@@ -17,6 +17,7 @@ from vlbeit_jax.config import Config, VisualTokenizerConfig
 from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.data.pipeline import Batches, Share, evaluation_batches, open_sources, require_validation, training_batches
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import teacher_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
@@ -62,6 +63,7 @@ class VQKD:
         self.objectives: Mapping[str, Objective] = {Stream.IMAGE: self.objective}
         self.chance: Mapping[str, float] = {}
         self.sets = open_sources(Stream.IMAGE, config.data.image)
+        require_apart(self.sets)
         if config.run.evaluate_every:
             require_validation(self.sets[:1])
         self.trained_on: Sequence[str] = sorted({name for found in self.sets for name in found.contains})

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.item import Item, source_names
+from vlbeit_jax.prepare.item import Item, source_paths
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"}
 
@@ -32,16 +32,16 @@ def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
     Raises:
       UsageError: a file is no tar, or is cut off.
     """
-    for path, source in zip(paths, source_names(paths), strict=True):
+    for path, source in zip(paths, source_paths(paths), strict=True):
         try:
             with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
-                yield from _items(archive, source)
+                yield from _items(archive, source.with_suffix("").as_posix())
         except (tarfile.TarError, EOFError, OSError) as error:
             raise UsageError(f"{path}: cannot be read as a tar ({error})") from error
 
 
 def _items(archive: tarfile.TarFile, source: str) -> Iterator[Item]:
-    key, parts = None, {}
+    key, parts, names = None, {}, {}
     for member in archive:
         folder, slash, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
@@ -49,22 +49,25 @@ def _items(archive: tarfile.TarFile, source: str) -> Iterator[Item]:
         if not member.isfile() or not extension:
             continue
         if stem != key and parts:
-            yield _item(f"{source}/{key}", parts)
-            parts = {}
+            yield _item(f"{source}/{key}", parts, names)
+            parts, names = {}, {}
         key = stem
         content = archive.extractfile(member)
         assert content is not None, "a regular file has content"
         parts[extension.lower()] = content.read()
+        names[extension.lower()] = member.name
     if parts:
-        yield _item(f"{source}/{key}", parts)
+        yield _item(f"{source}/{key}", parts, names)
 
 
-def _item(key: str, parts: dict[str, bytes]) -> Item:
-    image = next((content for extension, content in parts.items() if extension in IMAGES), None)
+def _item(key: str, parts: dict[str, bytes], names: dict[str, str]) -> Item:
+    """An item of its parts' contents and names, by extension."""
+    picture = next((extension for extension in parts if extension in IMAGES), None)
     caption = parts.get("txt", b"").decode("utf-8", "replace").strip()
     if not caption and "json" in parts:
         caption = _caption(parts["json"]).strip()
-    return Item(key, image, (caption,) if caption else ())
+    image = parts[picture] if picture else None
+    return Item(key, image, (caption,) if caption else (), source=names[picture or next(iter(names))])
 
 
 def _caption(description: bytes) -> str:

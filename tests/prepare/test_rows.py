@@ -1,46 +1,14 @@
-"""Equal texts stay on one side of the split; packed rows hold every piece once."""
-
-import unicodedata
+"""Packed rows hold every piece once, and the keys of the documents that they are made of."""
 
 import numpy as np
 import pytest
 
-from tests.make_data import build, build_texts, encoded, picture, records, sentence, write_tar
+from tests.make_data import build_texts, records, sentence
+from vlbeit_jax.data.identity import TEXTS, text_key
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.build import pack_texts
-from vlbeit_jax.prepare.writer import split_of
 from vlbeit_jax.types import Kind, Special
-
-
-def variants(caption):
-    """One caption as different pages write it."""
-    wide = caption.replace(" ", "\N{IDEOGRAPHIC SPACE}").replace("a", "\N{FULLWIDTH LATIN SMALL LETTER A}")
-    return [caption, caption.upper(), f"  {caption.replace(' ', '   ')} ", unicodedata.normalize("NFD", caption), wide, f"{caption}\n"]
-
-
-def test_equal_captions_never_stand_in_both_splits(tmp_path):
-    captions = [f"größe {sentence(i, 4)} déjà vu ﬁn {i}" for i in range(30)]
-    written = [(number, text) for number, caption in enumerate(captions) for text in variants(caption)]
-    members = []
-    for i, (number, text) in enumerate(written):
-        members += [(f"{number:02d}-{i:03d}.png", encoded(picture(i, 16, 16))), (f"{number:02d}-{i:03d}.txt", text.encode())]
-    meta = build(tmp_path / "set", Kind.PAIRS, [write_tar(tmp_path / "a.tar", members)], validation_share=0.5)
-    assert sum(meta["counts"].values()) == len(written) and min(meta["counts"].values()) > 30
-    found = [{record["id"].decode()[2:4] for record in records(tmp_path / "set", split)} for split in (TRAIN, VALIDATION)]
-    assert len(found[0] | found[1]) == 30 and not found[0] & found[1]
-    build(tmp_path / "images", Kind.IMAGES, [tmp_path / "a.tar"], validation_share=0.5)
-    for split in (TRAIN, VALIDATION):  # so that images alone do not give away the pairs held back
-        assert {record["id"] for record in records(tmp_path / "images", split)} == {
-            record["id"] for record in records(tmp_path / "set", split)
-        }
-
-
-def test_splits_are_by_share():
-    found = [split_of(sentence(i), 0.3) == VALIDATION for i in range(4000)]
-    assert np.mean(found) == pytest.approx(0.3, abs=0.035)
-    assert all(split_of(sentence(i), 0) == TRAIN and split_of(sentence(i), 1) == VALIDATION for i in range(100))
-    assert all(split_of(sentence(i), 0.3) == TRAIN or split_of(sentence(i), 0.5) == VALIDATION for i in range(1000))  # shares nest
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +40,25 @@ def test_packed_rows_hold_every_piece_once_and_in_order(few_texts, tokenizer, tm
                 place += piece > max(Special)
                 closed |= {place} if piece == Special.SEP else set()
         assert ends <= closed  # a SEP stands behind every document
+
+
+def test_packed_rows_come_with_the_keys_of_their_documents(few_texts, texts, tokenizer, tmp_path):
+    places = [few_texts, texts, few_texts]
+    pack_texts(tmp_path / "tokens", [str(place) for place in places], tokenizer, 16)
+    found = open_set(str(tmp_path / "tokens"))
+    for split in (TRAIN, VALIDATION):
+        documents = [record["text"].decode() for place in places for record in records(place, split)]
+        keys, numbers = found.keys(TEXTS, split)
+        assert set(keys.tolist()) == set(map(text_key, documents)) and (np.diff(keys) > 0).all()
+        assert [text_key(documents[int(number)]) for number in numbers] == keys.tolist()
+        assert max(numbers) < len(documents) - open_set(str(few_texts)).count(split)  # The first of equal ones.
+
+
+def test_texts_that_do_not_go_together_are_not_packed(tokenizer, tmp_path):
+    places = [build_texts(tmp_path, name, map(sentence, range(20)), validation_share=share) for name, share in (("a", 0.5), ("b", 0.1))]
+    with pytest.raises(UsageError, match="/a holds back .* texts that are in the training part of .*/b"):
+        pack_texts(tmp_path / "tokens", [str(place) for place in places], tokenizer, 16)
+    assert not (tmp_path / "tokens").exists()
 
 
 def test_packing_needs_texts(texts, tokenizer, tmp_path):
