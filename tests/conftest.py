@@ -5,9 +5,9 @@ import os
 import pathlib
 import tempfile
 
-# Tests are small: compiling is what takes time. Emitters of fusions alone are half of it.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK} --xla_force_host_platform_device_count=8"
+from tests.quick_compilation import known_flags
+
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known_flags(), "--xla_force_host_platform_device_count=8"])
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Commands that tests start share what they compile, for one session.
 CACHE = pathlib.Path(tempfile.gettempdir()) / f"vlbeit_cache_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
