@@ -64,8 +64,8 @@ class ModelConfig:
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
     attention: str = setting(
-        "auto", "one kernel that keeps the weights on the chip (fused), or as XLA arranges it (einsum); auto: fused on TPUs",
-        one_of("auto", "einsum", "fused"),
+        "auto", "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the fastest that is possible on the device",
+        one_of("auto", "einsum", "fused", "cudnn"),
     )  # fmt: skip
     remat: str = setting(
         "none", "what backward computes again instead of keeping it: nothing, all but products with weights, whole blocks",
@@ -117,8 +117,8 @@ class VisualTokenizerConfig:
     collapse_below: float = setting(0.1, "warn CodebookCollapse when fewer than this share of codes is in use", SHARE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
     attention: str = setting(
-        "auto", "one kernel that keeps the weights on the chip (fused), or as XLA arranges it (einsum); auto: fused on TPUs",
-        one_of("auto", "einsum", "fused"),
+        "auto", "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the fastest that is possible on the device",
+        one_of("auto", "einsum", "fused", "cudnn"),
     )  # fmt: skip
     scan: bool = setting(False, "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)")
 

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tests import tiny
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops.attention import attention, can_fuse, group_by_lanes
 
 BATCH, LENGTH, WIDTH, HEADS = 4, 37, 256, 4
@@ -73,7 +74,7 @@ def test_hidden_keys_change_nothing_and_have_no_gradient():
 
 def test_lanes_that_chips_would_share_are_not_fused():
     inputs, valid, change = arrays()
-    with jax.set_mesh(tiny.mesh_of(1, 1, 4)), pytest.raises(ValueError, match=r"on each of 4 chip\(s\)"):
+    with jax.set_mesh(tiny.mesh_of(1, 1, 4)), pytest.raises(UsageError, match=r"on each of 4 chip\(s\)"):
         jax.jit(lambda *x: values_and_gradients("fused", x, valid, change))(*inputs)
     assert can_fuse(LENGTH, WIDTH, HEADS, 2) and not can_fuse(LENGTH, WIDTH, HEADS, 4)
 
@@ -99,7 +100,7 @@ def test_what_does_not_fit_the_lanes_is_refused_by_name(sizes, possible):
     length, width, heads = sizes
     x, shift = jnp.zeros((1, length, 3 * width)), jnp.zeros(3 * width)
     if not possible:
-        with pytest.raises(ValueError, match=f"{length} tokens of width {width} in {heads} heads"):
+        with pytest.raises(UsageError, match=f"{length} tokens of width {width} in {heads} heads"):
             attention(x, shift, heads, None, None, "fused")
-    with pytest.raises(ValueError, match="with a bias"):
+    with pytest.raises(UsageError, match="with a bias"):
         attention(x, shift, heads, None, jnp.zeros((heads, length, length)), "fused")

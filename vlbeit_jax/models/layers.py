@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from vlbeit_jax.ops.attention import attention, group_by_lanes
+from vlbeit_jax.ops.device import on_tpu
 from vlbeit_jax.ops.einsum import einsum_to_float32
-from vlbeit_jax.ops.fused_attention import on_tpu
 from vlbeit_jax.ops.gelu import gelu
 from vlbeit_jax.shapes import Array, Bool, Float
 

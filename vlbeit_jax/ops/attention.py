@@ -1,7 +1,8 @@
 """Bidirectional multi-head attention with a key mask and an optional additive bias.
 
-Two ways to the same numbers: by products and a softmax that the compiler arranges (``einsum``), or on a TPU by one kernel that
-keeps the attention weights on the chip (``fused``, in ``fused_attention``).
+Three implementations compute the same numbers. ``einsum`` is matrix products and a softmax that the compiler arranges; it
+runs everywhere. ``fused`` is our TPU kernel (``fused_attention``), and ``cudnn`` NVIDIA's (``cudnn_attention``); both keep
+the attention weights on the chip.
 
 Queries, keys and values lie in one array, so that one product projects to all three: for each few heads, as many as fill the
 lanes of a TPU's vector register, their queries, then their keys, then their values. Cut between heads, a chip has all three.
@@ -10,8 +11,11 @@ lanes of a TPU's vector register, their queries, then their keys, then their val
 import jax
 import jax.numpy as jnp
 
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.ops.cudnn_attention import cudnn_attention, what_is_missing
+from vlbeit_jax.ops.device import chips_sharing_heads, on_nvidia, on_tpu
 from vlbeit_jax.ops.einsum import einsum_to_float32
-from vlbeit_jax.ops.fused_attention import LANES, chips_sharing_heads, fused_attention, on_tpu
+from vlbeit_jax.ops.fused_attention import LANES, fused_attention
 from vlbeit_jax.shapes import Array, Bool, Float
 
 LONGEST_FUSED = 512  # Tokens: the kernel holds the weights of one head, L x L, on the chip.
@@ -42,24 +46,22 @@ def attention(
       projected: unscaled queries, keys and values, as ``group_by_lanes`` orders them.
       shift: biases of the projection, added to ``projected``. They are here because the kernel has their gradients at hand.
       heads: H, into which D is cut.
-      valid: True where a key may be attended to; None when all are. At least one key per row must be valid.
+      valid: True where a key may be attended to; None when all are. At least one key per row must be valid, and padding
+        comes last: "cudnn" takes the number of valid keys alone.
       bias: added to the scaled logits, query by key.
-      how: "einsum"; "fused"; "auto": fused on a TPU where ``can_fuse`` holds for the chips that share the heads.
+      how: "einsum"; "fused"; "cudnn"; or "auto", the fastest that is possible on the device: "fused" on a TPU, "cudnn" on an
+        NVIDIA GPU, else "einsum".
 
     Raises:
-      ValueError: "fused" was asked for and is not possible.
+      UsageError: what was asked for is not possible here; the message says what is missing.
     """
-    length, width, chips = projected.shape[1], projected.shape[2] // 3, chips_sharing_heads()
-    possible = bias is None and can_fuse(length, width, heads, chips)
-    if how == "fused" and not possible:
-        raise ValueError(
-            f"fused attention of {length} tokens of width {width} in {heads} heads"
-            f"{'' if bias is None else ' with a bias'}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and on each "
-            f"of {chips} chip(s) that share them heads that fill {LANES} lanes (64 wide, and an even number)"
-        )
-    if how == "fused" or (how == "auto" and possible and on_tpu()):
+    how = _implementation(how, projected, heads, bias)
+    if how == "fused":
         return fused_attention(projected, shift, valid, heads)
-    return _einsum_attention(projected + shift.astype(projected.dtype), heads, valid, bias)
+    query, key, value = _split(projected + shift.astype(projected.dtype), heads)
+    if how == "cudnn":
+        return cudnn_attention(query, key, value, valid, bias).reshape(*projected.shape[:2], -1)
+    return _einsum_attention(query, key, value, valid, bias)
 
 
 def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
@@ -67,20 +69,52 @@ def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
     return length <= LONGEST_FUSED and _fill_lanes(width, heads) and width % (LANES * chips) == 0
 
 
+def _implementation(how: str, projected: Array, heads: int, bias: Array | None) -> str:
+    """Which of "einsum", "fused" and "cudnn" is meant by ``how`` here."""
+    length, width = projected.shape[1], projected.shape[2] // 3
+    if how == "fused" or (how == "auto" and on_tpu()):
+        chips = chips_sharing_heads()
+        if bias is None and can_fuse(length, width, heads, chips):
+            return "fused"
+        if how == "fused":
+            raise UsageError(
+                f"attention=fused cannot compute {length} tokens of width {width} in {heads} heads"
+                f"{'' if bias is None else ' with a bias'}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and on each "
+                f"of {chips} chip(s) that share them heads that fill {LANES} lanes (64 wide, and an even number); use attention=auto"
+            )
+    if how == "cudnn" or (how == "auto" and on_nvidia()):
+        missing = what_is_missing(projected.dtype, width // heads)
+        if not missing:
+            return "cudnn"
+        if how == "cudnn":
+            raise UsageError(f"attention=cudnn needs {missing}; use attention=auto, which takes the fastest that is possible")
+    return "einsum"
+
+
 def _fill_lanes(width: int, heads: int) -> bool:
     return width % LANES == 0 and LANES % (width // heads) == 0
 
 
-def _einsum_attention(
-    projected: Float[Array, "B L Q"], heads: int, valid: Bool[Array, "B L"] | None, bias: Float[Array, "H L L"] | None
-) -> Float[Array, "B L D"]:
+def _split(projected: Float[Array, "B L Q"], heads: int) -> tuple[Float[Array, "B L H K"], ...]:
+    """Queries, keys and values out of the order of ``group_by_lanes``."""
     batch, length, width = *projected.shape[:2], projected.shape[2] // 3
     groups = projected.reshape(batch, length, -1, 3, group_width(width, heads))
-    query, key, value = (groups[:, :, :, part].reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3) for part in range(3))
-    logits = einsum_to_float32("bhqk,bhsk->bhqs", query * (width // heads) ** -0.5, key)
+    return tuple(groups[:, :, :, part].reshape(batch, length, heads, width // heads) for part in range(3))
+
+
+def _einsum_attention(
+    query: Float[Array, "B L H K"],
+    key: Float[Array, "B L H K"],
+    value: Float[Array, "B L H K"],
+    valid: Bool[Array, "B L"] | None,
+    bias: Float[Array, "H L L"] | None,
+) -> Float[Array, "B L D"]:
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
+    logits = einsum_to_float32("bhqk,bhsk->bhqs", query * query.shape[-1] ** -0.5, key)
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
     if valid is not None:
         logits = jnp.where(valid[:, None, None, :], logits, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqs,bhsk->bhqk", weights, value).transpose(0, 2, 1, 3).reshape(batch, length, width)
+    mixed = jnp.einsum("bhqs,bhsk->bhqk", weights, value).transpose(0, 2, 1, 3)
+    return mixed.reshape(*mixed.shape[:2], -1)

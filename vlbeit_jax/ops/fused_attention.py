@@ -9,15 +9,14 @@ zero: the matrix unit multiplies 128 deep in any case. ``vlbeit_jax.cost.kernels
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import AxisType, PartitionSpec
 
+from vlbeit_jax.ops.device import on_own_part, on_tpu
 from vlbeit_jax.shapes import Array, Bool, Float
 
 LANES = 128
@@ -28,38 +27,15 @@ def fused_attention(
     projected: Float[Array, "B L Q"], shift: Float[Array, "Q"], valid: Bool[Array, "B L"] | None, heads: int
 ) -> Float[Array, "B L D"]:
     """As ``attention`` without a bias; rows and heads may lie on several chips. Away from TPUs it is emulated, for tests."""
-    axes = _axes_to_cut()
-    rows, columns = PartitionSpec(axes.get("batch")), PartitionSpec(axes.get("batch"), None, axes.get("heads"))
     per_head = projected.shape[2] // heads
 
     def local(projected: Array, shift: Array, *valid: Array) -> Array:
-        return _attention(projected, shift, valid[0][:, None].astype(jnp.int32) if valid else None, projected.shape[2] // per_head)
+        mask = valid[0][:, None].astype(jnp.int32) if valid else None
+        return _attention(projected, shift, mask, projected.shape[2] // per_head)
 
     inputs = (projected, shift) if valid is None else (projected, shift, valid)
-    if not axes:
-        return local(*inputs)
-    names = {name for found in axes.values() for name in found}
-    specs = (columns, PartitionSpec(axes.get("heads")), rows)[: len(inputs)]
-    return jax.shard_map(local, in_specs=specs, out_specs=columns, axis_names=names, check_vma=False)(*inputs)
-
-
-def on_tpu() -> bool:
-    """Whether the mesh that is traced for, or else this process, has TPUs."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return device.device_kind.startswith("TPU") if device is not None else jax.default_backend() == "tpu"
-
-
-def chips_sharing_heads() -> int:
-    """Parts into which the compiler cuts the heads, in the mesh that is traced for."""
-    return math.prod(jax.sharding.get_abstract_mesh().shape[name] for name in _axes_to_cut().get("heads", ()))
-
-
-def _axes_to_cut() -> dict[str, tuple[str, ...]]:
-    """Axes of the mesh that the compiler still cuts arrays along; a kernel is nothing that it could cut."""
-    mesh = jax.sharding.get_abstract_mesh()
-    free = [name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual]
-    found = {"batch": tuple(name for name in free if name != "tensor"), "heads": tuple(name for name in free if name == "tensor")}
-    return {where: names for where, names in found.items() if names}
+    layouts = (("batch", None, "heads"), ("heads",), ("batch",))
+    return on_own_part(local, inputs, layouts[: len(inputs)])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -1,0 +1,95 @@
+"""The table of tools/gpu_check.py: rows as JSON lines and as Markdown, with card, versions and neighbours."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "triton", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12", "numpy", "grain")
+COLUMNS = ("what", "batch", "samples/s", "model TFLOP/s", "MFU", "peak memory, GiB", "wall, s", "notes")
+# What others have published about one GPU of this kind; their models and counts of operations differ from ours.
+NEIGHBOURS = (
+    ("ViT-B/16 in JAX on 8 H100 (NVIDIA JAX-Toolbox, 2023)", "1,459 images/s a GPU, 16% MFU"),
+    ("ModernBERT-base", "about 25% MFU"),
+    ("GPT-2 124M in hand-written CUDA", "about 40% MFU"),
+)
+
+
+def card() -> dict[str, Any]:
+    """Name, memory (GiB) and driver of the first GPU, as nvidia-smi says; empty if there is none."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    name, mebibytes, driver = (part.strip() for part in said.splitlines()[0].split(","))
+    return {"card": name, "memory_gib": float(mebibytes) / 1024, "driver": driver}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide on speed; those that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    installed = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions() if each.metadata["Name"]}
+    return found | {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def write(out: pathlib.Path, head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows.jsonl (the first line describes the machine) and gpu.md."""
+    (out / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (head, *rows)))
+    (out / "gpu.md").write_text(markdown(head, rows))
+
+
+def markdown(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table with what it was measured on, and the neighbours."""
+    where = "CPU rehearsal with tiny sizes: no figure here means anything" if head.get("rehearsal") else head.get("card", "")
+    software = ", ".join(f"{name} {head[name]}" for name in ("driver", "python", *PACKAGES) if name in head)
+    lines = [f"Measured on {head['date']}: {where}; {software}.", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    lines += [_row(_cells(row)) for row in rows]
+    lines += ["", _row(("neighbour", "published")), _row(("---", "---")), *(_row(each) for each in NEIGHBOURS)]
+    return "\n".join(lines) + "\n"
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """One row for a terminal."""
+    names = zip(COLUMNS, _cells(row), strict=True)
+    return "  ".join(f"{name} {cell}" for name, cell in names if cell)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """In the order of ``COLUMNS``; what was not measured is empty."""
+    return [
+        row["row"],
+        str(row.get("batch", "")),
+        _number(row.get("samples_per_second"), 1, ",.0f"),
+        _number(row.get("model_flops_per_second"), 1e-12, ",.1f"),
+        _number(row.get("mfu"), 100, ".1f", "%"),
+        _number(row.get("peak_memory_bytes"), 2**-30, ".1f"),
+        str(row.get("seconds", "")),
+        _notes(row),
+    ]
+
+
+def _number(value: float | None, scale: float, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value * scale:{form}}{unit}"
+
+
+def _notes(row: Mapping[str, Any]) -> str:
+    found = []
+    if "tests" in row:
+        found.append(", ".join(f"{count} {kind}" for kind, count in row["tests"].items()))
+    if "compile_seconds" in row:
+        found.append(f"compiled in {row['compile_seconds']:.0f} s")
+    if "losses" in row:
+        found.append("losses " + ", ".join(f"{name.split('/')[0]} {a:.2f} to {b:.2f}" for name, (a, b) in row["losses"].items()))
+    if "data_wait" in row and "step" in row:
+        found.append(f"{row['step']} steps, {row['data_wait']:.1%} waiting for data")
+    if "error" in row:
+        found.append(f"**{row['error']}**".replace("|", "/"))
+    return "; ".join(found)

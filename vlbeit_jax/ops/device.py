@@ -1,0 +1,71 @@
+"""What a program is traced for: the kind of device, and the mesh axes that still cut an array.
+
+Kernels and library calls are opaque to the compiler: it cannot cut them over devices. They run inside
+``on_own_part``, where every device sees its own rows and its own heads.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+from jax.sharding import AxisType, PartitionSpec
+
+from vlbeit_jax.shapes import Array
+
+
+def device_kind() -> str:
+    """The name that JAX gives the devices traced for, such as "TPU v5e", "NVIDIA H100" or "cpu".
+
+    They are those of the ambient mesh when a program is compiled ahead of time, or else of this process.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.devices()[0].device_kind if device is None else device.device_kind
+
+
+def on_tpu() -> bool:
+    """Whether the program is traced for TPUs."""
+    return device_kind().startswith("TPU")
+
+
+def on_nvidia() -> bool:
+    """Whether the program is traced for NVIDIA GPUs."""
+    return device_kind().startswith("NVIDIA")
+
+
+def chips_sharing_heads() -> int:
+    """Parts into which the compiler cuts the heads, in the mesh that is traced for."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(shape[name] for name in _axes_to_cut().get("heads", ()))
+
+
+def on_own_part(local: Callable[..., Array], inputs: Sequence[Array], layouts: Sequence[Sequence[str | None]]) -> Array:
+    """Calls ``local`` on each device's own part of the inputs.
+
+    Args:
+      local: a function of the inputs. Its result lies as the first input does.
+      inputs: arrays.
+      layouts: per input, what each of its dimensions holds: "batch", "heads" or None. Dimensions
+        left out are not cut.
+
+    Returns:
+      The result of all devices as one array. Without a mesh, or inside a program that is already
+      per device, ``local`` sees the inputs as they are.
+    """
+    axes = _axes_to_cut()
+    if not axes:
+        return local(*inputs)
+    specs = tuple(PartitionSpec(*(axes.get(name) for name in layout)) for layout in layouts)
+    names = {name for found in axes.values() for name in found}
+    return jax.shard_map(local, in_specs=specs, out_specs=specs[0], axis_names=names, check_vma=False)(*inputs)
+
+
+def _axes_to_cut() -> dict[str | None, tuple[str, ...]]:
+    """Axes of the mesh along which the compiler still cuts arrays: rows and heads."""
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    free = [name for name, kind in kinds if kind != AxisType.Manual]
+    found: dict[str | None, tuple[str, ...]] = {
+        "batch": tuple(name for name in free if name != "tensor"),
+        "heads": tuple(name for name in free if name == "tensor"),
+    }
+    return {where: names for where, names in found.items() if names}
