@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.loop import train
 from vlbeit_jax.types import Positions
 
-PEERS = tiny.TOP / ".venv" / "peers"
+PEERS = pathlib.Path(sys.prefix) / "peers"
 
 
 def convert(*arguments, peer=None):
