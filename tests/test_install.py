@@ -13,7 +13,7 @@ from tests.tiny import TOP
 SUPPORTED = "Python 3.11, 3.12 and 3.13 are supported"
 OURS = f"{sys.version_info[0]}.{sys.version_info[1]}"
 # Notes its arguments, puts the package where it is told, and can fail or be killed at the file that it is asked for.
-PIP = '''
+PIP = """
 import os, pathlib, signal, sys, sysconfig
 site = pathlib.Path(sysconfig.get_paths()["purelib"])
 if sys.argv[1] == "check":
@@ -25,7 +25,7 @@ if os.environ.get("STOP_AT", "nothing") in " ".join(sys.argv):
     os.kill(os.getppid(), signal.SIGKILL) if "KILL" in os.environ else sys.exit(1)
 if "--editable" in sys.argv:
     (site / "package.pth").write_text(os.getcwd())
-'''
+"""
 # Makes environments with that pip, and is otherwise this Python.
 PYTHON = """#!/usr/bin/env bash
 if [[ ${1:-} == -m && ${2:-} == venv ]]; then
