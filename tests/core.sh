@@ -25,7 +25,7 @@ VENV=${VENV:-.venv-$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[
 export PYTHON VENV
 launch/install.sh test
 python=$VENV/bin/python
-printf 'core tests on %s with' "$("$python" --version)"
+printf 'core tests on %s with ' "$("$python" --version)"
 "$python" -m pip list --format=freeze --disable-pip-version-check | grep -iE '^(jax|flax|optax|orbax-checkpoint|grain|numpy)==' | paste -sd ' '
 code=0
 "$python" -m pytest -rs -m 'not slow' tests/test_versions.py tests/ops tests/models tests/training/test_step.py \

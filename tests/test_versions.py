@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests import digests
+from tests import accuracies, digests
 from tests.quick_compilation import REMEMBERED
 from tests.tiny import TOP
 
@@ -106,3 +106,17 @@ def test_two_environments_are_told_apart_by_name(part, name, value, differs):
     assert [line.split(": " if part == "losses" else ": text: ")[0] for line in digests.differences(FOUND, other)] == (
         [name if part == "losses" else name.rpartition(": ")[0]] if differs else []
     )
+
+
+RUN = {"mim": 0.30, "mlm": 0.20}
+
+
+@pytest.mark.parametrize(
+    ("environment", "alike"),
+    [({"mim": 0.30, "mlm": 0.21}, True), ({"mim": 0.27, "mlm": 0.20}, True), ({"mim": 0.30, "mlm": 0.24}, False)],
+    ids=str,
+)
+def test_environments_may_be_as_far_apart_as_seeds(environment, alike):
+    assert accuracies.verdict(RUN, environment, {"mim": 0.27, "mlm": 0.21}) is alike
+    with pytest.raises(ValueError, match="other terms"):
+        accuracies.verdict(RUN, {"mim": 0.3}, RUN)
