@@ -17,7 +17,7 @@ INSTALL = [
     "array_record>=0.8.1,<0.9",
     "etils[epath]>=1.9,<2",
     "flax>=0.12,<0.13",
-    "grain>=0.2.12,<0.3",
+    "grain>=0.2.15,<0.3",  # Whose iterators can be closed.
     "importlib_resources>=6,<8",  # tensorflow-datasets imports it and does not declare it.
     f"jax{JAX}",
     "jaxtyping>=0.3,<0.4",
