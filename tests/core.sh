@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The core on the newest Python and JAX that are supported: models, ops, a training run, a resume, a conversion. Then, if .venv is
 # there, whether both environments see the same batches and visual tokens and have the same losses in the first step.
-# Usage: tests/core.sh [pytest arguments]      PYTHON names the interpreter; default: 3.13 or 3.12, on PATH or one of pyenv's
+# Usage: tests/core.sh [pytest arguments, such as tests/training]
+# PYTHON names the interpreter; default: 3.13 or 3.12, on PATH or one of pyenv's.
 # It installs into VENV, by default .venv- and the Python's version.
 set -euo pipefail
 unset CDPATH
@@ -28,7 +29,7 @@ python=$VENV/bin/python
 printf 'core tests on %s with ' "$("$python" --version)"
 "$python" -m pip list --format=freeze --disable-pip-version-check | grep -iE '^(jax|flax|optax|orbax-checkpoint|grain|numpy)==' | paste -sd ' '
 code=0
-"$python" -m pytest -rs -m 'not slow' tests/test_versions.py tests/ops tests/models tests/training/test_step.py \
+"$python" -m pytest -rs -m 'not slow' tests/test_versions.py tests/ops tests/models \
   tests/runtime/test_training.py::test_alternating_and_joint_schedules_learn \
   tests/runtime/test_resume.py::test_ten_steps_and_ten_in_a_new_process_equal_twenty \
   tests/convert/test_rules.py tests/convert/test_vlmo.py "$@" || code=1
