@@ -1,42 +1,154 @@
 #!/usr/bin/env bash
 # Makes .venv beside setup.py and installs the package with the pinned, hashed versions it was tested with.
 # Usage: launch/install.sh [test|tpu|cuda]      test: with what tests/run.sh needs; tpu, cuda: with JAX for these
-# PYTHON names another interpreter than python3 (3.11 or newer). A second call does nothing if nothing has changed.
+# PYTHON names the interpreter instead of the first supported one on PATH; VENV names another folder than .venv.
+# A second call does nothing if nothing has changed. An environment that is broken, half-made or copied is made anew.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+unset CDPATH
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 extra=${1:-}
-lock=launch/requirements${extra:+-$extra}.txt
-if [[ ! -f $lock ]]; then
-  echo "error: unknown set of requirements '$extra'; give none, test, tpu or cuda" >&2
+venv=${VENV:-.venv}
+[[ $venv == /* ]] || venv=$PWD/$venv
+supported="Python 3.11, 3.12 and 3.13 are supported" # As setup.py says.
+
+fail() { # fail MESSAGE...: a usage error
+  printf 'error: %s\n' "$*" >&2
   exit 2
-fi
-python=${PYTHON:-}
-for candidate in python3 python3.13 python3.12 python3.11; do
-  [[ -n $python ]] && break
-  if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    python=$candidate
+}
+
+version_of() { # version_of INTERPRETER: its version such as 3.11; nothing where it does not run
+  "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
+}
+
+locks_for() { # locks_for VERSION: the folder of this Python's lock files; nothing for one that is not supported
+  case $1 in
+    3.11) echo launch/locks/python3.11 ;;
+    3.12 | 3.13) echo launch/locks/python3.13 ;;
+  esac
+}
+
+choose_python() { # sets python and version: PYTHON, or the first supported one on PATH
+  local candidate found=
+  if [[ -n ${PYTHON:-} ]]; then
+    python=$PYTHON version=$(version_of "$PYTHON")
+    [[ -n $version ]] || fail "PYTHON=$PYTHON does not run; $supported"
+    [[ -n $(locks_for "$version") ]] || fail "PYTHON=$PYTHON is Python $version; $supported"
+    return
   fi
-done
-if [[ -z $python ]] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-  echo "error: Python 3.11 or newer is needed; name it: PYTHON=/path/to/python $0" >&2
-  exit 2
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    python=$candidate version=$(version_of "$candidate")
+    [[ -z $(locks_for "$version") ]] || return 0
+    found+=${version:+" ($candidate is Python $version)"}
+  done
+  fail "$supported, and none of them is on PATH$found; name one: PYTHON=/path/to/python3.13 launch/install.sh"
+}
+
+whats_wrong() { # what keeps the environment from being used; nothing if it can be
+  if [[ ! -x $venv/bin/python ]]; then
+    echo "its interpreter is gone (was Python upgraded or removed?)"
+  elif [[ -z $(version_of "$venv/bin/python") ]]; then
+    echo "its interpreter does not run"
+  elif [[ ! -f $venv/bin/pip ]] || ! isolated -c 'import pip' 2>/dev/null; then
+    echo "it has no pip, so it was never finished"
+  elif ! head -n 3 "$venv/bin/pip" | grep -qF "$venv/bin/"; then
+    echo "it was made in another folder, and its commands run what is there"
+  elif [[ -e $venv/installing ]]; then
+    echo "an installation into it was cut off"
+  fi
+}
+
+# Isolated: packages of PYTHONPATH and of the user's own folder are no part of the environment.
+isolated() { "$venv/bin/python" -I "$@"; }
+install() { isolated -m pip install --quiet --disable-pip-version-check "$@"; }
+
+check_environment() { # sets version, and wrong where there is an environment that has to be made anew
+  version='' wrong=''
+  [[ -e $venv || -L $venv ]] || return 0
+  if [[ ! -f $venv/pyvenv.cfg && (! -d $venv || -n $(ls -A "$venv")) ]]; then
+    fail "$venv is no Python environment; move it away, or name another folder: VENV=FOLDER launch/install.sh"
+  fi
+  wrong=$(whats_wrong)
+  [[ -z $wrong ]] || return 0
+  local theirs
+  theirs=$(version_of "$venv/bin/python")
+  [[ -n $(locks_for "$theirs") ]] || fail "$venv holds Python $theirs; $supported; remove it and call this again"
+  if [[ -n ${PYTHON:-} ]]; then
+    choose_python
+    [[ $version == "$theirs" ]] ||
+      fail "$venv holds Python $theirs, and PYTHON=$PYTHON is Python $version; remove it, or name another folder with VENV"
+  fi
+  version=$theirs
+}
+
+read_state() { # sets locks, inputs and earlier: what was installed from these very files, in words
+  locks=$(locks_for "$version")
+  inputs=$(cat "$locks"/*.txt launch/requirements* setup.py launch/install.sh | cksum)
+  earlier=
+  if [[ -f $venv/installed && $(head -n 1 "$venv/installed") == "$inputs" ]] && is_this_checkout; then
+    earlier=$(tail -n 1 "$venv/installed")
+  fi
+}
+
+is_this_checkout() { # whether the package that the environment imports is the one beside this script
+  isolated -c 'import importlib.util, os, sys
+found = importlib.util.find_spec("vlbeit_jax")
+sys.exit(found is None or not os.path.samefile(os.path.dirname(found.origin), sys.argv[1]))' vlbeit_jax 2>/dev/null
+}
+
+is_done() { # whether there is nothing to do
+  check_environment
+  [[ -n $version && -z $wrong ]] || return 1
+  read_state
+  [[ " $earlier " == *" ${extra:-package} "* ]]
+}
+
+refuse_others() { # a usage error if somebody has put versions there that setup.py does not allow
+  local complaint
+  complaint=$(isolated -m pip check --disable-pip-version-check 2>/dev/null | grep -i '^vlbeit[-_]jax ' || true)
+  [[ -z $complaint ]] || fail "in $venv, $complaint"$'\n'"Install a version in that range there, or remove $venv and call this again."
+}
+
+make_environment() {
+  choose_python
+  [[ -z $wrong ]] || echo "making $venv anew: $wrong" >&2
+  if ! "$python" -m venv --clear "$venv" >&2; then
+    rm -rf "$venv"
+    fail "'$python -m venv' failed as said above (Debian and Ubuntu have it in the package python$version-venv)"
+  fi
+}
+
+install_peers() { # what tests compare with or compile with, apart from the rest: other versions, and what JAX would take for a TPU
+  install --upgrade --no-deps --target "$venv/peers/libtpu" "$(sed -n 's/^\(libtpu==[^ ]*\).*/\1/p' "$locks/requirements-tpu.txt")"
+  if [[ $version != 3.11 ]]; then
+    echo "tests that need PyTorch will be skipped on Python $version; to run them, install launch/requirements-torch.txt into $venv" >&2
+    return
+  fi
+  install -r launch/requirements-torch.txt
+  install --upgrade --no-deps --target "$venv/peers/transformers-4" transformers==4.57.1 huggingface_hub==0.36.2 tokenizers==0.22.2
+  install --upgrade --no-deps --target "$venv/peers/torchscale" torchscale==0.3.0 fairscale==0.4.13 einops==0.8.2
+}
+
+case $extra in
+  "" | test | tpu | cuda) ;;
+  *) fail "unknown set of requirements '$extra'; give none, test, tpu or cuda" ;;
+esac
+if ! is_done && command -v flock >/dev/null; then # One installation at a time; the second finds its work done.
+  exec 9>"$venv.lock"
+  flock 9
 fi
-inputs() { cat "$lock" setup.py launch/requirements-torch.txt launch/install.sh; }
-stamp=.venv/installed${extra:+-$extra}
-if [[ -f $stamp ]] && cmp --silent "$stamp" <(inputs); then
+if is_done; then
+  refuse_others
   exit 0
 fi
-echo "installing into $PWD/.venv from $lock" >&2
-[[ -x .venv/bin/python ]] || "$python" -m venv .venv
-pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
-"${pip[@]}" --require-hashes -r "$lock"
-"${pip[@]}" --no-deps --no-build-isolation --editable .
-if [[ $extra == test ]]; then
-  "${pip[@]}" -r launch/requirements-torch.txt
-  # What tests compare with or compile with, apart from the rest: other versions of what is there, and a TPU's library that
-  # JAX would take for a TPU.
-  "${pip[@]}" --upgrade --no-deps --target .venv/peers/transformers-4 transformers==4.57.1 huggingface_hub==0.36.2 tokenizers==0.22.2
-  "${pip[@]}" --upgrade --no-deps --target .venv/peers/torchscale torchscale==0.3.0 fairscale==0.4.13 einops==0.8.2
-  "${pip[@]}" --upgrade --no-deps --target .venv/peers/libtpu libtpu==0.0.42.1
-fi
-inputs >"$stamp"
+[[ -n $version && -z $wrong ]] || make_environment
+read_state
+lock=$locks/requirements${extra:+-$extra}.txt
+echo "installing into $venv from $lock" >&2
+rm -f "$venv"/installed*
+touch "$venv/installing" # Until the end: whoever finds it knows that it was cut off.
+install --require-hashes -r "$lock"
+install --no-deps --no-build-isolation --editable .
+[[ $extra != test ]] || install_peers
+refuse_others
+printf '%s\n' "$inputs" "${earlier:-package}${extra:+ $extra}" >"$venv/installed"
+rm "$venv/installing"

@@ -1,10 +1,23 @@
 #!/usr/bin/env bash
 # Writes the hashed lock files anew from setup.py; needs uv. Run it when a bound in setup.py changes, then run the tests.
+# Usage: launch/lock.sh [uv's options]      --upgrade takes the newest releases; without it a pin stays where it satisfies setup.py
+# One folder for each Python that is tested: its oldest reader is named below. Versions are the same on every platform.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-lock=(uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command launch/lock.sh)
-"${lock[@]}" setup.py launch/requirements.in --output-file launch/requirements.txt
-for extra in test tpu cuda; do
-  "${lock[@]}" --extra "$extra" setup.py launch/requirements.in --constraint launch/requirements.txt \
-    --output-file "launch/requirements-$extra.txt"
-done
+unset CDPATH
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+
+lock() { # lock FOLDER PYTHON [uv's options]: PYTHON is the oldest one that reads these files
+  local folder=launch/locks/$1 oldest=$2 extra
+  shift 2
+  local compile=(uv pip compile --quiet --universal --fork-strategy fewest --python-version "$oldest" --generate-hashes
+    --no-emit-index-url --no-emit-find-links --custom-compile-command launch/lock.sh "$@")
+  mkdir -p "$folder"
+  "${compile[@]}" setup.py launch/requirements.in --output-file "$folder/requirements.txt"
+  for extra in test tpu cuda; do
+    "${compile[@]}" --extra "$extra" setup.py launch/requirements.in --constraint "$folder/requirements.txt" \
+      --output-file "$folder/requirements-$extra.txt"
+  done
+}
+
+lock python3.11 3.11 "$@"
+lock python3.13 3.12 "$@" # Python 3.12 reads the files of 3.13: every release in them supports both.

@@ -1,16 +1,18 @@
 """Eight simulated devices for every test and quick compilation, set before JAX is imported."""
 
 import fcntl
+import importlib.util
 import os
 import pathlib
+import re
 import tempfile
+
+from tests.quick_compilation import known_flags
 
 # A GPU has no simulated siblings: tests that need several devices skip there, and those that need a GPU run there alone.
 os.environ["JAX_PLATFORMS"] = os.environ.get("VLBEIT_TEST_PLATFORM", "cpu")
 if os.environ["JAX_PLATFORMS"] == "cpu":
-    # Tests are small: compiling is what takes time. Emitters of fusions alone are half of it.
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick} --xla_force_host_platform_device_count=8"
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known_flags(), "--xla_force_host_platform_device_count=8"])
 # Commands that tests start share what they compile, for one session.
 CACHE = pathlib.Path(tempfile.gettempdir()) / f"vlbeit_cache_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
 os.environ["XDG_CACHE_HOME"] = str(CACHE)
@@ -33,3 +35,17 @@ def world(tmp_path_factory) -> tiny.World:
     with open(pathlib.Path(tempfile.gettempdir()) / f"vlbeit_world_{os.getuid()}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return tiny.make_world(folder) if not folder.exists() else tiny.world_in(folder)
+
+
+NO_TORCH = importlib.util.find_spec("torch") is None
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector):
+    """Skips a file that cannot be imported without PyTorch where there is none, with the number of its tests."""
+    outcome = yield
+    report = outcome.get_result()
+    if NO_TORCH and report.failed and "No module named 'torch'" in str(report.longrepr):
+        tests = len(re.findall(r"^def test_", collector.path.read_text(), re.MULTILINE))
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 1, f"Skipped: PyTorch is not installed: {tests} test functions")

@@ -11,7 +11,7 @@ import pytest
 from tests.tiny import TOP
 
 LAUNCH = TOP / "launch"
-SCRIPTS = sorted([*LAUNCH.glob("*.sh"), TOP / "tests" / "run.sh", TOP / ".ci" / "run"])
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *(TOP / "tests").glob("*.sh"), TOP / ".ci" / "run"])
 # Whatever a shell could do to a word.
 WORDS = [
     "--config=configs/sample.py",

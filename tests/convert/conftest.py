@@ -1,6 +1,7 @@
 """Runs with random parameters, as they would lie on disk after training."""
 
 import dataclasses
+import importlib.util
 import shutil
 
 import pytest
@@ -12,6 +13,9 @@ from vlbeit_jax.convert.source import as_tree, model_shapes, open_run
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.run_folder import write_config
 from vlbeit_jax.types import Positions
+
+# For tests that import it late or run a command that does; a file that imports it at once is skipped as a whole.
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 
 def write_random_run(folder, config: Config, world=None, zero=()):

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from tests import tiny
-from tests.convert.conftest import write_random_run
+from tests.convert.conftest import needs_torch, write_random_run
 from vlbeit_jax.config import OptimizerConfig
 from vlbeit_jax.convert.formats import vlmo
 from vlbeit_jax.convert.source import open_run
@@ -17,7 +18,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.loop import train
 from vlbeit_jax.types import Positions
 
-PEERS = tiny.TOP / ".venv" / "peers"
+PEERS = pathlib.Path(sys.prefix) / "peers"
 
 
 def convert(*arguments, peer=None):
@@ -27,6 +28,7 @@ def convert(*arguments, peer=None):
     return subprocess.run(command, cwd=tiny.TOP, env=environment, capture_output=True, text=True, timeout=600)
 
 
+@needs_torch
 @pytest.mark.parametrize("peer", [None, "transformers-4"], ids=["transformers-5", "transformers-4"])
 def test_hugging_face_opens_it_and_agrees(random_run, tmp_path, peer):
     out = tmp_path / "out"
@@ -38,6 +40,7 @@ def test_hugging_face_opens_it_and_agrees(random_run, tmp_path, peer):
     assert json.loads((out / "preprocessor_config.json").read_text())["image_processor_type"] == "BeitImageProcessor"
 
 
+@needs_torch
 @pytest.mark.parametrize("change", [{"hidden_act": "gelu_new"}, {"layer_norm_eps": 1e-5}, {"use_mean_pooling": False}], ids=str)
 def test_another_network_is_told_apart(random_run, tmp_path, change):
     from vlbeit_jax.convert.formats import hf_beit
@@ -106,6 +109,7 @@ def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path
     assert done.returncode == 2 and said in done.stderr and not (tmp_path / "out").exists()
 
 
+@needs_torch
 def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_path):
     """Images and texts with one state dict, pairs with the other: LayerScale, types and shared attention have found a place."""
     out = tmp_path / "out"
@@ -138,6 +142,7 @@ def decoupled_run(world, tmp_path_factory):
     return write_random_run(tmp_path_factory.mktemp("decoupled") / "run", dataclasses.replace(config, model=model), zero=types)
 
 
+@needs_torch
 def test_the_decoupled_form_runs_torchscale_weights_exactly(decoupled_run, tmp_path):
     """Export, verify in torchscale, import again: the same bits under the same configuration."""
     out = tmp_path / "out"
@@ -160,6 +165,7 @@ def test_what_only_beit3_has_is_refused_by_name(decoupled_run, tmp_path, target)
     assert done.returncode == 2 and "model.decoupled=True" in done.stderr and not (tmp_path / "out").exists()
 
 
+@needs_torch
 @pytest.mark.parametrize(("name", "value"), [("layernorm_eps", 1e-4), ("subln", False)])
 def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
     """In a process of its own, because torchscale is not on the path here."""
@@ -185,8 +191,8 @@ def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
 @pytest.mark.parametrize(
     ("target", "peer", "positions"),
     [
-        ("hf-beit", None, "relative"),
-        ("beit3", "torchscale", "absolute"),
+        pytest.param("hf-beit", None, "relative", marks=needs_torch),
+        pytest.param("beit3", "torchscale", "absolute", marks=needs_torch),
         ("vlmo", None, "relative"),
     ],
 )

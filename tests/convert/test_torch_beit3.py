@@ -5,13 +5,14 @@ import json
 import pytest
 
 from tests import tiny
-from tests.convert.conftest import small_run, write_random_run
+from tests.convert.conftest import needs_torch, small_run, write_random_run
 from tests.convert.named import randomised
 from tests.convert.test_beit3 import published_shapes
 from vlbeit_jax.config import SIZES, Config, ModelConfig, RunConfig
 from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.formats import torch_module
 
+pytestmark = needs_torch
 BEIT3 = {"decoupled": True, "sub_norm": True, "fused_layers": 0, "layer_scale": 0.0, "norm_eps": 1e-5, "pad": 1}
 
 

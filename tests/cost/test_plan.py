@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from vlbeit_jax.cost.plan import make_plan
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Stream
 
-LIBTPU = tiny.TOP / ".venv" / "peers" / "libtpu"
+LIBTPU = pathlib.Path(sys.prefix) / "peers" / "libtpu"
 SMALL = [
     "--config=configs/pretrain_base.py:tiny", "--config.model.depth=1", "--config.model.fused_layers=1", "--config.model.vocabulary=1000",
     "--config.visual_tokenizer.encoder_depth=1", *(f"--config.data.{stream}.batch_size=8" for stream in Stream),

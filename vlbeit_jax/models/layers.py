@@ -53,7 +53,7 @@ class Linear(nn.Module):
 
     features: int
     axes: tuple[str | None, str | None]
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
     init: nn.initializers.Initializer = beit_init()
     exact: bool = False
     bias: bool = True
@@ -72,7 +72,7 @@ class Linear(nn.Module):
 class LayerNorm(nn.Module):
     """Layer normalisation with float32 statistics and a two-pass variance."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
     eps: float = LAYER_NORM_EPS
     axis: str = "embed"
 

@@ -20,6 +20,7 @@ import jax
 
 from vlbeit_jax.config import ClusterConfig
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.jax_internals import LOGGER_OF_CONNECTING, key_value_store, place_in_cluster
 from vlbeit_jax.runtime.roll_call import Place, roll_call
 
 MISSING = "nothing"
@@ -45,7 +46,7 @@ def join(config: ClusterConfig, place: Place | None = None) -> None:
     if place.processes == 1:
         return
     roll_call(place, config.initialization_timeout)
-    logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
+    logging.getLogger(LOGGER_OF_CONNECTING).setLevel(logging.WARNING)
     jax.distributed.initialize(
         place.coordinator,
         place.processes,
@@ -60,11 +61,9 @@ def join(config: ClusterConfig, place: Place | None = None) -> None:
 
 def _from_environment(kind: str, seconds: int) -> tuple[Place, Sequence[int] | None]:
     """This process's place and devices, as JAX reads them from a cluster's environment."""
-    from jax._src import clusters  # JAX offers what it finds to its own initialisation alone, and the roll call comes before.
-
     method = {"slurm": "slurm", "tpu": None, "kubernetes": "k8s"}[kind]
     try:
-        address, count, which, devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, method, seconds)
+        address, count, which, devices = place_in_cluster(method, seconds)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise UsageError(f"config.cluster.kind={kind}: the environment does not say where the others are: {error!r}") from error
     if address is None or count is None or which is None:
@@ -116,9 +115,7 @@ class Agreement:
 
     def __init__(self, seconds: int):
         """``seconds``: how long to wait for the others in each round."""
-        from jax._src import distributed  # The store has no public name; Orbax and others use it in the same way.
-
-        self._client, self._wait = cast(Any, distributed.global_state.client), 1000 * seconds
+        self._client, self._wait = key_value_store(), 1000 * seconds
         self._me, self._count, self._round = jax.process_index(), jax.process_count(), 0
 
     def check(self, facts: Mapping[str, Any]) -> None:

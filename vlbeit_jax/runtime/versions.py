@@ -6,7 +6,7 @@ import pathlib
 
 import vlbeit_jax
 
-# Of the packages that decide what is computed, and in which order examples come.
+# The packages that take part in what is computed, from the records on disk to the checkpoint.
 PACKAGES = (
     "array_record",
     "flax",
