@@ -105,7 +105,6 @@ class TorchStep:
         module, table, optimizer = module_of(STANDALONE / "vlbeit_torch.py"), model_table(config.model), config.optimizer
         self._device, dtype = _device(), getattr(torch, matmul_dtype(config.model.matmul).name)
         torch.set_float32_matmul_precision("high" if self._device.type == "cuda" else "highest")
-        torch.backends.cudnn.allow_tf32 = True
         self.model = _with_weights(module.VLBEiT(model_config(config.model)), table, Arrays(params)).to(self._device)
         tokenizer = _tokenizer(module, config, frozen, dtype).to(self._device) if frozen else None
         self._losses = {
