@@ -49,7 +49,7 @@ class Arrays:
 class StreamLoss(nn.Module):
     """``rows -> (losses, metrics)`` of one stream: a module of its own, so that each stream is compiled for its own shapes."""
 
-    def __init__(self, config: Config, stream: Stream, model: nn.Module, tokenizer: nn.Module | None, module: ModuleType):
+    def __init__(self, config: Config, stream: Stream, model: nn.Module, tokenizer: Any, module: ModuleType):
         """Shares the model and the visual tokenizer (None: targets come with the rows) with the other streams."""
         super().__init__()
         self.model, self.tokenizer, self._normalise = model, tokenizer, module.normalise
@@ -83,7 +83,6 @@ class StreamLoss(nn.Module):
         return losses, metrics
 
     def _targets(self, image: Tensor, masked: Tensor) -> Tensor:
-        assert self.tokenizer is not None
         with torch.no_grad():
             return self.tokenizer.encode(image).gather(1, masked)
 
@@ -170,7 +169,7 @@ def _counts_of(term: str) -> str:
     return f"{term}_counts"
 
 
-def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dtype) -> nn.Module:
+def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dtype) -> Any:
     """Matrices of its Transformer in the type of their products, as JAX's are; its codes are chosen in float32."""
     visual = config.visual_tokenizer
     arrays = Arrays(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
