@@ -17,8 +17,6 @@ workdir=$(cd "$workdir" && pwd)
 "$top/launch/install.sh"
 cd "$top"
 python=$top/.venv/bin/python
-# Large pages and no giving back of freed memory: XLA's CPU backend allocates every buffer anew in every step.
-export GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184
 
 stage() { # stage OUTPUT COMMAND...: runs the command unless its output is there; no output named: always
   local output=$1

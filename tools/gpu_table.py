@@ -86,6 +86,13 @@ def _notes(row: Mapping[str, Any]) -> str:
         found.append(", ".join(f"{count} {kind}" for kind, count in row["tests"].items()))
     if "compile_seconds" in row:
         found.append(f"compiled in {row['compile_seconds']:.0f} s")
+    if "times_as_fast" in row:
+        ratio, worst = row["times_as_fast"], max(each["relative"] for each in row["first_step"].values())
+        low, _, high = ratio["quartiles"]
+        found.append(f"ours is {ratio['median']:.2f} times as fast (quartiles {low:.2f} to {high:.2f})")
+        found.append(f"first step differs by {worst:.1e}; {row['peer']}")
+    if "first_step_seconds" in row:
+        found.append(f"first step {row['first_step_seconds']:.0f} s, compilation included")
     if "losses" in row:
         found.append("losses " + ", ".join(f"{name.split('/')[0]} {a:.2f} to {b:.2f}" for name, (a, b) in row["losses"].items()))
     if "data_wait" in row and "step" in row:

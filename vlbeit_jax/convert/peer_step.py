@@ -49,7 +49,7 @@ class Arrays:
 class StreamLoss(nn.Module):
     """``rows -> (losses, metrics)`` of one stream: a module of its own, so that each stream is compiled for its own shapes."""
 
-    def __init__(self, config: Config, stream: Stream, model: nn.Module, tokenizer: nn.Module | None, module: ModuleType):
+    def __init__(self, config: Config, stream: Stream, model: nn.Module, tokenizer: Any, module: ModuleType):
         """Shares the model and the visual tokenizer (None: targets come with the rows) with the other streams."""
         super().__init__()
         self.model, self.tokenizer, self._normalise = model, tokenizer, module.normalise
@@ -83,7 +83,6 @@ class StreamLoss(nn.Module):
         return losses, metrics
 
     def _targets(self, image: Tensor, masked: Tensor) -> Tensor:
-        assert self.tokenizer is not None
         with torch.no_grad():
             return self.tokenizer.encode(image).gather(1, masked)  # pyright: ignore[reportCallIssue]
 
@@ -105,7 +104,6 @@ class TorchStep:
         module, table, optimizer = module_of(STANDALONE / "vlbeit_torch.py"), model_table(config.model), config.optimizer
         self._device, dtype = _device(), getattr(torch, matmul_dtype(config.model.matmul).name)
         torch.set_float32_matmul_precision("high" if self._device.type == "cuda" else "highest")
-        torch.backends.cudnn.allow_tf32 = True
         self.model = _with_weights(module.VLBEiT(model_config(config.model)), table, Arrays(params)).to(self._device)
         tokenizer = _tokenizer(module, config, frozen, dtype).to(self._device) if frozen else None
         self._losses = {
@@ -171,7 +169,7 @@ def _counts_of(term: str) -> str:
     return f"{term}_counts"
 
 
-def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dtype) -> nn.Module:
+def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dtype) -> Any:
     """Matrices of its Transformer in the type of their products, as JAX's are; its codes are chosen in float32."""
     visual = config.visual_tokenizer
     arrays = Arrays(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
