@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.config import Config
+from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.masking import mask_text
 from vlbeit_jax.training.optimizer import DECAYED
 from vlbeit_jax.training.state import TrainState
@@ -56,7 +57,8 @@ def _rows(config: Config, stream: Stream, leaves: Mapping[str, jax.ShapeDtypeStr
     if "text" in leaves:
         length = leaves["text"].shape[1]
         share = getattr(config.data, stream).masked_text
-        masked = [mask_text(rng, _text(rng, length, config), share, config.model.vocabulary) for _ in range(count)]
+        draws = Draws(rng.bytes(16))
+        masked = [mask_text(draws, _text(rng, length, config), share, config.model.vocabulary) for _ in range(count)]
         for name, parts in zip(("text", "text_masked", "text_targets", "text_weights"), zip(*masked, strict=True), strict=True):
             rows[name] = np.stack(parts)
     return rows
