@@ -61,20 +61,26 @@ def test_an_unknown_set_of_requirements_is_refused():
     assert done.returncode == 2 and "tests" in done.stderr
 
 
+def misleading(folder, script):
+    """A symlink to a script, ``link`` in a folder, and an environment whose CDPATH leads cd elsewhere and makes it print where."""
+    for name in ("launch", "sample_run"):
+        (folder / "decoy" / name).mkdir(parents=True)
+    (folder / "link").symlink_to(script)
+    return os.environ | {"CDPATH": str(folder / "decoy")}
+
+
 @pytest.mark.parametrize("script", OURS, ids=lambda path: path.name)
 @pytest.mark.parametrize("called", ["by a relative path", "through a symlink", "through two"])
 def test_scripts_find_their_checkout(tmp_path, script, called):
-    """With CDPATH exported, which leads cd elsewhere and makes it print where."""
-    for name in ("launch", "..", "."):
-        (tmp_path / "decoy" / name).mkdir(parents=True, exist_ok=True)
-    command = f"launch/{script.name}"
-    if called != "by a relative path":
-        (tmp_path / "link").symlink_to(script)
-        (tmp_path / "other").symlink_to("link")
-        command = "../link" if called == "through a symlink" else "../other"
-        (tmp_path / "there").mkdir()
-    environment = {"PATH": os.environ["PATH"], "CDPATH": str(tmp_path / "decoy"), "HOME": str(tmp_path)}
-    there = TOP if called == "by a relative path" else tmp_path / "there"
+    """So far that they can refuse a mistake; what sample.sh and worker.sh do then is below."""
+    environment = misleading(tmp_path, script)
+    (tmp_path / "other").symlink_to("link")
+    (tmp_path / "there").mkdir()
+    there, command = {
+        "by a relative path": (TOP, f"launch/{script.name}"),
+        "through a symlink": (tmp_path / "there", "../link"),
+        "through two": (tmp_path / "there", "../other"),
+    }[called]
     done = subprocess.run(["bash", command, "--dry-run", "--x"], cwd=there, env=environment, capture_output=True, text=True)
     said = {"gpu.sh": f"$ {LAUNCH}/install.sh cuda", "sample.sh": "usage: launch/sample.sh", "slurm.sh": "set NODES GPUS"}
     said |= {"worker.sh": "usage: launch/worker.sh"}
@@ -129,8 +135,10 @@ def sample(tmp_path):
     python.write_text(FAKE.format(python=sys.executable))
     python.chmod(0o755)
 
+    environment = misleading(tmp_path, top / "launch" / "sample.sh")
+
     def run(*arguments):
-        done = subprocess.run(["bash", top / "launch" / "sample.sh", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(["bash", "link", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
         calls = top / "calls"
         made = [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
         calls.unlink(missing_ok=True)
@@ -174,7 +182,7 @@ def test_the_sample_evaluates_anew_what_was_trained_anew(sample):
     ]  # fmt: skip
     (sources,) = (word.partition("=")[2] for word in made[3] if word.startswith("--config.data.text.sources="))
     assert ast.literal_eval(sources) == (f"{top}/sample_run/tokens",)
-    done, made = run()
+    done, made = run("O'Brien's folder/sample_run")
     assert done.returncode == 0 and [call[0] for call in made] == ["vlbeit_jax.main"] * 2, done.stderr  # They resume by themselves.
     workdir = top / "sample_run"
     for anew, wanted in (("pretrain", ["main", "main", "evaluate", "report"]), ("text_tokenizer", ["text_tokenizer", "main", "main"])):
@@ -262,12 +270,12 @@ def alive(process):
 def worker(tmp_path):
     """Calls worker.sh in ``tmp_path`` with an interpreter that has a child."""
     stub = tmp_path / "python"
-    stub.write_text(f"#!/usr/bin/env bash\necho here\nsleep 60 &\necho $! >{tmp_path}/child\nwait\n")
+    stub.write_text(f"#!/usr/bin/env bash\necho here in $PWD\nsleep 60 &\necho $! >{tmp_path}/child\nwait\n")
     stub.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(stub), "RUNS": str(tmp_path / "runs"), "STOP_SECONDS": "5"}
+    environment = misleading(tmp_path, LAUNCH / "worker.sh") | {"PYTHON": str(stub), "RUNS": str(tmp_path / "runs"), "STOP_SECONDS": "5"}
 
     def run(*arguments, **settings):
-        command = ["bash", LAUNCH / "worker.sh", *arguments]
+        command = ["bash", "link", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=environment | settings, capture_output=True, text=True, timeout=30)
 
     return run
@@ -280,7 +288,7 @@ def test_a_worker_runs_one_thing_of_a_name_and_can_be_stopped(tmp_path, worker):
     again = worker("start", "a", "--x")
     assert again.returncode == 2 and "running already" in again.stderr
     wait_for((tmp_path / "child").exists)
-    assert worker("log", "a").stdout == "here\n"
+    assert worker("log", "a").stdout == f"here in {TOP}\n"
     assert worker("stop", "a").returncode == 0
     assert worker("status", "a").stdout == "ended 143\n" and worker("stop", "a").returncode == 0
     wait_for(lambda: not alive(int((tmp_path / "child").read_text())))

@@ -76,28 +76,61 @@ def test_one_process_within_an_allocation_of_two_tasks_is_alone(slurm, config):
     assert "Traceback" not in slurm.output(forced)
 
 
-def test_a_mistake_in_the_command_ends_the_job(slurm, config):
+@pytest.fixture
+def stub(slurm, tmp_path):
+    """Submits a job whose interpreter is a few lines of bash; gives its number."""
+
+    def submit(text, **settings):
+        python = tmp_path / "python"
+        python.write_text(f"#!/usr/bin/env bash\n{text}\n")
+        python.chmod(0o755)
+        return slurm.submit(LAUNCH / "slurm.sh", "--config=x", "--a=two words", PYTHON=str(python), **settings)
+
+    return submit
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_mistake_in_the_command_ends_the_job(slurm, stub):
     """Also where one task alone makes it: the other one is waiting then."""
-    wrong = slurm.folder / "python"
-    wrong.write_text("#!/usr/bin/env bash\n[[ $SLURM_PROCID == 1 ]] && exit 2\nexec sleep 100\n")
-    wrong.chmod(0o755)
-    number = slurm.submit(LAUNCH / "slurm.sh", f"--config={config}", TASKS="2", PYTHON=str(wrong))
+    number = stub("[[ $SLURM_PROCID == 1 ]] && exit 2\nexec sleep 100", TASKS="2")
     job = slurm.ended(number, 60)
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "2:0", "0"), slurm.output(number)
     assert "restart" not in slurm.output(number)
 
 
-def test_a_job_that_is_cancelled_stays_cancelled(slurm, config):
-    waiting = slurm.folder / "waiting"
-    waiting.write_text("#!/usr/bin/env bash\necho here\nexec sleep 100\n")
-    waiting.chmod(0o755)
-    number = slurm.submit(LAUNCH / "slurm.sh", f"--config={config}", PYTHON=str(waiting))
-    deadline = time.monotonic() + 30
-    while "here" not in slurm.output(number) and time.monotonic() < deadline:
-        time.sleep(0.2)
+def test_a_crash_is_started_again_within_the_job_a_few_times(slurm, stub, tmp_path):
+    """The crash of one task ends all; arguments and folder are the same every time."""
+    note = f'[[ $SLURM_PROCID == 1 ]] || printf "%s\\n" "$PWD" "$@" >>{tmp_path}/got'
+    number = stub(f"{note}\n((SLURM_STEP_ID == 0)) || exit 0\n[[ $SLURM_PROCID == 1 ]] || exit 1\nexec sleep 100", TASKS="2")
+    assert slurm.ended(number, 60)["JobState"] == "COMPLETED", slurm.output(number)
+    assert slurm.output(number).count("restart 1 of 3") == 1
+    assert (tmp_path / "got").read_text().splitlines() == [str(tiny.TOP), "-m", "vlbeit_jax.main", "--config=x", "--a=two words"] * 2
+    number = stub("exit 3", MAX_RESTARTS="1")
+    job = slurm.ended(number, 60)
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "3:0", "0") and slurm.output(number).count("restart") == 1
+
+
+def test_a_job_that_is_cancelled_stays_cancelled(slurm, stub):
+    number = stub("echo here\nexec sleep 100")
+    wait_for(lambda: "here" in slurm.output(number))
     assert slurm.run("scancel", number).returncode == 0
     job = slurm.ended(number, 60)
     assert (job["JobState"], job["Restarts"]) == ("CANCELLED", "0"), slurm.output(number)
+
+
+def test_a_job_that_is_preempted_goes_on_later(slurm, stub):
+    number = stub("echo start ${SLURM_RESTART_COUNT:-0}\n[[ -n ${SLURM_RESTART_COUNT:-} ]] || exec sleep 100")
+    wait_for(lambda: "start 0" in slurm.output(number))
+    urgent = slurm.submit("sbatch", "--partition=urgent", "--ntasks=4", "--wrap=sleep 3")
+    assert slurm.ended(urgent, 60)["JobState"] == "COMPLETED"
+    job = slurm.ended(number, 60)
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1") and "start 1" in slurm.output(number), slurm.output(number)
 
 
 def test_a_job_at_its_time_limit_requeues_itself_and_finishes(slurm, config, alone):
