@@ -65,13 +65,12 @@ class Slurm:
     def __init__(self, environment: dict[str, str], folder: pathlib.Path):
         self.environment, self.folder = environment, folder
 
-    def run(self, *command: object, **settings: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [str(word) for word in command], env=self.environment | settings, cwd=self.folder, capture_output=True, text=True, timeout=60
-        )
+    def run(self, *command: object, folder: pathlib.Path | None = None, **settings: str) -> subprocess.CompletedProcess:
+        words, environment = [str(word) for word in command], self.environment | settings
+        return subprocess.run(words, env=environment, cwd=folder or self.folder, capture_output=True, text=True, timeout=60)
 
-    def submit(self, *command: object, **settings: str) -> int:
-        done = self.run(*command, **settings)
+    def submit(self, *command: object, folder: pathlib.Path | None = None, **settings: str) -> int:
+        done = self.run(*command, folder=folder, **settings)
         assert done.returncode == 0, done.stderr
         (number,) = re.findall(r"Submitted batch job (\d+)", done.stdout)
         return int(number)
