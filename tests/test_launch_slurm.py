@@ -10,7 +10,7 @@ import pytest
 
 from tests import slurm as cluster
 from tests import tiny
-from tests.test_launch import LAUNCH
+from tests.test_launch import LAUNCH, wait_for
 
 pytestmark = pytest.mark.slow
 SETTINGS = {"NODES": "1", "GPUS": "0", "PYTHON": sys.executable, "RETRY_SECONDS": "1"}
@@ -85,13 +85,6 @@ def stub(slurm, tmp_path):
         return slurm.submit(LAUNCH / "slurm.sh", "--config=x", "--a=two words", PYTHON=str(python), **settings)
 
     return submit
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_sbatch_may_be_called_from_the_checkout_too(slurm):
