@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
-# What the launch scripts share. Sourced, not run: set -euo pipefail is theirs.
+# What the launch scripts share. Sourced, not run. Every script begins with:
+#   set -euo pipefail
+#   # shellcheck source=launch/common.sh
+#   source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
+# readlink follows a symlink to the script and gives an absolute path. No cd takes part: CDPATH could lead it elsewhere.
 set -euo pipefail
+shopt -s inherit_errexit # set -e holds within $(...) too.
+unset CDPATH
 dry_run=${dry_run:-false}
+top=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")") # The checkout.
 
 fail() { # fail MESSAGE...: a usage error
   printf 'error: %s\n' "$*" >&2
@@ -16,8 +23,20 @@ require() { # require NAME...: each variable is set and not empty
   ((${#missing[@]} == 0)) || fail "set ${missing[*]} (see the head of ${0##*/})"
 }
 
+require_number() { # require_number LOWEST NAME...: each variable is a whole number of at least LOWEST
+  local name lowest=$1
+  for name in "${@:2}"; do
+    [[ ${!name} =~ ^(0|[1-9][0-9]{0,8})$ && ${!name} -ge $lowest ]] || fail "$name=${!name}: give a whole number of at least $lowest"
+  done
+}
+
 require_command() { # require_command NAME: it is on PATH
   $dry_run || command -v "$1" >/dev/null || fail "$1 is needed and not on PATH"
+}
+
+require_python() { # require_python: sets python to the interpreter that has the package: PYTHON, or that of .venv
+  python=${PYTHON:-$top/.venv/bin/python}
+  command -v "$python" >/dev/null || fail "$python is missing; run launch/install.sh first, or name an interpreter: PYTHON=..."
 }
 
 quoted() { # quoted WORD...: the words as a shell reads them back
@@ -41,4 +60,32 @@ retry() { # retry COMMAND...: up to RETRIES times more where ssh lost its connec
     sleep "$pause"
     pause=$((pause * 2))
   done
+}
+
+signalled=false
+await() { # await PROCESS: its exit code; a signal whose trap sets signalled=true ends wait, but not the waiting
+  local code
+  while true; do
+    signalled=false code=0
+    wait "$1" || code=$?
+    $signalled || return "$code"
+  done
+}
+
+# The signal that supervise passed on.
+# shellcheck disable=SC2034 # Read by the scripts.
+ended_by=
+supervise() { # supervise COMMAND...: runs it, passes TERM, INT and HUP on to it and its children, and returns its exit code
+  local child code=0 signal
+  set -m # A process group of its own, which can be signalled as a whole and in which Ctrl-C is not ignored.
+  "$@" &
+  child=$!
+  set +m
+  for signal in TERM INT HUP; do
+    # shellcheck disable=SC2064 # Signal and child are meant as they are now.
+    trap "signalled=true ended_by=$signal; kill -$signal -- -$child 2>/dev/null || true" "$signal"
+  done
+  await "$child" || code=$?
+  trap - TERM INT HUP
+  return "$code"
 }

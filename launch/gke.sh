@@ -9,19 +9,25 @@
 #   HOSTS           of the slice, e.g. 64 for v5e 16x16
 #   CHIPS           a host has, e.g. 4
 #   CLAIM           PersistentVolumeClaim that all pods mount at /data: data sets and --workdir
-#   NAMESPACE=default  MAX_RESTARTS=10  GRACE_SECONDS=120
+#   NAMESPACE=default  MAX_RESTARTS=10  GRACE_SECONDS=120  PYTHON=.venv/bin/python
+#   SHARED_MEMORY   size of /dev/shm in a pod, e.g. 4Gi; by default computed from ARGUMENTS (python -m vlbeit_jax.shared_memory)
+# start checks ARGUMENTS as training does, on this machine: run launch/install.sh first. Relative paths start at the checkout.
 # shellcheck disable=SC2153 # The settings come from the environment.
 set -euo pipefail
-[[ ${1:-} != --dry-run ]] || { dry_run=true && shift; }
-top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
-source "$top/launch/common.sh"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
+[[ ${1:-} != --dry-run ]] || { dry_run=true && shift; }
 
 json() { # json WORD...: a list of JSON strings, which YAML reads as they are
-  python3 -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@"
+  "$python" -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@"
 }
 
-manifest() {
+shared_memory() { # shared_memory ARGUMENTS...: bytes that /dev/shm of a pod needs
+  cd "$top"
+  "$python" -m vlbeit_jax.shared_memory --hosts="$HOSTS" --chips="$CHIPS" "$@"
+}
+
+manifest() { # manifest ARGUMENTS SIZE: the JobSet
   cat <<YAML
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
@@ -63,17 +69,23 @@ spec:
                 - name: train
                   image: $IMAGE
                   command: [/vlbeit_jax/.venv/bin/python, -m, vlbeit_jax.main]
-                  args: $(json "$@")
+                  args: $1
                   resources:
                     limits:
                       google.com/tpu: $CHIPS
                   volumeMounts:
                     - name: data
                       mountPath: /data
+                    - name: shm
+                      mountPath: /dev/shm
               volumes:
                 - name: data
                   persistentVolumeClaim:
                     claimName: $CLAIM
+                - name: shm # Loader processes hand their batches over here. Kubernetes' default of 64 MiB kills them with SIGBUS.
+                  emptyDir:
+                    medium: Memory
+                    sizeLimit: $2
 YAML
 }
 
@@ -94,13 +106,21 @@ case $verb in
     for word in "$ACCELERATOR" "$TOPOLOGY" "$CLAIM"; do
       [[ $word =~ ^[A-Za-z0-9._-]+$ ]] || fail "'$word': ACCELERATOR, TOPOLOGY and CLAIM are letters, digits, . _ -"
     done
-    [[ $HOSTS =~ ^[1-9][0-9]*$ && $CHIPS =~ ^[1-9][0-9]*$ ]] || fail "HOSTS=$HOSTS CHIPS=$CHIPS: give numbers above 0"
-    written=$(manifest "$@")
+    require_number 1 HOSTS CHIPS
+    [[ ${SHARED_MEMORY:-1} =~ ^[1-9][0-9]*([KMGT]i?)?$ ]] || fail "SHARED_MEMORY=$SHARED_MEMORY: give a size, e.g. 4Gi"
+    (($# > 0)) || fail "give the arguments of vlbeit_jax.main, --config and --workdir at least"
+    require_python
+    # Each in an assignment of its own: a failure within the text of the manifest would go unnoticed.
+    arguments=$(json "$@")
+    size=${SHARED_MEMORY:-$(shared_memory "$@")}
+    written=$(manifest "$arguments" "$size")
     if $dry_run; then printf '%s\n' "$written"; fi
     run "${kubectl[@]}" apply --filename=- <<<"$written"
     ;;
   status) run "${kubectl[@]}" get jobset,pods --selector="jobset.sigs.k8s.io/jobset-name=$NAME" ;;
-  log) run "${kubectl[@]}" logs --selector="jobset.sigs.k8s.io/jobset-name=$NAME,batch.kubernetes.io/job-completion-index=0" --tail="${1:-50}" ;;
+  log)
+    run "${kubectl[@]}" logs --selector="jobset.sigs.k8s.io/jobset-name=$NAME,batch.kubernetes.io/job-completion-index=0" --tail="${1:-50}"
+    ;;
   delete)
     [[ ${1:-} == "$NAME" ]] || fail "delete needs the name once more: launch/gke.sh delete $NAME"
     run "${kubectl[@]}" delete jobset "$NAME"

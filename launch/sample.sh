@@ -3,7 +3,8 @@
 # Usage: launch/sample.sh [WORKDIR]      default: sample_run beside setup.py
 # Every stage is a plain command, printed before it runs. Run the script again to go on where it was cut off.
 set -euo pipefail
-top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/common.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 workdir=${1:-$top/sample_run}
 if (($# > 1)) || [[ $workdir == -* ]]; then
   echo "usage: launch/sample.sh [WORKDIR]" >&2
@@ -13,34 +14,33 @@ if ! mkdir -p "$workdir" || [[ ! -w $workdir ]]; then
   echo "error: $workdir cannot be written to; name another folder" >&2
   exit 2
 fi
-workdir=$(cd "$workdir" && pwd)
+workdir=$(readlink -f -- "$workdir")
 "$top/launch/install.sh"
 cd "$top"
 python=$top/.venv/bin/python
 
-stage() { # stage OUTPUT COMMAND...: runs the command unless its output is there; no output named: always
-  local output=$1
-  shift
-  if [[ -n $output && -e $output ]]; then
-    echo "finished already: $output"
-    return
-  fi
+stage() { # stage OUTPUT INPUTS COMMAND...: runs the command unless its output is there and was made from the same; no output: always
   printf '\n$ .venv/bin/python'
-  printf ' %q' "$@"
+  printf ' %q' "${@:3}"
   printf '\n'
-  "$python" launch/measure.py run "$workdir/stages.jsonl" -- "$python" "$@"
+  "$python" launch/measure.py run "$workdir" "$1" "$2" -- "$python" "${@:3}"
 }
 
-stage "$workdir/text_tokenizer" -m vlbeit_jax.text_tokenizer --data=sample:pairs --data=sample:texts \
+tuple() { # tuple PATH: as a configuration field reads it, whatever the path holds
+  "$python" -c 'import sys; print((sys.argv[1],))' "$1"
+}
+
+stage text_tokenizer "sample:pairs sample:texts" -m vlbeit_jax.text_tokenizer --data=sample:pairs --data=sample:texts \
   --vocabulary=2000 --max_megabytes=3 --out="$workdir/text_tokenizer"
-stage "$workdir/tokens" -m vlbeit_jax.prepare --kind=tokens --input=sample:texts \
+stage tokens "text_tokenizer sample:texts" -m vlbeit_jax.prepare --kind=tokens --input=sample:texts \
   --text_tokenizer="$workdir/text_tokenizer" --length=64 --out="$workdir/tokens"
-stage "" -m vlbeit_jax.main --config=configs/sample_vqkd.py --workdir="$workdir/vqkd"
-stage "" -m vlbeit_jax.main --config=configs/sample.py --workdir="$workdir/pretrain" \
+stage "" "" -m vlbeit_jax.main --config=configs/sample_vqkd.py --workdir="$workdir/vqkd"
+texts=$(tuple "$workdir/tokens")
+stage "" "" -m vlbeit_jax.main --config=configs/sample.py --workdir="$workdir/pretrain" \
   --config.data.text_tokenizer="$workdir/text_tokenizer" --config.data.visual_tokenizer="$workdir/vqkd" \
-  --config.data.text.sources="('$workdir/tokens',)"
-stage "$workdir/evaluation.json" -m vlbeit_jax.evaluate --from="$workdir/pretrain" --data=sample:pairs --data=sample:texts \
-  --draws=16 --json="$workdir/evaluation.json"
-stage "$workdir/report.html" -m vlbeit_jax.report --from="$workdir/pretrain" --data=sample:pairs \
-  --results="$workdir/evaluation.json" --out="$workdir"
+  --config.data.text.sources="$texts"
+stage evaluation.json "pretrain/checkpoints pretrain/config.json sample:pairs sample:texts" -m vlbeit_jax.evaluate --from="$workdir/pretrain" \
+  --data=sample:pairs --data=sample:texts --draws=16 --json="$workdir/evaluation.json"
+stage report.html "pretrain/checkpoints pretrain/config.json evaluation.json sample:pairs" -m vlbeit_jax.report --from="$workdir/pretrain" \
+  --data=sample:pairs --results="$workdir/evaluation.json" --out="$workdir"
 "$python" launch/measure.py results "$workdir"

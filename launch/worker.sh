@@ -1,61 +1,70 @@
 #!/usr/bin/env bash
 # One host's part of a run: starts it in the background and says how it is. The other launch scripts call this on each host.
 # Usage: launch/worker.sh start RUN ARGUMENTS of vlbeit_jax.main... | status RUN | log RUN [LINES] | stop RUN
-# RUN names a folder in ~/vlbeit_jax_runs (RUNS names another place) with log, pid and, in the end, exit_code.
+# RUN names a folder in ~/vlbeit_jax_runs (RUNS names another place) with log, process and, in the end, exit_code.
+# Relative paths in ARGUMENTS start at the checkout. Settings (environment): RUNS  STOP_SECONDS=60  PYTHON=.venv/bin/python
 set -euo pipefail
-top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-python=${PYTHON:-$top/.venv/bin/python}
+# shellcheck source=launch/common.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 if (($# < 2)) || [[ ! $2 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then
   echo "usage: launch/worker.sh start|status|log|stop RUN [ARGUMENTS]; RUN is letters, digits, . _ -" >&2
   exit 2
 fi
-verb=$1 folder=${RUNS:-$HOME/vlbeit_jax_runs}/$2
+runs=${RUNS:-${HOME:+$HOME/vlbeit_jax_runs}}
+[[ -n $runs ]] || fail "set RUNS, the folder for logs: there is no HOME"
+verb=$1 folder=$(realpath -m -- "$runs")/$2
 shift 2
 
-alive() { [[ -f $folder/pid ]] && kill -0 "$(<"$folder/pid")" 2>/dev/null; }
+identity() { # identity PROCESS: when it started, and in which boot of this machine; a process of the same number differs in one of them
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+  read -r -a stat <<<"${stat##*) }" # The name before it may hold spaces and brackets.
+  echo "${stat[19]} $(</proc/sys/kernel/random/boot_id)"
+}
+
+alive() { # alive: sets process to the one that leads the run
+  local started
+  [[ -f $folder/process ]] && read -r process started <"$folder/process" && [[ -n $started && $(identity "$process") == "$started" ]]
+}
 
 case $verb in
   start)
-    if alive; then
-      echo "error: $folder: process $(<"$folder/pid") is running already" >&2
-      exit 2
-    fi
+    if alive; then fail "$folder: process $process is running already; stop it first"; fi
     mkdir -p "$folder"
-    rm -f "$folder/exit_code"
+    rm -f "$folder/exit_code" "$folder/process"
     cd "$top"
-    # A session of its own, which outlives the connection and can be ended as a whole.
-    # shellcheck disable=SC2016 # expanded by the inner shell
-    setsid bash -c 'echo $$ >"$1/pid.new" && mv "$1/pid.new" "$1/pid"; shift; code=0; "${@:2}" || code=$?; echo "$code" >"$1"' \
-      worker "$folder" "$folder/exit_code" "$python" -m vlbeit_jax.main "$@" >>"$folder/log" 2>&1 </dev/null &
-    until [[ -f $folder/pid ]] && { alive || [[ -f $folder/exit_code ]]; }; do sleep 0.05; done
+    # A session of its own, which outlives the connection and can be ended as a whole. Its leader outlives TERM and notes the exit code.
+    # shellcheck disable=SC2016 # Expanded by the inner shell.
+    setsid bash -c 'trap : TERM; code=0; "${@:2}" || code=$?; echo "$code" >"$1/exit_code.new"; mv "$1/exit_code.new" "$1/exit_code"' \
+      worker "$folder" "${PYTHON:-$top/.venv/bin/python}" -m vlbeit_jax.main "$@" >>"$folder/log" 2>&1 </dev/null &
+    process=$! # Of the session and its process group, because setsid has no need to fork here.
+    echo "$process $(identity "$process")" >"$folder/process.new"
+    mv "$folder/process.new" "$folder/process"
     echo "started, log in $folder/log"
     ;;
   status)
     if [[ -f $folder/exit_code ]]; then
       echo "ended $(<"$folder/exit_code")"
     elif alive; then
-      echo "running $(<"$folder/pid")"
-    elif [[ -f $folder/pid ]]; then
+      echo "running $process"
+    elif [[ -f $folder/process ]]; then
       echo "lost" # No exit code: the host went down, or somebody killed it.
     else
       echo "none"
     fi
     ;;
   log)
+    [[ -f $folder/log ]] || fail "$folder/log is missing: no run of this name was started here"
     tail -n "${1:-50}" "$folder/log"
     ;;
   stop)
     alive || exit 0
-    group=$(<"$folder/pid")
-    kill -TERM -- "-$group"
+    kill -TERM -- "-$process"
     for ((second = 0; second < ${STOP_SECONDS:-60}; second++)); do
       alive || exit 0
       sleep 1
     done
-    kill -KILL -- "-$group"
+    kill -KILL -- "-$process"
     ;;
-  *)
-    echo "error: unknown verb $verb; there are start, status, log, stop" >&2
-    exit 2
-    ;;
+  *) fail "unknown verb $verb; there are start, status, log, stop" ;;
 esac

@@ -154,6 +154,8 @@ def test_whole_numbers_stand_for_fractions_and_nothing_else_does():
         ("run.steps", 0), ("run.seed", -1), ("run.log_every", 0), ("optimizer.peak_lr", 0), ("optimizer.peak_lr", math.nan),
         ("optimizer.beta2", 1), ("optimizer.eps", 0.0), ("model.drop_path", 1.0), ("model.width", -8), ("model.matmul", "float16"),
         ("data.pair.masked_text", 1.5), ("data.pair.masked_text", math.nan), ("data.image.crop_scale", -0.1), ("data.workers", -1),
+        ("run.seed", 2**31), ("run.steps", 2**31), ("model.vocabulary", 10**30), ("mesh.data", -(2**31)),
+        ("cluster.initialization_timeout", 0), ("cluster.shutdown_timeout", 10**6 + 1),
         ("mesh.data", 0), ("mesh.data", -2), ("mesh.fsdp", 0), ("task", "finetune"), ("visual_tokenizer.teacher", "resnet"),
     ],
 )  # fmt: skip
@@ -189,6 +191,11 @@ def test_bounds_hold(path, value):
 def test_contradictions_are_named(base, changed, said):
     (line,) = problems(merged(base, changed))
     assert all(word in line for word in said), line
+
+
+def test_the_largest_values_are_usable():
+    changed = {"run": {"seed": 2**31 - 1, "steps": 2**31 - 1}, "cluster": {"heartbeat_timeout": 10**6}}
+    assert parse(merged(USABLE, changed)).run.seed == 2**31 - 1
 
 
 def test_streams_that_are_not_used_need_nothing():

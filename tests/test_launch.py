@@ -1,10 +1,12 @@
 """Launch scripts: well-formed, with usage errors, measured stages, and bounded restarts on one machine."""
 
-import json
 import os
+import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,6 +14,11 @@ from tests.tiny import TOP
 
 LAUNCH = TOP / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *(TOP / "tests").glob("*.sh"), TOP / ".ci" / "run"])
+OURS = [
+    path
+    for path in SCRIPTS
+    if path.parent == LAUNCH and path.name in ("gke.sh", "gpu.sh", "sample.sh", "slurm.sh", "tpu_vm.sh", "worker.sh")
+]
 # Whatever a shell could do to a word.
 WORDS = [
     "--config=configs/sample.py",
@@ -52,25 +59,31 @@ def test_an_unknown_set_of_requirements_is_refused():
     assert done.returncode == 2 and "tests" in done.stderr
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_a_stage_passes_its_exit_code_on_and_is_measured(tmp_path, code):
-    stages = tmp_path / "stages.jsonl"
-    work = f"x = bytearray(200_000_000); raise SystemExit({code})"
-    done = subprocess.run([sys.executable, LAUNCH / "measure.py", "run", stages, "--", sys.executable, "-c", work])
-    assert done.returncode == code
-    line = json.loads(stages.read_text())
-    assert line["exit_code"] == code and line["peak_memory_bytes"] > 200_000_000 and line["wall_seconds"] >= 0
+def misleading(folder, script):
+    """A symlink to a script, ``link`` in a folder, and an environment whose CDPATH leads cd elsewhere and makes it print where."""
+    for name in ("launch", "sample_run"):
+        (folder / "decoy" / name).mkdir(parents=True)
+    (folder / "link").symlink_to(script)
+    return os.environ | {"CDPATH": str(folder / "decoy")}
 
 
-def test_results_join_evaluation_codebook_time_and_memory(tmp_path):
-    (tmp_path / "vqkd").mkdir()
-    (tmp_path / "vqkd" / "metrics.jsonl").write_text('{"split": "validation", "codes_used": 30}\n{"split": "train", "codes_used": 9}\n')
-    (tmp_path / "vqkd" / "config.json").write_text('{"visual_tokenizer": {"codes": 32}}')
-    (tmp_path / "evaluation.json").write_text('{"mim": {"accuracy": 0.5}}')
-    (tmp_path / "stages.jsonl").write_text('{"wall_seconds": 1.5, "peak_memory_bytes": 7}\n{"wall_seconds": 2.0, "peak_memory_bytes": 5}\n')
-    assert subprocess.run([sys.executable, LAUNCH / "measure.py", "results", tmp_path]).returncode == 0
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert found == {"mim": {"accuracy": 0.5}, "codes_used": 30, "codes": 32, "wall_seconds": 3.5, "peak_memory_bytes": 7}
+@pytest.mark.parametrize("script", OURS, ids=lambda path: path.name)
+@pytest.mark.parametrize("called", ["by a relative path", "through a symlink", "through two"])
+def test_scripts_find_their_checkout(tmp_path, script, called):
+    """So far that they can refuse a mistake; what sample.sh and worker.sh do then is below."""
+    environment = misleading(tmp_path, script)
+    (tmp_path / "other").symlink_to("link")
+    (tmp_path / "there").mkdir()
+    there, command = {
+        "by a relative path": (TOP, f"launch/{script.name}"),
+        "through a symlink": (tmp_path / "there", "../link"),
+        "through two": (tmp_path / "there", "../other"),
+    }[called]
+    done = subprocess.run(["bash", command, "--dry-run", "--x"], cwd=there, env=environment, capture_output=True, text=True)
+    said = {"gpu.sh": f"$ {LAUNCH}/install.sh cuda", "sample.sh": "usage: launch/sample.sh", "slurm.sh": "set NODES GPUS"}
+    said |= {"worker.sh": "usage: launch/worker.sh"}
+    assert done.returncode == (0 if script.name == "gpu.sh" else 2), done.stderr
+    assert said.get(script.name, "unknown verb '--x'") in done.stderr and not done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(("codes", "ended"), [([0], 0), ([2], 2), ([1, 1, 0], 0), ([1], 1)])
@@ -94,20 +107,40 @@ def test_one_node_starts_again_after_a_crash_but_not_after_a_mistake(tmp_path, c
     assert got == ["-m", "vlbeit_jax.main", *WORDS] * tries
 
 
-def test_a_worker_runs_one_thing_of_a_name_and_can_be_stopped(tmp_path):
+@pytest.mark.parametrize("sent", ["TERM", "INT"])
+def test_a_signal_ends_the_run_and_nothing_starts_again(tmp_path, sent):
+    """The run gets it together with its children, is waited for, and leaves no process behind."""
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    (tmp_path / "launch" / "install.sh").write_text("#!/usr/bin/env bash\n")
     stub = tmp_path / "python"
-    stub.write_text("#!/usr/bin/env bash\necho here\nsleep 60 &\nwait\n")
+    child = tmp_path / "child.py"  # As loader processes do, it does not ignore Ctrl-C, which bash has its children do.
+    child.write_text(
+        "import os, pathlib, signal, time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    stub.write_text(
+        f"#!/usr/bin/env bash\ntrap 'sleep 0.5; echo saved >>{tmp_path}/said; exit 143' TERM INT\n"
+        f"echo here >>{tmp_path}/started\n{sys.executable} {child} &\nwait\n"
+    )
     stub.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(stub), "RUNS": str(tmp_path / "runs"), "STOP_SECONDS": "5"}
+    environment = os.environ | {"PYTHON": str(stub), "RETRY_SECONDS": "0"}
+    script = subprocess.Popen(["bash", tmp_path / "launch" / "gpu.sh", "--x"], env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "child").exists)
+    wait_for((tmp_path / "child").read_text)
+    script.send_signal(getattr(signal, f"SIG{sent}"))
+    said = script.communicate(timeout=30)[1]
+    assert script.returncode == 143 and "restart" not in said
+    assert (tmp_path / "said").read_text() == "saved\n" and len((tmp_path / "started").read_text().split()) == 1
+    wait_for(lambda: not alive(int((tmp_path / "child").read_text())))
 
-    def worker(*arguments):
-        return subprocess.run(["bash", LAUNCH / "worker.sh", *arguments], env=environment, capture_output=True, text=True, timeout=30)
 
-    assert worker("status", "a").stdout == "none\n"
-    assert worker("start", "a", "--x").returncode == 0
-    assert worker("status", "a").stdout.startswith("running ")
-    again = worker("start", "a", "--x")
-    assert again.returncode == 2 and "running already" in again.stderr
-    assert worker("log", "a").stdout == "here\n"
-    assert worker("stop", "a").returncode == 0
-    assert not worker("status", "a").stdout.startswith("running") and worker("stop", "a").returncode == 0
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(process):
+    stat = pathlib.Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -22,7 +22,19 @@ LEVELS = [
     {"cost"},
     {"runtime"},
     {"prepare", "report", "convert"},
-    {"cli", "main", "evaluate", "text_tokenizer", "visual_tokens", "keep_tokens", "benchmark", "benchmark_input", "compile", "__main__"},
+    {
+        "cli",
+        "main",
+        "evaluate",
+        "text_tokenizer",
+        "visual_tokens",
+        "keep_tokens",
+        "benchmark",
+        "benchmark_input",
+        "compile",
+        "shared_memory",
+        "__main__",
+    },
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -22,6 +22,9 @@ class Bound(NamedTuple):
 ANY = Bound("anything", lambda value: True)
 POSITIVE = Bound("> 0", lambda value: 0 < value < math.inf)
 AT_LEAST_0 = Bound(">= 0", lambda value: 0 <= value < math.inf)
+LARGEST = 2**31 - 1  # Of a whole number: JAX counts in 32 bits.
+SEED = Bound(f"in [0, {LARGEST}]", lambda value: 0 <= value <= LARGEST)
+SECONDS = Bound("in [1, 1000000]", lambda value: 1 <= value <= 1_000_000)  # Milliseconds of it fit into 32 bits.
 SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
 OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
 
@@ -192,16 +195,16 @@ class ClusterConfig:
         "auto", "where the others are: in the environment of a TPU VM or pod slice (tpu), of SLURM, of Kubernetes; none: there are none",
         one_of("auto", "none", "tpu", "slurm", "kubernetes"),
     )  # fmt: skip
-    initialization_timeout: int = setting(300, "seconds to wait for all processes at the start", POSITIVE)
-    heartbeat_timeout: int = setting(100, "seconds without a sign of life after which a process counts as lost", POSITIVE)
-    shutdown_timeout: int = setting(60, "seconds to wait for all processes at the end", POSITIVE)
+    initialization_timeout: int = setting(300, "seconds to wait for all processes at the start", SECONDS)
+    heartbeat_timeout: int = setting(100, "seconds without a sign of life after which a process counts as lost", SECONDS)
+    shutdown_timeout: int = setting(60, "seconds to wait for all processes at the end", SECONDS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How long, how often and how reproducibly."""
 
-    seed: int = setting(0, "seed of every random choice", AT_LEAST_0)
+    seed: int = setting(0, "seed of every random choice", SEED)
     steps: int = setting(480_000, "optimizer steps", POSITIVE)
     schedule: str = setting("image+text+pair", "streams of each step over a cycle: 'image,text,pair' alternates, '+' joins")
     start_from: str = setting("", "workdir of a run or an import whose parameters this one starts with; empty: random")

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from vlbeit_jax.config import Config
+from vlbeit_jax.config import LARGEST, Config
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Special, Stream
 
@@ -115,6 +115,8 @@ def _parse_value(field: Any, wanted: Any, value: Any, path: str, parsed: dict, p
         problems.append(f"{path}={value!r}: must be {needed}")
     elif not bound.holds(typed):
         problems.append(f"{path}={value!r}: must be {bound.text}")
+    elif type(typed) is int and abs(typed) > LARGEST:
+        problems.append(f"{path}={value!r}: must be at most {LARGEST}")
     else:
         parsed[field.name] = typed
 

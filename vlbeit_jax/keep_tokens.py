@@ -60,7 +60,7 @@ def _image_streams(schedule: str) -> str:
 
 def _share() -> tuple[int, int]:
     mine, _, of = SHARE.value.partition("/")
-    if not (mine.isdigit() and of.isdigit() and int(mine) < int(of)):
+    if not (mine.isdecimal() and of.isdecimal() and int(mine) < int(of)):
         raise UsageError(f"--share={SHARE.value}: needed is PART/OF with PART < OF, as in 0/4")
     return int(mine), int(of)
 

@@ -115,7 +115,7 @@ def parse_topology(text: str) -> Topology:
         raise UsageError(f"--topology={text}: no such chip; give one of {known} as in v5e:16x16, or cpu:8 for simulated devices")
     axes = CHIPS[name].axes if name in CHIPS else 1
     parts = sizes.split("x")
-    if len(parts) != axes or not all(part.isdigit() and int(part) for part in parts):
+    if len(parts) != axes or not all(part.isdecimal() and int(part) for part in parts):
         example = {1: "cpu:8", 2: f"{name}:4x4", 3: f"{name}:4x4x4"}[axes]
         raise UsageError(f"--topology={text}: {name} needs {axes} size(s) above 0, as in {example}")
     return Topology(CHIPS.get(name), tuple(int(part) for part in parts))

@@ -24,6 +24,7 @@ from vlbeit_jax.runtime.jax_internals import LOGGER_OF_CONNECTING, key_value_sto
 from vlbeit_jax.runtime.roll_call import Place, roll_call
 
 MISSING = "nothing"
+SLURM_STEP = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # What srun sets and JAX reads.
 Result = TypeVar("Result")
 
 
@@ -61,11 +62,17 @@ def join(config: ClusterConfig, place: Place | None = None) -> None:
 
 def _from_environment(kind: str, seconds: int) -> tuple[Place, Sequence[int] | None]:
     """This process's place and devices, as JAX reads them from a cluster's environment."""
+    if kind == "slurm" and (unset := [name for name in SLURM_STEP if name not in os.environ]):
+        raise UsageError(
+            f"config.cluster.kind=slurm: this process is in no job step, because {', '.join(unset)} is not set; start it with srun, or "
+            "set --config.cluster.kind=none for a single process"
+        )
     method = {"slurm": "slurm", "tpu": None, "kubernetes": "k8s"}[kind]
     try:
         address, count, which, devices = place_in_cluster(method, seconds)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise UsageError(f"config.cluster.kind={kind}: the environment does not say where the others are: {error!r}") from error
+        said = f"{error.args[0]} is not set" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"config.cluster.kind={kind}: the environment does not say where the others are: {said}") from error
     if address is None or count is None or which is None:
         raise UsageError(
             f"config.cluster.kind={kind}: this is no such environment; give --coordinator, --processes and --process, or "
@@ -78,7 +85,9 @@ def found_kind(config: ClusterConfig) -> str:
     """The kind of cluster: as the configuration says, or for "auto" what the environment looks like."""
     if config.kind != "auto":
         return config.kind
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))) > 1:
+    # What srun started is a step. A batch script and a shell of salloc are none: they see the tasks of the whole allocation in
+    # SLURM_NTASKS, and are one process nevertheless.
+    if os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         return "slurm"
     has_chips = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")) and importlib.util.find_spec("libtpu") is not None
     if has_chips or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
