@@ -7,7 +7,7 @@ import pytest
 
 from tests.models import tiny_models as tiny
 from tests.models.test_scan import losses_and_gradients
-from tests.models.test_vlbeit import every_scheme, every_stream
+from tests.models.test_vlbeit import every_stream
 from vlbeit_jax.ops.device import on_nvidia
 
 
@@ -20,11 +20,10 @@ def stand_in(monkeypatch):
 
 @pytest.mark.skipif(on_nvidia(), reason="float32, which cuDNN does not take; tests/ops/test_cudnn_attention.py is for GPUs")
 @pytest.mark.parametrize("decoupled", [False, True])
-@every_scheme
 @every_stream
-def test_losses_and_gradients_are_those_of_einsum(stream, positions, decoupled):
+def test_losses_and_gradients_are_those_of_einsum(stream, decoupled):
     changes = {"decoupled": True, "fused_layers": 0} if decoupled else {}
-    config = tiny.model_config(positions, attention="einsum", **changes)
+    config = tiny.model_config(attention="einsum", **changes)
     params = tiny.random_params(config)
     wanted, wanted_gradients = losses_and_gradients(config, stream, params)
     found, gradients = losses_and_gradients(dataclasses.replace(config, attention="cudnn"), stream, params)

@@ -1,7 +1,7 @@
 """cuDNN's attention against an independent float64 statement of it.
 
 Away from NVIDIA GPUs, JAX's own implementation stands in for cuDNN's. All that is ours is tested
-then: padding, lengths, bias, the parts of several devices. ``VLBEIT_TEST_PLATFORM=cuda`` tests the
+then: padding, lengths, the parts of several devices. ``VLBEIT_TEST_PLATFORM=cuda`` tests the
 real one, as tools/gpu_check.sh does.
 """
 
@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops import cudnn_attention as module
-from vlbeit_jax.ops.attention import attention, group_by_lanes
+from vlbeit_jax.ops.attention import attention, group_by_lanes, implementation
 from vlbeit_jax.ops.device import on_nvidia
 
 BATCH, HEADS, WIDTH = 4, 4, 64
@@ -31,10 +31,10 @@ def stand_in(monkeypatch):
         monkeypatch.setattr(module, "IMPLEMENTATION", "xla")
 
 
-def statement(query, key, value, valid, bias, change):
-    """Result and gradients of query, key, value and bias in float64; arrays are [B, L, H, K]."""
+def statement(query, key, value, valid, change):
+    """Result and gradients of query, key and value in float64; arrays are [B, L, H, K]."""
     q, k, v, d = (np.asarray(x, np.float64).transpose(0, 2, 1, 3) for x in (query, key, value, change))
-    logits = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]) + (0 if bias is None else np.asarray(bias, np.float64))
+    logits = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
     if valid is not None:
         logits = np.where(np.asarray(valid)[:, None, None], logits, -np.inf)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -42,30 +42,26 @@ def statement(query, key, value, valid, bias, change):
     to_weights = d @ v.swapaxes(-1, -2)
     to_logits = weights * (to_weights - (weights * to_weights).sum(axis=-1, keepdims=True))
     to_query, to_key = to_logits @ k / np.sqrt(q.shape[-1]), to_logits.swapaxes(-1, -2) @ q / np.sqrt(q.shape[-1])
-    found = [x.transpose(0, 2, 1, 3) for x in (weights @ v, to_query, to_key, weights.swapaxes(-1, -2) @ d)]
-    return found + ([] if bias is None else [to_logits.sum(axis=0)])
+    return [x.transpose(0, 2, 1, 3) for x in (weights @ v, to_query, to_key, weights.swapaxes(-1, -2) @ d)]
 
 
 def arrays(length, seed=0):
-    """Query, key, value, which keys are valid, bias, change of the result; values that bfloat16 has."""
+    """Query, key, value, which keys are valid, change of the result; values that bfloat16 has."""
     rng = np.random.default_rng(seed)
     inputs = [jnp.asarray(rng.normal(size=(BATCH, length, HEADS, WIDTH)), jnp.bfloat16) for _ in range(4)]
     lengths = np.array([length, 1, *rng.integers(2, length, BATCH - 2)])
-    bias = jnp.asarray(rng.normal(size=(HEADS, length, length)), jnp.bfloat16).astype(jnp.float32)
-    return *inputs[:3], jnp.arange(length) < lengths[:, None], bias, inputs[3]
+    return *inputs[:3], jnp.arange(length) < lengths[:, None], inputs[3]
 
 
-def found_by(how, query, key, value, valid, bias, change):
+def found_by(how, query, key, value, valid, change):
     """What ``statement`` returns, from ``attention``."""
 
-    def mixed(query, key, value, *bias):
+    def mixed(query, key, value):
         parts = [x.reshape(*x.shape[:2], -1) for x in (query, key, value)]
         projected = group_by_lanes(*parts, HEADS)
-        out = attention(projected, jnp.zeros(projected.shape[-1]), HEADS, valid, bias[0] if bias else None, how)
-        return out.reshape(query.shape)
+        return attention(projected, jnp.zeros(projected.shape[-1]), HEADS, valid, None, how).reshape(query.shape)
 
-    inputs = (query, key, value) if bias is None else (query, key, value, bias)
-    out, backward = jax.vjp(mixed, *inputs)
+    out, backward = jax.vjp(mixed, query, key, value)
     return [out, *backward(change)]
 
 
@@ -83,32 +79,27 @@ def cudnn(monkeypatch):
     return functools.partial(found_by, "cudnn")
 
 
-@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("length", [65, 128, 197, 256])
-def test_result_and_gradients_are_at_most_twice_as_far_from_float64_as_einsum(cudnn, length, masked, biased):
-    query, key, value, valid, bias, change = arrays(length)
-    given = query, key, value, valid if masked else None, bias if biased else None, change
+def test_result_and_gradients_are_at_most_twice_as_far_from_float64_as_einsum(cudnn, length, masked):
+    query, key, value, valid, change = arrays(length)
+    given = query, key, value, valid if masked else None, change
     wanted = statement(*given)
     for own, plain in zip(errors(cudnn(*given), wanted), errors(found_by("einsum", *given), wanted), strict=True):
         assert own <= 2 * max(plain, 2**-9), "2 ** -9 is bfloat16's rounding of the result itself"
 
 
-def test_another_length_or_bias_is_noticed(cudnn):
-    query, key, value, valid, bias, change = arrays(65)
-    wanted = statement(query, key, value, valid, bias, change)
-    shorter = valid & jnp.roll(valid, 1, axis=1).at[:, 0].set(True) & (jnp.arange(65) < valid.sum(axis=1)[:, None] - 1)
-    assert max(errors(cudnn(query, key, value, shorter.at[:, 0].set(True), bias, change), wanted)) > 0.1
-    assert max(errors(cudnn(query, key, value, valid, bias.swapaxes(1, 2), change), wanted)) > 0.1
+def test_another_length_is_noticed(cudnn):
+    query, key, value, valid, change = arrays(65)
+    shorter = jnp.arange(65) < jnp.maximum(valid.sum(axis=1) - 1, 1)[:, None]
+    assert max(errors(cudnn(query, key, value, shorter, change), statement(query, key, value, valid, change))) > 0.1
 
 
-@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
-def test_padding_changes_nothing_and_has_no_gradient(cudnn, biased):
-    query, key, value, valid, bias, change = arrays(65)
-    bias = bias if biased else None
-    found = cudnn(query, key, value, valid, bias, change)
+def test_padding_changes_nothing_and_has_no_gradient(cudnn):
+    query, key, value, valid, change = arrays(65)
+    found = cudnn(query, key, value, valid, change)
     other = (jnp.where(valid[..., None, None], x, 7).astype(x.dtype) for x in (key, value))
-    np.testing.assert_array_equal(cudnn(query, *other, valid, bias, change)[0], found[0])
+    np.testing.assert_array_equal(cudnn(query, *other, valid, change)[0], found[0])
     hidden = ~np.asarray(valid)
     assert not np.asarray(found[2])[hidden].any() and not np.asarray(found[3])[hidden].any()
 
@@ -119,8 +110,8 @@ def test_rows_and_heads_may_lie_on_several_devices(cudnn, shape):
     given = arrays(65)
     wanted = cudnn(*given)
     mesh = tiny.mesh_of(*shape)
-    rows, heads = PartitionSpec(("data", "fsdp"), None, "tensor"), PartitionSpec("tensor")
-    specs = [rows, rows, rows, PartitionSpec(("data", "fsdp")), heads, rows]
+    rows = PartitionSpec(("data", "fsdp"), None, "tensor")
+    specs = [rows, rows, rows, PartitionSpec(("data", "fsdp")), rows]
     put = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(given, specs, strict=True)]
     with jax.set_mesh(mesh):
         found = jax.jit(cudnn)(*put)
@@ -140,11 +131,16 @@ def test_types_and_heads_that_cudnn_does_not_take_are_named(monkeypatch):
     assert module.what_is_missing(jnp.dtype("bfloat16"), 136).startswith("heads of 8, 16")
 
 
+def test_a_bias_is_left_to_einsum_and_refused_by_cudnn(monkeypatch):
+    for where in ("ops.cudnn_attention", "ops.attention"):
+        monkeypatch.setattr(f"vlbeit_jax.{where}.on_nvidia", lambda: True)
+    sizes = (197, 768, 12, jnp.dtype("bfloat16"), True)
+    assert implementation("auto", *sizes) == "einsum"
+    with pytest.raises(UsageError, match="attention=cudnn needs absolute positions"):
+        implementation("cudnn", *sizes)
+
+
 @needs_gpu
-def test_auto_takes_cudnn_forward_and_backward_without_a_bias():
-    query, key, value, valid, bias, change = arrays(197)
-    biased = jax.jit(functools.partial(found_by, "auto")).lower(query, key, value, valid, bias, change)
-    assert "__cudnn$fmha" not in biased.compile().as_text()
-    given = query, key, value, valid, None, change
-    text = jax.jit(functools.partial(found_by, "auto")).lower(*given).compile().as_text()
-    assert "__cudnn$fmha" in text and "__cudnn$fmhaSoftmaxBackward" in text.replace("ScaleBias", "")
+def test_auto_takes_cudnn_forward_and_backward():
+    text = jax.jit(functools.partial(found_by, "auto")).lower(*arrays(197)).compile().as_text()
+    assert "__cudnn$fmhaSoftmax" in text and "__cudnn$fmhaSoftmaxBackward" in text

@@ -117,6 +117,13 @@ def test_computing_again_and_looping_change_nothing(world, batches, on_one_devic
     assert_same(one_step(again, batches, shape), on_one_device)
 
 
+def test_what_is_asked_of_xla_for_gpus_changes_nothing(task, batches, on_one_device, monkeypatch):
+    """The options of the compiler are known to this jaxlib, and streams that wait for each other sum to the same."""
+    monkeypatch.setattr("vlbeit_jax.training.step.on_nvidia", lambda: True)
+    monkeypatch.setattr("tests.training.test_step.step_for", step_for.__wrapped__)
+    assert_same(one_step(task, batches), on_one_device)
+
+
 def test_another_shape_is_an_error_and_no_second_compilation(task, batches):
     mesh, (step, places) = tiny.mesh_of(), step_for(task, ONE, 1)
     frozen, text = jax.device_put(task.frozen, replicated(mesh)), batches[Stream.TEXT]

@@ -78,7 +78,11 @@ def attention_by_parts(
     """
     batch, length, width = query.shape
     query, key, value = (x.reshape(batch, length, heads, width // heads) for x in (query, key, value))
-    mixed = (cudnn_attention if how == "cudnn" else _einsum_attention)(query, key, value, valid, bias)
+    if how == "cudnn":
+        assert bias is None, "``implementation`` refuses it"
+        mixed = cudnn_attention(query, key, value, valid)
+    else:
+        mixed = _einsum_attention(query, key, value, valid, bias)
     return mixed.reshape(batch, length, width)
 
 
@@ -103,7 +107,7 @@ def implementation(how: str, length: int, width: int, heads: int, dtype: jnp.dty
       width: D.
       heads: H.
       dtype: of the products.
-      biased: whether a bias is added to the logits. "auto" leaves that to XLA on a GPU: with a bias, cuDNN has not been timed.
+      biased: whether a bias is added to the logits, which "einsum" alone can do exactly.
 
     Raises:
       UsageError: what was asked for is not possible here.
@@ -118,8 +122,8 @@ def implementation(how: str, length: int, width: int, heads: int, dtype: jnp.dty
                 f"{' with a bias' if biased else ''}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and on each "
                 f"of {chips} chip(s) that share them heads that fill {LANES} lanes (64 wide, and an even number); use attention=auto"
             )
-    if how == "cudnn" or (how == "auto" and on_nvidia() and not biased):
-        missing = what_is_missing(dtype, width // heads)
+    if how == "cudnn" or (how == "auto" and on_nvidia()):
+        missing = "absolute positions (there is a relative bias)" if biased else what_is_missing(dtype, width // heads)
         if not missing:
             return "cudnn"
         if how == "cudnn":
