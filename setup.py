@@ -8,8 +8,9 @@ from setuptools import find_packages, setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "vlbeit_jax" / "__init__.py").read_text(), re.MULTILINE).group(1)
 
-# Upper bounds are the next release that may break, lower bounds the oldest that tests/core.sh passed with; launch/locks pins what
-# all tests ran with, with hashes. Python 3.14 is left out until they ran there: launch/install.sh has the same bounds.
+# Upper bounds are the next release that may break. With the lower bounds, batches, visual tokens and first losses are those of the
+# locked versions (tests/digests.py), and a run trains and resumes. launch/locks pins what all tests ran with, with hashes. Python 3.14
+# is left out until they ran there: launch/install.sh has the same bounds.
 PYTHON = ">=3.11,<3.14"
 JAX = ">=0.10,<0.13"
 INSTALL = [

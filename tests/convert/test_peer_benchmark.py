@@ -120,11 +120,8 @@ def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
 CHANGES = {"none": ("", ""), "gelu": ("functional.gelu(", "functional.silu("), "expert": ("len(layout) > 1 and", "len(layout) > 2 and")}
 
 
-# In bfloat16 a part that is only slightly wrong, SiLU for GELU, moves losses and norm no more than rounding may.
-CHANGED = [("float32", change) for change in CHANGES] + [("bfloat16", "none"), ("bfloat16", "expert")]
-
-
-@pytest.mark.parametrize(("matmul", "change"), CHANGED)
+@pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
     text, (old, new) = (peer_step.STANDALONE / "vlbeit_torch.py").read_text(), CHANGES[change]
     assert not old or text.count(old) == 1
