@@ -168,3 +168,11 @@ def test_a_visual_tokenizer_that_does_not_fit_is_refused(world, tmp_path):
     with pytest.raises(UsageError, match="codes=32, but model.codes=64"):
         train(dataclasses.replace(config, model=dataclasses.replace(config.model, codes=64)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("how", "said"), [("cudnn", "needs an NVIDIA GPU"), ("fused", "cannot compute 17 tokens of width 32")])
+def test_attention_that_is_not_possible_here_is_refused_before_anything_is_written(world, tmp_path, how, said):
+    config = tiny.pretrain_config(world)
+    with pytest.raises(UsageError, match=f"attention={how} {said}"):
+        train(dataclasses.replace(config, model=dataclasses.replace(config.model, attention=how)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
