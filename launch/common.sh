@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What the launch scripts share. Sourced, not run. Every script begins with:
+# Functions that the launch scripts share. They source this file and begin with:
 #   set -euo pipefail
 #   # shellcheck source=launch/common.sh
 #   source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
-# readlink follows a symlink to the script and gives an absolute path. No cd takes part: CDPATH could lead it elsewhere.
+# readlink follows a symlink to the script and gives an absolute path. cd is not used, because CDPATH could lead it elsewhere.
 set -euo pipefail
 shopt -s inherit_errexit # set -e holds within $(...) too.
 unset CDPATH
@@ -31,12 +31,12 @@ require_number() { # require_number LOWEST NAME...: each variable is a whole num
 }
 
 require_command() { # require_command NAME: it is on PATH
-  $dry_run || command -v "$1" >/dev/null || fail "$1 is needed and not on PATH"
+  $dry_run || command -v "$1" >/dev/null || fail "$1 is needed but not on PATH; install it, or add its folder to PATH"
 }
 
-require_python() { # require_python: sets python to the interpreter that has the package: PYTHON, or that of .venv
+require_python() { # require_python: sets python to the interpreter that has the package: PYTHON, or the one of .venv
   python=${PYTHON:-$top/.venv/bin/python}
-  command -v "$python" >/dev/null || fail "$python is missing; run launch/install.sh first, or name an interpreter: PYTHON=..."
+  command -v "$python" >/dev/null || fail "$python is missing; run launch/install.sh first, or name an interpreter: PYTHON=/path/to/python"
 }
 
 quoted() { # quoted WORD...: the words as a shell reads them back
@@ -50,20 +50,20 @@ run() { # run COMMAND...: shows it, and runs it unless this is a dry run
   $dry_run || "$@"
 }
 
-retry() { # retry COMMAND...: up to RETRIES times more where ssh lost its connection (255); any other failure is final
+retry() { # retry COMMAND...: repeats it up to RETRIES times if ssh loses its connection (255); any other failure is final
   local attempt code pause=${RETRY_SECONDS:-5}
   for ((attempt = 0; ; attempt++)); do
     code=0
     run "$@" || code=$?
     ((code == 255 && attempt < ${RETRIES:-5})) || return "$code"
-    printf 'connection lost, again in %s s (%s of %s)\n' "$pause" "$((attempt + 1))" "${RETRIES:-5}" >&2
+    printf 'connection lost; trying again in %s s (%s of %s)\n' "$pause" "$((attempt + 1))" "${RETRIES:-5}" >&2
     sleep "$pause"
     pause=$((pause * 2))
   done
 }
 
 signalled=false
-await() { # await PROCESS: its exit code; a signal whose trap sets signalled=true ends wait, but not the waiting
+await() { # await PROCESS: waits for its end, and returns its exit code. A signal whose trap sets signalled=true does not end the waiting
   local code
   while true; do
     signalled=false code=0
@@ -77,12 +77,12 @@ await() { # await PROCESS: its exit code; a signal whose trap sets signalled=tru
 ended_by=
 supervise() { # supervise COMMAND...: runs it, passes TERM, INT and HUP on to it and its children, and returns its exit code
   local child code=0 signal
-  set -m # A process group of its own, which can be signalled as a whole and in which Ctrl-C is not ignored.
+  set -m # In a process group of its own the child does not ignore Ctrl-C, and one signal reaches it and its children.
   "$@" &
   child=$!
   set +m
   for signal in TERM INT HUP; do
-    # shellcheck disable=SC2064 # Signal and child are meant as they are now.
+    # shellcheck disable=SC2064 # Signal and child have to be expanded now.
     trap "signalled=true ended_by=$signal; kill -$signal -- -$child 2>/dev/null || true" "$signal"
   done
   await "$child" || code=$?

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A run on a TPU slice of a GKE cluster that has the JobSet controller: one pod a host, restarted together.
+# Runs vlbeit_jax.main on a TPU slice of a GKE cluster with the JobSet controller: one pod per host, restarted together.
 # Usage: launch/gke.sh [--dry-run] start ARGUMENTS of vlbeit_jax.main | status | log [LINES] | delete NAME
 # Settings (environment):
 #   NAME            of the JobSet
 #   IMAGE           made from launch/Dockerfile, by digest: registry/name@sha256:...
 #   ACCELERATOR     node label, e.g. tpu-v5-lite-podslice
 #   TOPOLOGY        e.g. 16x16
-#   HOSTS           of the slice, e.g. 64 for v5e 16x16
-#   CHIPS           a host has, e.g. 4
-#   CLAIM           PersistentVolumeClaim that all pods mount at /data: data sets and --workdir
+#   HOSTS           number of hosts of the slice, e.g. 64 for v5e 16x16
+#   CHIPS           chips per host, e.g. 4
+#   CLAIM           PersistentVolumeClaim that all pods mount at /data, for data sets and --workdir
 #   NAMESPACE=default  MAX_RESTARTS=10  GRACE_SECONDS=120  PYTHON=.venv/bin/python
-#   SHARED_MEMORY   size of /dev/shm in a pod, e.g. 4Gi; by default computed from ARGUMENTS (python -m vlbeit_jax.shared_memory)
+#   SHARED_MEMORY   size of /dev/shm in a pod, e.g. 4Gi; default: computed from ARGUMENTS by python -m vlbeit_jax.shared_memory
 # start checks ARGUMENTS as training does, on this machine: run launch/install.sh first. Relative paths start at the checkout.
 # shellcheck disable=SC2153 # The settings come from the environment.
 set -euo pipefail
@@ -82,7 +82,7 @@ spec:
                 - name: data
                   persistentVolumeClaim:
                     claimName: $CLAIM
-                - name: shm # Loader processes hand their batches over here. Kubernetes' default of 64 MiB kills them with SIGBUS.
+                - name: shm # Loader processes hand their batches over here. With Kubernetes' default of 64 MiB, SIGBUS ends them.
                   emptyDir:
                     medium: Memory
                     sizeLimit: $2
@@ -96,21 +96,22 @@ case $verb in
   *) fail "unknown verb '$verb'; there are start, status, log, delete (see the head of $0)" ;;
 esac
 require NAME
-[[ $NAME =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || fail "NAME=$NAME: Kubernetes wants small letters, digits and -"
+[[ $NAME =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
+  fail "NAME=$NAME: give lower-case letters, digits and -, with a letter first and no - at the end, as Kubernetes needs"
 require_command kubectl
 kubectl=(kubectl --namespace="${NAMESPACE:-default}")
 case $verb in
   start)
     require IMAGE ACCELERATOR TOPOLOGY HOSTS CHIPS CLAIM
-    [[ $IMAGE == *@sha256:* ]] || fail "IMAGE=$IMAGE: name it by digest (…@sha256:…), so that a restart runs the same code"
+    [[ $IMAGE == *@sha256:* ]] || fail "IMAGE=$IMAGE: name the image by digest (…@sha256:…), so that a restart runs the same code"
     for word in "$ACCELERATOR" "$TOPOLOGY" "$CLAIM"; do
-      [[ $word =~ ^[A-Za-z0-9._-]+$ ]] || fail "'$word': ACCELERATOR, TOPOLOGY and CLAIM are letters, digits, . _ -"
+      [[ $word =~ ^[A-Za-z0-9._-]+$ ]] || fail "'$word': ACCELERATOR, TOPOLOGY and CLAIM may contain only letters, digits, . _ -"
     done
     require_number 1 HOSTS CHIPS
     [[ ${SHARED_MEMORY:-1} =~ ^[1-9][0-9]*([KMGT]i?)?$ ]] || fail "SHARED_MEMORY=$SHARED_MEMORY: give a size, e.g. 4Gi"
-    (($# > 0)) || fail "give the arguments of vlbeit_jax.main, --config and --workdir at least"
+    (($# > 0)) || fail "give the arguments of vlbeit_jax.main, at least --config and --workdir"
     require_python
-    # Each in an assignment of its own: a failure within the text of the manifest would go unnoticed.
+    # Each has an assignment of its own, because set -e does not see a failure within the text of the manifest.
     arguments=$(json "$@")
     size=${SHARED_MEMORY:-$(shared_memory "$@")}
     written=$(manifest "$arguments" "$size")
@@ -122,7 +123,7 @@ case $verb in
     run "${kubectl[@]}" logs --selector="jobset.sigs.k8s.io/jobset-name=$NAME,batch.kubernetes.io/job-completion-index=0" --tail="${1:-50}"
     ;;
   delete)
-    [[ ${1:-} == "$NAME" ]] || fail "delete needs the name once more: launch/gke.sh delete $NAME"
+    [[ ${1:-} == "$NAME" ]] || fail "to delete the JobSet, repeat its name: launch/gke.sh delete $NAME"
     run "${kubectl[@]}" delete jobset "$NAME"
     ;;
 esac

@@ -7,7 +7,7 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 [[ ${1:-} != --dry-run ]] || { dry_run=true && shift; }
-(($# > 0)) || fail "give the arguments of vlbeit_jax.main, --config and --workdir at least"
+(($# > 0)) || fail "give the arguments of vlbeit_jax.main, at least --config and --workdir"
 run "$top/launch/install.sh" cuda
 cd "$top"
 for ((attempt = 0; ; attempt++)); do

@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
 # Makes .venv beside setup.py and installs the package with the pinned, hashed versions it was tested with.
 # Usage: launch/install.sh [test|tpu|cuda]      test: with what tests/run.sh needs; tpu, cuda: with JAX for these
-# PYTHON names the interpreter instead of the first supported one on PATH; VENV names another folder than .venv.
-# A second call does nothing if nothing has changed. An environment that is broken, half-made or copied is made anew.
+# PYTHON names the interpreter; the default is the first supported one on PATH. VENV names another folder than .venv.
+# A second call does nothing if nothing has changed. The script makes an environment anew if it is broken, half-made or copied.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 extra=${1:-}
 venv=${VENV:-.venv}
 [[ $venv == /* ]] || venv=$PWD/$venv
-supported="Python 3.11, 3.12 and 3.13 are supported" # As setup.py says.
+supported="Python 3.11, 3.12 and 3.13 are supported" # As in setup.py.
 
 fail() { # fail MESSAGE...: a usage error
   printf 'error: %s\n' "$*" >&2
   exit 2
 }
 
-version_of() { # version_of INTERPRETER: its version such as 3.11; nothing where it does not run
+version_of() { # version_of INTERPRETER: prints its version, such as 3.11, or nothing if it does not run
   "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
 }
 
-locks_for() { # locks_for VERSION: the folder of this Python's lock files; nothing for one that is not supported
+locks_for() { # locks_for VERSION: prints the folder of this Python's lock files, or nothing if it is not supported
   case $1 in
     3.11) echo launch/locks/python3.11 ;;
     3.12 | 3.13) echo launch/locks/python3.13 ;;
@@ -31,8 +31,8 @@ choose_python() { # sets python and version: PYTHON, or the first supported one 
   local candidate found=
   if [[ -n ${PYTHON:-} ]]; then
     python=$PYTHON version=$(version_of "$PYTHON")
-    [[ -n $version ]] || fail "PYTHON=$PYTHON does not run; $supported"
-    [[ -n $(locks_for "$version") ]] || fail "PYTHON=$PYTHON is Python $version; $supported"
+    [[ -n $version ]] || fail "PYTHON=$PYTHON does not run; $supported; name one of them"
+    [[ -n $(locks_for "$version") ]] || fail "PYTHON=$PYTHON is Python $version; $supported; name one of them"
     return
   fi
   for candidate in python3 python3.13 python3.12 python3.11; do
@@ -40,47 +40,47 @@ choose_python() { # sets python and version: PYTHON, or the first supported one 
     [[ -z $(locks_for "$version") ]] || return 0
     found+=${version:+" ($candidate is Python $version)"}
   done
-  fail "$supported, and none of them is on PATH$found; name one: PYTHON=/path/to/python3.13 launch/install.sh"
+  fail "$supported, but none of them is on PATH$found; name one: PYTHON=/path/to/python3.13 launch/install.sh"
 }
 
-whats_wrong() { # what keeps the environment from being used; nothing if it can be
+whats_wrong() { # prints why the environment cannot be used, or nothing if it can
   if [[ ! -x $venv/bin/python ]]; then
-    echo "its interpreter is gone (was Python upgraded or removed?)"
+    echo "its interpreter is missing (was Python upgraded or removed?)"
   elif [[ -z $(version_of "$venv/bin/python") ]]; then
     echo "its interpreter does not run"
   elif [[ ! -f $venv/bin/pip ]] || ! isolated -c 'import pip' 2>/dev/null; then
-    echo "it has no pip, so it was never finished"
+    echo "it has no pip, so an installation was not finished"
   elif ! head -n 3 "$venv/bin/pip" | grep -qF "$venv/bin/"; then
-    echo "it was made in another folder, and its commands run what is there"
+    echo "it was made in another folder, and its commands run the files of that folder"
   elif [[ -e $venv/installing ]]; then
-    echo "an installation into it was cut off"
+    echo "an installation into it was cut off before its end"
   fi
 }
 
-# Isolated: packages of PYTHONPATH and of the user's own folder are no part of the environment.
+# -I: Python ignores PYTHONPATH and the user's own packages, because they are not part of the environment.
 isolated() { "$venv/bin/python" -I "$@"; }
 install() { isolated -m pip install --quiet --disable-pip-version-check "$@"; }
 
-check_environment() { # sets version, and wrong where there is an environment that has to be made anew
+check_environment() { # sets version; sets wrong if the environment has to be made anew
   version='' wrong=''
   [[ -e $venv || -L $venv ]] || return 0
   if [[ ! -f $venv/pyvenv.cfg && (! -d $venv || -n $(ls -A "$venv")) ]]; then
-    fail "$venv is no Python environment; move it away, or name another folder: VENV=FOLDER launch/install.sh"
+    fail "$venv is not a Python environment; move it away, or name another folder: VENV=FOLDER launch/install.sh"
   fi
   wrong=$(whats_wrong)
   [[ -z $wrong ]] || return 0
   local theirs
   theirs=$(version_of "$venv/bin/python")
-  [[ -n $(locks_for "$theirs") ]] || fail "$venv holds Python $theirs; $supported; remove it and call this again"
+  [[ -n $(locks_for "$theirs") ]] || fail "$venv holds Python $theirs; $supported; remove $venv and run launch/install.sh again"
   if [[ -n ${PYTHON:-} ]]; then
     choose_python
     [[ $version == "$theirs" ]] ||
-      fail "$venv holds Python $theirs, and PYTHON=$PYTHON is Python $version; remove it, or name another folder with VENV"
+      fail "$venv holds Python $theirs, but PYTHON=$PYTHON is Python $version; remove $venv, or name another folder: VENV=FOLDER"
   fi
   version=$theirs
 }
 
-read_state() { # sets locks, inputs and earlier: what was installed from these very files, in words
+read_state() { # sets locks, inputs and earlier: the names of the requirements that were installed from the present files
   locks=$(locks_for "$version")
   inputs=$(cat "$locks"/*.txt launch/requirements* setup.py launch/install.sh | cksum)
   earlier=
@@ -89,7 +89,7 @@ read_state() { # sets locks, inputs and earlier: what was installed from these v
   fi
 }
 
-is_this_checkout() { # whether the package that the environment imports is the one beside this script
+is_this_checkout() { # whether the environment imports the package of this checkout
   isolated -c 'import importlib.util, os, sys
 found = importlib.util.find_spec("vlbeit_jax")
 sys.exit(found is None or not os.path.samefile(os.path.dirname(found.origin), sys.argv[1]))' vlbeit_jax 2>/dev/null
@@ -102,10 +102,11 @@ is_done() { # whether there is nothing to do
   [[ " $earlier " == *" ${extra:-package} "* ]]
 }
 
-refuse_others() { # a usage error if somebody has put versions there that setup.py does not allow
+refuse_others() { # a usage error if the environment holds versions that setup.py does not allow
   local complaint
   complaint=$(isolated -m pip check --disable-pip-version-check 2>/dev/null | grep -i '^vlbeit[-_]jax ' || true)
-  [[ -z $complaint ]] || fail "in $venv, $complaint"$'\n'"Install a version in that range there, or remove $venv and call this again."
+  [[ -z $complaint ]] ||
+    fail "in $venv, $complaint"$'\n'"Install a version in that range into it, or remove $venv and run launch/install.sh again."
 }
 
 make_environment() {
@@ -113,14 +114,14 @@ make_environment() {
   [[ -z $wrong ]] || echo "making $venv anew: $wrong" >&2
   if ! "$python" -m venv --clear "$venv" >&2; then
     rm -rf "$venv"
-    fail "'$python -m venv' failed as said above (Debian and Ubuntu have it in the package python$version-venv)"
+    fail "'$python -m venv' failed; its message is above (on Debian and Ubuntu, install the package python$version-venv)"
   fi
 }
 
-install_peers() { # what tests compare with or compile with, apart from the rest: other versions, and what JAX would take for a TPU
+install_peers() { # what tests compare with or compile with, in folders apart: other versions, and libtpu, which JAX would take for a TPU
   install --upgrade --no-deps --target "$venv/peers/libtpu" "$(sed -n 's/^\(libtpu==[^ ]*\).*/\1/p' "$locks/requirements-tpu.txt")"
   if [[ $version != 3.11 ]]; then
-    echo "tests that need PyTorch will be skipped on Python $version; to run them, install launch/requirements-torch.txt into $venv" >&2
+    echo "tests that need PyTorch are skipped on Python $version; to run them, install launch/requirements-torch.txt into $venv" >&2
     return
   fi
   install -r launch/requirements-torch.txt
@@ -130,9 +131,9 @@ install_peers() { # what tests compare with or compile with, apart from the rest
 
 case $extra in
   "" | test | tpu | cuda) ;;
-  *) fail "unknown set of requirements '$extra'; give none, test, tpu or cuda" ;;
+  *) fail "unknown set of requirements '$extra'; give test, tpu, cuda or nothing" ;;
 esac
-if ! is_done && command -v flock >/dev/null; then # One installation at a time; the second finds its work done.
+if ! is_done && command -v flock >/dev/null; then # One installation at a time; the second then finds nothing to do.
   exec 9>"$venv.lock"
   flock 9
 fi
@@ -145,7 +146,7 @@ read_state
 lock=$locks/requirements${extra:+-$extra}.txt
 echo "installing into $venv from $lock" >&2
 rm -f "$venv"/installed*
-touch "$venv/installing" # Until the end: whoever finds it knows that it was cut off.
+touch "$venv/installing" # Removed at the end. If a later call finds it, this installation was cut off.
 install --require-hashes -r "$lock"
 install --no-deps --no-build-isolation --editable .
 [[ $extra != test ]] || install_peers

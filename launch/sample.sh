@@ -11,7 +11,7 @@ if (($# > 1)) || [[ $workdir == -* ]]; then
   exit 2
 fi
 if ! mkdir -p "$workdir" || [[ ! -w $workdir ]]; then
-  echo "error: $workdir cannot be written to; name another folder" >&2
+  echo "error: this user cannot write to $workdir; name another folder: launch/sample.sh WORKDIR" >&2
   exit 2
 fi
 workdir=$(readlink -f -- "$workdir")
@@ -19,14 +19,14 @@ workdir=$(readlink -f -- "$workdir")
 cd "$top"
 python=$top/.venv/bin/python
 
-stage() { # stage OUTPUT INPUTS COMMAND...: runs the command unless its output is there and was made from the same; no output: always
+stage() { # stage OUTPUT INPUTS COMMAND...: runs COMMAND, unless OUTPUT exists and was made by it from the same INPUTS; OUTPUT "": always
   printf '\n$ .venv/bin/python'
   printf ' %q' "${@:3}"
   printf '\n'
   "$python" launch/measure.py run "$workdir" "$1" "$2" -- "$python" "${@:3}"
 }
 
-tuple() { # tuple PATH: as a configuration field reads it, whatever the path holds
+tuple() { # tuple PATH: prints a tuple with PATH, quoted as a configuration field reads it
   "$python" -c 'import sys; print((sys.argv[1],))' "$1"
 }
 

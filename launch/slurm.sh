@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
 #SBATCH --job-name=vlbeit_jax --requeue --open-mode=append --signal=B:USR1@300
-# A run on nodes of a SLURM cluster: one process a GPU.
+# Runs vlbeit_jax.main on nodes of a SLURM cluster, one process per GPU.
 # Usage: launch/slurm.sh [--dry-run] ARGUMENTS of vlbeit_jax.main      relative paths start at the checkout
 # Settings (environment):
-#   NODES GPUS                GPUS a node; 0: no GPU options
-#   TASKS=GPUS                processes a node; 1 where GPUS=0
+#   NODES GPUS                number of nodes; GPUs per node, 0: no GPU options
+#   TASKS=GPUS                processes per node; 1 if GPUS=0
 #   NAME=vlbeit_jax  HOURS=24  SBATCH_OPTIONS="--partition=p --account=a"
-#   NOTICE_SECONDS=300        before the time limit, the run is ended and the job requeued
-#   MAX_REQUEUES=50           of one job      MAX_RESTARTS=3 after crashes, each time the job starts
+#   NOTICE_SECONDS=300        this long before the time limit, the job ends the run and requeues itself
+#   MAX_REQUEUES=50           times that a job requeues itself      MAX_RESTARTS=3 after crashes, each time the job starts
 #   RETRY_SECONDS=10  PYTHON=.venv/bin/python
 # Run launch/install.sh cuda first, on storage that all nodes see. A job that reaches its time limit, is preempted or loses a node is
-# requeued and goes on from the newest checkpoint in --workdir. Exit code 2, a mistake in the command, ends it.
+# requeued and resumes from the newest checkpoint in --workdir. Exit code 2, a mistake in the command, ends the job.
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 in_job=false
-if [[ ${BASH_SOURCE[0]##*/} == slurm_script ]]; then # The copy of this script that sbatch made in a node's spool folder.
+if [[ ${BASH_SOURCE[0]##*/} == slurm_script ]]; then # This is the copy that Slurm made in a node's spool folder.
   in_job=true
   here=${VLBEIT_JAX_CHECKOUT:-${SLURM_SUBMIT_DIR:-}}/launch
   if [[ ! -f $here/common.sh ]]; then
-    echo "error: $here has no common.sh; submit the job with launch/slurm.sh, or with sbatch from the checkout" >&2
+    echo "error: $here is not in a checkout: it has no common.sh; submit the job with launch/slurm.sh, or with sbatch from the checkout" >&2
     exit 2
   fi
 fi
@@ -31,15 +31,15 @@ wrong_command=255
 
 # shellcheck disable=SC2016 # Expanded in each task.
 step() { # step ARGUMENTS...: all processes of the run
-  # srun answers with the highest code of all tasks. Where one task reports a mistake, the others are killed and count 143, so 2 is
-  # passed on as 255. The shell outlives TERM, which goes to the whole step, because its exit would end the step.
+  # srun returns the highest exit code of all tasks. If one task reports a mistake (2), srun kills the others, and they end with 143. So
+  # the task passes 2 on as 255. TERM goes to the whole step; the shell outlives it, because its exit would end the step.
   exec srun --kill-on-bad-exit=1 --chdir="$top" bash -c \
     'trap : TERM; code=0; "${@:2}" || code=$?; ((code != 2)) || code=$1; exit "$code"' task "$wrong_command" "$python" -m vlbeit_jax.main "$@"
 }
 
-requeue() { # requeue CODE: ends this start of the job, and has Slurm start it again
+requeue() { # requeue CODE: ends this start of the job and asks Slurm to start the job again
   if ((${SLURM_RESTART_COUNT:-0} >= MAX_REQUEUES)); then
-    echo "error: the job has been requeued $MAX_REQUEUES times (MAX_REQUEUES); submit it again to go on" >&2
+    echo "error: the job has been requeued $MAX_REQUEUES times (MAX_REQUEUES); submit it again to resume the run" >&2
     exit "$1"
   fi
   echo "job $SLURM_JOB_ID requeues itself; it goes on from the newest checkpoint" >&2
@@ -47,22 +47,22 @@ requeue() { # requeue CODE: ends this start of the job, and has Slurm start it a
   exit 0
 }
 
-reached_limit() { # reached_limit [PROCESS]: ends all tasks; after half of the time that is left, no longer waits for srun
+reached_limit() { # reached_limit PROCESS: ends all tasks; after half of NOTICE_SECONDS, no longer waits for srun
   echo "the time limit is near: ending the run" >&2
   [[ -n $1 ]] || return 0
-  scancel --signal=TERM "$SLURM_JOB_ID" || true # To the tasks alone, if there are any left. TERM to srun would kill them at once.
+  scancel --signal=TERM "$SLURM_JOB_ID" || true # To the tasks only, if any are left. TERM to srun would kill them at once.
   (
     sleep $((notice / 2))
-    # Requeueing then kills the tasks. (scancel --signal=KILL would cancel the job.)
+    # The requeue then kills the tasks. (scancel --signal=KILL would cancel the job.)
     if kill -0 "$1" 2>/dev/null; then kill -KILL "$1"; fi
   ) &
 }
 
 job() { # job ARGUMENTS...: what runs on the first node
   local attempt code running='' limit=false ending=false pause
-  trap 'signalled=true ending=true' TERM # From Slurm: the job is cancelled, preempted or requeued. The tasks have got it too.
+  trap 'signalled=true ending=true' TERM # Slurm cancels, preempts or requeues the job. It has sent TERM to the tasks too.
   trap 'signalled=true limit=true; reached_limit "$running"' USR1
-  [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not take it from sbatch.
+  [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not take this setting from sbatch.
   for ((attempt = 0; ; attempt++)); do
     code=0
     step "$@" &
@@ -97,7 +97,7 @@ TASKS=${TASKS:-$((GPUS > 0 ? GPUS : 1))}
 NOTICE_SECONDS=$notice
 require_number 1 NODES TASKS HOURS NOTICE_SECONDS
 require_command sbatch
-(($# > 0)) || fail "give the arguments of vlbeit_jax.main, --config and --workdir at least"
+(($# > 0)) || fail "give the arguments of vlbeit_jax.main, at least --config and --workdir"
 $dry_run || require_python
 read -r -a options <<<"${SBATCH_OPTIONS:-}"
 gpus=()

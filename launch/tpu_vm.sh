@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# A run on a slice of Cloud TPU VMs: chips by a queued resource, the same command on all workers.
+# Runs vlbeit_jax.main on a slice of Cloud TPU VMs: asks for chips by a queued resource, and runs the same command on all workers.
 # Usage: launch/tpu_vm.sh [--dry-run] VERB [ARGUMENTS]
 #   create                    ask for the chips, and wait until they are there
-#   install                   make the workers' checkouts equal to this one and install the locked packages there. Uncommitted changes
-#                             and new files are sent too; what .gitignore names (.venv, runs/, data/) is not
-#   start ARGUMENTS           python -m vlbeit_jax.main ARGUMENTS on all workers, in the background
-#   run ARGUMENTS             all three, then wait for the end; chips that are taken away are asked for again, and the run goes on
-#                             from its newest checkpoint, MAX_RESTARTS times
-#   status | log [LINES]      of the chips and of every worker | of worker 0
-#   stop                      end the run; the chips stay (and cost)
-#   delete NAME               give the chips back; NAME is said again, so that none is deleted by accident
+#   install                   make the workers' checkouts equal to this one and install the locked packages there. Send uncommitted
+#                             changes and new files too, but not what .gitignore names (.venv, runs/, data/)
+#   start ARGUMENTS           start python -m vlbeit_jax.main ARGUMENTS on all workers, in the background
+#   run ARGUMENTS             create, install and start, then wait for the end. If the chips are taken away, ask for them again and
+#                             resume the run from its newest checkpoint, at most MAX_RESTARTS times
+#   status | log [LINES]      print the state of the chips and of every worker | the log of worker 0
+#   stop                      end the run; the chips stay, and still cost money
+#   delete NAME               give the chips back; repeat NAME, so that none are deleted by accident
 # Settings (environment):
 #   NAME PROJECT ZONE         of the slice
 #   ACCELERATOR RUNTIME       e.g. v5litepod-256 and v2-alpha-tpuv5-lite; v5p-128 and v2-alpha-tpuv5 (create, run)
-#   SPOT                      true: cheaper and may be taken away; false: on demand (create, run)
+#   SPOT                      true: cheaper, but Google may take the chips away; false: on demand (create, run)
 #   MAX_RESTARTS=10  WAIT_MINUTES=720  POLL_SECONDS=60  RETRIES=5  RETRY_SECONDS=5
-# --workdir and data have to lie on storage that all workers see: Filestore, or a bucket that is mounted on all of them.
+# --workdir and data have to be on storage that all workers see: Filestore, or a bucket that is mounted on all of them.
 # shellcheck disable=SC2153 # The settings come from the environment.
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -25,14 +25,14 @@ source "$top/launch/checkout.sh"
 [[ ${1:-} != --dry-run ]] || { dry_run=true && shift; }
 
 place=()
-patience=10 # Answers in a row that say nothing, before they are taken for an answer.
+patience=10 # After this many answers in a row without a state, give up.
 queued() { run gcloud compute tpus queued-resources "$1" "$NAME" "${place[@]}" "${@:2}"; }
 on_workers() { # on_workers WHICH COMMAND...: on one worker or all; the words arrive as they are
   retry gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" --worker="$1" --batch-size=all --command="$(quoted "${@:2}")"
 }
 worker() { on_workers "$1" bash vlbeit_jax/launch/worker.sh "$2" "$NAME" "${@:3}"; }
 
-state() { # state: of the request as gcloud has it; NONE: there is none; UNKNOWN: gcloud could not say, and why is on stderr
+state() { # state: prints the state of the request; NONE: there is none; UNKNOWN: gcloud could not tell, and stderr has its message
   local errors found
   errors=$(mktemp)
   if found=$(queued describe --format='value(state.state)' 2>"$errors"); then
@@ -61,20 +61,20 @@ create() {
         asked=true
         if $dry_run; then return; fi
         ;;
-      false-SUSPENDED | false-SUSPENDING | false-FAILED) # Taken away or refused before: the request is all that is left.
+      false-SUSPENDED | false-SUSPENDING | false-FAILED) # Google took the chips away or refused them earlier; only the request is left.
         queued delete --force --quiet
         ;;
       true-SUSPENDED | true-FAILED)
         queued describe
-        fail "the request for $NAME is $found: see above; launch/tpu_vm.sh delete $NAME withdraws it"
+        fail "the request for $NAME is $found; Google's answer is above; to withdraw it: launch/tpu_vm.sh delete $NAME"
         ;;
       true-NONE | *-UNKNOWN)
-        ((++silent < patience)) || fail "$NAME is $found after $silent questions: see above"
+        ((++silent < patience)) || fail "$NAME is $found after $silent questions; see the messages above, then try again"
         ;;
       *-DELETING) asked=false ;;
-      *) silent=0 asked=true ;; # On its way.
+      *) silent=0 asked=true ;; # Google is working on it.
     esac
-    ((SECONDS < deadline)) || fail "$NAME is $found after ${WAIT_MINUTES:-720} minutes; launch/tpu_vm.sh delete $NAME withdraws the request"
+    ((SECONDS < deadline)) || fail "$NAME is $found after ${WAIT_MINUTES:-720} minutes; to withdraw it: launch/tpu_vm.sh delete $NAME"
     sleep "${POLL_SECONDS:-60}"
   done
 }
@@ -82,11 +82,11 @@ create() {
 install() {
   local archive
   archive=$(mktemp -d)
-  # shellcheck disable=SC2064 # The folder is meant as it is now.
+  # shellcheck disable=SC2064 # The folder has to be expanded now.
   trap "rm -rf -- $(quoted "$archive")" EXIT
   run pack_checkout "$archive/vlbeit_jax.tar.gz"
   retry gcloud compute tpus tpu-vm scp "$archive/vlbeit_jax.tar.gz" "$NAME:vlbeit_jax.new.tar.gz" "${place[@]}" --worker=all --batch-size=all
-  # Files that the last archive brought and this one does not have would otherwise stay, and be imported.
+  # Otherwise files that are in the last archive and not in this one would stay, and Python could import them.
   # shellcheck disable=SC2016 # Expanded on the workers.
   on_workers all bash -c 'set -euo pipefail
     mkdir -p "$1"
@@ -96,7 +96,7 @@ install() {
   on_workers all bash vlbeit_jax/launch/install.sh tpu
 }
 
-watch_run() { # Prints how the run ended: a number; taken: the chips are gone; lost, unreachable: the worker is
+watch_run() { # Prints how the run ended: its exit code; taken: the chips are gone; lost or unreachable: the worker is
   local said failures=0
   while true; do
     case $(state) in
@@ -116,7 +116,7 @@ watch_run() { # Prints how the run ended: a number; taken: the chips are gone; l
   done
 }
 
-begin() { # begin ARGUMENTS...: chips, checkout, start. Each is a process of its own, because set -e is off within a condition.
+begin() { # begin ARGUMENTS...: create, install, start. Each is a process of its own, because set -e is off within a condition.
   local self=(bash "$top/launch/tpu_vm.sh")
   if $dry_run; then self+=(--dry-run); fi
   "${self[@]}" create && "${self[@]}" install && "${self[@]}" start "$@"
@@ -132,21 +132,21 @@ all_of_it() {
       end=$(watch_run)
     else
       end="it did not start: exit code $code"
-      # Once a run has been under way, a step may fail because the chips are taken again. Before that, it is a mistake.
+      # After a first start, a command may fail because Google takes the chips again. Before that, a failure is a mistake.
       ((attempt > 0)) || [[ $(state) == SUSPEND* ]] || exit "$code"
     fi
     case $end in
-      0) echo "finished; launch/tpu_vm.sh delete $NAME gives the chips back" && return ;;
-      2) # A mistake in the command: no restart would mend it.
+      0) echo "the run has finished; to give the chips back: launch/tpu_vm.sh delete $NAME" && return ;;
+      2) # A mistake in the command, which no restart would mend.
         worker 0 log || true
         exit 2
         ;;
     esac
     echo "the run ended ($end); restart $((attempt + 1)) of ${MAX_RESTARTS:-10}" >&2
-    worker all stop || true # Where there are workers left.
+    worker all stop || true # On the workers that are left.
     sleep "${POLL_SECONDS:-60}"
   done
-  fail "given up after ${MAX_RESTARTS:-10} restarts; launch/tpu_vm.sh log shows why, delete $NAME gives the chips back"
+  fail "gave up after ${MAX_RESTARTS:-10} restarts; to see why: launch/tpu_vm.sh log; to give the chips back: launch/tpu_vm.sh delete $NAME"
 }
 
 verb=${1:-}
@@ -168,7 +168,7 @@ case $verb in
   log) worker 0 log "$@" ;;
   stop) worker all stop ;;
   delete)
-    [[ ${1:-} == "$NAME" ]] || fail "delete needs the slice's name once more: launch/tpu_vm.sh delete $NAME"
+    [[ ${1:-} == "$NAME" ]] || fail "to delete the slice, repeat its name: launch/tpu_vm.sh delete $NAME"
     queued delete --force --quiet
     ;;
   *) "$verb" ;;

@@ -124,7 +124,7 @@ def break_interpreter(checkout):
 
 @pytest.mark.parametrize(
     ("broken", "said"),
-    [(dangle, "its interpreter is gone"), (lose_pip, "it has no pip"), (break_interpreter, "its interpreter does not run")],
+    [(dangle, "its interpreter is missing"), (lose_pip, "it has no pip"), (break_interpreter, "its interpreter does not run")],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_broken_environment_is_made_anew(checkout, broken, said):
@@ -203,7 +203,7 @@ def test_an_environment_of_another_python_is_left_alone(checkout):
     (checkout.top / "folder").mkdir()
     (checkout.top / "folder" / "file").touch()
     done = checkout.install(VENV="folder")
-    assert done.returncode == 2 and "no Python environment" in done.stderr and (checkout.top / "folder" / "file").exists()
+    assert done.returncode == 2 and "not a Python environment" in done.stderr and (checkout.top / "folder" / "file").exists()
 
 
 def test_versions_out_of_range_are_refused_with_the_range(checkout):

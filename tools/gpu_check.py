@@ -1,8 +1,8 @@
 """Runs the project's own commands on one GPU and makes a table of what they measured.
 
-tools/gpu_check.sh starts it. Uses the standard library alone, so that a command that cannot start is a
-row of the table and not the end of the check. Each stage is one or two commands; the stages are in the
-order of their importance, because time may end before they do.
+tools/gpu_check.sh starts it. It needs only the standard library, so that a command that cannot start is a
+row of the table and does not end the check. Each stage runs a few commands. The most important stage runs
+first, because time may end before all stages have run.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from tools import gpu_table
 BASE, LARGE = "configs/pretrain_base.py", "configs/pretrain_large.py"
 JOINT = "--config.run.schedule=image+text+pair"
 STREAMS = ("image", "text", "pair")
-PEER_BATCH = {False: 64, True: 2}  # By whether it is a rehearsal; both sides' memory has to fit.
-NO_DROP_PATH = "--config.model.drop_path=0.0"  # The two sides would draw differently.
-# What a rehearsal makes of a configuration: seconds on a CPU, the same code.
+PEER_BATCH = {False: 64, True: 2}  # Key: whether it is a rehearsal. The memory of both sides has to fit.
+NO_DROP_PATH = "--config.model.drop_path=0.0"  # The two sides would draw different random numbers.
+# A rehearsal runs the same code at these sizes, in seconds on a CPU.
 TINY = [
     "--config.model.depth=1", "--config.model.fused_layers=1", "--config.model.vocabulary=1000", "--config.model.width=64",
     "--config.model.heads=1", "--config.model.ffn_width=128", "--config.visual_tokenizer.encoder_depth=1",
@@ -34,8 +34,8 @@ TINY = [
     "--config.visual_tokenizer.codes=256",
 ]  # fmt: skip
 TESTS = ["tests/ops/test_cudnn_attention.py", "tests/models/test_parity.py", "tests/ops/test_losses.py"]
-WHICH = "cudnn or absolute or cross_entropy"  # A test compiles for seconds on a GPU, and there are minutes.
-CURRENT: list[subprocess.Popen] = []  # The command that runs, to be ended with this program.
+WHICH = "cudnn or absolute or cross_entropy"  # Each test compiles for seconds on a GPU, and the check has minutes.
+CURRENT: list[subprocess.Popen] = []  # The command that runs now; it ends with this program.
 
 
 @dataclasses.dataclass
@@ -44,9 +44,9 @@ class Check:
 
     Attributes:
       out: folder of the results.
-      deadline: of ``time.monotonic``, at which the check ends.
-      rehearse: on the CPU, with tiny sizes.
-      memory: of the device, GiB.
+      deadline: when the check ends, by ``time.monotonic``.
+      rehearse: whether to run on the CPU with tiny sizes.
+      memory: of the device, in GiB.
     """
 
     out: pathlib.Path
@@ -64,11 +64,11 @@ class Check:
         Args:
           name: of the log.
           command: module and arguments.
-          interrupt_after: seconds until it gets a Ctrl-C; 0: it runs to its end.
-          **environment: variables on top of this process's.
+          interrupt_after: seconds until the command gets a Ctrl-C; 0: it runs to its end.
+          **environment: variables that are added to those of this process.
 
         Returns:
-          Exit code (124: time ended) and what it printed.
+          The exit code (124: time ended) and the output.
         """
         log = self.out / f"{name}.log"
         variables = {**os.environ, **environment, "XDG_CACHE_HOME": str(self.out.resolve() / "cache")}
@@ -92,9 +92,9 @@ class Check:
         return 124 if timed_out else process.returncode, log.read_text()
 
     def benchmark(self, name: str, config: str, batch: int, *more: str) -> dict[str, Any]:
-        """What ``vlbeit_jax.benchmark`` measured, or a dict with ``error``."""
+        """Returns what ``vlbeit_jax.benchmark`` measured, with ``error`` if it failed."""
         result = self.out / f"{name}.json"
-        result.unlink(missing_ok=True)  # Of a larger batch that did not fit.
+        result.unlink(missing_ok=True)  # It may be of a larger batch that did not fit.
         command = ["vlbeit_jax.benchmark", f"--config={config}", JOINT, "--config.model.matmul=bfloat16"]
         command += ["--config.visual_tokenizer.matmul=bfloat16", "--config.mesh.fsdp=1"]
         command += [f"--config.data.{stream}.batch_size={batch}" for stream in STREAMS]
@@ -104,7 +104,7 @@ class Check:
         return {**found, "batch": batch, "command": f"python -m {' '.join(command)}", **_failure(code, text)}
 
     def largest(self, name: str, config: str, *more: str) -> dict[str, Any]:
-        """The benchmark at the largest batch that fits: by formula, then halved until it does."""
+        """Runs the benchmark at the largest batch that fits: starts with the formula's and halves it until it fits."""
         batch = 2
         if not self.rehearse:
             code, text = self.run(f"{name}_batch", ["tools.largest_batch", config, str(self.memory)], JAX_PLATFORMS="cpu")
@@ -145,7 +145,7 @@ def _failure(code: int, text: str) -> dict[str, Any]:
 
 
 def core_tests(check: Check) -> Iterator[dict[str, Any]]:
-    """Attention, parity and losses on the device itself, float32 products in full."""
+    """Tests attention, parity and losses on the device, with float32 products in full precision."""
     command = ["pytest", "-n", "0", "-p", "no:cacheprovider", "-rs", "-k", WHICH, *TESTS]
     platform = "cpu" if check.rehearse else "cuda"
     code, text = check.run("tests", command, VLBEIT_TEST_PLATFORM=platform, JAX_DEFAULT_MATMUL_PRECISION="highest")
@@ -172,7 +172,7 @@ def peer(check: Check) -> Iterator[dict[str, Any]]:
 
 
 def attention(check: Check) -> Iterator[dict[str, Any]]:
-    """Our step of the stage before, with XLA's attention instead of cuDNN's."""
+    """Our step of the stage ``peer``, with XLA's attention instead of cuDNN's."""
     options = ["--config.model.attention=einsum", "--config.visual_tokenizer.attention=einsum", NO_DROP_PATH]
     yield {"row": "base, attention=einsum", **check.benchmark("einsum", BASE, PEER_BATCH[check.rehearse], *options)}
 
@@ -183,7 +183,7 @@ def large(check: Check) -> Iterator[dict[str, Any]]:
 
 
 def cached(check: Check) -> Iterator[dict[str, Any]]:
-    """Base size with visual tokens that are read and not computed."""
+    """Base size with visual tokens that are read instead of computed."""
     views = ["--config.data.visual_tokens=TOKENS", "--config.data.image.views=8", "--config.data.pair.views=8"]
     yield {"row": "base, cached visual tokens", **check.largest("cached", BASE, *views)}
 
@@ -225,12 +225,12 @@ STAGES: dict[str, Callable[[Check], Iterator[dict[str, Any]]]] = {
 
 
 def main() -> int:
-    """Runs the stages; 0 if each of them measured something."""
+    """Runs the stages; returns 0 if all succeeded."""
     parser = argparse.ArgumentParser(prog="tools/gpu_check.sh", description=__doc__)
-    parser.add_argument("out", type=pathlib.Path, help="folder for the results; must not exist")
-    parser.add_argument("--minutes", type=float, default=8, help="after which the check ends")
-    parser.add_argument("--only", default=",".join(STAGES), help=f"stages, in this order: {','.join(STAGES)}")
-    parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny sizes")
+    parser.add_argument("out", type=pathlib.Path, help="new folder for the results")
+    parser.add_argument("--minutes", type=float, default=8, help="minutes after which the check ends")
+    parser.add_argument("--only", default=",".join(STAGES), help=f"stages to run, in this order; default: {','.join(STAGES)}")
+    parser.add_argument("--rehearse", action="store_true", help="run the same commands on the CPU, with tiny sizes")
     given = parser.parse_args()
     unknown = [name for name in given.only.split(",") if name not in STAGES]
     if unknown:

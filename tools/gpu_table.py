@@ -1,4 +1,4 @@
-"""The table of tools/gpu_check.py: rows as JSON lines and as Markdown, with card, versions and neighbours."""
+"""Writes the table of tools/gpu_check.py as JSON lines and as Markdown, with the card, versions and published figures."""
 
 import importlib.metadata
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "triton", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12", "numpy", "grain")
 COLUMNS = ("what", "batch", "samples/s", "model TFLOP/s", "MFU", "peak memory, GiB", "wall, s", "notes")
-# What others have published about one GPU of this kind; their models and counts of operations differ from ours.
+# Figures that others have published. Their models, and the way they count operations, differ from ours.
 NEIGHBOURS = (
     ("ViT-B/16 in JAX on 8 H100 (NVIDIA JAX-Toolbox, 2023)", "1,459 images/s a GPU, 16% MFU"),
     ("ModernBERT-base", "about 25% MFU"),
@@ -19,7 +19,7 @@ NEIGHBOURS = (
 
 
 def card() -> dict[str, Any]:
-    """Name, memory (GiB) and driver of the first GPU, as nvidia-smi says; empty if there is none."""
+    """Name, memory (GiB) and driver of the first GPU, by nvidia-smi; empty if there is none."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
@@ -30,7 +30,7 @@ def card() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide on speed; those that are not installed are left out."""
+    """Versions of Python and of the installed packages that affect speed."""
     found = {"python": platform.python_version()}
     installed = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions() if each.metadata["Name"]}
     return found | {name: installed[name] for name in PACKAGES if name in installed}
@@ -43,7 +43,7 @@ def write(out: pathlib.Path, head: Mapping[str, Any], rows: Sequence[Mapping[str
 
 
 def markdown(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table with what it was measured on, and the neighbours."""
+    """The table, with the machine and software above it and published figures below it."""
     where = "CPU rehearsal with tiny sizes: no figure here means anything" if head.get("rehearsal") else head.get("card", "")
     software = ", ".join(f"{name} {head[name]}" for name in ("driver", "python", *PACKAGES) if name in head)
     lines = [f"Measured on {head['date']}: {where}; {software}.", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
@@ -53,7 +53,7 @@ def markdown(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def line(row: Mapping[str, Any]) -> str:
-    """One row for a terminal."""
+    """One row as text for a terminal."""
     names = zip(COLUMNS, _cells(row), strict=True)
     return "  ".join(f"{name} {cell}" for name, cell in names if cell)
 
@@ -63,7 +63,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    """In the order of ``COLUMNS``; what was not measured is empty."""
+    """Cells in the order of ``COLUMNS``; a cell without a measurement is empty."""
     return [
         row["row"],
         str(row.get("batch", "")),

@@ -1,4 +1,4 @@
-"""Prints the largest batch, a power of two, whose train step fits into a device's memory by formula.
+"""Prints the largest power of two as batch size whose train step fits into a device's memory, by formula.
 
 Usage: python -m tools.largest_batch CONFIG_FILE[:SIZE] GIBIBYTES
 """
@@ -18,11 +18,11 @@ from vlbeit_jax.training.sharding import make_mesh
 from vlbeit_jax.types import Stream
 
 LARGEST = 4096
-SPARE = 0.85  # The formula is right within 20%; the rest is the allocator's.
+SPARE = 0.85  # The formula is right within 20%; the allocator needs the rest.
 
 
 def load(name: str) -> Config:
-    """The configuration of a file, on one device with bfloat16 products, image, text and pair together."""
+    """Reads a configuration file; sets one device, bfloat16 products, and image, text and pair in each step."""
     path, _, size = name.partition(":")
     spec = importlib.util.spec_from_file_location("config", pathlib.Path(path))
     assert spec is not None and spec.loader is not None, path
@@ -36,20 +36,20 @@ def load(name: str) -> Config:
 
 
 def step_bytes(config: Config, batch: int) -> int:
-    """Memory of a step with ``batch`` rows of each stream, attention weights not kept."""
+    """Memory of a step with ``batch`` rows of each stream, if the backward pass recomputes attention weights."""
     data = {s: dataclasses.replace(getattr(config.data, s), batch_size=batch) for s in Stream}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
     _, _, state, frozen, batches = abstract_step(config, make_mesh(config.mesh))
-    # As on a TPU: there, too, one kernel computes the attention weights again. But XLA for GPUs works on
-    # all streams at once: 18.0 GiB on an H200 at base size and 64 rows, and the compiler of one TPU chip
-    # would do with the largest stream's activations.
+    # on_tpu: there, too, a kernel recomputes the attention weights. But XLA for GPUs worked on all streams
+    # at once (18.0 GiB on an H200 at base size and 64 rows), so we add the activations of the other streams.
+    # The TPU's compiler keeps those of the largest stream only.
     activations = [memory.activation_bytes(config, stream, 1, 1, 2, on_tpu=True) for stream in Stream]
     others = sum(activations) - max(activations)
     return memory.estimate(config, state, frozen, batches, 1, 1, on_tpu=True).total + others
 
 
 def main(name: str, gibibytes: float) -> int:
-    """The batch; at least 1."""
+    """Returns the batch size, at least 1."""
     config, batch = load(name), LARGEST
     while batch > 1 and step_bytes(config, batch) > SPARE * gibibytes * GIB:
         batch //= 2

@@ -6,19 +6,19 @@ from absl import flags
 
 from vlbeit_jax import cli, main
 
-OVERVIEW = """Prints the bytes that /dev/shm of each host needs for a run, computed from its configuration (docs/launch.md has the formula).
-All other flags are those of vlbeit_jax.main, and are checked as there. Nothing that they name is opened.
+OVERVIEW = """Prints how many bytes of /dev/shm a run needs on each host, by its configuration (docs/launch.md has the formula).
+All other flags are those of vlbeit_jax.main, with the same checks. The command opens no data set or tokenizer that they name.
 
   python -m vlbeit_jax.shared_memory --hosts=64 --chips=4 --config=configs/pretrain_base.py --workdir=RUN --config.data.workers=16"""
 
-HOSTS = flags.DEFINE_integer("hosts", 1, "hosts with one process each", lower_bound=1)
-CHIPS = flags.DEFINE_integer("chips", 1, "chips of a host", lower_bound=1)
+HOSTS = flags.DEFINE_integer("hosts", 1, "number of hosts, with one process each", lower_bound=1)
+CHIPS = flags.DEFINE_integer("chips", 1, "chips per host", lower_bound=1)
 
 
 def print_size() -> None:
-    """Checks the flags as training does, then computes."""
+    """Checks the flags as training does, then prints the size."""
     run = main.checked()
-    os.environ["JAX_PLATFORMS"] = "cpu"  # Shapes alone are asked for.
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Only shapes are needed.
     from vlbeit_jax.cost.shared_memory import shared_memory
 
     print(shared_memory(run.config, HOSTS.value, CHIPS.value))

@@ -74,5 +74,5 @@ def test_what_cannot_be_drawn_is_an_error():
     for count in (0, -1, 2**64 + 1):
         with pytest.raises(ValueError, match=str(count)):
             Draws().below(count)
-    with pytest.raises(ValueError, match="6 different ones of 5"):
+    with pytest.raises(ValueError, match="6 different numbers of 5"):
         Draws().choose(5, 6)

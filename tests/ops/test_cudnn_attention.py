@@ -127,8 +127,8 @@ def test_a_device_that_does_not_suit_is_named():
 def test_types_and_heads_that_cudnn_does_not_take_are_named(monkeypatch):
     monkeypatch.setattr(module, "on_nvidia", lambda: True)
     assert module.what_is_missing(jnp.dtype("float32"), 64).startswith("matmul=bfloat16")
-    assert module.what_is_missing(jnp.dtype("bfloat16"), 60).startswith("heads of 8, 16")
-    assert module.what_is_missing(jnp.dtype("bfloat16"), 136).startswith("heads of 8, 16")
+    assert module.what_is_missing(jnp.dtype("bfloat16"), 60).startswith("heads that are 8, 16")
+    assert module.what_is_missing(jnp.dtype("bfloat16"), 136).startswith("heads that are 8, 16")
 
 
 def test_a_bias_is_left_to_einsum_and_refused_by_cudnn(monkeypatch):

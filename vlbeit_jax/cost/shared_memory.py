@@ -1,4 +1,4 @@
-"""Shared memory of the loader processes: how large a host's /dev/shm has to be."""
+"""How much of a host's /dev/shm the loader processes need."""
 
 import math
 import mmap
@@ -12,21 +12,21 @@ from vlbeit_jax.tasks.abstract import abstract_task
 
 MIB = 2**20
 HEADROOM = 256 * MIB  # For everything else that uses /dev/shm, such as XLA's runtime.
-# Batches of one stream in /dev/shm. A worker holds one that it waits to hand over and one in its queue; a thread of the trainer
-# holds one that it took from there and one that it waits to hand over. Two more are in use and not yet freed.
+# Batches of one stream in /dev/shm. A loader process holds one that it waits to hand over and one in its queue. The trainer's thread
+# for this process holds one that it took from the queue and one that it waits to hand over. Two more are in use or not yet freed.
 PER_WORKER, PER_STREAM = 4, 2
 
 
 def shared_memory(config: Config, hosts: int, chips: int) -> int:
-    """Bytes that ``/dev/shm`` of every host needs, whole MiB.
+    """Returns the bytes of ``/dev/shm`` that every host needs, rounded up to whole MiB.
 
-    The batches of all streams of the schedule, those of one evaluation (of the largest stream) while training's are kept, and
+    They hold the training batches of all streams of the schedule, the batches of one evaluation (of the largest stream), and
     ``HEADROOM``.
 
     Args:
       config: of the run.
-      hosts: one process each.
-      chips: of a host.
+      hosts: number of hosts, with one process each.
+      chips: chips per host.
 
     Raises:
       UsageError: the mesh does not fit the chips.
@@ -34,26 +34,26 @@ def shared_memory(config: Config, hosts: int, chips: int) -> int:
     batches = abstract_task(config).batches
     workers = config.data.workers
     held = [_batch_bytes(batch, _share(config, hosts, chips)) * (PER_WORKER * workers + PER_STREAM) for batch in batches.values()]
-    if not workers:  # Threads of the trainer use its own memory.
+    if not workers:  # Threads of the trainer use the trainer's own memory.
         held = [0]
     evaluation = max(held) if config.run.evaluate_every else 0
     return math.ceil((sum(held) + evaluation + HEADROOM) / MIB) * MIB
 
 
 def _share(config: Config, hosts: int, chips: int) -> float:
-    """The largest share of a batch's rows that a host may read: chips with different rows have different hosts' places in the mesh."""
+    """The largest share of a batch's rows that a host may read. In the worst case, all of its chips have different rows."""
     mesh, devices = config.mesh, hosts * chips
     blocks = devices // mesh.tensor if mesh.data == -1 else mesh.data * mesh.fsdp
     if blocks * mesh.tensor != devices or blocks % mesh.fsdp:
         raise UsageError(
-            f"config.mesh: data={mesh.data} fsdp={mesh.fsdp} tensor={mesh.tensor} do not divide {hosts} hosts with {chips} chips among "
-            "themselves; change config.mesh, or the number of hosts or chips"
+            f"config.mesh: data={mesh.data} fsdp={mesh.fsdp} tensor={mesh.tensor} do not divide {hosts} hosts with {chips} chips each: "
+            f"their product has to be {devices} (data=-1: fsdp x tensor has to divide it); change config.mesh, the hosts or the chips"
         )
     return min(chips, blocks) / blocks
 
 
 def _batch_bytes(batch: Mapping[str, jax.ShapeDtypeStruct], share: float) -> int:
-    """A host's rows of a batch; every array begins on a page of its own."""
+    """Bytes of a host's rows of a batch; every array begins on a page of its own."""
     pages = 0
     for leaf in batch.values():
         rows = math.ceil(leaf.shape[0] * share)

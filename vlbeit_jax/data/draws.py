@@ -1,8 +1,8 @@
-"""Random numbers that are ours: a run in progress draws the same ones with any release of any library.
+"""Random numbers that no library defines: a run in progress draws the same ones with every release.
 
-NumPy keeps the bits of its generators but not what ``Generator``'s methods make of them (NEP 19), and
-Grain keeps neither. Here the bits come from SHAKE-128 (FIPS 202), and the few draws that are needed
-are defined below, in integers and in float64 products that IEEE 754 rounds in one way.
+NumPy promises to keep the bits of its generators, but not what ``Generator``'s methods make of them
+(NEP 19). Grain promises neither. Here the bits come from SHAKE-128 (FIPS 202). The few draws that we
+need are defined below, in integers and in float64 products, which IEEE 754 rounds in one way.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ _TO_UNIT = 2.0**-53
 
 
 def framed(*parts: str | int | bytes) -> bytes:
-    """Parts as bytes of which no other parts are made: each with its type and length in front."""
+    """Encodes parts as bytes, each after its type and length, so that other parts give other bytes."""
     found = bytearray()
     for part in parts:
         raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
@@ -24,39 +24,39 @@ def framed(*parts: str | int | bytes) -> bytes:
 
 
 class Draws:
-    """An endless sequence of 64-bit words that its key decides, and draws made of them in order."""
+    """An endless sequence of 64-bit words that a key determines, and draws that use them in order."""
 
     def __init__(self, *key: str | int | bytes):
-        """The sequence of a key; other keys, for example neighbouring numbers, share nothing with it.
+        """Starts the sequence of a key; sequences of different keys, even of neighbouring numbers, are unrelated.
 
         Args:
-          *key: anything that names what is drawn for, such as a seed, a stream and a number.
+          *key: names what is drawn, such as a seed, a stream and a number.
         """
         self._key = framed(*key)
         self._block = 0
         self._waiting: list[int] = []
 
     def word(self) -> int:
-        """The next 64 bits."""
+        """Returns the next 64 bits."""
         if not self._waiting:
             block = self._key + self._block.to_bytes(8, "little")
             self._waiting = list(_BLOCK.unpack(hashlib.shake_128(block).digest(8 * WORDS)))
-            self._waiting.reverse()  # Taken from the end.
+            self._waiting.reverse()  # ``pop`` takes from the end.
             self._block += 1
         return self._waiting.pop()
 
     def uniform(self, low: float | int = 0.0, high: float | int = 1.0) -> float:
-        """A number in [low, high), of 53 random bits."""
+        """Returns a number in [low, high) from 53 random bits."""
         return low + (high - low) * ((self.word() >> 11) * _TO_UNIT)
 
     def below(self, count: int) -> int:
-        """One of 0, ..., ``count - 1``, each exactly as likely (Lemire's method).
+        """Returns one of 0, ..., ``count - 1``, all exactly equally likely (Lemire's method).
 
         Raises:
           ValueError: ``count`` is not between 1 and 2^64.
         """
         if not 0 < count <= 2**64:
-            raise ValueError(f"one of {count} numbers cannot be drawn; give 1 to 2^64")
+            raise ValueError(f"cannot draw one of {count} numbers; give 1 to 2^64")
         product = self.word() * count
         if product % 2**64 < count:
             uneven = 2**64 % count
@@ -65,13 +65,13 @@ class Draws:
         return product >> 64
 
     def choose(self, count: int, taken: int) -> list[int]:
-        """``taken`` different ones of 0, ..., ``count - 1``, in random order.
+        """Returns ``taken`` different numbers of 0, ..., ``count - 1``, in random order.
 
         Raises:
-          ValueError: there are not as many.
+          ValueError: ``taken`` is not between 0 and ``count``.
         """
         if not 0 <= taken <= count:
-            raise ValueError(f"{taken} different ones of {count} cannot be chosen")
+            raise ValueError(f"cannot choose {taken} different numbers of {count}")
         found = list(range(count))
         for place in range(taken):
             other = place + self.below(count - place)

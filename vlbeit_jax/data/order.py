@@ -1,6 +1,6 @@
-"""Which record is example ``i``: defined here, in integers, as a pure function with random access.
+"""Decides which record is example ``i``, as a pure function of integers with random access.
 
-No library takes part but NumPy's uint64 arithmetic, so no release can change the order of a run.
+It uses no library except NumPy's uint64 arithmetic, so no release can change the order of a run.
 """
 
 import functools
@@ -23,15 +23,15 @@ _LAST_SHIFT = 31
 
 
 class Permutation:
-    """A keyed permutation of 0, ..., ``length - 1`` that is computed place by place and never stored.
+    """A keyed permutation of 0, ..., ``length - 1`` that computes each place and stores none.
 
     It is an alternating Feistel network over pairs (left, right) with left < a and right < b, where
-    a * b is ``length`` or slightly more; what leaves the range walks on along its cycle until it is
-    back inside. Since a is near the square root of ``length``, a second walk is rare.
+    a * b is ``length`` or slightly more. If a result is not below ``length``, the network is applied to
+    it again until it is (cycle walking). Since a is near the square root of ``length``, this is rare.
     """
 
     def __init__(self, length: int, *key: str | int | bytes):
-        """The permutation of a key.
+        """Makes the permutation of a key.
 
         Args:
           length: from 1 to 2^62.
@@ -41,7 +41,7 @@ class Permutation:
           ValueError: ``length`` is out of range.
         """
         if not 1 <= length <= LONGEST:
-            raise ValueError(f"a permutation of {length} places; 1 to 2^62 are possible")
+            raise ValueError(f"cannot permute {length} places; give 1 to 2^62")
         draws = Draws("permutation", *key)
         self._length = length
         self._left = math.isqrt(length - 1) + 1
@@ -49,11 +49,11 @@ class Permutation:
         self._keys = [draws.word() for _ in range(ROUNDS)]
 
     def __len__(self) -> int:
-        """How many places there are."""
+        """The number of places."""
         return self._length
 
     def __getitem__(self, place: int) -> int:
-        """What stands at a place."""
+        """Returns the number at a place."""
         if not 0 <= place < self._length:
             raise IndexError(place)
         found = self._once(place)
@@ -62,9 +62,9 @@ class Permutation:
         return found
 
     def at(self, places: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-        """What stands at each of some places; equal to asking for them one by one."""
+        """Returns the number at each of several places, as ``self[place]`` does for one."""
         if places.size and not 0 <= places.min() <= places.max() < self._length:
-            raise IndexError(f"places from {places.min()} to {places.max()} of {self._length}")
+            raise IndexError(f"places {places.min()} to {places.max()} are not all within the {self._length} of this permutation")
         found = self._once_each(places.astype(np.uint64))
         while (outside := found >= self._length).any():
             found[outside] = self._once_each(found[outside])
@@ -103,14 +103,14 @@ def _mixed_each(words: np.ndarray) -> np.ndarray:
 
 
 class Epochs:
-    """Records in a new order every epoch: position 0, 1, 2, ... without end to the number of a record."""
+    """Maps positions 0, 1, 2, ... without end to record numbers, in a new order every epoch."""
 
     def __init__(self, length: int, *key: str | int | bytes):
-        """The orders of a key, for ``length`` records."""
+        """Takes the number of records, and the key of the orders."""
         self._length, self._key = length, key
 
     def __getitem__(self, position: int) -> int:
-        """The record at a position."""
+        """Returns the number of the record at a position."""
         epoch, place = divmod(position, self._length)
         return _epoch(self._length, epoch, self._key)[place]
 
@@ -121,7 +121,7 @@ def _epoch(length: int, epoch: int, key: tuple[str | int | bytes, ...]) -> Permu
 
 
 class _Node(NamedTuple):
-    """Sources that share the examples of a node among them; a leaf has one source and no parts."""
+    """A node whose two parts share its examples; a leaf has one source and no parts."""
 
     weight: Fraction
     source: int
@@ -129,24 +129,25 @@ class _Node(NamedTuple):
 
 
 class Interleave:
-    """Several sources as one sequence, in proportion to their weights at every point of it.
+    """Merges several sources into one sequence, in proportion to their weights at every point of it.
 
-    Example ``i`` goes down a binary tree of sources: of the first n examples of a node, its first part
-    gets n times its share, rounded to the nearest integer, so that any n is as easy as the next one.
-    All of it is in exact integers.
+    Example ``i`` goes down a binary tree of sources. Of a node's first n examples, its first part gets n
+    times its share, rounded to the nearest integer. So any n can be computed without those before it. All
+    arithmetic is in exact integers.
 
-    After any number of examples, up to four sources are each within one example of their share. More
-    are within ``largest_error``, which the tree's form proves and is at most 1.2 in all that was tried.
+    After any number of examples, each of up to four sources is within one example of its share. With more
+    sources each is within ``largest_error``, a bound that follows from the tree. It was at most 1.2 in all
+    cases that we tried.
     """
 
     def __init__(self, weights: Sequence[float]):
-        """Sources 0, 1, ... with these weights; a decimal fraction such as 0.1 is taken as exactly that.
+        """Makes the sequence of sources 0, 1, ... with these weights; a decimal such as 0.1 counts as exactly 1/10.
 
         Raises:
-          ValueError: there is none, or one is not positive and finite.
+          ValueError: there is no weight, or one is not positive and finite.
         """
         if not weights or not all(weight > 0 and math.isfinite(weight) for weight in weights):
-            raise ValueError(f"weights {list(weights)}: needed are positive finite numbers")
+            raise ValueError(f"weights {list(weights)}: give one or more positive finite numbers")
         exact = [Fraction(str(weight)) for weight in weights]
         leaves = [_Node(weight, source) for source, weight in enumerate(exact)]
         heavy_first = sorted(leaves, key=lambda leaf: (-leaf.weight, leaf.source))
@@ -157,7 +158,7 @@ class Interleave:
         self._tree = _as_integers(tree)
 
     def __getitem__(self, index: int) -> tuple[int, int]:
-        """The source of example ``index``, and how many of its examples came before."""
+        """Returns the source of example ``index``, and how many examples of this source came before."""
         node = self._tree
         while not isinstance(node, int):
             first, both, one, other = node
@@ -167,12 +168,12 @@ class Interleave:
 
 
 def _rounded(above: int, below: int) -> int:
-    """The nearest integer to a fraction; a half goes up."""
+    """Rounds a fraction to the nearest integer, halves up."""
     return (2 * above + below) // (2 * below)
 
 
 def _as_integers(node: _Node) -> Any:
-    """A leaf as its source; a node as the first part's share (numerator, denominator) and both parts."""
+    """Converts a leaf to its source, and a node to its first part's share (numerator, denominator) and both parts."""
     if not node.parts:
         return node.source
     share = node.parts[0].weight / node.weight
@@ -180,7 +181,7 @@ def _as_integers(node: _Node) -> Any:
 
 
 def _insertions(tree: _Node, leaf: _Node):
-    """Every tree that comes of putting a leaf beside one of the nodes."""
+    """Yields every tree that results from putting a leaf beside one of the nodes."""
     yield _Node(tree.weight + leaf.weight, -1, (tree, leaf))
     if tree.parts:
         one, other = tree.parts
@@ -191,7 +192,7 @@ def _insertions(tree: _Node, leaf: _Node):
 
 
 def _error(node: _Node, above: float = 0.0) -> float:
-    """Twice the largest error of a leaf: at every level 1/2, of which a part gets its share further down."""
+    """Twice the largest error of a leaf. Each level adds an error of 1/2; a part below it inherits its share of that."""
     if not node.parts:
         return above
     return max(_error(part, 1 + float(part.weight / node.weight) * above) for part in node.parts)

@@ -16,8 +16,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
 __all__ = ["TRAIN", "VALIDATION", "PreparedSet", "Records", "open_set"]
-# 2: a record keeps source and sha256, the split is by picture or by the text that the tokenizer sees, keys lie
-# beside the shards, and the fingerprint is of the content.
+# Format 2: a record keeps source and sha256; the picture, or the text as the tokenizer sees it, decides the split; keys are
+# stored beside the shards; and the fingerprint is a hash of the content.
 FORMAT = 2
 META_FILE = "vlbeit_meta.json"
 SAMPLE_PREFIX = "sample:"
@@ -26,7 +26,7 @@ SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"
 
 @runtime_checkable
 class Records(Protocol):
-    """Random access to records; TFDS's data sources, lists and our own views of them are such."""
+    """Random access to records. TFDS's data sources, lists and our own views of them have it."""
 
     def __len__(self) -> int:
         """How many there are."""
@@ -38,7 +38,7 @@ class Records(Protocol):
 
 
 class _AsWritten:
-    """Records in the order in which they were written: in turn, one to each shard."""
+    """Records in the order in which they were written. The writer gave one record to each shard in turn."""
 
     def __init__(self, records: Records, lengths: Sequence[int]):
         self._records, self._shards = records, len(lengths)
@@ -95,19 +95,21 @@ class PreparedSet:
         builder = _builder(self.folder)
         lengths, count = list(builder.info.splits[split].shard_lengths), self.count(split)
         if lengths != [len(range(shard, count, len(lengths))) for shard in range(len(lengths))]:
-            raise UsageError(f"{self.folder}: shards of {lengths} {split} records, where {count} were written in turn; prepare it again")
+            raise UsageError(
+                f"{self.folder}: its shards hold {lengths} {split} records, but {count} were written to them in turn; prepare it again"
+            )
         decoders = {"image": tfds.decode.SkipDecoding()} if "image" in builder.info.features else None
         return _AsWritten(builder.as_data_source(split, decoders=decoders), lengths)
 
     def keys(self, what: str, split: str) -> Keys:
-        """Which pictures or texts a split holds; see ``data.keys``.
+        """The keys of the pictures or texts that a split holds; see ``data.keys``.
 
         Args:
           what: PICTURES or TEXTS of ``data.identity``.
           split: of the set.
 
         Raises:
-          UsageError: the file with them is missing or not the one that was written.
+          UsageError: their file is missing, or is not the one that was written.
         """
         count = self.meta["keys"].get(split, {}).get(what, 0)
         if not count:
@@ -118,7 +120,7 @@ class PreparedSet:
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: cannot be read ({error}); copy it again, or prepare the set again") from error
         if found.shape != (2, count) or found.dtype != np.uint64:
-            raise UsageError(f"{path}: holds {found.shape[-1]} keys, where {count} were written; copy it again, or prepare the set again")
+            raise UsageError(f"{path}: holds {found.shape[-1]} keys, but {count} were written; copy it again, or prepare the set again")
         return found
 
 
@@ -148,8 +150,8 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
     meta = json.loads((folder / META_FILE).read_text())
     if meta.get("format") != FORMAT:
         raise UsageError(
-            f"data set {place!r} is of format {meta.get('format')}, and this version reads format {FORMAT}: splits, order and "
-            "fingerprint are others; prepare it again from its source with python -m vlbeit_jax.prepare"
+            f"data set {place!r} has format {meta.get('format')}, but this version reads format {FORMAT}, with other splits, another "
+            "order and another fingerprint; prepare it again from its source with python -m vlbeit_jax.prepare"
         )
     kind = Kind(meta["kind"])
     if allowed and kind not in allowed:

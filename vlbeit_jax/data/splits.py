@@ -1,4 +1,4 @@
-"""Nothing that is held back is trained on, in whichever of several sets it stands."""
+"""Checks that nothing that one set holds back is trained on, in this set or in another."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,18 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
 SEEN_FOLDER = "trained_on"
-Seen = Mapping[str, np.ndarray]  # By kind of key: the keys, in rising order.
+Seen = Mapping[str, np.ndarray]  # By kind of key: the sorted keys.
 NOTHING_SEEN: Seen = {what: NONE[0] for what in KEYS}
 
 
 def require_apart(sets: Sequence[PreparedSet]) -> None:
-    """Checks that no set holds back what another one trains on; the sets of all streams of a run belong here.
+    """Checks that no set holds back what another one trains on.
+
+    Args:
+      sets: those of all streams of a run.
 
     Raises:
-      UsageError: one does; it names both, how many, an example and what to do.
+      UsageError: one does. The message names both sets, how many pictures or texts they share, an example and what to do.
     """
     different = list({found.fingerprint: found for found in sets}.values())
     for held in different:
@@ -32,13 +35,13 @@ def require_apart(sets: Sequence[PreparedSet]) -> None:
                 if both.shape[1]:
                     raise UsageError(
                         f"{held.folder} holds back {both.shape[1]} {what} that are in the training part of {trained.folder} "
-                        f"({example(held, VALIDATION, both)}), so its held-back figures would be of seen data; "
-                        f"{remedy(held, trained)}, or leave one of the two out"
+                        f"({example(held, VALIDATION, both)}), so its held-back results would be results on training data; "
+                        f"{remedy(held, trained)}, or use only one of the two sets"
                     )
 
 
 def example(found: PreparedSet, split: str, keys: Keys) -> str:
-    """Words that lead to the first of some keys of a set."""
+    """Names the record, or the packed document, of the first of these keys of a set."""
     if found.kind is Kind.TOKENS:
         return f"for example packed document {int(keys[1, 0])}, hash {int(keys[0, 0]):016x}"
     identity = found.records(split)[int(keys[1, 0])]["id"]
@@ -46,19 +49,19 @@ def example(found: PreparedSet, split: str, keys: Keys) -> str:
 
 
 def remedy(held: PreparedSet, trained: PreparedSet) -> str:
-    """How to prepare a set so that it goes with another one."""
+    """Says how to prepare a set so that it can be used with another one."""
     if held.kind is Kind.TOKENS:
         return f"prepare its texts again with --apart_from={trained.folder} and pack them again"
     return f"prepare it again with --apart_from={trained.folder}"
 
 
 def seen_by(sets: Sequence[PreparedSet]) -> Seen:
-    """What a model that is trained on these sets sees."""
+    """The keys of what a model sees if it is trained on these sets."""
     return {what: merged(each.keys(what, TRAIN) for each in sets) for what in KEYS}
 
 
 def write_seen(run: pathlib.Path, seen: Seen) -> None:
-    """Keeps it in a run's folder: the sets may be gone when the model is evaluated. Eight bytes a picture or text."""
+    """Writes the keys into a run's folder, because the sets may be gone when the model is evaluated: 8 bytes per picture or text."""
     folder = run / SEEN_FOLDER
     folder.mkdir(exist_ok=True)
     for what, keys in seen.items():
@@ -66,10 +69,10 @@ def write_seen(run: pathlib.Path, seen: Seen) -> None:
 
 
 def read_seen(run: pathlib.Path) -> Seen:
-    """What ``write_seen`` has left.
+    """Reads what ``write_seen`` wrote.
 
     Raises:
-      UsageError: it is not there.
+      UsageError: a file is missing or cannot be read.
     """
     found = {}
     for what in KEYS:
@@ -78,14 +81,14 @@ def read_seen(run: pathlib.Path) -> Seen:
             found[what] = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"{path}: cannot be read ({error}), so it is not known what the run was trained on; copy the run again, "
-                "with everything in it, or train it again"
+                f"{path}: cannot be read ({error}), so it is not known what the run was trained on; copy the run's whole folder "
+                "again, or train the run again"
             ) from error
     return found
 
 
 def seen_records(found: PreparedSet, split: str, seen: Seen) -> tuple[str, Keys]:
-    """Which pictures, or else which texts, of a split a model has seen; the first kind of which there are any."""
+    """Finds the pictures of a split that a model has seen or, if there are none, the texts; returns their kind and keys."""
     for what in KEYS:
         both = common(found.keys(what, split), seen[what])
         if both.shape[1]:

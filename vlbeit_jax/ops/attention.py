@@ -1,11 +1,12 @@
 """Bidirectional multi-head attention with a key mask and an optional additive bias.
 
-Three implementations compute the same numbers. ``einsum`` is matrix products and a softmax that the compiler arranges; it
-runs everywhere. ``fused`` is our TPU kernel (``fused_attention``), and ``cudnn`` NVIDIA's (``cudnn_attention``); both keep
-the attention weights on the chip.
+Three implementations compute the same function. ``einsum`` is matrix products and a softmax that the compiler arranges; it
+runs everywhere. ``fused`` is our TPU kernel (``fused_attention``). ``cudnn`` is NVIDIA's kernel (``cudnn_attention``). Both
+kernels keep the attention weights on the chip.
 
-Queries, keys and values lie in one array, so that one product projects to all three: for each few heads, as many as fill the
-lanes of a TPU's vector register, their queries, then their keys, then their values. Cut between heads, a chip has all three.
+Queries, keys and values are in one array, so that one matrix product projects to all three. Heads are in groups, each with as
+many heads as fill the lanes of a TPU's vector register. A group's queries come first, then its keys, then its values. If the
+array is cut between groups, each chip has queries, keys and values of its own heads.
 """
 
 import jax
@@ -119,15 +120,15 @@ def implementation(how: str, length: int, width: int, heads: int, dtype: jnp.dty
         if how == "fused":
             raise UsageError(
                 f"attention=fused cannot compute {length} tokens of width {width} in {heads} heads"
-                f"{' with a bias' if biased else ''}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and on each "
-                f"of {chips} chip(s) that share them heads that fill {LANES} lanes (64 wide, and an even number); use attention=auto"
+                f"{' with a bias' if biased else ''}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and heads that "
+                f"fill {LANES} lanes on each of {chips} chip(s) (for example an even number of heads 64 wide); use attention=auto"
             )
     if how == "cudnn" or (how == "auto" and on_nvidia()):
-        missing = "absolute positions (there is a relative bias)" if biased else what_is_missing(dtype, width // heads)
+        missing = "absolute positions (this model has a relative bias)" if biased else what_is_missing(dtype, width // heads)
         if not missing:
             return "cudnn"
         if how == "cudnn":
-            raise UsageError(f"attention=cudnn needs {missing}; use attention=auto, which takes the fastest that is possible")
+            raise UsageError(f"attention=cudnn needs {missing}; use attention=auto, which takes the fastest implementation that works here")
     return "einsum"
 
 

@@ -1,11 +1,11 @@
 """Attention by cuDNN's flash kernels on an NVIDIA GPU: the L x L weights never reach main memory.
 
-cuDNN takes padding as the number of valid keys of each row, so valid keys must come first. With a
-backward pass JAX hands it an even number of tokens only (the limit is that of a bias, and JAX 0.10 to
-0.12 apply it without one), so an odd number gets one more token, which no query sees.
+cuDNN takes padding as the number of valid keys of each row, so valid keys must come first. If there is
+a backward pass, JAX accepts only an even number of tokens. (The limit is meant for a bias, but JAX 0.10
+to 0.12 apply it without one.) So we add one token to an odd number; no query attends to it.
 
-There is no bias here. On an H200 (cuDNN 9.19, jax 0.11.2) attention with a bias and its gradients was
-further from float64 than twice the error of plain attention, at 197 and at 256 tokens.
+A bias is not supported. On an H200 (cuDNN 9.19, jax 0.11.2), attention with a bias and its gradients
+differed from float64 by more than twice the error of plain attention, at 197 and at 256 tokens.
 """
 
 import functools
@@ -17,9 +17,9 @@ import numpy as np
 from vlbeit_jax.ops.device import device_kind, on_nvidia, on_own_part
 from vlbeit_jax.shapes import Array, Bool, Float
 
-WIDEST_HEAD = 128  # cuDNN's limit before Hopper, where it is 256.
+WIDEST_HEAD = 128  # cuDNN's limit before Hopper; on Hopper it is 256.
 OLDEST = (8, 0)  # Compute capability: Ampere.
-IMPLEMENTATION = "cudnn"  # Tests away from GPUs put "xla" here and check everything around the call.
+IMPLEMENTATION = "cudnn"  # Tests without a GPU put "xla" here and check everything around the call.
 
 
 def cudnn_attention(
@@ -31,13 +31,13 @@ def cudnn_attention(
     """Scaled dot-product attention; logits and softmax in float32, products in the inputs' type.
 
     Args:
-      query: bfloat16 or float16, as the next two.
-      key: one per token.
-      value: one per token.
-      valid: True where a key may be attended to, which must be the first keys of a row; None: all.
+      query: one per token, bfloat16 or float16.
+      key: one per token, of the same type.
+      value: one per token, of the same type.
+      valid: True where a key may be attended to; these must be the first keys of a row. None: all keys.
 
     Returns:
-      What each query attended to. Rows and heads may lie on several devices.
+      For each query, the weighted mean of the values. Rows and heads may be on several devices.
     """
     inputs, rows = [query, key, value], ("batch", None, "heads")
     layouts: list[tuple[str | None, ...]] = [rows] * 3
@@ -48,7 +48,7 @@ def cudnn_attention(
 
 
 def what_is_missing(dtype: jnp.dtype, head_width: int) -> str:
-    """Why cuDNN cannot compute attention here; empty if it can.
+    """What cuDNN needs and does not have here to compute attention; empty if nothing.
 
     Args:
       dtype: of queries, keys and values.
@@ -59,9 +59,9 @@ def what_is_missing(dtype: jnp.dtype, head_width: int) -> str:
     if dtype not in (jnp.bfloat16, jnp.float16):
         return f"matmul=bfloat16 (the products here are {jnp.dtype(dtype).name})"
     if head_width % 8 or head_width > WIDEST_HEAD:
-        return f"heads of 8, 16, ... {WIDEST_HEAD} (they are {head_width} wide)"
+        return f"heads that are 8, 16, ... or {WIDEST_HEAD} wide (they are {head_width} wide)"
     if jax.sharding.get_abstract_mesh().abstract_device is not None:
-        return ""  # Compiled ahead of time, for a device that is not here to be asked.
+        return ""  # The program is compiled ahead of time, for a device that is not here.
     capability = tuple(int(part) for part in jax.local_devices()[0].compute_capability.split("."))
     if capability < OLDEST:
         return f"compute capability {OLDEST[0]}.{OLDEST[1]} or above (this GPU has {capability})"
@@ -70,7 +70,7 @@ def what_is_missing(dtype: jnp.dtype, head_width: int) -> str:
 
 @functools.cache
 def _refusal() -> str:
-    """What JAX says when it is asked for cuDNN's attention of one tiny row; empty if it agrees."""
+    """JAX's error for cuDNN's attention on one tiny row; empty if there is none."""
     row = jax.ShapeDtypeStruct((1, 8, 1, 8), jnp.bfloat16)
     try:
         jax.jit(_dot_product_attention).lower(row, row, row)

@@ -1,7 +1,7 @@
-"""What a program is traced for: the kind of device, and the mesh axes that still cut an array.
+"""The kind of device that a program is traced for, and the mesh axes along which the compiler partitions arrays.
 
-Kernels and library calls are opaque to the compiler: it cannot cut them over devices. They run inside
-``on_own_part``, where every device sees its own rows and its own heads.
+The compiler cannot partition kernels and library calls over devices. They run inside ``on_own_part``,
+where every device sees its own rows and its own heads.
 """
 
 import math
@@ -14,9 +14,9 @@ from vlbeit_jax.shapes import Array
 
 
 def device_kind() -> str:
-    """The name that JAX gives the devices traced for, such as "TPU v5e", "NVIDIA H100" or "cpu".
+    """Returns JAX's name of the devices that the program is traced for, such as "TPU v5e", "NVIDIA H100" or "cpu".
 
-    They are those of the ambient mesh when a program is compiled ahead of time, or else of this process.
+    If a program is compiled ahead of time, these are the devices of the ambient mesh, otherwise those of this process.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.devices()[0].device_kind if device is None else device.device_kind
@@ -33,7 +33,7 @@ def on_nvidia() -> bool:
 
 
 def chips_sharing_heads() -> int:
-    """Parts into which the compiler cuts the heads, in the mesh that is traced for."""
+    """Returns the number of parts into which the compiler partitions the heads, in the mesh of the traced program."""
     shape = jax.sharding.get_abstract_mesh().shape
     return math.prod(shape[name] for name in _axes_to_cut().get("heads", ()))
 
@@ -42,14 +42,14 @@ def on_own_part(local: Callable[..., Array], inputs: Sequence[Array], layouts: S
     """Calls ``local`` on each device's own part of the inputs.
 
     Args:
-      local: a function of the inputs. Its result lies as the first input does.
+      local: a function of the inputs. Its result has the layout of the first input.
       inputs: arrays.
-      layouts: per input, what each of its dimensions holds: "batch", "heads" or None. Dimensions
-        left out are not cut.
+      layouts: for each input, what each of its dimensions holds: "batch", "heads" or None. Dimensions
+        that are left out are not partitioned.
 
     Returns:
-      The result of all devices as one array. Without a mesh, or inside a program that is already
-      per device, ``local`` sees the inputs as they are.
+      The results of all devices as one array. Without a mesh, or inside a program that already runs
+      per device, ``local`` gets the inputs as they are.
     """
     axes = _axes_to_cut()
     if not axes:
@@ -60,7 +60,7 @@ def on_own_part(local: Callable[..., Array], inputs: Sequence[Array], layouts: S
 
 
 def _axes_to_cut() -> dict[str | None, tuple[str, ...]]:
-    """Axes of the mesh along which the compiler still cuts arrays: rows and heads."""
+    """The mesh axes along which the compiler still partitions rows and heads."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
     free = [name for name, kind in kinds if kind != AxisType.Manual]

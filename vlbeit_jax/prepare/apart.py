@@ -1,19 +1,19 @@
-"""No picture and no text on both sides of the split, within a set and between sets.
+"""Keeps pictures and texts from being on both sides of the split, within a set and between sets.
 
-Pictures decide: a pair stands where its picture stands, so one picture never has captions on both sides,
-and an image set made of the same files is split alike. A caption may still belong to pictures of both
-sides. Then training keeps it and validation does without it: the caption is left out there, and a pair
-that has no other is left out with it.
+The picture decides the side of a pair. So one picture never has captions on both sides, and an image set
+made from the same files is split in the same way. A caption may still belong to pictures of both sides.
+Then training keeps the caption, and validation leaves it out. A held-back pair without any other caption
+is left out too. So training has seen none of the held-back captions.
 
-Other rules were measured on the sample (3,447 pairs, a tenth held back, 42% of them with a caption that
-another picture has too). This one leaves out 140 pairs, all of them held back. Leaving out training pairs
-instead costs 1,071; deciding captions of several pictures by their own hash costs 380. Splitting by
-connected pictures and captions costs none, but then one more pair can move any other to the other side,
-a frequent caption ties a large part of a set together, and an image set of the same files, which has no
-captions, cannot follow. What it means: held-back captions are ones that training has not seen.
+We compared other rules on the sample (3,447 pairs, a tenth held back, 42% of them with a caption that
+another picture has too). This rule leaves out 140 pairs, all of them held back. To leave out training
+pairs instead costs 1,071 pairs. To decide captions of several pictures by their own hash costs 380. To
+split by connected pictures and captions costs none. But then one more pair can move any other pair to the
+other side, a frequent caption connects a large part of a set, and an image set of the same files, which
+has no captions, cannot be split in the same way.
 
-Held-back pairs wait in a file until all training captions are known; of those, 8 bytes each are in
-memory (twice that at the end).
+Held-back pairs wait in a file until all training captions are known. In memory a training caption takes
+8 bytes, and 16 at the end.
 """
 
 import array
@@ -36,12 +36,12 @@ OTHER_SETS = {TRAIN: "held_back_in_another_set", VALIDATION: "trained_on_in_anot
 
 
 def captions_apart(records: Iterator[Placed], folder: pathlib.Path, left_out: collections.Counter) -> Iterator[Placed]:
-    """Pairs, those of the training part first, whose held-back captions training has not.
+    """Yields training pairs, then held-back pairs without the captions that training has.
 
     Args:
-      records: pairs, placed by their pictures.
-      folder: where the held-back ones wait, in a file without a name.
-      left_out: counts the pairs that were, by reason.
+      records: pairs with the split that their pictures decide.
+      folder: where held-back pairs wait, in a file without a name.
+      left_out: counts by reason; gets those of the pairs that are left out.
     """
     seen = array.array("Q")
     with tempfile.TemporaryFile(dir=folder) as waiting:
@@ -63,17 +63,17 @@ def captions_apart(records: Iterator[Placed], folder: pathlib.Path, left_out: co
 
 
 class OtherSets:
-    """Prepared sets that this one will be used with: nothing may be held back in one and trained on in another."""
+    """Prepared sets that this one will be used with: what one holds back, no other may train on."""
 
     def __init__(self, sets: Sequence[PreparedSet]):
-        """Their keys; 8 bytes each in memory."""
+        """Reads the keys of the sets; each takes 8 bytes of memory."""
         self._opposite = {
             split: {what: merged(each.keys(what, other) for each in sets) for what in KEYS}
             for split, other in ((TRAIN, VALIDATION), (VALIDATION, TRAIN))
         }
 
     def apart(self, records: Iterator[Placed], left_out: collections.Counter) -> Iterator[Placed]:
-        """Records without those that stand on the other side there; ``left_out`` counts them."""
+        """Yields the records that are not on the other side of the split in those sets; ``left_out`` counts the rest."""
         for split, record in records:
             opposite = self._opposite[split]
             strange = not any(_among(key, opposite[PICTURES]) for key in keys_of(record).get(PICTURES, ()))
@@ -84,7 +84,7 @@ class OtherSets:
 
 
 def _without(record: dict[str, Any], known: np.ndarray) -> bool:
-    """Takes known captions out of a record; whether there is anything left to use it for."""
+    """Removes known captions from a record; returns whether the record is still of use."""
     if "captions" in record:
         record["captions"] = [text for text in record["captions"] if not _among(text_key(text), known)]
         return bool(record["captions"])

@@ -1,13 +1,13 @@
-"""Huge pages for what XLA's CPU backend allocates: a process gets them from glibc if it was started with tunables.
+"""Starts a command again with glibc tunables that give XLA's CPU backend huge pages.
 
-XLA asks the C library for the buffers of a step anew in every step. They are large, so that glibc maps and unmaps them each
-time, and the kernel hands them out page by page: at the size of ``configs/sample.py`` 98,000 pages of 4 kB a step. Where the kernel
-leaves huge pages to who asks for them (``madvise``, Ubuntu's default and that of many images), ``hugetlb=1`` asks for them. The
-thresholds put buffers below 8 GiB side by side, where those smaller than a huge page share one: 600 to 700 faults a step, and
-2,900 without them.
+XLA allocates the buffers of a step anew in every step. They are so large that glibc maps and unmaps them each time, and the
+kernel provides them page by page: 98,000 pages of 4 kB per step at the size of ``configs/sample.py``. If the kernel gives huge
+pages only to programs that ask for them (``madvise``, the default of Ubuntu and of many images), ``hugetlb=1`` asks for them. The
+thresholds put buffers below 8 GiB side by side, so that those smaller than a huge page share one. With the thresholds a step has
+600 to 700 page faults, without them 2,900.
 
-glibc reads tunables before the program begins. So a command that was started without replaces itself once, by ``exec``: process
-id, arguments, open files and exit code stay what they were. ``docs/scale.md`` has what else was measured.
+glibc reads tunables before the program begins. So a command that was started without them replaces itself once, by ``exec``.
+Process id, arguments, open files and exit code stay the same. ``docs/scale.md`` has more measurements.
 """
 
 import os
@@ -17,16 +17,16 @@ from collections.abc import Mapping
 
 TUNABLES = "GLIBC_TUNABLES"
 SETTING = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184"
-MARK = "VLBEIT_JAX_HUGE_PAGES"  # Set before the one exec, so that there is no second if something takes the tunable away.
+MARK = "VLBEIT_JAX_HUGE_PAGES"  # Set before the exec, so that there is no second one if something removes the tunable.
 THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
-OLDEST_GLIBC = (2, 35)  # The first with huge pages.
+OLDEST_GLIBC = (2, 35)  # The first release with this tunable.
 
 
 def use_huge_pages() -> None:
-    """Starts this command again with huge pages, where that changes anything and can be done; otherwise returns.
+    """Starts this command again with huge pages if that is possible and changes anything; otherwise returns.
 
-    To be called first of all, when nothing has been read or written. Programs other than
-    ``python -m vlbeit_jax.COMMAND`` are left alone, as is one that a debugger or profiler follows.
+    Call it first, before the command reads or writes anything. It does nothing in programs other than
+    ``python -m vlbeit_jax.COMMAND``, and in a command that a debugger follows.
     """
     if not _is_own_command() or sys.gettrace() is not None or not sys.executable:
         return
@@ -38,13 +38,13 @@ def use_huge_pages() -> None:
 
 
 def added(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables to start with, next to tunables that are set already."""
+    """Returns the variables to add; tunables that are set already stay."""
     before = environment.get(TUNABLES)
     return {TUNABLES: f"{before}:{SETTING}" if before else SETTING, MARK: "1"}
 
 
 def _obstacle(environment: Mapping[str, str], glibc: tuple[int, ...] | None, huge_pages: str) -> str:
-    """Why there is nothing to do; "" if there is."""
+    """Returns why the command is not started again; "" if it is."""
     own = [name for name in environment if name.startswith("MALLOC_")]
     if "glibc.malloc." in environment.get(TUNABLES, ""):
         own.append(TUNABLES)

@@ -1,7 +1,7 @@
-"""What JAX has and gives no public name; no other file reaches into ``jax._src``, so that a release that moves it is met here.
+"""Functions of JAX that have no public name. No other file uses ``jax._src``, so only this one changes if a release moves them.
 
-JAX offers what it finds in a cluster's environment to its own initialisation alone, and the roll call comes before that. Its
-key-value store works before any device has been touched; Orbax and others use it in the same way.
+JAX gives what it finds in a cluster's environment only to its own initialisation, and we need it earlier, for the roll call. JAX's
+key-value store works before any device is initialised; Orbax and others use it in the same way.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ LOGGER_OF_CONNECTING = "jax._src.distributed"
 
 
 def place_in_cluster(method: str | None, seconds: int) -> tuple[str | None, int | None, int | None, Sequence[int] | None]:
-    """What the environment says of this process.
+    """Returns what the cluster's environment says about this process.
 
     Args:
-      method: JAX's name of the kind of cluster; None takes the first kind that looks present.
-      seconds: how long to wait where the environment has to be asked over the network.
+      method: JAX's name of the kind of cluster; None takes the first kind that JAX detects.
+      seconds: how long to wait if JAX has to ask over the network.
 
     Returns:
-      The coordinator's address with its port, the number of processes, which one this is, and its local devices; None each where
-      nothing says so.
+      The coordinator's address with its port, the number of processes, the index of this one, and its local devices; None for each
+      that the environment does not give.
     """
     from jax._src import clusters
 
@@ -27,7 +27,7 @@ def place_in_cluster(method: str | None, seconds: int) -> tuple[str | None, int 
 
 
 def key_value_store() -> Any:
-    """The coordinator's store, as ``jax.distributed.initialize`` connected it; None in a single process."""
+    """Returns the coordinator's store, to which ``jax.distributed.initialize`` connected; None in a single process."""
     from jax._src import distributed
 
     return cast(Any, distributed.global_state.client)

@@ -1,4 +1,4 @@
-"""What a measured step time buys: samples, operations and MFU, and the circumstances it was measured in."""
+"""Converts step times to samples, tokens and operations per second and MFU; describes what they were measured on."""
 
 import platform
 import statistics
@@ -16,10 +16,10 @@ from vlbeit_jax.training.schedule import Schedule
 
 
 class Peak(NamedTuple):
-    """What the denominator of MFU is.
+    """The denominator of MFU.
 
     Attributes:
-      flops_per_second: of all devices; None: not known, and then there is no MFU.
+      flops_per_second: of all devices; None if it is not known, and then there is no MFU.
       source: where it comes from, in words.
     """
 
@@ -28,7 +28,7 @@ class Peak(NamedTuple):
 
 
 def peak_here() -> Peak:
-    """Of this machine's devices: of known accelerators the table's, of a CPU a measured one."""
+    """Returns the peak of this machine's devices: from the table for known accelerators, measured for a CPU."""
     kind = jax.devices()[0].device_kind
     if device_peak(kind):
         return Peak(peak_of_all_devices(), f"{kind}: dense bfloat16, vlbeit_jax/cost/chips.py")
@@ -38,7 +38,7 @@ def peak_here() -> Peak:
 
 
 def rates(config: Config, seconds: float, peak: Peak) -> dict[str, float | None]:
-    """Of steps that take so many seconds; operations are counted from shapes (``cost.flops``)."""
+    """Returns rates of steps that take ``seconds`` each; operations are counted from shapes (``cost.flops``)."""
     flops = step_flops(config)
     return {
         "samples_per_second": flops.samples / seconds,
@@ -49,7 +49,7 @@ def rates(config: Config, seconds: float, peak: Peak) -> dict[str, float | None]
 
 
 def circumstances(config: Config, peak: Peak) -> dict[str, Any]:
-    """Devices, versions and sizes, for the report of a measurement."""
+    """Returns devices, versions and sizes, for the report of a measurement."""
     flops = step_flops(config)
     return {
         "device": jax.devices()[0].device_kind,
@@ -67,12 +67,12 @@ def circumstances(config: Config, peak: Peak) -> dict[str, Any]:
 
 
 def peak_memory() -> int | None:
-    """Bytes of the first device that arrays held at once since the start; None where JAX does not count them (CPUs)."""
+    """Returns the most bytes in use at once on the first device since the start; None if JAX does not count them (CPUs)."""
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Median, quartiles and extremes of at least two values."""
+    """Returns median, quartiles and extremes of at least two values."""
     return {
         "median": statistics.median(values),
         "quartiles": statistics.quantiles(values, n=4),

@@ -1,4 +1,4 @@
-"""Inputs and weights made up for a measurement: shaped like those of training, so that a step does the same work."""
+"""Random inputs and weights for measurements, with the shapes of training, so that a step does the same work."""
 
 import dataclasses
 import zlib
@@ -17,20 +17,20 @@ from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Special, Stream
 
 Tree = Any
-NOISE = 0.1  # Deviation of biases, norms, embeddings and LayerScale.
-STARTS = dict.fromkeys(("scale", "attention_scale", "expert_scale"), 1.0)  # About which those lie: every block counts. The others about 0.
+NOISE = 0.1  # Standard deviation of biases, norms, embeddings and LayerScale.
+STARTS = dict.fromkeys(("scale", "attention_scale", "expert_scale"), 1.0)  # Means of these, so that every block counts; others have mean 0.
 
 
 def random_batches(config: Config, shapes: Mapping[Any, Mapping[str, jax.ShapeDtypeStruct]], seed: int) -> dict[Any, Any]:
-    """One batch of every stream, on the devices.
+    """Returns one batch of every stream, on the devices.
 
-    Pixels are noise. Texts begin with CLS, end with SEP and are padded at the end, to lengths
-    between half and all of the word pieces; masked positions are distinct and lie within them.
+    Pixels are noise. Texts begin with CLS, end with SEP and have padding at the end. Their lengths are
+    between half of the word pieces and all of them. Masked positions are distinct and within the text.
 
     Args:
       config: of the run.
-      shapes: by stream, arrays with their shardings.
-      seed: of the values; another seed gives another batch.
+      shapes: by stream, shapes of arrays with their shardings.
+      seed: another seed gives another batch.
     """
     found = {}
     for number, (stream, leaves) in enumerate(shapes.items()):
@@ -73,11 +73,12 @@ def _text(rng: np.random.Generator, length: int, config: Config) -> np.ndarray:
 
 
 def random_state(shapes: TrainState, seed: int) -> TrainState:
-    """Where a measurement starts: random parameters, no step taken.
+    """Returns the state in which a measurement starts: random parameters at step 0.
 
-    All values are drawn on the host. A fresh state would be compiled for, which takes longer than the
-    measurement; and its residuals are so small, and its logits so even, that another network would
-    have nearly the same loss. With these values every part of the network moves it.
+    The host draws all values. To initialise the state as training does, XLA would have to compile a
+    program, which takes longer than the measurement. Also, in such a state the residuals are so small and
+    the logits so even that another network would have nearly the same loss. With these values every part
+    of the network affects the loss.
 
     Args:
       shapes: of the state, with shardings.
@@ -85,12 +86,12 @@ def random_state(shapes: TrainState, seed: int) -> TrainState:
     """
     zeros = jax.tree.map(lambda leaf: _placed(np.zeros(leaf.shape, leaf.dtype), leaf), shapes)
     tables = random_weights(shapes.extra, seed)
-    extra = jax.tree.map(lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables)  # Counts begin at 0.
+    extra = jax.tree.map(lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables)  # Counts start at 0.
     return dataclasses.replace(zeros, params=random_weights(shapes.params, seed), extra=extra)
 
 
 def random_weights(shapes: Tree, seed: int) -> Tree:
-    """Parameters by their shapes: kernels that keep activations in range, norms and LayerScale about 1, noise."""
+    """Returns random parameters: kernels that keep activations in range, norms and LayerScale around 1, the rest around 0."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: _random(path, leaf, seed), shapes)
 
 
