@@ -5,10 +5,10 @@ Command: python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN --co
 Cost:    4400 steps of 32 images, texts or pairs; 2.2M parameters; see the README for the time on two CPU cores.
 Expect:  every masked accuracy several times its unigram baseline (texts: twice or more), and captions that are read better with the
          right image than with a wrong one; the README has the figures.
-Figures: our own, tried on 3,182 pairs (docs/sample.md). What it took for a cross-modal gain: pairs in every second step, small batches (more
-         updates), and more of both sides masked than the paper's 50% and 40%, because these captions are short lists of
-         keywords that give each other away, and these pictures show their colours everywhere. docs/sample.md lists what
-         was tried. Colours of pairs are left as they are, because captions name them.
+Figures: our own, tried on 3,182 pairs (docs/sample.md). What it took for a cross-modal gain: pairs in every second step, small
+         batches (more updates), and more of both sides masked than the paper's 50% and 40%, because these captions are short
+         lists of keywords that give each other away, and these pictures show their colours everywhere. Colours of pairs are
+         left as they are, because captions name them.
 """
 
 from vlbeit_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, VisualTokenizerConfig
