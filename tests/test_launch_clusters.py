@@ -72,7 +72,7 @@ def cloud(tmp_path):
             for name in ("gcloud", "kubectl", "sbatch"):
                 assert shutil.which(name, path=environment["PATH"]) == str(self.folder / name)
             return subprocess.run(
-                ["bash", launch / script, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+                ["bash", launch / script, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
             )
 
         @property
@@ -316,7 +316,7 @@ def checkout(tmp_path):
         (top / name).write_text(name)
     (top / "link").symlink_to("a file")
     sent = {"vlbeit_jax/data/a.py", "a file", "-dash", "link", ".gitignore"}
-    return top, sent | {f"launch/{path.name}" for path in LAUNCH.iterdir() if path.is_file()}
+    return top, sent | {f"launch/{path.relative_to(LAUNCH)}" for path in LAUNCH.rglob("*") if path.is_file()}
 
 
 def files(folder):

@@ -19,7 +19,7 @@ def worker(tmp_path):
 
     def run(*arguments, **settings):
         command = ["bash", "link", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment | settings, capture_output=True, text=True, timeout=30)
+        return subprocess.run(command, cwd=tmp_path, env=environment | settings, capture_output=True, text=True, timeout=300)
 
     return run
 
