@@ -29,7 +29,8 @@ python=$VENV/bin/python
 printf 'core tests on %s with ' "$("$python" --version)"
 "$python" -m pip list --format=freeze --disable-pip-version-check | grep -iE '^(jax|flax|optax|orbax-checkpoint|grain|numpy)==' | paste -sd ' '
 code=0
-"$python" -m pytest -rs -m 'not slow' tests/test_versions.py tests/ops tests/models \
+"$python" -m pytest -rs -m 'not slow' tests/test_versions.py tests/ops \
+  tests/models/test_{parity,vlbeit,visual_tokenizer,products,cudnn}.py \
   tests/runtime/test_training.py::test_alternating_and_joint_schedules_learn \
   tests/runtime/test_resume.py::test_ten_steps_and_ten_in_a_new_process_equal_twenty \
   tests/convert/test_rules.py tests/convert/test_vlmo.py "$@" || code=1

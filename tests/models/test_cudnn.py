@@ -32,4 +32,5 @@ def test_losses_and_gradients_are_those_of_einsum(stream, decoupled):
     largest = max(np.abs(gradient).max() for gradient in wanted_gradients.values())
     for path, wanted_gradient in wanted_gradients.items():
         scale = max(np.abs(wanted_gradient).max(), 1e-2 * largest)  # Of a key's bias it is 0 but for rounding.
-        assert np.abs(gradients[path] - wanted_gradient).max() < 5e-6 * scale, path
+        # Either way is within 4e-6 of float64 (test_parity.py).
+        assert np.abs(gradients[path] - wanted_gradient).max() < 8e-6 * scale, path
