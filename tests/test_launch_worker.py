@@ -70,6 +70,6 @@ def test_a_foreign_process_with_the_number_of_an_old_run_is_left_alone(tmp_path,
 def test_a_worker_without_a_home_says_what_to_set(worker, tmp_path):
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(["bash", LAUNCH / "worker.sh", "status", "a"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr == "error: set RUNS, the folder for logs: there is no HOME\n"
+    assert done.returncode == 2 and done.stderr == "error: HOME is not set; set RUNS to the folder for logs\n"
     missing = worker("log", "never")
     assert missing.returncode == 2 and "no run of this name was started here" in missing.stderr
