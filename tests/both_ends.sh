@@ -2,7 +2,7 @@
 # Whether .venv and the environment of the newest Python (tests/core.sh makes it) train alike on the sample: the same batches and
 # visual tokens, the same losses in the first step, and after 400 steps accuracies no further apart than those of two seeds.
 # Usage: tests/both_ends.sh SAMPLE_RUN [WORKDIR]      SAMPLE_RUN is what launch/sample.sh made; WORKDIR, by default SAMPLE_RUN/ends,
-# gets three short runs. NEWEST names the other environment; default: .venv-3.13. It takes about four minutes on two idle cores.
+# gets three short runs. NEWEST names the other environment; default: .venv-3.13. It takes about five minutes on two idle cores.
 set -euo pipefail
 unset CDPATH
 if (($# < 1 || $# > 2)) || [[ ! -d $1/pretrain ]]; then
