@@ -108,7 +108,7 @@ def implementation(how: str, length: int, width: int, heads: int, dtype: jnp.dty
       width: D.
       heads: H.
       dtype: of the products.
-      biased: whether a bias is added to the logits, which "einsum" alone can do exactly.
+      biased: whether a bias is added to the logits, which "einsum" alone does.
 
     Raises:
       UsageError: what was asked for is not possible here.
