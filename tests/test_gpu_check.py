@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.tiny import TOP
-from tools import gpu_check, gpu_table
+from tools import gpu_runner, gpu_table
 
 HEAD = {"date": "2026-01-02", "card": "NVIDIA H200", "driver": "580.1", "python": "3.12.3", "jax": "0.11.2", "rehearsal": False}
 
@@ -54,9 +54,9 @@ def test_it_ends_in_time_and_says_so(tmp_path):
 
 
 def test_a_failed_command_is_a_row_with_its_reason():
-    assert gpu_check._failure(0, "anything") == {}
-    assert gpu_check._failure(1, "some\nValueError: 3 is too many\nmore")["error"] == "exit code 1: ValueError: 3 is too many"
-    assert "RESOURCE_EXHAUSTED" in gpu_check._failure(2, "error: RESOURCE_EXHAUSTED: out of memory")["error"]
+    assert gpu_runner.failure(0, "anything") == {}
+    assert gpu_runner.failure(1, "some\nValueError: 3 is too many\nmore")["error"] == "exit code 1: ValueError: 3 is too many"
+    assert "RESOURCE_EXHAUSTED" in gpu_runner.failure(2, "error: RESOURCE_EXHAUSTED: out of memory")["error"]
 
 
 @pytest.mark.slow
