@@ -67,7 +67,7 @@ class ModelConfig:
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
     attention: str = setting(
-        "auto", "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the fastest that is possible on the device",
+        "auto", "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
     )  # fmt: skip
     remat: str = setting(
@@ -120,7 +120,7 @@ class VisualTokenizerConfig:
     collapse_below: float = setting(0.1, "warn CodebookCollapse when fewer than this share of codes is in use", SHARE)
     matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
     attention: str = setting(
-        "auto", "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the fastest that is possible on the device",
+        "auto", "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
     )  # fmt: skip
     scan: bool = setting(False, "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)")

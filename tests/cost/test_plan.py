@@ -125,5 +125,6 @@ def test_devices_are_known_by_what_jax_calls_them():
     assert device_peak("TPU v5 lite") == 197e12 and device_peak("TPU v5") == 459e12 and device_peak("TPU v4") == 275e12
     assert device_peak("NVIDIA H100 80GB HBM3") == device_peak("NVIDIA H200") == 989.4e12
     assert device_peak("NVIDIA H100 PCIe") == 756e12 and device_peak("NVIDIA A100-SXM4-40GB") == 312e12
-    assert device_peak("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None and device_peak("NVIDIA L40") is None
+    assert device_peak("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None and device_peak("NVIDIA H100 NVL") is None
+    assert device_peak("NVIDIA L40S") is None
     assert device_peak("cpu") is None and device_peak("TPU v99") is None

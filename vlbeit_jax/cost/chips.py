@@ -47,9 +47,8 @@ CHIPS = {
 }
 
 
-# Peak bfloat16 operations a second, by what JAX calls a device. NVIDIA's are dense, from its data sheets, which name twice
-# as much "with sparsity" (H100: its architecture white paper, table 2; H200, GH200, L4, L40S and A100: the data sheet of each).
-# What has no suffix is the SXM part.
+# Peak bfloat16 operations a second, by what JAX calls a device. NVIDIA's are dense; its data sheets give twice as much, "with
+# sparsity". A name without a suffix is the SXM part.
 DEVICE_PEAKS = {
     "TPU v4": CHIPS["v4"].peak,
     "TPU v5 lite": CHIPS["v5e"].peak,
@@ -60,22 +59,18 @@ DEVICE_PEAKS = {
     "TPU v6e": CHIPS["v6e"].peak,
     "NVIDIA A100": 312e12,
     "NVIDIA H100": 989.4e12,
-    "NVIDIA H100 NVL": 835.5e12,
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H200": 989.4e12,
-    "NVIDIA H200 NVL": 835.5e12,
-    "NVIDIA GH200": 989.4e12,
-    "NVIDIA L4": 121e12,
-    "NVIDIA L40S": 362e12,
 }
 
 
 def device_peak(kind: str) -> float | None:
-    """Peak of one device of a kind; None if it is not known, or if the device is a part of a card (MIG)."""
+    """Peak of one device of a kind; None if it is not known: an NVL card, or a part of a card (MIG), is slower than its name begins."""
     if kind in DEVICE_PEAKS:
         return DEVICE_PEAKS[kind]
     known = [name for name in DEVICE_PEAKS if name.startswith("NVIDIA") and kind.startswith((f"{name} ", f"{name}-"))]
-    return DEVICE_PEAKS[max(known, key=len)] if known and " MIG " not in kind else None
+    slower = {"MIG", "NVL"} & {*kind.split()}
+    return DEVICE_PEAKS[max(known, key=len)] if known and not slower else None
 
 
 @dataclasses.dataclass(frozen=True)

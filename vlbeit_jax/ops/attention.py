@@ -50,8 +50,8 @@ def attention(
       valid: True where a key may be attended to; None when all are. At least one key per row must be valid, and padding
         comes last: "cudnn" takes the number of valid keys alone.
       bias: added to the scaled logits, query by key.
-      how: "einsum"; "fused"; "cudnn"; or "auto", the fastest that is possible on the device: "fused" on a TPU, "cudnn" on an
-        NVIDIA GPU without a bias, else "einsum".
+      how: "einsum"; "fused"; "cudnn"; or "auto": "fused" on a TPU and "cudnn" on an NVIDIA GPU where they are possible,
+        else "einsum".
 
     Raises:
       UsageError: what was asked for is not possible here; the message says what is missing.
@@ -128,7 +128,7 @@ def implementation(how: str, length: int, width: int, heads: int, dtype: jnp.dty
         if not missing:
             return "cudnn"
         if how == "cudnn":
-            raise UsageError(f"attention=cudnn needs {missing}; use attention=auto, which takes the fastest implementation that works here")
+            raise UsageError(f"attention=cudnn needs {missing}; use attention=auto, which takes an implementation that works here")
     return "einsum"
 
 
