@@ -65,7 +65,7 @@ DEVICE_PEAKS = {
 
 
 def device_peak(kind: str) -> float | None:
-    """Peak of one device of a kind; None if it is not known: an NVL card, or a part of a card (MIG), is slower than its name begins."""
+    """Returns the peak of one device of a kind; None if it is not known, as for an NVL card and for a part of a card (MIG)."""
     if kind in DEVICE_PEAKS:
         return DEVICE_PEAKS[kind]
     known = [name for name in DEVICE_PEAKS if name.startswith("NVIDIA") and kind.startswith((f"{name} ", f"{name}-"))]
