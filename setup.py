@@ -6,7 +6,9 @@ import re
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "vlbeit_jax" / "__init__.py").read_text(), re.MULTILINE).group(1)
+VERSION = re.search(
+    r'^__version__ = "(.+)"', (HERE / "vlbeit_jax" / "__init__.py").read_text(), re.MULTILINE
+).group(1)
 
 # Upper bounds are the next release that may break. With the lower bounds, batches, visual tokens and first losses are those of the
 # locked versions (tests/digests.py), and a run trains and resumes. launch/locks pins what all tests ran with, with hashes. Python 3.14

@@ -11,7 +11,15 @@ Figures: our own, tried on 3,182 pairs (docs/sample.md). What it took for a cros
          left as they are, because captions name them.
 """
 
-from vlbeit_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, VisualTokenizerConfig
+from vlbeit_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    StreamConfig,
+    VisualTokenizerConfig,
+)
 from vlbeit_jax.config_parse import to_config_dict
 
 
@@ -20,20 +28,49 @@ def get_config():
     image = {"sources": ("sample:pairs",), "batch_size": 32, "mask_block": 4}
     config = Config(
         run=RunConfig(
-            steps=4400, schedule="image,pair,text,pair", log_every=100, evaluate_every=400, evaluate_batches=0, checkpoint_every=400
+            steps=4400,
+            schedule="image,pair,text,pair",
+            log_every=100,
+            evaluate_every=400,
+            evaluate_batches=0,
+            checkpoint_every=400,
         ),
         model=ModelConfig(
-            image_size=64, patch_size=8, width=128, heads=2, ffn_width=512, depth=4, fused_layers=2, text_positions=64,
-            vocabulary=2000, codes=256, drop_path=0.0,
+            image_size=64,
+            patch_size=8,
+            width=128,
+            heads=2,
+            ffn_width=512,
+            depth=4,
+            fused_layers=2,
+            text_positions=64,
+            vocabulary=2000,
+            codes=256,
+            drop_path=0.0,
         ),
         visual_tokenizer=VisualTokenizerConfig(  # What is timed without data; a run opens data.visual_tokenizer.
-            image_size=64, patch_size=8, width=128, heads=4, ffn_width=512, encoder_depth=2, decoder_depth=2, codes=256, code_width=16,
+            image_size=64,
+            patch_size=8,
+            width=128,
+            heads=4,
+            ffn_width=512,
+            encoder_depth=2,
+            decoder_depth=2,
+            codes=256,
+            code_width=16,
         ),
         data=DataConfig(
             image=StreamConfig(**image, masked_patches=24, crop_scale=0.3, colour_jitter=0.2),
             text=StreamConfig(batch_size=32, text_length=64),
-            pair=StreamConfig(**image, masked_patches=40, crop_scale=0.7, colour_jitter=0.0, text_length=24, masked_text=0.6),
+            pair=StreamConfig(
+                **image,
+                masked_patches=40,
+                crop_scale=0.7,
+                colour_jitter=0.0,
+                text_length=24,
+                masked_text=0.6,
+            ),
         ),
         optimizer=OptimizerConfig(peak_lr=2e-3, warmup_steps=200),
-    )  # fmt: skip
+    )
     return to_config_dict(config)

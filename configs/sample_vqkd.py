@@ -8,21 +8,52 @@ Figures: our own, for this data. 39% of the patches are white; without re-seedin
          is set to a feature of the current batch. No colour jitter: the tokens are to tell colours apart.
 """
 
-from vlbeit_jax.config import Config, DataConfig, OptimizerConfig, RunConfig, StreamConfig, VisualTokenizerConfig
+from vlbeit_jax.config import (
+    Config,
+    DataConfig,
+    OptimizerConfig,
+    RunConfig,
+    StreamConfig,
+    VisualTokenizerConfig,
+)
 from vlbeit_jax.config_parse import to_config_dict
 
 
 def get_config():
     """See the module's docstring."""
-    image = StreamConfig(sources=("sample:pairs",), batch_size=64, crop_scale=0.3, colour_jitter=0.0, masked_patches=0)
+    image = StreamConfig(
+        sources=("sample:pairs",),
+        batch_size=64,
+        crop_scale=0.3,
+        colour_jitter=0.0,
+        masked_patches=0,
+    )
     config = Config(
         task="vqkd",
-        run=RunConfig(steps=500, schedule="image", log_every=50, evaluate_every=100, evaluate_batches=0, checkpoint_every=100),
+        run=RunConfig(
+            steps=500,
+            schedule="image",
+            log_every=50,
+            evaluate_every=100,
+            evaluate_batches=0,
+            checkpoint_every=100,
+        ),
         visual_tokenizer=VisualTokenizerConfig(
-            image_size=64, patch_size=8, width=128, heads=4, ffn_width=512, encoder_depth=2, decoder_depth=2,
-            codes=256, code_width=16, kmeans_batches=16, reseed_below=0.3,
+            image_size=64,
+            patch_size=8,
+            width=128,
+            heads=4,
+            ffn_width=512,
+            encoder_depth=2,
+            decoder_depth=2,
+            codes=256,
+            code_width=16,
+            kmeans_batches=16,
+            reseed_below=0.3,
         ),
         data=DataConfig(image=image),
-        optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=50, beta2=0.99, eps=1e-8, weight_decay=1e-4),
-    )  # fmt: skip
+        optimizer=OptimizerConfig(
+            peak_lr=1e-3, warmup_steps=50, beta2=0.99, eps=1e-8, weight_decay=1e-4
+        ),
+    )
     return to_config_dict(config)

@@ -20,7 +20,12 @@ def get_config():
         run=RunConfig(steps=250_000, schedule="image"),
         data=DataConfig(image=image, workers=8),
         optimizer=OptimizerConfig(
-            peak_lr=2e-4, warmup_steps=25_000, beta2=0.99, eps=1e-8, weight_decay=1e-4, clip_norm=0.0
+            peak_lr=2e-4,
+            warmup_steps=25_000,
+            beta2=0.99,
+            eps=1e-8,
+            weight_decay=1e-4,
+            clip_norm=0.0,
         ),
-    )  # fmt: skip
+    )
     return to_config_dict(config)

@@ -19,7 +19,9 @@ import time
 
 SAMPLE = pathlib.Path(__file__).resolve().parent.parent / "vlbeit_jax" / "sample_data"
 STAGES = "stages.jsonl"
-ORIGINS = "origins.json"  # Of each output: a digest of command and inputs, and whether it was finished.
+ORIGINS = (
+    "origins.json"  # Of each output: a digest of command and inputs, and whether it was finished.
+)
 
 
 def stage(workdir: pathlib.Path, output: str, inputs: list[str], command: list[str]) -> int:
@@ -41,7 +43,9 @@ def stage(workdir: pathlib.Path, output: str, inputs: list[str], command: list[s
             print(said, file=sys.stderr)
             return 2
         print(f"made from something else, or not to the end; again: {place}")
-        _write(workdir, origins | {output: origin | {"finished": False}})  # First: what is half removed may be removed again.
+        _write(
+            workdir, origins | {output: origin | {"finished": False}}
+        )  # First: what is half removed may be removed again.
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     _write(workdir, origins | {output: origin | {"finished": False}})
     code = run(workdir / STAGES, command)
@@ -74,23 +78,35 @@ def run(stages: pathlib.Path, command: list[str]) -> int:
 def results(workdir: pathlib.Path) -> None:
     """Joins the evaluation, the codebook's use on held-back images, and the time and memory of all stages."""
     stages = [json.loads(line) for line in (workdir / STAGES).read_text().splitlines()]
-    codebook = [json.loads(line) for line in (workdir / "vqkd" / "metrics.jsonl").read_text().splitlines()]
+    codebook = [
+        json.loads(line) for line in (workdir / "vqkd" / "metrics.jsonl").read_text().splitlines()
+    ]
     found = json.loads((workdir / "evaluation.json").read_text())
-    found["codes_used"] = [line for line in codebook if line["split"] == "validation"][-1]["codes_used"]
-    found["codes"] = json.loads((workdir / "vqkd" / "config.json").read_text())["visual_tokenizer"]["codes"]
+    found["codes_used"] = [line for line in codebook if line["split"] == "validation"][-1][
+        "codes_used"
+    ]
+    found["codes"] = json.loads((workdir / "vqkd" / "config.json").read_text())["visual_tokenizer"][
+        "codes"
+    ]
     found["wall_seconds"] = round(sum(stage["wall_seconds"] for stage in stages), 1)
     found["peak_memory_bytes"] = max(stage["peak_memory_bytes"] for stage in stages)
     (workdir / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     minutes, memory = found["wall_seconds"] / 60, found["peak_memory_bytes"] / 2**30
-    print(f"\n{minutes:.1f} minutes, {memory:.1f} GiB at most, {found['codes_used']} of {found['codes']} visual tokens in use")
+    print(
+        f"\n{minutes:.1f} minutes, {memory:.1f} GiB at most, {found['codes_used']} of {found['codes']} visual tokens in use"
+    )
     print(f"report:  {workdir / 'report.html'}\nresults: {workdir / 'results.json'}")
 
 
 def _digest(workdir: pathlib.Path, inputs: list[str], command: list[str]) -> str:
     """SHA-256 of the command and of every file of the inputs, with its name."""
-    digest = hashlib.sha256(json.dumps([word.replace(str(workdir), ".") for word in command[1:]]).encode())  # It may be moved.
+    digest = hashlib.sha256(
+        json.dumps([word.replace(str(workdir), ".") for word in command[1:]]).encode()
+    )  # It may be moved.
     for name in inputs:
-        place = SAMPLE / name.removeprefix("sample:") if name.startswith("sample:") else workdir / name
+        place = (
+            SAMPLE / name.removeprefix("sample:") if name.startswith("sample:") else workdir / name
+        )
         for path in sorted(path for path in (place, *place.rglob("*")) if path.is_file()):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()

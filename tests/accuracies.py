@@ -18,7 +18,9 @@ ENDING = "/accuracy"
 def accuracies(workdir: pathlib.Path) -> dict[str, float]:
     """The last held-back accuracies of a run, by term."""
     last = [line for line in read_metrics(workdir) if line["split"] == "validation"][-1]
-    return {name.removesuffix(ENDING): value for name, value in last.items() if name.endswith(ENDING)}
+    return {
+        name.removesuffix(ENDING): value for name, value in last.items() if name.endswith(ENDING)
+    }
 
 
 def distances(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
@@ -28,7 +30,9 @@ def distances(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str,
     return {term: abs(one[term] - other[term]) for term in one}
 
 
-def verdict(run: Mapping[str, float], environment: Mapping[str, float], seed: Mapping[str, float]) -> bool:
+def verdict(
+    run: Mapping[str, float], environment: Mapping[str, float], seed: Mapping[str, float]
+) -> bool:
     """Whether the other environment ended like the run."""
     return max(distances(run, environment).values()) <= max(distances(run, seed).values())
 
@@ -44,7 +48,9 @@ def main(folders: list[str]) -> int:
         print(f"{term:12} {runs[0][term]:8.4f} {runs[1][term]:18.4f} {runs[2][term]:11.4f}")
     apart = [max(distances(runs[0], other).values()) for other in runs[1:]]
     good = verdict(*runs)
-    print(f"environments at most {apart[0]:.4f} apart, seeds at most {apart[1]:.4f}: {'alike' if good else 'NOT alike'}")
+    print(
+        f"environments at most {apart[0]:.4f} apart, seeds at most {apart[1]:.4f}: {'alike' if good else 'NOT alike'}"
+    )
     return int(not good)
 
 

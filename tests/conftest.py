@@ -12,9 +12,18 @@ from tests.quick_compilation import known_flags
 # A GPU has no simulated siblings: tests that need several devices skip there, and those that need a GPU run there alone.
 os.environ["JAX_PLATFORMS"] = os.environ.get("VLBEIT_TEST_PLATFORM", "cpu")
 if os.environ["JAX_PLATFORMS"] == "cpu":
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known_flags(), "--xla_force_host_platform_device_count=8"])
+    os.environ["XLA_FLAGS"] = " ".join(
+        [
+            os.environ.get("XLA_FLAGS", ""),
+            *known_flags(),
+            "--xla_force_host_platform_device_count=8",
+        ]
+    )
 # Commands that tests start share what they compile, for one session.
-CACHE = pathlib.Path(tempfile.gettempdir()) / f"vlbeit_cache_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+CACHE = (
+    pathlib.Path(tempfile.gettempdir())
+    / f"vlbeit_cache_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+)
 os.environ["XDG_CACHE_HOME"] = str(CACHE)
 
 import pytest  # noqa: E402
@@ -32,7 +41,9 @@ def world(tmp_path_factory) -> tiny.World:
     """Small data sets, tokenizers and a finished visual tokenizer, made once for all test processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "world"
-    with open(pathlib.Path(tempfile.gettempdir()) / f"vlbeit_world_{os.getuid()}.lock", "w") as lock:
+    with open(
+        pathlib.Path(tempfile.gettempdir()) / f"vlbeit_world_{os.getuid()}.lock", "w"
+    ) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return tiny.make_world(folder) if not folder.exists() else tiny.world_in(folder)
 
@@ -48,4 +59,8 @@ def pytest_make_collect_report(collector):
     if NO_TORCH and report.failed and "No module named 'torch'" in str(report.longrepr):
         tests = len(re.findall(r"^def test_", collector.path.read_text(), re.MULTILINE))
         report.outcome = "skipped"
-        report.longrepr = (str(collector.path), 1, f"Skipped: PyTorch is not installed: {tests} test functions")
+        report.longrepr = (
+            str(collector.path),
+            1,
+            f"Skipped: PyTorch is not installed: {tests} test functions",
+        )

@@ -42,14 +42,19 @@ CLOSE = 1e-5  # Losses of two environments: largest difference, of their size.
 def digest(array: Any) -> str:
     """Of an array's type, shape and bytes."""
     array = np.ascontiguousarray(array)
-    return hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + array.tobytes()).hexdigest()[:16]
+    return hashlib.sha256(f"{array.dtype} {array.shape} ".encode() + array.tobytes()).hexdigest()[
+        :16
+    ]
 
 
 def config_in(folder: pathlib.Path) -> Config:
     """The configuration of the run there with its own tokenizers, or that of a world of the tests."""
     if (folder / CONFIG_FILE).is_file():
         config = read_config(folder)
-        own = {"text_tokenizer": str(folder / "text_tokenizer"), "visual_tokenizer": str(folder / "visual_tokenizer")}
+        own = {
+            "text_tokenizer": str(folder / "text_tokenizer"),
+            "visual_tokenizer": str(folder / "visual_tokenizer"),
+        }
         return dataclasses.replace(config, data=dataclasses.replace(config.data, **own))
     world = tiny.world_in(folder) if folder.exists() else tiny.make_world(folder)
     return tiny.pretrain_config(world)
@@ -66,16 +71,46 @@ def found(config: Config) -> dict[str, Any]:
         for index in range(BATCHES):
             batch = next(batches)
             first.setdefault(stream, batch)
-            digests |= {f"batch {index} of {stream}: {name}": digest(array) for name, array in sorted(batch.items())}
+            digests |= {
+                f"batch {index} of {stream}: {name}": digest(array)
+                for name, array in sorted(batch.items())
+            }
             if stream.has_image:
-                digests[f"batch {index} of {stream}: visual tokens"] = digest(tokens(task.model.frozen, batch["image"]))
+                digests[f"batch {index} of {stream}: visual tokens"] = digest(
+                    tokens(task.model.frozen, batch["image"])
+                )
         batches.close()
     optimizer = make_optimizer(config.optimizer, config.run.steps)
-    make_state, abstract = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
-    step = make_train_step(task.objectives, optimizer, config.run.seed, config.run.accumulate, mesh, placement(abstract.params))
-    _, metrics = step(make_state(config.run.seed), task.frozen, {stream: put_batch(batch, mesh) for stream, batch in first.items()})
-    losses = {name: float(value) for name, value in jax.device_get(metrics).items() if name.endswith("/loss")}
-    return {"python": sys.version.split()[0], "versions": versions(), "digests": digests, "losses": losses}
+    make_state, abstract = state_maker(
+        task.init_params,
+        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
+        optimizer,
+        mesh,
+    )
+    step = make_train_step(
+        task.objectives,
+        optimizer,
+        config.run.seed,
+        config.run.accumulate,
+        mesh,
+        placement(abstract.params),
+    )
+    _, metrics = step(
+        make_state(config.run.seed),
+        task.frozen,
+        {stream: put_batch(batch, mesh) for stream, batch in first.items()},
+    )
+    losses = {
+        name: float(value)
+        for name, value in jax.device_get(metrics).items()
+        if name.endswith("/loss")
+    }
+    return {
+        "python": sys.version.split()[0],
+        "versions": versions(),
+        "digests": digests,
+        "losses": losses,
+    }
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -84,7 +119,11 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     for part in ("digests", "losses"):
         for name in sorted(one[part].keys() | other[part].keys()):
             here, there = one[part].get(name), other[part].get(name)
-            near = part == "losses" and None not in (here, there) and math.isclose(here, there, rel_tol=CLOSE)
+            near = (
+                part == "losses"
+                and None not in (here, there)
+                and math.isclose(here, there, rel_tol=CLOSE)
+            )
             if here != there and not near:
                 wrong.append(f"{name}: {here} and {there}")
     return wrong
@@ -92,7 +131,9 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def main() -> int:
     """The command: prints what was found as JSON, and compares it if asked to; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--against", type=pathlib.Path, help="what another environment printed")
     options = parser.parse_args()
@@ -102,8 +143,15 @@ def main() -> int:
         return 0
     there = json.loads(options.against.read_text())
     wrong = differences(there, here)
-    apart = max(abs(here["losses"][name] / there["losses"][name] - 1) for name in here["losses"].keys() & there["losses"].keys())
-    print("\n".join(wrong) or f"{len(here['digests'])} digests are equal; losses are within {apart:.1e} of their size", file=sys.stderr)
+    apart = max(
+        abs(here["losses"][name] / there["losses"][name] - 1)
+        for name in here["losses"].keys() & there["losses"].keys()
+    )
+    print(
+        "\n".join(wrong)
+        or f"{len(here['digests'])} digests are equal; losses are within {apart:.1e} of their size",
+        file=sys.stderr,
+    )
     return int(bool(wrong))
 
 

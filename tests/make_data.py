@@ -19,7 +19,12 @@ from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.types import Kind
 
 WORDS = "a red blue green small large round old dog cat house tree boat river sees near under with plays sleeps runs behind".split()
-OTHER_SCRIPTS = ("Öltanker fährt über die Ostsee, déjà vu à Nîmes.", "東京は日本の首都です。", "Пароход плывёт.", "We like 🍕 and 🚀!")
+OTHER_SCRIPTS = (
+    "Öltanker fährt über die Ostsee, déjà vu à Nîmes.",
+    "東京は日本の首都です。",
+    "Пароход плывёт.",
+    "We like 🍕 and 🚀!",
+)
 
 
 def picture(seed: int, height: int = 20, width: int = 24, channels: int = 3) -> np.ndarray:
@@ -39,10 +44,20 @@ def png_header(height: int, width: int) -> bytes:
     """A PNG that states a size and holds next to nothing."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def sentence(seed: int, words: int = 8) -> str:
@@ -50,7 +65,9 @@ def sentence(seed: int, words: int = 8) -> str:
     return " ".join(np.random.default_rng(seed).choice(WORDS, words)) + f" {seed}"
 
 
-def write_tar(path: pathlib.Path, members: Iterable[tuple[str, bytes]], mode: str = "w") -> pathlib.Path:
+def write_tar(
+    path: pathlib.Path, members: Iterable[tuple[str, bytes]], mode: str = "w"
+) -> pathlib.Path:
     """A tar of named contents."""
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, mode) as archive:
@@ -67,7 +84,10 @@ def pair_members(count: int, first: int = 0) -> list[tuple[str, bytes]]:
     return [
         member
         for i in numbers
-        for member in ((f"{i:05d}.png", encoded(picture(i, 16, 18))), (f"{i:05d}.txt", sentence(i, 3 + i % 6).encode()))
+        for member in (
+            (f"{i:05d}.png", encoded(picture(i, 16, 18))),
+            (f"{i:05d}.txt", sentence(i, 3 + i % 6).encode()),
+        )
     ]
 
 
@@ -78,13 +98,22 @@ def build(out: pathlib.Path, kind: Kind, inputs: Iterable[pathlib.Path], **chang
     return build_set(out, kind, source_format, [str(path) for path in inputs], **options)
 
 
-def build_pairs(folder: pathlib.Path, name: str, count: int, first: int = 0, **changed) -> pathlib.Path:
+def build_pairs(
+    folder: pathlib.Path, name: str, count: int, first: int = 0, **changed
+) -> pathlib.Path:
     """A prepared set of pairs."""
-    build(folder / name, Kind.PAIRS, [write_tar(folder / f"{name}.tar", pair_members(count, first))], **changed)
+    build(
+        folder / name,
+        Kind.PAIRS,
+        [write_tar(folder / f"{name}.tar", pair_members(count, first))],
+        **changed,
+    )
     return folder / name
 
 
-def build_texts(folder: pathlib.Path, name: str, documents: Iterable[str], **changed) -> pathlib.Path:
+def build_texts(
+    folder: pathlib.Path, name: str, documents: Iterable[str], **changed
+) -> pathlib.Path:
     """A prepared set of texts."""
     (folder / f"{name}.txt").write_text("".join(f"{document}\n" for document in documents))
     build(folder / name, Kind.TEXTS, [folder / f"{name}.txt"], **changed)
@@ -93,10 +122,14 @@ def build_texts(folder: pathlib.Path, name: str, documents: Iterable[str], **cha
 
 def documents(count: int) -> list[str]:
     """Documents of one to twenty sentences, and some in other scripts."""
-    return [". ".join(sentence(100 * i + j) for j in range(1 + i * 7 % 20)) for i in range(count)] + list(OTHER_SCRIPTS)
+    return [
+        ". ".join(sentence(100 * i + j) for j in range(1 + i * 7 % 20)) for i in range(count)
+    ] + list(OTHER_SCRIPTS)
 
 
-def train_tokenizer(folder: pathlib.Path, name: str, places: Iterable[pathlib.Path], vocabulary: int = 380) -> TextTokenizer:
+def train_tokenizer(
+    folder: pathlib.Path, name: str, places: Iterable[pathlib.Path], vocabulary: int = 380
+) -> TextTokenizer:
     """A tiny text tokenizer."""
     train_text_tokenizer(folder / name, [str(place) for place in places], vocabulary, 1_000_000)
     return TextTokenizer(folder / name)

@@ -20,7 +20,9 @@ REMEMBERED = "VLBEIT_TESTS_KNOWN_XLA_FLAGS"
 def known_flags(flags: tuple[str, ...] = FLAGS) -> tuple[str, ...]:
     """Those of the flags that this jaxlib takes. Processes that this one starts do not try again."""
     if REMEMBERED not in os.environ:
-        known = flags if _starts_with(flags) else tuple(flag for flag in flags if _starts_with((flag,)))
+        known = (
+            flags if _starts_with(flags) else tuple(flag for flag in flags if _starts_with((flag,)))
+        )
         os.environ[REMEMBERED] = " ".join(known)
     return tuple(os.environ[REMEMBERED].split())
 
@@ -28,4 +30,11 @@ def known_flags(flags: tuple[str, ...] = FLAGS) -> tuple[str, ...]:
 def _starts_with(flags: tuple[str, ...]) -> bool:
     """Whether JAX finds its CPU with these flags. They are read when it does, not when it is imported."""
     environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
-    return subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=environment, capture_output=True).returncode == 0
+    return (
+        subprocess.run(
+            [sys.executable, "-c", "import jax; jax.devices()"],
+            env=environment,
+            capture_output=True,
+        ).returncode
+        == 0
+    )

@@ -26,7 +26,10 @@ def vlbeit(w, net, image=None, masked=None, ids=None, valid=None):
 def vit(w, prefix, image, net):
     """VQ-KD's transformers: patch states without CLS, after `fc_norm`."""
     x = patch_embed(w, f"{prefix}patch_embed.proj", image, net.patch)
-    x = np.concatenate([np.broadcast_to(w[f"{prefix}cls_token"], (len(x), 1, x.shape[-1])), x], 1) + w[f"{prefix}pos_embed"]
+    x = (
+        np.concatenate([np.broadcast_to(w[f"{prefix}cls_token"], (len(x), 1, x.shape[-1])), x], 1)
+        + w[f"{prefix}pos_embed"]
+    )
     x = blocks(w, x, np.ones(x.shape[:2], bool), net, x.shape[1], 0, prefix)
     return layer_norm(w, f"{prefix}fc_norm", x[:, 1:], net)
 

@@ -15,7 +15,14 @@ from collections.abc import Iterator
 import pytest
 
 # What Debian's Slurm needs beyond a base system. The daemons talk without munge here (auth/none).
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "libhwloc15", "libmunge2")
+PACKAGES = (
+    "slurmctld",
+    "slurmd",
+    "slurm-client",
+    "slurm-wlm-basic-plugins",
+    "libhwloc15",
+    "libmunge2",
+)
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -51,7 +58,16 @@ PreemptMode=REQUEUE
 PartitionName=all Nodes=ALL Default=YES State=UP MaxTime=INFINITE PriorityTier=1
 PartitionName=urgent Nodes=ALL State=UP MaxTime=INFINITE PriorityTier=2 PreemptMode=OFF
 """
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL"}
+ENDED = {
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "DEADLINE",
+    "BOOT_FAIL",
+}
 
 
 class Slurm:
@@ -65,9 +81,18 @@ class Slurm:
     def __init__(self, environment: dict[str, str], folder: pathlib.Path):
         self.environment, self.folder = environment, folder
 
-    def run(self, *command: object, folder: pathlib.Path | None = None, **settings: str) -> subprocess.CompletedProcess:
+    def run(
+        self, *command: object, folder: pathlib.Path | None = None, **settings: str
+    ) -> subprocess.CompletedProcess:
         words, environment = [str(word) for word in command], self.environment | settings
-        return subprocess.run(words, env=environment, cwd=folder or self.folder, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            words,
+            env=environment,
+            cwd=folder or self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
 
     def submit(self, *command: object, folder: pathlib.Path | None = None, **settings: str) -> int:
         done = self.run(*command, folder=folder, **settings)
@@ -89,7 +114,9 @@ class Slurm:
         """What Slurm says of a job once it has ended."""
         deadline = time.monotonic() + seconds
         while (job := self.job(number))["JobState"] not in ENDED:
-            assert time.monotonic() < deadline, f"{job['JobState']} after {seconds} s:\n{self.output(number)}"
+            assert time.monotonic() < deadline, (
+                f"{job['JobState']} after {seconds} s:\n{self.output(number)}"
+            )
             time.sleep(0.5)
         return job
 
@@ -104,11 +131,16 @@ def running(folder: pathlib.Path) -> Iterator[Slurm]:
     host = platform.node().split(".")[0]
     ports = {"controller_port": _free_port(), "node_port": _free_port()}
     user = pwd.getpwuid(os.getuid()).pw_name
-    configuration.write_text(CONFIGURATION.format(folder=folder, host=host, user=user, plugins=plugins, **ports))
+    configuration.write_text(
+        CONFIGURATION.format(folder=folder, host=host, user=user, plugins=plugins, **ports)
+    )
     environment = os.environ | environment | {"SLURM_CONF": str(configuration)}
     slurm = Slurm(environment, folder)
     with contextlib.ExitStack() as stack:
-        for name, *options in (("slurmctld",), ("slurmd", "-N", "localhost", "-d", programs["slurmstepd"])):
+        for name, *options in (
+            ("slurmctld",),
+            ("slurmd", "-N", "localhost", "-d", programs["slurmstepd"]),
+        ):
             log = stack.enter_context((folder / f"{name}.out").open("w"))
             command = [programs[name], "-D", "-c", *options]
             daemon = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -117,14 +149,19 @@ def running(folder: pathlib.Path) -> Iterator[Slurm]:
         deadline = time.monotonic() + 30
         while "idle" not in (said := slurm.run("sinfo", "--noheader", "--format=%T").stdout):
             logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("slurm*.out"))
-            assert time.monotonic() < deadline, f"the node does not come up ({said.strip()}):\n{logs}"
+            assert time.monotonic() < deadline, (
+                f"the node does not come up ({said.strip()}):\n{logs}"
+            )
             time.sleep(0.2)
         yield slurm
 
 
 def _installed() -> tuple[dict[str, str], dict[str, str], str] | None:
     places = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
-    programs = {name: shutil.which(name, path=places) for name in ("slurmctld", "slurmd", "slurmstepd", "sbatch", "srun")}
+    programs = {
+        name: shutil.which(name, path=places)
+        for name in ("slurmctld", "slurmd", "slurmstepd", "sbatch", "srun")
+    }
     if not all(programs.values()):
         return None
     return {name: str(place) for name, place in programs.items()}, {}, ""
@@ -136,15 +173,21 @@ def _unpacked(folder: pathlib.Path) -> tuple[dict[str, str], dict[str, str], str
         if shutil.which(needed) is None:
             pytest.skip(f"no Slurm is installed, and {needed} is not there to fetch Debian's")
     folder.mkdir()
-    fetched = subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, text=True)
+    fetched = subprocess.run(
+        ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, text=True
+    )
     if fetched.returncode:
-        pytest.skip(f"no Slurm is installed, and apt-get download does not give Debian's: {fetched.stderr.strip().splitlines()[-1]}")
+        pytest.skip(
+            f"no Slurm is installed, and apt-get download does not give Debian's: {fetched.stderr.strip().splitlines()[-1]}"
+        )
     root = folder / "root"
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg", "-x", package, root], check=True)
     plugins = next(root.rglob("auth_none.so")).parent
     sbin = root / "usr" / "sbin"
-    programs = {name: str(next(sbin.glob(f"{name}*"))) for name in ("slurmctld", "slurmd", "slurmstepd")}
+    programs = {
+        name: str(next(sbin.glob(f"{name}*"))) for name in ("slurmctld", "slurmd", "slurmstepd")
+    }
     environment = {
         "PATH": f"{root / 'usr' / 'bin'}:{os.environ['PATH']}",
         "LD_LIBRARY_PATH": f"{plugins}:{plugins.parent}",
@@ -152,7 +195,9 @@ def _unpacked(folder: pathlib.Path) -> tuple[dict[str, str], dict[str, str], str
     missing = [
         line.strip()
         for program in programs.values()
-        for line in subprocess.run(["ldd", program], env=os.environ | environment, capture_output=True, text=True).stdout.splitlines()
+        for line in subprocess.run(
+            ["ldd", program], env=os.environ | environment, capture_output=True, text=True
+        ).stdout.splitlines()
         if "not found" in line
     ]
     if missing:

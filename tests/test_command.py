@@ -20,35 +20,69 @@ SECOND = ["--processes=2", "--process=1"]
         (["--config.run.stepz=3"], ["stepz", "Did you mean", "steps"]),
         (["--config.run.steps=many"], ["--config.run.steps=many"]),
         (["--config.run.steps=0"], ["config.run.steps=0: must be > 0"]),
-        (["--config.model.heads=5", "--config.run.steps=7"], ["heads=5", "warmup_steps=200", "run.steps=7", "text_tokenizer is empty"]),
+        (
+            ["--config.model.heads=5", "--config.run.steps=7"],
+            ["heads=5", "warmup_steps=200", "run.steps=7", "text_tokenizer is empty"],
+        ),
         (["--config.data.pair.sources=('a',1)"], ["config.data.pair.sources", "str"]),
         (["--wrkdir=W"], ["wrkdir", "Did you mean", "workdir"]),
         (["--stepz=3"], ["stepz"]),
         (["stray"], ["stray", "--"]),
         (["--config=no/such/file.py"], ["no/such/file.py"]),
         (["--config=configs/pretrain_base.py:huge"], ["huge", "tiny, small, base, large"]),
-        ([f"--config.run.seed={2**31}"], ["config.run.seed=2147483648: must be in [0, 2147483647]"]),
+        (
+            [f"--config.run.seed={2**31}"],
+            ["config.run.seed=2147483648: must be in [0, 2147483647]"],
+        ),
         (["--config.run.seed=-1"], ["config.run.seed=-1: must be in [0, 2147483647]"]),
-        ([f"--config.run.steps={10**30}"], ["config.run.steps=1000000", "must be at most 2147483647"]),
-        (["--config.cluster.heartbeat_timeout=0"], ["config.cluster.heartbeat_timeout=0: must be in [1, 1000000]"]),
+        (
+            [f"--config.run.steps={10**30}"],
+            ["config.run.steps=1000000", "must be at most 2147483647"],
+        ),
+        (
+            ["--config.cluster.heartbeat_timeout=0"],
+            ["config.cluster.heartbeat_timeout=0: must be in [1, 1000000]"],
+        ),
         (["--profile_steps=²:3"], ["--profile_steps=²:3", "FIRST:END"]),
         (["--coordinator=host:80"], ["--coordinator, --processes and --process go together"]),
-        (["--coordinator=host:80", "--processes=2", "--process=2"], ["--process=2 of --processes=2: must be in [0, 1]"]),
+        (
+            ["--coordinator=host:80", "--processes=2", "--process=2"],
+            ["--process=2 of --processes=2: must be in [0, 1]"],
+        ),
         (["--coordinator=host:80", "--processes=1000000", "--process=2"], ["processes", "100000"]),
-        (["--coordinator=host:abc", *SECOND], ["--coordinator=host:abc: the port must be in [1, 65535]"]),
-        (["--coordinator=host:0", *SECOND], ["--coordinator=host:0: the port must be in [1, 65535]"]),
-        (["--coordinator=host:65536", *SECOND], ["--coordinator=host:65536: the port must be in [1, 65535]"]),
+        (
+            ["--coordinator=host:abc", *SECOND],
+            ["--coordinator=host:abc: the port must be in [1, 65535]"],
+        ),
+        (
+            ["--coordinator=host:0", *SECOND],
+            ["--coordinator=host:0: the port must be in [1, 65535]"],
+        ),
+        (
+            ["--coordinator=host:65536", *SECOND],
+            ["--coordinator=host:65536: the port must be in [1, 65535]"],
+        ),
         ([f"--coordinator=host:{'9' * 5000}", *SECOND], ["the port must be in [1, 65535]"]),
         (["--coordinator=host:", *SECOND], ["--coordinator=host:: the port must be in [1, 65535]"]),
         (["--coordinator=host", *SECOND], ["--coordinator=host: needed is HOST:PORT"]),
         (["--coordinator=:80", *SECOND], ["--coordinator=:80: needed is HOST:PORT"]),
-        (["--coordinator=fe80::1:80", *SECOND], ["--coordinator=fe80::1:80: needed is HOST:PORT", "[fe80::1]:1234"]),
+        (
+            ["--coordinator=fe80::1:80", *SECOND],
+            ["--coordinator=fe80::1:80: needed is HOST:PORT", "[fe80::1]:1234"],
+        ),
         (["--coordinator=http://host:80", *SECOND], ["needed is HOST:PORT"]),
     ],
     ids=lambda value: value[0],
 )
 def test_the_command_refuses_mistakes_before_it_starts(tmp_path, arguments, said):
-    command = [sys.executable, "-m", "vlbeit_jax.main", "--config=configs/sample.py", f"--workdir={tmp_path}/X", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "vlbeit_jax.main",
+        "--config=configs/sample.py",
+        f"--workdir={tmp_path}/X",
+        *arguments,
+    ]
     ended = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2 and ended.stdout == "", ended
     assert ended.stderr.startswith("error: ") and "Traceback" not in ended.stderr
@@ -57,9 +91,26 @@ def test_the_command_refuses_mistakes_before_it_starts(tmp_path, arguments, said
 
 
 def test_the_command_needs_its_flags_and_helps():
-    ended = subprocess.run([sys.executable, "-m", "vlbeit_jax.main"], cwd=TOP, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2 and "--config" in ended.stderr and "--workdir" in ended.stderr and "Traceback" not in ended.stderr
-    ended = subprocess.run([sys.executable, "-m", "vlbeit_jax.main", "--help"], cwd=TOP, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [sys.executable, "-m", "vlbeit_jax.main"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (
+        ended.returncode == 2
+        and "--config" in ended.stderr
+        and "--workdir" in ended.stderr
+        and "Traceback" not in ended.stderr
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "vlbeit_jax.main", "--help"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert ended.returncode == 0 and describe() in ended.stdout
 
 
@@ -75,16 +126,23 @@ def nobody():
     """Runs a module as a user who has no name and no home, as a container does for docker run --user 12345."""
     start = ["unshare", "--user", "--map-user=12345"]
     code = "import os, pwd; pwd.getpwuid(os.getuid())"
-    if shutil.which("unshare") is None or subprocess.run([*start, "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*start, "true"], capture_output=True).returncode
+    ):
         pytest.skip("unshare cannot make a user namespace here")
     gone = {"HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "USER", "LOGNAME", "LNAME", "USERNAME"}
     environment = {name: value for name, value in os.environ.items() if name not in gone}
-    control = subprocess.run([*start, sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    control = subprocess.run(
+        [*start, sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
     assert "uid not found: 12345" in control.stderr
 
     def run(*arguments):
         command = [*start, sys.executable, *map(str, arguments)]
-        return subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=TOP, env=environment, capture_output=True, text=True, timeout=300
+        )
 
     return run
 
@@ -92,9 +150,16 @@ def nobody():
 def test_a_user_without_a_home_keeps_no_compiled_steps(nobody):
     code = "import sys; from vlbeit_jax.runtime.compilation_cache import use_compilation_cache; use_compilation_cache(sys.argv[1])"
     done = nobody("-c", code, "auto")
-    assert done.returncode == 0 and "compiled steps are not kept; set config.run.compilation_cache" in done.stderr, done.stderr
+    assert (
+        done.returncode == 0
+        and "compiled steps are not kept; set config.run.compilation_cache" in done.stderr
+    ), done.stderr
     done = nobody("-c", code, "~/cache")
-    assert done.returncode == 1 and "UsageError: config.run.compilation_cache=~/cache: nothing says where ~ is" in done.stderr
+    assert (
+        done.returncode == 1
+        and "UsageError: config.run.compilation_cache=~/cache: nothing says where ~ is"
+        in done.stderr
+    )
 
 
 @pytest.mark.slow
@@ -103,11 +168,33 @@ def test_a_user_without_a_name_and_a_home_trains_evaluates_and_reports(nobody, w
     place = f"--from={tmp_path / 'run'}"
     done = nobody("-m", "vlbeit_jax.main", f"--config={config}", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0 and "compiled steps are not kept" in done.stderr, done.stderr
-    asked = nobody("-m", "vlbeit_jax.main", f"--config={config}", f"--workdir={tmp_path / 'other'}", "--config.run.compilation_cache=~/x")
-    assert asked.returncode == 2 and "nothing says where ~ is" in asked.stderr and "Traceback" not in asked.stderr, asked.stderr
+    asked = nobody(
+        "-m",
+        "vlbeit_jax.main",
+        f"--config={config}",
+        f"--workdir={tmp_path / 'other'}",
+        "--config.run.compilation_cache=~/x",
+    )
+    assert (
+        asked.returncode == 2
+        and "nothing says where ~ is" in asked.stderr
+        and "Traceback" not in asked.stderr
+    ), asked.stderr
     for module, *arguments in (
-        ("vlbeit_jax.evaluate", place, f"--data={world.pairs}", "--draws=1", f"--json={tmp_path / 'results.json'}"),
-        ("vlbeit_jax.report", place, f"--data={world.pairs}", f"--results={tmp_path / 'results.json'}", f"--out={tmp_path}"),
+        (
+            "vlbeit_jax.evaluate",
+            place,
+            f"--data={world.pairs}",
+            "--draws=1",
+            f"--json={tmp_path / 'results.json'}",
+        ),
+        (
+            "vlbeit_jax.report",
+            place,
+            f"--data={world.pairs}",
+            f"--results={tmp_path / 'results.json'}",
+            f"--out={tmp_path}",
+        ),
     ):
         done = nobody("-m", module, *arguments)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr

@@ -10,7 +10,11 @@ import pytest
 from tests.tiny import TOP
 from vlbeit_jax.config_parse import describe
 
-DOCUMENTS = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md")), *sorted((TOP / "configs").glob("*.py"))]
+DOCUMENTS = [
+    TOP / "README.md",
+    *sorted((TOP / "docs").glob("*.md")),
+    *sorted((TOP / "configs").glob("*.py")),
+]
 COMMAND = re.compile(r"python -m (vlbeit_jax[\w.]*)((?:[^\n`]|\\\n)*)")
 MODULES = sorted({found[0] for path in DOCUMENTS for found in COMMAND.findall(path.read_text())})
 
@@ -18,7 +22,13 @@ MODULES = sorted({found[0] for path in DOCUMENTS for found in COMMAND.findall(pa
 @pytest.fixture(scope="module")
 def helps():
     return {
-        module: subprocess.run([sys.executable, "-m", module, "--help"], cwd=TOP, capture_output=True, text=True, check=True).stdout
+        module: subprocess.run(
+            [sys.executable, "-m", module, "--help"],
+            cwd=TOP,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for module in MODULES
     }
 
@@ -40,7 +50,9 @@ def test_every_help_shows_an_example(helps):
 
 
 def test_the_layout_in_the_readme_is_the_layout():
-    listed = set(re.findall(r"^    (\S+\.\w+|\S+/)  ", (TOP / "README.md").read_text(), re.MULTILINE))
+    listed = set(
+        re.findall(r"^    (\S+\.\w+|\S+/)  ", (TOP / "README.md").read_text(), re.MULTILINE)
+    )
     assert listed
     for name in listed:
         assert (TOP / name).exists() or list(TOP.rglob(name)), name
@@ -49,7 +61,9 @@ def test_the_layout_in_the_readme_is_the_layout():
 def test_every_configuration_states_command_cost_and_source():
     for path in sorted((TOP / "configs").glob("*.py")):
         text = path.read_text()
-        assert all(f"{word}:" in text.split('"""')[1] for word in ("Command", "Cost", "Figures")), path
+        assert all(f"{word}:" in text.split('"""')[1] for word in ("Command", "Cost", "Figures")), (
+            path
+        )
         assert len(text.split('"""')[2].splitlines()) <= 45, path
 
 
@@ -67,6 +81,11 @@ def test_every_configuration_parses(path):
 
 
 def test_readme_and_sources_name_no_machine():
-    for path in [*DOCUMENTS, *TOP.rglob("*.sh"), *(TOP / "vlbeit_jax").rglob("*.py"), *(TOP / "tests").rglob("*.py")]:
+    for path in [
+        *DOCUMENTS,
+        *TOP.rglob("*.sh"),
+        *(TOP / "vlbeit_jax").rglob("*.py"),
+        *(TOP / "tests").rglob("*.py"),
+    ]:
         if ".venv" not in path.parts and path != pathlib.Path(__file__):
             assert not re.search(r"/(home|root|work|Users)/", path.read_text()), path

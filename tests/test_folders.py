@@ -19,7 +19,10 @@ from vlbeit_jax.folders import published
 )
 def test_nothing_is_left_of_what_was_cut_off(tmp_path, raised, seen):
     """A full disk is the user's to mend, and told in one message."""
-    with pytest.raises(seen, match="No space left on device, and nothing is left of it" if seen is UsageError else None):
+    with pytest.raises(
+        seen,
+        match="No space left on device, and nothing is left of it" if seen is UsageError else None,
+    ):
         with published(tmp_path / "out") as folder:
             (folder / "half").write_bytes(b"1")
             raise raised

@@ -11,19 +11,38 @@ import pytest
 from tests.tiny import TOP
 from tools import gpu_runner, gpu_table
 
-HEAD = {"date": "2026-01-02", "card": "NVIDIA H200", "driver": "580.1", "python": "3.12.3", "jax": "0.11.2", "rehearsal": False}
+HEAD = {
+    "date": "2026-01-02",
+    "card": "NVIDIA H200",
+    "driver": "580.1",
+    "python": "3.12.3",
+    "jax": "0.11.2",
+    "rehearsal": False,
+}
 
 
 def start(*arguments, **environment):
     # The tests' simulated devices would be seven too many for the PyTorch peer.
-    variables = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHON": sys.executable, **environment}
+    variables = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
+        "PYTHON": sys.executable,
+        **environment,
+    }
     command = ["bash", str(TOP / "tools" / "gpu_check.sh"), *map(str, arguments)]
-    return subprocess.Popen(command, cwd="/", env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd="/", env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_the_table_says_what_was_measured_and_what_was_not():
     rows = [
-        {"row": "base", "batch": 64, "samples_per_second": 2043.4, "model_flops_per_second": 2.247e14, "mfu": 0.2271, "seconds": 9},
+        {
+            "row": "base",
+            "batch": 64,
+            "samples_per_second": 2043.4,
+            "model_flops_per_second": 2.247e14,
+            "mfu": 0.2271,
+            "seconds": 9,
+        },
         {"row": "large", "error": "not run: time ended", "seconds": 0},
     ]
     text = gpu_table.markdown(HEAD, rows)
@@ -36,7 +55,10 @@ def test_the_table_says_what_was_measured_and_what_was_not():
 def test_without_a_gpu_a_wrong_stage_or_an_old_folder_it_says_what_to_do(tmp_path):
     for arguments, said in (
         ([tmp_path / "new"], "nvidia-smi shows no GPU here; --rehearse"),
-        ([tmp_path / "new", "--rehearse", "--only=bas"], "no stage bas; there are core_tests, base"),
+        (
+            [tmp_path / "new", "--rehearse", "--only=bas"],
+            "no stage bas; there are core_tests, base",
+        ),
         ([tmp_path, "--rehearse"], "File exists; name a new folder"),
     ):
         process = start(*arguments, PATH="/usr/bin:/bin")
@@ -46,7 +68,10 @@ def test_without_a_gpu_a_wrong_stage_or_an_old_folder_it_says_what_to_do(tmp_pat
 
 
 def test_it_ends_in_time_and_says_so(tmp_path):
-    began, process = time.monotonic(), start(tmp_path / "out", "--rehearse", "--minutes=0.2", "--only=base,large")
+    began, process = (
+        time.monotonic(),
+        start(tmp_path / "out", "--rehearse", "--minutes=0.2", "--only=base,large"),
+    )
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and time.monotonic() - began < 30
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
@@ -55,8 +80,14 @@ def test_it_ends_in_time_and_says_so(tmp_path):
 
 def test_a_failed_command_is_a_row_with_its_reason():
     assert gpu_runner.failure(0, "anything") == {}
-    assert gpu_runner.failure(1, "some\nValueError: 3 is too many\nmore")["error"] == "exit code 1: ValueError: 3 is too many"
-    assert "RESOURCE_EXHAUSTED" in gpu_runner.failure(2, "error: RESOURCE_EXHAUSTED: out of memory")["error"]
+    assert (
+        gpu_runner.failure(1, "some\nValueError: 3 is too many\nmore")["error"]
+        == "exit code 1: ValueError: 3 is too many"
+    )
+    assert (
+        "RESOURCE_EXHAUSTED"
+        in gpu_runner.failure(2, "error: RESOURCE_EXHAUSTED: out of memory")["error"]
+    )
 
 
 @pytest.mark.slow
@@ -64,7 +95,9 @@ def test_a_rehearsal_runs_every_stage(tmp_path):
     process = start(tmp_path / "out", "--rehearse", "--minutes=25")
     out, _ = process.communicate(timeout=1600)
     assert process.returncode == 0, out
-    rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()][1:]
+    rows = [
+        json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    ][1:]
     tests, *measured = rows
     assert tests["tests"]["passed"] > 20 and "failed" not in tests["tests"]
     assert len(measured) == 7 and all(row["samples_per_second"] > 0 for row in measured)

@@ -62,15 +62,25 @@ class Checkout:
         shutil.copy(TOP / "setup.py", self.top)
         pip = folder / "pip.py"
         pip.write_text(PIP)
-        self.python = stand_in(folder / "bin" / "python", PYTHON.replace("REAL", f"'{sys.executable}'").replace("PIP", f"'{pip}'"))
+        self.python = stand_in(
+            folder / "bin" / "python",
+            PYTHON.replace("REAL", f"'{sys.executable}'").replace("PIP", f"'{pip}'"),
+        )
         self.venv = self.top / ".venv"
 
     def install(self, *arguments, script=None, **environment):
-        kept = {name: value for name, value in os.environ.items() if name not in ("VENV", "PYTHONPATH", "CDPATH")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("VENV", "PYTHONPATH", "CDPATH")
+        }
         return subprocess.run(
             ["bash", script or self.top / "launch" / "install.sh", *arguments],
-            env=kept | {"PYTHON": str(self.python)} | environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            env=kept | {"PYTHON": str(self.python)} | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     def done(self, *arguments, **environment):
         """What pip was asked for, in a call that has to succeed."""
@@ -88,9 +98,13 @@ def checkout(tmp_path):
 
 def test_it_installs_once_and_again_after_a_change(checkout):
     first = checkout.done("test")
-    assert first[0].endswith(f"--require-hashes -r launch/locks/python{'3.11' if OURS == '3.11' else '3.13'}/requirements-test.txt")
+    assert first[0].endswith(
+        f"--require-hashes -r launch/locks/python{'3.11' if OURS == '3.11' else '3.13'}/requirements-test.txt"
+    )
     assert first[1].endswith("--editable .")
-    assert checkout.done("test") == [] and checkout.done() == []  # The extras hold what the package needs.
+    assert (
+        checkout.done("test") == [] and checkout.done() == []
+    )  # The extras hold what the package needs.
     assert [line for line in checkout.done("tpu") if "requirements-tpu" in line]
     assert checkout.done("test") == []
     with (checkout.top / "setup.py").open("a") as setup:
@@ -124,7 +138,11 @@ def break_interpreter(checkout):
 
 @pytest.mark.parametrize(
     ("broken", "said"),
-    [(dangle, "its interpreter is missing"), (lose_pip, "it has no pip"), (break_interpreter, "its interpreter does not run")],
+    [
+        (dangle, "its interpreter is missing"),
+        (lose_pip, "it has no pip"),
+        (break_interpreter, "its interpreter does not run"),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_broken_environment_is_made_anew(checkout, broken, said):
@@ -143,7 +161,9 @@ def test_a_copied_checkout_gets_an_environment_of_its_own(checkout, tmp_path):
     done = checkout.install(script=copy / "launch" / "install.sh")
     assert done.returncode == 0 and "it was made in another folder" in done.stderr
     code = "import vlbeit_jax; print(vlbeit_jax.__file__)"
-    found = subprocess.run([copy / ".venv" / "bin" / "python", "-I", "-c", code], capture_output=True, text=True)
+    found = subprocess.run(
+        [copy / ".venv" / "bin" / "python", "-I", "-c", code], capture_output=True, text=True
+    )
     assert found.stdout.strip() == str(copy / "vlbeit_jax" / "__init__.py")
 
 
@@ -157,7 +177,11 @@ def test_another_checkout_in_the_environment_is_replaced(checkout, tmp_path):
     assert checkout.done() == []
 
 
-@pytest.mark.parametrize("environment", [{"STOP_AT": "--editable"}, {"STOP_AT": "--editable", "KILL": "1"}], ids=["failed", "killed"])
+@pytest.mark.parametrize(
+    "environment",
+    [{"STOP_AT": "--editable"}, {"STOP_AT": "--editable", "KILL": "1"}],
+    ids=["failed", "killed"],
+)
 def test_an_installation_that_was_cut_off_is_not_taken_for_whole(checkout, environment):
     assert checkout.install(**environment).returncode != 0
     again = checkout.install()
@@ -167,7 +191,11 @@ def test_an_installation_that_was_cut_off_is_not_taken_for_whole(checkout, envir
 
 def test_a_failure_of_venv_is_told_and_leaves_nothing(checkout):
     failed = checkout.install(NO_VENV="1")
-    assert failed.returncode == 2 and "ensurepip is not available" in failed.stderr and f"package python{OURS}-venv" in failed.stderr
+    assert (
+        failed.returncode == 2
+        and "ensurepip is not available" in failed.stderr
+        and f"package python{OURS}-venv" in failed.stderr
+    )
     assert not checkout.venv.exists() and checkout.done() != []
 
 
@@ -175,7 +203,11 @@ def test_a_failure_of_venv_is_told_and_leaves_nothing(checkout):
 def test_an_unsupported_python_is_refused_with_the_range(checkout, minor):
     other = stand_in(checkout.top.parent / "bin" / "other", f"#!/usr/bin/env bash\necho {minor}\n")
     done = checkout.install(PYTHON=str(other))
-    assert done.returncode == 2 and f"is Python {minor}; {SUPPORTED}" in done.stderr and not checkout.venv.exists()
+    assert (
+        done.returncode == 2
+        and f"is Python {minor}; {SUPPORTED}" in done.stderr
+        and not checkout.venv.exists()
+    )
     gone = checkout.install(PYTHON="/nowhere/python")
     assert gone.returncode == 2 and f"does not run; {SUPPORTED}" in gone.stderr
 
@@ -188,22 +220,35 @@ def test_only_unsupported_pythons_on_the_path_are_named(checkout, tmp_path):
     stand_in(tools / "python3", "#!/usr/bin/env bash\necho 3.14\n")
     stand_in(tools / "python3.13", "#!/usr/bin/env bash\nexit 127\n")  # As one of pyenv's shims.
     done = checkout.install(PYTHON="", PATH=str(tools))
-    assert done.returncode == 2 and SUPPORTED in done.stderr and "python3 is Python 3.14" in done.stderr
-    stand_in(tools / "python3.12", f'#!/usr/bin/env bash\n[[ $1 == -c ]] && echo 3.12 && exit\nexec "{checkout.python}" "$@"\n')
+    assert (
+        done.returncode == 2
+        and SUPPORTED in done.stderr
+        and "python3 is Python 3.14" in done.stderr
+    )
+    stand_in(
+        tools / "python3.12",
+        f'#!/usr/bin/env bash\n[[ $1 == -c ]] && echo 3.12 && exit\nexec "{checkout.python}" "$@"\n',
+    )
     assert "python3.12-venv" in checkout.install(PYTHON="", PATH=str(tools), NO_VENV="1").stderr
 
 
 def test_an_environment_of_another_python_is_left_alone(checkout):
     checkout.done()
     version = "3.11" if OURS != "3.11" else "3.13"
-    other = stand_in(checkout.top.parent / "bin" / "other", f"#!/usr/bin/env bash\necho {version}\n")
+    other = stand_in(
+        checkout.top.parent / "bin" / "other", f"#!/usr/bin/env bash\necho {version}\n"
+    )
     done = checkout.install(PYTHON=str(other))
     assert done.returncode == 2 and f"holds Python {OURS}" in done.stderr and "VENV" in done.stderr
     assert checkout.done() == []
     (checkout.top / "folder").mkdir()
     (checkout.top / "folder" / "file").touch()
     done = checkout.install(VENV="folder")
-    assert done.returncode == 2 and "not a Python environment" in done.stderr and (checkout.top / "folder" / "file").exists()
+    assert (
+        done.returncode == 2
+        and "not a Python environment" in done.stderr
+        and (checkout.top / "folder" / "file").exists()
+    )
 
 
 def test_versions_out_of_range_are_refused_with_the_range(checkout):
@@ -211,7 +256,12 @@ def test_versions_out_of_range_are_refused_with_the_range(checkout):
     complaint = "vlbeit-jax 0.1.0 has requirement jax<0.13,>=0.10, but you have jax 0.13.0."
     done = checkout.install(COMPLAINT=complaint)
     assert done.returncode == 2 and complaint in done.stderr
-    assert checkout.install(COMPLAINT="another 1.0 has requirement numpy<2, but you have numpy 2.4.6.").returncode == 0
+    assert (
+        checkout.install(
+            COMPLAINT="another 1.0 has requirement numpy<2, but you have numpy 2.4.6."
+        ).returncode
+        == 0
+    )
 
 
 def test_it_is_found_through_links_and_with_cdpath(checkout, tmp_path):
@@ -223,13 +273,20 @@ def test_it_is_found_through_links_and_with_cdpath(checkout, tmp_path):
     assert checkout.install(script=link, CDPATH=str(decoy)).returncode == 0
     assert checkout.venv.is_dir() and not (decoy / ".venv").exists()
     done = subprocess.run(
-        ["bash", "launch/install.sh"], cwd=checkout.top, env=os.environ | {"PYTHON": str(checkout.python), "CDPATH": str(decoy)}
+        ["bash", "launch/install.sh"],
+        cwd=checkout.top,
+        env=os.environ | {"PYTHON": str(checkout.python), "CDPATH": str(decoy)},
     )
     assert done.returncode == 0 and not (decoy / ".venv").exists()
 
 
 def test_the_script_and_setup_support_the_same_pythons():
-    bounds = re.search(r'^PYTHON = ">=3\.(\d+),<3\.(\d+)"', (TOP / "setup.py").read_text(), re.MULTILINE)
+    bounds = re.search(
+        r'^PYTHON = ">=3\.(\d+),<3\.(\d+)"', (TOP / "setup.py").read_text(), re.MULTILINE
+    )
     minors = range(int(bounds[1]), int(bounds[2]))
     *others, last = (f"3.{minor}" for minor in minors)
-    assert f'"Python {", ".join(others)} and {last} are supported"' in (TOP / "launch" / "install.sh").read_text()
+    assert (
+        f'"Python {", ".join(others)} and {last} are supported"'
+        in (TOP / "launch" / "install.sh").read_text()
+    )

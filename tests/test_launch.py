@@ -17,7 +17,8 @@ SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *(TOP / "tests").glob("*.sh"), TOP / ".c
 OURS = [
     path
     for path in SCRIPTS
-    if path.parent == LAUNCH and path.name in ("gke.sh", "gpu.sh", "sample.sh", "slurm.sh", "tpu_vm.sh", "worker.sh")
+    if path.parent == LAUNCH
+    and path.name in ("gke.sh", "gpu.sh", "sample.sh", "slurm.sh", "tpu_vm.sh", "worker.sh")
 ]
 # Whatever a shell could do to a word.
 WORDS = [
@@ -43,14 +44,21 @@ def test_scripts_are_strict_and_parse(script):
 def test_shellcheck_and_shfmt_find_nothing(script):
     tools = TOP / ".venv" / "bin"
     path = f"{tools}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    for command in (["shellcheck", "--external-sources", script], ["shfmt", "-i", "2", "-ci", "-d", script]):
-        done = subprocess.run(command, cwd=TOP, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    for command in (
+        ["shellcheck", "--external-sources", script],
+        ["shfmt", "-i", "2", "-ci", "-d", script],
+    ):
+        done = subprocess.run(
+            command, cwd=TOP, env=os.environ | {"PATH": path}, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["one", "two"]])
 def test_the_sample_explains_its_use(arguments):
-    done = subprocess.run(["bash", LAUNCH / "sample.sh", *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", LAUNCH / "sample.sh", *arguments], capture_output=True, text=True
+    )
     assert done.returncode == 2 and "usage: launch/sample.sh [WORKDIR]" in done.stderr
 
 
@@ -79,11 +87,23 @@ def test_scripts_find_their_checkout(tmp_path, script, called):
         "through a symlink": (tmp_path / "there", "../link"),
         "through two": (tmp_path / "there", "../other"),
     }[called]
-    done = subprocess.run(["bash", command, "--dry-run", "--x"], cwd=there, env=environment, capture_output=True, text=True)
-    said = {"gpu.sh": f"$ {LAUNCH}/install.sh cuda", "sample.sh": "usage: launch/sample.sh", "slurm.sh": "set NODES GPUS"}
+    done = subprocess.run(
+        ["bash", command, "--dry-run", "--x"],
+        cwd=there,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    said = {
+        "gpu.sh": f"$ {LAUNCH}/install.sh cuda",
+        "sample.sh": "usage: launch/sample.sh",
+        "slurm.sh": "set NODES GPUS",
+    }
     said |= {"worker.sh": "usage: launch/worker.sh"}
     assert done.returncode == (0 if script.name == "gpu.sh" else 2), done.stderr
-    assert said.get(script.name, "unknown verb '--x'") in done.stderr and not done.stdout, done.stderr
+    assert said.get(script.name, "unknown verb '--x'") in done.stderr and not done.stdout, (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize(("codes", "ended"), [([0], 0), ([2], 2), ([1, 1, 0], 0), ([1], 1)])
@@ -100,7 +120,13 @@ def test_one_node_starts_again_after_a_crash_but_not_after_a_mistake(tmp_path, c
     )
     stub.chmod(0o755)
     environment = os.environ | {"PYTHON": str(stub), "RETRY_SECONDS": "0", "MAX_RESTARTS": "2"}
-    done = subprocess.run(["bash", tmp_path / "launch" / "gpu.sh", *WORDS], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        ["bash", tmp_path / "launch" / "gpu.sh", *WORDS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == ended, done.stderr
     got = (tmp_path / "got").read_bytes().decode().split("\0")[:-1]
     tries = {(0,): 1, (2,): 1, (1, 1, 0): 3, (1,): 3}[tuple(codes)]
@@ -113,7 +139,9 @@ def test_a_signal_ends_the_run_and_nothing_starts_again(tmp_path, sent):
     shutil.copytree(LAUNCH, tmp_path / "launch")
     (tmp_path / "launch" / "install.sh").write_text("#!/usr/bin/env bash\n")
     stub = tmp_path / "python"
-    child = tmp_path / "child.py"  # As loader processes do, it does not ignore Ctrl-C, which bash has its children do.
+    child = (
+        tmp_path / "child.py"
+    )  # As loader processes do, it does not ignore Ctrl-C, which bash has its children do.
     child.write_text(
         "import os, pathlib, signal, time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
         f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
@@ -124,13 +152,20 @@ def test_a_signal_ends_the_run_and_nothing_starts_again(tmp_path, sent):
     )
     stub.chmod(0o755)
     environment = os.environ | {"PYTHON": str(stub), "RETRY_SECONDS": "0"}
-    script = subprocess.Popen(["bash", tmp_path / "launch" / "gpu.sh", "--x"], env=environment, stderr=subprocess.PIPE, text=True)
+    script = subprocess.Popen(
+        ["bash", tmp_path / "launch" / "gpu.sh", "--x"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for((tmp_path / "child").exists)
     wait_for((tmp_path / "child").read_text)
     script.send_signal(getattr(signal, f"SIG{sent}"))
     said = script.communicate(timeout=300)[1]
     assert script.returncode == 143 and "restart" not in said
-    assert (tmp_path / "said").read_text() == "saved\n" and len((tmp_path / "started").read_text().split()) == 1
+    assert (tmp_path / "said").read_text() == "saved\n" and len(
+        (tmp_path / "started").read_text().split()
+    ) == 1
     wait_for(lambda: not alive(int((tmp_path / "child").read_text())))
 
 

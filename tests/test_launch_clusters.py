@@ -14,7 +14,14 @@ from tests.tiny import TOP
 from vlbeit_jax.config_parse import parse
 from vlbeit_jax.cost.shared_memory import shared_memory
 
-TPU = {"NAME": "run-1", "PROJECT": "p", "ZONE": "z", "ACCELERATOR": "v5litepod-256", "RUNTIME": "v2", "SPOT": "true"}
+TPU = {
+    "NAME": "run-1",
+    "PROJECT": "p",
+    "ZONE": "z",
+    "ACCELERATOR": "v5litepod-256",
+    "RUNTIME": "v2",
+    "SPOT": "true",
+}
 GKE = {
     "NAME": "run-1",
     "IMAGE": "r/i@sha256:0",
@@ -26,7 +33,9 @@ GKE = {
     "SHARED_MEMORY": "2Gi",
 }
 
-NOT_FOUND = {"said": "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource was not found"}
+NOT_FOUND = {
+    "said": "ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource was not found"
+}
 
 # The stand-in: notes its arguments and input, then does what the file BEHAVIOUR of its folder says for such a call.
 STUB = """#!{python}
@@ -67,12 +76,22 @@ def cloud(tmp_path):
         def run(self, script, *arguments, settings=None, launch=LAUNCH, **behaviour):
             (self.folder / "behaviour").write_text(json.dumps(behaviour))
             (self.folder / "calls").write_text("")
-            environment = {"HOME": str(tmp_path), "PATH": f"{self.folder}:{os.environ['PATH']}", "POLL_SECONDS": "0", "RETRY_SECONDS": "0"}
+            environment = {
+                "HOME": str(tmp_path),
+                "PATH": f"{self.folder}:{os.environ['PATH']}",
+                "POLL_SECONDS": "0",
+                "RETRY_SECONDS": "0",
+            }
             environment |= {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"} | (settings or {})
             for name in ("gcloud", "kubectl", "sbatch"):
                 assert shutil.which(name, path=environment["PATH"]) == str(self.folder / name)
             return subprocess.run(
-                ["bash", launch / script, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+                ["bash", launch / script, *arguments],
+                env=environment,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=300,
             )
 
         @property
@@ -108,17 +127,37 @@ def cloud(tmp_path):
         ("gke.sh", ["start"], GKE | {"CHIPS": "0"}, "CHIPS=0: give a whole number of at least 1"),
         ("gke.sh", ["start", "--config=x"], GKE | {"SHARED_MEMORY": "much"}, "SHARED_MEMORY=much"),
         ("gke.sh", ["start"], GKE, "give the arguments"),
-        ("gke.sh", ["start", "--config=x"], GKE | {"PYTHON": "no-such-python"}, "no-such-python is missing; run launch/install.sh first"),
-        ("gke.sh", ["start", "--config=no/such.py", "--workdir=/data"], GKE | {"SHARED_MEMORY": ""}, "no/such.py"),
+        (
+            "gke.sh",
+            ["start", "--config=x"],
+            GKE | {"PYTHON": "no-such-python"},
+            "no-such-python is missing; run launch/install.sh first",
+        ),
+        (
+            "gke.sh",
+            ["start", "--config=no/such.py", "--workdir=/data"],
+            GKE | {"SHARED_MEMORY": ""},
+            "no/such.py",
+        ),
         ("gke.sh", ["start"], GKE | {"TOPOLOGY": "x: y"}, "'x: y'"),
         ("gke.sh", ["start"], GKE | {"NAME": "Run_1"}, "NAME=Run_1"),
         ("gke.sh", ["delete"], GKE, "launch/gke.sh delete run-1"),
         ("slurm.sh", ["--config=x"], {"NODES": "2"}, "set GPUS"),
         ("slurm.sh", [], {"NODES": "2", "GPUS": "8"}, "give the arguments"),
-        ("slurm.sh", ["--config=x"], {"NODES": "0", "GPUS": "8"}, "NODES=0: give a whole number of at least 1"),
+        (
+            "slurm.sh",
+            ["--config=x"],
+            {"NODES": "0", "GPUS": "8"},
+            "NODES=0: give a whole number of at least 1",
+        ),
         ("slurm.sh", ["--config=x"], {"NODES": "2", "GPUS": "all"}, "GPUS=all"),
         ("slurm.sh", ["--config=x"], {"NODES": "2", "GPUS": "8", "HOURS": "1:30"}, "HOURS=1:30"),
-        ("slurm.sh", ["--config=x"], {"NODES": "2", "GPUS": "8", "PYTHON": "no-such-python"}, "no-such-python is missing"),
+        (
+            "slurm.sh",
+            ["--config=x"],
+            {"NODES": "2", "GPUS": "8", "PYTHON": "no-such-python"},
+            "no-such-python is missing",
+        ),
         ("gpu.sh", [], {}, "give the arguments"),
         ("worker.sh", ["start"], {}, "usage"),
         ("worker.sh", ["start", "../x"], {}, "usage"),
@@ -133,16 +172,23 @@ def test_mistakes_are_usage_errors_and_touch_nothing(cloud, script, arguments, s
 
 @pytest.mark.parametrize("script", ["tpu_vm.sh", "gke.sh", "slurm.sh", "gpu.sh"])
 def test_a_dry_run_shows_every_command_and_runs_none(cloud, script):
-    settings = {"tpu_vm.sh": TPU, "gke.sh": GKE, "slurm.sh": {"NODES": "2", "GPUS": "8"}, "gpu.sh": {}}[script]
+    settings = {
+        "tpu_vm.sh": TPU,
+        "gke.sh": GKE,
+        "slurm.sh": {"NODES": "2", "GPUS": "8"},
+        "gpu.sh": {},
+    }[script]
     verb = {"tpu_vm.sh": ["run"], "gke.sh": ["start"]}.get(script, [])
     done = cloud.run(script, "--dry-run", *verb, *WORDS, settings=settings)
     assert done.returncode == 0, done.stderr
     assert not cloud.calls and not (cloud.folder.parent / "hacked").exists()
     shown = [line for line in done.stderr.splitlines() if line.startswith("$ ")]
     wanted = {
-        "tpu_vm.sh": ["queued-resources create", "pack_checkout", "scp", "install.sh", "worker.sh"], "gke.sh": ["apply"],
-        "slurm.sh": ["sbatch"], "gpu.sh": ["install.sh", "vlbeit_jax.main"],
-    }[script]  # fmt: skip
+        "tpu_vm.sh": ["queued-resources create", "pack_checkout", "scp", "install.sh", "worker.sh"],
+        "gke.sh": ["apply"],
+        "slurm.sh": ["sbatch"],
+        "gpu.sh": ["install.sh", "vlbeit_jax.main"],
+    }[script]
     for words in wanted:
         assert any(words in line for line in shown), (words, shown)
 
@@ -153,12 +199,21 @@ def test_chips_are_asked_for_and_waited_for(cloud):
     assert done.returncode == 0, done.stderr
     assert cloud.verbs() == ["describe", "create", "describe", "describe", "describe"]
     created = cloud.calls[1][1]
-    assert "--spot" in created and "--accelerator-type=v5litepod-256" in created and "--project=p" in created and "--zone=z" in created
+    assert (
+        "--spot" in created
+        and "--accelerator-type=v5litepod-256" in created
+        and "--project=p" in created
+        and "--zone=z" in created
+    )
     done = cloud.run("tpu_vm.sh", "create", settings=TPU | {"SPOT": "false"}, **states)
     assert done.returncode == 0 and "--spot" not in cloud.calls[1][1]
-    done = cloud.run("tpu_vm.sh", "create", settings=TPU, describe=["ACTIVE"])  # A second call asks for nothing more.
+    done = cloud.run(
+        "tpu_vm.sh", "create", settings=TPU, describe=["ACTIVE"]
+    )  # A second call asks for nothing more.
     assert done.returncode == 0 and cloud.verbs() == ["describe"]
-    done = cloud.run("tpu_vm.sh", "create", settings=TPU | {"WAIT_MINUTES": "0"}, describe=["PROVISIONING"])
+    done = cloud.run(
+        "tpu_vm.sh", "create", settings=TPU | {"WAIT_MINUTES": "0"}, describe=["PROVISIONING"]
+    )
     assert done.returncode == 2 and "run-1 is PROVISIONING after 0 minutes" in done.stderr
 
 
@@ -167,9 +222,13 @@ def test_arguments_arrive_as_they_are(cloud):
     remote = cloud.folder / "remote"
     shutil.copytree(LAUNCH, remote / "vlbeit_jax" / "launch")
     note = remote / "note.py"
-    note.write_text(f"#!{sys.executable}\nimport json, sys; json.dump(sys.argv[1:], open({str(remote / 'got')!r}, 'w'))\n")
+    note.write_text(
+        f"#!{sys.executable}\nimport json, sys; json.dump(sys.argv[1:], open({str(remote / 'got')!r}, 'w'))\n"
+    )
     note.chmod(0o755)
-    done = cloud.run("tpu_vm.sh", "start", *WORDS, settings=TPU | {"PYTHON": str(note)}, **{"run here": True})
+    done = cloud.run(
+        "tpu_vm.sh", "start", *WORDS, settings=TPU | {"PYTHON": str(note)}, **{"run here": True}
+    )
     assert done.returncode == 0, done.stderr
     deadline = time.monotonic() + 10
     ended = cloud.folder.parent / "vlbeit_jax_runs" / "run-1" / "exit_code"
@@ -181,28 +240,65 @@ def test_arguments_arrive_as_they_are(cloud):
 
 @pytest.mark.parametrize("lost", [2, 99])
 def test_a_lost_connection_is_tried_again_a_few_times(cloud, lost):
-    done = cloud.run("tpu_vm.sh", "stop", settings=TPU | {"RETRIES": "3"}, ssh=[255] * lost + ["stopped"])
+    done = cloud.run(
+        "tpu_vm.sh", "stop", settings=TPU | {"RETRIES": "3"}, ssh=[255] * lost + ["stopped"]
+    )
     assert (done.returncode, len(cloud.calls)) == ((0, 3) if lost == 2 else (255, 4))
     done = cloud.run("tpu_vm.sh", "stop", settings=TPU, ssh=[7])
-    assert (done.returncode, len(cloud.calls)) == (7, 1)  # The command itself failed: trying again would not mend it.
+    assert (done.returncode, len(cloud.calls)) == (
+        7,
+        1,
+    )  # The command itself failed: trying again would not mend it.
 
 
 def test_chips_that_are_taken_away_are_asked_for_again(cloud):
     """Create, install, start; taken away; all again on the same arguments; the end of the run ends it."""
-    describe = [NOT_FOUND, "ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED", "DELETING", NOT_FOUND, "WAITING_FOR_RESOURCES", "ACTIVE"]
-    done = cloud.run("tpu_vm.sh", "run", *WORDS, settings=TPU, describe=describe, **{"worker.sh status": ["running 7", "ended 0"]})
+    describe = [
+        NOT_FOUND,
+        "ACTIVE",
+        "ACTIVE",
+        "SUSPENDED",
+        "SUSPENDED",
+        "DELETING",
+        NOT_FOUND,
+        "WAITING_FOR_RESOURCES",
+        "ACTIVE",
+    ]
+    done = cloud.run(
+        "tpu_vm.sh",
+        "run",
+        *WORDS,
+        settings=TPU,
+        describe=describe,
+        **{"worker.sh status": ["running 7", "ended 0"]},
+    )
     assert done.returncode == 0, done.stderr
     asked = cloud.verbs()
-    assert asked.count("create") == 2 and asked.count("delete") == 1 and asked.index("delete") > asked.index("ssh")
-    started = [given for _, given, _ in cloud.calls if any("worker.sh start" in word for word in given)]
+    assert (
+        asked.count("create") == 2
+        and asked.count("delete") == 1
+        and asked.index("delete") > asked.index("ssh")
+    )
+    started = [
+        given for _, given, _ in cloud.calls if any("worker.sh start" in word for word in given)
+    ]
     assert len(started) == 2 and started[0] == started[1]
     assert "restart 1 of 10" in done.stderr and "finished" in done.stdout
 
 
-@pytest.mark.parametrize(("ending", "code", "starts"), [("ended 2", 2, 1), ("ended 1", 2, 3), ("lost", 2, 3)])
+@pytest.mark.parametrize(
+    ("ending", "code", "starts"), [("ended 2", 2, 1), ("ended 1", 2, 3), ("lost", 2, 3)]
+)
 def test_restarts_are_bounded_and_a_mistake_is_not_repeated(cloud, ending, code, starts):
     settings = TPU | {"MAX_RESTARTS": "2"}
-    done = cloud.run("tpu_vm.sh", "run", "--config=x", settings=settings, describe=["ACTIVE"], **{"worker.sh status": [ending]})
+    done = cloud.run(
+        "tpu_vm.sh",
+        "run",
+        "--config=x",
+        settings=settings,
+        describe=["ACTIVE"],
+        **{"worker.sh status": [ending]},
+    )
     assert done.returncode == code, done.stderr
     assert sum("worker.sh start" in " ".join(given) for _, given, _ in cloud.calls) == starts
     assert "delete" not in cloud.verbs()
@@ -212,7 +308,12 @@ def test_nothing_is_deleted_without_its_name(cloud):
     done = cloud.run("tpu_vm.sh", "delete", "run-1", settings=TPU)
     assert done.returncode == 0 and cloud.verbs() == ["delete"] and "run-1" in cloud.calls[0][1]
     done = cloud.run("gke.sh", "delete", "run-1", settings=GKE)
-    assert done.returncode == 0 and cloud.calls[0][1] == ["--namespace=default", "delete", "jobset", "run-1"]
+    assert done.returncode == 0 and cloud.calls[0][1] == [
+        "--namespace=default",
+        "delete",
+        "jobset",
+        "run-1",
+    ]
 
 
 def test_the_jobset_holds_the_arguments_as_they_are(cloud):
@@ -225,18 +326,31 @@ def test_the_jobset_holds_the_arguments_as_they_are(cloud):
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     pod = job["template"]["spec"]
     assert pod["containers"][0]["args"] == WORDS and pod["containers"][0]["image"] == GKE["IMAGE"]
-    assert job["parallelism"] == job["completions"] == 64 and pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": 4}
+    assert job["parallelism"] == job["completions"] == 64 and pod["containers"][0]["resources"][
+        "limits"
+    ] == {"google.com/tpu": 4}
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 10
     assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}} in pod["volumes"]
 
 
 def test_the_slurm_job_is_this_script_with_the_arguments_as_they_are(cloud):
     """What it does within a job: tests/test_launch_slurm.py."""
-    done = cloud.run("slurm.sh", *WORDS, settings={"NODES": "2", "GPUS": "8", "SBATCH_OPTIONS": "--partition=gpu --account=a"})
+    done = cloud.run(
+        "slurm.sh",
+        *WORDS,
+        settings={"NODES": "2", "GPUS": "8", "SBATCH_OPTIONS": "--partition=gpu --account=a"},
+    )
     assert done.returncode == 0, done.stderr
     given = cloud.calls[0][1]
     assert given[-len(WORDS) :] == WORDS and given[-len(WORDS) - 1] == str(LAUNCH / "slurm.sh")
-    wanted = {"--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--time=24:00:00", "--requeue", "--signal=B:USR1@300"}
+    wanted = {
+        "--nodes=2",
+        "--ntasks-per-node=8",
+        "--gpus-per-node=8",
+        "--time=24:00:00",
+        "--requeue",
+        "--signal=B:USR1@300",
+    }
     assert wanted | {"--open-mode=append", "--partition=gpu", "--account=a"} <= set(given)
 
 
@@ -244,43 +358,86 @@ def test_the_slurm_job_is_this_script_with_the_arguments_as_they_are(cloud):
 def test_without_gpus_slurm_hears_of_none(cloud, tasks, wanted):
     done = cloud.run("slurm.sh", "--config=x", settings={"NODES": "2", "GPUS": "0"} | tasks)
     given = cloud.calls[0][1]
-    assert done.returncode == 0 and f"--ntasks-per-node={wanted}" in given and not any("gpu" in word for word in given), done.stderr
+    assert (
+        done.returncode == 0
+        and f"--ntasks-per-node={wanted}" in given
+        and not any("gpu" in word for word in given)
+    ), done.stderr
 
 
 def test_a_job_without_its_checkout_says_so(tmp_path):
     """The copy that sbatch makes, with an environment that --export=NONE has emptied."""
     shutil.copy(LAUNCH / "slurm.sh", tmp_path / "slurm_script")
-    done = subprocess.run(["bash", tmp_path / "slurm_script"], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "submit the job with launch/slurm.sh" in done.stderr
+    done = subprocess.run(
+        ["bash", tmp_path / "slurm_script"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("error: ")
+        and "submit the job with launch/slurm.sh" in done.stderr
+    )
 
 
 def test_a_refused_request_for_chips_is_shown_at_once(cloud):
     """Whether asked for alone or as a part of run; nothing follows."""
     for verb in ("create", "run"):
-        done = cloud.run("tpu_vm.sh", verb, settings=TPU, describe=[NOT_FOUND], create=[{"said": "ERROR: PERMISSION_DENIED: no quota"}])
+        done = cloud.run(
+            "tpu_vm.sh",
+            verb,
+            settings=TPU,
+            describe=[NOT_FOUND],
+            create=[{"said": "ERROR: PERMISSION_DENIED: no quota"}],
+        )
         assert done.returncode == 1 and "PERMISSION_DENIED: no quota" in done.stderr, done.stderr
         assert [word for word in cloud.verbs() if word != "describe"] == ["create"]
-    done = cloud.run("tpu_vm.sh", "create", settings=TPU, describe=[NOT_FOUND, "ACCEPTED", "FAILED"])
+    done = cloud.run(
+        "tpu_vm.sh", "create", settings=TPU, describe=[NOT_FOUND, "ACCEPTED", "FAILED"]
+    )
     assert done.returncode == 2 and "the request for run-1 is FAILED" in done.stderr
 
 
 def test_gcloud_that_cannot_say_is_no_empty_answer(cloud):
     """Neither are chips asked for twice, nor is a run given up, because a question failed; a lasting failure ends the wait."""
     broken = {"said": "ERROR: UNAVAILABLE: connection reset"}
-    done = cloud.run("tpu_vm.sh", "create", settings=TPU, describe=[NOT_FOUND, broken, broken, "ACTIVE"])
+    done = cloud.run(
+        "tpu_vm.sh", "create", settings=TPU, describe=[NOT_FOUND, broken, broken, "ACTIVE"]
+    )
     assert done.returncode == 0 and cloud.verbs().count("create") == 1, done.stderr
     done = cloud.run("tpu_vm.sh", "create", settings=TPU, describe=[broken])
-    assert done.returncode == 2 and "UNAVAILABLE" in done.stderr and cloud.verbs() == ["describe"] * 10
-    done = cloud.run("tpu_vm.sh", "create", settings=TPU, describe=[NOT_FOUND])  # What was asked for has vanished.
-    assert done.returncode == 2 and "run-1 is NONE after 10 questions" in done.stderr and cloud.verbs().count("create") == 1
+    assert (
+        done.returncode == 2 and "UNAVAILABLE" in done.stderr and cloud.verbs() == ["describe"] * 10
+    )
+    done = cloud.run(
+        "tpu_vm.sh", "create", settings=TPU, describe=[NOT_FOUND]
+    )  # What was asked for has vanished.
+    assert (
+        done.returncode == 2
+        and "run-1 is NONE after 10 questions" in done.stderr
+        and cloud.verbs().count("create") == 1
+    )
     describe = ["ACTIVE", "ACTIVE", broken, "ACTIVE"]
-    done = cloud.run("tpu_vm.sh", "run", settings=TPU, describe=describe, **{"worker.sh status": ["running 7", "ended 0"]})
-    assert done.returncode == 0 and "delete" not in cloud.verbs() and "restart" not in done.stderr, done.stderr
+    done = cloud.run(
+        "tpu_vm.sh",
+        "run",
+        settings=TPU,
+        describe=describe,
+        **{"worker.sh status": ["running 7", "ended 0"]},
+    )
+    assert (
+        done.returncode == 0 and "delete" not in cloud.verbs() and "restart" not in done.stderr
+    ), done.stderr
 
 
-@pytest.mark.parametrize("failing", ["scp", "--command=bash -c", "install.sh tpu", "worker.sh start"])
+@pytest.mark.parametrize(
+    "failing", ["scp", "--command=bash -c", "install.sh tpu", "worker.sh start"]
+)
 def test_the_first_step_that_fails_ends_it(cloud, failing):
-    done = cloud.run("tpu_vm.sh", "run", "--config=x", settings=TPU, describe=["ACTIVE"], **{failing: [7]})
+    done = cloud.run(
+        "tpu_vm.sh", "run", "--config=x", settings=TPU, describe=["ACTIVE"], **{failing: [7]}
+    )
     assert done.returncode == 7, done.stderr
     steps = [" ".join(given) for _, given, _ in cloud.calls if "describe" not in given]
     assert failing in steps[-1] and not any(failing in step for step in steps[:-1])
@@ -289,9 +446,17 @@ def test_the_first_step_that_fails_ends_it(cloud, failing):
 def test_a_step_that_fails_because_chips_were_taken_away_is_done_again(cloud):
     describe = ["ACTIVE", "SUSPENDED", "SUSPENDED", NOT_FOUND, "ACTIVE"]
     done = cloud.run(
-        "tpu_vm.sh", "run", settings=TPU, describe=describe, **{"install.sh tpu": [1, "done"], "worker.sh status": ["ended 0"]}
+        "tpu_vm.sh",
+        "run",
+        settings=TPU,
+        describe=describe,
+        **{"install.sh tpu": [1, "done"], "worker.sh status": ["ended 0"]},
     )
-    assert done.returncode == 0 and cloud.verbs().count("create") == 1 and "restart 1 of 10" in done.stderr, done.stderr
+    assert (
+        done.returncode == 0
+        and cloud.verbs().count("create") == 1
+        and "restart 1 of 10" in done.stderr
+    ), done.stderr
 
 
 @pytest.fixture
@@ -316,57 +481,113 @@ def checkout(tmp_path):
         (top / name).write_text(name)
     (top / "link").symlink_to("a file")
     sent = {"vlbeit_jax/data/a.py", "a file", "-dash", "link", ".gitignore"}
-    return top, sent | {f"launch/{path.relative_to(LAUNCH)}" for path in LAUNCH.rglob("*") if path.is_file()}
+    return top, sent | {
+        f"launch/{path.relative_to(LAUNCH)}" for path in LAUNCH.rglob("*") if path.is_file()
+    }
 
 
 def files(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
 
 
 @pytest.mark.parametrize("kind", ["git", "ZIP"])
 def test_workers_get_the_checkout_as_it_is(cloud, checkout, kind):
     top, sent = checkout
     if kind == "git":
-        git = ["git", "-C", top, "-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.hooksPath=/dev/null"]
-        for command in (["init", "--quiet"], ["add", "a file", "vlbeit_jax"], ["commit", "--quiet", "-m", "a"]):
+        git = [
+            "git",
+            "-C",
+            top,
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@b",
+            "-c",
+            "core.hooksPath=/dev/null",
+        ]
+        for command in (
+            ["init", "--quiet"],
+            ["add", "a file", "vlbeit_jax"],
+            ["commit", "--quiet", "-m", "a"],
+        ):
             subprocess.run([*git, *command], check=True)
-    done = cloud.run("tpu_vm.sh", "install", settings=TPU, launch=top / "launch", **{"run here": True})
+    done = cloud.run(
+        "tpu_vm.sh", "install", settings=TPU, launch=top / "launch", **{"run here": True}
+    )
     assert done.returncode == 0, done.stderr
     remote = cloud.folder / "remote" / "vlbeit_jax"
-    assert files(remote) == sent and (remote / "a file").read_text() == "a file" and (remote / "link").is_symlink()
+    assert (
+        files(remote) == sent
+        and (remote / "a file").read_text() == "a file"
+        and (remote / "link").is_symlink()
+    )
     # Changed, new, deleted since; what the worker has made by itself stays.
     (top / "a file").write_text("changed")
     (top / "new").write_text("new")
     (top / "vlbeit_jax" / "data" / "a.py").unlink()
     (remote / ".venv").mkdir()
     (remote / ".venv" / "kept").write_text("kept")
-    done = cloud.run("tpu_vm.sh", "install", settings=TPU, launch=top / "launch", **{"run here": True})
+    done = cloud.run(
+        "tpu_vm.sh", "install", settings=TPU, launch=top / "launch", **{"run here": True}
+    )
     assert done.returncode == 0, done.stderr
-    assert files(remote) == sent - {"vlbeit_jax/data/a.py"} | {"new", ".venv/kept"} and (remote / "a file").read_text() == "changed"
+    assert (
+        files(remote) == sent - {"vlbeit_jax/data/a.py"} | {"new", ".venv/kept"}
+        and (remote / "a file").read_text() == "changed"
+    )
 
 
 def test_a_checkout_whose_exclusions_are_not_understood_is_not_sent(cloud, checkout):
     top, _ = checkout
     (top / ".gitignore").write_text(".venv/\n!keep\n")
     done = cloud.run("tpu_vm.sh", "install", settings=TPU, launch=top / "launch")
-    assert done.returncode == 2 and "'!keep' is not understood without git" in done.stderr and not cloud.calls
+    assert (
+        done.returncode == 2
+        and "'!keep' is not understood without git" in done.stderr
+        and not cloud.calls
+    )
 
 
 def test_pods_get_shared_memory_by_the_configuration(cloud):
     """The size is that of the formula, whose own test is tests/cost/test_shared_memory.py."""
     yaml = pytest.importorskip("yaml")
-    places = ["--workdir=/data/run", "--config.data.text_tokenizer=/data/t", "--config.data.visual_tokenizer=/data/v"]
-    places += [f"--config.data.{name}.sources=('/data/{name}',)" for name in ("image", "text", "pair")]
+    places = [
+        "--workdir=/data/run",
+        "--config.data.text_tokenizer=/data/t",
+        "--config.data.visual_tokenizer=/data/v",
+    ]
+    places += [
+        f"--config.data.{name}.sources=('/data/{name}',)" for name in ("image", "text", "pair")
+    ]
     arguments = ["--config=configs/pretrain_base.py", "--config.data.workers=16", *places]
     done = cloud.run("gke.sh", "start", *arguments, settings=GKE | {"SHARED_MEMORY": ""})
     assert done.returncode == 0, done.stderr
-    pod = yaml.safe_load(cloud.calls[0][2])["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    pod = yaml.safe_load(cloud.calls[0][2])["spec"]["replicatedJobs"][0]["template"]["spec"][
+        "template"
+    ]["spec"]
     assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
     (volume,) = (each["emptyDir"] for each in pod["volumes"] if each["name"] == "shm")
     stream = {"batch_size": 2048, "sources": ("D",)}
-    data = {"workers": 16, "text_tokenizer": "T", "visual_tokenizer": "V"} | {name: stream for name in ("image", "text", "pair")}
+    data = {"workers": 16, "text_tokenizer": "T", "visual_tokenizer": "V"} | {
+        name: stream for name in ("image", "text", "pair")
+    }
     data["pair"] = stream | {"text_length": 59, "masked_text": 0.5}
-    wanted = shared_memory(parse({"run": {"schedule": "image+text+pair"}, "data": data}), hosts=64, chips=4)
+    wanted = shared_memory(
+        parse({"run": {"schedule": "image+text+pair"}, "data": data}), hosts=64, chips=4
+    )
     assert volume == {"medium": "Memory", "sizeLimit": wanted}
-    done = cloud.run("gke.sh", "start", "--config=configs/pretrain_base.py", "--stepz=3", *places, settings=GKE | {"SHARED_MEMORY": ""})
-    assert done.returncode == 2 and "stepz" in done.stderr and not cloud.calls  # A mistake is answered before any pod starts.
+    done = cloud.run(
+        "gke.sh",
+        "start",
+        "--config=configs/pretrain_base.py",
+        "--stepz=3",
+        *places,
+        settings=GKE | {"SHARED_MEMORY": ""},
+    )
+    assert (
+        done.returncode == 2 and "stepz" in done.stderr and not cloud.calls
+    )  # A mistake is answered before any pod starts.

@@ -15,16 +15,46 @@ from tests.test_launch import LAUNCH, misleading
 def test_a_stage_passes_its_exit_code_on_and_is_measured(tmp_path, code):
     work = f"x = bytearray(200_000_000); raise SystemExit({code})"
     for runs in (1, 2):  # A stage without an output runs every time.
-        done = subprocess.run([sys.executable, LAUNCH / "measure.py", "run", tmp_path, "", "", "--", sys.executable, "-c", work])
+        done = subprocess.run(
+            [
+                sys.executable,
+                LAUNCH / "measure.py",
+                "run",
+                tmp_path,
+                "",
+                "",
+                "--",
+                sys.executable,
+                "-c",
+                work,
+            ]
+        )
         assert done.returncode == code
-        *_, line = lines = [json.loads(each) for each in (tmp_path / "stages.jsonl").read_text().splitlines()]
+        *_, line = lines = [
+            json.loads(each) for each in (tmp_path / "stages.jsonl").read_text().splitlines()
+        ]
         assert len(lines) == runs
-        assert line["exit_code"] == code and line["peak_memory_bytes"] > 200_000_000 and line["wall_seconds"] >= 0
+        assert (
+            line["exit_code"] == code
+            and line["peak_memory_bytes"] > 200_000_000
+            and line["wall_seconds"] >= 0
+        )
 
 
 def test_an_output_is_made_again_when_what_it_was_made_from_has_changed(tmp_path):
     def stage(output, inputs, code):
-        command = [sys.executable, LAUNCH / "measure.py", "run", tmp_path, output, inputs, "--", sys.executable, "-c", code]
+        command = [
+            sys.executable,
+            LAUNCH / "measure.py",
+            "run",
+            tmp_path,
+            output,
+            inputs,
+            "--",
+            sys.executable,
+            "-c",
+            code,
+        ]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     def made():
@@ -38,13 +68,22 @@ def test_an_output_is_made_again_when_what_it_was_made_from_has_changed(tmp_path
     assert again.returncode == 0 and "finished already" in again.stdout
     (tmp_path / "model" / "weights").write_text("two")  # Trained anew.
     assert stage("out", "model sample:pairs", copy).returncode == 0 and made() == "two"
-    assert stage("out", "model sample:pairs", f"{copy}; open('out', 'a').write('!')").returncode == 0 and made() == "two!"  # Otherwise.
+    assert (
+        stage("out", "model sample:pairs", f"{copy}; open('out', 'a').write('!')").returncode == 0
+        and made() == "two!"
+    )  # Otherwise.
     cut = stage("out", "model", "open('out', 'w').write('half'); raise SystemExit(1)")
     assert cut.returncode == 1 and made() == "half"
-    assert stage("out", "model", "open('out', 'w').write('half'); raise SystemExit(1)").returncode == 1  # Not finished already.
+    assert (
+        stage("out", "model", "open('out', 'w').write('half'); raise SystemExit(1)").returncode == 1
+    )  # Not finished already.
     assert stage("out", "model", copy).returncode == 0 and made() == "two"
     foreign = stage("model", "", copy)  # A folder that no stage has made.
-    assert foreign.returncode == 2 and "model is there" in foreign.stderr and (tmp_path / "model" / "weights").exists()
+    assert (
+        foreign.returncode == 2
+        and "model is there" in foreign.stderr
+        and (tmp_path / "model" / "weights").exists()
+    )
 
 
 @pytest.fixture
@@ -61,9 +100,17 @@ def sample(tmp_path):
     environment = misleading(tmp_path, top / "launch" / "sample.sh")
 
     def run(*arguments):
-        done = subprocess.run(["bash", "link", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            ["bash", "link", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         calls = top / "calls"
-        made = [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
+        made = (
+            [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
+        )
         calls.unlink(missing_ok=True)
         return done, made
 
@@ -101,17 +148,32 @@ def test_the_sample_evaluates_anew_what_was_trained_anew(sample):
     done, made = run()
     assert done.returncode == 0, done.stderr + done.stdout
     assert [call[0].removeprefix("vlbeit_jax.") for call in made] == [
-        "text_tokenizer", "prepare", "main", "main", "evaluate", "report",
-    ]  # fmt: skip
-    (sources,) = (word.partition("=")[2] for word in made[3] if word.startswith("--config.data.text.sources="))
+        "text_tokenizer",
+        "prepare",
+        "main",
+        "main",
+        "evaluate",
+        "report",
+    ]
+    (sources,) = (
+        word.partition("=")[2] for word in made[3] if word.startswith("--config.data.text.sources=")
+    )
     assert ast.literal_eval(sources) == (f"{top}/sample_run/tokens",)
     done, made = run("O'Brien's folder/sample_run")
-    assert done.returncode == 0 and [call[0] for call in made] == ["vlbeit_jax.main"] * 2, done.stderr  # They resume by themselves.
+    assert done.returncode == 0 and [call[0] for call in made] == ["vlbeit_jax.main"] * 2, (
+        done.stderr
+    )  # They resume by themselves.
     workdir = top / "sample_run"
-    for anew, wanted in (("pretrain", ["main", "main", "evaluate", "report"]), ("text_tokenizer", ["text_tokenizer", "main", "main"])):
+    for anew, wanted in (
+        ("pretrain", ["main", "main", "evaluate", "report"]),
+        ("text_tokenizer", ["text_tokenizer", "main", "main"]),
+    ):
         shutil.rmtree(workdir / anew)
         done, made = run()
-        assert done.returncode == 0 and [call[0].removeprefix("vlbeit_jax.") for call in made] == wanted, done.stderr
+        assert (
+            done.returncode == 0
+            and [call[0].removeprefix("vlbeit_jax.") for call in made] == wanted
+        ), done.stderr
     weights = (workdir / "pretrain" / "checkpoints" / "1").read_text()
     for result in ("evaluation.json", "report.html"):
         assert json.loads((workdir / result).read_text())["of"] == weights
@@ -120,10 +182,22 @@ def test_the_sample_evaluates_anew_what_was_trained_anew(sample):
 
 def test_results_join_evaluation_codebook_time_and_memory(tmp_path):
     (tmp_path / "vqkd").mkdir()
-    (tmp_path / "vqkd" / "metrics.jsonl").write_text('{"split": "validation", "codes_used": 30}\n{"split": "train", "codes_used": 9}\n')
+    (tmp_path / "vqkd" / "metrics.jsonl").write_text(
+        '{"split": "validation", "codes_used": 30}\n{"split": "train", "codes_used": 9}\n'
+    )
     (tmp_path / "vqkd" / "config.json").write_text('{"visual_tokenizer": {"codes": 32}}')
     (tmp_path / "evaluation.json").write_text('{"mim": {"accuracy": 0.5}}')
-    (tmp_path / "stages.jsonl").write_text('{"wall_seconds": 1.5, "peak_memory_bytes": 7}\n{"wall_seconds": 2.0, "peak_memory_bytes": 5}\n')
-    assert subprocess.run([sys.executable, LAUNCH / "measure.py", "results", tmp_path]).returncode == 0
+    (tmp_path / "stages.jsonl").write_text(
+        '{"wall_seconds": 1.5, "peak_memory_bytes": 7}\n{"wall_seconds": 2.0, "peak_memory_bytes": 5}\n'
+    )
+    assert (
+        subprocess.run([sys.executable, LAUNCH / "measure.py", "results", tmp_path]).returncode == 0
+    )
     found = json.loads((tmp_path / "results.json").read_text())
-    assert found == {"mim": {"accuracy": 0.5}, "codes_used": 30, "codes": 32, "wall_seconds": 3.5, "peak_memory_bytes": 7}
+    assert found == {
+        "mim": {"accuracy": 0.5},
+        "codes_used": 30,
+        "codes": 32,
+        "wall_seconds": 3.5,
+        "peak_memory_bytes": 7,
+    }

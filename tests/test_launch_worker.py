@@ -13,13 +13,26 @@ from tests.tiny import TOP
 def worker(tmp_path):
     """Calls worker.sh in ``tmp_path`` with an interpreter that has a child."""
     stub = tmp_path / "python"
-    stub.write_text(f"#!/usr/bin/env bash\necho here in $PWD\nsleep 60 &\necho $! >{tmp_path}/child\nwait\n")
+    stub.write_text(
+        f"#!/usr/bin/env bash\necho here in $PWD\nsleep 60 &\necho $! >{tmp_path}/child\nwait\n"
+    )
     stub.chmod(0o755)
-    environment = misleading(tmp_path, LAUNCH / "worker.sh") | {"PYTHON": str(stub), "RUNS": str(tmp_path / "runs"), "STOP_SECONDS": "5"}
+    environment = misleading(tmp_path, LAUNCH / "worker.sh") | {
+        "PYTHON": str(stub),
+        "RUNS": str(tmp_path / "runs"),
+        "STOP_SECONDS": "5",
+    }
 
     def run(*arguments, **settings):
         command = ["bash", "link", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment | settings, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment | settings,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     return run
 
@@ -69,7 +82,15 @@ def test_a_foreign_process_with_the_number_of_an_old_run_is_left_alone(tmp_path,
 
 def test_a_worker_without_a_home_says_what_to_set(worker, tmp_path):
     environment = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(["bash", LAUNCH / "worker.sh", "status", "a"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr == "error: HOME is not set; set RUNS to the folder for logs\n"
+    done = subprocess.run(
+        ["bash", LAUNCH / "worker.sh", "status", "a"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr == "error: HOME is not set; set RUNS to the folder for logs\n"
+    )
     missing = worker("log", "never")
     assert missing.returncode == 2 and "no run of this name was started here" in missing.stderr

@@ -50,7 +50,11 @@ def imports(path: pathlib.Path) -> set[str]:
 
 
 def part(path: pathlib.Path) -> str:
-    return "__main__" if path.name == "__main__.py" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return (
+        "__main__"
+        if path.name == "__main__.py"
+        else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -71,7 +75,13 @@ def test_imports_go_downward(path):
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("jax", lambda path: part(path) not in ("data", "metrics", "prepare", "types", "folders", "config", "config_parse")),
+        (
+            "jax",
+            lambda path: (
+                part(path)
+                not in ("data", "metrics", "prepare", "types", "folders", "config", "config_parse")
+            ),
+        ),
         ("orbax", lambda path: path.name == "checkpoint.py"),
         ("grain", lambda path: part(path) == "data"),
         ("tensorflow", lambda path: False),
@@ -80,7 +90,11 @@ def test_imports_go_downward(path):
     ],
 )
 def test_libraries_are_imported_where_they_belong(library, allowed):
-    users = [path for path in FILES if any(name == library or name.startswith(library + ".") for name in imports(path))]
+    users = [
+        path
+        for path in FILES
+        if any(name == library or name.startswith(library + ".") for name in imports(path))
+    ]
     assert all(allowed(path) for path in users), users
     assert users or library == "tensorflow"
 
@@ -99,5 +113,9 @@ def test_training_loads_neither_tensorflow_nor_torch():
 
 def test_files_fit_one_head():
     files = [path for path in FILES if path.parent.name != "standalone"]  # One file by design.
-    long = {str(path.relative_to(TOP)): count for path in files if (count := len(path.read_text().splitlines())) > 260}
+    long = {
+        str(path.relative_to(TOP)): count
+        for path in files
+        if (count := len(path.read_text().splitlines())) > 260
+    }
     assert not long

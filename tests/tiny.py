@@ -11,7 +11,15 @@ import cv2
 import jax
 import numpy as np
 
-from vlbeit_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, RunConfig, StreamConfig, VisualTokenizerConfig
+from vlbeit_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    StreamConfig,
+    VisualTokenizerConfig,
+)
 from vlbeit_jax.config_parse import to_dict
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.prepare.build import pack_texts
@@ -22,7 +30,12 @@ from vlbeit_jax.training.sharding import AXES
 from vlbeit_jax.types import Kind
 
 TOP = pathlib.Path(__file__).parent.parent
-COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (30, 40, 220), "yellow": (230, 220, 40)}
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 180, 40),
+    "blue": (30, 40, 220),
+    "yellow": (230, 220, 40),
+}
 SHAPES = ("disc", "square", "bar", "ring")
 PIECES = 310
 
@@ -39,24 +52,34 @@ class World:
 
 
 def world_in(folder: pathlib.Path) -> World:
-    return World(*(folder / name for name in ("pairs", "texts", "tokens", "text_tokenizer", "vqkd")))
+    return World(
+        *(folder / name for name in ("pairs", "texts", "tokens", "text_tokenizer", "vqkd"))
+    )
 
 
 def make_world(folder: pathlib.Path) -> World:
     world = world_in(folder)
-    write_set(world.pairs, Kind.PAIRS, pair_records(64), shards=1, meta={"source": "tests", "licence": ""})
-    write_set(world.texts, Kind.TEXTS, text_records(40), shards=1, meta={"source": "tests", "licence": ""})
+    write_set(
+        world.pairs, Kind.PAIRS, pair_records(64), shards=1, meta={"source": "tests", "licence": ""}
+    )
+    write_set(
+        world.texts, Kind.TEXTS, text_records(40), shards=1, meta={"source": "tests", "licence": ""}
+    )
     train_text_tokenizer(world.text_tokenizer, [str(world.texts), str(world.pairs)], PIECES, 10**6)
     pack_texts(world.tokens, [str(world.texts)], TextTokenizer(world.text_tokenizer), 16)
     train(vqkd_config(world), world.vqkd)
     return world
 
 
-def drawing(rng: np.random.Generator, shape: str, colour: tuple[int, int, int], side: int = 32) -> np.ndarray:
+def drawing(
+    rng: np.random.Generator, shape: str, colour: tuple[int, int, int], side: int = 32
+) -> np.ndarray:
     image = np.full((side, side, 3), 255, np.uint8)
     centre = tuple(int(x) for x in rng.integers(side // 3, side - side // 3, 2))
     if shape == "square":
-        cv2.rectangle(image, (centre[0] - 8, centre[1] - 8), (centre[0] + 8, centre[1] + 8), colour, -1)
+        cv2.rectangle(
+            image, (centre[0] - 8, centre[1] - 8), (centre[0] + 8, centre[1] + 8), colour, -1
+        )
     elif shape == "bar":
         cv2.rectangle(image, (0, centre[1] - 4), (side, centre[1] + 4), colour, -1)
     else:
@@ -79,40 +102,95 @@ def pair_records(count: int, seed: int = 0, first: int = 0, side: int = 32):
         drawn.add(image)
         split = "validation" if index % 4 == 0 else "train"
         caption = f"a {colour} {shape} number {index}"
-        yield split, {"id": f"pair/{index}", "source": f"pair/{index}.png", "image": image, "captions": [caption]}
+        yield (
+            split,
+            {
+                "id": f"pair/{index}",
+                "source": f"pair/{index}.png",
+                "image": image,
+                "captions": [caption],
+            },
+        )
 
 
 def text_records(count: int, seed: int = 0):
     rng = np.random.default_rng(seed)
-    words = [a + b + c for a in ("ba", "ko", "li", "mu", "ter") for b in ("n", "rs", "ft") for c in ("a", "e", "ing", "ous")]
+    words = [
+        a + b + c
+        for a in ("ba", "ko", "li", "mu", "ter")
+        for b in ("n", "rs", "ft")
+        for c in ("a", "e", "ing", "ous")
+    ]
     for index in range(count):
         text = " ".join(rng.choice(words, 60)) + f". Document {index}."
-        yield "validation" if index % 4 == 0 else "train", {"id": f"text/{index}", "source": "texts.txt", "text": text}
+        yield (
+            "validation" if index % 4 == 0 else "train",
+            {"id": f"text/{index}", "source": "texts.txt", "text": text},
+        )
 
 
 def vqkd_config(world: World, **run) -> Config:
-    stream = StreamConfig(sources=(str(world.pairs),), batch_size=16, crop_scale=0.5, colour_jitter=0.0, masked_patches=0)
+    stream = StreamConfig(
+        sources=(str(world.pairs),),
+        batch_size=16,
+        crop_scale=0.5,
+        colour_jitter=0.0,
+        masked_patches=0,
+    )
     return Config(
         task="vqkd",
-        run=RunConfig(**{"steps": 3, "schedule": "image", "log_every": 2, "checkpoint_every": 3, "evaluate_batches": 1} | run),
+        run=RunConfig(
+            **{
+                "steps": 3,
+                "schedule": "image",
+                "log_every": 2,
+                "checkpoint_every": 3,
+                "evaluate_batches": 1,
+            }
+            | run
+        ),
         visual_tokenizer=VisualTokenizerConfig(
-            image_size=32, patch_size=8, width=32, heads=2, ffn_width=64, encoder_depth=1, decoder_depth=1,
-            codes=32, code_width=8, kmeans_batches=2,
+            image_size=32,
+            patch_size=8,
+            width=32,
+            heads=2,
+            ffn_width=64,
+            encoder_depth=1,
+            decoder_depth=1,
+            codes=32,
+            code_width=8,
+            kmeans_batches=2,
         ),
         data=DataConfig(image=stream),
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=1),
-    )  # fmt: skip
+    )
 
 
 def pretrain_config(world: World, **run) -> Config:
     image = {"sources": (str(world.pairs),), "batch_size": 8, "masked_patches": 6, "mask_block": 2}
     return Config(
         run=RunConfig(
-            **{"steps": 20, "schedule": "image,text,pair", "log_every": 5, "checkpoint_every": 10, "evaluate_every": 0} | run
+            **{
+                "steps": 20,
+                "schedule": "image,text,pair",
+                "log_every": 5,
+                "checkpoint_every": 10,
+                "evaluate_every": 0,
+            }
+            | run
         ),
         model=ModelConfig(
-            image_size=32, patch_size=8, width=32, depth=3, heads=4, ffn_width=64, fused_layers=1, text_positions=16,
-            vocabulary=PIECES, codes=32, drop_path=0.2,
+            image_size=32,
+            patch_size=8,
+            width=32,
+            depth=3,
+            heads=4,
+            ffn_width=64,
+            fused_layers=1,
+            text_positions=16,
+            vocabulary=PIECES,
+            codes=32,
+            drop_path=0.2,
         ),
         data=DataConfig(
             image=StreamConfig(**image),
@@ -122,28 +200,44 @@ def pretrain_config(world: World, **run) -> Config:
             visual_tokenizer=str(world.vqkd),
         ),
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=2),
-    )  # fmt: skip
+    )
 
 
 def config_file(config: Config, folder: pathlib.Path) -> pathlib.Path:
     """A configuration as a file for the command line."""
     path = folder / "config_of_test.py"
-    path.write_text(f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({to_dict(config)!r}).lock()\n")
+    path.write_text(
+        f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({to_dict(config)!r}).lock()\n"
+    )
     return path
 
 
-def command(module: str, *arguments: object, timeout: float = 300, devices: int = 1) -> subprocess.CompletedProcess:
+def command(
+    module: str, *arguments: object, timeout: float = 300, devices: int = 1
+) -> subprocess.CompletedProcess:
     """Runs ``python -m module`` in a process of its own."""
-    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"}
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
+    }
     return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)], cwd=TOP, env=environment, capture_output=True, text=True, timeout=timeout
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=TOP,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 
 def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> jax.sharding.Mesh:
     """A mesh over the first devices."""
     shape = (data, fsdp, tensor)
-    return jax.make_mesh(shape, AXES, devices=jax.devices()[: data * fsdp * tensor], axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(
+        shape,
+        AXES,
+        devices=jax.devices()[: data * fsdp * tensor],
+        axis_types=(jax.sharding.AxisType.Auto,) * len(AXES),
+    )
 
 
 def metrics_of(workdir: pathlib.Path) -> list[dict]:

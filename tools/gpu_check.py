@@ -21,9 +21,17 @@ def main() -> int:
     """Runs the stages; returns 0 if all succeeded."""
     parser = argparse.ArgumentParser(prog="tools/gpu_check.sh", description=__doc__)
     parser.add_argument("out", type=pathlib.Path, help="new folder for the results")
-    parser.add_argument("--minutes", type=float, default=8, help="minutes after which the check ends")
-    parser.add_argument("--only", default=",".join(STAGES), help=f"stages to run, in this order; default: {','.join(STAGES)}")
-    parser.add_argument("--rehearse", action="store_true", help="run the same commands on the CPU, with tiny sizes")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="minutes after which the check ends"
+    )
+    parser.add_argument(
+        "--only",
+        default=",".join(STAGES),
+        help=f"stages to run, in this order; default: {','.join(STAGES)}",
+    )
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run the same commands on the CPU, with tiny sizes"
+    )
     given = parser.parse_args()
     unknown = [name for name in given.only.split(",") if name not in STAGES]
     if unknown:
@@ -36,8 +44,18 @@ def main() -> int:
     except OSError as error:
         parser.error(f"{given.out}: {error.strerror}; name a new folder")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    check = Check(given.out, time.monotonic() + 60 * given.minutes, given.rehearse, card.get("memory_gib", 8.0))
-    head = {"date": datetime.date.today().isoformat(), **card, **gpu_table.versions(), "rehearsal": given.rehearse}
+    check = Check(
+        given.out,
+        time.monotonic() + 60 * given.minutes,
+        given.rehearse,
+        card.get("memory_gib", 8.0),
+    )
+    head = {
+        "date": datetime.date.today().isoformat(),
+        **card,
+        **gpu_table.versions(),
+        "rehearsal": given.rehearse,
+    }
     rows: list[dict[str, Any]] = []
     try:
         for name in given.only.split(","):

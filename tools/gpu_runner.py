@@ -19,11 +19,18 @@ JOINT = "--config.run.schedule=image+text+pair"
 STREAMS = ("image", "text", "pair")
 # A rehearsal runs the same code at these sizes, in seconds on a CPU.
 TINY = [
-    "--config.model.depth=1", "--config.model.fused_layers=1", "--config.model.vocabulary=1000", "--config.model.width=64",
-    "--config.model.heads=1", "--config.model.ffn_width=128", "--config.visual_tokenizer.encoder_depth=1",
-    "--config.visual_tokenizer.width=64", "--config.visual_tokenizer.heads=1", "--config.model.codes=256",
+    "--config.model.depth=1",
+    "--config.model.fused_layers=1",
+    "--config.model.vocabulary=1000",
+    "--config.model.width=64",
+    "--config.model.heads=1",
+    "--config.model.ffn_width=128",
+    "--config.visual_tokenizer.encoder_depth=1",
+    "--config.visual_tokenizer.width=64",
+    "--config.visual_tokenizer.heads=1",
+    "--config.model.codes=256",
     "--config.visual_tokenizer.codes=256",
-]  # fmt: skip
+]
 CURRENT: list[subprocess.Popen] = []  # The command that runs now; it ends with this program.
 
 
@@ -47,7 +54,9 @@ class Check:
         """Seconds until the end."""
         return self.deadline - time.monotonic()
 
-    def run(self, name: str, command: Sequence[str], interrupt_after: float = 0, **environment: str) -> tuple[int, str]:
+    def run(
+        self, name: str, command: Sequence[str], interrupt_after: float = 0, **environment: str
+    ) -> tuple[int, str]:
         """Runs ``python -m COMMAND`` with its output in NAME.log.
 
         Args:
@@ -60,14 +69,22 @@ class Check:
           The exit code (124: time ended) and the output.
         """
         log = self.out / f"{name}.log"
-        variables = {**os.environ, **environment, "XDG_CACHE_HOME": str(self.out.resolve() / "cache")}
+        variables = {
+            **os.environ,
+            **environment,
+            "XDG_CACHE_HOME": str(self.out.resolve() / "cache"),
+        }
         if self.rehearse:
             variables["JAX_PLATFORMS"] = "cpu"
         with log.open("w") as file:
             file.write(f"$ python -m {' '.join(command)}\n")
             file.flush()
             process = subprocess.Popen(
-                [sys.executable, "-m", *command], stdout=file, stderr=subprocess.STDOUT, env=variables, start_new_session=True
+                [sys.executable, "-m", *command],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                start_new_session=True,
             )
             CURRENT[:] = [process]
             try:
@@ -84,19 +101,39 @@ class Check:
         """Returns what ``vlbeit_jax.benchmark`` measured, with ``error`` if it failed."""
         result = self.out / f"{name}.json"
         result.unlink(missing_ok=True)  # It may be of a larger batch that did not fit.
-        command = ["vlbeit_jax.benchmark", f"--config={config}", JOINT, "--config.model.matmul=bfloat16"]
+        command = [
+            "vlbeit_jax.benchmark",
+            f"--config={config}",
+            JOINT,
+            "--config.model.matmul=bfloat16",
+        ]
         command += ["--config.visual_tokenizer.matmul=bfloat16", "--config.mesh.fsdp=1"]
         command += [f"--config.data.{stream}.batch_size={batch}" for stream in STREAMS]
-        command += [*(TINY if self.rehearse else []), f"--steps={2 if self.rehearse else 10}", "--warmup=2", f"--json={result}", *more]
+        command += [
+            *(TINY if self.rehearse else []),
+            f"--steps={2 if self.rehearse else 10}",
+            "--warmup=2",
+            f"--json={result}",
+            *more,
+        ]
         code, text = self.run(name, command)
         found = json.loads(result.read_text()) if result.is_file() else {}
-        return {**found, "batch": batch, "command": f"python -m {' '.join(command)}", **failure(code, text)}
+        return {
+            **found,
+            "batch": batch,
+            "command": f"python -m {' '.join(command)}",
+            **failure(code, text),
+        }
 
     def largest(self, name: str, config: str, *more: str) -> dict[str, Any]:
         """Runs the benchmark at the largest batch that fits: starts with the formula's and halves it until it fits."""
         batch = 2
         if not self.rehearse:
-            code, text = self.run(f"{name}_batch", ["tools.largest_batch", config, str(self.memory)], JAX_PLATFORMS="cpu")
+            code, text = self.run(
+                f"{name}_batch",
+                ["tools.largest_batch", config, str(self.memory)],
+                JAX_PLATFORMS="cpu",
+            )
             if code:
                 return failure(code, text)
             batch = int(text.split()[-1])
@@ -130,5 +167,9 @@ def failure(code: int, text: str) -> dict[str, Any]:
         return {}
     if code == 124:
         return {"error": "time ended"}
-    lines = [line for line in text.splitlines() if re.search(r"RESOURCE_EXHAUSTED|Error\b|error:|out of memory", line)]
+    lines = [
+        line
+        for line in text.splitlines()
+        if re.search(r"RESOURCE_EXHAUSTED|Error\b|error:|out of memory", line)
+    ]
     return {"error": f"exit code {code}: {(lines or text.splitlines()[-1:] or [''])[-1][:300]}"}

@@ -11,9 +11,16 @@ from typing import Any
 from tools.gpu_runner import Check, failure
 
 BASE, LARGE = "configs/pretrain_base.py", "configs/pretrain_large.py"
-PEER_BATCH = {False: 64, True: 2}  # Key: whether it is a rehearsal. The memory of both sides has to fit.
+PEER_BATCH = {
+    False: 64,
+    True: 2,
+}  # Key: whether it is a rehearsal. The memory of both sides has to fit.
 NO_DROP_PATH = "--config.model.drop_path=0.0"  # The two sides would draw different random numbers.
-TESTS = ["tests/ops/test_cudnn_attention.py", "tests/models/test_parity.py", "tests/ops/test_losses.py"]
+TESTS = [
+    "tests/ops/test_cudnn_attention.py",
+    "tests/models/test_parity.py",
+    "tests/ops/test_losses.py",
+]
 WHICH = "cudnn or absolute or cross_entropy"  # Each test compiles for seconds on a GPU, and the check has minutes.
 
 
@@ -21,9 +28,15 @@ def core_tests(check: Check) -> Iterator[dict[str, Any]]:
     """Tests attention, parity and losses on the device, with float32 products in full precision."""
     command = ["pytest", "-n", "0", "-p", "no:cacheprovider", "-rs", "-k", WHICH, *TESTS]
     platform = "cpu" if check.rehearse else "cuda"
-    code, text = check.run("tests", command, VLBEIT_TEST_PLATFORM=platform, JAX_DEFAULT_MATMUL_PRECISION="highest")
+    code, text = check.run(
+        "tests", command, VLBEIT_TEST_PLATFORM=platform, JAX_DEFAULT_MATMUL_PRECISION="highest"
+    )
     summary = re.findall(r"(\d+) (passed|failed|skipped|error)", text)
-    yield {"row": "core tests", "tests": {kind: int(count) for count, kind in summary}, **failure(code, text)}
+    yield {
+        "row": "core tests",
+        "tests": {kind: int(count) for count, kind in summary},
+        **failure(code, text),
+    }
 
 
 def base(check: Check) -> Iterator[dict[str, Any]]:
@@ -46,8 +59,15 @@ def peer(check: Check) -> Iterator[dict[str, Any]]:
 
 def attention(check: Check) -> Iterator[dict[str, Any]]:
     """Our step of the stage ``peer``, with XLA's attention instead of cuDNN's."""
-    options = ["--config.model.attention=einsum", "--config.visual_tokenizer.attention=einsum", NO_DROP_PATH]
-    yield {"row": "base, attention=einsum", **check.benchmark("einsum", BASE, PEER_BATCH[check.rehearse], *options)}
+    options = [
+        "--config.model.attention=einsum",
+        "--config.visual_tokenizer.attention=einsum",
+        NO_DROP_PATH,
+    ]
+    yield {
+        "row": "base, attention=einsum",
+        **check.benchmark("einsum", BASE, PEER_BATCH[check.rehearse], *options),
+    }
 
 
 def large(check: Check) -> Iterator[dict[str, Any]]:
@@ -57,7 +77,11 @@ def large(check: Check) -> Iterator[dict[str, Any]]:
 
 def cached(check: Check) -> Iterator[dict[str, Any]]:
     """Base size with visual tokens that are read instead of computed."""
-    views = ["--config.data.visual_tokens=TOKENS", "--config.data.image.views=8", "--config.data.pair.views=8"]
+    views = [
+        "--config.data.visual_tokens=TOKENS",
+        "--config.data.image.views=8",
+        "--config.data.pair.views=8",
+    ]
     yield {"row": "base, cached visual tokens", **check.largest("cached", BASE, *views)}
 
 
@@ -65,15 +89,42 @@ def sample(check: Check) -> Iterator[dict[str, Any]]:
     """The sample's recipe for one minute: real data, a real visual tokenizer, evaluation and checkpoints."""
     out, seconds = check.out / "sample", 60
     steps = "2" if check.rehearse else "200"
-    text, tokens = f"--config.data.text_tokenizer={out / 'text'}", f"--config.data.text.sources=('{out / 'tokens'}',)"
+    text, tokens = (
+        f"--config.data.text_tokenizer={out / 'text'}",
+        f"--config.data.text.sources=('{out / 'tokens'}',)",
+    )
     before = [
-        ["vlbeit_jax.text_tokenizer", "--data=sample:pairs", "--vocabulary=2000", "--max_megabytes=1", f"--out={out / 'text'}"],
-        ["vlbeit_jax.prepare", "--kind=tokens", "--input=sample:texts", f"--text_tokenizer={out / 'text'}", "--length=64",
-         f"--out={out / 'tokens'}"],
-        ["vlbeit_jax.main", "--config=configs/sample_vqkd.py", f"--workdir={out / 'vqkd'}", f"--config.run.steps={steps}",
-         "--config.optimizer.warmup_steps=1", "--config.run.evaluate_every=0"],
-    ]  # fmt: skip
-    train = ["vlbeit_jax.main", "--config=configs/sample.py", f"--workdir={out / 'pretrain'}", text, tokens]
+        [
+            "vlbeit_jax.text_tokenizer",
+            "--data=sample:pairs",
+            "--vocabulary=2000",
+            "--max_megabytes=1",
+            f"--out={out / 'text'}",
+        ],
+        [
+            "vlbeit_jax.prepare",
+            "--kind=tokens",
+            "--input=sample:texts",
+            f"--text_tokenizer={out / 'text'}",
+            "--length=64",
+            f"--out={out / 'tokens'}",
+        ],
+        [
+            "vlbeit_jax.main",
+            "--config=configs/sample_vqkd.py",
+            f"--workdir={out / 'vqkd'}",
+            f"--config.run.steps={steps}",
+            "--config.optimizer.warmup_steps=1",
+            "--config.run.evaluate_every=0",
+        ],
+    ]
+    train = [
+        "vlbeit_jax.main",
+        "--config=configs/sample.py",
+        f"--workdir={out / 'pretrain'}",
+        text,
+        tokens,
+    ]
     train += [f"--config.data.visual_tokenizer={out / 'vqkd'}", "--config.run.log_every=5"]
     for number, command in enumerate(before):
         code, said = check.run(f"sample_{number}", command)
@@ -82,14 +133,26 @@ def sample(check: Check) -> Iterator[dict[str, Any]]:
             return
     code, said = check.run("sample_train", train, interrupt_after=seconds)
     metrics = out / "pretrain" / "metrics.jsonl"
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
+    lines = (
+        [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
+    )
     lines = [line for line in lines if line["split"] == "train"]
     if not lines:
         yield {"row": "sample", **failure(code or 1, said)}
         return
-    found = {name: lines[-1][name] for name in ("step", "samples_per_second", "model_flops_per_second", "mfu", "data_wait")}
-    losses = {name: [lines[0][name], lines[-1][name]] for name in lines[-1] if name.endswith("/loss")}
-    yield {"row": f"sample, {seconds} s of training", **found, "losses": losses, "command": f"python -m {' '.join(train)}"}
+    found = {
+        name: lines[-1][name]
+        for name in ("step", "samples_per_second", "model_flops_per_second", "mfu", "data_wait")
+    }
+    losses = {
+        name: [lines[0][name], lines[-1][name]] for name in lines[-1] if name.endswith("/loss")
+    }
+    yield {
+        "row": f"sample, {seconds} s of training",
+        **found,
+        "losses": losses,
+        "command": f"python -m {' '.join(train)}",
+    }
 
 
 STAGES: dict[str, Callable[[Check], Iterator[dict[str, Any]]]] = {

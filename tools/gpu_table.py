@@ -8,8 +8,27 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PACKAGES = ("jax", "jaxlib", "flax", "torch", "triton", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12", "numpy", "grain")
-COLUMNS = ("what", "batch", "samples/s", "model TFLOP/s", "MFU", "peak memory, GiB", "wall, s", "notes")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "torch",
+    "triton",
+    "nvidia-cudnn-cu13",
+    "nvidia-cudnn-cu12",
+    "numpy",
+    "grain",
+)
+COLUMNS = (
+    "what",
+    "batch",
+    "samples/s",
+    "model TFLOP/s",
+    "MFU",
+    "peak memory, GiB",
+    "wall, s",
+    "notes",
+)
 # Figures that others have published. Their models, and the way they count operations, differ from ours.
 NEIGHBOURS = (
     ("ViT-B/16 in JAX on 8 H100 (NVIDIA JAX-Toolbox, 2023)", "1,459 images/s a GPU, 16% MFU"),
@@ -20,7 +39,11 @@ NEIGHBOURS = (
 
 def card() -> dict[str, Any]:
     """Name, memory (GiB) and driver of the first GPU, by nvidia-smi; empty if there is none."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    query = [
+        "nvidia-smi",
+        "--query-gpu=name,memory.total,driver_version",
+        "--format=csv,noheader,nounits",
+    ]
     try:
         said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
@@ -32,7 +55,11 @@ def card() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that affect speed."""
     found = {"python": platform.python_version()}
-    installed = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions() if each.metadata["Name"]}
+    installed = {
+        each.metadata["Name"].lower(): each.version
+        for each in importlib.metadata.distributions()
+        if each.metadata["Name"]
+    }
     return found | {name: installed[name] for name in PACKAGES if name in installed}
 
 
@@ -44,11 +71,27 @@ def write(out: pathlib.Path, head: Mapping[str, Any], rows: Sequence[Mapping[str
 
 def markdown(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """The table, with the machine and software above it and published figures below it."""
-    where = "CPU rehearsal with tiny sizes: no figure here means anything" if head.get("rehearsal") else head.get("card", "")
-    software = ", ".join(f"{name} {head[name]}" for name in ("driver", "python", *PACKAGES) if name in head)
-    lines = [f"Measured on {head['date']}: {where}; {software}.", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    where = (
+        "CPU rehearsal with tiny sizes: no figure here means anything"
+        if head.get("rehearsal")
+        else head.get("card", "")
+    )
+    software = ", ".join(
+        f"{name} {head[name]}" for name in ("driver", "python", *PACKAGES) if name in head
+    )
+    lines = [
+        f"Measured on {head['date']}: {where}; {software}.",
+        "",
+        _row(COLUMNS),
+        _row(["---"] * len(COLUMNS)),
+    ]
     lines += [_row(_cells(row)) for row in rows]
-    lines += ["", _row(("neighbour", "published")), _row(("---", "---")), *(_row(each) for each in NEIGHBOURS)]
+    lines += [
+        "",
+        _row(("neighbour", "published")),
+        _row(("---", "---")),
+        *(_row(each) for each in NEIGHBOURS),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -87,14 +130,24 @@ def _notes(row: Mapping[str, Any]) -> str:
     if "compile_seconds" in row:
         found.append(f"compiled in {row['compile_seconds']:.0f} s")
     if "times_as_fast" in row:
-        ratio, worst = row["times_as_fast"], max(each["relative"] for each in row["first_step"].values())
+        ratio, worst = (
+            row["times_as_fast"],
+            max(each["relative"] for each in row["first_step"].values()),
+        )
         low, _, high = ratio["quartiles"]
-        found.append(f"ours is {ratio['median']:.2f} times as fast (quartiles {low:.2f} to {high:.2f})")
+        found.append(
+            f"ours is {ratio['median']:.2f} times as fast (quartiles {low:.2f} to {high:.2f})"
+        )
         found.append(f"first step differs by {worst:.1e}; {row['peer']}")
     if "first_step_seconds" in row:
         found.append(f"first step {row['first_step_seconds']:.0f} s, compilation included")
     if "losses" in row:
-        found.append("losses " + ", ".join(f"{name.split('/')[0]} {a:.2f} to {b:.2f}" for name, (a, b) in row["losses"].items()))
+        found.append(
+            "losses "
+            + ", ".join(
+                f"{name.split('/')[0]} {a:.2f} to {b:.2f}" for name, (a, b) in row["losses"].items()
+            )
+        )
     if "data_wait" in row and "step" in row:
         found.append(f"{row['step']} steps, {row['data_wait']:.1%} waiting for data")
     if "error" in row:

@@ -43,7 +43,9 @@ def step_bytes(config: Config, batch: int) -> int:
     # on_tpu: there, too, a kernel recomputes the attention weights. But XLA for GPUs worked on all streams
     # at once (18.0 GiB on an H200 at base size and 64 rows), so we add the activations of the other streams.
     # The TPU's compiler keeps those of the largest stream only.
-    activations = [memory.activation_bytes(config, stream, 1, 1, 2, on_tpu=True) for stream in Stream]
+    activations = [
+        memory.activation_bytes(config, stream, 1, 1, 2, on_tpu=True) for stream in Stream
+    ]
     others = sum(activations) - max(activations)
     return memory.estimate(config, state, frozen, batches, 1, 1, on_tpu=True).total + others
 

@@ -35,9 +35,18 @@ With --peer the same step is taken in PyTorch (vlbeit_torch.py) in turn with JAX
 are printed with the ratio of each pair. The command ends with exit code 1 if losses and gradient norm of the first step differ.
 --peer=torch is PyTorch as one would use it: compiled on a GPU, eager on a CPU; torch-compiled and torch-eager say which."""
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True)
-INPUT = flags.DEFINE_enum("input", "synthetic", ["synthetic", "real"], "random arrays, or what the configuration names")
-PEER = flags.DEFINE_enum("peer", "", ["", "torch", "torch-eager", "torch-compiled"], "what takes the same steps and is timed beside")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
+)
+INPUT = flags.DEFINE_enum(
+    "input", "synthetic", ["synthetic", "real"], "random arrays, or what the configuration names"
+)
+PEER = flags.DEFINE_enum(
+    "peer",
+    "",
+    ["", "torch", "torch-eager", "torch-compiled"],
+    "what takes the same steps and is timed beside",
+)
 STEPS = flags.DEFINE_integer("steps", 20, "steps that are timed", lower_bound=2)
 WARMUP = flags.DEFINE_integer("warmup", 3, "steps before them", lower_bound=1)
 JSON = flags.DEFINE_string("json", "", "file for the result")
@@ -54,13 +63,17 @@ def main() -> None:
             f"run.schedule={config.run.schedule} has steps of several kinds; time one, e.g. --config.run.schedule=image+text+pair"
         )
     if PEER.value and INPUT.value == "real":
-        raise UsageError(f"--peer={PEER.value} needs --input=synthetic: both sides take the same batch in every step")
+        raise UsageError(
+            f"--peer={PEER.value} needs --input=synthetic: both sides take the same batch in every step"
+        )
     try:
         if PEER.value:
             found = measure_beside(PEER.value, config, STEPS.value, WARMUP.value)
         else:
             found = measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
-    except RuntimeError as error:  # What both libraries raise when a device is full; they have no common type for it.
+    except (
+        RuntimeError
+    ) as error:  # What both libraries raise when a device is full; they have no common type for it.
         if not any(said in str(error) for said in ("RESOURCE_EXHAUSTED", "out of memory")):
             raise
         raise UsageError(
@@ -71,7 +84,9 @@ def main() -> None:
     if JSON.value:
         pathlib.Path(JSON.value).write_text(text + "\n")
     if not found.get("agrees", True):
-        sys.exit(f"error: the first step is not the same on both sides within {found['limit']}: {found['first_step']}")
+        sys.exit(
+            f"error: the first step is not the same on both sides within {found['limit']}: {found['first_step']}"
+        )
 
 
 def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, Any]:
@@ -86,7 +101,11 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
     mesh = make_mesh(config.mesh)
     step, _, start, frozen, shapes = abstract_step(config, mesh)
     feed, close = _real(config, mesh) if real else (None, lambda: None)
-    state, frozen, batches = random_state(start, 0), random_weights(frozen, 0), random_batches(config, shapes, 0)
+    state, frozen, batches = (
+        random_state(start, 0),
+        random_weights(frozen, 0),
+        random_batches(config, shapes, 0),
+    )
     seconds, waits = [], []
     for number in range(warmup + steps):
         began = time.perf_counter()
@@ -114,7 +133,9 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
 def measure_beside(peer: str, config: "Config", steps: int, warmup: int) -> dict[str, Any]:
     """The same step in JAX and in PyTorch, in turn, in one process."""
     if importlib.util.find_spec("torch") is None:
-        raise UsageError(f"--peer={peer} needs PyTorch, which is not installed; its extra is vlbeit-jax[torch]")
+        raise UsageError(
+            f"--peer={peer} needs PyTorch, which is not installed; its extra is vlbeit-jax[torch]"
+        )
     # JAX would take three quarters of a GPU's memory at once, and leave PyTorch the rest. Read when JAX first asks for devices.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from vlbeit_jax.convert.peer_benchmark import compare
@@ -128,7 +149,10 @@ def _real(config: "Config", mesh: Any) -> tuple[Iterator[dict[str, Any]], Callab
     from vlbeit_jax.training.sharding import put_batch, share_of
 
     task = TASKS[config.task](config)
-    streams = {stream: task.training_batches(stream, 0, share_of(mesh)) for stream in Schedule.parse(config.run.schedule).streams}
+    streams = {
+        stream: task.training_batches(stream, 0, share_of(mesh))
+        for stream in Schedule.parse(config.run.schedule).streams
+    }
 
     def feed() -> Iterator[dict[str, Any]]:
         while True:

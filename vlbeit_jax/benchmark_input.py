@@ -32,7 +32,9 @@ IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "side of the view, pixels",
 PATCH_SIZE = flags.DEFINE_integer("patch_size", 16, "side of a patch, pixels", lower_bound=1)
 BATCH = flags.DEFINE_integer("batch_size", 64, "examples a batch", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 5.0, "length of each measurement", lower_bound=0.1)
-WORKERS = flags.DEFINE_integer("workers", 0, "loader processes; the wall-clock rate is then the figure to read", lower_bound=0)
+WORKERS = flags.DEFINE_integer(
+    "workers", 0, "loader processes; the wall-clock rate is then the figure to read", lower_bound=0
+)
 JPEGS, QUALITY = 64, 90
 
 
@@ -45,18 +47,28 @@ def main() -> None:
             write_set(pathlib.Path(place), Kind.IMAGES, _photographs(), shards=1, meta={})
         records = open_set(place, Kind.IMAGES, Kind.PAIRS).records(TRAIN)
         encoded = [records[index % len(records)]["image"] for index in range(256)]
-        found = {"data": DATA.value, "bytes_per_image": round(float(np.mean([len(each) for each in encoded])))}
+        found = {
+            "data": DATA.value,
+            "bytes_per_image": round(float(np.mean([len(each) for each in encoded]))),
+        }
         turns = itertools.cycle(encoded)
         found["decode"] = _rate(lambda: [decode(next(turns)) for _ in range(16)])
         grid = IMAGE_SIZE.value // PATCH_SIZE.value
         masked = round(0.38 * grid**2)
-        stream = StreamConfig(sources=(place,), batch_size=BATCH.value, masked_patches=masked, mask_block=min(16, masked))
+        stream = StreamConfig(
+            sources=(place,),
+            batch_size=BATCH.value,
+            masked_patches=masked,
+            mask_block=min(16, masked),
+        )
         make = MakeExample(stream, IMAGE_SIZE.value, grid, None, True)
         data = DataConfig(workers=WORKERS.value, read_threads=1, prefetch=2)
         with closing(training_batches(Stream.IMAGE, stream, data, make, 0)) as batches:
             next(batches)
             found["pipeline"] = _rate(lambda: next(batches)["uid"])
-    found["pipeline_over_decode"] = round(found["pipeline"]["per_core_second"] / found["decode"]["per_core_second"], 3)
+    found["pipeline_over_decode"] = round(
+        found["pipeline"]["per_core_second"] / found["decode"]["per_core_second"], 3
+    )
     print(json.dumps(found, indent=1))
 
 
@@ -79,7 +91,10 @@ def _photographs():
         image = cv2.resize(small, (500, 375), interpolation=cv2.INTER_CUBIC).astype(np.float32)
         image = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
         jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-        yield TRAIN, {"id": f"photograph/{index}", "source": f"photograph/{index}.jpg", "image": jpeg}
+        yield (
+            TRAIN,
+            {"id": f"photograph/{index}", "source": f"photograph/{index}.jpg", "image": jpeg},
+        )
 
 
 if __name__ == "__main__":

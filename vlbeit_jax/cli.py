@@ -23,7 +23,9 @@ def run(main: Callable[[], None], overview: str) -> None:
     use_huge_pages()
     logging.set_verbosity(logging.WARNING)
     try:
-        app.run(lambda _: _guarded(main), flags_parser=lambda arguments: _parse(arguments, overview))
+        app.run(
+            lambda _: _guarded(main), flags_parser=lambda arguments: _parse(arguments, overview)
+        )
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -49,10 +51,16 @@ def _parse(arguments: Sequence[str], overview: str) -> Sequence[str]:
         rest = flags.FLAGS(list(arguments))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         said: object = error
-        while isinstance(said, BaseException) and said.args:  # ml_collections wraps a KeyError, which quotes what it says.
+        while (
+            isinstance(said, BaseException) and said.args
+        ):  # ml_collections wraps a KeyError, which quotes what it says.
             said = said.args[0]
-        said, _, trace = str(said).partition("Traceback")  # Of an error in a configuration file; its last line says what is wrong.
-        fail(f"{' '.join([*said.split(), *trace.strip().splitlines()[-1:]])} (--help lists every flag)")
+        said, _, trace = str(said).partition(
+            "Traceback"
+        )  # Of an error in a configuration file; its last line says what is wrong.
+        fail(
+            f"{' '.join([*said.split(), *trace.strip().splitlines()[-1:]])} (--help lists every flag)"
+        )
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")
     return rest

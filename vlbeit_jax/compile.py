@@ -29,8 +29,12 @@ OVERVIEW = """Compiles the train step of a configuration for a TPU topology, on 
 Needs libtpu (launch/install.sh tpu, or pip install 'jax[tpu]'), and no TPU. Data and tokenizers are not opened: config.visual_tokenizer
 says what kind is meant."""
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True)
-TOPOLOGY = flags.DEFINE_string("topology", "", "chips: v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16; or cpu:8, simulated devices")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "chips: v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16; or cpu:8, simulated devices"
+)
 JSON = flags.DEFINE_string("json", "", "file for the result")
 ESTIMATE = flags.DEFINE_bool("estimate", False, "memory by formula, without compiling")
 flags.mark_flag_as_required("config")
@@ -54,7 +58,9 @@ def main() -> None:
     from vlbeit_jax.cost.chips import parse_topology
 
     if not TOPOLOGY.value:
-        raise UsageError("--topology missing: name chips, as in --topology=v5e:16x16; --help shows how to use this")
+        raise UsageError(
+            "--topology missing: name chips, as in --topology=v5e:16x16; --help shows how to use this"
+        )
     topology = parse_topology(TOPOLOGY.value)
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
@@ -90,12 +96,18 @@ def describe(plan: "Plan", topology: "Topology") -> str:
     from vlbeit_jax.cost.chips import GIB
 
     chip, values = topology.chip, plan.as_json()
-    lines = [f"{topology}: {plan.topology.count} {'chips' if chip else 'simulated devices'}, {values['samples']:.0f} samples a step"]
+    lines = [
+        f"{topology}: {plan.topology.count} {'chips' if chip else 'simulated devices'}, {values['samples']:.0f} samples a step"
+    ]
     parts = [f"{name} {size / GIB:.2f}" for name, size in plan.memory._asdict().items()]
     limit = f" of {chip.hbm_bytes / GIB:.0f}" if chip else ""
     how = "as compiled" if plan.compile_seconds else "by formula"
-    lines.append(f"memory of a {'chip' if chip else 'device'}, {how}: {plan.memory.total / GIB:.2f}{limit} GiB ({', '.join(parts)})")
-    lines.append(f"model: {plan.flops.model / 1e12:.2f} TFLOP a step, forward and backward; frozen networks {plan.flops.frozen / 1e12:.2f}")
+    lines.append(
+        f"memory of a {'chip' if chip else 'device'}, {how}: {plan.memory.total / GIB:.2f}{limit} GiB ({', '.join(parts)})"
+    )
+    lines.append(
+        f"model: {plan.flops.model / 1e12:.2f} TFLOP a step, forward and backward; frozen networks {plan.flops.frozen / 1e12:.2f}"
+    )
     if "mfu" in values:
         for name, text in (("", "bounded"), ("_plain", "plain")):
             lines.append(
@@ -103,8 +115,14 @@ def describe(plan: "Plan", topology: "Topology") -> str:
                 f"{plan.steps:,} steps: {values[f'days{name}']:.2f} days, {values[f'chip_hours{name}']:,.0f} chip-hours"
             )
     for each in plan.collectives or []:
-        took = f", {1e3 * each.seconds:.2f} ms{'' if each.blocking else ' beside computation'}" if chip else ""
-        lines.append(f"  {each.count:g} {each.kind} over {each.group}: {each.bytes / 1e6:.1f} MB{took}")
+        took = (
+            f", {1e3 * each.seconds:.2f} ms{'' if each.blocking else ' beside computation'}"
+            if chip
+            else ""
+        )
+        lines.append(
+            f"  {each.count:g} {each.kind} over {each.group}: {each.bytes / 1e6:.1f} MB{took}"
+        )
     if plan.compile_seconds:
         lines.append(f"compiled in {plan.compile_seconds:.0f} s")
     if "mfu" in values:
@@ -114,7 +132,9 @@ def describe(plan: "Plan", topology: "Topology") -> str:
         )
         assert chip
         if not chip.calibrated:
-            lines.append(f"On {chip.name} the clock is a guess and nothing was held against anything: take its times as a rough order.")
+            lines.append(
+                f"On {chip.name} the clock is a guess and nothing was held against anything: take its times as a rough order."
+            )
     return "\n".join(lines)
 
 

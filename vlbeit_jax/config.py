@@ -24,7 +24,9 @@ POSITIVE = Bound("> 0", lambda value: 0 < value < math.inf)
 AT_LEAST_0 = Bound(">= 0", lambda value: 0 <= value < math.inf)
 LARGEST = 2**31 - 1  # Of a whole number: JAX counts in 32 bits.
 SEED = Bound(f"in [0, {LARGEST}]", lambda value: 0 <= value <= LARGEST)
-SECONDS = Bound("in [1, 1000000]", lambda value: 1 <= value <= 1_000_000)  # Milliseconds of it fit into 32 bits.
+SECONDS = Bound(
+    "in [1, 1000000]", lambda value: 1 <= value <= 1_000_000
+)  # Milliseconds of it fit into 32 bits.
 SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
 OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
 
@@ -54,27 +56,44 @@ class ModelConfig:
     depth: int = setting(12, "blocks", POSITIVE)
     heads: int = setting(12, "attention heads H", POSITIVE)
     ffn_width: int = setting(3072, "FFN width F", POSITIVE)
-    fused_layers: int = setting(2, "top blocks where a pair goes through the vision-language expert", AT_LEAST_0)
+    fused_layers: int = setting(
+        2, "top blocks where a pair goes through the vision-language expert", AT_LEAST_0
+    )
     text_positions: int = setting(128, "longest text, word pieces", POSITIVE)
     positions: Positions = setting(Positions.ABSOLUTE, "how a token knows its place")
     layer_scale: float = setting(0.1, "initial LayerScale; 0: none", AT_LEAST_0)
     drop_path: float = setting(0.1, "stochastic depth of the last block, linear from 0", OPEN_SHARE)
     norm_eps: float = setting(1e-6, "added to the variance in every layer normalisation", POSITIVE)
-    sub_norm: bool = setting(False, "layer normalisations inside attention and experts too, as in BEiT-3")
-    decoupled: bool = setting(False, "projections and norms of attention per modality, as in BEiT-3")
+    sub_norm: bool = setting(
+        False, "layer normalisations inside attention and experts too, as in BEiT-3"
+    )
+    decoupled: bool = setting(
+        False, "projections and norms of attention per modality, as in BEiT-3"
+    )
     vocabulary: int = setting(64000, "word pieces, as in the text tokenizer", POSITIVE)
-    pad: int = setting(0, "word piece that fills texts up; other than 0 in imported models alone", AT_LEAST_0)
+    pad: int = setting(
+        0, "word piece that fills texts up; other than 0 in imported models alone", AT_LEAST_0
+    )
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
-    matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
+    matmul: str = setting(
+        "auto",
+        "matmul precision; auto: bfloat16 on accelerators",
+        one_of("auto", "float32", "bfloat16"),
+    )
     attention: str = setting(
-        "auto", "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
+        "auto",
+        "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
-    )  # fmt: skip
+    )
     remat: str = setting(
-        "none", "what backward computes again instead of keeping it: nothing, all but products with weights, whole blocks",
+        "none",
+        "what backward computes again instead of keeping it: nothing, all but products with weights, whole blocks",
         one_of("none", "dots", "full"),
-    )  # fmt: skip
-    scan: bool = setting(False, "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)")
+    )
+    scan: bool = setting(
+        False,
+        "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)",
+    )
 
     @property
     def grid(self) -> int:
@@ -116,14 +135,26 @@ class VisualTokenizerConfig:
     teacher_weights: str = setting("", "folder of an imported teacher (clip, dino)")
     kmeans_batches: int = setting(8, "batches that the k-means start sees", POSITIVE)
     kmeans_iterations: int = setting(10, "Lloyd iterations of the k-means start", AT_LEAST_0)
-    reseed_below: float = setting(0.0, "re-seed codes whose mean use falls below this share of 1/C; 0: never", OPEN_SHARE)
-    collapse_below: float = setting(0.1, "warn CodebookCollapse when fewer than this share of codes is in use", SHARE)
-    matmul: str = setting("auto", "matmul precision; auto: bfloat16 on accelerators", one_of("auto", "float32", "bfloat16"))
+    reseed_below: float = setting(
+        0.0, "re-seed codes whose mean use falls below this share of 1/C; 0: never", OPEN_SHARE
+    )
+    collapse_below: float = setting(
+        0.1, "warn CodebookCollapse when fewer than this share of codes is in use", SHARE
+    )
+    matmul: str = setting(
+        "auto",
+        "matmul precision; auto: bfloat16 on accelerators",
+        one_of("auto", "float32", "bfloat16"),
+    )
     attention: str = setting(
-        "auto", "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
+        "auto",
+        "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
-    )  # fmt: skip
-    scan: bool = setting(False, "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)")
+    )
+    scan: bool = setting(
+        False,
+        "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)",
+    )
 
     @property
     def grid(self) -> int:
@@ -135,13 +166,17 @@ class VisualTokenizerConfig:
 class StreamConfig:
     """One stream of training examples."""
 
-    sources: tuple[str, ...] = setting((), "prepared data sets (folders); sample:NAME: in the package")
+    sources: tuple[str, ...] = setting(
+        (), "prepared data sets (folders); sample:NAME: in the package"
+    )
     weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
     batch_size: int = setting(2048, "examples per step, over all hosts", POSITIVE)
     crop_scale: float = setting(0.2, "smallest area of the random crop, share of the image", SHARE)
     colour_jitter: float = setting(0.4, "brightness, contrast and saturation by 1 +- this", SHARE)
     flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
-    views: int = setting(0, "random views of an image that there are; 0: a new one every time", AT_LEAST_0)
+    views: int = setting(
+        0, "random views of an image that there are; 0: a new one every time", AT_LEAST_0
+    )
     masked_patches: int = setting(75, "masked patches of an image, exactly", AT_LEAST_0)
     mask_block: int = setting(16, "smallest block of the block-wise mask, patches", POSITIVE)
     text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
@@ -155,10 +190,17 @@ class DataConfig:
 
     image: StreamConfig = section(StreamConfig, "images alone")
     text: StreamConfig = section(StreamConfig, "texts alone, packed into full rows")
-    pair: StreamConfig = section(lambda: StreamConfig(crop_scale=0.5, text_length=59, masked_text=0.5), "images with a caption")
+    pair: StreamConfig = section(
+        lambda: StreamConfig(crop_scale=0.5, text_length=59, masked_text=0.5),
+        "images with a caption",
+    )
     text_tokenizer: str = setting("", "folder made by vlbeit_jax.text_tokenizer")
-    visual_tokenizer: str = setting("", "workdir of a finished VQ-KD run, or folder of an imported tokenizer")
-    visual_tokens: str = setting("", "folder made by vlbeit_jax.keep_tokens; empty: visual tokens are computed in every step")
+    visual_tokenizer: str = setting(
+        "", "workdir of a finished VQ-KD run, or folder of an imported tokenizer"
+    )
+    visual_tokens: str = setting(
+        "", "folder made by vlbeit_jax.keep_tokens; empty: visual tokens are computed in every step"
+    )
     workers: int = setting(0, "loader processes per host; 0: threads of this process", AT_LEAST_0)
     read_threads: int = setting(2, "threads per loader process", POSITIVE)
     prefetch: int = setting(4, "batches read ahead per loader process", POSITIVE)
@@ -174,7 +216,9 @@ class OptimizerConfig:
     beta1: float = setting(0.9, "decay of the first moment", OPEN_SHARE)
     beta2: float = setting(0.98, "decay of the second moment", OPEN_SHARE)
     eps: float = setting(1e-6, "added to the root of the second moment", POSITIVE)
-    weight_decay: float = setting(0.05, "decoupled weight decay of kernels and word embeddings", AT_LEAST_0)
+    weight_decay: float = setting(
+        0.05, "decoupled weight decay of kernels and word embeddings", AT_LEAST_0
+    )
     clip_norm: float = setting(3.0, "largest global gradient norm; 0: no clipping", AT_LEAST_0)
 
 
@@ -182,7 +226,11 @@ class OptimizerConfig:
 class MeshConfig:
     """Devices along each axis; their product is the number of devices."""
 
-    data: int = setting(-1, "data parallel; -1: all devices that are left", Bound("-1 or > 0", lambda v: v == -1 or v > 0))
+    data: int = setting(
+        -1,
+        "data parallel; -1: all devices that are left",
+        Bound("-1 or > 0", lambda v: v == -1 or v > 0),
+    )
     fsdp: int = setting(1, "batch and parameters sharded together", POSITIVE)
     tensor: int = setting(1, "heads, FFN and vocabulary sharded", POSITIVE)
 
@@ -192,11 +240,16 @@ class ClusterConfig:
     """How the processes of a run find each other; explicit addresses are flags of the command, because hosts differ in them."""
 
     kind: str = setting(
-        "auto", "where the others are: in the environment of a TPU VM or pod slice (tpu), of SLURM, of Kubernetes; none: there are none",
+        "auto",
+        "where the others are: in the environment of a TPU VM or pod slice (tpu), of SLURM, of Kubernetes; none: there are none",
         one_of("auto", "none", "tpu", "slurm", "kubernetes"),
-    )  # fmt: skip
-    initialization_timeout: int = setting(300, "seconds to wait for all processes at the start", SECONDS)
-    heartbeat_timeout: int = setting(100, "seconds without a sign of life after which a process counts as lost", SECONDS)
+    )
+    initialization_timeout: int = setting(
+        300, "seconds to wait for all processes at the start", SECONDS
+    )
+    heartbeat_timeout: int = setting(
+        100, "seconds without a sign of life after which a process counts as lost", SECONDS
+    )
     shutdown_timeout: int = setting(60, "seconds to wait for all processes at the end", SECONDS)
 
 
@@ -206,16 +259,29 @@ class RunConfig:
 
     seed: int = setting(0, "seed of every random choice", SEED)
     steps: int = setting(480_000, "optimizer steps", POSITIVE)
-    schedule: str = setting("image+text+pair", "streams of each step over a cycle: 'image,text,pair' alternates, '+' joins")
-    start_from: str = setting("", "workdir of a run or an import whose parameters this one starts with; empty: random")
+    schedule: str = setting(
+        "image+text+pair",
+        "streams of each step over a cycle: 'image,text,pair' alternates, '+' joins",
+    )
+    start_from: str = setting(
+        "", "workdir of a run or an import whose parameters this one starts with; empty: random"
+    )
     accumulate: int = setting(1, "microbatches whose gradients are summed per step", POSITIVE)
     log_every: int = setting(100, "steps between log lines", POSITIVE)
-    evaluate_every: int = setting(5000, "steps between evaluations on held-back data; 0: never", AT_LEAST_0)
-    evaluate_batches: int = setting(16, "batches per stream of an evaluation during training; 0: all", AT_LEAST_0)
+    evaluate_every: int = setting(
+        5000, "steps between evaluations on held-back data; 0: never", AT_LEAST_0
+    )
+    evaluate_batches: int = setting(
+        16, "batches per stream of an evaluation during training; 0: all", AT_LEAST_0
+    )
     checkpoint_every: int = setting(5000, "steps between checkpoints", POSITIVE)
     keep_last: int = setting(3, "newest checkpoints that are kept", POSITIVE)
-    compilation_cache: str = setting("auto", "folder of compiled steps; auto: in the user's cache folder; empty: none is kept")
-    keep_every: int = setting(0, "checkpoints at multiples of this are kept for good; 0: none", AT_LEAST_0)
+    compilation_cache: str = setting(
+        "auto", "folder of compiled steps; auto: in the user's cache folder; empty: none is kept"
+    )
+    keep_every: int = setting(
+        0, "checkpoints at multiples of this are kept for good; 0: none", AT_LEAST_0
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

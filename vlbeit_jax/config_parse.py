@@ -31,7 +31,11 @@ def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Nested values by their dotted path."""
     found = {}
     for name, value in values.items():
-        found |= flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
+        found |= (
+            flat(value, f"{path}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{path}{name}": value}
+        )
     return found
 
 
@@ -69,7 +73,10 @@ def fingerprint(value: Any) -> str:
 
 def schedule_cycle(text: str) -> tuple[tuple[Stream, ...], ...]:
     """The streams of each step over one cycle: 'image,text' alternates, 'image+text' trains both in one update."""
-    return tuple(tuple(sorted(Stream(name) for name in step.split("+"))) for step in text.replace(" ", "").split(","))
+    return tuple(
+        tuple(sorted(Stream(name) for name in step.split("+")))
+        for step in text.replace(" ", "").split(",")
+    )
 
 
 def describe(section: Any = None, path: str = "config") -> str:
@@ -96,7 +103,10 @@ def _parse_section(default: Any, values: Any, path: str, problems: list[str]) ->
     for name, value in values.items():
         if name not in fields:
             close = difflib.get_close_matches(name, fields, n=1)
-            problems.append(f"{path}.{name}: no such field" + (f"; did you mean {path}.{close[0]}?" if close else ""))
+            problems.append(
+                f"{path}.{name}: no such field"
+                + (f"; did you mean {path}.{close[0]}?" if close else "")
+            )
         elif dataclasses.is_dataclass(types[name]):
             parsed[name] = _parse_section(getattr(default, name), value, f"{path}.{name}", problems)
         else:
@@ -104,7 +114,9 @@ def _parse_section(default: Any, values: Any, path: str, problems: list[str]) ->
     return dataclasses.replace(default, **parsed)
 
 
-def _parse_value(field: Any, wanted: Any, value: Any, path: str, parsed: dict, problems: list[str]) -> None:
+def _parse_value(
+    field: Any, wanted: Any, value: Any, path: str, parsed: dict, problems: list[str]
+) -> None:
     typed = _typed(wanted, value)
     bound = field.metadata["bound"]
     if typed is None:
@@ -125,7 +137,9 @@ def _typed(wanted: Any, value: Any) -> Any:
     """The value as the wanted type, or None if it is of another; an int may stand for a float, nothing else."""
     if typing.get_origin(wanted) is tuple:
         item = typing.get_args(wanted)[0]
-        items = [_typed(item, each) for each in value] if isinstance(value, (list, tuple)) else [None]
+        items = (
+            [_typed(item, each) for each in value] if isinstance(value, (list, tuple)) else [None]
+        )
         return None if any(each is None for each in items) else tuple(items)
     if isinstance(wanted, enum.EnumType):
         return wanted(value) if value in list(wanted) else None
@@ -144,35 +158,68 @@ def _contradictions(config: Config) -> list[str]:
             shape.image_size % shape.patch_size == 0,
             f"{where}.image_size={shape.image_size} must be a multiple of patch_size={shape.patch_size}",
         ),
-        (shape.width % shape.heads == 0, f"{where}.width={shape.width} must be a multiple of heads={shape.heads}"),
+        (
+            shape.width % shape.heads == 0,
+            f"{where}.width={shape.width} must be a multiple of heads={shape.heads}",
+        ),
         (
             config.optimizer.warmup_steps < run.steps,
             f"config.optimizer.warmup_steps={config.optimizer.warmup_steps} must be below run.steps={run.steps}",
         ),
-        (model.fused_layers <= model.depth, f"config.model.fused_layers={model.fused_layers} must be at most model.depth={model.depth}"),
+        (
+            model.fused_layers <= model.depth,
+            f"config.model.fused_layers={model.fused_layers} must be at most model.depth={model.depth}",
+        ),
         (
             not (model.decoupled and model.fused_layers),
             f"config.model.fused_layers={model.fused_layers} must be 0 with model.decoupled: BEiT-3 has no vision-language expert",
         ),
-        (model.pad == Special.PAD, f"config.model.pad={model.pad} must be {int(Special.PAD)}: data are padded with it here"),
+        (
+            model.pad == Special.PAD,
+            f"config.model.pad={model.pad} must be {int(Special.PAD)}: data are padded with it here",
+        ),
     ]
     try:
         cycle = schedule_cycle(run.schedule)
     except ValueError:
         cycle = ()
         names = ", ".join(Stream)
-        rules.append((False, f"config.run.schedule={run.schedule!r}: steps separated by ',', streams of a step by '+', out of {names}"))
+        rules.append(
+            (
+                False,
+                f"config.run.schedule={run.schedule!r}: steps separated by ',', streams of a step by '+', out of {names}",
+            )
+        )
     used = sorted({stream for step in cycle for stream in step})
     if config.task == "vqkd" and cycle:
-        rules.append((used == [Stream.IMAGE], f"config.run.schedule={run.schedule!r}: VQ-KD trains on 'image' alone"))
+        rules.append(
+            (
+                used == [Stream.IMAGE],
+                f"config.run.schedule={run.schedule!r}: VQ-KD trains on 'image' alone",
+            )
+        )
     for step in cycle:
-        rules.append((len(set(step)) == len(step), f"config.run.schedule={run.schedule!r}: a stream stands twice in one step"))
+        rules.append(
+            (
+                len(set(step)) == len(step),
+                f"config.run.schedule={run.schedule!r}: a stream stands twice in one step",
+            )
+        )
     for name in used:
         stream, path = getattr(config.data, name), f"config.data.{name}"
         rules += [
-            (bool(stream.sources), f"{path}.sources is empty: name prepared data sets, or take '{name}' out of run.schedule"),
-            (len(stream.weights) in (0, len(stream.sources)), f"{path}.weights: {len(stream.weights)} for {len(stream.sources)} sources"),
-            (all(weight > 0 for weight in stream.weights), f"{path}.weights={stream.weights}: must be > 0"),
+            (
+                bool(stream.sources),
+                f"{path}.sources is empty: name prepared data sets, or take '{name}' out of run.schedule",
+            ),
+            (
+                len(stream.weights) in (0, len(stream.sources)),
+                f"{path}.weights: {len(stream.weights)} for {len(stream.sources)} sources",
+            ),
+            (
+                all(weight > 0 for weight in stream.weights),
+                f"{path}.weights={stream.weights}: must be > 0",
+            ),
             (
                 stream.batch_size % run.accumulate == 0,
                 f"{path}.batch_size={stream.batch_size} must be a multiple of run.accumulate={run.accumulate}",
@@ -180,7 +227,10 @@ def _contradictions(config: Config) -> list[str]:
         ]
         if config.task == "pretrain" and name.has_image:
             rules += [
-                (stream.masked_patches <= model.patches, f"{path}.masked_patches={stream.masked_patches} of only {model.patches} patches"),
+                (
+                    stream.masked_patches <= model.patches,
+                    f"{path}.masked_patches={stream.masked_patches} of only {model.patches} patches",
+                ),
                 (
                     stream.masked_patches == 0 or stream.mask_block <= stream.masked_patches,
                     f"{path}.mask_block={stream.mask_block} is larger than masked_patches={stream.masked_patches}",
@@ -192,11 +242,19 @@ def _contradictions(config: Config) -> list[str]:
                     3 <= stream.text_length <= model.text_positions,
                     f"{path}.text_length={stream.text_length} must be in [3, model.text_positions={model.text_positions}]",
                 ),
-                (bool(config.data.text_tokenizer), "config.data.text_tokenizer is empty: a folder made by vlbeit_jax.text_tokenizer"),
+                (
+                    bool(config.data.text_tokenizer),
+                    "config.data.text_tokenizer is empty: a folder made by vlbeit_jax.text_tokenizer",
+                ),
             ]
         if config.task == "pretrain" and name.has_image:
             named = bool(config.data.visual_tokenizer)
-            rules.append((named, "config.data.visual_tokenizer is empty: the workdir of a finished VQ-KD run, or an imported tokenizer"))
+            rules.append(
+                (
+                    named,
+                    "config.data.visual_tokenizer is empty: the workdir of a finished VQ-KD run, or an imported tokenizer",
+                )
+            )
             limited = f"{path}.views=0: tokens are kept of a number of views of each image; give that of data.visual_tokens"
             rules.append((stream.views > 0 or not config.data.visual_tokens, limited))
     return list(dict.fromkeys(text for holds, text in rules if not holds))

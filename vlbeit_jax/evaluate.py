@@ -15,7 +15,9 @@ Data sets that the run was trained on are scored on their held-back part, others
 accuracy of pairs with their own partner minus that with a wrong one, over the same masks."""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a pretraining run", required=True)
-DATA = flags.DEFINE_multi_string("data", None, "prepared pairs, images, texts or tokens, may be repeated", required=True)
+DATA = flags.DEFINE_multi_string(
+    "data", None, "prepared pairs, images, texts or tokens, may be repeated", required=True
+)
 JSON = flags.DEFINE_string("json", None, "file to write", required=True)
 DRAWS = flags.DEFINE_integer("draws", 4, "masks drawn for every record", lower_bound=1)
 
@@ -28,7 +30,9 @@ def main() -> None:
 
     out = pathlib.Path(JSON.value)
     cli.require_writable(out)
-    results = evaluate(open_run(pathlib.Path(FROM.value)), DATA.value, make_mesh(MeshConfig()), DRAWS.value)
+    results = evaluate(
+        open_run(pathlib.Path(FROM.value)), DATA.value, make_mesh(MeshConfig()), DRAWS.value
+    )
     out.write_text(json.dumps(results, indent=1) + "\n")
     for name, found in results.items():
         if isinstance(found, dict) and "accuracy" in found:
@@ -37,7 +41,9 @@ def main() -> None:
                 f"loss {found['loss']:.3f}  over {found['count']} masked positions"
             )
         elif isinstance(found, dict):
-            print(f"{name:10s} {found['value']:+.2%}  95% interval {found['low']:+.2%} to {found['high']:+.2%}")
+            print(
+                f"{name:10s} {found['value']:+.2%}  95% interval {found['low']:+.2%} to {found['high']:+.2%}"
+            )
     print(f"written to {out}")
 
 

@@ -20,8 +20,12 @@ An image then has views different crops, drawn from its id, instead of a new one
 that are there are left alone, so that the same command goes on where it was stopped; with --share=0/4 to --share=3/4 four processes
 do it together, each with its own devices."""
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "configuration of the pretraining; --config.x.y=z overrides", lock_config=True)
-SHARE = flags.DEFINE_string("share", "0/1", "this process's share of the parts, from 0, and of how many")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configuration of the pretraining; --config.x.y=z overrides", lock_config=True
+)
+SHARE = flags.DEFINE_string(
+    "share", "0/1", "this process's share of the parts, from 0, and of how many"
+)
 flags.mark_flag_as_required("config")
 
 
@@ -31,13 +35,17 @@ def main() -> None:
     values["run"]["schedule"] = _image_streams(values["run"]["schedule"])
     config, (mine, of) = parse(values), _share()
     if not config.data.visual_tokens:
-        raise UsageError("config.data.visual_tokens is empty: name the folder that the tokens shall lie in")
+        raise UsageError(
+            "config.data.visual_tokens is empty: name the folder that the tokens shall lie in"
+        )
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
     from vlbeit_jax.tasks.token_making import TokenMaker
     from vlbeit_jax.training.sharding import make_mesh
 
     use_compilation_cache(config.run.compilation_cache)
-    maker = TokenMaker(config, make_mesh(MeshConfig()))  # All devices of this machine, whatever mesh the training will have.
+    maker = TokenMaker(
+        config, make_mesh(MeshConfig())
+    )  # All devices of this machine, whatever mesh the training will have.
     work = maker.work[mine::of]
     for number, (kept, found, part) in enumerate(work, 1):
         where = f"{number}/{len(work)}: {found.folder}, part {part} ({kept.folder})"
@@ -46,15 +54,24 @@ def main() -> None:
             continue
         began = time.monotonic()
         views = maker.make(kept, found, part)
-        print(f"{where}: {views:,} views, {views / (time.monotonic() - began):,.0f} a second", flush=True)
+        print(
+            f"{where}: {views:,} views, {views / (time.monotonic() - began):,.0f} a second",
+            flush=True,
+        )
     there = sum(kept.has(part) for kept, _, part in maker.work)
-    rest = "; the others are shares of other processes" if there < len(maker.work) else ": train with the same fields"
+    rest = (
+        "; the others are shares of other processes"
+        if there < len(maker.work)
+        else ": train with the same fields"
+    )
     print(f"{config.data.visual_tokens}: {there} of {len(maker.work)} parts are there{rest}")
 
 
 def _image_streams(schedule: str) -> str:
     """The part of a schedule that has images; texts and their tokenizer are not needed here."""
-    steps = [[name for name in step.split("+") if name.strip() != "text"] for step in schedule.split(",")]
+    steps = [
+        [name for name in step.split("+") if name.strip() != "text"] for step in schedule.split(",")
+    ]
     return ",".join("+".join(step) for step in steps if step) or schedule
 
 

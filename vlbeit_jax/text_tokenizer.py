@@ -15,12 +15,22 @@ OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training splits of
 The same data and options give the same pieces. Memory and time grow with --max_megabytes: 64,000 pieces from 40 MB take
 about two minutes on two cores."""
 
-DATA = flags.DEFINE_multi_string("data", None, "prepared texts or pairs, may be repeated", required=True)
+DATA = flags.DEFINE_multi_string(
+    "data", None, "prepared texts or pairs, may be repeated", required=True
+)
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
 VOCABULARY = flags.DEFINE_integer("vocabulary", 64000, "number of word pieces", lower_bound=300)
 MAX_MEGABYTES = flags.DEFINE_float("max_megabytes", 40, "largest sample of text", lower_bound=0.001)
-COVERAGE = flags.DEFINE_float("coverage", 0.9995, "share of the characters with a piece of their own", lower_bound=0.9, upper_bound=1)
-THREADS = flags.DEFINE_integer("threads", 2, "of the trainer; another number may give other pieces", lower_bound=1)
+COVERAGE = flags.DEFINE_float(
+    "coverage",
+    0.9995,
+    "share of the characters with a piece of their own",
+    lower_bound=0.9,
+    upper_bound=1,
+)
+THREADS = flags.DEFINE_integer(
+    "threads", 2, "of the trainer; another number may give other pieces", lower_bound=1
+)
 
 
 def main() -> None:

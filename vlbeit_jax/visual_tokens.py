@@ -18,10 +18,19 @@ OVERVIEW = """Prints the visual tokens of images, row by row, and how many agree
 Images are prepared as BEiT v2 does it for its published example: shorter side to --resize (bicubic), then the centre. --expect is a
 JSON list of integers; the exit code is 1 if fewer than 99.9% agree."""
 
-FROM = flags.DEFINE_string("from", None, "workdir of a finished VQ-KD run, or an import", required=True)
+FROM = flags.DEFINE_string(
+    "from", None, "workdir of a finished VQ-KD run, or an import", required=True
+)
 IMAGE = flags.DEFINE_multi_string("image", None, "image file, may be repeated", required=True)
-RESIZE = flags.DEFINE_integer("resize", 0, "shorter side before the centre is cut out; 0: the tokenizer's own size", lower_bound=0)
-EXPECT = flags.DEFINE_string("expect", "", "JSON file with the tokens that are expected, of all images in order")
+RESIZE = flags.DEFINE_integer(
+    "resize",
+    0,
+    "shorter side before the centre is cut out; 0: the tokenizer's own size",
+    lower_bound=0,
+)
+EXPECT = flags.DEFINE_string(
+    "expect", "", "JSON file with the tokens that are expected, of all images in order"
+)
 ENOUGH = 0.999
 
 
@@ -36,14 +45,20 @@ def main() -> None:
     visual = open_visual_tokens(FROM.value)
     size = visual.tokenizer.config.image_size
     if RESIZE.value and RESIZE.value < size:
-        raise UsageError(f"--resize={RESIZE.value} is smaller than the tokenizer's images, {size} pixels")
-    images = np.stack([_prepared(pathlib.Path(place), RESIZE.value or size, size) for place in IMAGE.value])
+        raise UsageError(
+            f"--resize={RESIZE.value} is smaller than the tokenizer's images, {size} pixels"
+        )
+    images = np.stack(
+        [_prepared(pathlib.Path(place), RESIZE.value or size, size) for place in IMAGE.value]
+    )
     found = encode(visual.tokenizer, visual.frozen, jnp.asarray(images))
     tokens = np.asarray(found).ravel()
     print(json.dumps(tokens.tolist()))
     if expected is not None:
         if expected.shape != tokens.shape:
-            raise UsageError(f"--expect={EXPECT.value} holds {expected.size} tokens, these images have {tokens.size}")
+            raise UsageError(
+                f"--expect={EXPECT.value} holds {expected.size} tokens, these images have {tokens.size}"
+            )
         share = float((expected == tokens).mean())
         print(f"{share:.2%} of {tokens.size} tokens agree")
         if share < ENOUGH:

@@ -15,7 +15,9 @@ from vlbeit_jax.training.run_folder import write_config
 from vlbeit_jax.types import Positions
 
 # For tests that import it late or run a command that does; a file that imports it at once is skipped as a whole.
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
+)
 
 
 def write_random_run(folder, config: Config, world=None, zero=()):
@@ -25,7 +27,9 @@ def write_random_run(folder, config: Config, world=None, zero=()):
     checkpointer = Checkpointer(folder / "checkpoints")
     params = random_tree(model_shapes(config.model))
     params |= {name: 0 * params[name] for name in zero}
-    checkpointer.save(config.run.steps, {"params": as_tree(params)}, {"trained_on": [], "step": config.run.steps})
+    checkpointer.save(
+        config.run.steps, {"params": as_tree(params)}, {"trained_on": [], "step": config.run.steps}
+    )
     checkpointer.close()
     if world is not None:
         shutil.copytree(world.text_tokenizer, folder / "text_tokenizer")
@@ -36,14 +40,25 @@ def write_random_run(folder, config: Config, world=None, zero=()):
 def small_run(folder, **model):
     """A run without data, opened; ``model`` changes what it is."""
     sizes = {
-        "image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "heads": 4, "ffn_width": 48, "text_positions": 16, "vocabulary": 300,
+        "image_size": 32,
+        "patch_size": 8,
+        "width": 32,
+        "depth": 2,
+        "heads": 4,
+        "ffn_width": 48,
+        "text_positions": 16,
+        "vocabulary": 300,
         "codes": 40,
-    }  # fmt: skip
-    return open_run(write_random_run(folder, Config(model=ModelConfig(**sizes | model), run=RunConfig(steps=1))))
+    }
+    return open_run(
+        write_random_run(folder, Config(model=ModelConfig(**sizes | model), run=RunConfig(steps=1)))
+    )
 
 
 @pytest.fixture(scope="session", params=list(Positions), ids=str)
 def random_run(request, world, tmp_path_factory):
     config = tiny.pretrain_config(world)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=request.param))
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, positions=request.param)
+    )
     return write_random_run(tmp_path_factory.mktemp("convert") / str(request.param), config, world)

@@ -10,8 +10,12 @@ from vlbeit_jax.convert.opening import open_tensors
 from vlbeit_jax.convert.unsaid import Unsaid
 from vlbeit_jax.models.dalle import DalleConfig
 
-DEEP = DalleConfig(image_size=32, codes=50, width=8)  # Four groups of two blocks, as the published one.
-SMALL = DalleConfig(image_size=16, codes=32, width=8, groups=3, blocks=1)  # A grid of 4 x 4, as the tiny model's.
+DEEP = DalleConfig(
+    image_size=32, codes=50, width=8
+)  # Four groups of two blocks, as the published one.
+SMALL = DalleConfig(
+    image_size=16, codes=32, width=8, groups=3, blocks=1
+)  # A grid of 4 x 4, as the tiny model's.
 
 
 def published_shapes(config: DalleConfig) -> dict[str, tuple[int, ...]]:
@@ -26,7 +30,9 @@ def published_shapes(config: DalleConfig) -> dict[str, tuple[int, ...]]:
             place, out = f"blocks.group_{group}.block_{block}", config.width * 2 ** (group - 1)
             if width != out:
                 found |= convolution(f"{place}.id_path", width, out, 1)
-            for number, (i, o, side) in enumerate([(width, out // 4, 3), *[(out // 4, out // 4, 3)] * 2, (out // 4, out, 1)], 1):
+            for number, (i, o, side) in enumerate(
+                [(width, out // 4, 3), *[(out // 4, out // 4, 3)] * 2, (out // 4, out, 1)], 1
+            ):
                 found |= convolution(f"{place}.res_path.conv_{number}", i, o, side)
             width = out
     return found | convolution("blocks.output.conv", width, config.codes, 1)
@@ -39,7 +45,9 @@ def published(config: DalleConfig, seed: int = 0) -> dict[str, np.ndarray]:
     def drawn(shape):
         if len(shape) == 1:
             return rng.standard_normal(shape, np.float32) * np.float32(0.3)
-        weight = rng.standard_normal(shape, np.float32) * np.float32(2.5 / math.prod(shape[1:]) ** 0.5)
+        weight = rng.standard_normal(shape, np.float32) * np.float32(
+            2.5 / math.prod(shape[1:]) ** 0.5
+        )
         return weight - weight.mean((1, 2, 3), keepdims=True)
 
     return {name: drawn(shape) for name, shape in published_shapes(config).items()}
@@ -50,5 +58,10 @@ def read(folder, config: DalleConfig, arrays=None):
     folder.mkdir(exist_ok=True)
     save_file(published(config) if arrays is None else arrays, folder / "encoder.safetensors")
     for_model = Unsaid(image_size=16 * config.grid)
-    IMPORTS["dalle"].read(open_tensors(folder / "encoder.safetensors"), folder / "encoder.safetensors", for_model, folder / "dalle")
+    IMPORTS["dalle"].read(
+        open_tensors(folder / "encoder.safetensors"),
+        folder / "encoder.safetensors",
+        for_model,
+        folder / "dalle",
+    )
     return folder / "dalle"

@@ -16,6 +16,8 @@ def random_tree(shapes, seed: int = 0):
             return noise / np.float32(shape[0] * shape[1]) ** 0.5
         if last == "scale":
             return 1 + np.float32(0.3) * noise
-        return noise * np.float32({"attention_scale": 0.5, "expert_scale": 0.5, "relative_positions": 1.0}.get(last, 0.2))
+        return noise * np.float32(
+            {"attention_scale": 0.5, "expert_scale": 0.5, "relative_positions": 1.0}.get(last, 0.2)
+        )
 
     return {name: leaf(name, shape) for name, shape in shapes.items()}

@@ -19,12 +19,26 @@ ROWS = (2 * GRID - 1) ** 2 + 3
 
 def published(fine_tuned):
     """A state dict under BEiT's names: one bias table for all blocks in pretraining, one a block after fine-tuning."""
-    shapes = {"cls_token": (1, 1, WIDTH), "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH), "patch_embed.proj.bias": (WIDTH,)}
+    shapes = {
+        "cls_token": (1, 1, WIDTH),
+        "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
+        "patch_embed.proj.bias": (WIDTH,),
+    }
     for block in range(DEPTH):
         place = f"blocks.{block}"
-        shapes |= {f"{place}.{name}": (WIDTH,) for name in ("gamma_1", "gamma_2", "attn.q_bias", "attn.v_bias", "attn.proj.bias")}
-        shapes |= {f"{place}.{name}.{part}": (WIDTH,) for name in ("norm1", "norm2") for part in ("weight", "bias")}
-        shapes |= {f"{place}.attn.qkv.weight": (3 * WIDTH, WIDTH), f"{place}.attn.proj.weight": (WIDTH, WIDTH)}
+        shapes |= {
+            f"{place}.{name}": (WIDTH,)
+            for name in ("gamma_1", "gamma_2", "attn.q_bias", "attn.v_bias", "attn.proj.bias")
+        }
+        shapes |= {
+            f"{place}.{name}.{part}": (WIDTH,)
+            for name in ("norm1", "norm2")
+            for part in ("weight", "bias")
+        }
+        shapes |= {
+            f"{place}.attn.qkv.weight": (3 * WIDTH, WIDTH),
+            f"{place}.attn.proj.weight": (WIDTH, WIDTH),
+        }
         shapes |= {f"{place}.mlp.fc1.weight": (FFN, WIDTH), f"{place}.mlp.fc1.bias": (FFN,)}
         shapes |= {f"{place}.mlp.fc2.weight": (WIDTH, FFN), f"{place}.mlp.fc2.bias": (WIDTH,)}
         if fine_tuned:
@@ -32,8 +46,16 @@ def published(fine_tuned):
     if fine_tuned:
         shapes |= {"fc_norm.weight": (WIDTH,), "head.weight": (10, WIDTH)}
     else:
-        shapes |= {"mask_token": (1, 1, WIDTH), "norm.weight": (WIDTH,), "norm.bias": (WIDTH,), "lm_head.weight": (CODES, WIDTH)}
-        shapes |= {"lm_head.bias": (CODES,), "rel_pos_bias.relative_position_bias_table": (ROWS, HEADS)}
+        shapes |= {
+            "mask_token": (1, 1, WIDTH),
+            "norm.weight": (WIDTH,),
+            "norm.bias": (WIDTH,),
+            "lm_head.weight": (CODES, WIDTH),
+        }
+        shapes |= {
+            "lm_head.bias": (CODES,),
+            "rel_pos_bias.relative_position_bias_table": (ROWS, HEADS),
+        }
         shapes |= {"cls_pt_layers.0.norm1.weight": (WIDTH,)}
     return randomised(shapes)
 
@@ -42,15 +64,25 @@ def reference_weights(tensors):
     """The same for the independent statement, which takes one table with a column a block and head."""
     w = {name: value.astype(np.float64) for name, value in tensors.items()}
     shared = w.get("rel_pos_bias.relative_position_bias_table")
-    tables = [w.get(f"blocks.{block}.attn.relative_position_bias_table", shared) for block in range(DEPTH)]
+    tables = [
+        w.get(f"blocks.{block}.attn.relative_position_bias_table", shared) for block in range(DEPTH)
+    ]
     w["relative_position_bias_table"] = np.concatenate(tables, axis=1)
-    return w | {"token_type_embeddings.weight": np.zeros((2, WIDTH)), "mask_token": w.get("mask_token", np.zeros(WIDTH))}
+    return w | {
+        "token_type_embeddings.weight": np.zeros((2, WIDTH)),
+        "mask_token": w.get("mask_token", np.zeros(WIDTH)),
+    }
 
 
 def imported(folder, tensors, form, *flags):
-    torch.save({"model": {name: torch.tensor(value) for name, value in tensors.items()}}, folder / "beit.pth")
+    torch.save(
+        {"model": {name: torch.tensor(value) for name, value in tensors.items()}},
+        folder / "beit.pth",
+    )
     arguments = [f"--from={folder / 'beit.pth'}", f"--format={form}", f"--out={folder / 'run'}"]
-    return tiny.command("vlbeit_jax.convert", *arguments, "--vocabulary=300", "--text_positions=16", *flags)
+    return tiny.command(
+        "vlbeit_jax.convert", *arguments, "--vocabulary=300", "--text_positions=16", *flags
+    )
 
 
 def largest_difference(tensors, run, pixels, **changes):
@@ -63,13 +95,27 @@ def largest_difference(tensors, run, pixels, **changes):
     weights = reference_weights(tensors)
     if fine_tuned:  # It has no last norm, and ours is fresh there: one and zero.
         weights |= {"norm.weight": np.ones(WIDTH), "norm.bias": np.zeros(WIDTH)}
-    net = reference.Net(**{"depth": DEPTH, "heads": HEADS, "grid": GRID, "patch": PATCH, "relative": True, "text_positions": 16} | changes)
+    net = reference.Net(
+        **{
+            "depth": DEPTH,
+            "heads": HEADS,
+            "grid": GRID,
+            "patch": PATCH,
+            "relative": True,
+            "text_positions": 16,
+        }
+        | changes
+    )
     wanted = reference.states(weights, net, image=pixels(batch["image"]), masked=hidden)
     found = verify.ours(run.model, verify.parameters(run.params), batch)
     difference = np.abs(found["image"] - wanted[:, 1:]).max()
     if fine_tuned:
         return difference
-    logits = reference.linear(weights, "lm_head", np.take_along_axis(wanted[:, 1:], batch["image_masked"][..., None], axis=1))
+    logits = reference.linear(
+        weights,
+        "lm_head",
+        np.take_along_axis(wanted[:, 1:], batch["image_masked"][..., None], axis=1),
+    )
     return max(difference, np.abs(found["image_logits"] - logits).max())
 
 
@@ -125,5 +171,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, changed, flags, said):
     shapes = {name: value.shape for name, value in published(False).items()} | changed
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
-        IMPORTS["beit"].read(Named({}, shapes), tmp_path / "beit.pth", Unsaid(**flags), tmp_path / "run")
+        IMPORTS["beit"].read(
+            Named({}, shapes), tmp_path / "beit.pth", Unsaid(**flags), tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()

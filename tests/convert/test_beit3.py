@@ -14,14 +14,28 @@ from vlbeit_jax.convert.unsaid import Unsaid
 from vlbeit_jax.errors import UsageError
 
 WIDTH, DEPTH, FFN, GRID, PATCH, WORDS, TEXTS = 128, 2, 48, 4, 8, 300, 16
-HEADS_THERE = ("pooler.norm.weight", "head.0.weight", "fc_norm.weight", "vision_head.weight", "language_head.weight", "logit_scale")
+HEADS_THERE = (
+    "pooler.norm.weight",
+    "head.0.weight",
+    "fc_norm.weight",
+    "vision_head.weight",
+    "language_head.weight",
+    "logit_scale",
+)
 
 
 def published_shapes(inner_norms=True):
     """Of a fine-tuned file, which has a head for images, none for texts and several of its own."""
-    shapes = {"beit3.text_embed.weight": (WORDS, WIDTH), "mim_head.weight": (40, WIDTH), "mim_head.bias": (40,)}
+    shapes = {
+        "beit3.text_embed.weight": (WORDS, WIDTH),
+        "mim_head.weight": (40, WIDTH),
+        "mim_head.bias": (40,),
+    }
     shapes |= {f"beit3.vision_embed.{name}": (1, 1, WIDTH) for name in ("cls_token", "mask_token")}
-    shapes |= {"beit3.vision_embed.proj.weight": (WIDTH, 3, PATCH, PATCH), "beit3.vision_embed.proj.bias": (WIDTH,)}
+    shapes |= {
+        "beit3.vision_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
+        "beit3.vision_embed.proj.bias": (WIDTH,),
+    }
     for side, rows in (("A", GRID**2 + 1), ("B", TEXTS)):
         shapes[f"beit3.encoder.embed_positions.{side}.weight"] = (rows + 2, WIDTH)
         norms = {f"layer_norm.{side}": WIDTH}
@@ -29,14 +43,21 @@ def published_shapes(inner_norms=True):
             place = f"layers.{block}"
             norms |= {f"{place}.{name}_layer_norm.{side}": WIDTH for name in ("self_attn", "final")}
             if inner_norms:
-                norms |= {f"{place}.self_attn.inner_attn_ln.{side}": WIDTH, f"{place}.ffn.{side}.ffn_layernorm": FFN}
+                norms |= {
+                    f"{place}.self_attn.inner_attn_ln.{side}": WIDTH,
+                    f"{place}.ffn.{side}.ffn_layernorm": FFN,
+                }
             for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
                 there = f"beit3.encoder.{place}.self_attn.{name}.{side}"
                 shapes |= {f"{there}.weight": (WIDTH, WIDTH), f"{there}.bias": (WIDTH,)}
             for name, o, i in (("fc1", FFN, WIDTH), ("fc2", WIDTH, FFN)):
                 there = f"beit3.encoder.{place}.ffn.{side}.{name}"
                 shapes |= {f"{there}.weight": (o, i), f"{there}.bias": (o,)}
-        shapes |= {f"beit3.encoder.{name}.{part}": (size,) for name, size in norms.items() for part in ("weight", "bias")}
+        shapes |= {
+            f"beit3.encoder.{name}.{part}": (size,)
+            for name, size in norms.items()
+            for part in ("weight", "bias")
+        }
     return shapes | dict.fromkeys(HEADS_THERE, (3,))
 
 
@@ -46,15 +67,34 @@ def test_a_published_file_gives_what_it_holds(tmp_path, inner_norms, flags, head
     tensors = randomised(published_shapes(inner_norms))
     file = Named(tensors, published_shapes(inner_norms))
     report = IMPORTS["beit3"].read(file, tmp_path / "beit3.pth", Unsaid(**flags), tmp_path / "run")
-    assert set(report.dropped) == set(HEADS_THERE) and set(report.fresh) == {"language_head/kernel", "language_head/bias"}
+    assert set(report.dropped) == set(HEADS_THERE) and set(report.fresh) == {
+        "language_head/kernel",
+        "language_head/bias",
+    }
     run = open_run(tmp_path / "run")
     assert run.model == ModelConfig(
-        image_size=GRID * PATCH, patch_size=PATCH, width=WIDTH, depth=DEPTH, heads=heads, ffn_width=FFN, fused_layers=0,
-        text_positions=TEXTS, layer_scale=0.0, norm_eps=1e-5, sub_norm=inner_norms, decoupled=True, vocabulary=WORDS, pad=1, codes=40,
-    )  # fmt: skip
+        image_size=GRID * PATCH,
+        patch_size=PATCH,
+        width=WIDTH,
+        depth=DEPTH,
+        heads=heads,
+        ffn_width=FFN,
+        fused_layers=0,
+        text_positions=TEXTS,
+        layer_scale=0.0,
+        norm_eps=1e-5,
+        sub_norm=inner_norms,
+        decoupled=True,
+        vocabulary=WORDS,
+        pad=1,
+        codes=40,
+    )
     for ours, theirs in (
         ("text_embed/positions", tensors["beit3.encoder.embed_positions.B.weight"][2:]),
-        ("encoder/block_1/language/up/kernel", tensors["beit3.encoder.layers.1.ffn.B.fc1.weight"].T),
+        (
+            "encoder/block_1/language/up/kernel",
+            tensors["beit3.encoder.layers.1.ffn.B.fc1.weight"].T,
+        ),
         ("encoder/vision_norm/bias", tensors["beit3.encoder.layer_norm.A.bias"]),
     ):
         assert (run.params[ours] == theirs).all(), ours
@@ -71,14 +111,24 @@ def test_a_published_file_gives_what_it_holds(tmp_path, inner_norms, flags, head
 @pytest.mark.parametrize("inner_norms", [True, False])
 def test_our_decoupled_models_come_back_as_they_were(tmp_path, inner_norms):
     """Heads of 8, another epsilon and padding: nothing that a shape says."""
-    model = {"decoupled": True, "sub_norm": inner_norms, "layer_scale": 0.0, "fused_layers": 0, "norm_eps": 3e-6, "pad": 2}
+    model = {
+        "decoupled": True,
+        "sub_norm": inner_norms,
+        "layer_scale": 0.0,
+        "fused_layers": 0,
+        "norm_eps": 3e-6,
+        "pad": 2,
+    }
     run = small_run(tmp_path / "run", **model)
     EXPORTS["beit3"].require(run)
     EXPORTS["beit3"].write(run, tmp_path)
     file = open_tensors(tmp_path / "beit3.safetensors")
     IMPORTS["beit3"].read(file, tmp_path / "beit3.safetensors", Unsaid(), tmp_path / "again")
     again = open_run(tmp_path / "again")
-    assert dataclasses.replace(again.model, drop_path=run.model.drop_path) == run.model and again.params.shapes == run.params.shapes
+    assert (
+        dataclasses.replace(again.model, drop_path=run.model.drop_path) == run.model
+        and again.params.shapes == run.params.shapes
+    )
     with pytest.raises(UsageError, match="--heads=2: the file is of heads 4"):
         beit3.config_of(file, Unsaid(heads=2))
 
@@ -141,7 +191,9 @@ PLACES = "beit3.encoder.embed_positions.A.weight"
     ids=str,
 )
 def test_files_that_do_not_fit_are_refused(tmp_path, changed, said):
-    shapes = {name: shape for name, shape in (published_shapes() | changed).items() if shape is not None}
+    shapes = {
+        name: shape for name, shape in (published_shapes() | changed).items() if shape is not None
+    }
     with pytest.raises(UsageError, match=said):
         IMPORTS["beit3"].read(Named({}, shapes), tmp_path / "beit3.pth", Unsaid(), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -14,8 +14,14 @@ from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
         (["--to=tensorflow", "--from=x", "--out=y"], "there are torch, hf-beit, vlmo"),
         (["--format=onnx", "--from=x", "--out=y"], "there are vlmo, beit"),
         (["--to=torch", "--format=vlmo", "--from=x", "--out=y"], "--list"),
-        (["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"], "--data goes with --to=torch, and has no meaning with --to=vlmo"),
-        (["--to=torch", "--from=x", "--out=y", "--codes=8"], "--codes goes with --format=vlmo, --format=beit"),
+        (
+            ["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"],
+            "--data goes with --to=torch, and has no meaning with --to=vlmo",
+        ),
+        (
+            ["--to=torch", "--from=x", "--out=y", "--codes=8"],
+            "--codes goes with --format=vlmo, --format=beit",
+        ),
         (["--format=vqkd", "--from=x", "--out=y", "--verify"], "--verify goes with --to=torch"),
         (["--format=vqkd", "--from=x", "--out=y", "--image_size=32"], "--image_size goes with"),
         (["--format=vqkd", "--from=tests", "--out=y"], "tests is a folder; name the file in it"),
@@ -26,15 +32,26 @@ from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
 )
 def test_mistakes_end_with_one_message(arguments, said):
     done = tiny.command("vlbeit_jax.convert", *arguments)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr and said in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("error: ")
+        and "Traceback" not in done.stderr
+        and said in done.stderr
+    )
 
 
 def test_every_format_is_listed():
     done = tiny.command("vlbeit_jax.convert", "--list")
     assert done.returncode == 0
     listed = {line for line in done.stdout.splitlines() if line.startswith("--")}
-    assert listed == {*(f"--to={name}" for name in EXPORTS), *(f"--format={name}" for name in IMPORTS)}
+    assert listed == {
+        *(f"--to={name}" for name in EXPORTS),
+        *(f"--format={name}" for name in IMPORTS),
+    }
     for part in ("exact", "drops", "flags"):
         assert done.stdout.count(f"  {part}: ") == len(listed)
     for found in (*EXPORTS.values(), *IMPORTS.values()):
-        assert f"  exact: {found.exact}\n" in done.stdout and f"  drops: {found.drops}\n  flags: --{found.flags[0]}" in done.stdout
+        assert (
+            f"  exact: {found.exact}\n" in done.stdout
+            and f"  drops: {found.drops}\n  flags: --{found.flags[0]}" in done.stdout
+        )

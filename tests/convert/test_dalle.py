@@ -51,9 +51,19 @@ def test_there_and_back_is_the_same_bits(tmp_path, suffix):
         torch.save({name: torch.from_numpy(value) for name, value in arrays.items()}, file)
     else:
         save_file(arrays, file)
-    done = tiny.command("vlbeit_jax.convert", f"--from={file}", "--format=dalle", f"--out={tmp_path / 'out'}", "--image_size=64")
+    done = tiny.command(
+        "vlbeit_jax.convert",
+        f"--from={file}",
+        "--format=dalle",
+        f"--out={tmp_path / 'out'}",
+        "--image_size=64",
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("matched") == len(arrays) and "fresh" not in done.stdout and "data.visual_tokenizer" in done.stdout
+    assert (
+        done.stdout.count("matched") == len(arrays)
+        and "fresh" not in done.stdout
+        and "data.visual_tokenizer" in done.stdout
+    )
     leaves = Checkpointer(tmp_path / "out" / "checkpoints", read_only=True).leaves(1, "params")
     back = {each.name: each.read() for each in exported(dalle.table(DEEP), leaves)}
     assert back.keys() == arrays.keys()
@@ -66,7 +76,10 @@ def noisy_squares(side: int) -> np.ndarray:
     """Images whose parts differ enough to get different tokens."""
     rng = np.random.default_rng(1)
     colours = rng.integers(0, 2, (24, 4, 4, 3)) * 150 + rng.integers(0, 50, (24, 1, 1, 3))
-    return (colours.repeat(side // 4, axis=1).repeat(side // 4, axis=2) + rng.integers(0, 56, (24, side, side, 3))).astype(np.uint8)
+    return (
+        colours.repeat(side // 4, axis=1).repeat(side // 4, axis=2)
+        + rng.integers(0, 56, (24, side, side, 3))
+    ).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +94,30 @@ def test_logits_and_tokens_are_those_of_an_independent_statement(opened, larger)
     pixels = F.avg_pool2d(torch.from_numpy(image).permute(0, 3, 1, 2).double() / 255, larger)
     wanted = torch_logits(published(DEEP), pixels, DEEP, 1 / 64)
     found = np.asarray(jax.jit(opened.tokenizer.apply)(opened.frozen, jnp.asarray(image)))
-    assert found.shape == (24, 16, 50) and np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert (
+        found.shape == (24, 16, 50) and np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    )
     tokens = np.asarray(encode(opened.tokenizer, opened.frozen, jnp.asarray(image)))
     np.testing.assert_array_equal(tokens, wanted.argmax(-1))
     assert len(np.unique(tokens)) > 15
 
 
-@pytest.mark.parametrize("change", [{"gain": 1.0}, {"gain": 1 / 8}, {"gain": 0.0}, {"pool": F.avg_pool2d}, {"shift": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"gain": 1.0}, {"gain": 1 / 8}, {"gain": 0.0}, {"pool": F.avg_pool2d}, {"shift": 0.1}],
+    ids=str,
+)
 def test_another_network_is_told_apart(opened, change):
     image = noisy_squares(32)
     pixels = torch.from_numpy(image).permute(0, 3, 1, 2).double() / 255 + change.get("shift", 0.0)
-    other = torch_logits(published(DEEP), pixels, DEEP, change.get("gain", 1 / 64), change.get("pool", F.max_pool2d))
+    other = torch_logits(
+        published(DEEP), pixels, DEEP, change.get("gain", 1 / 64), change.get("pool", F.max_pool2d)
+    )
     found = np.asarray(jax.jit(opened.tokenizer.apply)(opened.frozen, jnp.asarray(image)))
-    assert np.abs(found - other).max() > 1e-3 * np.abs(other).max() and (found.argmax(-1) != other.argmax(-1)).any()
+    assert (
+        np.abs(found - other).max() > 1e-3 * np.abs(other).max()
+        and (found.argmax(-1) != other.argmax(-1)).any()
+    )
 
 
 def test_the_full_network_has_the_published_names_and_size():
@@ -103,16 +127,28 @@ def test_the_full_network_has_the_published_names_and_size():
         return (9 * i + 18 * (o // 4) + o + 3) * (o // 4) + o + (0 if i == o else i * o + o)
 
     widths = [256, 256, 512, 1024, 2048]
-    count = (49 * 3 + 1) * 256 + (2048 + 1) * 8192 + sum(block(i, o) + block(o, o) for i, o in zip(widths, widths[1:], strict=False))
+    count = (
+        (49 * 3 + 1) * 256
+        + (2048 + 1) * 8192
+        + sum(block(i, o) + block(o, o) for i, o in zip(widths, widths[1:], strict=False))
+    )
     params = dalle_params(DalleConfig())
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == count == 53_786_240
-    assert dalle.config_of(published_shapes(DalleConfig()), Unsaid()) == DalleConfig() and DalleConfig().grid == 14
+    assert (
+        dalle.config_of(published_shapes(DalleConfig()), Unsaid()) == DalleConfig()
+        and DalleConfig().grid == 14
+    )
     published_names = {name for each in dalle.table(DalleConfig()).rules for name in each.theirs}
-    assert published_names == published_shapes(DalleConfig()).keys() and len(published_names) == 2 * (1 + 4 * 8 + 3 + 1)
+    assert published_names == published_shapes(DalleConfig()).keys() and len(
+        published_names
+    ) == 2 * (1 + 4 * 8 + 3 + 1)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
-    for kept, said in (("blocks.g", "blocks.input.w, blocks.output.conv.w missing"), ("blocks.[io]", "group_1.block_1")):
+    for kept, said in (
+        ("blocks.g", "blocks.input.w, blocks.output.conv.w missing"),
+        ("blocks.[io]", "group_1.block_1"),
+    ):
         arrays = {name: value for name, value in published(SMALL).items() if re.match(kept, name)}
         with pytest.raises(UsageError, match=said):
             dalle.config_of({name: value.shape for name, value in arrays.items()}, Unsaid())
@@ -138,5 +174,8 @@ def test_images_of_broken_patches_are_refused():
 
 def test_a_pickled_module_is_refused_with_the_way_out(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "encoder.pkl")
-    with pytest.raises(UsageError, match=r"encoder.pkl: refused.*torch.load\(.*encoder.pkl', map_location='cpu', weights_only=False\)"):
+    with pytest.raises(
+        UsageError,
+        match=r"encoder.pkl: refused.*torch.load\(.*encoder.pkl', map_location='cpu', weights_only=False\)",
+    ):
         open_tensors(tmp_path / "encoder.pkl")

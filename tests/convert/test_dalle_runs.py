@@ -34,8 +34,12 @@ from vlbeit_jax.training.sharding import make_mesh
 
 
 def with_tokenizer(world, folder, **model):
-    config = tiny.pretrain_config(world, steps=2, schedule="image+text+pair", log_every=1, checkpoint_every=2)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, visual_tokenizer=str(folder)))
+    config = tiny.pretrain_config(
+        world, steps=2, schedule="image+text+pair", log_every=1, checkpoint_every=2
+    )
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, visual_tokenizer=str(folder))
+    )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
 
 
@@ -55,11 +59,23 @@ def run(world, imported_small, tmp_path_factory):
 def test_a_run_learns_its_tokens_and_stands_on_its_own(run, world, imported_small, tmp_path):
     before, found = open_visual_tokens(imported_small), open_run(run)
     assert found.step == 2 and found.model.visual.folder == run / VISUAL_TOKENIZER
-    assert found.model.visual.fingerprint == before.fingerprint and found.model.visual.tokenizer.config == SMALL
-    results = evaluate(found, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=1)
-    assert all(results[term]["count"] > 0 and math.isfinite(results[term]["loss"]) for term in ("mim", "mlm", "mvlm_image", "mvlm_text"))
+    assert (
+        found.model.visual.fingerprint == before.fingerprint
+        and found.model.visual.tokenizer.config == SMALL
+    )
+    results = evaluate(
+        found, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=1
+    )
+    assert all(
+        results[term]["count"] > 0 and math.isfinite(results[term]["loss"])
+        for term in ("mim", "mlm", "mvlm_image", "mvlm_text")
+    )
     page = write_report(found, run, str(world.pairs), results, tmp_path).read_text()
-    assert "Use of the codebook" in page and "Held-back captions" in page and "predicted visual tokens" not in page
+    assert (
+        "Use of the codebook" in page
+        and "Held-back captions" in page
+        and "predicted visual tokens" not in page
+    )
 
 
 def test_another_tokenizer_is_not_gone_on_with(run, world, tmp_path):
@@ -72,7 +88,15 @@ def test_another_tokenizer_is_not_gone_on_with(run, world, tmp_path):
 def exported(run, world, tmp_path_factory):
     out = tmp_path_factory.mktemp("torch") / "out"
     data = [f"--data={world.pairs}", f"--data={world.texts}"]
-    done = tiny.command("vlbeit_jax.convert", f"--from={run}", "--to=torch", f"--out={out}", "--verify", "--draws=1", *data)
+    done = tiny.command(
+        "vlbeit_jax.convert",
+        f"--from={run}",
+        "--to=torch",
+        f"--out={out}",
+        "--verify",
+        "--draws=1",
+        *data,
+    )
     assert done.returncode == 0, done.stderr
     return out
 
@@ -80,7 +104,12 @@ def exported(run, world, tmp_path_factory):
 def test_pytorch_gives_the_same_logits_tokens_and_accuracies(exported, run, world):
     found = json.loads((exported / "verify.json").read_text())
     assert "visual_tokenizer/logits" in found["cases"] and found["max_abs"] < 2e-5
-    done = subprocess.run([sys.executable, "evaluate.py", "--json=found.json"], cwd=exported, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", "--json=found.json"],
+        cwd=exported,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     accuracies, model = json.loads((exported / "found.json").read_text()), open_run(run)
     wanted = evaluate(model, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=1)
@@ -89,10 +118,16 @@ def test_pytorch_gives_the_same_logits_tokens_and_accuracies(exported, run, worl
         assert abs(accuracies[term]["accuracy"] - wanted[term]["accuracy"]) < 1e-3, term
     module = module_of(exported / "vlbeit_torch.py")
     _, tokenizer = module.load(exported)
-    image = np.random.default_rng(2).integers(0, 256, (40, 32, 32, 3), np.uint8)  # Twice the encoder's size.
+    image = np.random.default_rng(2).integers(
+        0, 256, (40, 32, 32, 3), np.uint8
+    )  # Twice the encoder's size.
     with torch.no_grad():
-        theirs = tokenizer.encode(module.normalise(torch.from_numpy(image).permute(0, 3, 1, 2))).numpy()
-    ours = np.asarray(encode(model.model.visual.tokenizer, model.model.visual.frozen, jnp.asarray(image)))
+        theirs = tokenizer.encode(
+            module.normalise(torch.from_numpy(image).permute(0, 3, 1, 2))
+        ).numpy()
+    ours = np.asarray(
+        encode(model.model.visual.tokenizer, model.model.visual.frozen, jnp.asarray(image))
+    )
     assert (ours == theirs).mean() >= 0.995 and len(np.unique(ours)) > 3
 
 
@@ -112,26 +147,49 @@ def test_another_encoder_is_told_apart(exported, run, tmp_path, before, after):
     assert text.count(before) == 1
     (out / "vlbeit_torch.py").write_text(text.replace(before, after))
     found = torch_module.check(source.open_run(run), out)
-    assert found.cases["visual_tokenizer/logits"]["max_abs"] > 1e-4 and found.cases["image/image"]["max_abs"] < 2e-5
+    assert (
+        found.cases["visual_tokenizer/logits"]["max_abs"] > 1e-4
+        and found.cases["image/image"]["max_abs"] < 2e-5
+    )
 
 
 @pytest.mark.slow
 def test_the_full_encoder_agrees_within_the_limit(tmp_path):
     """Of the published size, beside a small model."""
-    model = ModelConfig(width=64, depth=1, heads=1, ffn_width=64, fused_layers=0, text_positions=16, vocabulary=300)
+    model = ModelConfig(
+        width=64, depth=1, heads=1, ffn_width=64, fused_layers=0, text_positions=16, vocabulary=300
+    )
     place = write_random_run(tmp_path / "run", Config(model=model, run=RunConfig(steps=1)))
     shutil.copytree(read(tmp_path / "encoder", DalleConfig()), place / VISUAL_TOKENIZER)
-    done = tiny.command("vlbeit_jax.convert", f"--from={place}", "--to=torch", f"--out={tmp_path / 'out'}", "--verify", timeout=600)
+    done = tiny.command(
+        "vlbeit_jax.convert",
+        f"--from={place}",
+        "--to=torch",
+        f"--out={tmp_path / 'out'}",
+        "--verify",
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "verify.json").read_text())["cases"]["visual_tokenizer/logits"]["max_abs"] < 1e-5
+    assert (
+        json.loads((tmp_path / "out" / "verify.json").read_text())["cases"][
+            "visual_tokenizer/logits"
+        ]["max_abs"]
+        < 1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
         ({"codes": 64}, "codes=32, but model.codes=64"),
-        ({"image_size": 40}, r"images of 16 px into 4 x 4 .*image_size=40, model.patch_size=8\) into 5 x 5"),
-        ({"image_size": 24, "patch_size": 6}, "image_size=16, of which model.image_size=24 is not a multiple"),
+        (
+            {"image_size": 40},
+            r"images of 16 px into 4 x 4 .*image_size=40, model.patch_size=8\) into 5 x 5",
+        ),
+        (
+            {"image_size": 24, "patch_size": 6},
+            "image_size=16, of which model.image_size=24 is not a multiple",
+        ),
     ],
     ids=str,
 )
@@ -155,10 +213,15 @@ def test_vqkd_takes_larger_views_too(world, tmp_path):
     visual = found.model.visual
     image = np.random.default_rng(2).integers(0, 256, (6, 32, 32, 3), np.uint8)
     larger = image.repeat(2, axis=1).repeat(2, axis=2)
-    tokens, same = (np.asarray(encode(visual.tokenizer, visual.frozen, jnp.asarray(x))) for x in (larger, image))
+    tokens, same = (
+        np.asarray(encode(visual.tokenizer, visual.frozen, jnp.asarray(x))) for x in (larger, image)
+    )
     np.testing.assert_array_equal(tokens, same)
     shown = pictures(found, spread(open_set(str(world.pairs)).records(VALIDATION), 3))
-    assert shown is not None and shown.tokens.shape == shown.predicted.shape == shown.original.shape == (3, 64, 64, 3)
+    assert (
+        shown is not None
+        and shown.tokens.shape == shown.predicted.shape == shown.original.shape == (3, 64, 64, 3)
+    )
     out = tmp_path / "out"
     out.mkdir()
     torch_module.write(source.open_run(tmp_path / "run"), out)
@@ -166,5 +229,7 @@ def test_vqkd_takes_larger_views_too(world, tmp_path):
     module = module_of(out / "vlbeit_torch.py")
     _, tokenizer = module.load(out)
     with torch.no_grad():
-        theirs = tokenizer.encode(module.normalise(torch.from_numpy(larger).permute(0, 3, 1, 2))).numpy()
+        theirs = tokenizer.encode(
+            module.normalise(torch.from_numpy(larger).permute(0, 3, 1, 2))
+        ).numpy()
     assert (theirs == tokens).mean() >= 0.99

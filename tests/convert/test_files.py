@@ -14,15 +14,25 @@ from vlbeit_jax.errors import UsageError
 
 def some_arrays():
     rng = np.random.default_rng(0)
-    arrays = {"a": rng.standard_normal((70, 30), np.float32).T, "b": rng.standard_normal(5, np.float32), "s": np.float32(2).reshape(())}
-    return arrays | {"big": rng.standard_normal((300, 7, 11), np.float32).transpose(1, 2, 0), "ids": np.arange(6).reshape(1, 6)}
+    arrays = {
+        "a": rng.standard_normal((70, 30), np.float32).T,
+        "b": rng.standard_normal(5, np.float32),
+        "s": np.float32(2).reshape(()),
+    }
+    return arrays | {
+        "big": rng.standard_normal((300, 7, 11), np.float32).transpose(1, 2, 0),
+        "ids": np.arange(6).reshape(1, 6),
+    }
 
 
 @pytest.mark.parametrize("chunk", [1, 1000, 2**24])
 def test_what_is_written_is_what_the_library_reads(tmp_path, monkeypatch, chunk):
     monkeypatch.setattr(files, "CHUNK", chunk)
     arrays = some_arrays()
-    stream = [Written(name, value.shape, value.dtype, lambda value=value: value) for name, value in arrays.items()]
+    stream = [
+        Written(name, value.shape, value.dtype, lambda value=value: value)
+        for name, value in arrays.items()
+    ]
     write_safetensors(tmp_path / "x.safetensors", iter(stream), {"format": "pt"})
     found = load_file(tmp_path / "x.safetensors")
     assert found.keys() == arrays.keys()
@@ -47,7 +57,8 @@ def test_a_manifest_knows_size_and_hash_of_every_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(bytes(500) + b"\x01" + bytes(499), "a.bin has changed"), (bytes(999), "999 bytes, not 1000")]
+    ("content", "said"),
+    [(bytes(500) + b"\x01" + bytes(499), "a.bin has changed"), (bytes(999), "999 bytes, not 1000")],
 )
 def test_damage_is_named(tmp_path, content, said):
     folder = folder_with_manifest(tmp_path)
@@ -56,7 +67,10 @@ def test_damage_is_named(tmp_path, content, said):
         check_manifest(folder / "a.bin")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"short_name": "an app"}', '{"a.bin": 3}', '{"a.bin": {"bytes": 1000}}', None])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"short_name": "an app"}', '{"a.bin": 3}', '{"a.bin": {"bytes": 1000}}', None],
+)
 def test_manifests_of_other_programs_say_nothing(tmp_path, content):
     (tmp_path / "a.bin").write_bytes(bytes(999))
     if content is not None:

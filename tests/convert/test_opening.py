@@ -18,12 +18,24 @@ from vlbeit_jax.errors import UsageError
 
 def some_tensors():
     drawn = torch.Generator().manual_seed(0)
-    return {"a": torch.randn(30, 70, generator=drawn), "s": torch.tensor(2.0), "ids": torch.arange(6)[None]}
+    return {
+        "a": torch.randn(30, 70, generator=drawn),
+        "s": torch.tensor(2.0),
+        "ids": torch.arange(6)[None],
+    }
 
 
 def pytorch_file(path, wrapper=None, zipped=True):
-    named = {f"module.{name}": value for name, value in some_tensors().items()} if wrapper else some_tensors()
-    torch.save({wrapper: named, "epoch": 3} if wrapper else named, path, _use_new_zipfile_serialization=zipped)
+    named = (
+        {f"module.{name}": value for name, value in some_tensors().items()}
+        if wrapper
+        else some_tensors()
+    )
+    torch.save(
+        {wrapper: named, "epoch": 3} if wrapper else named,
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
     return path
 
 
@@ -43,7 +55,16 @@ def test_pytorch_files_are_read_out_of_their_wrappers(tmp_path, wrapper, zipped)
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.bin"])
 def test_every_type_of_safetensors_is_read_under_any_name(tmp_path, name):
-    types = (torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int32, torch.uint8, torch.bool)
+    types = (
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float8_e4m3fn,
+        torch.float8_e5m2,
+        torch.int32,
+        torch.uint8,
+        torch.bool,
+    )
     tensors = some_tensors() | {str(dtype): (3 * torch.rand(2, 5)).to(dtype) for dtype in types}
     save_file(tensors, tmp_path / name, {"note": "said"})
     assert_holds(tmp_path / name, tensors)
@@ -61,7 +82,11 @@ def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path):
 
 
 def test_parameters_and_narrow_types_of_pytorch_are_read(tmp_path):
-    tensors = {"weight": torch.nn.Parameter(torch.randn(2, 3)), "half": torch.randn(4).half(), "bf16": torch.randn(4).bfloat16()}
+    tensors = {
+        "weight": torch.nn.Parameter(torch.randn(2, 3)),
+        "half": torch.randn(4).half(),
+        "bf16": torch.randn(4).bfloat16(),
+    }
     torch.save(tensors | {7: torch.ones(1), "step": 3}, tmp_path / "x.pth")
     assert_holds(tmp_path / "x.pth", tensors)
 
@@ -86,7 +111,9 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, how):
     assert not (tmp_path / "hacked").exists()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
 @pytest.mark.parametrize("kind", ["checkpoint", "module", "wrapped module", "torchscript"])
 def test_the_way_out_for_more_than_tensors_works_as_printed(tmp_path, kind):
     module, path = torch.nn.Linear(2, 3), tmp_path / "x.pth"
@@ -94,11 +121,18 @@ def test_the_way_out_for_more_than_tensors_works_as_printed(tmp_path, kind):
         torch.jit.script(module).save(str(path))
     else:
         checkpoint = {"model": module.state_dict(), "args": argparse.Namespace(lr=1.0)}
-        torch.save({"checkpoint": checkpoint, "module": module, "wrapped module": {"state_dict": module}}[kind], path)
+        torch.save(
+            {"checkpoint": checkpoint, "module": module, "wrapped module": {"state_dict": module}}[
+                kind
+            ],
+            path,
+        )
     before = path.read_bytes()
     with pytest.raises(UsageError, match="x.pth: refused") as refused:
         open_tensors(path)
-    assert "two options" not in str(refused.value) and str(refused.value).count("weights_only") == (kind != "torchscript")
+    assert "two options" not in str(refused.value) and str(refused.value).count("weights_only") == (
+        kind != "torchscript"
+    )
     code = re.search(r'python -c "(.*)"$', str(refused.value))[1]
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
     assert path.read_bytes() == before

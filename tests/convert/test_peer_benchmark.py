@@ -17,13 +17,24 @@ from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.types import Special
 
 VISUAL = VisualTokenizerConfig(
-    image_size=32, patch_size=8, width=32, heads=2, ffn_width=64, encoder_depth=1, decoder_depth=1, codes=32, code_width=8
+    image_size=32,
+    patch_size=8,
+    width=32,
+    heads=2,
+    ffn_width=64,
+    encoder_depth=1,
+    decoder_depth=1,
+    codes=32,
+    code_width=8,
 )
 
 
 def peer_config(folder, schedule="image+text+pair", drop_path=0.0, **optimizer):
     config = tiny.pretrain_config(tiny.world_in(folder), schedule=schedule)
-    model, rule = dataclasses.replace(config.model, depth=2, drop_path=drop_path), dataclasses.replace(config.optimizer, **optimizer)
+    model, rule = (
+        dataclasses.replace(config.model, depth=2, drop_path=drop_path),
+        dataclasses.replace(config.optimizer, **optimizer),
+    )
     return dataclasses.replace(config, model=model, optimizer=rule, visual_tokenizer=VISUAL)
 
 
@@ -36,18 +47,25 @@ def parts(config):
 def parts_batches(config, seed):
     shapes = abstract_step(config, tiny.mesh_of()).batches
     return {
-        stream: {name: np.asarray(value) for name, value in rows.items()} for stream, rows in random_batches(config, shapes, seed).items()
+        stream: {name: np.asarray(value) for name, value in rows.items()}
+        for stream, rows in random_batches(config, shapes, seed).items()
     }
 
 
 def in_type(matmul, config):
-    model, visual = (dataclasses.replace(part, matmul=matmul) for part in (config.model, config.visual_tokenizer))
+    model, visual = (
+        dataclasses.replace(part, matmul=matmul) for part in (config.model, config.visual_tokenizer)
+    )
     return dataclasses.replace(config, model=model, visual_tokenizer=visual)
 
 
 def kept_tokens(config):
-    views = {name: dataclasses.replace(getattr(config.data, name), views=2) for name in ("image", "pair")}
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, visual_tokens="TOKENS", **views))
+    views = {
+        name: dataclasses.replace(getattr(config.data, name), views=2) for name in ("image", "pair")
+    }
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, visual_tokens="TOKENS", **views)
+    )
 
 
 def compared(config, peer="torch-eager"):
@@ -62,7 +80,14 @@ def compared(config, peer="torch-eager"):
 def test_the_command_times_both_sides_and_finds_them_equal(tmp_path):
     out = tmp_path / "speed.json"
     config = tiny.config_file(peer_config(tmp_path), tmp_path)
-    done = tiny.command("vlbeit_jax.benchmark", f"--config={config}", "--peer=torch", "--steps=3", "--warmup=1", f"--json={out}")
+    done = tiny.command(
+        "vlbeit_jax.benchmark",
+        f"--config={config}",
+        "--peer=torch",
+        "--steps=3",
+        "--warmup=1",
+        f"--json={out}",
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     terms = {"mim/loss", "mlm/loss", "mvlm_image/loss", "mvlm_text/loss", "grad_norm"}
@@ -70,33 +95,64 @@ def test_the_command_times_both_sides_and_finds_them_equal(tmp_path):
     assert all(value["relative"] < 1e-5 for value in found["first_step"].values())
     assert all(value["relative"] < 1e-3 for value in found["last_step"].values())
     assert found["last_step"]["mlm/loss"]["jax"] < found["first_step"]["mlm/loss"]["jax"]
-    assert found["platform"] == "cpu" and "eager, float32" in found["peer"] and found["versions"].keys() == {"python", "jax", "torch"}
+    assert (
+        found["platform"] == "cpu"
+        and "eager, float32" in found["peer"]
+        and found["versions"].keys() == {"python", "jax", "torch"}
+    )
     for side in ("jax", "torch"):
         rates, seconds = found[side], found["step_seconds"][side]["median"]
-        assert rates["samples_per_second"] == pytest.approx(sum(found["batch_sizes"].values()) / seconds)
-        assert rates["mfu"] == pytest.approx(found["model_flops"] / seconds / found["peak_flops_per_second"])
+        assert rates["samples_per_second"] == pytest.approx(
+            sum(found["batch_sizes"].values()) / seconds
+        )
+        assert rates["mfu"] == pytest.approx(
+            found["model_flops"] / seconds / found["peak_flops_per_second"]
+        )
         assert rates["peak_memory_bytes"] is None  # Nobody counts a CPU's.
-    assert found["times_as_fast"]["min"] <= found["times_as_fast"]["median"] <= found["times_as_fast"]["max"]
+    assert (
+        found["times_as_fast"]["min"]
+        <= found["times_as_fast"]["median"]
+        <= found["times_as_fast"]["max"]
+    )
     for clock in ("step_seconds", "cpu_seconds"):
-        assert all(0 < each["min"] <= each["median"] <= each["max"] and len(each["quartiles"]) == 3 for each in found[clock].values())
+        assert all(
+            0 < each["min"] <= each["median"] <= each["max"] and len(each["quartiles"]) == 3
+            for each in found[clock].values()
+        )
 
 
 def test_batches_are_like_those_of_training(tmp_path):
     config = peer_config(tmp_path)
-    (one, two), (length, patches) = (parts_batches(config, seed) for seed in (0, 1)), (config.data.pair.text_length, config.model.patches)
+    (one, two), (length, patches) = (
+        (parts_batches(config, seed) for seed in (0, 1)),
+        (config.data.pair.text_length, config.model.patches),
+    )
     assert not np.array_equal(one["pair"]["image"], two["pair"]["image"])
-    for row, places, weights in zip(*(one["pair"][name] for name in ("text", "text_masked", "text_weights")), strict=True):
+    for row, places, weights in zip(
+        *(one["pair"][name] for name in ("text", "text_masked", "text_weights")), strict=True
+    ):
         end = np.flatnonzero(row == Special.SEP)[0]
         used = places[weights > 0]
-        assert row[0] == Special.CLS and length // 2 <= end + 1 and (row[end + 1 :] == Special.PAD).all() and (row[:end] > 0).all()
+        assert (
+            row[0] == Special.CLS
+            and length // 2 <= end + 1
+            and (row[end + 1 :] == Special.PAD).all()
+            and (row[:end] > 0).all()
+        )
         assert len(set(used)) == len(used) > 0 and used.min() > 0 and used.max() < end
     for row in one["pair"]["image_masked"]:
-        assert len(set(row)) == config.data.pair.masked_patches and row.min() >= 0 and row.max() < patches
+        assert (
+            len(set(row)) == config.data.pair.masked_patches
+            and row.min() >= 0
+            and row.max() < patches
+        )
     assert len({(row == Special.PAD).sum() for row in one["pair"]["text"]}) > 1
 
 
 def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
-    config = peer_config(tmp_path, "image", weight_decay=200.0, clip_norm=0.1)  # Texts' expert and head decay without a gradient.
+    config = peer_config(
+        tmp_path, "image", weight_decay=200.0, clip_norm=0.1
+    )  # Texts' expert and head decay without a gradient.
     step, state, frozen, batches = parts(config)
     before = peer_step.Arrays(state.params)
     peer = peer_step.TorchStep(config, state.params, frozen, 3)
@@ -106,9 +162,14 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
     for name in theirs:
         np.testing.assert_allclose(metrics[name], theirs[name], rtol=1e-4)
     after, before = peer.model.state_dict(), before["encoder/block_0/language/up/kernel"]
-    assert np.abs(after["encoder.blocks.0.experts.language.up.weight"].numpy().T / before - 0.64).max() < 0.01
+    assert (
+        np.abs(after["encoder.blocks.0.experts.language.up.weight"].numpy().T / before - 0.64).max()
+        < 0.01
+    )
     for each in exported(model_table(config.model), peer_step.Arrays(state.params)):
-        np.testing.assert_allclose(after[each.name].numpy(), each.read(), atol=2e-4, err_msg=each.name)
+        np.testing.assert_allclose(
+            after[each.name].numpy(), each.read(), atol=2e-4, err_msg=each.name
+        )
 
 
 def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
@@ -117,7 +178,11 @@ def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
     assert compared(config)["agrees"]
 
 
-CHANGES = {"none": ("", ""), "gelu": ("functional.gelu(", "functional.silu("), "expert": ("len(layout) > 1 and", "len(layout) > 2 and")}
+CHANGES = {
+    "none": ("", ""),
+    "gelu": ("functional.gelu(", "functional.silu("),
+    "expert": ("len(layout) > 1 and", "len(layout) > 2 and"),
+}
 
 
 @pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
@@ -127,21 +192,31 @@ def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
     assert not old or text.count(old) == 1
     (tmp_path / "vlbeit_torch.py").write_text(text.replace(old, new) if old else text)
     monkeypatch.setattr(peer_step, "STANDALONE", tmp_path)
-    config = in_type(matmul, kept_tokens(peer_config(tmp_path, "pair")))  # In bfloat16 a few tokens of so small a batch may differ.
+    config = in_type(
+        matmul, kept_tokens(peer_config(tmp_path, "pair"))
+    )  # In bfloat16 a few tokens of so small a batch may differ.
     assert compared(config)["agrees"] == (change == "none")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
-@pytest.mark.parametrize("form", [{}, {"positions": "relative"}, {"decoupled": True, "sub_norm": True}], ids=str)
+@pytest.mark.parametrize(
+    "form", [{}, {"positions": "relative"}, {"decoupled": True, "sub_norm": True}], ids=str
+)
 def test_the_compiled_step_is_one_graph_a_stream_and_agrees(tmp_path, form, matmul):
-    config = in_type(matmul, kept_tokens(peer_config(tmp_path)) if matmul == "bfloat16" else peer_config(tmp_path))
+    config = in_type(
+        matmul,
+        kept_tokens(peer_config(tmp_path)) if matmul == "bfloat16" else peer_config(tmp_path),
+    )
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **form))
     found = compared(config, "torch-compiled")
     assert found["agrees"] and "torch.compile" in found["peer"]
 
 
-@pytest.mark.parametrize(("change", "said"), [({"drop_path": 0.2}, "model.drop_path=0.2"), ({"schedule": "image,text"}, "run.schedule")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"drop_path": 0.2}, "model.drop_path=0.2"), ({"schedule": "image,text"}, "run.schedule")],
+)
 def test_what_cannot_be_compared_is_refused_by_name(tmp_path, change, said):
     config = tiny.config_file(peer_config(tmp_path, **change), tmp_path)
     done = tiny.command("vlbeit_jax.benchmark", f"--config={config}", "--peer=torch", "--steps=2")
@@ -153,4 +228,6 @@ def test_several_devices_and_microbatches_are_refused(tmp_path):
     with pytest.raises(UsageError, match="8 devices"):
         peer_benchmark.check_comparable(config)
     with pytest.raises(UsageError, match=r"run\.accumulate=2"):
-        peer_benchmark.check_comparable(dataclasses.replace(config, run=dataclasses.replace(config.run, accumulate=2)))
+        peer_benchmark.check_comparable(
+            dataclasses.replace(config, run=dataclasses.replace(config.run, accumulate=2))
+        )

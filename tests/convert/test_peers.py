@@ -22,10 +22,14 @@ PEERS = pathlib.Path(sys.prefix) / "peers"
 
 
 def convert(*arguments, peer=None):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tiny.TOP), *([str(PEERS / peer)] if peer else [])])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tiny.TOP), *([str(PEERS / peer)] if peer else [])])
+    }
     environment |= {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "vlbeit_jax.convert", *map(str, arguments)]
-    return subprocess.run(command, cwd=tiny.TOP, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        command, cwd=tiny.TOP, env=environment, capture_output=True, text=True, timeout=600
+    )
 
 
 @needs_torch
@@ -36,12 +40,22 @@ def test_hugging_face_opens_it_and_agrees(random_run, tmp_path, peer):
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "verify.json").read_text())
     assert found["peer"].startswith("transformers 4." if peer else "transformers 5.")
-    assert found["max_abs"] < 2e-5 and {"image/image", "image/backbone", "image_masked/image_logits"} <= found["cases"].keys()
-    assert json.loads((out / "preprocessor_config.json").read_text())["image_processor_type"] == "BeitImageProcessor"
+    assert (
+        found["max_abs"] < 2e-5
+        and {"image/image", "image/backbone", "image_masked/image_logits"} <= found["cases"].keys()
+    )
+    assert (
+        json.loads((out / "preprocessor_config.json").read_text())["image_processor_type"]
+        == "BeitImageProcessor"
+    )
 
 
 @needs_torch
-@pytest.mark.parametrize("change", [{"hidden_act": "gelu_new"}, {"layer_norm_eps": 1e-5}, {"use_mean_pooling": False}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden_act": "gelu_new"}, {"layer_norm_eps": 1e-5}, {"use_mean_pooling": False}],
+    ids=str,
+)
 def test_another_network_is_told_apart(random_run, tmp_path, change):
     from vlbeit_jax.convert.formats import hf_beit
 
@@ -61,11 +75,17 @@ def test_vlmo_agrees_or_refuses_by_name(random_run, tmp_path):
     out = tmp_path / "out"
     done = convert(f"--from={random_run}", "--to=vlmo", f"--out={out}", "--verify")
     if random_run.name == "absolute":
-        assert done.returncode == 2 and "model.positions=absolute" in done.stderr and not out.exists()
+        assert (
+            done.returncode == 2 and "model.positions=absolute" in done.stderr and not out.exists()
+        )
         return
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "verify.json").read_text())
-    assert found["max_abs"] < 5e-5 and {name.split("/")[0] for name in found["cases"]} == {"image", "text", "pair"}
+    assert found["max_abs"] < 5e-5 and {name.split("/")[0] for name in found["cases"]} == {
+        "image",
+        "text",
+        "pair",
+    }
 
 
 def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
@@ -76,15 +96,26 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     file = tmp_path / "out" / vlmo.WEIGHTS_FILE
     done = convert(f"--from={file}", "--format=vlmo", f"--out={tmp_path / 'start'}", "--codes=32")
     assert done.returncode == 0, done.stderr
-    assert "matched  relative_position_bias_table" in done.stdout and "fresh    vision_head/kernel" in done.stdout
-    assert (tmp_path / "start" / "import.txt").read_text().count("matched") == done.stdout.count("matched")
+    assert (
+        "matched  relative_position_bias_table" in done.stdout
+        and "fresh    vision_head/kernel" in done.stdout
+    )
+    assert (tmp_path / "start" / "import.txt").read_text().count("matched") == done.stdout.count(
+        "matched"
+    )
     before, after = open_run(random_run), open_run(tmp_path / "start")
-    for name in ("text_embed/words", "encoder/block_1/attention/qkv", "encoder/block_2/vision_language/down/kernel"):
+    for name in (
+        "text_embed/words",
+        "encoder/block_1/attention/qkv",
+        "encoder/block_2/vision_language/down/kernel",
+    ):
         rows = tiny.PIECES if name.endswith("words") else None
         assert (before.params[name][:rows] == after.params[name][:rows]).all()
     assert not (before.params["vision_head/kernel"] == after.params["vision_head/kernel"]).all()
 
-    config = tiny.pretrain_config(world, steps=2, checkpoint_every=1, log_every=1, start_from=str(tmp_path / "start"))
+    config = tiny.pretrain_config(
+        world, steps=2, checkpoint_every=1, log_every=1, start_from=str(tmp_path / "start")
+    )
     config = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, positions=Positions.RELATIVE, drop_path=0.0),
@@ -95,9 +126,13 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     for name in fresh.params.shapes:  # The rate is so small that what it started from can be seen.
         assert abs(trained.params[name] - fresh.params[name]).max() < 1e-8, name
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, width=64))
-    with pytest.raises(UsageError, match=r"another model:(?s:.)*vision_embed/cls: \(32,\) there, \(64,\) here"):
+    with pytest.raises(
+        UsageError, match=r"another model:(?s:.)*vision_embed/cls: \(32,\) there, \(64,\) here"
+    ):
         train(wider, tmp_path / "wider")
-    nowhere = dataclasses.replace(config, run=dataclasses.replace(config.run, start_from=str(tmp_path)))
+    nowhere = dataclasses.replace(
+        config, run=dataclasses.replace(config.run, start_from=str(tmp_path))
+    )
     with pytest.raises(UsageError, match="no run's folder"):
         train(nowhere, tmp_path / "nowhere")
     assert not (tmp_path / "wider").exists() and not (tmp_path / "nowhere").exists()
@@ -105,7 +140,9 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
 
 def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path):
     done = convert(f"--from={random_run}", "--to=beit3", f"--out={tmp_path / 'out'}", "--verify")
-    said = "model.positions=relative" if random_run.name == "relative" else "torchscale"  # What no peer can help with comes first.
+    said = (
+        "model.positions=relative" if random_run.name == "relative" else "torchscale"
+    )  # What no peer can help with comes first.
     assert done.returncode == 2 and said in done.stderr and not (tmp_path / "out").exists()
 
 
@@ -113,13 +150,22 @@ def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path
 def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_path):
     """Images and texts with one state dict, pairs with the other: LayerScale, types and shared attention have found a place."""
     out = tmp_path / "out"
-    done = convert(f"--from={random_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale")
+    done = convert(
+        f"--from={random_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale"
+    )
     if random_run.name == "relative":
-        assert done.returncode == 2 and "model.positions=relative" in done.stderr and not out.exists()
+        assert (
+            done.returncode == 2 and "model.positions=relative" in done.stderr and not out.exists()
+        )
         return
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "verify.json").read_text())
-    assert found["max_abs"] < 2e-5 and {name.split("/")[0] for name in found["cases"]} == {"image", "image_masked", "text", "pair"}
+    assert found["max_abs"] < 2e-5 and {name.split("/")[0] for name in found["cases"]} == {
+        "image",
+        "image_masked",
+        "text",
+        "pair",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -139,30 +185,54 @@ def decoupled_run(world, tmp_path_factory):
         drop_path=0.1,
     )
     types = ("vision_embed/type", "text_embed/type")
-    return write_random_run(tmp_path_factory.mktemp("decoupled") / "run", dataclasses.replace(config, model=model), zero=types)
+    return write_random_run(
+        tmp_path_factory.mktemp("decoupled") / "run",
+        dataclasses.replace(config, model=model),
+        zero=types,
+    )
 
 
 @needs_torch
 def test_the_decoupled_form_runs_torchscale_weights_exactly(decoupled_run, tmp_path):
     """Export, verify in torchscale, import again: the same bits under the same configuration."""
     out = tmp_path / "out"
-    done = convert(f"--from={decoupled_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale")
+    done = convert(
+        f"--from={decoupled_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale"
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads((out / "verify.json").read_text())["max_abs"] < 5e-5 and not (out / "beit3_fusion.safetensors").exists()
-    done = convert(f"--from={out / 'beit3.safetensors'}", "--format=beit3", f"--out={tmp_path / 'again'}")
+    assert (
+        json.loads((out / "verify.json").read_text())["max_abs"] < 5e-5
+        and not (out / "beit3_fusion.safetensors").exists()
+    )
+    done = convert(
+        f"--from={out / 'beit3.safetensors'}", "--format=beit3", f"--out={tmp_path / 'again'}"
+    )
     assert done.returncode == 0, done.stderr
     before, after = open_run(decoupled_run), open_run(tmp_path / "again")
-    assert before.params.shapes == after.params.shapes and dataclasses.replace(before.model, matmul="auto") == after.model
+    assert (
+        before.params.shapes == after.params.shapes
+        and dataclasses.replace(before.model, matmul="auto") == after.model
+    )
     for name in before.params.shapes:
-        rows = slice(tiny.PIECES) if name in ("text_embed/words", "language_head/bias") else slice(None)
+        rows = (
+            slice(tiny.PIECES)
+            if name in ("text_embed/words", "language_head/bias")
+            else slice(None)
+        )
         columns = slice(tiny.PIECES) if name == "language_head/kernel" else slice(None)
-        assert (before.params[name][rows][..., columns] == after.params[name][rows][..., columns]).all(), name
+        assert (
+            before.params[name][rows][..., columns] == after.params[name][rows][..., columns]
+        ).all(), name
 
 
 @pytest.mark.parametrize("target", ["hf-beit", "vlmo"])
 def test_what_only_beit3_has_is_refused_by_name(decoupled_run, tmp_path, target):
     done = convert(f"--from={decoupled_run}", f"--to={target}", f"--out={tmp_path / 'out'}")
-    assert done.returncode == 2 and "model.decoupled=True" in done.stderr and not (tmp_path / "out").exists()
+    assert (
+        done.returncode == 2
+        and "model.decoupled=True" in done.stderr
+        and not (tmp_path / "out").exists()
+    )
 
 
 @needs_torch
@@ -178,8 +248,17 @@ def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
         "file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(sys.argv[3])))\n"
         "print(beit3_check.check(run, out).summary()['max_abs'])"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tiny.TOP), str(PEERS / "torchscale")])}
-    command = [sys.executable, "-c", code, decoupled_run, tmp_path / "out", json.dumps({name: value})]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tiny.TOP), str(PEERS / "torchscale")])
+    }
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        decoupled_run,
+        tmp_path / "out",
+        json.dumps({name: value}),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     if name == "subln":
         assert done.returncode == 1 and "Unexpected key(s)" in done.stderr
@@ -199,8 +278,13 @@ def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
 def test_base_size_agrees_within_the_limit(world, tmp_path, target, peer, positions):
     from vlbeit_jax.config import SIZES, ModelConfig
 
-    config = dataclasses.replace(tiny.pretrain_config(world), model=ModelConfig(**SIZES["base"], positions=Positions(positions)))
+    config = dataclasses.replace(
+        tiny.pretrain_config(world),
+        model=ModelConfig(**SIZES["base"], positions=Positions(positions)),
+    )
     run = write_random_run(tmp_path / "run", config)
-    done = convert(f"--from={run}", f"--to={target}", f"--out={tmp_path / 'out'}", "--verify", peer=peer)
+    done = convert(
+        f"--from={run}", f"--to={target}", f"--out={tmp_path / 'out'}", "--verify", peer=peer
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "verify.json").read_text())["max_abs"] < 1e-4

@@ -38,15 +38,24 @@ def randomised(network):
 
 def clip_network(quick=True):
     config = transformers.CLIPVisionConfig(
-        hidden_size=WIDTH, intermediate_size=FFN, projection_dim=OUT["clip"], num_hidden_layers=DEPTH, num_attention_heads=2,
-        image_size=SIDE, patch_size=PATCH, hidden_act="quick_gelu" if quick else "gelu", attn_implementation="eager",
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=FFN,
+        projection_dim=OUT["clip"],
+        num_hidden_layers=DEPTH,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=PATCH,
+        hidden_act="quick_gelu" if quick else "gelu",
+        attn_implementation="eager",
+    )
     return randomised(transformers.CLIPVisionModelWithProjection(config))
 
 
 def clip_names(network):
     """OpenAI's names."""
-    w = {name.removeprefix("vision_model."): value.data for name, value in network.named_parameters()}
+    w = {
+        name.removeprefix("vision_model."): value.data for name, value in network.named_parameters()
+    }
     out = {
         "visual.class_embedding": w["embeddings.class_embedding"],
         "visual.positional_embedding": w["embeddings.position_embedding.weight"],
@@ -60,9 +69,16 @@ def clip_names(network):
     for block in range(DEPTH):
         old, new = f"encoder.layers.{block}", f"visual.transformer.resblocks.{block}"
         for part in ("weight", "bias"):
-            out[f"{new}.attn.in_proj_{part}"] = torch.cat([w[f"{old}.self_attn.{letter}_proj.{part}"] for letter in "qkv"])
+            out[f"{new}.attn.in_proj_{part}"] = torch.cat(
+                [w[f"{old}.self_attn.{letter}_proj.{part}"] for letter in "qkv"]
+            )
             out[f"{new}.attn.out_proj.{part}"] = w[f"{old}.self_attn.out_proj.{part}"]
-            for theirs, ours in (("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"), ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")):
+            for theirs, ours in (
+                ("layer_norm1", "ln_1"),
+                ("layer_norm2", "ln_2"),
+                ("mlp.fc1", "mlp.c_fc"),
+                ("mlp.fc2", "mlp.c_proj"),
+            ):
                 out[f"{new}.{ours}.{part}"] = w[f"{old}.{theirs}.{part}"]
     return out
 
@@ -74,16 +90,26 @@ def clip_features(network, pixels):
 
 def dino_network(eps=1e-6):
     config = transformers.ViTConfig(
-        hidden_size=WIDTH, intermediate_size=FFN, num_hidden_layers=DEPTH, num_attention_heads=2, image_size=SIDE, patch_size=PATCH,
-        hidden_act="gelu", layer_norm_eps=eps, attn_implementation="eager",
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=FFN,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=PATCH,
+        hidden_act="gelu",
+        layer_norm_eps=eps,
+        attn_implementation="eager",
+    )
     return randomised(transformers.ViTModel(config, add_pooling_layer=False))
 
 
 def dino_names(network):
     """The names of DINO's own code."""
     w = {name: value.data for name, value in network.named_parameters()}
-    find = lambda *ends: next(value for name, value in w.items() if all(end in name for end in ends))  # noqa: E731
+
+    def find(*ends):
+        return next(value for name, value in w.items() if all(end in name for end in ends))
+
     out = {
         "cls_token": find("cls_token"),
         "pos_embed": find("position_embeddings"),
@@ -96,15 +122,30 @@ def dino_names(network):
     names = {"norm1": "layernorm_before", "norm2": "layernorm_after"}
     state = network.state_dict()
     for block in range(DEPTH):
-        layer = {name.split(f".{block}.", 1)[1]: value for name, value in state.items() if f".{block}." in name}
-        old = lambda *ends, layer=layer: next(value for name, value in layer.items() if name.endswith(ends))  # noqa: E731
+        layer = {
+            name.split(f".{block}.", 1)[1]: value
+            for name, value in state.items()
+            if f".{block}." in name
+        }
+
+        def old(*ends, layer=layer):
+            return next(value for name, value in layer.items() if name.endswith(ends))
+
         for part in ("weight", "bias"):
-            qkv = [old(f"query.{part}", f"q_proj.{part}"), old(f"key.{part}", f"k_proj.{part}"), old(f"value.{part}", f"v_proj.{part}")]
+            qkv = [
+                old(f"query.{part}", f"q_proj.{part}"),
+                old(f"key.{part}", f"k_proj.{part}"),
+                old(f"value.{part}", f"v_proj.{part}"),
+            ]
             out[f"blocks.{block}.attn.qkv.{part}"] = torch.cat(qkv)
-            out[f"blocks.{block}.attn.proj.{part}"] = old(f"attention.output.dense.{part}", f"o_proj.{part}")
+            out[f"blocks.{block}.attn.proj.{part}"] = old(
+                f"attention.output.dense.{part}", f"o_proj.{part}"
+            )
             out[f"blocks.{block}.mlp.fc1.{part}"] = old(f"intermediate.dense.{part}", f"fc1.{part}")
             out[f"blocks.{block}.mlp.fc2.{part}"] = next(
-                value for name, value in layer.items() if name in (f"output.dense.{part}", f"mlp.fc2.{part}")
+                value
+                for name, value in layer.items()
+                if name in (f"output.dense.{part}", f"mlp.fc2.{part}")
             )
             for ours, theirs in names.items():
                 out[f"blocks.{block}.{ours}.{part}"] = old(f"{theirs}.{part}")
@@ -115,7 +156,10 @@ def dino_features(network, pixels):
     return network(pixels).last_hidden_state[:, 1:]
 
 
-KINDS = {"clip": (clip_network, clip_names, clip_features), "dino": (dino_network, dino_names, dino_features)}
+KINDS = {
+    "clip": (clip_network, clip_names, clip_features),
+    "dino": (dino_network, dino_names, dino_features),
+}
 
 
 def images(count=3):
@@ -130,8 +174,16 @@ def features(kind, network):
 
 
 def imported(kind, network, folder):
-    save_file({name: value.contiguous() for name, value in KINDS[kind][1](network).items()}, folder / "x.safetensors")
-    done = tiny.command("vlbeit_jax.convert", f"--from={folder / 'x.safetensors'}", f"--format={kind}", f"--out={folder / 'teacher'}")
+    save_file(
+        {name: value.contiguous() for name, value in KINDS[kind][1](network).items()},
+        folder / "x.safetensors",
+    )
+    done = tiny.command(
+        "vlbeit_jax.convert",
+        f"--from={folder / 'x.safetensors'}",
+        f"--format={kind}",
+        f"--out={folder / 'teacher'}",
+    )
     assert done.returncode == 0, done.stderr
     return folder / "teacher"
 
@@ -142,9 +194,15 @@ def test_features_are_those_of_transformers(kind, tmp_path):
     folder = imported(kind, network, tmp_path)
     config = ViTConfig(**json.loads((folder / teachers.TEACHER_FILE).read_text()))
     assert dataclasses.asdict(config) == {
-        "kind": kind, "image_size": SIDE, "patch_size": PATCH, "width": WIDTH, "depth": DEPTH, "heads": 2, "ffn_width": FFN,
+        "kind": kind,
+        "image_size": SIDE,
+        "patch_size": PATCH,
+        "width": WIDTH,
+        "depth": DEPTH,
+        "heads": 2,
+        "ffn_width": FFN,
         "out": OUT["clip"] if kind == "clip" else WIDTH,
-    }  # fmt: skip
+    }
     params = restore(folder, IMPORTED_STEP, {"params": teachers.abstract_params(config)})["params"]
     with jax.default_matmul_precision("highest"):
         found = np.asarray(run(ViT(config, "float32"), params, jnp.asarray(images())))
@@ -158,7 +216,9 @@ def test_clip_teaches_vqkd(world, tmp_path):
     """Two steps of VQ-KD towards an imported CLIP."""
     folder = imported("clip", clip_network(), tmp_path)
     config = tiny.vqkd_config(world, evaluate_every=3)
-    visual = dataclasses.replace(config.visual_tokenizer, teacher="clip", teacher_weights=str(folder))
+    visual = dataclasses.replace(
+        config.visual_tokenizer, teacher="clip", teacher_weights=str(folder)
+    )
     train(dataclasses.replace(config, visual_tokenizer=visual), tmp_path / "run")
     lines = tiny.metrics_of(tmp_path / "run")
     assert lines[-1]["split"] == "validation" and 0 < lines[-1]["distillation/loss"] < 2
@@ -187,14 +247,20 @@ def test_teachers_that_do_not_fit_are_refused(world, tmp_path, changed, said):
         ("clip", {"visual.proj": None}, "no clip checkpoint: visual.proj missing"),
         ("dino", {"norm.weight": None}, "no dino checkpoint: norm.weight missing"),
         ("dino", {"pos_embed": (17, WIDTH)}, "no dino checkpoint: pos_embed is"),
-        ("clip", {"visual.conv1.weight": (100, 3, PATCH, PATCH)}, "100, is no multiple of a head's 64"),
+        (
+            "clip",
+            {"visual.conv1.weight": (100, 3, PATCH, PATCH)},
+            "100, is no multiple of a head's 64",
+        ),
         ("dino", {"blocks.1.norm1.bias": None}, "missing: blocks.1.norm1.bias"),
         ("clip", {"visual.more": (3,)}, "nothing uses: visual.more"),
     ],
     ids=str,
 )
 def test_files_that_do_not_fit_are_refused(tmp_path, kind, changed, said):
-    shapes = {name: tuple(value.shape) for name, value in KINDS[kind][1](KINDS[kind][0]()).items()} | changed
+    shapes = {
+        name: tuple(value.shape) for name, value in KINDS[kind][1](KINDS[kind][0]()).items()
+    } | changed
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
         IMPORTS[kind].read(Named({}, shapes), tmp_path / "x.pt", Unsaid(), tmp_path / "out")

@@ -35,15 +35,26 @@ def convert(*arguments):
 def exported(random_run, world, tmp_path_factory):
     out = tmp_path_factory.mktemp("torch") / "out"
     data = [f"--data={world.pairs}", f"--data={world.texts}"]
-    done = convert(f"--from={random_run}", "--to=torch", f"--out={out}", "--verify", "--draws=2", *data)
+    done = convert(
+        f"--from={random_run}", "--to=torch", f"--out={out}", "--verify", "--draws=2", *data
+    )
     assert done.returncode == 0, done.stderr
     return out
 
 
 def test_both_sides_agree_on_images_texts_and_pairs(exported):
     found = json.loads((exported / "verify.json").read_text())
-    assert {name.split("/")[0] for name in found["cases"]} == {"image", "image_masked", "text", "pair", "visual_tokenizer"}
-    assert found["max_abs"] == max(case["max_abs"] for case in found["cases"].values()) < 2e-5 and found["limit"] == 1e-4
+    assert {name.split("/")[0] for name in found["cases"]} == {
+        "image",
+        "image_masked",
+        "text",
+        "pair",
+        "visual_tokenizer",
+    }
+    assert (
+        found["max_abs"] == max(case["max_abs"] for case in found["cases"].values()) < 2e-5
+        and found["limit"] == 1e-4
+    )
 
 
 @pytest.mark.parametrize("change", ["tanh", "eps", "padding"])
@@ -52,12 +63,17 @@ def test_another_network_is_told_apart(exported, random_run, tmp_path, change):
     shutil.copytree(exported, out)
     text = (out / "vlbeit_torch.py").read_text()
     before, after = {
-        "tanh": ("functional.gelu(self.up(self.norm(x)))", "functional.gelu(self.up(self.norm(x)), approximate='tanh')"),
+        "tanh": (
+            "functional.gelu(self.up(self.norm(x)))",
+            "functional.gelu(self.up(self.norm(x)), approximate='tanh')",
+        ),
         "eps": ("    eps: float = 1e-6", "    eps: float = 1e-5"),
         "padding": ("text != self.pad", "text == text"),
     }[change]
     assert text.count(before) == 1
-    (out / "vlbeit_torch.py").write_text(text.replace(before, after).replace('config["layer_norm_eps"]', "Shape.eps"))
+    (out / "vlbeit_torch.py").write_text(
+        text.replace(before, after).replace('config["layer_norm_eps"]', "Shape.eps")
+    )
     found = torch_module.check(open_run(random_run), out)
     assert not found.write(out) and found.summary()["max_abs"] > 1e-4
 
@@ -67,16 +83,24 @@ def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, rand
     code = "import runpy, sys; sys.argv = ['evaluate.py', '--json', 'found.json']; sys.path.insert(0, '.')\n"
     code += "try: runpy.run_path('evaluate.py', run_name='__main__')\n"
     code += "except SystemExit as end: assert not end.code\n"
-    code += "assert not {'jax', 'flax', 'vlbeit_jax', 'tensorflow', 'transformers'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=exported, capture_output=True, text=True)
+    code += (
+        "assert not {'jax', 'flax', 'vlbeit_jax', 'tensorflow', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=exported, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads((exported / "found.json").read_text())
     run = evaluation.open_run(random_run)
-    wanted = evaluation.evaluate(run, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=2)
+    wanted = evaluation.evaluate(
+        run, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=2
+    )
     assert found.keys() == {"mim", "mlm", "mvlm_image", "mvlm_text"}
     for term, figures in found.items():
         assert figures["count"] == wanted[term]["count"]
-        assert abs(figures["accuracy"] - wanted[term]["accuracy"]) < 1e-4 and np.isclose(figures["loss"], wanted[term]["loss"], rtol=1e-5)
+        assert abs(figures["accuracy"] - wanted[term]["accuracy"]) < 1e-4 and np.isclose(
+            figures["loss"], wanted[term]["loss"], rtol=1e-5
+        )
 
 
 def test_visual_tokens_are_the_same_on_100_images(exported, random_run):
@@ -88,15 +112,26 @@ def test_visual_tokens_are_the_same_on_100_images(exported, random_run):
     from vlbeit_jax.convert.source import as_tree
 
     arrays = run.visual.params
-    params = as_tree({name: jnp.asarray(arrays[name]) for name in arrays.shapes if name != "codebook"})
-    ours = np.asarray(network.apply({"params": params}, jnp.asarray(images), jnp.asarray(arrays["codebook"]), method="encode"))
+    params = as_tree(
+        {name: jnp.asarray(arrays[name]) for name in arrays.shapes if name != "codebook"}
+    )
+    ours = np.asarray(
+        network.apply(
+            {"params": params},
+            jnp.asarray(images),
+            jnp.asarray(arrays["codebook"]),
+            method="encode",
+        )
+    )
     with torch.no_grad():
         pixels = module.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
         theirs = tokenizer.encode(pixels).numpy()
         decoded = tokenizer.decode(torch.tensor(ours.tolist())).numpy()
     assert (ours == theirs).mean() >= 0.999 and len(np.unique(ours)) > 3
     vectors = jnp.asarray(arrays["codebook"])[ours]
-    np.testing.assert_allclose(decoded, network.apply({"params": params}, vectors, method="decode"), atol=1e-5)
+    np.testing.assert_allclose(
+        decoded, network.apply({"params": params}, vectors, method="decode"), atol=1e-5
+    )
 
 
 def test_features_are_maps_after_the_blocks_that_were_asked_for(exported):
@@ -108,15 +143,24 @@ def test_features_are_maps_after_the_blocks_that_were_asked_for(exported):
         last = model.encoder.norm(found.features[0].flatten(2).transpose(1, 2))
     assert [tuple(x.shape) for x in found.features] == [(2, 32, 4, 4)] * 2
     torch.testing.assert_close(last, found.image)
-    assert found.text is None and found.image_logits is None and tuple(found.image_cls.shape) == (2, 32)
+    assert (
+        found.text is None
+        and found.image_logits is None
+        and tuple(found.image_cls.shape) == (2, 32)
+    )
 
 
 def test_weights_lie_there_bit_for_bit(exported, random_run):
     module = module_of(exported / "vlbeit_torch.py")
     model, tokenizer = module.load(exported)
     run = open_run(random_run)
-    np.testing.assert_array_equal(model.encoder.norm.weight.detach().numpy(), run.params["encoder/norm/scale"])
-    np.testing.assert_array_equal(model.language_head.weight.detach().numpy(), run.params["language_head/kernel"].T[: tiny.PIECES])
+    np.testing.assert_array_equal(
+        model.encoder.norm.weight.detach().numpy(), run.params["encoder/norm/scale"]
+    )
+    np.testing.assert_array_equal(
+        model.language_head.weight.detach().numpy(),
+        run.params["language_head/kernel"].T[: tiny.PIECES],
+    )
     np.testing.assert_array_equal(tokenizer.codebook.numpy(), run.visual.params["codebook"])
     assert (exported / "text_tokenizer" / "sentencepiece.model").is_file()
 
@@ -124,29 +168,55 @@ def test_weights_lie_there_bit_for_bit(exported, random_run):
 def test_examples_hold_every_image_once_and_may_be_read_like_the_rest(exported, random_run, world):
     """Of two draws: twice as many masks as images."""
     found = load_file(exported / "evaluation.safetensors")
-    records = evaluation.records_of(evaluation.open_run(random_run), [open_set(str(world.pairs))], Stream.PAIR)
-    assert len(found["pair/image"]) == len(records) and len(found["pair/image_masked"]) == 2 * len(records)
-    assert len({(exported / name).stat().st_mode for name in ("evaluation.safetensors", "model.safetensors", "config.json")}) == 1
+    records = evaluation.records_of(
+        evaluation.open_run(random_run), [open_set(str(world.pairs))], Stream.PAIR
+    )
+    assert len(found["pair/image"]) == len(records) and len(found["pair/image_masked"]) == 2 * len(
+        records
+    )
+    assert (
+        len(
+            {
+                (exported / name).stat().st_mode
+                for name in ("evaluation.safetensors", "model.safetensors", "config.json")
+            }
+        )
+        == 1
+    )
 
 
 def test_examples_are_kept_batch_by_batch(monkeypatch, exported, random_run, world, tmp_path):
     """Batches that the records do not fill give the same file."""
     monkeypatch.setattr(examples, "ROWS", 5)
     examples.write_examples(random_run, [str(world.pairs), str(world.texts)], 2, tmp_path)
-    found, wanted = (load_file(folder / "evaluation.safetensors") for folder in (tmp_path, exported))
+    found, wanted = (
+        load_file(folder / "evaluation.safetensors") for folder in (tmp_path, exported)
+    )
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(random_run, world, tmp_path):
+def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(
+    random_run, world, tmp_path
+):
     images = tmp_path / "images"
     shutil.copytree(random_run, images)
     shutil.rmtree(images / "text_tokenizer")
-    with pytest.raises(UsageError, match=r"nothing in .*texts can be scored by this run's streams \(image\)") as wanted:
-        evaluation.evaluate(evaluation.open_run(images), [str(world.texts)], make_mesh(MeshConfig()), draws=1)
-    done = convert(f"--from={images}", "--to=torch", f"--out={tmp_path / 'out'}", f"--data={world.texts}")
-    assert done.returncode == 2 and done.stderr == f"error: {wanted.value}\n" and not (tmp_path / "out").exists()
+    with pytest.raises(
+        UsageError, match=r"nothing in .*texts can be scored by this run's streams \(image\)"
+    ) as wanted:
+        evaluation.evaluate(
+            evaluation.open_run(images), [str(world.texts)], make_mesh(MeshConfig()), draws=1
+        )
+    done = convert(
+        f"--from={images}", "--to=torch", f"--out={tmp_path / 'out'}", f"--data={world.texts}"
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr == f"error: {wanted.value}\n"
+        and not (tmp_path / "out").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,13 +225,22 @@ def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(random_r
         ({}, "neither image nor text"),
         ({"text": torch.ones(1, 17, dtype=torch.long)}, "17 word pieces; the model knows 16"),
         ({"text": torch.ones(3, dtype=torch.long)}, r"shape \[3\]; needed is \[B, T\]"),
-        ({"image": torch.zeros(1, 3, 32, 32), "text": torch.ones(2, 3, dtype=torch.long)}, "1 images and 2 texts"),
+        (
+            {"image": torch.zeros(1, 3, 32, 32), "text": torch.ones(2, 3, dtype=torch.long)},
+            "1 images and 2 texts",
+        ),
         ({"text": torch.ones(1, 3, dtype=torch.long), "features": (0,)}, "need an image"),
         ({"image": torch.zeros(1, 3, 32, 32), "text_masked": torch.ones(1, 1)}, "needs a text"),
-        ({"image": torch.zeros(1, 3, 32, 32), "features": (3,)}, r"features=\[3\]: the model has blocks 0 to 2"),
+        (
+            {"image": torch.zeros(1, 3, 32, 32), "features": (3,)},
+            r"features=\[3\]: the model has blocks 0 to 2",
+        ),
         ({"image": torch.zeros(1, 3, 64, 64)}, r"shape \[1, 3, 64, 64\]; needed is .* = 32$"),
         ({"image": torch.zeros(1, 32, 32, 3)}, r"shape \[1, 32, 32, 3\]; needed is"),
-        ({"image": torch.zeros(1, 3, 32, 32, dtype=torch.uint8)}, r"torch.uint8; normalise\(pixels\)"),
+        (
+            {"image": torch.zeros(1, 3, 32, 32, dtype=torch.uint8)},
+            r"torch.uint8; normalise\(pixels\)",
+        ),
     ],
 )
 def test_inputs_that_the_model_cannot_take_are_refused(exported, inputs, said):
@@ -186,21 +265,32 @@ def test_evaluate_says_in_one_message_what_is_wrong(exported, tmp_path, argument
     if not arguments:
         with (out / "evaluation.safetensors").open("ab") as file:
             file.write(b"x")
-    done = subprocess.run([sys.executable, "evaluate.py", *arguments], cwd=out, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", *arguments], cwd=out, capture_output=True, text=True
+    )
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_cut_off_checkpoint_is_one_message_and_leaves_nothing(random_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(random_run, run)
-    largest = max((run / "checkpoints").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest = max(
+        (run / "checkpoints").rglob("*"),
+        key=lambda path: path.stat().st_size if path.is_file() else 0,
+    )
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     done = convert(f"--from={run}", "--to=torch", f"--out={tmp_path / 'out'}")
-    assert done.returncode == 2 and "the checkpoint is damaged or cut off" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "the checkpoint is damaged or cut off" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"config.json": {"sha256": "0"}}', '{"config.json": 3}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"config.json": {"sha256": "0"}}', '{"config.json": 3}']
+)
 def test_a_manifest_of_something_else_is_refused(exported, tmp_path, content):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(exported / name)
@@ -222,17 +312,23 @@ def test_a_damaged_folder_is_one_clear_error(exported, tmp_path, damage):
     if damage == "gone":
         weights.unlink()
     elif damage == "config":
-        (out / "config.json").write_text((out / "config.json").read_text().replace('"depth": 3', '"depth": 2'))
+        (out / "config.json").write_text(
+            (out / "config.json").read_text().replace('"depth": 3', '"depth": 2')
+        )
     else:
         weights.write_bytes(content)
-    with pytest.raises(ValueError, match="config.json" if damage == "config" else "model.safetensors"):
+    with pytest.raises(
+        ValueError, match="config.json" if damage == "config" else "model.safetensors"
+    ):
         module_of(out / "vlbeit_torch.py").load(out)
 
 
 def test_weights_of_another_size_are_refused(exported, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(exported, out)
-    (out / "config.json").write_text((out / "config.json").read_text().replace('"depth": 3', '"depth": 2'))
+    (out / "config.json").write_text(
+        (out / "config.json").read_text().replace('"depth": 3', '"depth": 2')
+    )
     from vlbeit_jax.convert.files import write_manifest
 
     write_manifest(out)
@@ -259,7 +355,12 @@ def test_base_size_agrees_within_the_limit_and_streams(world, tmp_path):
         "pathlib.Path(sys.argv[2]).mkdir(); torch_module.write(run, pathlib.Path(sys.argv[2]))\n"
         "print(1024 * (peak() - before))"
     )
-    done = subprocess.run([sys.executable, "-c", code, run, tmp_path / "out"], cwd=tiny.TOP, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, run, tmp_path / "out"],
+        cwd=tiny.TOP,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     largest = 4 * 64000 * 768
     assert int(done.stdout.split()[-1]) < 1.5 * largest

@@ -13,7 +13,14 @@ from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.formats import torch_module
 
 pytestmark = needs_torch
-BEIT3 = {"decoupled": True, "sub_norm": True, "fused_layers": 0, "layer_scale": 0.0, "norm_eps": 1e-5, "pad": 1}
+BEIT3 = {
+    "decoupled": True,
+    "sub_norm": True,
+    "fused_layers": 0,
+    "layer_scale": 0.0,
+    "norm_eps": 1e-5,
+    "pad": 1,
+}
 
 
 def written(folder, **model):
@@ -44,13 +51,25 @@ def test_both_sides_agree_with_every_bias_and_scale_random(tmp_path, model):
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("self.down(self.inner_norm(functional.gelu(self.up(self.norm(x)))))", "self.down(functional.gelu(self.up(self.norm(x))))"),
-        ("self.out(self.inner_norm(attend(query, key, value, mask), layout), layout)", "self.out(attend(query, key, value, mask), layout)"),
+        (
+            "self.down(self.inner_norm(functional.gelu(self.up(self.norm(x)))))",
+            "self.down(functional.gelu(self.up(self.norm(x))))",
+        ),
+        (
+            "self.out(self.inner_norm(attend(query, key, value, mask), layout), layout)",
+            "self.out(attend(query, key, value, mask), layout)",
+        ),
         ("self[name](run)", "self[VISION](run)"),
         ("return norm(x, layout) if", "return norm[VISION](x) if"),
         ('eps=config["layer_norm_eps"], decoupled', "eps=1e-4, decoupled"),
     ],
-    ids=["expert's inner norm", "attention's inner norm", "one for all modalities", "norm of images", "eps"],
+    ids=[
+        "expert's inner norm",
+        "attention's inner norm",
+        "one for all modalities",
+        "norm of images",
+        "eps",
+    ],
 )
 def test_another_network_is_told_apart(tmp_path, before, after):
     run, out = written(tmp_path, **BEIT3)
@@ -63,9 +82,19 @@ def test_another_network_is_told_apart(tmp_path, before, after):
 @pytest.mark.slow
 def test_base_size_agrees_within_the_limit(tmp_path):
     """With BEiT-3's vocabulary and places."""
-    config = Config(model=ModelConfig(**SIZES["base"] | BEIT3, vocabulary=64010, text_positions=1024), run=RunConfig(steps=1))
+    config = Config(
+        model=ModelConfig(**SIZES["base"] | BEIT3, vocabulary=64010, text_positions=1024),
+        run=RunConfig(steps=1),
+    )
     run = write_random_run(tmp_path / "run", config)
-    done = tiny.command("vlbeit_jax.convert", f"--from={run}", "--to=torch", f"--out={tmp_path / 'out'}", "--verify", timeout=600)
+    done = tiny.command(
+        "vlbeit_jax.convert",
+        f"--from={run}",
+        "--to=torch",
+        f"--out={tmp_path / 'out'}",
+        "--verify",
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "verify.json").read_text())["max_abs"] < 2e-5
 
@@ -75,15 +104,43 @@ def test_a_published_file_runs_without_torchscale(tmp_path):
     import torch
 
     file = tmp_path / "beit3.pth"
-    torch.save({"model": {name: torch.from_numpy(value) for name, value in randomised(published_shapes()).items()}}, file)
-    done = tiny.command("vlbeit_jax.convert", f"--from={file}", "--format=beit3", f"--out={tmp_path / 'start'}")
+    torch.save(
+        {
+            "model": {
+                name: torch.from_numpy(value)
+                for name, value in randomised(published_shapes()).items()
+            }
+        },
+        file,
+    )
+    done = tiny.command(
+        "vlbeit_jax.convert", f"--from={file}", "--format=beit3", f"--out={tmp_path / 'start'}"
+    )
     assert done.returncode == 0, done.stderr
-    done = tiny.command("vlbeit_jax.convert", f"--from={tmp_path / 'start'}", "--to=torch", f"--out={tmp_path / 'out'}", "--verify")
+    done = tiny.command(
+        "vlbeit_jax.convert",
+        f"--from={tmp_path / 'start'}",
+        "--to=torch",
+        f"--out={tmp_path / 'out'}",
+        "--verify",
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out" / "verify.json").read_text())["max_abs"] < 5e-5
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     done = tiny.command(
-        "vlbeit_jax.convert", f"--from={tmp_path / 'start'}", "--to=torch", f"--out={tmp_path / 'x'}", "--data=sample:pairs"
+        "vlbeit_jax.convert",
+        f"--from={tmp_path / 'start'}",
+        "--to=torch",
+        f"--out={tmp_path / 'x'}",
+        "--data=sample:pairs",
     )
-    assert done.returncode == 2 and "the run has neither a text nor a visual tokenizer" in done.stderr and not (tmp_path / "x").exists()
-    assert config["specials"] is None and config["visual_tokenizer"] is None and config["model"]["pad"] == 1
+    assert (
+        done.returncode == 2
+        and "the run has neither a text nor a visual tokenizer" in done.stderr
+        and not (tmp_path / "x").exists()
+    )
+    assert (
+        config["specials"] is None
+        and config["visual_tokenizer"] is None
+        and config["model"]["pad"] == 1
+    )

@@ -18,32 +18,71 @@ from vlbeit_jax.types import Special
 WIDTH, DEPTH, HEADS, FFN, SIDE, PATCH, WORDS, TEXTS = 32, 2, 4, 48, 32, 8, 310, 30
 GRID = SIDE // PATCH
 ROWS = (2 * GRID - 1) ** 2 + 3 + 2 + 2 * 196
-HEADS_THERE = ("pooler.dense.weight", "mlm_score.bias", "itm_score.fc.weight", "itc_text_proj.fc.weight", "itc_vl_image_proj.fc.weight")
-HEADS_THERE += ("logit_scale", "logit_vl_scale", "vqa_classifier.0.weight", "nlvr2_classifier.0.weight")
-INDICES = ("relative_position_index", "text_relative_position_index", "text_imag_relative_position_index")
+HEADS_THERE = (
+    "pooler.dense.weight",
+    "mlm_score.bias",
+    "itm_score.fc.weight",
+    "itc_text_proj.fc.weight",
+    "itc_vl_image_proj.fc.weight",
+)
+HEADS_THERE += (
+    "logit_scale",
+    "logit_vl_scale",
+    "vqa_classifier.0.weight",
+    "nlvr2_classifier.0.weight",
+)
+INDICES = (
+    "relative_position_index",
+    "text_relative_position_index",
+    "text_imag_relative_position_index",
+)
 
 
 def published_shapes(indices=True):
     """By the facts of the network alone: texts of 30 in a table for 196, BERT's embeddings with types of their own, several heads."""
-    shapes = {"token_type_embeddings.weight": (2, WIDTH), "relative_position_bias_table": (ROWS, DEPTH * HEADS)}
-    shapes |= {f"text_embeddings.{name}": (WIDTH,) for name in ("LayerNorm.weight", "LayerNorm.bias")}
+    shapes = {
+        "token_type_embeddings.weight": (2, WIDTH),
+        "relative_position_bias_table": (ROWS, DEPTH * HEADS),
+    }
+    shapes |= {
+        f"text_embeddings.{name}": (WIDTH,) for name in ("LayerNorm.weight", "LayerNorm.bias")
+    }
     for name, rows in (("word", WORDS), ("position", TEXTS), ("token_type", 2)):
         shapes[f"text_embeddings.{name}_embeddings.weight"] = (rows, WIDTH)
     shapes |= {"text_embeddings.position_ids": (1, TEXTS), "transformer.cls_token": (1, 1, WIDTH)}
-    shapes |= {"transformer.patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH), "transformer.patch_embed.proj.bias": (WIDTH,)}
+    shapes |= {
+        "transformer.patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
+        "transformer.patch_embed.proj.bias": (WIDTH,),
+    }
     shapes |= {f"transformer.norm.{part}": (WIDTH,) for part in ("weight", "bias")}
     for block in range(DEPTH):
         place = f"transformer.blocks.{block}"
-        shapes |= {f"{place}.{name}": (WIDTH,) for name in ("gamma_1", "gamma_2", "attn.q_bias", "attn.v_bias", "attn.proj.bias")}
-        shapes |= {f"{place}.attn.qkv.weight": (3 * WIDTH, WIDTH), f"{place}.attn.proj.weight": (WIDTH, WIDTH)}
+        shapes |= {
+            f"{place}.{name}": (WIDTH,)
+            for name in ("gamma_1", "gamma_2", "attn.q_bias", "attn.v_bias", "attn.proj.bias")
+        }
+        shapes |= {
+            f"{place}.attn.qkv.weight": (3 * WIDTH, WIDTH),
+            f"{place}.attn.proj.weight": (WIDTH, WIDTH),
+        }
         shapes |= {f"{place}.norm1.{part}": (WIDTH,) for part in ("weight", "bias")}
         for expert in ("imag", "text", "vl")[: 2 + (block == DEPTH - 1)]:
             shapes |= {f"{place}.norm2_{expert}.{part}": (WIDTH,) for part in ("weight", "bias")}
-            shapes |= {f"{place}.mlp_{expert}.fc1.weight": (FFN, WIDTH), f"{place}.mlp_{expert}.fc1.bias": (FFN,)}
-            shapes |= {f"{place}.mlp_{expert}.fc2.weight": (WIDTH, FFN), f"{place}.mlp_{expert}.fc2.bias": (WIDTH,)}
+            shapes |= {
+                f"{place}.mlp_{expert}.fc1.weight": (FFN, WIDTH),
+                f"{place}.mlp_{expert}.fc1.bias": (FFN,),
+            }
+            shapes |= {
+                f"{place}.mlp_{expert}.fc2.weight": (WIDTH, FFN),
+                f"{place}.mlp_{expert}.fc2.bias": (WIDTH,),
+            }
     shapes |= dict.fromkeys(HEADS_THERE, (3,))
     image, text = GRID**2 + 1, TEXTS
-    return shapes | {name: (length, length) for name, length in zip(INDICES, (image, text, image + text), strict=True) if indices}
+    return shapes | {
+        name: (length, length)
+        for name, length in zip(INDICES, (image, text, image + text), strict=True)
+        if indices
+    }
 
 
 def config_of(shapes, metadata=None, **flags):
@@ -53,20 +92,40 @@ def config_of(shapes, metadata=None, **flags):
 def test_images_texts_and_pairs_compute_what_the_file_computes(tmp_path):
     tensors = randomised(published_shapes())
     save_file(tensors, tmp_path / "vlmo.safetensors")
-    done = tiny.command("vlbeit_jax.convert", f"--from={tmp_path / 'vlmo.safetensors'}", "--format=vlmo", f"--out={tmp_path / 'run'}")
+    done = tiny.command(
+        "vlbeit_jax.convert",
+        f"--from={tmp_path / 'vlmo.safetensors'}",
+        "--format=vlmo",
+        f"--out={tmp_path / 'run'}",
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr
-    dropped = {line.split()[1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("dropped")}
+    dropped = {
+        line.split()[1].rstrip(":")
+        for line in done.stdout.splitlines()
+        if line.startswith("dropped")
+    }
     of_bert = ("position_embeddings.weight", "token_type_embeddings.weight", "position_ids")
     assert dropped == {*HEADS_THERE, *INDICES, *(f"text_embeddings.{name}" for name in of_bert)}
     run = open_run(tmp_path / "run")
-    weights = {name.removeprefix("transformer."): value.astype(np.float64) for name, value in tensors.items()}
-    weights["text_embeddings.word_embeddings.weight"] += weights["text_embeddings.token_type_embeddings.weight"][0]
-    net = reference.Net(depth=DEPTH, heads=HEADS, grid=GRID, patch=PATCH, fused=1, text_positions=196, relative=True)
+    weights = {
+        name.removeprefix("transformer."): value.astype(np.float64)
+        for name, value in tensors.items()
+    }
+    weights["text_embeddings.word_embeddings.weight"] += weights[
+        "text_embeddings.token_type_embeddings.weight"
+    ][0]
+    net = reference.Net(
+        depth=DEPTH, heads=HEADS, grid=GRID, patch=PATCH, fused=1, text_positions=196, relative=True
+    )
     for name, batch in verify.batches(run.model).items():
         if name == "image_masked":
             continue
         inputs = {key: value for key, value in batch.items() if key in ("image", "text")}
-        texts = {"ids": inputs["text"], "valid": inputs["text"] != Special.PAD} if "text" in inputs else {}
+        texts = (
+            {"ids": inputs["text"], "valid": inputs["text"] != Special.PAD}
+            if "text" in inputs
+            else {}
+        )
         images = {"image": inputs["image"] / 127.5 - 1} if "image" in inputs else {}
         wanted = reference.states(weights, net, **images, **texts)
         found = verify.ours(run.model, verify.parameters(run.params), inputs)
@@ -90,7 +149,12 @@ def test_images_texts_and_pairs_compute_what_the_file_computes(tmp_path):
 )
 def test_sizes_are_found(indices, metadata, flags):
     config = config_of(published_shapes(indices), metadata, **flags)
-    assert (config.image_size, config.text_positions, config.heads, config.fused_layers) == (SIDE, 196, HEADS, 1)
+    assert (config.image_size, config.text_positions, config.heads, config.fused_layers) == (
+        SIDE,
+        196,
+        HEADS,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +162,11 @@ def test_sizes_are_found(indices, metadata, flags):
     [
         (True, {"image_size": 16}, "--image_size=16: the file is of image_size 32"),
         (True, {"text_positions": 64}, "has 446 rows"),
-        (False, {"image_size": 16}, "do not fit images of 16 with texts of 196 or 30 word pieces; give --image_size and"),
+        (
+            False,
+            {"image_size": 16},
+            "do not fit images of 16 with texts of 196 or 30 word pieces; give --image_size and",
+        ),
         (False, {"image_size": 36}, "--image_size=36 is no multiple of the patch size, 8"),
         (False, {"image_size": 160}, "has 446 rows"),
         (False, {"text_positions": 100}, "do not fit images of any size with texts of 100"),
@@ -111,33 +179,49 @@ def test_sizes_that_do_not_fit_are_refused(indices, flags, said):
 
 def test_a_table_that_fits_two_sizes_needs_the_flag():
     """17 x 17 patches with 196 word pieces have as many rows as 18 x 18 with 128."""
-    shapes = published_shapes(False) | {"relative_position_bias_table": (33**2 + 5 + 2 * 196, DEPTH * HEADS)}
+    shapes = published_shapes(False) | {
+        "relative_position_bias_table": (33**2 + 5 + 2 * 196, DEPTH * HEADS)
+    }
     shapes["text_embeddings.position_embeddings.weight"] = (128, WIDTH)
     with pytest.raises(UsageError, match="fit images of 136 or 144 with texts of 196 or 128"):
         config_of(shapes)
     for side, texts in ((136, 196), (144, 128)):
-        assert config_of(shapes, image_size=side).text_positions == config_of(shapes, {"grid": str(side // 8)}).text_positions == texts
+        assert (
+            config_of(shapes, image_size=side).text_positions
+            == config_of(shapes, {"grid": str(side // 8)}).text_positions
+            == texts
+        )
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"relative_position_bias_table": None}, "no VLMo checkpoint: relative_position_bias_table missing"),
+        (
+            {"relative_position_bias_table": None},
+            "no VLMo checkpoint: relative_position_bias_table missing",
+        ),
         ({"relative_position_bias_table": (ROWS, 7)}, "7 columns, which 2 blocks"),
         ({"relative_position_bias_table": (ROWS, 6)}, "3 heads do not share"),
         ({"relative_position_bias_table": (ROWS + 1, 8)}, "447 rows"),
         ({"transformer.patch_embed.proj.weight": (WIDTH, 3)}, r"proj.weight is \[32, 3\]"),
         ({"transformer.blocks.0.norm1.weight": None}, "norm1.weight missing"),
-        ({"transformer.blocks.1.mlp_vl.fc2.bias": None}, "missing: transformer.blocks.1.mlp_vl.fc2.bias"),
+        (
+            {"transformer.blocks.1.mlp_vl.fc2.bias": None},
+            "missing: transformer.blocks.1.mlp_vl.fc2.bias",
+        ),
         ({"transformer.mask_token": (1, 1, WIDTH)}, "nothing uses: transformer.mask_token"),
         ({"transformer.cls_token": (WIDTH,)}, r"cls_token is \[32\], not \[1, 1, 32\]"),
     ],
     ids=str,
 )
 def test_files_that_do_not_fit_are_refused(tmp_path, changed, said):
-    shapes = {name: shape for name, shape in (published_shapes() | changed).items() if shape is not None}
+    shapes = {
+        name: shape for name, shape in (published_shapes() | changed).items() if shape is not None
+    }
     with pytest.raises(UsageError, match=said):
-        IMPORTS["vlmo"].read(Named({}, shapes, {}), tmp_path / "vlmo.pt", Unsaid(), tmp_path / "out")
+        IMPORTS["vlmo"].read(
+            Named({}, shapes, {}), tmp_path / "vlmo.pt", Unsaid(), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -27,7 +27,16 @@ from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 
 CONFIG = VisualTokenizerConfig(
-    image_size=32, patch_size=8, width=128, heads=2, ffn_width=96, encoder_depth=2, decoder_depth=1, codes=200, code_width=8, teacher="clip"
+    image_size=32,
+    patch_size=8,
+    width=128,
+    heads=2,
+    ffn_width=96,
+    encoder_depth=2,
+    decoder_depth=1,
+    codes=200,
+    code_width=8,
+    teacher="clip",
 )
 
 
@@ -38,19 +47,40 @@ def published():
     codebook = arrays.pop("codebook")
     codebook /= np.linalg.norm(codebook, axis=1, keepdims=True)
     weights = vqkd_weights(as_tree(arrays), codebook, CONFIG)
-    weights = {name: value.reshape(1, 1, -1) if name.endswith("cls_token") else value for name, value in weights.items()}
-    weights = {name: value[None] if name.endswith("pos_embed") else value for name, value in weights.items()}
-    extra = {"quantize.cluster_size": np.ones(200), "quantize.embedding.initted": np.ones(1), "scaling_layer.scale": np.ones(3)}
+    weights = {
+        name: value.reshape(1, 1, -1) if name.endswith("cls_token") else value
+        for name, value in weights.items()
+    }
+    weights = {
+        name: value[None] if name.endswith("pos_embed") else value
+        for name, value in weights.items()
+    }
+    extra = {
+        "quantize.cluster_size": np.ones(200),
+        "quantize.embedding.initted": np.ones(1),
+        "scaling_layer.scale": np.ones(3),
+    }
     return {name: np.asarray(value, np.float32) for name, value in (weights | extra).items()}
 
 
 @pytest.fixture(scope="module")
 def folder(published, tmp_path_factory):
     place = tmp_path_factory.mktemp("vqkd")
-    save_file({name: torch.tensor(value).contiguous() for name, value in published.items()}, place / "vqkd.safetensors")
-    done = tiny.command("vlbeit_jax.convert", f"--from={place / 'vqkd.safetensors'}", "--format=vqkd", f"--out={place / 'run'}")
+    save_file(
+        {name: torch.tensor(value).contiguous() for name, value in published.items()},
+        place / "vqkd.safetensors",
+    )
+    done = tiny.command(
+        "vlbeit_jax.convert",
+        f"--from={place / 'vqkd.safetensors'}",
+        "--format=vqkd",
+        f"--out={place / 'run'}",
+    )
     assert done.returncode == 0, done.stderr
-    assert "dropped  quantize.cluster_size: statistics of training" in done.stdout and "fresh" not in done.stdout
+    assert (
+        "dropped  quantize.cluster_size: statistics of training" in done.stdout
+        and "fresh" not in done.stdout
+    )
     return place / "run"
 
 
@@ -65,7 +95,9 @@ def test_tokens_of_100_images_are_those_of_a_float64_statement(folder, published
     weights = {name: np.asarray(value, np.float64) for name, value in published.items()}
     _, wanted = reference.vqkd_encode(weights, vit_nets(CONFIG)[0], images() / 127.5 - 1)
     assert (np.asarray(found) == wanted).mean() >= 0.999 and len(np.unique(wanted)) > 20
-    _, other = reference.vqkd_encode(weights, dataclasses.replace(vit_nets(CONFIG)[0], tanh_gelu=True), images() / 127.0 - 1)
+    _, other = reference.vqkd_encode(
+        weights, dataclasses.replace(vit_nets(CONFIG)[0], tanh_gelu=True), images() / 127.0 - 1
+    )
     assert (np.asarray(found) == other).mean() < 0.999
 
 
@@ -74,12 +106,20 @@ def test_tokens_of_100_images_are_those_of_pytorch(folder):
     ours = np.asarray(encode(visual.tokenizer, visual.frozen, jnp.asarray(images())))
     tensors, config = open_visual(folder)
     module = module_of(STANDALONE / "vlbeit_torch.py")
-    settings = {name: getattr(config, name) for name in vars(config)} | {"target_width": 512, "layer_norm_eps": 1e-6}
+    settings = {name: getattr(config, name) for name in vars(config)} | {
+        "target_width": 512,
+        "layer_norm_eps": 1e-6,
+    }
     network = module.VisualTokenizer(settings)
-    state = {each.name: torch.tensor(np.ascontiguousarray(each.read())) for each in exported(vqkd_table(config), tensors)}
+    state = {
+        each.name: torch.tensor(np.ascontiguousarray(each.read()))
+        for each in exported(vqkd_table(config), tensors)
+    }
     network.load_state_dict(state, strict=True)
     with torch.no_grad():
-        theirs = network.encode(module.normalise(torch.from_numpy(images()).permute(0, 3, 1, 2))).numpy()
+        theirs = network.encode(
+            module.normalise(torch.from_numpy(images()).permute(0, 3, 1, 2))
+        ).numpy()
     assert (ours == theirs).mean() >= 0.999
 
 
@@ -94,15 +134,26 @@ def test_the_command_prints_tokens_and_compares_them(folder, tmp_path):
     (tmp_path / "same.json").write_text(json.dumps(tokens))
     (tmp_path / "other.json").write_text(json.dumps([1 + tokens[0], *tokens[1:]]))
     (tmp_path / "short.json").write_text("[1]")
-    for name, code, said in (("same", 0, "100.00% of 16"), ("other", 1, "93.75% of 16"), ("short", 2, ""), ("none", 2, "")):
-        done = tiny.command("vlbeit_jax.visual_tokens", *arguments, f"--expect={tmp_path / name}.json")
+    for name, code, said in (
+        ("same", 0, "100.00% of 16"),
+        ("other", 1, "93.75% of 16"),
+        ("short", 2, ""),
+        ("none", 2, ""),
+    ):
+        done = tiny.command(
+            "vlbeit_jax.visual_tokens", *arguments, f"--expect={tmp_path / name}.json"
+        )
         assert done.returncode == code and said in done.stdout, (name, done.stderr)
 
 
 @pytest.mark.parametrize("arguments", [["--image=none.png"], ["--image={image}", "--resize=8"]])
 def test_the_command_refuses_what_it_cannot_read(folder, tmp_path, arguments):
     Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
-    done = tiny.command("vlbeit_jax.visual_tokens", f"--from={folder}", *(a.format(image=tmp_path / "a.png") for a in arguments))
+    done = tiny.command(
+        "vlbeit_jax.visual_tokens",
+        f"--from={folder}",
+        *(a.format(image=tmp_path / "a.png") for a in arguments),
+    )
     assert done.returncode == 2 and done.stderr.startswith("error: ")
 
 
@@ -110,9 +161,15 @@ def test_the_command_refuses_what_it_cannot_read(folder, tmp_path, arguments):
     ("changed", "said"),
     [
         ({"decode_task_layer.2.weight": (100, 128)}, "decode_task_layer predicts 100 values"),
-        ({"quantize.embedding.weight": None}, "no VQ-KD checkpoint: quantize.embedding.weight missing"),
+        (
+            {"quantize.embedding.weight": None},
+            "no VQ-KD checkpoint: quantize.embedding.weight missing",
+        ),
         ({"encoder.patch_embed.proj.weight": (100, 3, 8, 8)}, "100, is no multiple of a head's 64"),
-        ({"encoder.pos_embed": (1, 15, 128)}, r"encoder.pos_embed is \[1, 15, 128\], not \[1, 17, 128\]"),
+        (
+            {"encoder.pos_embed": (1, 15, 128)},
+            r"encoder.pos_embed is \[1, 15, 128\], not \[1, 17, 128\]",
+        ),
         ({"encoder.mask_token": (1, 1, 128)}, "nothing uses: encoder.mask_token"),
     ],
     ids=str,
@@ -127,6 +184,9 @@ def test_files_that_do_not_fit_are_refused(published, tmp_path, changed, said):
 
 def test_heads_are_64_wide_unless_their_number_is_given(published):
     shapes = {name: value.shape for name, value in published.items()}
-    assert (vqkd.config_of(shapes, Unsaid()).heads, vqkd.config_of(shapes, Unsaid(heads=8)).heads) == (2, 8)
+    assert (
+        vqkd.config_of(shapes, Unsaid()).heads,
+        vqkd.config_of(shapes, Unsaid(heads=8)).heads,
+    ) == (2, 8)
     with pytest.raises(UsageError, match="3 heads do not share"):
         vqkd.config_of(shapes, Unsaid(heads=3))

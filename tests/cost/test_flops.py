@@ -5,12 +5,24 @@ import dataclasses
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig, RunConfig, VisualTokenizerConfig
+from vlbeit_jax.config import (
+    SIZES,
+    Config,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    VisualTokenizerConfig,
+)
 from vlbeit_jax.cost.flops import step_flops, transformer
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.types import Stream
 
-DATA = DataConfig(**{stream: dataclasses.replace(getattr(DataConfig(), stream), batch_size=2) for stream in Stream})
+DATA = DataConfig(
+    **{
+        stream: dataclasses.replace(getattr(DataConfig(), stream), batch_size=2)
+        for stream in Stream
+    }
+)
 BASE = Config(model=ModelConfig(**SIZES["base"]), data=DATA)
 CONFIGS = {
     "joint": BASE,
@@ -18,7 +30,12 @@ CONFIGS = {
     "texts": dataclasses.replace(BASE, run=RunConfig(schedule="text")),
     "pairs": dataclasses.replace(BASE, run=RunConfig(schedule="pair")),
     "vqkd": dataclasses.replace(BASE, task="vqkd", run=RunConfig(schedule="image")),
-    "clip": dataclasses.replace(BASE, task="vqkd", run=RunConfig(schedule="image"), visual_tokenizer=VisualTokenizerConfig(teacher="clip")),
+    "clip": dataclasses.replace(
+        BASE,
+        task="vqkd",
+        run=RunConfig(schedule="image"),
+        visual_tokenizer=VisualTokenizerConfig(teacher="clip"),
+    ),
 }
 
 
@@ -34,7 +51,9 @@ def test_xla_counts_the_same_within_five_percent(name):
 
 def test_a_block_is_twelve_squares_of_the_width_and_the_attention():
     length, width = 100, 64
-    assert transformer(length, width, 3, 4 * width) == 3 * (2 * length * 12 * width**2 + 4 * length**2 * width)
+    assert transformer(length, width, 3, 4 * width) == 3 * (
+        2 * length * 12 * width**2 + 4 * length**2 * width
+    )
 
 
 def test_an_alternating_schedule_costs_the_mean_of_its_steps():

@@ -14,7 +14,10 @@ from vlbeit_jax.cost.links import _groups, collectives
 from vlbeit_jax.cost.time import step_time
 
 CYCLES = 'backend_config={{"window_config":{{"estimated_cycles":"{}"}}}}'
-BESIDE = "output_to_operand_aliasing={{1}: (1, {}), {2}: (2, {})}, calls=%async_collective_fusion.1, " + CYCLES.format(7515)
+BESIDE = (
+    "output_to_operand_aliasing={{1}: (1, {}), {2}: (2, {})}, calls=%async_collective_fusion.1, "
+    + CYCLES.format(7515)
+)
 # As the TPU compiler writes a program, with all that does not matter left out. 1503 cycles are a microsecond of a v5e.
 PROGRAM = f"""HloModule jit_step, is_scheduled=true
 
@@ -110,7 +113,9 @@ def test_times_are_added_as_documented():
     places = list(itertools.product(range(2), range(4)))
     found = step_time(parse(PROGRAM), topology, places)
     memory = 8 * MEGABYTE / (0.85 * 819e9)
-    gather = 2 * MEGABYTE * 3 / 4 / 45e9  # 35 microseconds, of which 5 pass beside a fusion that hands the gather's arrays on.
+    gather = (
+        2 * MEGABYTE * 3 / 4 / 45e9
+    )  # 35 microseconds, of which 5 pass beside a fusion that hands the gather's arrays on.
     blocking = found.blocking
     assert found.waiting == pytest.approx(gather - 5e-6)
     assert found.plain - blocking == pytest.approx((10 + 100 + 1 + 5 * 1) * 1e-6 + gather)
@@ -121,12 +126,27 @@ def test_times_are_added_as_documented():
 def test_collectives_have_kind_group_bytes_and_time():
     """Eight chips as 2 x 4: neighbours in a group of four lie on one axis without wrap-around, which is one link of 45 GB/s."""
     topology = parse_topology("v5e:2x4")
-    found = {each.kind: each for each in collectives(parse(PROGRAM), topology, list(itertools.product(range(2), range(4))))}
+    found = {
+        each.kind: each
+        for each in collectives(
+            parse(PROGRAM), topology, list(itertools.product(range(2), range(4)))
+        )
+    }
     assert found.keys() == {"reduce-scatter", "all-gather", "all-reduce"}
     scatter, gather, reduce = found["reduce-scatter"], found["all-gather"], found["all-reduce"]
-    assert (scatter.group, scatter.axes, scatter.blocking, scatter.count, scatter.bytes) == (4, 1, True, 1, 2 * MEGABYTE)
+    assert (scatter.group, scatter.axes, scatter.blocking, scatter.count, scatter.bytes) == (
+        4,
+        1,
+        True,
+        1,
+        2 * MEGABYTE,
+    )
     assert scatter.seconds == pytest.approx(2 * MEGABYTE * 3 / 4 / 45e9)
-    assert (gather.blocking, gather.count, gather.bytes) == (False, 1, 2 * MEGABYTE)  # Start, what goes on meanwhile, and end are one.
+    assert (gather.blocking, gather.count, gather.bytes) == (
+        False,
+        1,
+        2 * MEGABYTE,
+    )  # Start, what goes on meanwhile, and end are one.
     assert (reduce.group, reduce.axes, reduce.bytes) == (4, 2, 1024)  # 0, 2, 4, 6: both axes.
     assert reduce.seconds == pytest.approx(2 * 1024 * 3 / 4 / 90e9)
 
@@ -158,7 +178,10 @@ def test_xlas_own_program_on_simulated_devices_is_read():
     w = jax.ShapeDtypeStruct((32, 8), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
     text = jax.jit(jax.grad(lambda w, x: (x @ w).sum())).lower(w, x).compile().as_text()
     (found,) = collectives(parse(text), parse_topology("cpu:8"), [(device,) for device in range(8)])
-    assert (found.kind, found.group, found.blocking) == ("all-reduce", 8, True) and found.bytes in (32 * 4, 32 * 8 * 4)
+    assert (found.kind, found.group, found.blocking) == ("all-reduce", 8, True) and found.bytes in (
+        32 * 4,
+        32 * 8 * 4,
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,31 +18,55 @@ from vlbeit_jax.types import Stream
 
 LIBTPU = pathlib.Path(sys.prefix) / "peers" / "libtpu"
 SMALL = [
-    "--config=configs/pretrain_base.py:tiny", "--config.model.depth=1", "--config.model.fused_layers=1", "--config.model.vocabulary=1000",
-    "--config.visual_tokenizer.encoder_depth=1", *(f"--config.data.{stream}.batch_size=8" for stream in Stream),
-]  # fmt: skip
+    "--config=configs/pretrain_base.py:tiny",
+    "--config.model.depth=1",
+    "--config.model.fused_layers=1",
+    "--config.model.vocabulary=1000",
+    "--config.visual_tokenizer.encoder_depth=1",
+    *(f"--config.data.{stream}.batch_size=8" for stream in Stream),
+]
 
 
 def config_with(batch, **changed):
-    data = DataConfig(**{stream: dataclasses.replace(getattr(DataConfig(), stream), batch_size=batch) for stream in Stream})
+    data = DataConfig(
+        **{
+            stream: dataclasses.replace(getattr(DataConfig(), stream), batch_size=batch)
+            for stream in Stream
+        }
+    )
     return Config(**{"model": ModelConfig(**SIZES["base"]), "data": data} | changed)
 
 
 def command(*arguments, path=""):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONPATH": str(path)}
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
+        "PYTHONPATH": str(path)
+    }
     return subprocess.run(
         [sys.executable, "-m", "vlbeit_jax.compile", *map(str, arguments)],
-        cwd=tiny.TOP, env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        cwd=tiny.TOP,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
 
 
 def test_a_plan_on_simulated_devices_counts_what_lies_there():
     plan = make_plan(
-        config_with(8, mesh=MeshConfig(fsdp=4), model=ModelConfig(**SIZES["tiny"] | {"depth": 1})), parse_topology("cpu:8"), True
+        config_with(8, mesh=MeshConfig(fsdp=4), model=ModelConfig(**SIZES["tiny"] | {"depth": 1})),
+        parse_topology("cpu:8"),
+        True,
     )
     assert plan.memory.optimizer == pytest.approx(2 * plan.memory.parameters, rel=1e-3)
-    whole = make_plan(config_with(8, model=ModelConfig(**SIZES["tiny"] | {"depth": 1})), parse_topology("cpu:8"), False)
-    assert plan.memory.parameters < 0.3 * whole.memory.parameters and plan.memory.frozen == whole.memory.frozen
+    whole = make_plan(
+        config_with(8, model=ModelConfig(**SIZES["tiny"] | {"depth": 1})),
+        parse_topology("cpu:8"),
+        False,
+    )
+    assert (
+        plan.memory.parameters < 0.3 * whole.memory.parameters
+        and plan.memory.frozen == whole.memory.frozen
+    )
     assert {each.kind for each in plan.collectives} >= {"all-reduce"} and plan.times is None
     assert "step_seconds" not in plan.as_json() and plan.as_json()["hbm"]["limit"] is None
 
@@ -51,7 +75,9 @@ def test_keeping_less_needs_less_memory():
     """By formula; XLA's CPU backend keeps what it was told to compute again, so that only a TPU's compiler shows it (docs/scale.md)."""
 
     def temporaries(remat):
-        config = config_with(256, model=ModelConfig(**SIZES["base"], remat=remat), run=RunConfig(schedule="pair"))
+        config = config_with(
+            256, model=ModelConfig(**SIZES["base"], remat=remat), run=RunConfig(schedule="pair")
+        )
         return make_plan(config, parse_topology("cpu:8"), False).memory.temporaries
 
     assert temporaries("full") < temporaries("dots") < temporaries("none")
@@ -68,7 +94,12 @@ PLANS = {
 def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):
     compiled = json.loads((tiny.TOP / "docs" / "plans" / f"{name}.json").read_text())
     size, topology, *others = PLANS[name]
-    arguments = [f"--config=configs/pretrain_{size}.py", f"--topology={topology}", "--config.mesh.fsdp=16", *others]
+    arguments = [
+        f"--config=configs/pretrain_{size}.py",
+        f"--topology={topology}",
+        "--config.mesh.fsdp=16",
+        *others,
+    ]
     done = command(*arguments, "--estimate", f"--json={tmp_path / 'plan.json'}", path=LIBTPU)
     assert done.returncode == 0, done.stderr
     estimated = json.loads((tmp_path / "plan.json").read_text())
@@ -79,30 +110,55 @@ def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):
 def test_what_does_not_fit_is_answered_with_what_to_change():
     large = config_with(16384, model=ModelConfig(**SIZES["large"]))
     pytest.importorskip("libtpu") if not LIBTPU.is_dir() else None
-    done = command("--config=configs/pretrain_large.py", "--topology=v5e:2x2", "--estimate", "--config.mesh.fsdp=1", path=LIBTPU)
-    assert done.returncode == 2 and "does not fit into 16.0 GiB of a v5e chip" in done.stderr, done.stderr
-    assert "config.run.accumulate" in done.stderr and "config.mesh.fsdp" not in done.stderr.partition("\n")[0]
+    done = command(
+        "--config=configs/pretrain_large.py",
+        "--topology=v5e:2x2",
+        "--estimate",
+        "--config.mesh.fsdp=1",
+        path=LIBTPU,
+    )
+    assert done.returncode == 2 and "does not fit into 16.0 GiB of a v5e chip" in done.stderr, (
+        done.stderr
+    )
+    assert (
+        "config.run.accumulate" in done.stderr
+        and "config.mesh.fsdp" not in done.stderr.partition("\n")[0]
+    )
     with pytest.raises(UsageError, match=r"data.image.batch_size=16384 .* mesh data 8"):
-        make_plan(dataclasses.replace(large, run=RunConfig(accumulate=4096)), parse_topology("cpu:8"), False)
+        make_plan(
+            dataclasses.replace(large, run=RunConfig(accumulate=4096)),
+            parse_topology("cpu:8"),
+            False,
+        )
 
 
-@pytest.mark.skipif(not LIBTPU.is_dir(), reason="libtpu is not beside the other peers; tests/run.sh puts it there")
+@pytest.mark.skipif(
+    not LIBTPU.is_dir(), reason="libtpu is not beside the other peers; tests/run.sh puts it there"
+)
 def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
     out = tmp_path / "plan.json"
     done = command(*SMALL, "--topology=v5e:2x4", f"--json={out}", path=LIBTPU)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert found["chips"] == 8 and found["compiled"] and found["compile_seconds"] > 1
-    assert 0 < found["mfu_plain"] <= found["mfu"] < 1 and found["step_seconds"] <= found["step_seconds_plain"]
+    assert (
+        0 < found["mfu_plain"] <= found["mfu"] < 1
+        and found["step_seconds"] <= found["step_seconds_plain"]
+    )
     assert found["chip_hours"] == pytest.approx(480_000 * found["step_seconds"] * 8 / 3600)
-    assert found["hbm"]["total"] == sum(size for name, size in found["hbm"].items() if name not in ("total", "limit"))
+    assert found["hbm"]["total"] == sum(
+        size for name, size in found["hbm"].items() if name not in ("total", "limit")
+    )
     assert any(each["blocking"] and each["seconds"] > 0 for each in found["collectives"])
     assert "estimates" in done.stdout and "MFU" in done.stdout and "Error" not in done.stderr
     # The compiler pads what is this small, so that the formula is only held against it at the sizes of docs/scale.md.
     estimated = command(*SMALL, "--topology=v5e:2x4", "--estimate", f"--json={out}", path=LIBTPU)
     assert estimated.returncode == 0, estimated.stderr
     by_formula = json.loads(out.read_text())["hbm"]
-    assert all(by_formula[name] == found["hbm"][name] for name in ("parameters", "optimizer", "other", "frozen", "batch"))
+    assert all(
+        by_formula[name] == found["hbm"][name]
+        for name in ("parameters", "optimizer", "other", "frozen", "batch")
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,21 +166,50 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
     [
         (["--config=configs/sample.py"], "--topology missing"),
         (["--config=configs/sample.py", "--topology=v9:2x2"], "no such chip"),
-        (["--config=configs/pretrain_base.py", "--topology=cpu:8", "--estimate", "--config.mesh.fsdp=3"], "does not make the 8 devices"),
-        (["--config=configs/pretrain_base.py", "--topology=cpu:8", "--json=/no/such/folder/x.json"], "cannot be written"),
-        (["--config=configs/pretrain_base.py", "--topology=cpu:8", "--config.model.dept=3"], "Did you mean"),
+        (
+            [
+                "--config=configs/pretrain_base.py",
+                "--topology=cpu:8",
+                "--estimate",
+                "--config.mesh.fsdp=3",
+            ],
+            "does not make the 8 devices",
+        ),
+        (
+            [
+                "--config=configs/pretrain_base.py",
+                "--topology=cpu:8",
+                "--json=/no/such/folder/x.json",
+            ],
+            "cannot be written",
+        ),
+        (
+            ["--config=configs/pretrain_base.py", "--topology=cpu:8", "--config.model.dept=3"],
+            "Did you mean",
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
 def test_mistakes_are_usage_errors(arguments, said):
     done = command(*arguments)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
 
 
 def test_devices_are_known_by_what_jax_calls_them():
-    assert device_peak("TPU v5 lite") == 197e12 and device_peak("TPU v5") == 459e12 and device_peak("TPU v4") == 275e12
+    assert (
+        device_peak("TPU v5 lite") == 197e12
+        and device_peak("TPU v5") == 459e12
+        and device_peak("TPU v4") == 275e12
+    )
     assert device_peak("NVIDIA H100 80GB HBM3") == device_peak("NVIDIA H200") == 989.4e12
-    assert device_peak("NVIDIA H100 PCIe") == 756e12 and device_peak("NVIDIA A100-SXM4-40GB") == 312e12
-    assert device_peak("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None and device_peak("NVIDIA H100 NVL") is None
+    assert (
+        device_peak("NVIDIA H100 PCIe") == 756e12 and device_peak("NVIDIA A100-SXM4-40GB") == 312e12
+    )
+    assert (
+        device_peak("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None
+        and device_peak("NVIDIA H100 NVL") is None
+    )
     assert device_peak("NVIDIA L40S") is None
     assert device_peak("cpu") is None and device_peak("TPU v99") is None

@@ -15,7 +15,14 @@ from vlbeit_jax.errors import UsageError
 STREAM = {"batch_size": 64, "sources": ("D",), "masked_patches": 4, "mask_block": 2}
 SMALL = {
     "model": {"image_size": 64, "patch_size": 16},
-    "data": {"image": STREAM, "pair": STREAM, "text": STREAM, "text_tokenizer": "T", "visual_tokenizer": "V", "workers": 2},
+    "data": {
+        "image": STREAM,
+        "pair": STREAM,
+        "text": STREAM,
+        "text_tokenizer": "T",
+        "visual_tokenizer": "V",
+        "workers": 2,
+    },
     "run": {"schedule": "image+pair", "evaluate_every": 0},
 }
 
@@ -38,16 +45,27 @@ def test_the_size_is_that_of_the_batches():
     assert images < held() < 1.1 * images + MIB
     assert held(data__workers=0) == 0 and held(run__schedule="image") < 0.6 * held()
     assert 1.9 < held(data__workers=5) / held(data__workers=2) < 2.3
-    assert 1.4 < held(run__evaluate_every=10) / held() < 1.6  # Batches of an evaluation, while training's are kept.
+    assert (
+        1.4 < held(run__evaluate_every=10) / held() < 1.6
+    )  # Batches of an evaluation, while training's are kept.
 
 
-@pytest.mark.parametrize(("hosts", "chips", "mesh", "share"), [
-    (4, 4, {}, 4), (4, 4, {"mesh__fsdp": 4}, 4), (4, 4, {"mesh__tensor": 4}, 1), (4, 4, {"mesh__tensor": 2}, 2), (1, 8, {}, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("hosts", "chips", "mesh", "share"),
+    [
+        (4, 4, {}, 4),
+        (4, 4, {"mesh__fsdp": 4}, 4),
+        (4, 4, {"mesh__tensor": 4}, 1),
+        (4, 4, {"mesh__tensor": 2}, 2),
+        (1, 8, {}, 1),
+    ],
+)
 def test_a_host_holds_its_rows(hosts, chips, mesh, share):
     """Chips that share rows may lie on several hosts; then each of these reads them."""
     big = {"data__image": STREAM | {"batch_size": 1024}, "run__schedule": "image"}
-    assert held(hosts, chips, **big, **mesh) == pytest.approx(held(**big) / share, rel=0.05, abs=MIB)
+    assert held(hosts, chips, **big, **mesh) == pytest.approx(
+        held(**big) / share, rel=0.05, abs=MIB
+    )
 
 
 def test_a_mesh_that_does_not_fit_is_a_usage_error():
@@ -83,12 +101,19 @@ def test_loader_processes_live_with_that_size_and_die_with_a_small_part(world, t
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if (
         shutil.which("unshare") is None
-        or subprocess.run([*namespace, "mount", "-t", "tmpfs", "t", "/dev/shm"], capture_output=True).returncode
+        or subprocess.run(
+            [*namespace, "mount", "-t", "tmpfs", "t", "/dev/shm"], capture_output=True
+        ).returncode
     ):
         pytest.skip("unshare cannot mount a /dev/shm of its own here")
     import json
 
-    stream = {"batch_size": 256, "sources": (str(world.pairs),), "masked_patches": 4, "mask_block": 2}
+    stream = {
+        "batch_size": 256,
+        "sources": (str(world.pairs),),
+        "masked_patches": 4,
+        "mask_block": 2,
+    }
     values = {"model": SMALL["model"], "run": {"schedule": "image", "evaluate_every": 0}}
     values["data"] = {"image": stream, "workers": 2, "visual_tokenizer": "V"}
     parsed = parse(values)
@@ -98,9 +123,20 @@ def test_loader_processes_live_with_that_size_and_die_with_a_small_part(world, t
 
     def read(size):
         mounted = f'mount -t tmpfs -o size={size} t /dev/shm && exec "$@"'
-        command = [*namespace, "sh", "-c", mounted, "sh", sys.executable, script, json.dumps(to_dict(parsed))]
+        command = [
+            *namespace,
+            "sh",
+            "-c",
+            mounted,
+            "sh",
+            sys.executable,
+            script,
+            json.dumps(to_dict(parsed)),
+        ]
         environment = os.environ | {"PYTHONPATH": str(tiny.TOP)}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180
+        )
 
     enough = read(size)
     assert enough.returncode == 0 and enough.stdout == "read\n", enough.stderr

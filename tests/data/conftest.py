@@ -54,8 +54,16 @@ def setting(pairs, tokens, tokenizer):
 
     def make(name, augment=True, **changed):
         sources = (str(tokens if name is Stream.TEXT else pairs),)
-        defaults = {"batch_size": BATCH, "masked_patches": 6, "mask_block": 2, "text_length": 32, "masked_text": 0.5}
+        defaults = {
+            "batch_size": BATCH,
+            "masked_patches": 6,
+            "mask_block": 2,
+            "text_length": 32,
+            "masked_text": 0.5,
+        }
         stream = StreamConfig(**{"sources": sources, **defaults, **changed})
-        return stream, MakeExample(stream, 16 * name.has_image, 4, tokenizer if name.has_text else None, augment)
+        return stream, MakeExample(
+            stream, 16 * name.has_image, 4, tokenizer if name.has_text else None, augment
+        )
 
     return make

@@ -13,7 +13,11 @@ from vlbeit_jax.types import Special
 
 STREAM = StreamConfig(masked_patches=6, mask_block=2, text_length=16, masked_text=0.5)
 CAPTIONS = ["a red dog", "two cats", "the old boat sleeps"]
-RECORD = {"id": b"tar/0001", "image": encoded(picture(0, 30, 40)), "captions": [caption.encode() for caption in CAPTIONS]}
+RECORD = {
+    "id": b"tar/0001",
+    "image": encoded(picture(0, 30, 40)),
+    "captions": [caption.encode() for caption in CAPTIONS],
+}
 
 
 def original(example):
@@ -27,10 +31,21 @@ def original(example):
 def test_examples_follow_record_and_draws(tokenizer, augment):
     make = MakeExample(STREAM, 16, 4, tokenizer, augment)
     first, again, other = (make(RECORD, Draws(seed)) for seed in (0, 0, 1))
-    shapes = {"image": (16, 16, 3), "image_masked": (6,), "text": (16,), "text_masked": (7,), "text_targets": (7,), "text_weights": (7,)}
+    shapes = {
+        "image": (16, 16, 3),
+        "image_masked": (6,),
+        "text": (16,),
+        "text_masked": (7,),
+        "text_targets": (7,),
+        "text_weights": (7,),
+    }
     assert {key: value.shape for key, value in first.items()} == shapes | {"weight": (), "uid": ()}
     assert all(np.array_equal(first[key], again[key]) for key in first)
-    assert first["uid"] == zlib.crc32(b"tar/0001") and first["uid"].dtype == np.uint32 and first["weight"] == 1
+    assert (
+        first["uid"] == zlib.crc32(b"tar/0001")
+        and first["uid"].dtype == np.uint32
+        and first["weight"] == 1
+    )
     assert np.array_equal(first["image"], other["image"]) != augment
     assert not np.array_equal(first["image_masked"], other["image_masked"])
 
@@ -48,7 +63,11 @@ def test_packed_rows_and_texts_as_str_are_read(tokenizer):
     make = MakeExample(STREAM, 0, 0, tokenizer, True)
     row = tokenizer.encode_row("a red dog", 16).astype(np.int64)
     example = make({"id": "text/1", "tokens": row, "weight": 0.0}, Draws(0))
-    assert np.array_equal(original(example), row) and example["text"].dtype == np.int32 and example["weight"] == 0
+    assert (
+        np.array_equal(original(example), row)
+        and example["text"].dtype == np.int32
+        and example["weight"] == 0
+    )
     assert set(original(make({"id": "1", "captions": [""]}, Draws(0)))) == {
         Special.CLS,
         Special.SEP,

@@ -46,7 +46,9 @@ class Letters(TextTokenizer):
 def pixmap(number):
     """A picture without compression, so that no encoder's release changes a byte."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    pixels = np.stack([rows * 8 + number, columns * 6, rows * columns % 256], axis=2).astype(np.uint8)
+    pixels = np.stack([rows * 8 + number, columns * 6, rows * columns % 256], axis=2).astype(
+        np.uint8
+    )
     return b"P6\n%d %d\n255\n" % (WIDTH, HEIGHT) + pixels.tobytes()
 
 
@@ -54,7 +56,12 @@ def pairs_in(folder, name, count):
     def records():
         for i in range(count):
             captions = [f"The{name}{i}", f"Number{name}{i}", f"AnotherCap{i}"]
-            record = {"id": f"{name}/{i}", "source": f"{i}.ppm", "image": pixmap(7 * i), "captions": captions}
+            record = {
+                "id": f"{name}/{i}",
+                "source": f"{i}.ppm",
+                "image": pixmap(7 * i),
+                "captions": captions,
+            }
             yield VALIDATION if i % 5 == 0 else TRAIN, record
 
     write_set(folder / name, Kind.PAIRS, records(), shards=2, meta={})
@@ -78,7 +85,9 @@ def described(batches, names):
     """What is pinned of some batches, as JSON has it."""
     rows = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     pinned = ("image_masked", "text", "text_masked", "text_targets")
-    return {"id": [names[uid] for uid in rows["uid"].tolist()]} | {key: rows[key].tolist() for key in pinned if key in rows}
+    return {"id": [names[uid] for uid in rows["uid"].tolist()]} | {
+        key: rows[key].tolist() for key in pinned if key in rows
+    }
 
 
 def found_in(folder, boxes):
@@ -86,9 +95,19 @@ def found_in(folder, boxes):
     counts = {"many": 20, "few": 10}
     places = [pairs_in(folder, name, count) for name, count in counts.items()]
     sets = [open_set(place) for place in places]
-    names = {zlib.crc32(f"{name}/{i}".encode()): f"{name}/{i}" for name, count in counts.items() for i in range(count)}
+    names = {
+        zlib.crc32(f"{name}/{i}".encode()): f"{name}/{i}"
+        for name, count in counts.items()
+        for i in range(count)
+    }
     found = {"fingerprints": [each.fingerprint for each in sets]}
-    sizes = {"batch_size": 4, "masked_patches": 6, "mask_block": 2, "text_length": 16, "masked_text": 0.5}
+    sizes = {
+        "batch_size": 4,
+        "masked_patches": 6,
+        "mask_block": 2,
+        "text_length": 16,
+        "masked_text": 0.5,
+    }
     for name, start, changed in (
         (Stream.IMAGE, 0, {}),
         (Stream.PAIR, 0, {"whole_words": True}),
@@ -96,18 +115,26 @@ def found_in(folder, boxes):
     ):
         stream = StreamConfig(sources=tuple(places), **sizes, **changed)
         make = MakeExample(stream, 16, 4, Letters() if name.has_text else None, True)
-        with contextlib.closing(training_batches(name, stream, DataConfig(), make, 17, start)) as batches:
+        with contextlib.closing(
+            training_batches(name, stream, DataConfig(), make, 17, start)
+        ) as batches:
             part = described(list(itertools.islice(batches, 2)), names)
-        keys = [framed("training", 17, name.value, number) for number in range(4 * start, 4 * start + 8)]
+        keys = [
+            framed("training", 17, name.value, number) for number in range(4 * start, 4 * start + 8)
+        ]
         found[f"{name} {start}"] = part | {"crop_box": [boxes[key] for key in keys]}
     record = sets[0].records(TRAIN)[0]
     for number in range(3):
         make.view(record, number)
     found["views"] = [boxes[framed("view", "many/1", number)] for number in range(3)]
     make = MakeExample(StreamConfig(**sizes), 16, 4, Letters(), False)
-    with contextlib.closing(evaluation_batches(sets[0].records(VALIDATION), make, 4, 17, 2)) as batches:
+    with contextlib.closing(
+        evaluation_batches(sets[0].records(VALIDATION), make, 4, 17, 2)
+    ) as batches:
         found["evaluation"] = described(list(batches), names)
-    found["wrong partners"] = wrong_partners([{"captions": [f"{i // 3}"]} for i in range(12)], 17).tolist()
+    found["wrong partners"] = wrong_partners(
+        [{"captions": [f"{i // 3}"]} for i in range(12)], 17
+    ).tolist()
     return found
 
 

@@ -19,11 +19,22 @@ SHAPES = [(1, 1), (1, 5000), (5000, 1), (3, 7), (20, 24), (300, 200), (64, 64)]
 @pytest.mark.parametrize(
     "file_format, mode, error",
     [
-        ("JPEG", "RGB", 3), ("JPEG", "L", 3), ("JPEG", "CMYK", 4), ("PNG", "RGB", 0), ("PNG", "L", 0), ("PNG", "LA", 0),
-        ("PNG", "P", 0), ("PNG", "1", 0), ("PNG", "RGBA", 0), ("GIF", "P", 0), ("WEBP", "RGB", 4), ("WEBP", "RGBA", 4),
-        ("BMP", "RGB", 0), ("TIFF", "RGB", 0),
+        ("JPEG", "RGB", 3),
+        ("JPEG", "L", 3),
+        ("JPEG", "CMYK", 4),
+        ("PNG", "RGB", 0),
+        ("PNG", "L", 0),
+        ("PNG", "LA", 0),
+        ("PNG", "P", 0),
+        ("PNG", "1", 0),
+        ("PNG", "RGBA", 0),
+        ("GIF", "P", 0),
+        ("WEBP", "RGB", 4),
+        ("WEBP", "RGBA", 4),
+        ("BMP", "RGB", 0),
+        ("TIFF", "RGB", 0),
     ],
-)  # fmt: skip
+)
 def test_every_mode_becomes_rgb(file_format, mode, error):
     data = encoded(picture(0, 40, 30), file_format, mode)
     wanted = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
@@ -50,7 +61,9 @@ def test_pictures_stand_upright(file_format, orientation):
     assert found.shape == wanted.shape and np.abs(found - wanted).mean() < 4
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"<html>404</html>", bytes(1000), encoded(picture(2))[:20]], ids=len)
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"<html>404</html>", bytes(1000), encoded(picture(2))[:20]], ids=len
+)
 def test_what_is_no_image_is_an_error(data):
     with pytest.raises(ValueError, match=f"{len(data)} bytes"):
         decode(data)
@@ -88,11 +101,16 @@ def test_crops_have_the_asked_for_area_and_aspect():
     assert 0.745 < aspect.min() < 0.77 and 1.3 < aspect.max() < 1.338
     boxes = boxes[boxes[:, 2:].max(axis=1) < 950]
     inside = boxes[:, :2] / (1000 - boxes[:, 2:])  # where the box lies in the room it leaves
-    assert np.quantile(inside, [0.25, 0.5, 0.75], axis=0) == pytest.approx(np.array([[0.25] * 2, [0.5] * 2, [0.75] * 2]), abs=0.06)
+    assert np.quantile(inside, [0.25, 0.5, 0.75], axis=0) == pytest.approx(
+        np.array([[0.25] * 2, [0.5] * 2, [0.75] * 2]), abs=0.06
+    )
 
 
 def test_flip_mirrors():
-    plain, mirrored = (random_view(Draws(5), picture(5), 16, crop_scale=0.5, colour_jitter=0.0, flip=flip) for flip in (0.0, 1.0))
+    plain, mirrored = (
+        random_view(Draws(5), picture(5), 16, crop_scale=0.5, colour_jitter=0.0, flip=flip)
+        for flip in (0.0, 1.0)
+    )
     assert np.array_equal(plain[:, ::-1], mirrored) and not np.array_equal(plain, mirrored)
 
 
@@ -121,7 +139,10 @@ def test_jitter_is_brightness_contrast_and_saturation_one_after_the_other(seed):
 @pytest.mark.parametrize("amount", [0.4, 2.0])
 def test_jitter_clips_and_never_wraps(amount):
     bright = np.full((20, 20, 3), 250, np.uint8)
-    views = [random_view(Draws(s), bright, 8, crop_scale=1.0, colour_jitter=amount, flip=0.0) for s in range(50)]
+    views = [
+        random_view(Draws(s), bright, 8, crop_scale=1.0, colour_jitter=amount, flip=0.0)
+        for s in range(50)
+    ]
     values = np.array([view.mean() for view in views])
     assert values.max() == 255 and values.min() >= 250 * max(0, 1 - amount) - 1
     assert all(np.ptp(view) <= 1 for view in views)  # still grey, up to rounding
@@ -148,7 +169,9 @@ def test_centre_view_has_one_shape(shape):
 @pytest.mark.parametrize("height, width", [(16, 16), (200, 300)])
 def test_resize_comes_close_to_pil(height, width):
     pixels = picture(9, 64, 96)
-    wanted = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC), float)
+    wanted = np.asarray(
+        Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC), float
+    )
     assert np.abs(resize(pixels, height, width) - wanted).mean() < 0.5
 
 

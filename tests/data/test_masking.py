@@ -27,7 +27,10 @@ def reference_mask(rng, grid, count, smallest):
     while (have := sum(map(sum, mask))) < count:
         budget, delta = count - have, 0
         for _ in range(10):
-            area, ratio = rng.uniform(smallest, budget), math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+            area, ratio = (
+                rng.uniform(smallest, budget),
+                math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3))),
+            )
             h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if h < grid and w < grid:
                 top, left = rng.randint(0, grid - h), rng.randint(0, grid - w)
@@ -51,14 +54,33 @@ def texts(count=200, length=40):
         rng = np.random.default_rng(seed)
         pieces = rng.integers(0, length - 1)
         row = np.full(length, Special.PAD, np.int32)
-        row[: pieces + 2] = [Special.CLS, *rng.integers(Special.MASK + 1, VOCABULARY, pieces), Special.SEP]
+        row[: pieces + 2] = [
+            Special.CLS,
+            *rng.integers(Special.MASK + 1, VOCABULARY, pieces),
+            Special.SEP,
+        ]
         yield Draws(seed), row
 
 
 @pytest.mark.parametrize("smallest", [1, 4, 16, 1000])
 @pytest.mark.parametrize(
     "grid, count",
-    [(1, 0), (1, 1), (2, 1), (2, 4), (4, 6), (7, 48), (8, 24), (14, 0), (14, 1), (14, 75), (14, 195), (14, 196), (16, 128), (24, 230)],
+    [
+        (1, 0),
+        (1, 1),
+        (2, 1),
+        (2, 4),
+        (4, 6),
+        (7, 48),
+        (8, 24),
+        (14, 0),
+        (14, 1),
+        (14, 75),
+        (14, 195),
+        (14, 196),
+        (16, 128),
+        (24, 230),
+    ],
 )
 def test_blocks_are_exact_in_count(grid, count, smallest):
     for seed in range(10):
@@ -80,14 +102,25 @@ def test_blocks_favour_the_centre_as_measured_for_beit():
 def test_blocks_are_distributed_as_in_the_papers_code(grid, count, smallest):
     draws = 1500
     ours = masks(grid, count, smallest, draws)
-    theirs = np.stack([reference_mask(random.Random(seed), grid, count, smallest) for seed in range(draws)])
+    theirs = np.stack(
+        [reference_mask(random.Random(seed), grid, count, smallest) for seed in range(draws)]
+    )
     error = np.sqrt(2 * 0.25 / draws)
     assert np.abs(ours.mean(axis=0) - theirs.mean(axis=0)).max() < 4.5 * error
-    whole = [np.mean(mask.all(axis=1).any(axis=1) | mask.all(axis=2).any(axis=1)) for mask in (ours, theirs)]
-    assert whole[0] == pytest.approx(whole[1], abs=2.5 * error)  # no block reaches from edge to edge
+    whole = [
+        np.mean(mask.all(axis=1).any(axis=1) | mask.all(axis=2).any(axis=1))
+        for mask in (ours, theirs)
+    ]
+    assert whole[0] == pytest.approx(
+        whole[1], abs=2.5 * error
+    )  # no block reaches from edge to edge
     for axis in (1, 2):  # masked neighbours: many in blocks, few among single patches
-        changes = [np.diff(mask.astype(int), axis=axis).__abs__().sum((1, 2)) for mask in (ours, theirs)]
-        assert changes[0].mean() == pytest.approx(changes[1].mean(), abs=5 * changes[1].std() * np.sqrt(2 / draws))
+        changes = [
+            np.diff(mask.astype(int), axis=axis).__abs__().sum((1, 2)) for mask in (ours, theirs)
+        ]
+        assert changes[0].mean() == pytest.approx(
+            changes[1].mean(), abs=5 * changes[1].std() * np.sqrt(2 / draws)
+        )
         assert changes[0].std() == pytest.approx(changes[1].std(), rel=0.15)
 
 
@@ -101,7 +134,12 @@ def test_text_masks_are_exact_in_count_and_spare_the_specials(share, word_starts
         count = max(1, round(share * real.size)) if real.size else 0
         used = found.positions[:count]
         assert np.array_equal(row, before)
-        assert found.positions.shape == found.targets.shape == found.weights.shape == (masked_slots(len(row), share),)
+        assert (
+            found.positions.shape
+            == found.targets.shape
+            == found.weights.shape
+            == (masked_slots(len(row), share),)
+        )
         assert np.array_equal(found.weights, np.arange(len(found.weights)) < count)
         assert not found.positions[count:].any() and not found.targets[count:].any()
         assert np.all(np.diff(used) > 0) and np.isin(used, real).all()
@@ -112,9 +150,16 @@ def test_text_masks_are_exact_in_count_and_spare_the_specials(share, word_starts
 
 
 def test_text_without_pieces_has_nothing_to_predict():
-    row = np.array([Special.CLS, Special.SEP, Special.SEP, Special.UNKNOWN, Special.PAD, Special.PAD], np.int32)
+    row = np.array(
+        [Special.CLS, Special.SEP, Special.SEP, Special.UNKNOWN, Special.PAD, Special.PAD], np.int32
+    )
     found = mask_text(Draws(0), row, 0.5, VOCABULARY)
-    assert np.array_equal(found.text, row) and not found.weights.any() and not found.positions.any() and not found.targets.any()
+    assert (
+        np.array_equal(found.text, row)
+        and not found.weights.any()
+        and not found.positions.any()
+        and not found.targets.any()
+    )
 
 
 def test_hidden_pieces_become_mask_other_or_stay_80_10_10():
@@ -123,11 +168,17 @@ def test_hidden_pieces_become_mask_other_or_stay_80_10_10():
     for seed in range(400):
         found = mask_text(Draws(seed), row, 0.4, VOCABULARY)
         now, then = found.text[found.positions], found.targets
-        kinds += [(now == Special.MASK).sum(), ((now != Special.MASK) & (now != then)).sum(), (now == then).sum()]
+        kinds += [
+            (now == Special.MASK).sum(),
+            ((now != Special.MASK) & (now != then)).sum(),
+            (now == then).sum(),
+        ]
         drawn += np.bincount(now[(now != Special.MASK) & (now != then)], minlength=VOCABULARY)
         hidden[found.positions] += 1
     assert kinds / kinds.sum() == pytest.approx([0.8, 0.1, 0.1], abs=5 * math.sqrt(0.16 / 40_000))
-    assert hidden[1:-1].mean() == 400 * 0.4 and hidden[1:-1].min() > 100 and hidden[1:-1].max() < 220  # 160 +- 6 standard deviations
+    assert (
+        hidden[1:-1].mean() == 400 * 0.4 and hidden[1:-1].min() > 100 and hidden[1:-1].max() < 220
+    )  # 160 +- 6 standard deviations
     assert not drawn[: Special.MASK + 1].any() and (drawn[Special.MASK + 1 :] > 0).all()
 
 
@@ -135,7 +186,9 @@ def test_mask_is_not_drawn_as_a_replacement():
     """Three ordinary pieces: were MASK drawn as well, more than 80% would be masked."""
     row = np.array([Special.CLS, *[5, 6, 7] * 100, Special.SEP], np.int32)
     found = np.concatenate([mask_text(Draws(seed), row, 1.0, 8).text[1:-1] for seed in range(200)])
-    assert (found == Special.MASK).mean() == pytest.approx(0.8, abs=5 * math.sqrt(0.16 / len(found))) and set(found) == {4, 5, 6, 7}
+    assert (found == Special.MASK).mean() == pytest.approx(
+        0.8, abs=5 * math.sqrt(0.16 / len(found))
+    ) and set(found) == {4, 5, 6, 7}
 
 
 @pytest.mark.parametrize("share", [0.15, 0.5])
@@ -155,6 +208,9 @@ def test_whole_words_are_hidden_together(share):
     assert lone.weights.sum() == 2 and 1 not in lone.positions
 
 
-@pytest.mark.parametrize("length, share, slots", [(59, 0.5, 28), (128, 0.15, 19), (3, 0.15, 1), (32, 1.0, 30), (24, 0.0, 1)])
+@pytest.mark.parametrize(
+    "length, share, slots",
+    [(59, 0.5, 28), (128, 0.15, 19), (3, 0.15, 1), (32, 1.0, 30), (24, 0.0, 1)],
+)
 def test_slots_suffice(length, share, slots):
     assert masked_slots(length, share) == slots

@@ -15,7 +15,11 @@ def whole(length, *key):
     return Permutation(length, *key).at(np.arange(length))
 
 
-@pytest.mark.parametrize("lengths", [range(1, 200), (255, 256, 257, 1000, 4095, 4097, 65_537, 1_000_003)], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "lengths",
+    [range(1, 200), (255, 256, 257, 1000, 4095, 4097, 65_537, 1_000_003)],
+    ids=["small", "large"],
+)
 def test_every_place_is_taken_once(lengths):
     for length in lengths:
         assert np.array_equal(np.sort(whole(length, 3)), np.arange(length))
@@ -24,10 +28,14 @@ def test_every_place_is_taken_once(lengths):
 @pytest.mark.parametrize("length", [1, 2, 60, 3182, 2**32, 2**40, 2**40 + 12345, 2**62])
 def test_one_by_one_is_as_all_at_once(length):
     found = Permutation(length, "seed", 1)
-    places = np.unique(np.concatenate([np.arange(201) * ((length - 1) // 200), np.arange(min(length, 100))]))
+    places = np.unique(
+        np.concatenate([np.arange(201) * ((length - 1) // 200), np.arange(min(length, 100))])
+    )
     at_once = found.at(places)
     assert at_once.tolist() == [found[int(place)] for place in places]
-    assert len(set(at_once.tolist())) == len(places) and at_once.min() >= 0 and at_once.max() < length
+    assert (
+        len(set(at_once.tolist())) == len(places) and at_once.min() >= 0 and at_once.max() < length
+    )
 
 
 def test_the_permutation_is_this_one_for_ever():
@@ -74,7 +82,9 @@ def test_epochs_are_other_permutations_and_never_end():
     epochs = Epochs(60, 0, "image")
     orders = [[epochs[60 * epoch + place] for place in range(60)] for epoch in (0, 1, 2, 10**9)]
     assert all(sorted(order) == list(range(60)) for order in orders)
-    others = [[Epochs(60, *key)[place] for place in range(60)] for key in ((1, "image"), (0, "pair"))]
+    others = [
+        [Epochs(60, *key)[place] for place in range(60)] for key in ((1, "image"), (0, "pair"))
+    ]
     for one, other in itertools.combinations(orders + others, 2):
         assert np.mean(np.array(one) == other) < 0.2
 
@@ -102,7 +112,9 @@ def test_every_prefix_has_the_shares_that_were_asked_for(weights, start):
     seen = {}
     for index in range(start, start + 3000):
         source, number = mix[index]
-        assert number == seen.get(source, number)  # Each source's examples follow each other without a gap.
+        assert number == seen.get(
+            source, number
+        )  # Each source's examples follow each other without a gap.
         seen[source] = number + 1
         share = exact[source] / sum(exact)
         assert abs(number + 1 - share * (index + 1)) <= mix.largest_error
@@ -117,7 +129,9 @@ def test_a_mixture_does_not_depend_on_how_its_weights_are_scaled():
     assert [one[i] for i in range(1000)] == [other[i] for i in range(1000)]
 
 
-@pytest.mark.parametrize("weights", [(), (1, 0), (1, -1), (float("nan"),), (float("inf"), 1)], ids=str)
+@pytest.mark.parametrize(
+    "weights", [(), (1, 0), (1, -1), (float("nan"),), (float("inf"), 1)], ids=str
+)
 def test_other_weights_are_refused(weights):
     with pytest.raises(ValueError, match="weights"):
         Interleave(weights)

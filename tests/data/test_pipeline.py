@@ -24,7 +24,9 @@ def train(setting):
 
     def take(count, name=Stream.PAIR, *, seed=0, start=0, share=Share(), workers=0, **changed):
         stream, make = setting(name, **changed)
-        found = training_batches(name, stream, DataConfig(workers=workers), make, seed, start, share)
+        found = training_batches(
+            name, stream, DataConfig(workers=workers), make, seed, start, share
+        )
         with contextlib.closing(found):
             return list(itertools.islice(found, count))
 
@@ -50,7 +52,10 @@ def assert_equal(found, wanted):
 
 
 def uids(*sets, split=TRAIN):
-    return [{zlib.crc32(record["id"]) for record in open_set(str(place)).records(split)} for place in sets]
+    return [
+        {zlib.crc32(record["id"]) for record in open_set(str(place)).records(split)}
+        for place in sets
+    ]
 
 
 def assembled(by_host, shares):
@@ -109,7 +114,9 @@ def test_workers_change_nothing(train):
 def test_hosts_share_each_batch_among_them(train, name, shares):
     by_host = [train(3, name, start=2, share=share, batch_size=16) for share in shares]
     assert all(
-        len(batch["uid"]) == 16 // share.of * len(share.blocks) for found, share in zip(by_host, shares, strict=True) for batch in found
+        len(batch["uid"]) == 16 // share.of * len(share.blocks)
+        for found, share in zip(by_host, shares, strict=True)
+        for batch in found
     )
     assert_equal(assembled(by_host, shares), train(3, name, start=2, batch_size=16))
 
@@ -126,7 +133,10 @@ def test_seeds_and_streams_share_nothing(train):
 def test_neighbouring_seeds_give_other_epochs(train, pairs):
     """Grain's own shuffle(seed) would give epoch 1 of one seed as epoch 0 of the next."""
     count = open_set(str(pairs)).count(TRAIN)
-    orders = {seed: joined(train(2, seed=seed, batch_size=count))["uid"].reshape(2, count) for seed in range(3)}
+    orders = {
+        seed: joined(train(2, seed=seed, batch_size=count))["uid"].reshape(2, count)
+        for seed in range(3)
+    }
     for seed in range(2):
         assert (orders[seed][1] == orders[seed + 1][0]).mean() < 0.3
 
@@ -148,7 +158,9 @@ def test_the_same_record_is_seen_differently_each_time(train, pairs):
             assert len({rows.tobytes() for rows in seen[key][seen["uid"] == uid]}) > 1, key
 
 
-@pytest.mark.parametrize("weights, shares", [((3.0, 1.0), (0.75, 0.25)), ((0.1, 0.9), (0.1, 0.9)), ((), None)])
+@pytest.mark.parametrize(
+    "weights, shares", [((3.0, 1.0), (0.75, 0.25)), ((0.1, 0.9), (0.1, 0.9)), ((), None)]
+)
 def test_mixtures_honour_their_weights(train, pairs, few_pairs, weights, shares):
     many, few = uids(pairs, few_pairs)
     shares = shares or (len(many) / (len(many) + len(few)), len(few) / (len(many) + len(few)))
@@ -163,26 +175,41 @@ def test_mixtures_honour_their_weights(train, pairs, few_pairs, weights, shares)
 @pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("shares", [SHARES["2"], SHARES["torus"]], ids=["2", "torus"])
 def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, shares):
-    records, (_, make) = open_set(str(held_back)).records(VALIDATION), setting(Stream.PAIR, augment=False)
+    records, (_, make) = (
+        open_set(str(held_back)).records(VALIDATION),
+        setting(Stream.PAIR, augment=False),
+    )
     whole = evaluate(records, make, BATCH, 5, draws)
     by_host = [evaluate(records, make, BATCH, 5, draws, share=share) for share in shares]
     assert_equal(assembled(by_host, shares), whole)
     rows = joined(whole)
-    assert len(whole) == -(-103 * draws // BATCH) and set(rows["weight"]) == {0, 1} and rows["weight"].sum() == 103 * draws
+    assert (
+        len(whole) == -(-103 * draws // BATCH)
+        and set(rows["weight"]) == {0, 1}
+        and rows["weight"].sum() == 103 * draws
+    )
     seen = collections.Counter(rows["uid"][rows["weight"] > 0].tolist())
     assert set(seen) == uids(held_back, split=VALIDATION)[0] and set(seen.values()) == {draws}
     for uid in seen:
         mine = (rows["uid"] == uid) & (rows["weight"] > 0)
         assert len({image.tobytes() for image in rows["image"][mine]}) == 1
     masks = rows["image_masked"][: 103 * draws].reshape(draws, 103, -1)
-    assert all((one != other).any(axis=1).mean() > 0.9 for one, other in itertools.combinations(masks, 2))
+    assert all(
+        (one != other).any(axis=1).mean() > 0.9 for one, other in itertools.combinations(masks, 2)
+    )
 
 
 def test_evaluation_may_stop_early(setting, held_back):
-    records, (_, make) = open_set(str(held_back)).records(VALIDATION), setting(Stream.PAIR, augment=False)
-    assert_equal(evaluate(records, make, BATCH, 5, batches=4), evaluate(records, make, BATCH, 5)[:4])
+    records, (_, make) = (
+        open_set(str(held_back)).records(VALIDATION),
+        setting(Stream.PAIR, augment=False),
+    )
+    assert_equal(
+        evaluate(records, make, BATCH, 5, batches=4), evaluate(records, make, BATCH, 5)[:4]
+    )
     assert not np.array_equal(
-        joined(evaluate(records, make, 103, 6))["image_masked"], joined(evaluate(records, make, 103, 5))["image_masked"]
+        joined(evaluate(records, make, 103, 6))["image_masked"],
+        joined(evaluate(records, make, 103, 5))["image_masked"],
     )
 
 
@@ -195,4 +222,10 @@ def test_a_batch_must_divide_among_the_parts(setting, pairs):
     with pytest.raises(UsageError, match="batch_size=8.* 3 parts"):
         training_batches(Stream.PAIR, stream, DataConfig(), make, 0, share=Share((0,), 3))
     with pytest.raises(UsageError, match="batch_size=8.* 3 parts"):
-        evaluation_batches(open_set(str(pairs)).records(TRAIN), dataclasses.replace(make, augment=False), 8, 0, share=Share((0,), 3))
+        evaluation_batches(
+            open_set(str(pairs)).records(TRAIN),
+            dataclasses.replace(make, augment=False),
+            8,
+            0,
+            share=Share((0,), 3),
+        )

@@ -15,7 +15,10 @@ from vlbeit_jax.data.source import VALIDATION, open_set
 def records(*counts):
     """Records of which ``counts[k]`` have caption k."""
     captions = np.repeat(np.arange(len(counts)), counts)
-    return [{"captions": [b"caption %d" % caption]} for caption in np.random.default_rng(0).permutation(captions)]
+    return [
+        {"captions": [b"caption %d" % caption]}
+        for caption in np.random.default_rng(0).permutation(captions)
+    ]
 
 
 def clashes(found, partners):
@@ -51,7 +54,9 @@ def test_wrong_partners_are_a_permutation_with_other_captions(counts):
 def test_where_equal_captions_cannot_be_avoided_some_stay():
     partners = wrong_partners(records(7, 3), 0)
     assert sorted(partners) == list(range(10)) and clashes(records(7, 3), partners) >= 4
-    assert sorted(wrong_partners(records(4), 0)) == [0, 1, 2, 3] and list(wrong_partners(records(1), 0)) == [0]
+    assert sorted(wrong_partners(records(4), 0)) == [0, 1, 2, 3] and list(
+        wrong_partners(records(1), 0)
+    ) == [0]
 
 
 def test_seeds_give_other_partners():
@@ -59,7 +64,10 @@ def test_seeds_give_other_partners():
     assert (found[0] != found[1]).mean() > 0.9
 
 
-@pytest.mark.parametrize("field, changed", [("image", {"image"}), ("captions", {"text", "text_masked", "text_targets", "text_weights"})])
+@pytest.mark.parametrize(
+    "field, changed",
+    [("image", {"image"}), ("captions", {"text", "text_masked", "text_targets", "text_weights"})],
+)
 def test_rematching_changes_one_field_and_no_mask(held_back, tokenizer, field, changed):
     own = open_set(str(held_back)).records(VALIDATION)
     partners = wrong_partners(own, 0)
@@ -67,9 +75,17 @@ def test_rematching_changes_one_field_and_no_mask(held_back, tokenizer, field, c
     assert len(wrong) == len(own)
     for i in (0, 57, 102):
         assert wrong[i]["id"] == own[i]["id"]
-        assert np.array_equal(wrong[i][field], own[int(partners[i])][field]) and not np.array_equal(wrong[i][field], own[i][field])
+        assert np.array_equal(wrong[i][field], own[int(partners[i])][field]) and not np.array_equal(
+            wrong[i][field], own[i][field]
+        )
         assert all(np.array_equal(wrong[i][key], own[i][key]) for key in own[i] if key != field)
-    make = MakeExample(StreamConfig(masked_patches=6, mask_block=2, text_length=24, masked_text=0.5), 16, 4, tokenizer, False)
+    make = MakeExample(
+        StreamConfig(masked_patches=6, mask_block=2, text_length=24, masked_text=0.5),
+        16,
+        4,
+        tokenizer,
+        False,
+    )
     whole = []
     for found in (own, wrong):
         with contextlib.closing(evaluation_batches(found, make, 103, 0)) as batches:

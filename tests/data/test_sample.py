@@ -31,7 +31,10 @@ def test_tfds_opens_it_without_us(name):
 @pytest.mark.parametrize("name", COUNTS)
 def test_it_states_its_licence_and_counts(name):
     found = open_set(f"sample:{name}", Kind(name))
-    assert "public domain" in found.meta["licence"] and sum(found.meta["counts"].values()) == COUNTS[name]
+    assert (
+        "public domain" in found.meta["licence"]
+        and sum(found.meta["counts"].values()) == COUNTS[name]
+    )
     assert (found.folder / "LICENSE").is_file()
 
 
@@ -45,7 +48,9 @@ def test_it_holds_what_it_says(name):
     for split, records in splits.items():
         for number, record in enumerate(records):
             keys.add(split, number, keys_of(record))
-            assert "sha256" not in record or record["sha256"].decode() == picture_digest(record["image"])
+            assert "sha256" not in record or record["sha256"].decode() == picture_digest(
+                record["image"]
+            )
     for (what, split), wanted in keys.sorted().items():
         assert np.array_equal(found.keys(what, split), wanted)
 
@@ -57,7 +62,11 @@ def test_no_picture_and_no_text_stands_in_both_parts():
             one, other = found.keys(what, TRAIN)[0], found.keys(what, VALIDATION)[0]
             assert min(len(one), len(other)) > 10 and not np.intersect1d(one, other).size
     parts = [
-        {caption.decode().casefold() for record in every(open_set("sample:pairs"), split) for caption in record["captions"]}
+        {
+            caption.decode().casefold()
+            for record in every(open_set("sample:pairs"), split)
+            for caption in record["captions"]
+        }
         for split in (TRAIN, VALIDATION)
     ]
     assert len(parts[1]) > 100 and parts[0].isdisjoint(parts[1])  # As it reads, too.
@@ -65,7 +74,10 @@ def test_no_picture_and_no_text_stands_in_both_parts():
 
 def test_its_records_name_their_files():
     for name, wanted in (("pairs", r"\d{9}\.jpg"), ("texts", r"speeches\.txt")):
-        assert all(re.fullmatch(wanted, record["source"].decode()) for record in every(open_set(f"sample:{name}"), VALIDATION))
+        assert all(
+            re.fullmatch(wanted, record["source"].decode())
+            for record in every(open_set(f"sample:{name}"), VALIDATION)
+        )
 
 
 def test_it_is_small():

@@ -26,14 +26,26 @@ def changed_meta(place, to, **changed):
         (Stream.IMAGE, "tokens", {}, ["tokens", "images", "pairs"]),
         (Stream.TEXT, "tokens", {"text_length": 64}, ["32", "64", "data.text.text_length"]),
         (Stream.TEXT, "other_tokens", {}, ["feedfeedfeed", "text tokenizer", "prepare"]),
-        (Stream.PAIR, "nowhere", {}, ["nowhere", "does not exist", "vlbeit_jax.prepare", "sample:pairs"]),
+        (
+            Stream.PAIR,
+            "nowhere",
+            {},
+            ["nowhere", "does not exist", "vlbeit_jax.prepare", "sample:pairs"],
+        ),
         (Stream.PAIR, "empty", {}, ["empty", "holds no vlbeit_meta.json", "vlbeit_jax.prepare"]),
         (Stream.PAIR, "sample:nothing", {}, ["sample:nothing", "sample:pairs", "sample:texts"]),
     ],
 )
-def test_wrong_sources_are_refused(setting, tokenizer, texts, tokens, tmp_path, name, place, changed, said):
+def test_wrong_sources_are_refused(
+    setting, tokenizer, texts, tokens, tmp_path, name, place, changed, said
+):
     (tmp_path / "empty").mkdir()
-    places = {"texts": str(texts), "tokens": str(tokens), "nowhere": str(tmp_path / "nowhere"), "empty": str(tmp_path / "empty")}
+    places = {
+        "texts": str(texts),
+        "tokens": str(tokens),
+        "nowhere": str(tmp_path / "nowhere"),
+        "empty": str(tmp_path / "empty"),
+    }
     places["other_tokens"] = changed_meta(tokens, tmp_path / "other", text_tokenizer="feedfeedfeed")
     stream, _ = setting(name, sources=(places.get(place, place),), **changed)
     with pytest.raises(UsageError) as error:
@@ -53,7 +65,9 @@ def test_good_sources_are_opened(setting, tokenizer, held_back):
         (found,) = open_sources(name, setting(name)[0], tokenizer.fingerprint)
         assert found.kind is kind and found.count(TRAIN) > 20
     sample = open_set("sample:pairs", Kind.PAIRS)
-    assert len(sample.records(VALIDATION)) == sample.count(VALIDATION) > 0 and sample.contains == [sample.fingerprint]
+    assert len(sample.records(VALIDATION)) == sample.count(VALIDATION) > 0 and sample.contains == [
+        sample.fingerprint
+    ]
 
 
 def test_no_validation_records_are_a_usage_error(pairs, held_back, tmp_path):

@@ -14,7 +14,13 @@ def scores(uid, right, weight=None, loss=None, targets=None):
     uid, right = np.asarray(uid), np.asarray(right, float)
     weight = np.full(len(uid), float(COUNT)) if weight is None else np.asarray(weight, float)
     loss = np.zeros(len(uid)) if loss is None else np.asarray(loss, float)
-    return Scores(uid=uid, right=right, loss=loss, weight=weight, targets=np.ones(10) if targets is None else np.asarray(targets, float))
+    return Scores(
+        uid=uid,
+        right=right,
+        loss=loss,
+        weight=weight,
+        targets=np.ones(10) if targets is None else np.asarray(targets, float),
+    )
 
 
 def synthetic(seed, records=80, draws=4, truth=0.05):
@@ -23,7 +29,9 @@ def synthetic(seed, records=80, draws=4, truth=0.05):
     uid = rng.permutation(np.repeat(rng.choice(2**32, records, replace=False), draws))
     _, record = np.unique(uid, return_inverse=True)
     weight = rng.integers(0, COUNT + 1, len(uid))
-    helped = rng.random(records)[record] < 2 * truth  # a record that is helped at all is helped at half its positions
+    helped = (
+        rng.random(records)[record] < 2 * truth
+    )  # a record that is helped at all is helped at half its positions
     right = rng.binomial(weight, 0.3)
     better = np.where(helped, rng.binomial(weight - right, 0.5 / 0.7), 0)
     return scores(uid, right + better, weight), scores(uid, right, weight)
@@ -32,12 +40,16 @@ def synthetic(seed, records=80, draws=4, truth=0.05):
 def slow_gain(own, other, rng, resamples):
     """One record after the other, resampled with all its draws."""
     by_record = {}
-    for uid, one, two, weight in zip(own.uid.tolist(), own.right, other.right, own.weight, strict=True):
+    for uid, one, two, weight in zip(
+        own.uid.tolist(), own.right, other.right, own.weight, strict=True
+    ):
         difference, total = by_record.get(uid, (0, 0))
         by_record[uid] = difference + one - two, total + weight
     pairs = np.array(list(by_record.values()))
     drawn = [pairs[rng.choice(len(pairs), len(pairs))].sum(axis=0) for _ in range(resamples)]
-    return pairs[:, 0].sum() / pairs[:, 1].sum(), [difference / total for difference, total in drawn]
+    return pairs[:, 0].sum() / pairs[:, 1].sum(), [
+        difference / total for difference, total in drawn
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -64,13 +76,18 @@ def test_the_interval_holds_the_truth_19_times_out_of_20():
 
 def test_the_truth_of_the_synthetic_scores():
     own, other = synthetic(0, records=100_000, draws=1)
-    assert (own.right.sum() - other.right.sum()) / own.weight.sum() == pytest.approx(0.05, abs=0.002)
+    assert (own.right.sum() - other.right.sum()) / own.weight.sum() == pytest.approx(
+        0.05, abs=0.002
+    )
 
 
 def test_no_help_is_no_gain_and_all_help_is_one():
     own, _ = synthetic(0)
     assert gain(own, own) == (0, 0, 0)
-    whole, none = scores(own.uid, own.weight, own.weight), scores(own.uid, np.zeros_like(own.weight), own.weight)
+    whole, none = (
+        scores(own.uid, own.weight, own.weight),
+        scores(own.uid, np.zeros_like(own.weight), own.weight),
+    )
     assert gain(whole, none) == (1, 1, 1)
 
 
@@ -78,12 +95,17 @@ def test_draws_of_one_record_go_together():
     """Writing every draw twice adds no evidence; as new records it would."""
     own, other = synthetic(1)
     twice = [
-        dataclasses.replace(each, **{k: np.tile(getattr(each, k), 2) for k in ("uid", "right", "loss", "weight")}) for each in (own, other)
+        dataclasses.replace(
+            each, **{k: np.tile(getattr(each, k), 2) for k in ("uid", "right", "loss", "weight")}
+        )
+        for each in (own, other)
     ]
     assert gain(*twice) == pytest.approx(gain(own, other))
     fresh = [dataclasses.replace(each, uid=np.arange(len(each.uid))) for each in twice]
     narrow, wide = gain(*fresh), gain(*twice)
-    assert narrow.value == pytest.approx(wide.value) and narrow.high - narrow.low < 0.8 * (wide.high - wide.low)
+    assert narrow.value == pytest.approx(wide.value) and narrow.high - narrow.low < 0.8 * (
+        wide.high - wide.low
+    )
 
 
 def test_the_same_positions_are_compared():
@@ -94,11 +116,13 @@ def test_the_same_positions_are_compared():
 
 
 def test_the_summary_in_numbers():
-    found = scores([1, 2, 3], [2, 0, 3], weight=[4, 1, 5], loss=[8, 3, 9], targets=[5, 0, 2, 3]).summary()
+    found = scores(
+        [1, 2, 3], [2, 0, 3], weight=[4, 1, 5], loss=[8, 3, 9], targets=[5, 0, 2, 3]
+    ).summary()
     assert found == {"accuracy": 0.5, "chance": 0.25, "unigram": 0.5, "loss": 2.0, "count": 10}
-    assert {name: type(value) for name, value in found.items()} == dict.fromkeys(("accuracy", "chance", "unigram", "loss"), float) | {
-        "count": int
-    }
+    assert {name: type(value) for name, value in found.items()} == dict.fromkeys(
+        ("accuracy", "chance", "unigram", "loss"), float
+    ) | {"count": int}
 
 
 def test_no_blind_answer_beats_the_unigram():
@@ -106,12 +130,17 @@ def test_no_blind_answer_beats_the_unigram():
     targets = rng.choice(6, 700, p=[0.3, 0.25, 0.2, 0.15, 0.1, 0])
     counts = np.bincount(targets, minlength=6)
     found = scores(np.arange(100), np.zeros(100), targets=counts).summary()
-    assert found["unigram"] == max(np.mean(targets == answer) for answer in range(6)) and found["chance"] == 1 / 6
+    assert (
+        found["unigram"] == max(np.mean(targets == answer) for answer in range(6))
+        and found["chance"] == 1 / 6
+    )
 
 
 @pytest.mark.parametrize("examples", [0, 3])
 def test_nothing_masked_is_zero_and_finite(examples):
-    nothing = scores(np.arange(examples), np.zeros(examples), weight=np.zeros(examples), targets=np.zeros(4))
+    nothing = scores(
+        np.arange(examples), np.zeros(examples), weight=np.zeros(examples), targets=np.zeros(4)
+    )
     assert nothing.summary() == {"accuracy": 0, "chance": 0.25, "unigram": 0, "loss": 0, "count": 0}
     assert gain(nothing, nothing) == (0, 0, 0)
 

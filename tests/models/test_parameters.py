@@ -16,18 +16,24 @@ every_scheme = pytest.mark.parametrize("positions", tiny.POSITIONS)
 
 
 def parameter_count(config):
-    shapes = jax.eval_shape(lambda key: VLBEiT(config).init(key, method="init_all"), jax.random.key(0))
+    shapes = jax.eval_shape(
+        lambda key: VLBEiT(config).init(key, method="init_all"), jax.random.key(0)
+    )
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def expected_count(config):
     d, f, rows = config.width, config.ffn_width, -(-config.vocabulary // 128) * 128
     n, t, grid = config.patches, config.text_positions, config.image_size // config.patch_size
-    vision = 3 * config.patch_size**2 * d + d + d + d + d  # patch and its bias, mask token, CLS, type
+    vision = (
+        3 * config.patch_size**2 * d + d + d + d + d
+    )  # patch and its bias, mask token, CLS, type
     text = rows * d + d
     places = (n + 1) * d + t * d
     if config.positions is Positions.RELATIVE:
-        places = ((2 * grid - 1) ** 2 + 3 + 2 + (2 * t - 3) + 3) * config.heads * config.depth + 2 * d  # text norm
+        places = (
+            (2 * grid - 1) ** 2 + 3 + 2 + (2 * t - 3) + 3
+        ) * config.heads * config.depth + 2 * d  # text norm
     attention = 2 * d + 3 * d * d + 2 * d + d * d + d  # norm, qkv, query and value bias, out
     expert = 2 * d + d * f + f + f * d + d
     encoder = config.depth * (attention + 2 * d + 2 * expert) + config.fused_layers * expert + 2 * d
@@ -49,8 +55,12 @@ def test_parameter_count_of_base():
 def test_parameter_count_of_vlmo():
     """From our count to VLMo's (spec section 1.1): BERT's embedding and prediction head have parts that we leave out."""
     d, vocabulary = 768, 30522
-    config = ModelConfig(**SIZES["base"], positions=Positions.RELATIVE, text_positions=196, vocabulary=vocabulary)
-    padding_rows = (padded_vocabulary(vocabulary) - vocabulary) * (2 * d + 1)  # of the embedding and of the head
+    config = ModelConfig(
+        **SIZES["base"], positions=Positions.RELATIVE, text_positions=196, vocabulary=vocabulary
+    )
+    padding_rows = (padded_vocabulary(vocabulary) - vocabulary) * (
+        2 * d + 1
+    )  # of the embedding and of the head
     bert_embedding = 196 * d + 2 * d  # unused positions, inner types
     head_transform = d * d + d + 2 * d
     assert parameter_count(config) - padding_rows + bert_embedding + head_transform == 205_914_266
@@ -59,14 +69,26 @@ def test_parameter_count_of_vlmo():
 def test_fresh_parameters():
     """Deviation .02 cut at one sigma, the last projection of each branch / sqrt(2 l), LayerScale .1 (spec section 1.6)."""
     config = tiny.model_config(Positions.RELATIVE)
-    fresh = tiny.usual_jit(lambda key: VLBEiT(config).init(key, method="init_all")["params"])(jax.random.key(0))
+    fresh = tiny.usual_jit(lambda key: VLBEiT(config).init(key, method="init_all")["params"])(
+        jax.random.key(0)
+    )
     for path, leaf in flatten_dict(nn.unbox(fresh)).items():
-        constant = {"scale": 1, "attention_scale": 0.1, "expert_scale": 0.1, "relative_positions": 0}.get(path[-1])
+        constant = {
+            "scale": 1,
+            "attention_scale": 0.1,
+            "expert_scale": 0.1,
+            "relative_positions": 0,
+        }.get(path[-1])
         constant = 0 if "bias" in path[-1] else constant
         if constant is not None:
-            np.testing.assert_array_equal(leaf, np.full(leaf.shape, constant, np.float32), str(path))
+            np.testing.assert_array_equal(
+                leaf, np.full(leaf.shape, constant, np.float32), str(path)
+            )
             continue
-        if path in (("text_embed", "words"), ("language_head", "kernel")):  # What pads the vocabulary is zero and stays so.
+        if path in (
+            ("text_embed", "words"),
+            ("language_head", "kernel"),
+        ):  # What pads the vocabulary is zero and stays so.
             rows = leaf if path[-1] == "words" else leaf.T
             assert len(rows) == 256 and not rows[config.vocabulary :].any()
             leaf = rows[: config.vocabulary]

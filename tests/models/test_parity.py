@@ -16,7 +16,9 @@ from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.types import Modality, Positions
 
 TOLERANCE = 2e-5  # of the largest output; float32 against float64
-GRADIENT_TOLERANCE = 5e-5  # of the root of the summed squares of what is added up in a directional derivative
+GRADIENT_TOLERANCE = (
+    5e-5  # of the root of the summed squares of what is added up in a directional derivative
+)
 STEP = 1e-4  # of central differences, along a direction of unit length
 
 every_stream = pytest.mark.parametrize("stream", tiny.STREAMS)
@@ -44,15 +46,22 @@ def reference_outputs(config, weights, batch, **changes):
         arguments |= {"image": as_float(batch.image), "masked": masked}
     if batch.text is not None:
         text = np.asarray(batch.text)
-        arguments |= {"ids": text, "valid": np.arange(text.shape[1]) < np.array(tiny.LENGTHS)[:, None]}
+        arguments |= {
+            "ids": text,
+            "valid": np.arange(text.shape[1]) < np.array(tiny.LENGTHS)[:, None],
+        }
     found = reference.vlbeit(weights, tiny.reference_net(config, **changes), **arguments)
     outputs = {"states": found["states"]}
     if batch.image is not None:
-        outputs[Modality.VISION] = np.take_along_axis(found["image"], np.asarray(batch.image_masked)[..., None], 1)
+        outputs[Modality.VISION] = np.take_along_axis(
+            found["image"], np.asarray(batch.image_masked)[..., None], 1
+        )
     if batch.text is not None:
         images = config.patches + 1 if batch.image is not None else 0
         outputs["states"][:, images:][~arguments["valid"]] = 0  # nobody reads the states of padding
-        outputs[Modality.LANGUAGE] = np.take_along_axis(found["text"], np.asarray(batch.text_masked)[..., None], 1)
+        outputs[Modality.LANGUAGE] = np.take_along_axis(
+            found["text"], np.asarray(batch.text_masked)[..., None], 1
+        )
     return outputs
 
 
@@ -65,7 +74,12 @@ def jax_outputs(config, stream):
 
 def distances(positions, stream, **changes):
     config = tiny.model_config(positions)
-    expected = reference_outputs(config, tiny.vlmo_weights(tiny.random_params(config), config), tiny.inputs(config, stream), **changes)
+    expected = reference_outputs(
+        config,
+        tiny.vlmo_weights(tiny.random_params(config), config),
+        tiny.inputs(config, stream),
+        **changes,
+    )
     found = jax_outputs(config, stream)
     assert found.keys() == expected.keys()
     return {name: distance(found[name], expected[name]) for name in expected}
@@ -89,9 +103,14 @@ def compare_gradients(loss, gradients, params, seed):
     flat = {path: np.asarray(leaf, np.float64) for path, leaf in flatten_dict(params).items()}
     assert flat.keys() == gradients.keys()
     for path, gradient in gradients.items():
-        direction = np.random.default_rng([seed, zlib.crc32(str(path).encode())]).normal(size=gradient.shape)
+        direction = np.random.default_rng([seed, zlib.crc32(str(path).encode())]).normal(
+            size=gradient.shape
+        )
         direction /= np.linalg.norm(direction)
-        up, down = (loss(unflatten_dict(flat | {path: flat[path] + step * direction})) for step in (STEP, -STEP))
+        up, down = (
+            loss(unflatten_dict(flat | {path: flat[path] + step * direction}))
+            for step in (STEP, -STEP)
+        )
         products = np.asarray(gradient, np.float64) * direction
         scale = np.sqrt((products**2).sum())
         assert abs((up - down) / (2 * STEP) - products.sum()) <= GRADIENT_TOLERANCE * scale, path
@@ -106,7 +125,10 @@ def test_gradients(positions, stream):
 
     def reference_loss(params):
         found = reference_outputs(config, tiny.vlmo_weights(params, config), batch)
-        return sum(reference.cross_entropy(found[modality], np.asarray(answers[modality])).mean() for modality in answers)
+        return sum(
+            reference.cross_entropy(found[modality], np.asarray(answers[modality])).mean()
+            for modality in answers
+        )
 
     _, gradients = tiny.losses_and_gradients(config)(params, batch, answers)
     compare_gradients(reference_loss, gradients, params, seed=1)
@@ -121,7 +143,9 @@ def test_without_layer_scale(stream):
         for layer in range(config.depth)
         for name in ("attention_scale", "expert_scale")
     }
-    expected = reference_outputs(config, tiny.vlmo_weights(unflatten_dict(scaled), config), tiny.inputs(config, stream))
+    expected = reference_outputs(
+        config, tiny.vlmo_weights(unflatten_dict(scaled), config), tiny.inputs(config, stream)
+    )
     found = jax_outputs(config, stream)
     assert max(distance(found[name], expected[name]) for name in expected) < TOLERANCE
 
@@ -137,10 +161,16 @@ def test_visual_tokenizer():
     weights = tiny.vqkd_weights(params, codebook, config)
     encoder, decoder = tiny.vit_nets(config)
     with jax.default_matmul_precision("highest"):
-        features, codes, predicted = tiny.usual_jit(model.apply)({"params": params}, image, codebook)
-        alone = tiny.usual_jit(functools.partial(model.apply, method="encode"))({"params": params}, image, codebook)
+        features, codes, predicted = tiny.usual_jit(model.apply)(
+            {"params": params}, image, codebook
+        )
+        alone = tiny.usual_jit(functools.partial(model.apply, method="encode"))(
+            {"params": params}, image, codebook
+        )
     expected_features, expected_codes = reference.vqkd_encode(weights, encoder, as_float(image))
-    expected = reference.vqkd_decode(weights, decoder, weights["quantize.embedding.weight"][expected_codes])
+    expected = reference.vqkd_decode(
+        weights, decoder, weights["quantize.embedding.weight"][expected_codes]
+    )
     assert len(np.unique(expected_codes)) > 3
     assert distance(features, expected_features) < TOLERANCE
     np.testing.assert_array_equal(codes, expected_codes)
@@ -165,7 +195,9 @@ def test_visual_tokenizer_gradients():
 
     def jax_loss(params):
         batch = {"image": image, "weight": jnp.ones(len(image))}
-        terms, _ = Distillation(model, teacher, len(batch["image"])).losses(params, {"codebook": codebook}, {}, batch, None)
+        terms, _ = Distillation(model, teacher, len(batch["image"])).losses(
+            params, {"codebook": codebook}, {}, batch, None
+        )
         return sum(term.loss / term.weight for term in terms.values())
 
     with jax.default_matmul_precision("highest"):

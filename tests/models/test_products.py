@@ -28,27 +28,42 @@ def of_a_gradient(stream, positions=Positions.ABSOLUTE, **changes):
     inputs = tiny.inputs(config, stream)
 
     def loss(params):
-        return sum(jnp.square(logits).mean() for logits in VLBEiT(config).apply({"params": params}, inputs).values())
+        return sum(
+            jnp.square(logits).mean()
+            for logits in VLBEiT(config).apply({"params": params}, inputs).values()
+        )
 
     return products(jax.make_jaxpr(jax.grad(loss))(tiny.random_params(config)).jaxpr)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize(("stream", "positions"), [(stream, Positions.ABSOLUTE) for stream in Stream] + [(Stream.PAIR, Positions.RELATIVE)])
+@pytest.mark.parametrize(
+    ("stream", "positions"),
+    [(stream, Positions.ABSOLUTE) for stream in Stream] + [(Stream.PAIR, Positions.RELATIVE)],
+)
 def test_every_product_takes_the_type_of_the_configuration(stream, positions, dtype):
     found = of_a_gradient(stream, positions, matmul=dtype)
-    assert len(found) > 3 * 3 * 6 and all(types == {dtype} for types in found)  # Three blocks of six, and their gradients.
+    assert len(found) > 3 * 3 * 6 and all(
+        types == {dtype} for types in found
+    )  # Three blocks of six, and their gradients.
 
 
 def test_a_float32_gradient_of_logits_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(layers, "einsum_to_float32", lambda spec, a, b, _: jnp.einsum(spec, a, b, preferred_element_type=jnp.float32))
+    monkeypatch.setattr(
+        layers,
+        "einsum_to_float32",
+        lambda spec, a, b, _: jnp.einsum(spec, a, b, preferred_element_type=jnp.float32),
+    )
     assert {"float32", "bfloat16"} in of_a_gradient(Stream.IMAGE, matmul="bfloat16")
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_rows_that_stay_as_they_are_give_what_one_matrix_gives(monkeypatch, exact):
     """How products are written for a TPU, and for all else."""
-    x, kernel, change = (jax.random.normal(jax.random.key(seed), shape) for seed, shape in enumerate([(3, 5, 16), (16, 24), (3, 5, 24)]))
+    x, kernel, change = (
+        jax.random.normal(jax.random.key(seed), shape)
+        for seed, shape in enumerate([(3, 5, 16), (16, 24), (3, 5, 24)])
+    )
 
     def values_and_gradients(tpu):
         monkeypatch.setattr(layers, "on_tpu", lambda: tpu)

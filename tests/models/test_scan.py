@@ -20,7 +20,13 @@ DEPTH, FUSED = 5, 2
 VARIANTS = {
     "as published": {"drop_path": 0.6},
     "computed again": {"drop_path": 0.6, "remat": "full"},
-    "BEiT-3": {"drop_path": 0.6, "remat": "dots", "decoupled": True, "sub_norm": True, "layer_scale": 0.0},
+    "BEiT-3": {
+        "drop_path": 0.6,
+        "remat": "dots",
+        "decoupled": True,
+        "sub_norm": True,
+        "layer_scale": 0.0,
+    },
 }
 
 
@@ -42,7 +48,10 @@ def compiled(config):
 
     def losses(params, batch, answers, draws):
         logits = VLBEiT(config).apply({"params": params}, batch, draws)
-        found = {modality: cross_entropy(logits[modality], answers[modality]).mean() for modality in answers}
+        found = {
+            modality: cross_entropy(logits[modality], answers[modality]).mean()
+            for modality in answers
+        }
         return sum(found.values()), found
 
     @tiny.usual_jit
@@ -56,7 +65,9 @@ def compiled(config):
 def losses_and_gradients(config, stream, params=None, draws=None):
     batch = tiny.inputs(config, stream)
     params = tiny.random_params(unrolled(config)) if params is None else params
-    return compiled(config)(params, batch, tiny.targets(config, batch), draws_for(config) if draws is None else draws)
+    return compiled(config)(
+        params, batch, tiny.targets(config, batch), draws_for(config) if draws is None else draws
+    )
 
 
 def assert_same(found, wanted):
@@ -64,7 +75,9 @@ def assert_same(found, wanted):
         np.testing.assert_allclose(found[0][modality], loss, rtol=1e-6)
     scale = max(np.abs(leaf).max() for leaf in wanted[1].values())
     for path, leaf in wanted[1].items():
-        np.testing.assert_allclose(found[1][path], leaf, rtol=0, atol=2e-6 * scale, err_msg=str(path))
+        np.testing.assert_allclose(
+            found[1][path], leaf, rtol=0, atol=2e-6 * scale, err_msg=str(path)
+        )
         assert np.any(found[1][path]) == np.any(leaf), path  # Exactly zero where nothing is routed.
 
 
@@ -73,7 +86,9 @@ def assert_same(found, wanted):
 @every_stream
 def test_a_loop_gives_the_same_losses_and_gradients(stream, positions, variant):
     config = config_with(positions, scan=True, **VARIANTS[variant])
-    assert_same(losses_and_gradients(config, stream), losses_and_gradients(unrolled(config), stream))
+    assert_same(
+        losses_and_gradients(config, stream), losses_and_gradients(unrolled(config), stream)
+    )
 
 
 @pytest.mark.parametrize("what", ["parameters", "draws", "bias"])
@@ -89,7 +104,9 @@ def test_blocks_in_another_order_are_noticed(what):
     else:
         draws = draws[:, ::-1]
     with pytest.raises(AssertionError):
-        assert_same(losses_and_gradients(config, Stream.IMAGE, params | {"encoder": encoder}, draws), wanted)
+        assert_same(
+            losses_and_gradients(config, Stream.IMAGE, params | {"encoder": encoder}, draws), wanted
+        )
 
 
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
@@ -99,7 +116,9 @@ def test_blocks_are_looped_over_as_far_as_they_route_alike(stream, remat):
     params, batch = tiny.random_params(unrolled(config)), tiny.inputs(config, stream)
 
     def loops(config):
-        program = jax.make_jaxpr(lambda params: VLBEiT(config).apply({"params": params}, batch))(params)
+        program = jax.make_jaxpr(lambda params: VLBEiT(config).apply({"params": params}, batch))(
+            params
+        )
         return [each.params["length"] for each in program.eqns if each.primitive.name == "scan"]
 
     assert loops(config) == ([DEPTH - FUSED, FUSED] if stream is Stream.PAIR else [DEPTH])
@@ -108,7 +127,11 @@ def test_blocks_are_looped_over_as_far_as_they_route_alike(stream, remat):
 
 def test_fresh_parameters_do_not_depend_on_it():
     fresh = [
-        tiny.usual_jit(lambda key, scan=scan: VLBEiT(config_with(Positions.RELATIVE, scan=scan)).init(key, method="init_all"))
+        tiny.usual_jit(
+            lambda key, scan=scan: VLBEiT(config_with(Positions.RELATIVE, scan=scan)).init(
+                key, method="init_all"
+            )
+        )
         for scan in (False, True)
     ]
     assert_same_bits(*(make(jax.random.key(0)) for make in fresh))
@@ -117,12 +140,17 @@ def test_fresh_parameters_do_not_depend_on_it():
 def test_the_visual_tokenizer_too():
     config = tiny.tokenizer_config(encoder_depth=3, decoder_depth=2, drop_path=0.6)
     model, params, codebook = tiny.random_tokenizer(config, 11)
-    image, draws = tiny.images(config), draws_of_rows(jax.random.key(2), jnp.arange(tiny.BATCH), 5, 2)
+    image, draws = (
+        tiny.images(config),
+        draws_of_rows(jax.random.key(2), jnp.arange(tiny.BATCH), 5, 2),
+    )
 
     def outputs(config):
-        return tiny.usual_jit(lambda params: dataclasses.replace(model, config=config).apply({"params": params}, image, codebook, draws))(
-            params
-        )
+        return tiny.usual_jit(
+            lambda params: dataclasses.replace(model, config=config).apply(
+                {"params": params}, image, codebook, draws
+            )
+        )(params)
 
     found, wanted = outputs(dataclasses.replace(config, scan=True)), outputs(config)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), found, wanted)

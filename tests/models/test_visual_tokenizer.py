@@ -20,7 +20,9 @@ WIDTH = 11  # of the teacher
 @functools.cache
 def compiled(method=None):
     model, params, codebook = tiny.random_tokenizer(CONFIG, WIDTH)
-    run = tiny.usual_jit(lambda image, codebook: model.apply({"params": params}, image, codebook, method=method))
+    run = tiny.usual_jit(
+        lambda image, codebook: model.apply({"params": params}, image, codebook, method=method)
+    )
     return lambda image, codebook=codebook: run(image, codebook)
 
 
@@ -44,7 +46,14 @@ def grey(level):
 
 def test_gradient_passes_the_quantizer():
     found, _ = gradients()
-    assert {path[0] for path in found} == {"encoder_embed", "encoder", "to_code", "decoder_embed", "decoder", "to_target"}
+    assert {path[0] for path in found} == {
+        "encoder_embed",
+        "encoder",
+        "to_code",
+        "decoder_embed",
+        "decoder",
+        "to_target",
+    }
     assert [path for path, gradient in found.items() if not gradient.any()] == []
 
 
@@ -55,7 +64,9 @@ def test_codebook_gets_no_gradient():
 def test_decoder_sees_the_code_and_not_the_feature():
     model, params, codebook = tiny.random_tokenizer(CONFIG, WIDTH)
     _, codes, predicted = compiled()(tiny.images(CONFIG))
-    expected = tiny.usual_jit(lambda z: model.apply({"params": params}, z, method="decode"))(codebook[codes])
+    expected = tiny.usual_jit(lambda z: model.apply({"params": params}, z, method="decode"))(
+        codebook[codes]
+    )
     np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-5)
     features, _, _ = compiled()(tiny.images(CONFIG))
     assert np.abs(features - codebook[codes]).max() > 0.1
@@ -91,7 +102,10 @@ def test_parameter_count_of_base():
     """BEiT v2's encoder_base_decoder_3x768x12 for CLIP has 108.83M parameters that are trained (spec section 3.1)."""
     config = VisualTokenizerConfig()
     shapes = jax.eval_shape(
-        lambda key: VisualTokenizer(config, 512).init(key, tiny.images(config, batch=1), jnp.zeros((8192, 32))), jax.random.key(0)
+        lambda key: VisualTokenizer(config, 512).init(
+            key, tiny.images(config, batch=1), jnp.zeros((8192, 32))
+        ),
+        jax.random.key(0),
     )
     d, f = 768, 3072
     block = 2 * d + 3 * d * d + 2 * d + d * d + d + 2 * d + d * f + f + f * d + d

@@ -27,17 +27,35 @@ LENGTHS = (TEXT_LENGTH, 4, 5)  # real pieces of each text
 def model_config(positions=Positions.ABSOLUTE, **changes):
     """No two dimensions are equal; the top 2 of 3 blocks are fused; the vocabulary is padded from 150 to 256."""
     settings = {
-        "image_size": 12, "patch_size": 4, "width": 24, "depth": 3, "heads": 3, "ffn_width": 40, "fused_layers": 2,
-        "text_positions": 9, "vocabulary": 150, "codes": 50, "drop_path": 0.0, "matmul": "float32",
-    }  # fmt: skip
+        "image_size": 12,
+        "patch_size": 4,
+        "width": 24,
+        "depth": 3,
+        "heads": 3,
+        "ffn_width": 40,
+        "fused_layers": 2,
+        "text_positions": 9,
+        "vocabulary": 150,
+        "codes": 50,
+        "drop_path": 0.0,
+        "matmul": "float32",
+    }
     return ModelConfig(positions=positions, **settings | changes)
 
 
 def tokenizer_config(**changes):
     settings = {
-        "image_size": 12, "patch_size": 4, "width": 24, "heads": 3, "ffn_width": 40, "encoder_depth": 2, "decoder_depth": 1,
-        "codes": 20, "code_width": 6, "matmul": "float32",
-    }  # fmt: skip
+        "image_size": 12,
+        "patch_size": 4,
+        "width": 24,
+        "heads": 3,
+        "ffn_width": 40,
+        "encoder_depth": 2,
+        "decoder_depth": 1,
+        "codes": 20,
+        "code_width": 6,
+        "matmul": "float32",
+    }
     return VisualTokenizerConfig(**settings | changes)
 
 
@@ -55,16 +73,22 @@ def randomise(params, seed, embedding):
             return noise * 1.5 / (value.shape[0] * value.shape[1]) ** 0.5
         if path[-1] == "scale":
             return 1 + 0.3 * noise
-        return noise * {"attention_scale": 0.2, "expert_scale": 0.2, "relative_positions": 1.0}.get(path[-1], 0.1)
+        return noise * {"attention_scale": 0.2, "expert_scale": 0.2, "relative_positions": 1.0}.get(
+            path[-1], 0.1
+        )
 
     flat = flatten_dict(nn.unbox(params))
-    return unflatten_dict({path: jnp.asarray(leaf(path, value), jnp.float32) for path, value in sorted(flat.items())})
+    return unflatten_dict(
+        {path: jnp.asarray(leaf(path, value), jnp.float32) for path, value in sorted(flat.items())}
+    )
 
 
 @functools.cache
 def random_params(config, embedding=0.05):
     """By default tokens are as small as after initialisation, so that LayerNorm's epsilon is seen."""
-    shapes = jax.eval_shape(lambda key: VLBEiT(config).init(key, method="init_all")["params"], jax.random.key(0))
+    shapes = jax.eval_shape(
+        lambda key: VLBEiT(config).init(key, method="init_all")["params"], jax.random.key(0)
+    )
     return randomise(shapes, 0, embedding)
 
 
@@ -75,7 +99,9 @@ def random_tokenizer(config, target_width):
     rng = np.random.default_rng(0)
     codebook = rng.normal(size=(config.codes, config.code_width))
     codebook = jnp.asarray(codebook / np.linalg.norm(codebook, axis=-1, keepdims=True), jnp.float32)
-    shapes = jax.eval_shape(lambda key: model.init(key, images(config), codebook)["params"], jax.random.key(0))
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, images(config), codebook)["params"], jax.random.key(0)
+    )
     return model, randomise(shapes, 1, 1.0), codebook
 
 
@@ -107,9 +133,13 @@ def targets(config, found, seed=0):
     rng = np.random.default_rng(seed)
     answers = {}
     if found.image_masked is not None:
-        answers[Modality.VISION] = jnp.asarray(rng.integers(0, config.codes, found.image_masked.shape))
+        answers[Modality.VISION] = jnp.asarray(
+            rng.integers(0, config.codes, found.image_masked.shape)
+        )
     if found.text_masked is not None:
-        answers[Modality.LANGUAGE] = jnp.asarray(rng.integers(0, config.vocabulary, found.text_masked.shape))
+        answers[Modality.LANGUAGE] = jnp.asarray(
+            rng.integers(0, config.vocabulary, found.text_masked.shape)
+        )
     return answers
 
 
@@ -121,7 +151,9 @@ def outputs(config):
     @usual_jit
     def run(params, batch):
         with jax.default_matmul_precision("highest"):
-            return model.apply({"params": params}, batch, method="encode"), model.apply({"params": params}, batch)
+            return model.apply({"params": params}, batch, method="encode"), model.apply(
+                {"params": params}, batch
+            )
 
     return run
 
@@ -134,7 +166,10 @@ def losses_and_gradients(config):
     def losses(params, batch, answers):
         with jax.default_matmul_precision("highest"):
             logits = model.apply({"params": params}, batch)
-        found = {modality: cross_entropy(logits[modality], answers[modality]).mean() for modality in answers}
+        found = {
+            modality: cross_entropy(logits[modality], answers[modality]).mean()
+            for modality in answers
+        }
         return sum(found.values()), found
 
     @usual_jit
@@ -147,10 +182,15 @@ def losses_and_gradients(config):
 
 def reference_net(config, **changes):
     settings = {
-        "depth": config.depth, "heads": config.heads, "grid": config.grid, "patch": config.patch_size,
-        "fused": config.fused_layers, "text_positions": config.text_positions, "vocabulary": config.vocabulary,
+        "depth": config.depth,
+        "heads": config.heads,
+        "grid": config.grid,
+        "patch": config.patch_size,
+        "fused": config.fused_layers,
+        "text_positions": config.text_positions,
+        "vocabulary": config.vocabulary,
         "relative": config.positions is Positions.RELATIVE,
-    }  # fmt: skip
+    }
     return Net(**settings | changes)
 
 
@@ -177,12 +217,25 @@ def vlmo_weights(params, config):
         w["text_embeddings.position_embeddings.weight"] = p["text_embed"]["positions"]
     else:
         w |= _norm(p["text_embed"]["norm"], "text_embeddings.LayerNorm")
-        w["relative_position_bias_table"] = p["encoder"]["relative_positions"].reshape(-1, config.depth * config.heads)
-    w |= _linear(p["vision_head"], "mim_head") | _linear(p["language_head"], "mlm_head") | _norm(p["encoder"]["norm"], "norm")
+        w["relative_position_bias_table"] = p["encoder"]["relative_positions"].reshape(
+            -1, config.depth * config.heads
+        )
+    w |= (
+        _linear(p["vision_head"], "mim_head")
+        | _linear(p["language_head"], "mlm_head")
+        | _norm(p["encoder"]["norm"], "norm")
+    )
     for layer in range(config.depth):
         block = p["encoder"][f"block_{layer}"]
-        w |= _block(block, f"blocks.{layer}", {"vision": "_imag", "language": "_text", "vision_language": "_vl"})
-        w |= {f"blocks.{layer}.gamma_1": block["attention_scale"], f"blocks.{layer}.gamma_2": block["expert_scale"]}
+        w |= _block(
+            block,
+            f"blocks.{layer}",
+            {"vision": "_imag", "language": "_text", "vision_language": "_vl"},
+        )
+        w |= {
+            f"blocks.{layer}.gamma_1": block["attention_scale"],
+            f"blocks.{layer}.gamma_2": block["expert_scale"],
+        }
     return w
 
 
@@ -190,8 +243,13 @@ def vqkd_weights(params, codebook, config):
     """Parameters of ``VisualTokenizer`` as BEiT v2 names and lays them out (spec section 6d), float64."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     w = {"quantize.embedding.weight": np.asarray(codebook, np.float64)}
-    for part, side, depth in (("encoder", config.patch_size, config.encoder_depth), ("decoder", 1, config.decoder_depth)):
-        w |= _vision_embed(p[f"{part}_embed"], f"{part}.", side) | _norm(p[part]["norm"], f"{part}.fc_norm")
+    for part, side, depth in (
+        ("encoder", config.patch_size, config.encoder_depth),
+        ("decoder", 1, config.decoder_depth),
+    ):
+        w |= _vision_embed(p[f"{part}_embed"], f"{part}.", side) | _norm(
+            p[part]["norm"], f"{part}.fc_norm"
+        )
         for layer in range(depth):
             w |= _block(p[part][f"block_{layer}"], f"{part}.blocks.{layer}", {"vision": ""})
     for ours, theirs in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
@@ -210,7 +268,9 @@ def _norm(p, name):
 def _vision_embed(p, prefix, side):
     kernel = p["patch"]["kernel"]  # [(row, column, channel), D]
     w = {
-        f"{prefix}patch_embed.proj.weight": kernel.reshape(side, side, -1, kernel.shape[-1]).transpose(3, 2, 0, 1),
+        f"{prefix}patch_embed.proj.weight": kernel.reshape(
+            side, side, -1, kernel.shape[-1]
+        ).transpose(3, 2, 0, 1),
         f"{prefix}patch_embed.proj.bias": p["patch"]["bias"],
         f"{prefix}cls_token": p["cls"],
     }
@@ -220,7 +280,9 @@ def _vision_embed(p, prefix, side):
 def _block(p, name, experts):
     attention = p["attention"]
     width, per_head = len(attention["qkv"]), attention["query_bias"].shape[1]
-    group = 128 if width % 128 == 0 and 128 % per_head == 0 else per_head  # Heads that fill 128 lanes stand together.
+    group = (
+        128 if width % 128 == 0 and 128 % per_head == 0 else per_head
+    )  # Heads that fill 128 lanes stand together.
     grouped = attention["qkv"].reshape(width, -1, 3, group)  # [D, group, (query, key, value), lane]
     w = _norm(p["attention_norm"], f"{name}.norm1") | {
         f"{name}.attn.qkv.weight": grouped.transpose(2, 1, 3, 0).reshape(3 * width, width),
@@ -231,6 +293,8 @@ def _block(p, name, experts):
     }
     for ours, suffix in experts.items():
         if ours in p:
-            w |= _norm(p[ours]["norm"], f"{name}.norm2{suffix}") | _linear(p[ours]["up"], f"{name}.mlp{suffix}.fc1")
+            w |= _norm(p[ours]["norm"], f"{name}.norm2{suffix}") | _linear(
+                p[ours]["up"], f"{name}.mlp{suffix}.fc1"
+            )
             w |= _linear(p[ours]["down"], f"{name}.mlp{suffix}.fc2")
     return w

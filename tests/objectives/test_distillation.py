@@ -21,12 +21,21 @@ def objective_and_state(reseed_below):
     objective = Distillation(network, teacher, IMAGES)
     extra = objective.init_extra() | {"codebook": codebook}
     weight = jnp.ones(IMAGES).at[3].set(0)
-    return objective, params, extra, {"image": tiny.images(config, batch=IMAGES), "weight": weight, "row": jnp.arange(IMAGES)}
+    return (
+        objective,
+        params,
+        extra,
+        {"image": tiny.images(config, batch=IMAGES), "weight": weight, "row": jnp.arange(IMAGES)},
+    )
 
 
 def after_a_step(objective, params, extra, batch, parts):
     weights = objective.weights(batch)
-    cut = jax.jit(lambda: accumulated_gradients(objective, params, extra, {}, batch, weights, jax.random.key(5), parts))
+    cut = jax.jit(
+        lambda: accumulated_gradients(
+            objective, params, extra, {}, batch, weights, jax.random.key(5), parts
+        )
+    )
     gradients, terms, statistics = cut()
     return gradients, terms, *objective.update(extra, statistics)
 

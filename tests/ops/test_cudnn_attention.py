@@ -33,7 +33,9 @@ def stand_in(monkeypatch):
 
 def statement(query, key, value, valid, change):
     """Result and gradients of query, key and value in float64; arrays are [B, L, H, K]."""
-    q, k, v, d = (np.asarray(x, np.float64).transpose(0, 2, 1, 3) for x in (query, key, value, change))
+    q, k, v, d = (
+        np.asarray(x, np.float64).transpose(0, 2, 1, 3) for x in (query, key, value, change)
+    )
     logits = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
     if valid is not None:
         logits = np.where(np.asarray(valid)[:, None, None], logits, -np.inf)
@@ -41,14 +43,22 @@ def statement(query, key, value, valid, change):
     weights /= weights.sum(axis=-1, keepdims=True)
     to_weights = d @ v.swapaxes(-1, -2)
     to_logits = weights * (to_weights - (weights * to_weights).sum(axis=-1, keepdims=True))
-    to_query, to_key = to_logits @ k / np.sqrt(q.shape[-1]), to_logits.swapaxes(-1, -2) @ q / np.sqrt(q.shape[-1])
-    return [x.transpose(0, 2, 1, 3) for x in (weights @ v, to_query, to_key, weights.swapaxes(-1, -2) @ d)]
+    to_query, to_key = (
+        to_logits @ k / np.sqrt(q.shape[-1]),
+        to_logits.swapaxes(-1, -2) @ q / np.sqrt(q.shape[-1]),
+    )
+    return [
+        x.transpose(0, 2, 1, 3)
+        for x in (weights @ v, to_query, to_key, weights.swapaxes(-1, -2) @ d)
+    ]
 
 
 def arrays(length, seed=0):
     """Query, key, value, which keys are valid, change of the result; values that bfloat16 has."""
     rng = np.random.default_rng(seed)
-    inputs = [jnp.asarray(rng.normal(size=(BATCH, length, HEADS, WIDTH)), jnp.bfloat16) for _ in range(4)]
+    inputs = [
+        jnp.asarray(rng.normal(size=(BATCH, length, HEADS, WIDTH)), jnp.bfloat16) for _ in range(4)
+    ]
     lengths = np.array([length, 1, *rng.integers(2, length, BATCH - 2)])
     return *inputs[:3], jnp.arange(length) < lengths[:, None], inputs[3]
 
@@ -59,7 +69,9 @@ def found_by(how, query, key, value, valid, change):
     def mixed(query, key, value):
         parts = [x.reshape(*x.shape[:2], -1) for x in (query, key, value)]
         projected = group_by_lanes(*parts, HEADS)
-        return attention(projected, jnp.zeros(projected.shape[-1]), HEADS, valid, None, how).reshape(query.shape)
+        return attention(
+            projected, jnp.zeros(projected.shape[-1]), HEADS, valid, None, how
+        ).reshape(query.shape)
 
     out, backward = jax.vjp(mixed, query, key, value)
     return [out, *backward(change)]
@@ -81,18 +93,30 @@ def cudnn(monkeypatch):
 
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("length", [65, 128, 197, 256])
-def test_result_and_gradients_are_at_most_twice_as_far_from_float64_as_einsum(cudnn, length, masked):
+def test_result_and_gradients_are_at_most_twice_as_far_from_float64_as_einsum(
+    cudnn, length, masked
+):
     query, key, value, valid, change = arrays(length)
     given = query, key, value, valid if masked else None, change
     wanted = statement(*given)
-    for own, plain in zip(errors(cudnn(*given), wanted), errors(found_by("einsum", *given), wanted), strict=True):
+    for own, plain in zip(
+        errors(cudnn(*given), wanted), errors(found_by("einsum", *given), wanted), strict=True
+    ):
         assert own <= 2 * max(plain, 2**-9), "2 ** -9 is bfloat16's rounding of the result itself"
 
 
 def test_another_length_is_noticed(cudnn):
     query, key, value, valid, change = arrays(65)
     shorter = jnp.arange(65) < jnp.maximum(valid.sum(axis=1) - 1, 1)[:, None]
-    assert max(errors(cudnn(query, key, value, shorter, change), statement(query, key, value, valid, change))) > 0.1
+    assert (
+        max(
+            errors(
+                cudnn(query, key, value, shorter, change),
+                statement(query, key, value, valid, change),
+            )
+        )
+        > 0.1
+    )
 
 
 def test_padding_changes_nothing_and_has_no_gradient(cudnn):
@@ -112,7 +136,9 @@ def test_rows_and_heads_may_lie_on_several_devices(cudnn, shape):
     mesh = tiny.mesh_of(*shape)
     rows = PartitionSpec(("data", "fsdp"), None, "tensor")
     specs = [rows, rows, rows, PartitionSpec(("data", "fsdp")), rows]
-    put = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(given, specs, strict=True)]
+    put = [
+        jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(given, specs, strict=True)
+    ]
     with jax.set_mesh(mesh):
         found = jax.jit(cudnn)(*put)
     assert max(errors(found, [np.asarray(x, np.float64) for x in wanted])) < 2**-7
@@ -120,7 +146,10 @@ def test_rows_and_heads_may_lie_on_several_devices(cudnn, shape):
 
 @pytest.mark.skipif(on_nvidia(), reason="there is a suitable GPU")
 def test_a_device_that_does_not_suit_is_named():
-    with pytest.raises(UsageError, match="attention=cudnn needs an NVIDIA GPU .the device here is 'cpu'.; use attention=auto"):
+    with pytest.raises(
+        UsageError,
+        match="attention=cudnn needs an NVIDIA GPU .the device here is 'cpu'.; use attention=auto",
+    ):
         found_by("cudnn", *arrays(65))
 
 

@@ -23,9 +23,16 @@ def test_value_and_gradients_are_those_of_float64(spec, dtype, rounding):
     wide = [np.asarray(x, np.float64) for x in (a, b, change)]
     out, pull = jax.vjp(lambda a, b: einsum_to_float32(spec, a, b), a, b)
     assert out.dtype == jnp.float32
-    np.testing.assert_allclose(out, np.einsum(spec, *wide[:2]), rtol=1e-5, atol=1e-5)  # Rounding is for the way back alone.
+    np.testing.assert_allclose(
+        out, np.einsum(spec, *wide[:2]), rtol=1e-5, atol=1e-5
+    )  # Rounding is for the way back alone.
     of_a, of_b, of_out = spec.replace("->", ",").split(",")
-    expected = np.einsum(f"{of_out},{of_b}->{of_a}", wide[2], wide[1]), np.einsum(f"{of_a},{of_out}->{of_b}", wide[0], wide[2])
+    expected = (
+        np.einsum(f"{of_out},{of_b}->{of_a}", wide[2], wide[1]),
+        np.einsum(f"{of_a},{of_out}->{of_b}", wide[0], wide[2]),
+    )
     for found, right in zip(pull(change), expected, strict=True):
         assert found.dtype == dtype
-        np.testing.assert_allclose(np.asarray(found, np.float64), right, atol=2 * rounding * np.abs(right).max())
+        np.testing.assert_allclose(
+            np.asarray(found, np.float64), right, atol=2 * rounding * np.abs(right).max()
+        )

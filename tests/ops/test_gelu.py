@@ -17,7 +17,9 @@ def exact(x):
 
 
 def test_value_and_derivative_are_exact_to_float32():
-    x = np.concatenate([np.linspace(-12, 12, 20_001), [0.0, -0.0, 1e-30, -100.0, 100.0]]).astype(np.float32)
+    x = np.concatenate([np.linspace(-12, 12, 20_001), [0.0, -0.0, 1e-30, -100.0, 100.0]]).astype(
+        np.float32
+    )
     value, slope = exact(x.astype(np.float64))
     found, found_slope = jax.jit(jax.vmap(jax.value_and_grad(gelu)))(x)
     assert (np.abs(found - value) <= 2e-7 * np.maximum(np.abs(x), 1)).all()

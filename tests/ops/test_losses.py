@@ -15,10 +15,18 @@ from vlbeit_jax.ops.losses import cross_entropy, mean
 def test_cross_entropy(scale, never):
     """``never``: so many answers at the end have logit -inf."""
     rng = np.random.default_rng(0)
-    logits, labels = (scale * rng.normal(size=(4, 5, 20))).astype(np.float32), rng.integers(0, 20 - never, (4, 5))
+    logits, labels = (
+        (scale * rng.normal(size=(4, 5, 20))).astype(np.float32),
+        rng.integers(0, 20 - never, (4, 5)),
+    )
     logits[..., 20 - never :] = -np.inf
     found = cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
-    np.testing.assert_allclose(found, reference_cross_entropy(logits.astype(np.float64), labels), rtol=2e-6, atol=1e-6 * scale)
+    np.testing.assert_allclose(
+        found,
+        reference_cross_entropy(logits.astype(np.float64), labels),
+        rtol=2e-6,
+        atol=1e-6 * scale,
+    )
 
 
 def test_cross_entropy_gradient():
@@ -27,7 +35,9 @@ def test_cross_entropy_gradient():
     logits[..., 5:] = -np.inf
     labels = np.array([[0, 4, 2]])
     found = jax.grad(lambda x: cross_entropy(x, jnp.asarray(labels)).sum())(jnp.asarray(logits))
-    np.testing.assert_allclose(found, softmax(logits.astype(np.float64)) - np.eye(7)[labels], atol=1e-6)
+    np.testing.assert_allclose(
+        found, softmax(logits.astype(np.float64)) - np.eye(7)[labels], atol=1e-6
+    )
     assert not found[..., 5:].any()
 
 
@@ -36,10 +46,15 @@ def test_cross_entropy_of_bfloat16_is_float32():
     labels = np.zeros((2, 3), int)
     found = cross_entropy(logits, jnp.asarray(labels))
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, reference_cross_entropy(np.asarray(logits, np.float64), labels), rtol=2e-6)
+    np.testing.assert_allclose(
+        found, reference_cross_entropy(np.asarray(logits, np.float64), labels), rtol=2e-6
+    )
 
 
-@pytest.mark.parametrize(("total", "weight", "expected"), [(6.0, 4.0, 1.5), (-3.0, 1.0, -3.0), (0.0, 0.0, 0.0), (1.0, 0.25, 4.0)])
+@pytest.mark.parametrize(
+    ("total", "weight", "expected"),
+    [(6.0, 4.0, 1.5), (-3.0, 1.0, -3.0), (0.0, 0.0, 0.0), (1.0, 0.25, 4.0)],
+)
 def test_mean(total, weight, expected):
     assert mean(jnp.float32(total), jnp.float32(weight)) == expected
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from vlbeit_jax.ops import quantize
-from vlbeit_jax.ops.quantize import assigned_sums, kmeans, l2_normalise, moved_codebook, nearest_code, reseeded
+from vlbeit_jax.ops.quantize import (
+    assigned_sums,
+    kmeans,
+    l2_normalise,
+    moved_codebook,
+    nearest_code,
+    reseeded,
+)
 
 fast_kmeans = jax.jit(kmeans, static_argnums=(1, 2))
 
@@ -23,7 +30,10 @@ def clusters(count, each, width=8, spread=0.05):
     """Centres at right angles, and points around them in random order."""
     rng = np.random.default_rng(0)
     centres = np.linalg.qr(rng.normal(size=(width, width)))[0][:count]
-    points = unit(centres[rng.permutation(count * each) % count] + spread * rng.normal(size=(count * each, width)))
+    points = unit(
+        centres[rng.permutation(count * each) % count]
+        + spread * rng.normal(size=(count * each, width))
+    )
     return centres, jnp.asarray(points, jnp.float32)
 
 
@@ -51,15 +61,24 @@ def test_nearest_code_takes_the_first_of_equals():
 
 
 def test_assigned_sums():
-    z, codes, weight = random_units(5, 3), jnp.array([2, 0, 2, 2, 0]), jnp.array([1.0, 1, 1, 0, 0.5])
+    z, codes, weight = (
+        random_units(5, 3),
+        jnp.array([2, 0, 2, 2, 0]),
+        jnp.array([1.0, 1, 1, 0, 0.5]),
+    )
     counts, sums = assigned_sums(z, codes, weight, 4)
     np.testing.assert_allclose(counts, [1.5, 0, 2, 0])
-    np.testing.assert_allclose(sums, np.stack([z[1] + 0.5 * z[4], 0 * z[0], z[0] + z[2], 0 * z[0]]), atol=1e-6)
+    np.testing.assert_allclose(
+        sums, np.stack([z[1] + 0.5 * z[4], 0 * z[0], z[0] + z[2], 0 * z[0]]), atol=1e-6
+    )
 
 
 def test_moved_codebook():
     """As BEiT v2 states it: e = l2(decay e + (1 - decay) l2(mean of what was assigned))."""
-    codebook, z = np.asarray(random_units(4, 3), float), np.asarray(random_units(9, 3, seed=1), float)
+    codebook, z = (
+        np.asarray(random_units(4, 3), float),
+        np.asarray(random_units(9, 3, seed=1), float),
+    )
     codes = np.array([0, 2, 2, 0, 2, 2, 0, 2, 2])
     expected = codebook.copy()
     for code in (0, 2):
@@ -102,7 +121,10 @@ def test_kmeans_reaches_the_centres():
     centres, points = clusters(count=3, each=50)
     label = np.asarray(points @ centres.T.astype(np.float32)).argmax(1)
     expected = np.stack([unit(np.asarray(points, float)[label == k].mean(0)) for k in range(3)])
-    cosines = [expected @ np.asarray(fast_kmeans(points, 3, 10, jax.random.key(seed))).T for seed in range(20)]
+    cosines = [
+        expected @ np.asarray(fast_kmeans(points, 3, 10, jax.random.key(seed))).T
+        for seed in range(20)
+    ]
     best = max(cosines, key=lambda found: found.max(axis=1).min())
     np.testing.assert_allclose(best.max(axis=1), 1, atol=1e-5)
     assert sorted(best.argmax(axis=1)) == [0, 1, 2]
@@ -110,7 +132,10 @@ def test_kmeans_reaches_the_centres():
 
 def test_kmeans_improves_on_its_start():
     points = random_units(400, 6)
-    fits = [float((points @ fast_kmeans(points, 10, steps, jax.random.key(0)).T).max(axis=1).mean()) for steps in (0, 1, 10)]
+    fits = [
+        float((points @ fast_kmeans(points, 10, steps, jax.random.key(0)).T).max(axis=1).mean())
+        for steps in (0, 1, 10)
+    ]
     assert fits[0] < fits[1] < fits[2]
 
 
@@ -125,17 +150,26 @@ def test_kmeans_is_the_same_in_chunks(monkeypatch, rows):
     points = random_units(333, 6)
     whole = jax.jit(lambda z: kmeans(z, 10, 5, jax.random.key(0)))(points)
     monkeypatch.setattr(quantize, "KMEANS_ROWS", rows)
-    np.testing.assert_allclose(jax.jit(lambda z: kmeans(z, 10, 5, jax.random.key(0)))(points), whole, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(lambda z: kmeans(z, 10, 5, jax.random.key(0)))(points), whole, atol=1e-5
+    )
 
 
 def test_kmeans_fits_at_base_size():
     """8 batches of 512 images of 196 patches, 8192 codes: all similarities at once would be 26 GB."""
     features = jax.ShapeDtypeStruct((8 * 512 * 196, 32), jnp.float32)
-    compiled = jax.jit(lambda z, key: kmeans(z, 8192, 10, key)).lower(features, jax.random.key(0)).compile()
+    compiled = (
+        jax.jit(lambda z, key: kmeans(z, 8192, 10, key))
+        .lower(features, jax.random.key(0))
+        .compile()
+    )
     assert compiled.memory_analysis().temp_size_in_bytes < 1e9
 
 
 def test_reseeded():
     codebook, candidates = random_units(4, 3), random_units(4, 3, seed=1)
     dead = np.array([False, True, False, True])
-    np.testing.assert_array_equal(reseeded(codebook, jnp.asarray(dead), candidates), np.where(dead[:, None], candidates, codebook))
+    np.testing.assert_array_equal(
+        reseeded(codebook, jnp.asarray(dead), candidates),
+        np.where(dead[:, None], candidates, codebook),
+    )

@@ -28,15 +28,25 @@ def parted(dtype):
         found, pull = jax.vjp(lambda table: look_up(table, ids, dtype), table)
         return found, jax.lax.psum(pull(change.astype(dtype))[0], "data")
 
-    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(table, rows, rows), out_specs=(rows, table), check_vma=False)), mesh
+    return jax.jit(
+        jax.shard_map(
+            local, mesh=mesh, in_specs=(table, rows, rows), out_specs=(rows, table), check_vma=False
+        )
+    ), mesh
 
 
 @pytest.mark.parametrize("dtype", [jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)], ids=str)
 def test_rows_and_gradients_are_those_of_the_whole_table(dtype):
     rng = np.random.default_rng(0)
-    table, change = rng.normal(size=(VOCABULARY, WIDTH)).astype(np.float32), rng.normal(size=(BATCH, LENGTH, WIDTH)).astype(np.float32)
+    table, change = (
+        rng.normal(size=(VOCABULARY, WIDTH)).astype(np.float32),
+        rng.normal(size=(BATCH, LENGTH, WIDTH)).astype(np.float32),
+    )
     ids = rng.integers(0, VOCABULARY, (BATCH, LENGTH))
-    ids[:, 0], ids[0] = 7, (0, VOCABULARY - 1, 5, 6, 6)  # One that all ask for, both ends, both sides of a cut.
+    ids[:, 0], ids[0] = (
+        7,
+        (0, VOCABULARY - 1, 5, 6, 6),
+    )  # One that all ask for, both ends, both sides of a cut.
     assert parts() == 1
     run, mesh = parted(dtype)
     with jax.set_mesh(mesh):
@@ -45,16 +55,23 @@ def test_rows_and_gradients_are_those_of_the_whole_table(dtype):
     np.testing.assert_array_equal(found, jnp.asarray(table[ids], dtype))
     expected = np.zeros((VOCABULARY, WIDTH))
     np.add.at(expected, ids, np.asarray(jnp.asarray(change, dtype), np.float64))
-    np.testing.assert_allclose(gradient, expected, atol=1e-6)  # Summed in float32, whatever crossed.
+    np.testing.assert_allclose(
+        gradient, expected, atol=1e-6
+    )  # Summed in float32, whatever crossed.
 
 
 def states_and_targets():
     """(states, kernel, targets) of whole numbers, so that logits are exact: many answers are equally likely, in several parts."""
     rng = np.random.default_rng(1)
-    states, kernel = (rng.integers(-2, 3, shape).astype(np.float32) for shape in ((BATCH, LENGTH, WIDTH), (WIDTH, VOCABULARY)))
+    states, kernel = (
+        rng.integers(-2, 3, shape).astype(np.float32)
+        for shape in ((BATCH, LENGTH, WIDTH), (WIDTH, VOCABULARY))
+    )
     targets = rng.integers(0, VOCABULARY - 2, (BATCH, LENGTH))
     targets[0] = 0, VOCABULARY // 4 - 1, VOCABULARY // 4, 11, 13
-    kernel[:, 13] = kernel[:, 11]  # The last word of a part and one of the next: of equal ones the first counts.
+    kernel[:, 13] = kernel[
+        :, 11
+    ]  # The last word of a part and one of the next: of equal ones the first counts.
     states[0, 3:] = 2 * kernel[:, 11]
     states[1, 0] = 1000  # Logits whose exponential overflows.
     return states, kernel, jnp.asarray(targets, jnp.int32)
@@ -65,7 +82,9 @@ def graded(grade_of, states, kernel, targets):
 
     def loss(states, kernel):
         logits = jnp.einsum("rmd,dv->rmv", for_all_parts(states), kernel)
-        found = grade_of(jnp.where(numbers(logits.shape[-1]) < VOCABULARY - 2, logits, -jnp.inf), targets)
+        found = grade_of(
+            jnp.where(numbers(logits.shape[-1]) < VOCABULARY - 2, logits, -jnp.inf), targets
+        )
         return (found.loss * (1 + targets % 3)).sum(), found
 
     gradients, found = jax.grad(loss, argnums=(0, 1), has_aux=True)(states, kernel)
@@ -86,14 +105,20 @@ def test_grades_and_gradients_are_those_of_the_whole_vocabulary():
     arrays = states_and_targets()
     found, gradients = graded_in_parts(*arrays)
     expected, wanted = graded(grade, *arrays)
-    assert 2 < expected.right.sum() < expected.right.size / 2 and expected.right[0, 3] and not expected.right[0, 4]
+    assert (
+        2 < expected.right.sum() < expected.right.size / 2
+        and expected.right[0, 3]
+        and not expected.right[0, 4]
+    )
     np.testing.assert_array_equal(found.right, expected.right)
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5, atol=1e-5)
     for one, other in zip(gradients, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
     states, kernel, targets = arrays
     elsewhere, _ = graded_in_parts(states, kernel, (targets + VOCABULARY // 4) % (VOCABULARY - 2))
-    assert np.abs(elsewhere.loss - expected.loss).max() > 1  # The same word of the next part is another word.
+    assert (
+        np.abs(elsewhere.loss - expected.loss).max() > 1
+    )  # The same word of the next part is another word.
 
 
 def crossing_shapes(jaxpr):
@@ -112,8 +137,13 @@ def test_the_table_does_not_cross_in_a_step(world):
     step = abstract_step(tiny.pretrain_config(world, schedule="text"), mesh)
     whole = step.state.params["text_embed"]["words"].shape
     with on_mesh(mesh):
-        shapes = crossing_shapes(jax.make_jaxpr(step.step._step)(step.state, step.frozen, step.batches).jaxpr)
+        shapes = crossing_shapes(
+            jax.make_jaxpr(step.step._step)(step.state, step.frozen, step.batches).jaxpr
+        )
     assert step.state.params["text_embed"]["positions"].shape in shapes  # What does cross is found.
     for cut in (whole, whole[::-1]):  # The look-up's and the head's.
         assert cut not in shapes
-    assert {(whole[0] // 4, whole[1]), (whole[1], whole[0] // 4)} <= shapes  # Their parts are summed over copies.
+    assert {
+        (whole[0] // 4, whole[1]),
+        (whole[1], whole[0] // 4),
+    } <= shapes  # Their parts are summed over copies.

@@ -7,7 +7,9 @@ from tests.make_data import build_texts, documents, train_tokenizer
 
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory):
-    return build_texts(tmp_path_factory.mktemp("prepared"), "texts", documents(40), validation_share=0.2)
+    return build_texts(
+        tmp_path_factory.mktemp("prepared"), "texts", documents(40), validation_share=0.2
+    )
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,16 @@ from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
 GOOD = encoded(picture(0))
-FORMATS = [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L"), ("PNG", "1"), ("GIF", "P"), ("WEBP", "RGB")]
+FORMATS = [
+    ("JPEG", "RGB"),
+    ("JPEG", "L"),
+    ("JPEG", "CMYK"),
+    ("PNG", "RGB"),
+    ("PNG", "L"),
+    ("PNG", "1"),
+    ("GIF", "P"),
+    ("WEBP", "RGB"),
+]
 
 
 def reason(data, **limits):
@@ -64,12 +73,17 @@ def test_cheap_checks_come_first(monkeypatch, wanted, data):
     assert time.monotonic() - begun < 0.5
 
 
-@pytest.mark.parametrize("file_format, mode", [*FORMATS, ("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA"), ("BMP", "RGB")])
+@pytest.mark.parametrize(
+    "file_format, mode",
+    [*FORMATS, ("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA"), ("BMP", "RGB")],
+)
 @pytest.mark.parametrize("part", [0.6, 0.99])
 def test_cut_off_files_are_dropped(file_format, mode, part):
     noise = np.random.default_rng(3).integers(0, 256, (64, 64, 4), np.uint8)
     data = encoded(noise, file_format, mode)
-    wanted = "not_an_image" if file_format == "WEBP" else "undecodable_image"  # Pillow reads a WebP whole or not at all
+    wanted = (
+        "not_an_image" if file_format == "WEBP" else "undecodable_image"
+    )  # Pillow reads a WebP whole or not at all
     assert reason(data[: int(len(data) * part)]) == wanted
 
 
@@ -79,10 +93,23 @@ def test_a_size_without_pixels_is_dropped():
 
 def test_limits_hold_at_their_bounds():
     for height, width in ((16, 16), (16, 160), (160, 16)):
-        assert decode(checked_image(encoded(picture(4, height, width)), Limits())).shape == (height, width, 3)
-    assert reason(GOOD, max_pixels=20 * 24 - 1) == "image_too_large" and checked_image(GOOD, Limits(max_pixels=20 * 24)) == GOOD
-    assert reason(GOOD, min_side=21) == "image_too_small" and checked_image(GOOD, Limits(min_side=20)) == GOOD
-    assert reason(GOOD, max_aspect=1.1) == "image_too_elongated" and checked_image(GOOD, Limits(max_aspect=1.2)) == GOOD
+        assert decode(checked_image(encoded(picture(4, height, width)), Limits())).shape == (
+            height,
+            width,
+            3,
+        )
+    assert (
+        reason(GOOD, max_pixels=20 * 24 - 1) == "image_too_large"
+        and checked_image(GOOD, Limits(max_pixels=20 * 24)) == GOOD
+    )
+    assert (
+        reason(GOOD, min_side=21) == "image_too_small"
+        and checked_image(GOOD, Limits(min_side=20)) == GOOD
+    )
+    assert (
+        reason(GOOD, max_aspect=1.1) == "image_too_elongated"
+        and checked_image(GOOD, Limits(max_aspect=1.2)) == GOOD
+    )
 
 
 def with_alpha():
@@ -91,7 +118,9 @@ def with_alpha():
     return pixels
 
 
-@pytest.mark.parametrize("file_format, mode", [("PNG", "RGBA"), ("PNG", "LA"), ("TIFF", "RGBA"), ("WEBP", "RGBA")])
+@pytest.mark.parametrize(
+    "file_format, mode", [("PNG", "RGBA"), ("PNG", "LA"), ("TIFF", "RGBA"), ("WEBP", "RGBA")]
+)
 def test_transparent_pictures_lie_on_white(file_format, mode):
     options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
     data = encoded(with_alpha(), file_format, mode, **options)
@@ -106,13 +135,17 @@ def test_transparent_pictures_lie_on_white(file_format, mode):
 def test_a_transparent_colour_lies_on_white(file_format):
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[:, 10:] = [0, 204, 0]  # in Pillow's palette
-    data = encoded(pixels, file_format, "P", transparency=Image.fromarray(pixels).convert("P").getpixel((0, 0)))
+    data = encoded(
+        pixels, file_format, "P", transparency=Image.fromarray(pixels).convert("P").getpixel((0, 0))
+    )
     found = decode(checked_image(data, Limits()))
     assert (found[:, :10] == 255).all() and (found[:, 10:] == [0, 204, 0]).all()
 
 
 # PNG with RGBA FAILS (defect in prepare/check.py): flattening forgets the orientation.
-@pytest.mark.parametrize("file_format, mode", [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("WEBP", "RGBA")])
+@pytest.mark.parametrize(
+    "file_format, mode", [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("WEBP", "RGBA")]
+)
 @pytest.mark.parametrize("short_side", [0, 16])
 def test_what_is_stored_stands_upright(file_format, mode, short_side):
     exif = Image.Exif()
@@ -121,21 +154,38 @@ def test_what_is_stored_stands_upright(file_format, mode, short_side):
     wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     found = decode(checked_image(data, Limits(short_side=short_side)))
     assert found.shape == ((48, 16, 3) if short_side else (60, 20, 3))
-    assert np.abs(found - np.asarray(wanted.resize(found.shape[1::-1], Image.Resampling.BOX), float)).mean() < 5
+    assert (
+        np.abs(
+            found - np.asarray(wanted.resize(found.shape[1::-1], Image.Resampling.BOX), float)
+        ).mean()
+        < 5
+    )
 
 
-@pytest.mark.parametrize("height, width, wanted", [(64, 96, (32, 48)), (96, 64, (48, 32)), (32, 48, None), (20, 90, None)])
+@pytest.mark.parametrize(
+    "height, width, wanted",
+    [(64, 96, (32, 48)), (96, 64, (48, 32)), (32, 48, None), (20, 90, None)],
+)
 def test_larger_pictures_are_made_smaller(height, width, wanted):
     data = encoded(picture(7, height, width), "JPEG")
     found = checked_image(data, Limits(short_side=32))
     if wanted is None:
         assert found == data
     else:
-        assert decode(found).shape == (*wanted, 3) and Image.open(io.BytesIO(found)).format == "JPEG"
-        assert np.abs(cv2.resize(picture(7, height, width), wanted[::-1]).astype(float) - decode(found)).mean() < 4
+        assert (
+            decode(found).shape == (*wanted, 3) and Image.open(io.BytesIO(found)).format == "JPEG"
+        )
+        assert (
+            np.abs(
+                cv2.resize(picture(7, height, width), wanted[::-1]).astype(float) - decode(found)
+            ).mean()
+            < 4
+        )
 
 
-@pytest.mark.parametrize("file_format, mode", [*FORMATS, ("PNG", "RGBA"), ("WEBP", "RGBA"), ("BMP", "RGB")])
+@pytest.mark.parametrize(
+    "file_format, mode", [*FORMATS, ("PNG", "RGBA"), ("WEBP", "RGBA"), ("BMP", "RGB")]
+)
 def test_damaged_files_are_dropped_or_stay_readable(file_format, mode):
     data = encoded(picture(8, 40, 40), file_format, mode)
     kept = 0

@@ -29,27 +29,64 @@ def test_tars_are_read_in_their_order(tmp_path, mode):
 @pytest.mark.parametrize(
     "members, wanted",
     [
-        ([("0.jpg", b"x"), ("0.json", b'{"caption": " from json "}')], [Item("a/0", b"x", ("from json",))]),
-        ([("0.jpg", b"x"), ("0.txt", b"txt"), ("0.json", b'{"caption": "json"}')], [Item("a/0", b"x", ("txt",))]),
-        ([("0.jpg", b"x"), ("0.txt", b" \n"), ("0.json", b'{"caption": null}')], [Item("a/0", b"x")]),
-        ([("0.jpg", b"x"), ("0.txt", b" \n"), ("0.json", b'{"caption": "json"}')], [Item("a/0", b"x", ("json",))]),
+        (
+            [("0.jpg", b"x"), ("0.json", b'{"caption": " from json "}')],
+            [Item("a/0", b"x", ("from json",))],
+        ),
+        (
+            [("0.jpg", b"x"), ("0.txt", b"txt"), ("0.json", b'{"caption": "json"}')],
+            [Item("a/0", b"x", ("txt",))],
+        ),
+        (
+            [("0.jpg", b"x"), ("0.txt", b" \n"), ("0.json", b'{"caption": null}')],
+            [Item("a/0", b"x")],
+        ),
+        (
+            [("0.jpg", b"x"), ("0.txt", b" \n"), ("0.json", b'{"caption": "json"}')],
+            [Item("a/0", b"x", ("json",))],
+        ),
         ([("0.JPG", b"x"), ("0.TXT", "ä".encode())], [Item("a/0", b"x", ("ä",))]),
-        ([("0.txt", b"alone"), ("1.webp", b"x"), ("2.json", b"{}")], [Item("a/0", None, ("alone",)), Item("a/1", b"x"), Item("a/2")]),
-        ([("d.e/0.jpg", b"x"), ("d.e/0.txt", b"t"), ("README", b"no key"), ("d.e/0.cls", b"3")], [Item("a/0", b"x", ("t",))]),
+        (
+            [("0.txt", b"alone"), ("1.webp", b"x"), ("2.json", b"{}")],
+            [Item("a/0", None, ("alone",)), Item("a/1", b"x"), Item("a/2")],
+        ),
+        (
+            [("d.e/0.jpg", b"x"), ("d.e/0.txt", b"t"), ("README", b"no key"), ("d.e/0.cls", b"3")],
+            [Item("a/0", b"x", ("t",))],
+        ),
         ([], []),
         ([("c/0.jpg", b"x"), ("d/0.jpg", b"y")], [Item("a/c/0", b"x"), Item("a/d/0", b"y")]),
     ],
-    ids=["json", "txt first", "blank", "blank beside json", "upper case", "lone parts", "other members", "empty", "folders"],
+    ids=[
+        "json",
+        "txt first",
+        "blank",
+        "blank beside json",
+        "upper case",
+        "lone parts",
+        "other members",
+        "empty",
+        "folders",
+    ],
 )
 def test_parts_of_one_key_are_one_item(tmp_path, members, wanted):
     found = items(tmp_path / "a.tar", members)
-    assert [(item.image, item.captions) for item in found] == [(item.image, item.captions) for item in wanted]
-    assert len({item.key for item in found}) == len(found) and all(item.key.startswith("a/") for item in found)
+    assert [(item.image, item.captions) for item in found] == [
+        (item.image, item.captions) for item in wanted
+    ]
+    assert len({item.key for item in found}) == len(found) and all(
+        item.key.startswith("a/") for item in found
+    )
 
 
-@pytest.mark.parametrize("content", [b"{}", b"{", b"[]", b"\xff\xfe", json.dumps({"caption": 5}).encode(), b'{"caption": ["a"]}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"{}", b"{", b"[]", b"\xff\xfe", json.dumps({"caption": 5}).encode(), b'{"caption": ["a"]}'],
+)
 def test_unusable_json_is_a_missing_caption(tmp_path, content):
-    assert items(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.json", content), *FOUR[2:]])[0] == Item("a/0", b"x", source="0.jpg")
+    assert items(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.json", content), *FOUR[2:]])[0] == Item(
+        "a/0", b"x", source="0.jpg"
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +109,11 @@ def test_a_damaged_header_is_refused(tmp_path):
         list(webdataset.read([tmp_path / "damaged.tar"]))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>" * 200, gzip.compress(b"no tar" * 1000), gzip.compress(bytes(5000))[:15]], ids=len)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>" * 200, gzip.compress(b"no tar" * 1000), gzip.compress(bytes(5000))[:15]],
+    ids=len,
+)
 def test_what_is_no_tar_is_refused(tmp_path, content):
     (tmp_path / "no.tar").write_bytes(content)
     with pytest.raises(UsageError, match="no.tar"):
@@ -84,7 +125,11 @@ def test_nothing_is_unpacked(tmp_path, monkeypatch):
     path = tmp_path / "evil.tar"
     write_tar(path, [(f"{tmp_path}/absolute.jpg", b"x"), ("../up.jpg", b"y")])
     with tarfile.open(path, "a") as archive:
-        for name, kind in (("link.jpg", tarfile.SYMTYPE), ("device.jpg", tarfile.CHRTYPE), ("folder.jpg", tarfile.DIRTYPE)):
+        for name, kind in (
+            ("link.jpg", tarfile.SYMTYPE),
+            ("device.jpg", tarfile.CHRTYPE),
+            ("folder.jpg", tarfile.DIRTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
@@ -98,10 +143,16 @@ def test_each_line_is_a_document(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"")
     found = list(text.read([tmp_path / "a.txt", tmp_path / "b.txt"]))
     assert [item.text for item in found] == ["erste Zeile ä", "third", "last"]
-    assert len({item.key for item in found}) == 3 and all(item.key.startswith("a/") for item in found)
+    assert len({item.key for item in found}) == 3 and all(
+        item.key.startswith("a/") for item in found
+    )
 
 
-@pytest.mark.parametrize("content", ["utf-16 ä".encode("utf-16"), "latin ä".encode("latin-1"), b"fine\n" * 9999 + b"\xff\n"], ids=len)
+@pytest.mark.parametrize(
+    "content",
+    ["utf-16 ä".encode("utf-16"), "latin ä".encode("latin-1"), b"fine\n" * 9999 + b"\xff\n"],
+    ids=len,
+)
 def test_text_of_another_encoding_is_refused(tmp_path, content):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(UsageError, match="a.txt: not UTF-8"):
@@ -109,8 +160,18 @@ def test_text_of_another_encoding_is_refused(tmp_path, content):
 
 
 def test_items_keep_the_path_of_their_file(tmp_path):
-    members = [("n01/a.b/7.JPG", b"x"), ("n01/a.b/7.txt", b"t"), ("lone.txt", b"t"), ("masks/7.json", b"{}"), ("masks/7.png", b"y")]
-    assert [item.source for item in items(tmp_path / "a.tar", members)] == ["n01/a.b/7.JPG", "lone.txt", "masks/7.png"]
+    members = [
+        ("n01/a.b/7.JPG", b"x"),
+        ("n01/a.b/7.txt", b"t"),
+        ("lone.txt", b"t"),
+        ("masks/7.json", b"{}"),
+        ("masks/7.png", b"y"),
+    ]
+    assert [item.source for item in items(tmp_path / "a.tar", members)] == [
+        "n01/a.b/7.JPG",
+        "lone.txt",
+        "masks/7.png",
+    ]
     paths = [tmp_path / "en" / "wiki.v2.txt", tmp_path / "de" / "wiki.txt"]
     for path in paths:
         path.parent.mkdir()

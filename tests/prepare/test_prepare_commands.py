@@ -10,7 +10,12 @@ from tests.make_data import pair_members, write_tar
 
 
 def run(module, *arguments):
-    return subprocess.run([sys.executable, "-m", f"vlbeit_jax.{module}", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", f"vlbeit_jax.{module}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @pytest.mark.parametrize(
@@ -19,14 +24,32 @@ def run(module, *arguments):
         ([], ["--kind", "--input", "--out"]),
         (["--kind=text", "--format=text", "--input=IN", "--out=OUT"], ["--kind=text", "texts"]),
         (["--kind=texts", "--input=IN", "--out=OUT"], ["--format", "webdataset"]),
-        (["--kind=texts", "--format=text", "--input=IN/none", "--out=OUT"], ["IN/none", "no such file"]),
-        (["--kind=texts", "--format=text", "--input=IN", "--out=OUT", "--shard=2"], ["shard", "Did you mean", "shards"]),
-        (["--kind=texts", "--format=text", "--input=IN", "--out=OUT", "--validation_share=1.5"], ["validation_share", "[0, 1]"]),
-        (["--kind=texts", "--format=text", "--input=IN", "--out=OUT", "--shards=many"], ["shards", "many"]),
+        (
+            ["--kind=texts", "--format=text", "--input=IN/none", "--out=OUT"],
+            ["IN/none", "no such file"],
+        ),
+        (
+            ["--kind=texts", "--format=text", "--input=IN", "--out=OUT", "--shard=2"],
+            ["shard", "Did you mean", "shards"],
+        ),
+        (
+            ["--kind=texts", "--format=text", "--input=IN", "--out=OUT", "--validation_share=1.5"],
+            ["validation_share", "[0, 1]"],
+        ),
+        (
+            ["--kind=texts", "--format=text", "--input=IN", "--out=OUT", "--shards=many"],
+            ["shards", "many"],
+        ),
         (["--kind=texts", "--format=text", "IN", "--out=OUT"], ["--input"]),
-        (["--kind=texts", "--format=text", "--input=IN", "--out=IN/below"], ["cannot write", "IN/below"]),
+        (
+            ["--kind=texts", "--format=text", "--input=IN", "--out=IN/below"],
+            ["cannot write", "IN/below"],
+        ),
         (["--kind=pairs", "--format=webdataset", "--input=IN", "--out=OUT"], ["IN", "tar"]),
-        (["--kind=pairs", "--format=text", "--input=IN", "--out=OUT"], ["1 of 1 items", "no_image", "--max_dropped"]),
+        (
+            ["--kind=pairs", "--format=text", "--input=IN", "--out=OUT"],
+            ["1 of 1 items", "no_image", "--max_dropped"],
+        ),
         (["--kind=tokens", "--input=IN", "--out=OUT"], ["--text_tokenizer"]),
     ],
     ids=lambda value: value[-1] if value else "nothing",
@@ -49,11 +72,32 @@ def test_usage_errors_say_what_is_wrong(tmp_path, arguments, said):
 
 def test_preparing_and_training_by_command(tmp_path):
     tar = write_tar(tmp_path / "a.tar", pair_members(80))
-    ended = run("prepare", "--kind=pairs", "--format=webdataset", f"--input={tar}", f"--out={tmp_path}/pairs", "--licence=CC0")
+    ended = run(
+        "prepare",
+        "--kind=pairs",
+        "--format=webdataset",
+        f"--input={tar}",
+        f"--out={tmp_path}/pairs",
+        "--licence=CC0",
+    )
     meta = json.loads(ended.stdout)
     assert ended.returncode == 0 and sum(meta["counts"].values()) == 80 and meta["licence"] == "CC0"
     assert meta == json.loads((tmp_path / "pairs" / "vlbeit_meta.json").read_text())
-    ended = run("text_tokenizer", f"--data={tmp_path}/pairs", "--vocabulary=300", f"--out={tmp_path}/tokenizer")
+    ended = run(
+        "text_tokenizer",
+        f"--data={tmp_path}/pairs",
+        "--vocabulary=300",
+        f"--out={tmp_path}/tokenizer",
+    )
     assert ended.returncode == 0 and json.loads(ended.stdout)["vocabulary"] == 300
-    ended = run("text_tokenizer", f"--data={tmp_path}/pairs", "--vocabulary=300", f"--out={tmp_path}/tokenizer")
-    assert ended.returncode == 2 and "exists already" in ended.stderr and "Traceback" not in ended.stderr
+    ended = run(
+        "text_tokenizer",
+        f"--data={tmp_path}/pairs",
+        "--vocabulary=300",
+        f"--out={tmp_path}/tokenizer",
+    )
+    assert (
+        ended.returncode == 2
+        and "exists already" in ended.stderr
+        and "Traceback" not in ended.stderr
+    )

@@ -17,37 +17,66 @@ from vlbeit_jax.types import Kind
 def prepared(tmp_path, name, hash_seed, *arguments):
     """By the command, in a process of its own."""
     command = [sys.executable, "-m", "vlbeit_jax.prepare", f"--out={tmp_path / name}", *arguments]
-    subprocess.run(command, check=True, capture_output=True, env={"PYTHONHASHSEED": hash_seed, "PATH": "", "HOME": str(tmp_path)})
+    subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        env={"PYTHONHASHSEED": hash_seed, "PATH": "", "HOME": str(tmp_path)},
+    )
     return {path.name: path.read_bytes() for path in sorted((tmp_path / name).iterdir())}
 
 
 @pytest.mark.parametrize("kind", ["pairs", "texts"])
 def test_two_processes_write_the_same_bytes(tmp_path, kind):
     """Protobuf keeps maps in an order of its own in every process; six processes gave six orders."""
-    source = write_tar(tmp_path / "a.tar", pair_members(12)) if kind == "pairs" else tmp_path / "a.txt"
+    source = (
+        write_tar(tmp_path / "a.tar", pair_members(12)) if kind == "pairs" else tmp_path / "a.txt"
+    )
     if kind == "texts":
         source.write_text("".join(f"{sentence(i)}\n" for i in range(12)))
-    arguments = (f"--kind={kind}", f"--format={'webdataset' if kind == 'pairs' else 'text'}", f"--input={source}", "--validation_share=0.3")
-    made = [prepared(tmp_path, f"{number}", seed, *arguments) for number, seed in enumerate(("1", "2", "random"))]
+    arguments = (
+        f"--kind={kind}",
+        f"--format={'webdataset' if kind == 'pairs' else 'text'}",
+        f"--input={source}",
+        "--validation_share=0.3",
+    )
+    made = [
+        prepared(tmp_path, f"{number}", seed, *arguments)
+        for number, seed in enumerate(("1", "2", "random"))
+    ]
     assert made[0] == made[1] == made[2] and len(made[0]) >= 7
     here = build(tmp_path / "here", Kind(kind), [source], validation_share=0.3)
     assert json.loads(made[0][META_FILE])["fingerprint"] == here["fingerprint"]
     sharded = prepared(tmp_path, "sharded", "3", *arguments, "--shards=5")
     assert json.loads(sharded[META_FILE])["fingerprint"] == here["fingerprint"]
     for split in (TRAIN, VALIDATION):
-        assert [r["id"] for r in records(tmp_path / "sharded", split)] == [r["id"] for r in records(tmp_path / "here", split)]
+        assert [r["id"] for r in records(tmp_path / "sharded", split)] == [
+            r["id"] for r in records(tmp_path / "here", split)
+        ]
 
 
 def test_the_stated_fingerprint_is_that_of_the_records_that_are_read(tmp_path):
-    build(tmp_path / "pairs", Kind.PAIRS, [write_tar(tmp_path / "a.tar", pair_members(30))], shards=4, validation_share=0.3)
-    for place in (tmp_path / "pairs", build_texts(tmp_path, "texts", map(sentence, range(30)), validation_share=0.3)):
+    build(
+        tmp_path / "pairs",
+        Kind.PAIRS,
+        [write_tar(tmp_path / "a.tar", pair_members(30))],
+        shards=4,
+        validation_share=0.3,
+    )
+    for place in (
+        tmp_path / "pairs",
+        build_texts(tmp_path, "texts", map(sentence, range(30)), validation_share=0.3),
+    ):
         found = open_set(str(place))
         splits = {split: records(place, split) for split in (VALIDATION, TRAIN)}
         assert fingerprint_of(found.kind, splits) == found.fingerprint
         for split in splits:
             turned = {name: rows[::-1] if name == split else rows for name, rows in splits.items()}
             assert fingerprint_of(found.kind, turned) != found.fingerprint
-        assert fingerprint_of(found.kind, {TRAIN: splits[VALIDATION], VALIDATION: splits[TRAIN]}) != found.fingerprint
+        assert (
+            fingerprint_of(found.kind, {TRAIN: splits[VALIDATION], VALIDATION: splits[TRAIN]})
+            != found.fingerprint
+        )
 
 
 def test_every_field_counts_and_is_framed():
@@ -74,7 +103,16 @@ def test_every_field_counts_and_is_framed():
 
 def test_the_fingerprint_is_this_one_for_ever():
     found = ContentFingerprint("pairs")
-    found.add(TRAIN, {"id": "a/1", "source": "1.png", "sha256": "00", "image": b"\x00\xff", "captions": ["ä", ""]})
+    found.add(
+        TRAIN,
+        {
+            "id": "a/1",
+            "source": "1.png",
+            "sha256": "00",
+            "image": b"\x00\xff",
+            "captions": ["ä", ""],
+        },
+    )
     found.add(VALIDATION, {"id": "a/2", "tokens": np.arange(3, dtype=np.int32)})
     assert found.hexdigest() == FINGERPRINT
 

@@ -14,22 +14,50 @@ from vlbeit_jax.types import Kind, Special
 @pytest.fixture(scope="module")
 def few_texts(tmp_path_factory):
     lines = [". ".join(sentence(10 * i + j, 3) for j in range(1 + i * 7 % 4)) for i in range(12)]
-    return build_texts(tmp_path_factory.mktemp("few"), "texts", [*lines, "\N{ZERO WIDTH SPACE}", "a"], validation_share=0.3)
+    return build_texts(
+        tmp_path_factory.mktemp("few"),
+        "texts",
+        [*lines, "\N{ZERO WIDTH SPACE}", "a"],
+        validation_share=0.3,
+    )
 
 
 @pytest.mark.parametrize("length, shards", [(3, 1), (4, 1), (17, 4), (64, 1), (5000, 1)])
-def test_packed_rows_hold_every_piece_once_and_in_order(few_texts, tokenizer, tmp_path, length, shards):
+def test_packed_rows_hold_every_piece_once_and_in_order(
+    few_texts, tokenizer, tmp_path, length, shards
+):
     texts = few_texts
     meta = pack_texts(tmp_path / "tokens", [str(texts)], tokenizer, length, shards)
     origin = open_set(str(texts))
-    assert (meta["length"], meta["text_tokenizer"], meta["packed_from"]) == (length, tokenizer.fingerprint, [origin.fingerprint])
-    assert open_set(str(tmp_path / "tokens"), Kind.TOKENS).contains == [meta["fingerprint"], origin.fingerprint]
+    assert (meta["length"], meta["text_tokenizer"], meta["packed_from"]) == (
+        length,
+        tokenizer.fingerprint,
+        [origin.fingerprint],
+    )
+    assert open_set(str(tmp_path / "tokens"), Kind.TOKENS).contains == [
+        meta["fingerprint"],
+        origin.fingerprint,
+    ]
     for split in (TRAIN, VALIDATION):
-        rows = [record["tokens"] for record in sorted(records(tmp_path / "tokens", split), key=lambda record: record["id"])]
-        encoded_texts = [tokenizer.encode(record["text"].decode()) for record in records(texts, split)]
+        rows = [
+            record["tokens"]
+            for record in sorted(
+                records(tmp_path / "tokens", split), key=lambda record: record["id"]
+            )
+        ]
+        encoded_texts = [
+            tokenizer.encode(record["text"].decode()) for record in records(texts, split)
+        ]
         assert all(row.shape == (length,) and row.dtype == np.int32 for row in rows)
-        assert [piece for row in rows for piece in row if piece > max(Special)] == [piece for pieces in encoded_texts for piece in pieces]
-        assert all(row[0] == Special.CLS and not (row[1:] == Special.CLS).any() and not (row == Special.MASK).any() for row in rows)
+        assert [piece for row in rows for piece in row if piece > max(Special)] == [
+            piece for pieces in encoded_texts for piece in pieces
+        ]
+        assert all(
+            row[0] == Special.CLS
+            and not (row[1:] == Special.CLS).any()
+            and not (row == Special.MASK).any()
+            for row in rows
+        )
         assert all(row[-1] == Special.SEP and not (row == Special.PAD).any() for row in rows[:-1])
         last = rows[-1][rows[-1] != Special.PAD]
         assert last[-1] == Special.SEP and np.array_equal(rows[-1][: len(last)], last)
@@ -47,16 +75,25 @@ def test_packed_rows_come_with_the_keys_of_their_documents(few_texts, texts, tok
     pack_texts(tmp_path / "tokens", [str(place) for place in places], tokenizer, 16)
     found = open_set(str(tmp_path / "tokens"))
     for split in (TRAIN, VALIDATION):
-        documents = [record["text"].decode() for place in places for record in records(place, split)]
+        documents = [
+            record["text"].decode() for place in places for record in records(place, split)
+        ]
         keys, numbers = found.keys(TEXTS, split)
         assert set(keys.tolist()) == set(map(text_key, documents)) and (np.diff(keys) > 0).all()
         assert [text_key(documents[int(number)]) for number in numbers] == keys.tolist()
-        assert max(numbers) < len(documents) - open_set(str(few_texts)).count(split)  # The first of equal ones.
+        assert max(numbers) < len(documents) - open_set(str(few_texts)).count(
+            split
+        )  # The first of equal ones.
 
 
 def test_texts_that_do_not_go_together_are_not_packed(tokenizer, tmp_path):
-    places = [build_texts(tmp_path, name, map(sentence, range(20)), validation_share=share) for name, share in (("a", 0.5), ("b", 0.1))]
-    with pytest.raises(UsageError, match="/a holds back .* texts that are in the training part of .*/b"):
+    places = [
+        build_texts(tmp_path, name, map(sentence, range(20)), validation_share=share)
+        for name, share in (("a", 0.5), ("b", 0.1))
+    ]
+    with pytest.raises(
+        UsageError, match="/a holds back .* texts that are in the training part of .*/b"
+    ):
         pack_texts(tmp_path / "tokens", [str(place) for place in places], tokenizer, 16)
     assert not (tmp_path / "tokens").exists()
 

@@ -21,15 +21,30 @@ BLANK = "\N{ZERO WIDTH NO-BREAK SPACE}"  # Also the byte-order mark.
 
 def variants(text):
     """One text as different pages write it."""
-    wide = text.replace(" ", "\N{IDEOGRAPHIC SPACE}").replace("a", "\N{FULLWIDTH LATIN SMALL LETTER A}")
+    wide = text.replace(" ", "\N{IDEOGRAPHIC SPACE}").replace(
+        "a", "\N{FULLWIDTH LATIN SMALL LETTER A}"
+    )
     marked = text.replace(" ", "\N{ZERO WIDTH SPACE} ").replace("e", "e\N{SOFT HYPHEN}")
     spaced = f"  {text.replace(' ', '   ')} "
-    return [text, text.upper(), spaced, unicodedata.normalize("NFD", text), wide, f"{text}\n", BLANK + text, text + BLANK, marked]
+    return [
+        text,
+        text.upper(),
+        spaced,
+        unicodedata.normalize("NFD", text),
+        wide,
+        f"{text}\n",
+        BLANK + text,
+        text + BLANK,
+        marked,
+    ]
 
 
 def pair(name, number, caption, file_format="PNG"):
     suffix = {"PNG": "png", "JPEG": "jpg"}[file_format]
-    return [(f"{name}.{suffix}", encoded(picture(number, 40, 48), file_format)), (f"{name}.txt", caption.encode())]
+    return [
+        (f"{name}.{suffix}", encoded(picture(number, 40, 48), file_format)),
+        (f"{name}.txt", caption.encode()),
+    ]
 
 
 def keys(folder, what, split):
@@ -38,7 +53,11 @@ def keys(folder, what, split):
 
 def ids(folder, split):
     found = open_set(str(folder))
-    return {record["id"].decode() for record in records(folder, split)} if found.count(split) else set()
+    return (
+        {record["id"].decode() for record in records(folder, split)}
+        if found.count(split)
+        else set()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +89,16 @@ def test_nothing_stands_in_both_parts(crowded):
         for what in kinds:
             parts = [keys(folder / name, what, split) for split in (TRAIN, VALIDATION)]
             assert min(map(len, parts)) >= 15 and not parts[0] & parts[1]
-    read = [{text_key(c.decode()) for r in records(folder / "pairs", s) for c in r["captions"]} for s in (TRAIN, VALIDATION)]
+    read = [
+        {text_key(c.decode()) for r in records(folder / "pairs", s) for c in r["captions"]}
+        for s in (TRAIN, VALIDATION)
+    ]
     assert not read[0] & read[1]  # Not by the keys alone.
     left_out = metas["pairs"]["left_out"]
-    assert left_out.keys() == {"caption_in_training"} and sum(metas["pairs"]["counts"].values()) + left_out["caption_in_training"] == 240
+    assert (
+        left_out.keys() == {"caption_in_training"}
+        and sum(metas["pairs"]["counts"].values()) + left_out["caption_in_training"] == 240
+    )
 
 
 def test_only_held_back_pairs_whose_caption_training_has_are_left_out(crowded):
@@ -82,7 +107,9 @@ def test_only_held_back_pairs_whose_caption_training_has_are_left_out(crowded):
         assert ids(folder / "pairs", split) <= ids(folder / "images", split)
     assert ids(folder / "pairs", TRAIN) == ids(folder / "images", TRAIN)
     gone = ids(folder / "images", VALIDATION) - ids(folder / "pairs", VALIDATION)
-    assert gone and all(int(name.split("/")[1]) < 10 or int(name.split("/")[1]) >= 90 for name in gone)
+    assert gone and all(
+        int(name.split("/")[1]) < 10 or int(name.split("/")[1]) >= 90 for name in gone
+    )
 
 
 def test_sets_of_the_same_files_are_split_alike(crowded):
@@ -91,20 +118,36 @@ def test_sets_of_the_same_files_are_split_alike(crowded):
     held = keys(folder / "pairs", PICTURES, VALIDATION)
     for name in ("images", "small", "shards"):
         for split in (TRAIN, VALIDATION):
-            assert keys(folder / name, PICTURES, split) == keys(folder / "images" if name == "small" else folder / name, PICTURES, split)
+            assert keys(folder / name, PICTURES, split) == keys(
+                folder / "images" if name == "small" else folder / name, PICTURES, split
+            )
         assert len(held) > 15 and not held & keys(folder / name, PICTURES, TRAIN)
-    assert [r["sha256"] for r in records(folder / "small")] == [r["sha256"] for r in records(folder / "images")]
-    assert records(folder / "small")[0]["image"] != records(folder / "images")[0]["image"]  # Encoded again, and yet the same picture.
+    assert [r["sha256"] for r in records(folder / "small")] == [
+        r["sha256"] for r in records(folder / "images")
+    ]
+    assert (
+        records(folder / "small")[0]["image"] != records(folder / "images")[0]["image"]
+    )  # Encoded again, and yet the same picture.
 
 
 def test_a_mark_that_nobody_sees_changes_no_side(tmp_path):
     """Of 20 captions with and without a byte-order mark, 13 were in both parts."""
     captions = [f"caption {i}" for i in range(20)]
     members = [
-        each for i, text in enumerate(captions) for each in pair(f"{2 * i}", 2 * i, text) + pair(f"{2 * i + 1}", 2 * i + 1, BLANK + text)
+        each
+        for i, text in enumerate(captions)
+        for each in pair(f"{2 * i}", 2 * i, text) + pair(f"{2 * i + 1}", 2 * i + 1, BLANK + text)
     ]
-    build(tmp_path / "set", Kind.PAIRS, [write_tar(tmp_path / "bom.tar", members)], validation_share=0.5)
-    parts = [{c.decode().strip(BLANK) for r in records(tmp_path / "set", split) for c in r["captions"]} for split in (TRAIN, VALIDATION)]
+    build(
+        tmp_path / "set",
+        Kind.PAIRS,
+        [write_tar(tmp_path / "bom.tar", members)],
+        validation_share=0.5,
+    )
+    parts = [
+        {c.decode().strip(BLANK) for r in records(tmp_path / "set", split) for c in r["captions"]}
+        for split in (TRAIN, VALIDATION)
+    ]
     assert min(map(len, parts)) >= 2 and not parts[0] & parts[1]
 
 
@@ -112,7 +155,10 @@ def test_equal_texts_never_stand_in_both_splits(tmp_path):
     lines = [f"größe {sentence(i, 4)} déjà vu ﬁn {i}" for i in range(30)]
     written = [f"{text.strip()} " for line in lines for text in variants(line)]
     place = build_texts(tmp_path, "texts", written, validation_share=0.5)
-    parts = [[text_key(record["text"].decode()) for record in records(place, split)] for split in (TRAIN, VALIDATION)]
+    parts = [
+        [text_key(record["text"].decode()) for record in records(place, split)]
+        for split in (TRAIN, VALIDATION)
+    ]
     assert sum(map(len, parts)) == len(written) and min(map(len, parts)) > 60
     assert len(set(parts[0]) | set(parts[1])) == 30 and not set(parts[0]) & set(parts[1])
 
@@ -125,16 +171,25 @@ def test_a_picture_with_many_captions_keeps_those_that_training_has_not(tmp_path
     sides = [split_of(int(picture_digest(file)[:16], 16), 0.5) for file in files]
     held = [file for file, side in zip(files, sides, strict=True) if side == VALIDATION]
     trained = next(file for file, side in zip(files, sides, strict=True) if side == TRAIN)
-    found = [Item("0", held[0], ("seen", "own", "Seen ")), Item("1", held[1], ("seen",)), Item("2", trained, ("seen", "other"))]
+    found = [
+        Item("0", held[0], ("seen", "own", "Seen ")),
+        Item("1", held[1], ("seen",)),
+        Item("2", trained, ("seen", "other")),
+    ]
     monkeypatch.setitem(FORMATS, "webdataset", lambda paths: iter(found))
     (tmp_path / "a.tar").touch()
     meta = build(tmp_path / "set", Kind.PAIRS, [tmp_path / "a.tar"], validation_share=0.5)
-    assert meta["left_out"] == {"caption_in_training": 1} and meta["counts"] == {TRAIN: 1, VALIDATION: 1}
+    assert meta["left_out"] == {"caption_in_training": 1} and meta["counts"] == {
+        TRAIN: 1,
+        VALIDATION: 1,
+    }
     (record,) = records(tmp_path / "set", VALIDATION)
     assert [caption.decode() for caption in record["captions"]] == ["own"]
     (record,) = records(tmp_path / "set", TRAIN)
     assert [caption.decode() for caption in record["captions"]] == ["seen", "other"]
-    assert not [path for path in tmp_path.iterdir() if path.name not in ("a.tar", "set")]  # The file of those that wait is gone.
+    assert not [
+        path for path in tmp_path.iterdir() if path.name not in ("a.tar", "set")
+    ]  # The file of those that wait is gone.
 
 
 @pytest.mark.parametrize("what", KEYS)
@@ -149,7 +204,13 @@ def test_nobody_can_write_a_set_with_one_thing_in_both_parts(tmp_path, what):
         for i in range(2)
     ]
     with pytest.raises(ValueError, match=f"1 {what} are in both splits"):
-        write_set(tmp_path / "set", Kind.PAIRS, zip((TRAIN, VALIDATION), records, strict=True), shards=1, meta={})
+        write_set(
+            tmp_path / "set",
+            Kind.PAIRS,
+            zip((TRAIN, VALIDATION), records, strict=True),
+            shards=1,
+            meta={},
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -157,8 +218,13 @@ def test_splits_are_by_share():
     found = [split_of(text_key(sentence(i)), 0.3) == VALIDATION for i in range(4000)]
     assert np.mean(found) == pytest.approx(0.3, abs=0.035)
     several = [text_key(sentence(i)) for i in range(1000)]
-    assert all(split_of(key, 0) == TRAIN and split_of(key, 1) == VALIDATION for key in [*several, 0, 2**64 - 1])
-    assert all(split_of(key, 0.3) == TRAIN or split_of(key, 0.5) == VALIDATION for key in several)  # shares nest
+    assert all(
+        split_of(key, 0) == TRAIN and split_of(key, 1) == VALIDATION
+        for key in [*several, 0, 2**64 - 1]
+    )
+    assert all(
+        split_of(key, 0.3) == TRAIN or split_of(key, 0.5) == VALIDATION for key in several
+    )  # shares nest
 
 
 def test_texts_that_the_tokenizer_sees_as_one_are_one():
@@ -166,7 +232,10 @@ def test_texts_that_the_tokenizer_sees_as_one_are_one():
     normal = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     every = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     every = [character for character in every if unicodedata.category(character) != "Cn"]
-    blocks = ["".join(f"a{character}b" for character in every[start : start + 50]) for start in range(0, len(every), 50)]
+    blocks = [
+        "".join(f"a{character}b" for character in every[start : start + 50])
+        for start in range(0, len(every), 50)
+    ]
     different = [block for block in blocks if text_key(block) != text_key(normal.normalize(block))]
     assert len(every) > 250_000 and not different
     assert text_key("a red dog") != text_key("a red dogs")
@@ -174,7 +243,11 @@ def test_texts_that_the_tokenizer_sees_as_one_are_one():
 
 
 def test_the_key_of_a_text_is_this_one_for_ever():
-    assert f"{text_key(BLANK + ' A  Straße, ﬁn')!s}" == str(KEY_OF_TEXT) == str(text_key("a strasse, fin"))
+    assert (
+        f"{text_key(BLANK + ' A  Straße, ﬁn')!s}"
+        == str(KEY_OF_TEXT)
+        == str(text_key("a strasse, fin"))
+    )
 
 
 KEY_OF_TEXT = 212172911351326156
@@ -183,28 +256,74 @@ KEY_OF_TEXT = 212172911351326156
 def test_sets_are_kept_apart_when_asked_to(tmp_path):
     """A set that is held back whole, and another that trains on some of it, until it is told."""
     ours = [each for i in range(60) for each in pair(f"{i:03d}", i, f"own {i}")]
-    theirs = [each for i in range(50, 80) for each in pair(f"{i:03d}", i, f"other {i}")] + pair("x", 900, "Own 3")
-    held = build(tmp_path / "held", Kind.PAIRS, [write_tar(tmp_path / "held.tar", theirs)], validation_share=1)
+    theirs = [each for i in range(50, 80) for each in pair(f"{i:03d}", i, f"other {i}")] + pair(
+        "x", 900, "Own 3"
+    )
+    held = build(
+        tmp_path / "held",
+        Kind.PAIRS,
+        [write_tar(tmp_path / "held.tar", theirs)],
+        validation_share=1,
+    )
     tar = write_tar(tmp_path / "ours.tar", ours)
     build(tmp_path / "ours", Kind.PAIRS, [tar])
     assert keys(tmp_path / "ours", PICTURES, TRAIN) & keys(tmp_path / "held", PICTURES, VALIDATION)
     meta = build(tmp_path / "apart", Kind.PAIRS, [tar], apart_from=[str(tmp_path / "held")])
     for what in KEYS:
         assert not keys(tmp_path / "apart", what, TRAIN) & keys(tmp_path / "held", what, VALIDATION)
-    assert meta["apart_from"] == [held["fingerprint"]] and sum(meta["counts"].values()) + sum(meta["left_out"].values()) == 60
-    trained = [i for i in range(60) if split_of(int(picture_digest(encoded(picture(i, 40, 48)))[:16], 16), 0.1) == TRAIN]
-    assert meta["left_out"]["held_back_in_another_set"] == len([i for i in trained if i >= 50 or i == 3]) > 5
-    meta = build(tmp_path / "held2", Kind.PAIRS, [tmp_path / "held.tar"], validation_share=1, apart_from=[str(tmp_path / "ours")])
-    assert meta["left_out"] == {"trained_on_in_another_set": len([i for i in trained if i >= 50 or i == 3])}
+    assert (
+        meta["apart_from"] == [held["fingerprint"]]
+        and sum(meta["counts"].values()) + sum(meta["left_out"].values()) == 60
+    )
+    trained = [
+        i
+        for i in range(60)
+        if split_of(int(picture_digest(encoded(picture(i, 40, 48)))[:16], 16), 0.1) == TRAIN
+    ]
+    assert (
+        meta["left_out"]["held_back_in_another_set"]
+        == len([i for i in trained if i >= 50 or i == 3])
+        > 5
+    )
+    meta = build(
+        tmp_path / "held2",
+        Kind.PAIRS,
+        [tmp_path / "held.tar"],
+        validation_share=1,
+        apart_from=[str(tmp_path / "ours")],
+    )
+    assert meta["left_out"] == {
+        "trained_on_in_another_set": len([i for i in trained if i >= 50 or i == 3])
+    }
     for what in KEYS:
         assert not keys(tmp_path / "ours", what, TRAIN) & keys(tmp_path / "held2", what, VALIDATION)
 
 
 def test_texts_are_kept_apart_from_captions(tmp_path):
-    build(tmp_path / "held", Kind.PAIRS, [write_tar(tmp_path / "a.tar", pair("0", 0, "A document."))], validation_share=1)
+    build(
+        tmp_path / "held",
+        Kind.PAIRS,
+        [write_tar(tmp_path / "a.tar", pair("0", 0, "A document."))],
+        validation_share=1,
+    )
     (tmp_path / "texts.txt").write_text("a document.\nanother one\n")
-    meta = build(tmp_path / "set", Kind.TEXTS, [tmp_path / "texts.txt"], validation_share=0, apart_from=[str(tmp_path / "held")])
-    assert meta["left_out"] == {"held_back_in_another_set": 1} and [r["text"] for r in records(tmp_path / "set")] == [b"another one"]
+    meta = build(
+        tmp_path / "set",
+        Kind.TEXTS,
+        [tmp_path / "texts.txt"],
+        validation_share=0,
+        apart_from=[str(tmp_path / "held")],
+    )
+    assert meta["left_out"] == {"held_back_in_another_set": 1} and [
+        r["text"] for r in records(tmp_path / "set")
+    ] == [b"another one"]
     with pytest.raises(UsageError, match="does not exist"):
-        build(tmp_path / "other", Kind.TEXTS, [tmp_path / "texts.txt"], apart_from=[str(tmp_path / "none")])
-    assert json.loads((tmp_path / "set" / "vlbeit_meta.json").read_text())["keys"] == {TRAIN: {TEXTS: 1}}
+        build(
+            tmp_path / "other",
+            Kind.TEXTS,
+            [tmp_path / "texts.txt"],
+            apart_from=[str(tmp_path / "none")],
+        )
+    assert json.loads((tmp_path / "set" / "vlbeit_meta.json").read_text())["keys"] == {
+        TRAIN: {TEXTS: 1}
+    }

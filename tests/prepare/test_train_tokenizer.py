@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from tests.make_data import build, build_texts, encoded, pair_members, picture, sentence, train_tokenizer, write_tar
+from tests.make_data import (
+    build,
+    build_texts,
+    encoded,
+    pair_members,
+    picture,
+    sentence,
+    train_tokenizer,
+    write_tar,
+)
 from vlbeit_jax.data.identity import split_of, text_key
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.data.text import DESCRIPTION_FILE, MODEL_FILE, TextTokenizer
@@ -24,8 +33,15 @@ def test_training_twice_gives_the_same_pieces(tokenizer, texts, tmp_path):
 
 def test_the_description_says_what_was_done(tokenizer, texts):
     described = json.loads((tokenizer.folder / DESCRIPTION_FILE).read_text())
-    assert described["specials"] == {"PAD": 0, "UNKNOWN": 1, "CLS": 2, "SEP": 3, "MASK": 4} == {s.name: s for s in Special}
-    assert described["fingerprint"] == tokenizer.fingerprint and described["vocabulary"] == tokenizer.vocabulary == 380
+    assert (
+        described["specials"]
+        == {"PAD": 0, "UNKNOWN": 1, "CLS": 2, "SEP": 3, "MASK": 4}
+        == {s.name: s for s in Special}
+    )
+    assert (
+        described["fingerprint"] == tokenizer.fingerprint
+        and described["vocabulary"] == tokenizer.vocabulary == 380
+    )
     assert described["trained_on"] == [open_set(str(texts)).fingerprint]
 
 
@@ -47,10 +63,18 @@ def test_captions_will_do(tmp_path):
 def test_long_captions_are_not_lost(tmp_path):
     """SentencePiece skips lines of more than 4192 bytes without a word; here there are no others."""
     captions = [" ".join(sentence(100 * i + j) for j in range(300)).encode() for i in range(5)]
-    members = [member for i, text in enumerate(captions) for member in ((f"{i}.png", encoded(picture(i))), (f"{i}.txt", text))]
-    build(tmp_path / "pairs", Kind.PAIRS, [write_tar(tmp_path / "a.tar", members)], validation_share=0)
+    members = [
+        member
+        for i, text in enumerate(captions)
+        for member in ((f"{i}.png", encoded(picture(i))), (f"{i}.txt", text))
+    ]
+    build(
+        tmp_path / "pairs", Kind.PAIRS, [write_tar(tmp_path / "a.tar", members)], validation_share=0
+    )
     assert min(map(len, captions)) > 4192
-    assert len(train_tokenizer(tmp_path, "tokenizer", [tmp_path / "pairs"], 300).encode(sentence(7))) < len(sentence(7))
+    assert len(
+        train_tokenizer(tmp_path, "tokenizer", [tmp_path / "pairs"], 300).encode(sentence(7))
+    ) < len(sentence(7))
 
 
 @pytest.mark.parametrize(
@@ -83,8 +107,12 @@ def test_samples_are_bounded_and_hash_ordered():
     for limit in (500, 1000, 5000, 10**6):
         found = sample_lines(lines, limit)
         assert sum(len(line.encode()) for line in found) <= limit and set(found) <= set(lines)
-        assert len(found) == len(set(found)) and found == [line for line in sample_lines(lines, 10**6) if line in set(found)]
-    assert sorted(sample_lines(lines, 10**6)) == sorted(lines) and sample_lines(lines, 10**6) != lines
+        assert len(found) == len(set(found)) and found == [
+            line for line in sample_lines(lines, 10**6) if line in set(found)
+        ]
+    assert (
+        sorted(sample_lines(lines, 10**6)) == sorted(lines) and sample_lines(lines, 10**6) != lines
+    )
     assert sum(len(line) for line in sample_lines(lines, 5000)) > 4900
     assert sample_lines(["ä" * 100], 50) == ["ä" * 100] and sample_lines([], 50) == []
 

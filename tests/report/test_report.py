@@ -21,17 +21,31 @@ def run(world, tmp_path_factory):
 def test_evaluate_and_report_from_the_command_line(run, world, tmp_path):
     results, out = tmp_path / "results.json", tmp_path / "out"
     done = tiny.command(
-        "vlbeit_jax.evaluate", f"--from={run}", f"--data={world.pairs}", f"--data={world.texts}", f"--json={results}", "--draws=1"
+        "vlbeit_jax.evaluate",
+        f"--from={run}",
+        f"--data={world.pairs}",
+        f"--data={world.texts}",
+        f"--json={results}",
+        "--draws=1",
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(results.read_text())
     assert {"mim", "mlm", "mvlm_image", "mvlm_text", "gain_text", "gain_image"} <= found.keys()
     assert all(f"{term} " in done.stdout for term in ("mim", "mvlm_text", "gain_text"))
-    done = tiny.command("vlbeit_jax.report", f"--from={run}", f"--data={world.pairs}", f"--results={results}", f"--out={out}")
+    done = tiny.command(
+        "vlbeit_jax.report",
+        f"--from={run}",
+        f"--data={world.pairs}",
+        f"--results={results}",
+        f"--out={out}",
+    )
     assert done.returncode == 0, done.stderr
     page = (out / "report.html").read_text()
     assert not re.search(r"(src|href)=(?!['\"]?data:)", page), "the page must stand alone"
-    assert f"{found['mvlm_text']['accuracy']:.2%}" in page and f"{found['gain_text']['value']:+.2%}" in page
+    assert (
+        f"{found['mvlm_text']['accuracy']:.2%}" in page
+        and f"{found['gain_text']['value']:+.2%}" in page
+    )
     assert page.count("with the wrong image") == 12
     for name in ("accuracy", "loss", "codebook", "pictures", "tokenizer_loss"):
         image = cv2.imread(str(out / f"{name}.png"))
@@ -61,11 +75,31 @@ def test_pictures_are_masked_where_the_model_was_asked(run, world):
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [
-        ("vlbeit_jax.evaluate", ["--from=nowhere", "--data=sample:pairs", "--json=out.json"], "no run's folder"),
-        ("vlbeit_jax.evaluate", ["--from={run}", "--data=nowhere", "--json={tmp}/out.json"], "does not exist"),
-        ("vlbeit_jax.evaluate", ["--from={run}", "--data=sample:pairs", "--json={tmp}/no/out.json"], "cannot be written"),
-        ("vlbeit_jax.report", ["--from={run}", "--data=sample:texts", "--out={tmp}/out"], "holds texts, but pairs"),
-        ("vlbeit_jax.report", ["--from={run}", "--data=sample:pairs", "--results={tmp}/none", "--out={tmp}/out"], "vlbeit_jax.evaluate"),
+        (
+            "vlbeit_jax.evaluate",
+            ["--from=nowhere", "--data=sample:pairs", "--json=out.json"],
+            "no run's folder",
+        ),
+        (
+            "vlbeit_jax.evaluate",
+            ["--from={run}", "--data=nowhere", "--json={tmp}/out.json"],
+            "does not exist",
+        ),
+        (
+            "vlbeit_jax.evaluate",
+            ["--from={run}", "--data=sample:pairs", "--json={tmp}/no/out.json"],
+            "cannot be written",
+        ),
+        (
+            "vlbeit_jax.report",
+            ["--from={run}", "--data=sample:texts", "--out={tmp}/out"],
+            "holds texts, but pairs",
+        ),
+        (
+            "vlbeit_jax.report",
+            ["--from={run}", "--data=sample:pairs", "--results={tmp}/none", "--out={tmp}/out"],
+            "vlbeit_jax.evaluate",
+        ),
     ],
 )
 def test_mistakes_are_answered_in_one_message(run, tmp_path, module, arguments, message):

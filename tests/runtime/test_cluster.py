@@ -7,8 +7,19 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime import cluster
 
 # As Slurm sets them: in a batch script with two tasks, and in a step of two tasks that srun started there.
-ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_NPROCS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-STEP = ALLOCATION | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "1"}
+ALLOCATION = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_NTASKS": "2",
+    "SLURM_NPROCS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+}
+STEP = ALLOCATION | {
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_PROCID": "1",
+}
 
 
 @pytest.fixture
@@ -36,7 +47,9 @@ def environment(monkeypatch):
     ],
     ids=["none", "allocation", "step", "step of one", "step of one within two"],
 )
-def test_a_job_step_of_several_tasks_is_a_cluster_and_an_allocation_is_none(environment, values, kind):
+def test_a_job_step_of_several_tasks_is_a_cluster_and_an_allocation_is_none(
+    environment, values, kind
+):
     environment(values)
     assert cluster.found_kind(ClusterConfig()) == kind
     assert cluster.found_kind(ClusterConfig(kind="tpu")) == "tpu"
@@ -47,18 +60,28 @@ def test_a_job_step_of_several_tasks_is_a_cluster_and_an_allocation_is_none(envi
 def test_a_step_says_where_this_process_stands(environment):
     environment(STEP)
     place, devices = cluster._from_environment("slurm", 5)
-    assert (place.processes, place.process, devices) == (2, 1, [0]) and place.coordinator.startswith("node1:")
+    assert (place.processes, place.process, devices) == (
+        2,
+        1,
+        [0],
+    ) and place.coordinator.startswith("node1:")
 
 
 @pytest.mark.parametrize("missing", cluster.SLURM_STEP)
 def test_what_slurm_has_not_set_is_a_usage_error(environment, missing):
     environment({name: value for name, value in STEP.items() if name != missing})
-    with pytest.raises(UsageError, match=f"no job step, because {missing} is not set; start it with srun"):
+    with pytest.raises(
+        UsageError, match=f"no job step, because {missing} is not set; start it with srun"
+    ):
         cluster.join(ClusterConfig(kind="slurm"))
 
 
 @pytest.mark.parametrize(("name", "value"), [("SLURM_JOB_ID", "seven"), ("SLURM_NTASKS", "many")])
 def test_what_nobody_can_read_is_a_usage_error(environment, name, value):
     environment(STEP | {name: value})
-    with pytest.raises(UsageError, match="config.cluster.kind=slurm: the environment does not say where the others are: .*" + value[:3]):
+    with pytest.raises(
+        UsageError,
+        match="config.cluster.kind=slurm: the environment does not say where the others are: .*"
+        + value[:3],
+    ):
         cluster.join(ClusterConfig())

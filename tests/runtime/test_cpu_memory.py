@@ -32,14 +32,20 @@ if __name__ == "__main__":
     print(json.dumps(found | {"tunables": os.environ.get("GLIBC_TUNABLES")}))
     sys.exit(int(os.environ.get("CODE", "0")))
 """
-HERE = cpu_memory._obstacle({}, cpu_memory._glibc(), cpu_memory.THP.read_text() if cpu_memory.THP.is_file() else "")
+HERE = cpu_memory._obstacle(
+    {}, cpu_memory._glibc(), cpu_memory.THP.read_text() if cpu_memory.THP.is_file() else ""
+)
 needs_huge_pages = pytest.mark.skipif(bool(HERE), reason=HERE or "-")
 
 
 def clean():
     """The environment without what the test itself was started with."""
     own = (cpu_memory.TUNABLES, cpu_memory.MARK, "LD_PRELOAD")
-    return {name: value for name, value in os.environ.items() if name not in own and not name.startswith("MALLOC_")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in own and not name.startswith("MALLOC_")
+    }
 
 
 def start(folder, *arguments, flags=(), stdin="", **environment):
@@ -49,12 +55,22 @@ def start(folder, *arguments, flags=(), stdin="", **environment):
         (package / "runtime").mkdir(parents=True)
         (package / "__init__.py").touch()
         (package / "runtime" / "__init__.py").touch()
-        (package / "runtime" / "cpu_memory.py").write_text(pathlib.Path(cpu_memory.__file__).read_text())
+        (package / "runtime" / "cpu_memory.py").write_text(
+            pathlib.Path(cpu_memory.__file__).read_text()
+        )
         (package / "probe.py").write_text(PROBE)
     (folder / "starts").write_text("")
     environment = clean() | {"STARTS": str(folder / "starts")} | environment
     command = [sys.executable, *flags, "-m", "vlbeit_jax.probe", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, input=stdin, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     return done, (folder / "starts").read_text().split()
 
 
@@ -71,25 +87,41 @@ def test_a_command_starts_again_once_as_the_same_process(tmp_path):
 
 @pytest.mark.parametrize(
     "own",
-    [{"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, {"MALLOC_ARENA_MAX": "2"}, {cpu_memory.MARK: "1"}],
+    [
+        {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"},
+        {"MALLOC_ARENA_MAX": "2"},
+        {cpu_memory.MARK: "1"},
+    ],
     ids=lambda own: next(iter(own)),
 )
 def test_settings_of_ones_own_are_kept(tmp_path, own):
     done, starts = start(tmp_path, **own)
     found = json.loads(done.stdout)
-    assert done.returncode == 0 and len(starts) == 1 and found["tunables"] == own.get("GLIBC_TUNABLES")
+    assert (
+        done.returncode == 0 and len(starts) == 1 and found["tunables"] == own.get("GLIBC_TUNABLES")
+    )
     assert found["huge_kb"] < 64 << 10
 
 
 @needs_huge_pages
 def test_other_tunables_stay(tmp_path):
     done, starts = start(tmp_path, GLIBC_TUNABLES="glibc.rtld.nns=5")
-    assert len(starts) == 2 and json.loads(done.stdout)["tunables"] == "glibc.rtld.nns=5:" + cpu_memory.SETTING
+    assert (
+        len(starts) == 2
+        and json.loads(done.stdout)["tunables"] == "glibc.rtld.nns=5:" + cpu_memory.SETTING
+    )
 
 
 def test_other_programs_are_left_alone(tmp_path):
     code = "from vlbeit_jax.runtime.cpu_memory import use_huge_pages; use_huge_pages(); import os; print(os.environ.get('GLIBC_TUNABLES'))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, env=clean(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=TOP,
+        env=clean(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.strip() == "None", done.stderr
 
 
@@ -103,8 +135,18 @@ def test_other_programs_are_left_alone(tmp_path):
         ({}, (2, 36), "", "to all or to none"),
         ({}, (2, 34), "always [madvise] never", "glibc"),
         ({}, None, "always [madvise] never", "glibc"),
-        ({"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}, (2, 36), "always [madvise] never", "LD_PRELOAD"),
-        ({"MALLOC_TRIM_THRESHOLD_": "1"}, (2, 36), "always [madvise] never", "MALLOC_TRIM_THRESHOLD_"),
+        (
+            {"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"},
+            (2, 36),
+            "always [madvise] never",
+            "LD_PRELOAD",
+        ),
+        (
+            {"MALLOC_TRIM_THRESHOLD_": "1"},
+            (2, 36),
+            "always [madvise] never",
+            "MALLOC_TRIM_THRESHOLD_",
+        ),
     ],
 )
 def test_where_there_is_something_to_do(environment, glibc, kernel, said):
@@ -116,8 +158,17 @@ def test_where_there_is_something_to_do(environment, glibc, kernel, said):
 @pytest.mark.parametrize("asked", [True, False])
 def test_every_command_does_so_before_anything_else(asked):
     environment = clean() | ({} if asked else {cpu_memory.MARK: "1"})
-    command = [sys.executable, "-X", "importtime", "-m", "vlbeit_jax.main", "--help"]  # Says whenever Python starts: it imports site.
-    done = subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True, timeout=120)
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "vlbeit_jax.main",
+        "--help",
+    ]  # Says whenever Python starts: it imports site.
+    done = subprocess.run(
+        command, cwd=TOP, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0 and done.stdout.count("Trains VL-BEiT") == 1
     assert done.stderr.count("| site\n") == 1 + asked
 
@@ -130,7 +181,15 @@ def test_results_stay_the_same(world, tmp_path, monkeypatch):
         if mark:
             monkeypatch.setenv(cpu_memory.MARK, mark)
         config = tiny.config_file(tiny.pretrain_config(world, steps=3, schedule="text"), tmp_path)
-        done = tiny.command("vlbeit_jax.main", f"--config={config}", f"--workdir={tmp_path / str(number)}")
+        done = tiny.command(
+            "vlbeit_jax.main", f"--config={config}", f"--workdir={tmp_path / str(number)}"
+        )
         assert done.returncode == 0, done.stderr
-        found.append([line["mlm/loss"] for line in tiny.metrics_of(tmp_path / str(number)) if "mlm/loss" in line])
+        found.append(
+            [
+                line["mlm/loss"]
+                for line in tiny.metrics_of(tmp_path / str(number))
+                if "mlm/loss" in line
+            ]
+        )
     assert found[0] == found[1] and found[0]

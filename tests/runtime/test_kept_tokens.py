@@ -29,14 +29,27 @@ STEPS, VIEWS = 12, 3
 
 
 def config_with(world, tokens="", views=VIEWS, workers=0, schedule="image,pair", **stream):
-    config = tiny.pretrain_config(world, steps=STEPS, schedule=schedule, log_every=4, evaluate_every=STEPS)
+    config = tiny.pretrain_config(
+        world, steps=STEPS, schedule=schedule, log_every=4, evaluate_every=STEPS
+    )
     data = config.data
-    changes = {name: dataclasses.replace(getattr(data, name), views=views, **stream) for name in ("image", "pair")}
-    return dataclasses.replace(config, data=dataclasses.replace(data, visual_tokens=str(tokens), workers=workers, **changes))
+    changes = {
+        name: dataclasses.replace(getattr(data, name), views=views, **stream)
+        for name in ("image", "pair")
+    }
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(data, visual_tokens=str(tokens), workers=workers, **changes),
+    )
 
 
 def keep(config, folder, *arguments):
-    return tiny.command("vlbeit_jax.keep_tokens", f"--config={tiny.config_file(config, folder)}", *arguments, devices=2)
+    return tiny.command(
+        "vlbeit_jax.keep_tokens",
+        f"--config={tiny.config_file(config, folder)}",
+        *arguments,
+        devices=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +58,9 @@ def tokens(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
     done = keep(config_with(world, folder / "tokens"), folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1/1:") and f"{48 * VIEWS} views" in done.stdout  # Both streams see the same views.
+    assert (
+        done.stdout.startswith("1/1:") and f"{48 * VIEWS} views" in done.stdout
+    )  # Both streams see the same views.
     return folder / "tokens"
 
 
@@ -63,20 +78,32 @@ def test_they_are_the_tokens_of_each_view(world, tokens):
         record = records[index]
         views = jnp.stack([make.view(record, number) for number in range(VIEWS)])
         expected = np.asarray(encode(model.visual.tokenizer, model.visual.frozen, views))
-        assert (record[VISUAL_TOKENS] == expected).mean() > 0.99  # Batches of other sizes round differently.
+        assert (
+            record[VISUAL_TOKENS] == expected
+        ).mean() > 0.99  # Batches of other sizes round differently.
         different += (record[VISUAL_TOKENS][0] != expected[1]).sum()
     assert different  # Or the views would be all the same, and any would pass.
 
 
-def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_views_as_without(world, tokens):
+def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_views_as_without(
+    world, tokens
+):
     model, found, kept = opened(config_with(world, tokens))
     make, numbers = model.make_example(Stream.IMAGE, True), set()
-    for index, record in enumerate(WithTokens(found.records(TRAIN), kept)[index] for index in range(24)):
+    for index, record in enumerate(
+        WithTokens(found.records(TRAIN), kept)[index] for index in range(24)
+    ):
         example = make(record, Draws(index))
         bare = make(found.records(TRAIN)[index], Draws(index))
         assert all(np.array_equal(bare[name], example[name]) for name in bare)
-        (number,) = (number for number in range(VIEWS) if np.array_equal(make.view(record, number), example["image"]))
-        assert np.array_equal(example["image_targets"], record[VISUAL_TOKENS][number][example["image_masked"]])
+        (number,) = (
+            number
+            for number in range(VIEWS)
+            if np.array_equal(make.view(record, number), example["image"])
+        )
+        assert np.array_equal(
+            example["image_targets"], record[VISUAL_TOKENS][number][example["image_masked"]]
+        )
         numbers.add(number)
     assert numbers == set(range(VIEWS))
 
@@ -89,7 +116,9 @@ def computed(world, tmp_path_factory):
 
 
 def test_training_with_them_is_training_without(world, tokens, computed, tmp_path):
-    params = train(config_with(world, tokens, schedule="image+pair", workers=2), tmp_path / "run").params
+    params = train(
+        config_with(world, tokens, schedule="image+pair", workers=2), tmp_path / "run"
+    ).params
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), params, computed[0])
     ours, theirs = (tiny.metrics_of(folder)[-1] for folder in (tmp_path / "run", computed[1]))
     assert ours["mim/accuracy"] == theirs["mim/accuracy"] and ours["split"] == "validation"
@@ -100,11 +129,15 @@ def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monke
 
     def shifted(self, index):
         record = read(self, index)
-        return record | {VISUAL_TOKENS: np.roll(record[VISUAL_TOKENS], 1, axis=0)}  # Those of the view before.
+        return record | {
+            VISUAL_TOKENS: np.roll(record[VISUAL_TOKENS], 1, axis=0)
+        }  # Those of the view before.
 
     monkeypatch.setattr(WithTokens, "__getitem__", shifted)
     train(config_with(world, tokens, schedule="image+pair"), tmp_path / "run")
-    wrong, right = (tiny.metrics_of(folder)[0]["mim/loss"] for folder in (tmp_path / "run", computed[1]))
+    wrong, right = (
+        tiny.metrics_of(folder)[0]["mim/loss"] for folder in (tmp_path / "run", computed[1])
+    )
     assert abs(wrong - right) > 1e-4
 
 
@@ -137,10 +170,18 @@ def test_a_set_is_read_from_parts_once_all_are_there(world, tmp_path, monkeypatc
 
 def test_processes_make_their_own_shares(world, tmp_path):
     config = config_with(world, tmp_path / "tokens")
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, pair=dataclasses.replace(config.data.pair, flip=0.0)))
-    for share, said in (("1/2", "1 of 2 parts are there; the others"), ("0/2", "2 of 2 parts are there: train")):  # Two kinds of views.
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, pair=dataclasses.replace(config.data.pair, flip=0.0)),
+    )
+    for share, said in (
+        ("1/2", "1 of 2 parts are there; the others"),
+        ("0/2", "2 of 2 parts are there: train"),
+    ):  # Two kinds of views.
         done = keep(config, tmp_path, f"--share={share}")
-        assert done.returncode == 0 and done.stdout.startswith("1/1:") and said in done.stdout, done.stderr
+        assert done.returncode == 0 and done.stdout.startswith("1/1:") and said in done.stdout, (
+            done.stderr
+        )
     Pretrain(config)
 
 
@@ -153,7 +194,10 @@ def test_a_second_run_of_the_command_makes_nothing(world, tokens, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"crop_scale": 0.9}, "crop_scale=0.5 and not 0.9|crop_scale=0.2 and not 0.9"), ({"views": 5}, "views=3 and not 5")],
+    [
+        ({"crop_scale": 0.9}, "crop_scale=0.5 and not 0.9|crop_scale=0.2 and not 0.9"),
+        ({"views": 5}, "views=3 and not 5"),
+    ],
 )
 def test_tokens_of_other_views_are_refused_with_the_difference(world, tokens, change, said):
     with pytest.raises(UsageError, match=said):
@@ -164,9 +208,19 @@ def test_usage_errors(world, tmp_path):
     for config, arguments, said in (
         (config_with(world, tmp_path / "tokens", views=0), [], "views=0"),
         (config_with(world, ""), [], "config.data.visual_tokens is empty"),
-        (config_with(world, tmp_path / "tokens", schedule="text"), [], "run.schedule=text has no images"),
-        (config_with(world, tmp_path / "tokens"), ["--share=2/2"], "--share=2/2: needed is PART/OF"),
+        (
+            config_with(world, tmp_path / "tokens", schedule="text"),
+            [],
+            "run.schedule=text has no images",
+        ),
+        (
+            config_with(world, tmp_path / "tokens"),
+            ["--share=2/2"],
+            "--share=2/2: needed is PART/OF",
+        ),
         (config_with(world, tmp_path / "config_of_test.py" / "tokens"), [], "cannot be written"),
     ):
         done = keep(config, tmp_path, *arguments)
-        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, (
+            done.stderr
+        )

@@ -26,14 +26,26 @@ def free_port() -> int:
 def together(count, arguments, devices=1, only=None, program=lambda _: ["-m", "vlbeit_jax.main"]):
     """Runs one command in several processes at once, ``arguments(process)`` added in each; gives code and errors of each."""
     place = [f"--coordinator=localhost:{free_port()}", f"--processes={count}"]
-    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"}
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
+    }
     running = [
         subprocess.Popen(
-            [sys.executable, *program(process), *place, f"--process={process}", *map(str, arguments(process))],
-            cwd=tiny.TOP, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                *program(process),
+                *place,
+                f"--process={process}",
+                *map(str, arguments(process)),
+            ],
+            cwd=tiny.TOP,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for process in (range(count) if only is None else only)
-    ]  # fmt: skip
+    ]
     found = [(process.communicate(timeout=300)[1], process.returncode) for process in running]
     return [code for _, code in found], [text for text, _ in found]
 
@@ -41,7 +53,9 @@ def together(count, arguments, devices=1, only=None, program=lambda _: ["-m", "v
 def assert_close(found, wanted, step=20):
     """Every parameter and moment within float32 round-off of twenty steps."""
     for item in ("params", "optimizer", "extra"):
-        one, other = (Leaves(folder / "checkpoints" / str(step) / item) for folder in (found, wanted))
+        one, other = (
+            Leaves(folder / "checkpoints" / str(step) / item) for folder in (found, wanted)
+        )
         assert one.shapes == other.shapes
         for name in one.shapes:
             a, b = (np.asarray(leaves[name], np.float64) for leaves in (one, other))
@@ -52,7 +66,9 @@ def assert_close(found, wanted, step=20):
 def alone(world, tmp_path_factory):
     """Twenty joint steps of one process."""
     folder = tmp_path_factory.mktemp("alone")
-    config = tiny.config_file(tiny.pretrain_config(world, schedule="image+text+pair", keep_last=2), folder)
+    config = tiny.config_file(
+        tiny.pretrain_config(world, schedule="image+text+pair", keep_last=2), folder
+    )
     done = tiny.command("vlbeit_jax.main", f"--config={config}", f"--workdir={folder / 'run'}")
     assert done.returncode == 0, done.stderr
     return folder
@@ -61,7 +77,9 @@ def alone(world, tmp_path_factory):
 @pytest.fixture(scope="module")
 def two(alone):
     """The same steps of two processes."""
-    codes, texts = together(2, lambda _: [f"--config={alone / 'config_of_test.py'}", f"--workdir={alone / 'two'}"])
+    codes, texts = together(
+        2, lambda _: [f"--config={alone / 'config_of_test.py'}", f"--workdir={alone / 'two'}"]
+    )
     assert codes == [0, 0], texts
     return alone / "two", texts
 
@@ -69,15 +87,26 @@ def two(alone):
 def test_two_processes_agree_with_one(alone, two):
     folder, texts = two
     assert_close(folder, alone / "run")
-    assert "of 2 hosts" in texts[0] and "step 20/20" in texts[0] and "step" not in texts[1]  # One of them speaks.
+    assert (
+        "of 2 hosts" in texts[0] and "step 20/20" in texts[0] and "step" not in texts[1]
+    )  # One of them speaks.
     assert [line["step"] for line in tiny.metrics_of(folder)] == [5, 10, 15, 20]
-    assert [p.name for p in folder.glob("tensorboard/*")] and len(list(folder.glob("tensorboard/*"))) == 1
+    assert [p.name for p in folder.glob("tensorboard/*")] and len(
+        list(folder.glob("tensorboard/*"))
+    ) == 1
 
 
 @pytest.mark.slow
 def test_four_processes_with_sharded_parameters_agree_with_one(alone, tmp_path):
     mesh = "--config.mesh.fsdp=2"
-    codes, texts = together(4, lambda _: [f"--config={alone / 'config_of_test.py'}", f"--workdir={tmp_path / 'run'}", mesh])
+    codes, texts = together(
+        4,
+        lambda _: [
+            f"--config={alone / 'config_of_test.py'}",
+            f"--workdir={tmp_path / 'run'}",
+            mesh,
+        ],
+    )
     assert codes == [0] * 4, texts
     assert_close(tmp_path / "run", alone / "run")
 
@@ -104,7 +133,9 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, two, tmp_path, co
 
 def test_hosts_that_differ_are_told_in_what(alone, tmp_path):
     config = f"--config={alone / 'config_of_test.py'}"
-    codes, texts = together(2, lambda p: [config, f"--workdir={tmp_path / 'run'}", f"--config.run.seed={p}"])
+    codes, texts = together(
+        2, lambda p: [config, f"--workdir={tmp_path / 'run'}", f"--config.run.seed={p}"]
+    )
     assert codes == [2, 2] and texts[0] == texts[1]
     assert f"config.run.seed: 1 on host {socket.gethostname()} (process 1), 0 on host" in texts[0]
     assert not (tmp_path / "run").exists()
@@ -112,21 +143,38 @@ def test_hosts_that_differ_are_told_in_what(alone, tmp_path):
 
 def test_an_error_of_one_host_is_that_of_all(alone, tmp_path):
     tokenizer = lambda p: [f"--config.data.text_tokenizer={tmp_path / 'none'}"] if p else []  # noqa: E731
-    codes, texts = together(2, lambda p: [f"--config={alone / 'config_of_test.py'}", f"--workdir={tmp_path / 'run'}", *tokenizer(p)])
+    codes, texts = together(
+        2,
+        lambda p: [
+            f"--config={alone / 'config_of_test.py'}",
+            f"--workdir={tmp_path / 'run'}",
+            *tokenizer(p),
+        ],
+    )
     assert codes == [2, 2] and texts[0] == texts[1] and "(process 1): no text tokenizer" in texts[0]
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_not_shared_is_named(alone, tmp_path):
     (tmp_path / "1").mkdir()
-    codes, texts = together(2, lambda p: [f"--config={alone / 'config_of_test.py'}", f"--workdir={tmp_path / str(p)}"])
+    codes, texts = together(
+        2, lambda p: [f"--config={alone / 'config_of_test.py'}", f"--workdir={tmp_path / str(p)}"]
+    )
     assert codes == [2, 2] and f"--workdir: '{tmp_path / '1'}' on host" in texts[0]
 
 
 def test_a_host_that_does_not_come_is_named(alone, tmp_path):
-    arguments = [f"--config={alone / 'config_of_test.py'}", f"--workdir={tmp_path / 'run'}", "--config.cluster.initialization_timeout=5"]
+    arguments = [
+        f"--config={alone / 'config_of_test.py'}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.cluster.initialization_timeout=5",
+    ]
     codes, texts = together(3, lambda _: arguments, only=[0, 2])
-    assert codes == [2, 2] and "process(es) 1 of 3 did not come" in texts[0] and "did not come" in texts[1]
+    assert (
+        codes == [2, 2]
+        and "process(es) 1 of 3 did not come" in texts[0]
+        and "did not come" in texts[1]
+    )
     codes, texts = together(2, lambda _: arguments, only=[1])
     assert codes == [2] and "(process 1 of 2) could not reach process 0" in texts[0]
 
@@ -143,8 +191,14 @@ runpy.run_module("vlbeit_jax.main", run_name="__main__")
 
 def test_a_crash_of_one_host_ends_all(alone, tmp_path):
     """An error that one host alone knows of; the others do not wait for their time-outs."""
-    arguments = [f"--config={alone / 'config_of_test.py'}", f"--workdir={tmp_path / 'run'}", "--config.cluster.shutdown_timeout=1000"]
-    codes, texts = together(2, lambda _: arguments, program=lambda p: ["-c", BROKEN] if p else ["-m", "vlbeit_jax.main"])
+    arguments = [
+        f"--config={alone / 'config_of_test.py'}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.cluster.shutdown_timeout=1000",
+    ]
+    codes, texts = together(
+        2, lambda _: arguments, program=lambda p: ["-c", BROKEN] if p else ["-m", "vlbeit_jax.main"]
+    )
     assert codes[1] == 1 and "(process 1 of 2) failed" in texts[1] and "disk gone" in texts[1]
     assert codes[0] not in (0, 2)
 
@@ -173,7 +227,10 @@ def test_the_roll_call_hears_everybody_and_ignores_strangers():
 
     def stranger():
         for message in (b"GET / HTTP/1.1\r\n\r\n", b"[]", b""):
-            with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=2) as other:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("localhost", port), timeout=2) as other,
+            ):
                 other.sendall(message)
 
     thread = threading.Timer(0.3, stranger)
@@ -189,7 +246,11 @@ def test_the_roll_call_hears_everybody_and_ignores_strangers():
 def test_the_roll_call_tells_processes_of_one_number_and_different_counts():
     port = free_port()
     heard = calls([Place(f"localhost:{port}", 3, process) for process in (0, 1, 1)])
-    assert heard[0] is not None and "both say that they are process 1" in heard[0] and heard[1] == heard[2] == heard[0]
+    assert (
+        heard[0] is not None
+        and "both say that they are process 1" in heard[0]
+        and heard[1] == heard[2] == heard[0]
+    )
     port = free_port()
     heard = calls([Place(f"localhost:{port}", 2, 0), Place(f"localhost:{port}", 4, 1)])
     assert heard[0] == heard[1] is not None and "counts 4 processes" in heard[0]

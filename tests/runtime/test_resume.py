@@ -29,8 +29,13 @@ def weights(workdir, step=20):
 
     found = {}
     for item in ("params", "extra", "optimizer"):
-        tree = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / item).resolve())
-        found |= {f"{item}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        tree = ocp.StandardCheckpointer().restore(
+            (workdir / "checkpoints" / str(step) / item).resolve()
+        )
+        found |= {
+            f"{item}{jax.tree_util.keystr(path)}": np.asarray(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
     return found
 
 
@@ -54,11 +59,16 @@ def test_ten_steps_and_ten_in_a_new_process_equal_twenty(straight, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(straight / "run", workdir)
     shutil.rmtree(workdir / "checkpoints" / "20")
-    done = tiny.command("vlbeit_jax.main", f"--config={straight / 'config_of_test.py'}", f"--workdir={workdir}")
+    done = tiny.command(
+        "vlbeit_jax.main", f"--config={straight / 'config_of_test.py'}", f"--workdir={workdir}"
+    )
     assert done.returncode == 0, done.stderr
     assert "from step 10 to 20" in done.stderr
     assert_equal_bits(weights(workdir), weights(straight / "run"))
-    lines = [[(line["step"], line["split"]) for line in tiny.metrics_of(folder)] for folder in (workdir, straight / "run")]
+    lines = [
+        [(line["step"], line["split"]) for line in tiny.metrics_of(folder)]
+        for folder in (workdir, straight / "run")
+    ]
     assert lines[0] == lines[1]
 
 
@@ -74,7 +84,11 @@ def test_a_second_run_of_the_same_seed_is_identical_and_of_another_is_not(straig
 
 def test_a_finished_run_says_so_and_changes_nothing(straight):
     before = weights(straight / "run")
-    done = tiny.command("vlbeit_jax.main", f"--config={straight / 'config_of_test.py'}", f"--workdir={straight / 'run'}")
+    done = tiny.command(
+        "vlbeit_jax.main",
+        f"--config={straight / 'config_of_test.py'}",
+        f"--workdir={straight / 'run'}",
+    )
     assert done.returncode == 0 and "finished already" in done.stderr
     assert_equal_bits(weights(straight / "run"), before)
 
@@ -83,17 +97,34 @@ def test_a_finished_run_says_so_and_changes_nothing(straight):
 def long(world, tmp_path_factory):
     """Four hundred steps without a pause: long enough to be stopped on the way."""
     folder = tmp_path_factory.mktemp("long")
-    config = tiny.config_file(tiny.pretrain_config(world, steps=400, log_every=100, checkpoint_every=100), folder)
-    assert tiny.command("vlbeit_jax.main", f"--config={config}", f"--workdir={folder / 'run'}").returncode == 0
+    config = tiny.config_file(
+        tiny.pretrain_config(world, steps=400, log_every=100, checkpoint_every=100), folder
+    )
+    assert (
+        tiny.command(
+            "vlbeit_jax.main", f"--config={config}", f"--workdir={folder / 'run'}"
+        ).returncode
+        == 0
+    )
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
 def test_a_run_that_was_stopped_ends_with_the_same_weights(long, tmp_path, stop):
-    command = [sys.executable, "-m", "vlbeit_jax.main", f"--config={long / 'config_of_test.py'}", f"--workdir={tmp_path / 'run'}"]
-    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"}
-    process = subprocess.Popen(command, cwd=tiny.TOP, env=environment, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "vlbeit_jax.main",
+        f"--config={long / 'config_of_test.py'}",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+    environment = os.environ | {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
+    }
+    process = subprocess.Popen(
+        command, cwd=tiny.TOP, env=environment, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 200
     while not (tmp_path / "run" / "checkpoints" / "100").is_dir():
         assert process.poll() is None and time.monotonic() < deadline
@@ -110,33 +141,65 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(long, tmp_path, stop)
 
 def test_it_refuses_other_shapes_tokenizers_and_data_with_both_values(world, straight, tmp_path):
     config = tiny.pretrain_config(world)
-    write_set(tmp_path / "pairs", Kind.PAIRS, tiny.pair_records(32, first=1000, side=36), shards=1, meta={"source": "", "licence": ""})
+    write_set(
+        tmp_path / "pairs",
+        Kind.PAIRS,
+        tiny.pair_records(32, first=1000, side=36),
+        shards=1,
+        meta={"source": "", "licence": ""},
+    )
     other_pairs = dataclasses.replace(config.data.pair, sources=(str(tmp_path / "pairs"),))
     train_text_tokenizer(tmp_path / "pieces", [str(world.texts)], tiny.PIECES, 10**6)
     changes = {
-        r"model.ffn_width: the checkpoint has 64, this run has 96": {"model": dataclasses.replace(config.model, ffn_width=96)},
-        r"data.pair: the checkpoint has \['\w+'\], this run has \['\w+'\]": {"data": dataclasses.replace(config.data, pair=other_pairs)},
-        r"run.seed: the checkpoint has 0, this run has 5": {"run": dataclasses.replace(config.run, seed=5)},
+        r"model.ffn_width: the checkpoint has 64, this run has 96": {
+            "model": dataclasses.replace(config.model, ffn_width=96)
+        },
+        r"data.pair: the checkpoint has \['\w+'\], this run has \['\w+'\]": {
+            "data": dataclasses.replace(config.data, pair=other_pairs)
+        },
+        r"run.seed: the checkpoint has 0, this run has 5": {
+            "run": dataclasses.replace(config.run, seed=5)
+        },
     }
     for message, change in changes.items():
         with pytest.raises(UsageError, match=message):
             train(dataclasses.replace(config, **change), straight / "run")
     with pytest.raises(UsageError, match="packed with text tokenizer"):
-        train(dataclasses.replace(config, data=dataclasses.replace(config.data, text_tokenizer=str(tmp_path / "pieces"))), straight / "run")
+        train(
+            dataclasses.replace(
+                config,
+                data=dataclasses.replace(config.data, text_tokenizer=str(tmp_path / "pieces")),
+            ),
+            straight / "run",
+        )
     assert Checkpointer(straight / "run" / "checkpoints", read_only=True).latest() == 20
-    with pytest.raises(UsageError, match="text_tokenizer: the checkpoint has 'a', this run has 'b'"):
-        check_same({"text_tokenizer": "a", "model.width": 3}, {"text_tokenizer": "b", "model.width": 3}, "RUN")
+    with pytest.raises(
+        UsageError, match="text_tokenizer: the checkpoint has 'a', this run has 'b'"
+    ):
+        check_same(
+            {"text_tokenizer": "a", "model.width": 3},
+            {"text_tokenizer": "b", "model.width": 3},
+            "RUN",
+        )
 
 
 def test_a_checkpoint_describes_itself(straight):
     described = Checkpointer(straight / "run" / "checkpoints", read_only=True).describe(20)
     assert described["step"] == 20
     assert described["config"] == json.loads((straight / "run" / "config.json").read_text())
-    assert {"text_tokenizer", "visual_tokenizer", "data.image", "data.text", "data.pair"} <= described["must_match"].keys()
+    assert {
+        "text_tokenizer",
+        "visual_tokenizer",
+        "data.image",
+        "data.text",
+        "data.pair",
+    } <= described["must_match"].keys()
     assert described["versions"]["jax"] == jax.__version__
 
 
-@pytest.mark.parametrize(("last", "every", "kept"), [(2, 0, [5, 6]), (1, 3, [3, 6]), (2, 4, [4, 5, 6])])
+@pytest.mark.parametrize(
+    ("last", "every", "kept"), [(2, 0, [5, 6]), (1, 3, [3, 6]), (2, 4, [4, 5, 6])]
+)
 def test_newest_and_every_multiple_are_kept(tmp_path, last, every, kept):
     checkpointer = Checkpointer(tmp_path, last, every)
     for step in range(1, 7):
@@ -183,8 +246,16 @@ def test_a_damaged_configuration_is_a_usage_error(tmp_path, content):
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path):
     config = tiny.pretrain_config(world, checkpoint_every=1)
-    mad = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_lr=1e30, clip_norm=0.0))
+    mad = dataclasses.replace(
+        config, optimizer=dataclasses.replace(config.optimizer, peak_lr=1e30, clip_norm=0.0)
+    )
     with pytest.raises(FloatingPointError, match="not finite"):
         train(mad, tmp_path / "run")
-    for step in (int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()):
-        assert all(np.isfinite(leaf).all() for leaf in weights(tmp_path / "run", step).values()), step
+    for step in (
+        int(path.name)
+        for path in (tmp_path / "run" / "checkpoints").iterdir()
+        if path.name.isdigit()
+    ):
+        assert all(np.isfinite(leaf).all() for leaf in weights(tmp_path / "run", step).values()), (
+            step
+        )

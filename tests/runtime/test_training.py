@@ -29,8 +29,13 @@ def run(world, tmp_path_factory):
 
 @pytest.mark.parametrize("schedule", ["image,text,pair", "image+text+pair"])
 def test_alternating_and_joint_schedules_learn(world, tmp_path, schedule):
-    config = tiny.pretrain_config(world, steps=60, schedule=schedule, log_every=12, evaluate_every=0)
-    train(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_lr=5e-3)), tmp_path / "run")
+    config = tiny.pretrain_config(
+        world, steps=60, schedule=schedule, log_every=12, evaluate_every=0
+    )
+    train(
+        dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, peak_lr=5e-3)),
+        tmp_path / "run",
+    )
     lines = [line for line in read_metrics(tmp_path / "run") if line["split"] == "train"]
     for term in TERMS:
         assert lines[-1][f"{term}/loss"] < lines[0][f"{term}/loss"] - 0.3, term
@@ -41,8 +46,12 @@ def test_every_line_has_accuracy_with_chance_and_unigram(run):
     assert {line["split"] for line in lines} == {"train", "validation"}
     for line in lines:
         for term in TERMS:
-            assert {f"{term}/{kind}" for kind in ("loss", "accuracy", "unigram", "chance")} <= line.keys()
-        assert math.isclose(line["mim/chance"], 1 / 32) and math.isclose(line["mlm/chance"], 1 / tiny.PIECES)
+            assert {
+                f"{term}/{kind}" for kind in ("loss", "accuracy", "unigram", "chance")
+            } <= line.keys()
+        assert math.isclose(line["mim/chance"], 1 / 32) and math.isclose(
+            line["mlm/chance"], 1 / tiny.PIECES
+        )
         if line["split"] == "train":
             assert {"grad_norm", "learning_rate", "samples_per_second", "data_wait"} <= line.keys()
             assert 0 <= line["data_wait"] <= 1
@@ -53,11 +62,16 @@ def test_every_line_has_accuracy_with_chance_and_unigram(run):
 def test_a_run_stands_on_its_own(run, world):
     opened = open_run(run)
     assert opened.step == 30
-    assert opened.model.visual.folder == run / "visual_tokenizer" and opened.model.text.folder == run / "text_tokenizer"
+    assert (
+        opened.model.visual.folder == run / "visual_tokenizer"
+        and opened.model.text.folder == run / "text_tokenizer"
+    )
 
 
 def test_evaluation_reports_every_term_and_both_gains(run, world):
-    results = evaluate(open_run(run), [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=2)
+    results = evaluate(
+        open_run(run), [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=2
+    )
     for term in TERMS:
         assert set(results[term]) == {"accuracy", "chance", "unigram", "loss", "count"}
     assert results["mim"]["count"] == results["mvlm_image"]["count"] == 16 * 2 * 6
@@ -82,31 +96,51 @@ def images_of_pairs(held_back):
     """The pictures of the world's pairs as a set of images, of which those whose number is named are held back."""
     for _, record in tiny.pair_records(64):
         number = int(record["id"].removeprefix("pair/"))
-        yield "validation" if held_back(number) else "train", {name: record[name] for name in record if name != "captions"}
+        yield (
+            "validation" if held_back(number) else "train",
+            {name: record[name] for name in record if name != "captions"},
+        )
 
 
 def test_data_that_was_trained_on_in_another_set_is_known(run, tmp_path):
     """By its pictures: the set has another kind, and so another fingerprint."""
-    place = written(tmp_path / "images", tiny.Kind.IMAGES, images_of_pairs(lambda number: number % 4 == 0))
+    place = written(
+        tmp_path / "images", tiny.Kind.IMAGES, images_of_pairs(lambda number: number % 4 == 0)
+    )
     results = evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
     assert results["data"][0]["splits"] == ["validation"] and results["mim"]["count"] == 16 * 6
     place = written(tmp_path / "all", tiny.Kind.IMAGES, images_of_pairs(lambda number: False))
     with pytest.raises(UsageError, match="all has no held-back records, and the run has seen"):
         evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
-    place = written(tmp_path / "others", tiny.Kind.IMAGES, images_of_pairs(lambda number: number % 4 == 0 or number == 7))
-    with pytest.raises(UsageError, match="others holds back 1 pictures that the run was trained on .*record 'pair/7'.*--apart_from"):
+    place = written(
+        tmp_path / "others",
+        tiny.Kind.IMAGES,
+        images_of_pairs(lambda number: number % 4 == 0 or number == 7),
+    )
+    with pytest.raises(
+        UsageError,
+        match="others holds back 1 pictures that the run was trained on .*record 'pair/7'.*--apart_from",
+    ):
         evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
 
 
 def test_a_run_does_not_start_on_what_it_holds_back(world, tmp_path):
-    place = written(tmp_path / "images", tiny.Kind.IMAGES, images_of_pairs(lambda number: number % 4 == 1))
+    place = written(
+        tmp_path / "images", tiny.Kind.IMAGES, images_of_pairs(lambda number: number % 4 == 1)
+    )
     config = tiny.pretrain_config(world)
     images = dataclasses.replace(config.data.image, sources=(place,))
     mixed = dataclasses.replace(images, sources=(str(world.pairs), place))
     pretrain = dataclasses.replace(config, data=dataclasses.replace(config.data, image=images))
     vqkd = tiny.vqkd_config(world)
-    for each in (pretrain, dataclasses.replace(vqkd, data=dataclasses.replace(vqkd.data, image=mixed))):
-        with pytest.raises(UsageError, match="holds back 16 pictures that are in the training part of .*example record 'pair/"):
+    for each in (
+        pretrain,
+        dataclasses.replace(vqkd, data=dataclasses.replace(vqkd.data, image=mixed)),
+    ):
+        with pytest.raises(
+            UsageError,
+            match="holds back 16 pictures that are in the training part of .*example record 'pair/",
+        ):
             train(each, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
@@ -120,7 +154,10 @@ def test_a_run_whose_list_of_what_it_has_seen_is_gone_is_refused(run, tmp_path):
 
 def test_evaluation_does_not_depend_on_the_mesh(run, world):
     opened = open_run(run)
-    found, other = (evaluate(opened, [str(world.pairs)], mesh, draws=1) for mesh in (tiny.mesh_of(), tiny.mesh_of(3, 2)))
+    found, other = (
+        evaluate(opened, [str(world.pairs)], mesh, draws=1)
+        for mesh in (tiny.mesh_of(), tiny.mesh_of(3, 2))
+    )
     for term in ("mim", "mvlm_image", "mvlm_text"):
         assert found[term]["count"] == other[term]["count"]
         assert math.isclose(found[term]["loss"], other[term]["loss"], rel_tol=1e-5)
@@ -128,7 +165,9 @@ def test_evaluation_does_not_depend_on_the_mesh(run, world):
 
 @pytest.mark.parametrize("what", ["vqkd run", "empty folder"])
 def test_evaluation_of_something_else_is_refused(what, world, tmp_path):
-    with pytest.raises(UsageError, match="pretraining run is needed" if what == "vqkd run" else "no run's folder"):
+    with pytest.raises(
+        UsageError, match="pretraining run is needed" if what == "vqkd run" else "no run's folder"
+    ):
         open_run(world.vqkd if what == "vqkd run" else tmp_path)
 
 
@@ -151,7 +190,12 @@ def test_the_kmeans_start_is_a_step_on_data(world):
 
     mesh = tiny.mesh_of(4)
     optimizer = make_optimizer(task.config.optimizer, 3)
-    make, _ = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
+    make, _ = state_maker(
+        task.init_params,
+        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
+        optimizer,
+        mesh,
+    )
     codebook = np.asarray(task.before_training(make(0), mesh, Share()).extra["image"]["codebook"])
     np.testing.assert_allclose(np.linalg.norm(codebook, axis=1), 1, rtol=1e-5)
     assert len(np.unique(codebook.round(5), axis=0)) == 32
@@ -166,13 +210,24 @@ def test_a_collapsed_codebook_warns_by_name(world):
 def test_a_visual_tokenizer_that_does_not_fit_is_refused(world, tmp_path):
     config = tiny.pretrain_config(world)
     with pytest.raises(UsageError, match="codes=32, but model.codes=64"):
-        train(dataclasses.replace(config, model=dataclasses.replace(config.model, codes=64)), tmp_path / "run")
+        train(
+            dataclasses.replace(config, model=dataclasses.replace(config.model, codes=64)),
+            tmp_path / "run",
+        )
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("how", "said"), [("cudnn", "needs an NVIDIA GPU"), ("fused", "cannot compute 17 tokens of width 32")])
-def test_attention_that_is_not_possible_here_is_refused_before_anything_is_written(world, tmp_path, how, said):
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("cudnn", "needs an NVIDIA GPU"), ("fused", "cannot compute 17 tokens of width 32")],
+)
+def test_attention_that_is_not_possible_here_is_refused_before_anything_is_written(
+    world, tmp_path, how, said
+):
     config = tiny.pretrain_config(world)
     with pytest.raises(UsageError, match=f"attention={how} {said}"):
-        train(dataclasses.replace(config, model=dataclasses.replace(config.model, attention=how)), tmp_path / "run")
+        train(
+            dataclasses.replace(config, model=dataclasses.replace(config.model, attention=how)),
+            tmp_path / "run",
+        )
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,13 @@ from vlbeit_jax.tasks import TASKS
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.state import TrainState, state_maker
 
-MOVES = [((8, 1, 1), (1, 1, 1)), ((1, 1, 1), (1, 8, 1)), ((4, 2, 1), (2, 4, 1)), ((1, 2, 4), (8, 1, 1)), ((2, 2, 2), (1, 4, 2))]
+MOVES = [
+    ((8, 1, 1), (1, 1, 1)),
+    ((1, 1, 1), (1, 8, 1)),
+    ((4, 2, 1), (2, 4, 1)),
+    ((1, 2, 4), (8, 1, 1)),
+    ((2, 2, 2), (1, 4, 2)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +29,9 @@ def task(world):
 def state_on(task, shape):
     """A fresh state, and its shapes with shardings."""
     objectives = {name: objective.init_extra() for name, objective in task.objectives.items()}
-    make, abstract = state_maker(task.init_params, lambda: objectives, optax.adamw(1e-3), tiny.mesh_of(*shape))
+    make, abstract = state_maker(
+        task.init_params, lambda: objectives, optax.adamw(1e-3), tiny.mesh_of(*shape)
+    )
     return make, abstract
 
 
@@ -45,10 +53,15 @@ def test_a_state_moves_to_another_mesh_bit_for_bit(task, tmp_path, before, after
     found = TrainState.restored(reader.restore(4, wanted.saved()))
     reader.close()
     for (path, leaf), place, old in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), jax.tree.leaves(state), strict=True
+        jax.tree_util.tree_leaves_with_path(found),
+        jax.tree.leaves(wanted),
+        jax.tree.leaves(state),
+        strict=True,
     ):
         assert leaf.sharding == place.sharding, jax.tree_util.keystr(path)
-        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(old), err_msg=jax.tree_util.keystr(path))
+        np.testing.assert_array_equal(
+            np.asarray(leaf), np.asarray(old), err_msg=jax.tree_util.keystr(path)
+        )
 
 
 def test_parameters_of_another_shape_are_named(tmp_path):
@@ -56,6 +69,9 @@ def test_parameters_of_another_shape_are_named(tmp_path):
     writer.save(4, {"params": {"a": jnp.ones((3, 2)), "b": jnp.ones(2)}}, {"step": 4})
     writer.close()
     reader = Checkpointer(tmp_path, keep_last=1, keep_every=0)
-    with pytest.raises(UsageError, match=r"4 holds another model:\n  a: \(3, 2\) there, \(3, 4\) here\n  c: nothing there, \(5,\) here"):
+    with pytest.raises(
+        UsageError,
+        match=r"4 holds another model:\n  a: \(3, 2\) there, \(3, 4\) here\n  c: nothing there, \(5,\) here",
+    ):
         reader.restore(4, {"params": {"a": jnp.ones((3, 4)), "b": jnp.ones(2), "c": jnp.ones(5)}})
     reader.close()

@@ -6,14 +6,23 @@ from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.types import Stream
 
 
-@pytest.mark.parametrize("text", ["image,text,pair", "image+text+pair", "image,pair,text,pair", "text", "image+text,pair"])
+@pytest.mark.parametrize(
+    "text",
+    ["image,text,pair", "image+text+pair", "image,pair,text,pair", "text", "image+text,pair"],
+)
 def test_batches_used_before_a_step_are_those_that_were_used(text):
     schedule = Schedule.parse(text)
     for step in range(20):
         for stream in Stream:
-            assert schedule.used_before(stream, step) == sum(stream in schedule.streams_at(past) for past in range(step))
+            assert schedule.used_before(stream, step) == sum(
+                stream in schedule.streams_at(past) for past in range(step)
+            )
 
 
 def test_alternating_and_joint():
     assert Schedule.parse("image, text ,pair").streams_at(4) == (Stream.TEXT,)
-    assert Schedule.parse("image+text+pair").streams_at(4) == (Stream.IMAGE, Stream.PAIR, Stream.TEXT)
+    assert Schedule.parse("image+text+pair").streams_at(4) == (
+        Stream.IMAGE,
+        Stream.PAIR,
+        Stream.TEXT,
+    )

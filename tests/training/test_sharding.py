@@ -13,12 +13,18 @@ from vlbeit_jax.training.sharding import check_batch, make_mesh, put_batch, shar
 from vlbeit_jax.training.state import state_maker
 
 
-@pytest.mark.parametrize(("config", "shape"), [(MeshConfig(), (8, 1, 1)), (MeshConfig(fsdp=2, tensor=2), (2, 2, 2))], ids=str)
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [(MeshConfig(), (8, 1, 1)), (MeshConfig(fsdp=2, tensor=2), (2, 2, 2))],
+    ids=str,
+)
 def test_mesh_takes_what_is_left_for_data(config, shape):
     assert tuple(make_mesh(config).shape.values()) == shape
 
 
-@pytest.mark.parametrize("config", [MeshConfig(data=3), MeshConfig(fsdp=3), MeshConfig(data=8, tensor=2)], ids=str)
+@pytest.mark.parametrize(
+    "config", [MeshConfig(data=3), MeshConfig(fsdp=3), MeshConfig(data=8, tensor=2)], ids=str
+)
 def test_mesh_that_does_not_make_the_devices_is_refused(config):
     with pytest.raises(UsageError, match="8 devices"):
         make_mesh(config)
@@ -35,7 +41,10 @@ def test_dimension_that_the_mesh_does_not_divide_names_the_parameter(world):
     model = tiny.dataclasses.replace(config.model, width=30, heads=3)
     task = TASKS["pretrain"](tiny.dataclasses.replace(config, model=model))
     abstract = jax.eval_shape(task.init_params, jax.random.key(0))
-    with pytest.raises(UsageError, match=r"encoder/block_0/attention/.*heads=3|encoder/block_0/attention/\w+ of shape"):
+    with pytest.raises(
+        UsageError,
+        match=r"encoder/block_0/attention/.*heads=3|encoder/block_0/attention/\w+ of shape",
+    ):
         shardings(abstract, tiny.mesh_of(1, 1, 2))
 
 

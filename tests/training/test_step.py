@@ -49,16 +49,24 @@ def start_of(task):
 def step_for(task, shape, accumulate):
     """A step on a mesh, which compiles once for each set of streams, and where its state lies."""
     abstract = state_for(task, shape)[1]
-    step = make_train_step(task.objectives, OPTIMIZER, 0, accumulate, tiny.mesh_of(*shape), placement(abstract.params))
+    step = make_train_step(
+        task.objectives, OPTIMIZER, 0, accumulate, tiny.mesh_of(*shape), placement(abstract.params)
+    )
     return step, placement(abstract)
 
 
 def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(Stream)):
     """Metrics and parameter gradients of one step."""
-    mesh, before, (step, places) = tiny.mesh_of(*shape), start_of(task), step_for(task, shape, accumulate)
+    mesh, before, (step, places) = (
+        tiny.mesh_of(*shape),
+        start_of(task),
+        step_for(task, shape, accumulate),
+    )
     state, frozen = jax.device_put(before, places), jax.device_put(task.frozen, replicated(mesh))
     state, metrics = step(state, frozen, {name: put_batch(batches[name], mesh) for name in streams})
-    gradients = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), before.params, jax.device_get(state.params))
+    gradients = jax.tree.map(
+        lambda a, b: np.asarray(a) - np.asarray(b), before.params, jax.device_get(state.params)
+    )
     return jax.device_get(metrics), gradients
 
 
@@ -81,19 +89,29 @@ def on_one_device(task, batches):
 
 def assert_same(found, wanted):
     for name in wanted[0]:
-        np.testing.assert_allclose(found[0][name], wanted[0][name], rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            found[0][name], wanted[0][name], rtol=1e-5, atol=1e-6, err_msg=name
+        )
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(wanted[1]))
-    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(wanted[1]), jax.tree.leaves(found[1]), strict=True):
-        np.testing.assert_allclose(other, leaf, atol=2e-6 * scale, err_msg=jax.tree_util.keystr(path))
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(wanted[1]), jax.tree.leaves(found[1]), strict=True
+    ):
+        np.testing.assert_allclose(
+            other, leaf, atol=2e-6 * scale, err_msg=jax.tree_util.keystr(path)
+        )
 
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
-def test_every_mesh_gives_the_losses_and_gradients_of_one_device(task, batches, on_one_device, shape):
+def test_every_mesh_gives_the_losses_and_gradients_of_one_device(
+    task, batches, on_one_device, shape
+):
     assert_same(one_step(task, batches, shape), on_one_device)
 
 
 def test_another_batch_is_noticed(task, batches, on_one_device):
-    changed = batches | {Stream.TEXT: {name: rows[::-1].copy() for name, rows in batches[Stream.TEXT].items()}}
+    changed = batches | {
+        Stream.TEXT: {name: rows[::-1].copy() for name, rows in batches[Stream.TEXT].items()}
+    }
     changed[Stream.TEXT]["text_targets"] = np.roll(changed[Stream.TEXT]["text_targets"], 1, axis=0)
     with pytest.raises(AssertionError):
         assert_same(one_step(task, changed), on_one_device)
@@ -110,7 +128,9 @@ def test_another_batch_is_noticed(task, batches, on_one_device):
         ("none", True, (2, 2, 2)),
     ],
 )
-def test_computing_again_and_looping_change_nothing(world, batches, on_one_device, remat, scan, shape):
+def test_computing_again_and_looping_change_nothing(
+    world, batches, on_one_device, remat, scan, shape
+):
     config = tiny.pretrain_config(world, schedule="image+text+pair")
     model = tiny.dataclasses.replace(config.model, remat=remat, scan=scan)
     again = TASKS["pretrain"](tiny.dataclasses.replace(config, model=model))
@@ -127,12 +147,18 @@ def test_what_is_asked_of_xla_for_gpus_changes_nothing(task, batches, on_one_dev
 def test_another_shape_is_an_error_and_no_second_compilation(task, batches):
     mesh, (step, places) = tiny.mesh_of(), step_for(task, ONE, 1)
     frozen, text = jax.device_put(task.frozen, replicated(mesh)), batches[Stream.TEXT]
-    state, _ = step(jax.device_put(start_of(task), places), frozen, {Stream.TEXT: put_batch(text, mesh)})
+    state, _ = step(
+        jax.device_put(start_of(task), places), frozen, {Stream.TEXT: put_batch(text, mesh)}
+    )
     compiled = step.total_compile_seconds
     state, _ = step(state, frozen, {Stream.TEXT: put_batch(text, mesh)})
     assert step.total_compile_seconds == compiled
     with pytest.raises(TypeError, match="differ from the types"):
-        step(state, frozen, {Stream.TEXT: put_batch({name: rows[:4] for name, rows in text.items()}, mesh)})
+        step(
+            state,
+            frozen,
+            {Stream.TEXT: put_batch({name: rows[:4] for name, rows in text.items()}, mesh)},
+        )
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -147,7 +173,9 @@ def test_streams_add_up(task, batches, on_one_device):
     alone = [one_step(task, batches, streams=(stream,))[1] for stream in Stream]
     together = jax.tree.map(lambda *leaves: sum(leaves), *alone)
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(together))
-    for found, wanted in zip(jax.tree.leaves(on_one_device[1]), jax.tree.leaves(together), strict=True):
+    for found, wanted in zip(
+        jax.tree.leaves(on_one_device[1]), jax.tree.leaves(together), strict=True
+    ):
         np.testing.assert_allclose(found, wanted, atol=2e-6 * scale)
 
 
@@ -177,4 +205,6 @@ def test_unigram_answers_with_what_came_up_most_often(task, batches):
     terms, counts = jax.jit(objective)(params, extra, {}, rows, jax.random.key(0))
     weight = rows["text_weights"]
     assert float(terms["mlm"].sums["unigram"]) == float(weight[:2].sum())
-    assert int(counts["mlm"][7]) == int(weight[:2].sum()) and int(counts["mlm"].sum()) == int(weight.sum())
+    assert int(counts["mlm"][7]) == int(weight[:2].sum()) and int(counts["mlm"].sum()) == int(
+        weight.sum()
+    )

@@ -17,7 +17,9 @@ LEFT_OUT = {"weight", "uid"}
 ROWS = 64
 
 
-def write_examples(place: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path) -> None:
+def write_examples(
+    place: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path
+) -> None:
     """Writes ``STREAM/NAME`` arrays: images once a record, masks and corrupted texts ``draws`` times.
 
     Args:
@@ -35,13 +37,22 @@ def write_examples(place: pathlib.Path, data: Sequence[str], draws: int, folder:
         make = run.model.make_example(stream, False)
         seen: dict[str, list[np.ndarray]] = {}
         count = 0
-        with closing(evaluation_batches(records, make, ROWS, run.model.config.run.seed, draws=draws)) as batches:
+        with closing(
+            evaluation_batches(records, make, ROWS, run.model.config.run.seed, draws=draws)
+        ) as batches:
             for batch in batches:
                 real = np.flatnonzero(batch["weight"] > 0)
-                first = real[: max(0, len(records) - count)]  # The views are the same in every draw: the first one's are kept.
+                first = real[
+                    : max(0, len(records) - count)
+                ]  # The views are the same in every draw: the first one's are kept.
                 count += len(real)
                 for name in batch.keys() - LEFT_OUT:
-                    seen.setdefault(name, []).append(batch[name][first if name == "image" else real])
+                    seen.setdefault(name, []).append(
+                        batch[name][first if name == "image" else real]
+                    )
         arrays |= {f"{stream}/{name}": np.concatenate(parts) for name, parts in seen.items()}
-    tensors = [Written(name, value.shape, value.dtype, lambda value=value: value) for name, value in arrays.items()]
+    tensors = [
+        Written(name, value.shape, value.dtype, lambda value=value: value)
+        for name, value in arrays.items()
+    ]
     write_safetensors(folder / EXAMPLES_FILE, tensors, {"format": "pt"})

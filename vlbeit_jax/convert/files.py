@@ -15,10 +15,17 @@ from vlbeit_jax.errors import UsageError
 MANIFEST_FILE = "manifest.json"
 CHUNK = 16 * 2**20
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # glibc's numbers of the two options.
-DTYPES = {np.dtype("float32"): "F32", np.dtype("int64"): "I64", np.dtype("int32"): "I32", np.dtype("uint8"): "U8"}
+DTYPES = {
+    np.dtype("float32"): "F32",
+    np.dtype("int64"): "I64",
+    np.dtype("int32"): "I32",
+    np.dtype("uint8"): "U8",
+}
 
 
-def write_safetensors(path: pathlib.Path, tensors: Iterable[Written], metadata: Mapping[str, str]) -> None:
+def write_safetensors(
+    path: pathlib.Path, tensors: Iterable[Written], metadata: Mapping[str, str]
+) -> None:
     """Writes tensors one after the other, so that one of them at a time is in memory.
 
     The library's own writer wants them all at once. The format: eight bytes of header length, a JSON header, the bytes.
@@ -28,7 +35,11 @@ def write_safetensors(path: pathlib.Path, tensors: Iterable[Written], metadata: 
     place = 0
     for each in tensors:
         size = each.dtype.itemsize * int(np.prod(each.shape))
-        header[each.name] = {"dtype": DTYPES[each.dtype], "shape": list(each.shape), "data_offsets": [place, place + size]}
+        header[each.name] = {
+            "dtype": DTYPES[each.dtype],
+            "shape": list(each.shape),
+            "data_offsets": [place, place + size],
+        }
         place += size
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % 8)
@@ -36,9 +47,15 @@ def write_safetensors(path: pathlib.Path, tensors: Iterable[Written], metadata: 
         out.write(len(encoded).to_bytes(8, "little") + encoded)
         for each in tensors:
             value = each.read()
-            assert value.shape == each.shape and value.dtype == each.dtype, (each, value.shape, value.dtype)
+            assert value.shape == each.shape and value.dtype == each.dtype, (
+                each,
+                value.shape,
+                value.dtype,
+            )
             for part in pieces(value):
-                out.write(np.ascontiguousarray(part).data)  # Every machine that JAX runs on is little-endian, as the format is.
+                out.write(
+                    np.ascontiguousarray(part).data
+                )  # Every machine that JAX runs on is little-endian, as the format is.
             del value, part  # Before the next one is read.
 
 
@@ -63,8 +80,13 @@ def give_memory_back() -> None:
 
 def write_manifest(folder: pathlib.Path) -> None:
     """Size and SHA-256 of every file in the folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
-    found = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files}
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE
+    )
+    found = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in files
+    }
     (folder / MANIFEST_FILE).write_text(json.dumps(found, indent=1) + "\n")
 
 
@@ -76,7 +98,9 @@ def check_manifest(path: pathlib.Path) -> None:
     except (OSError, ValueError, LookupError, TypeError):
         return
     if path.stat().st_size != size:
-        raise UsageError(f"{path} has {path.stat().st_size} bytes, not {size}, which {MANIFEST_FILE} says: cut off?")
+        raise UsageError(
+            f"{path} has {path.stat().st_size} bytes, not {size}, which {MANIFEST_FILE} says: cut off?"
+        )
     if _sha256(path) != digest:
         raise UsageError(f"{path} has changed: its SHA-256 is not the one in {MANIFEST_FILE}")
 

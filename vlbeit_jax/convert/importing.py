@@ -29,7 +29,9 @@ Arrays = Iterator[tuple[str, np.ndarray]]
 Read = Callable[[Tensors, ModelConfig, Mapping[str, Shape]], tuple[Table, Tensors]]
 
 
-def import_model(file: pathlib.Path, tensors: Tensors, read: Read, config: ModelConfig, out: pathlib.Path) -> Report:
+def import_model(
+    file: pathlib.Path, tensors: Tensors, read: Read, config: ModelConfig, out: pathlib.Path
+) -> Report:
     """Writes a run whose parameters come from the file, and for the rest from a fresh start.
 
     Args:
@@ -52,21 +54,44 @@ def import_model(file: pathlib.Path, tensors: Tensors, read: Read, config: Model
     return report
 
 
-def import_visual_tokenizer(file: pathlib.Path, tensors: Tensors, table: Table, config: VisualTokenizerConfig, out: pathlib.Path) -> Report:
+def import_visual_tokenizer(
+    file: pathlib.Path,
+    tensors: Tensors,
+    table: Table,
+    config: VisualTokenizerConfig,
+    out: pathlib.Path,
+) -> Report:
     """Writes the folder of a finished VQ-KD run: ``data.visual_tokenizer`` may name it."""
     shapes = visual_shapes(config)
     arrays, report = imported(table, tensors, shapes)
     with _folder(out, file, report) as folder:
-        write_config(folder, Config(task="vqkd", visual_tokenizer=config, run=RunConfig(steps=IMPORTED_STEP, schedule="image")))
+        write_config(
+            folder,
+            Config(
+                task="vqkd",
+                visual_tokenizer=config,
+                run=RunConfig(steps=IMPORTED_STEP, schedule="image"),
+            ),
+        )
         with _staged(folder, shapes) as stage:
             params = stage(arrays)
-            extra = {Stream.IMAGE: {"codebook": params.pop(CODEBOOK), "use": np.ones(config.codes, np.float32)}}
+            extra = {
+                Stream.IMAGE: {
+                    "codebook": params.pop(CODEBOOK),
+                    "use": np.ones(config.codes, np.float32),
+                }
+            }
             _save(folder, file, {"params": as_tree(params), "extra": extra})
     return report
 
 
 def import_network(
-    file: pathlib.Path, tensors: Tensors, table: Table, params: Any, describe: Callable[[pathlib.Path], None], out: pathlib.Path
+    file: pathlib.Path,
+    tensors: Tensors,
+    table: Table,
+    params: Any,
+    describe: Callable[[pathlib.Path], None],
+    out: pathlib.Path,
 ) -> Report:
     """Writes the folder of a network that is used as it is: a teacher, or DALL-E's encoder as a visual tokenizer.
 
@@ -81,7 +106,9 @@ def import_network(
     Raises:
       UsageError: the file does not fit, or ``out`` exists.
     """
-    shapes = {leaf_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    shapes = {
+        leaf_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
     arrays, report = imported(table, tensors, shapes)
     with _folder(out, file, report) as folder:
         describe(folder)
@@ -95,11 +122,18 @@ def _fresh(config: ModelConfig, names: Iterable[str]) -> Arrays:
 
     def made(key: jax.Array, wanted: frozenset[str]) -> dict[str, jax.Array]:
         params = nn.unbox(VLBEiT(config).init(key, method="init_all")["params"])
-        return {name: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if (name := leaf_name(path)) in wanted}
+        return {
+            name: leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+            if (name := leaf_name(path)) in wanted
+        }
 
     make = jax.jit(made, static_argnums=1)
     for _, part in itertools.groupby(sorted(names), lambda name: name.split("/")[:2]):
-        yield from ((name, np.asarray(leaf)) for name, leaf in make(jax.random.key(0), frozenset(part)).items())
+        yield from (
+            (name, np.asarray(leaf))
+            for name, leaf in make(jax.random.key(0), frozenset(part)).items()
+        )
 
 
 class _Staged(np.memmap):
@@ -110,7 +144,9 @@ class _Staged(np.memmap):
 
 
 @contextmanager
-def _staged(folder: pathlib.Path, shapes: Mapping[str, Shape]) -> Iterator[Callable[[Arrays], dict[str, np.ndarray]]]:
+def _staged(
+    folder: pathlib.Path, shapes: Mapping[str, Shape]
+) -> Iterator[Callable[[Arrays], dict[str, np.ndarray]]]:
     """Puts arrays, one at a time, into files under ``folder`` and gives them back from there; the files are gone in the end."""
     place = folder / "staged"
     place.mkdir()
@@ -120,7 +156,9 @@ def _staged(folder: pathlib.Path, shapes: Mapping[str, Shape]) -> Iterator[Calla
         for name, value in arrays:
             assert value.shape == shapes[name], (name, value.shape, shapes[name])
             if not np.isfinite(value).all():
-                raise UsageError(f"{name}: some of its values in the file are not finite; the file is damaged, or of a run that failed")
+                raise UsageError(
+                    f"{name}: some of its values in the file are not finite; the file is damaged, or of a run that failed"
+                )
             path = place / name.replace("/", ".")
             with path.open("wb") as out:
                 for part in pieces(value):
@@ -136,7 +174,12 @@ def _staged(folder: pathlib.Path, shapes: Mapping[str, Shape]) -> Iterator[Calla
 
 def _save(folder: pathlib.Path, file: pathlib.Path, trees: dict[str, Any]) -> None:
     versions = {"vlbeit_jax": vlbeit_jax.__version__}
-    description = {"step": IMPORTED_STEP, "trained_on": [], "imported_from": file.name, "versions": versions}
+    description = {
+        "step": IMPORTED_STEP,
+        "trained_on": [],
+        "imported_from": file.name,
+        "versions": versions,
+    }
     log = logging.getLogger("absl")
     log.addFilter(_is_news)
     try:

@@ -21,7 +21,9 @@ class Layout(NamedTuple):
     back: Callable[..., Arrays]
 
 
-def single(there: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]) -> Layout:
+def single(
+    there: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray], np.ndarray]
+) -> Layout:
     """A layout of one array of ours and one of theirs."""
     return Layout(lambda x: (there(x),), lambda x: (back(x),))
 
@@ -29,9 +31,13 @@ def single(there: Callable[[np.ndarray], np.ndarray], back: Callable[[np.ndarray
 SAME = single(lambda x: x, lambda x: x)
 TRANSPOSED = single(lambda x: x.T, lambda x: x.T)  # kernel [I, O] - PyTorch's weight [O, I]
 TOKEN = single(lambda x: x.reshape(1, 1, -1), lambda x: x.reshape(-1))  # [D] - [1, 1, D]
-ROWS = single(lambda x: x.reshape(1, *x.shape), lambda x: x.reshape(x.shape[1:]))  # [N, D] - [1, N, D]
+ROWS = single(
+    lambda x: x.reshape(1, *x.shape), lambda x: x.reshape(x.shape[1:])
+)  # [N, D] - [1, N, D]
 
-CONVOLUTION = single(lambda x: x.transpose(3, 2, 0, 1), lambda x: x.transpose(2, 3, 1, 0))  # [row, column, I, O] - [O, I, row, column]
+CONVOLUTION = single(
+    lambda x: x.transpose(3, 2, 0, 1), lambda x: x.transpose(2, 3, 1, 0)
+)  # [row, column, I, O] - [O, I, row, column]
 
 
 def zero(*shape: int) -> Layout:
@@ -67,7 +73,11 @@ def fused_qkv(heads: int) -> Layout:
 
     def back(x: np.ndarray) -> np.ndarray:
         width = x.shape[1]
-        return x.reshape(3, -1, group_width(width, heads), width).transpose(3, 1, 0, 2).reshape(width, -1)
+        return (
+            x.reshape(3, -1, group_width(width, heads), width)
+            .transpose(3, 1, 0, 2)
+            .reshape(width, -1)
+        )
 
     return single(there, back)
 
@@ -90,7 +100,9 @@ def head_bias(heads: int) -> Layout:
 
 def attention_out(heads: int) -> Layout:
     """[H, K, D] - weight [D, D]."""
-    return single(lambda x: x.reshape(-1, x.shape[-1]).T, lambda x: x.T.reshape(heads, -1, x.shape[0]))
+    return single(
+        lambda x: x.reshape(-1, x.shape[-1]).T, lambda x: x.T.reshape(heads, -1, x.shape[0])
+    )
 
 
 def vocabulary_rows(size: int, padded: int) -> Layout:
@@ -105,7 +117,9 @@ def vocabulary_columns(size: int, padded: int) -> Layout:
 
 def stacked(count: int) -> Layout:
     """Vectors [D], so many of them - one table [count, D]."""
-    return Layout(lambda *rows: (np.stack(rows),), lambda table: tuple(table[row] for row in range(count)))
+    return Layout(
+        lambda *rows: (np.stack(rows),), lambda table: tuple(table[row] for row in range(count))
+    )
 
 
 def layer_columns(depth: int, heads: int) -> Layout:

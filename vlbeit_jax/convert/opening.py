@@ -20,9 +20,19 @@ from vlbeit_jax.errors import UsageError
 WRAPPERS = ("model", "state_dict", "module")
 HEADER_LENGTH = 8  # Bytes before the JSON header of a safetensors file.
 DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E5M2": ml_dtypes.float8_e5m2, "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
-}  # fmt: skip
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 OTHERS = {  # First bytes of what comes where weights were meant.
     rb"\s*<": "a web page",
@@ -56,13 +66,17 @@ def open_tensors(path: pathlib.Path) -> TensorFile:
     found = next((what for pattern, what in OTHERS.items() if re.match(pattern, start)), None)
     if found is None and len(start) <= HEADER_LENGTH:
         raise UsageError(f"{path}: {len(start)} bytes, it is cut off")
-    raise UsageError(f"{path}: neither a safetensors nor a PyTorch file{f', but {found}' if found else ''}")
+    raise UsageError(
+        f"{path}: neither a safetensors nor a PyTorch file{f', but {found}' if found else ''}"
+    )
 
 
 class _Safetensors:
     def __init__(self, path: pathlib.Path):
         try:
-            with safetensors.safe_open(str(path), "numpy"):  # Checks the whole header; it cannot read every type that it knows.
+            with safetensors.safe_open(
+                str(path), "numpy"
+            ):  # Checks the whole header; it cannot read every type that it knows.
                 pass
         except (OSError, safetensors.SafetensorError) as error:
             raise UsageError(f"{path}: no safetensors file, or cut off ({error})") from error
@@ -76,7 +90,9 @@ class _Safetensors:
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self._header[name]
         if entry["dtype"] not in DTYPES:
-            raise UsageError(f"{self._path}: {name} is stored as {entry['dtype']}; known are {', '.join(DTYPES)}")
+            raise UsageError(
+                f"{self._path}: {name} is stored as {entry['dtype']}; known are {', '.join(DTYPES)}"
+            )
         place, shape = self._start + entry["data_offsets"][0], self.shapes[name]
         found = np.fromfile(self._path, DTYPES[entry["dtype"]], math.prod(shape), offset=place)
         return found.reshape(shape).astype(np.float32, copy=False)
@@ -98,25 +114,43 @@ def _load_pytorch(path: pathlib.Path, zipped: bool) -> dict[str, Any]:
     try:
         import torch
     except ImportError as error:
-        raise UsageError(f"{path}: PyTorch is needed to read it; install torch, or give a .safetensors file") from error
+        raise UsageError(
+            f"{path}: PyTorch is needed to read it; install torch, or give a .safetensors file"
+        ) from error
     if zipped:
         _check_archive(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of how the file was made, which its reader can do nothing about.
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)  # What is not zipped cannot be mapped.
+            warnings.simplefilter(
+                "ignore"
+            )  # Of how the file was made, which its reader can do nothing about.
+            found = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipped
+            )  # What is not zipped cannot be mapped.
     except Exception as error:  # A damaged pickle may raise anything.
         if isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error):
             raise UsageError(_refusal(path, str(error))) from error
         said = str(error).partition("\n")[0]
-        raise UsageError(f"{path}: cannot be read, it may be cut off or no PyTorch file ({type(error).__name__}: {said})") from error
-    while isinstance(found, dict) and (inner := next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), None)):
+        raise UsageError(
+            f"{path}: cannot be read, it may be cut off or no PyTorch file ({type(error).__name__}: {said})"
+        ) from error
+    while isinstance(found, dict) and (
+        inner := next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), None)
+    ):
         found = inner
     if not isinstance(found, dict):
-        raise UsageError(f"{path}: holds a {type(found).__name__}; needed is a dictionary of named tensors")
-    named = {name: value for name, value in found.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+        raise UsageError(
+            f"{path}: holds a {type(found).__name__}; needed is a dictionary of named tensors"
+        )
+    named = {
+        name: value
+        for name, value in found.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
     if not named:
-        raise UsageError(f"{path}: holds no named tensors under {', '.join(WRAPPERS)} or at the top")
+        raise UsageError(
+            f"{path}: holds no named tensors under {', '.join(WRAPPERS)} or at the top"
+        )
     return {name.removeprefix("module."): value for name, value in named.items()}
 
 
@@ -130,7 +164,9 @@ def _check_archive(path: pathlib.Path) -> None:
     if not any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
         raise UsageError(f"{path}: a zip archive, but no PyTorch file")
     if damaged:
-        raise UsageError(f"{path} is damaged: {damaged} in it does not match its checksum; fetch the file again")
+        raise UsageError(
+            f"{path} is damaged: {damaged} in it does not match its checksum; fetch the file again"
+        )
 
 
 def _refusal(path: pathlib.Path, said: str) -> str:

@@ -20,7 +20,9 @@ from vlbeit_jax.training.sharding import make_mesh
 
 PEERS = ("torch", "torch-eager", "torch-compiled")
 BATCHES = 4  # Different ones, which the steps take in turn.
-BLOCKS = 10  # Into which the timed steps on an accelerator are cut; it is waited for at the end of each.
+BLOCKS = (
+    10  # Into which the timed steps on an accelerator are cut; it is waited for at the end of each.
+)
 
 # Of losses and gradient norm in the first step, relative. float32: both sides sum in other orders. TF32 and bfloat16 keep 11 and
 # 8 bits: a rounding error of 2^-9 in each operand of bfloat16, and the two sides round at different places. tests/convert/
@@ -72,11 +74,14 @@ def check_comparable(config: Config) -> None:
     found = {
         f"task={config.task} (pretrain alone has a peer)": config.task != "pretrain",
         f"model.drop_path={config.model.drop_path} (the two sides draw differently; --config.model.drop_path=0.0)": config.model.drop_path,
-        f"run.accumulate={config.run.accumulate} (--config.run.accumulate=1)": config.run.accumulate != 1,
+        f"run.accumulate={config.run.accumulate} (--config.run.accumulate=1)": config.run.accumulate
+        != 1,
         f"{jax.device_count()} devices (PyTorch's step runs on one)": jax.device_count() != 1,
     }
     if any(found.values()):
-        raise UsageError(f"--peer=torch cannot be compared with {'; '.join(what for what, is_so in found.items() if is_so)}")
+        raise UsageError(
+            f"--peer=torch cannot be compared with {'; '.join(what for what, is_so in found.items() if is_so)}"
+        )
 
 
 def compare(config: Config, peer: str, steps: int, warmup: int) -> dict[str, Any]:
@@ -117,14 +122,19 @@ def compare(config: Config, peer: str, steps: int, warmup: int) -> dict[str, Any
     }
     blocks = [[number] for number in range(warmup)]
     length = 1 if jax.default_backend() == "cpu" else max(1, steps // BLOCKS)
-    blocks += [list(range(first, min(first + length, warmup + steps))) for first in range(warmup, warmup + steps, length)]
+    blocks += [
+        list(range(first, min(first + length, warmup + steps)))
+        for first in range(warmup, warmup + steps, length)
+    ]
     for turn, numbers in enumerate(blocks):
         for name in list(sides)[:: 1 if turn % 2 else -1]:
             sides[name].take(numbers, timed=turn >= warmup)
     return _report(config, sides, theirs, len(blocks) - warmup, steps)
 
 
-def _report(config: Config, sides: Mapping[str, Side], theirs: TorchStep, blocks: int, steps: int) -> dict[str, Any]:
+def _report(
+    config: Config, sides: Mapping[str, Side], theirs: TorchStep, blocks: int, steps: int
+) -> dict[str, Any]:
     peak, limit = peak_here(), LIMITS[_precision(config)]
     found = circumstances(config, peak)
     found["versions"] |= {"torch": torch.__version__}
@@ -135,8 +145,14 @@ def _report(config: Config, sides: Mapping[str, Side], theirs: TorchStep, blocks
             "peak_memory_bytes": memory[name],
             "first_step_seconds": round(side.first_step_seconds, 2),
         }
-    ratios = [theirs / ours for ours, theirs in zip(sides["jax"].seconds, sides["torch"].seconds, strict=True)]
-    first, last = (_differences({name: side.metrics[place] for name, side in sides.items()}) for place in (0, -1))
+    ratios = [
+        theirs / ours
+        for ours, theirs in zip(sides["jax"].seconds, sides["torch"].seconds, strict=True)
+    ]
+    first, last = (
+        _differences({name: side.metrics[place] for name, side in sides.items()})
+        for place in (0, -1)
+    )
     return found | {
         "threads": torch.get_num_threads(),
         "peer": theirs.name,
@@ -161,7 +177,13 @@ def _precision(config: Config) -> str:
 
 def _differences(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     both = {}
-    for name in sorted(name for name in found["torch"] if name == "grad_norm" or name.endswith("/loss")):
+    for name in sorted(
+        name for name in found["torch"] if name == "grad_norm" or name.endswith("/loss")
+    ):
         ours, theirs = (float(found[side][name]) for side in ("jax", "torch"))
-        both[name] = {"jax": ours, "torch": theirs, "relative": abs(ours - theirs) / max(abs(theirs), 1e-30)}
+        both[name] = {
+            "jax": ours,
+            "torch": theirs,
+            "relative": abs(ours - theirs) / max(abs(theirs), 1e-30),
+        }
     return both

@@ -49,19 +49,28 @@ class Arrays:
 class StreamLoss(nn.Module):
     """``rows -> (losses, metrics)`` of one stream: a module of its own, so that each stream is compiled for its own shapes."""
 
-    def __init__(self, config: Config, stream: Stream, model: nn.Module, tokenizer: Any, module: ModuleType):
+    def __init__(
+        self, config: Config, stream: Stream, model: nn.Module, tokenizer: Any, module: ModuleType
+    ):
         """Shares the model and the visual tokenizer (None: targets come with the rows) with the other streams."""
         super().__init__()
         self.model, self.tokenizer, self._normalise = model, tokenizer, module.normalise
-        self._terms = [(modality is Modality.VISION, name) for modality, name in terms_of(stream).items()]
+        self._terms = [
+            (modality is Modality.VISION, name) for modality, name in terms_of(stream).items()
+        ]
         self._dtype = getattr(torch, matmul_dtype(config.model.matmul).name)
         for is_image, name in self._terms:
-            self.register_buffer(_counts_of(name), torch.zeros(config.model.codes if is_image else config.model.vocabulary))
+            self.register_buffer(
+                _counts_of(name),
+                torch.zeros(config.model.codes if is_image else config.model.vocabulary),
+            )
 
     def forward(self, rows: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The stream's losses and other metrics, named as JAX's."""
         device = rows["weight"].device
-        inputs = {name: rows[name] for name in ("image_masked", "text", "text_masked") if name in rows}
+        inputs = {
+            name: rows[name] for name in ("image_masked", "text", "text_masked") if name in rows
+        }
         if "image" in rows:
             inputs["image"] = self._normalise(rows["image"])
         losses, metrics = {}, {}
@@ -69,14 +78,27 @@ class StreamLoss(nn.Module):
             found = self.model(**inputs)
             for is_image, name in self._terms:
                 if is_image:
-                    targets = rows["image_targets"] if self.tokenizer is None else self._targets(inputs["image"], rows["image_masked"])
+                    targets = (
+                        rows["image_targets"]
+                        if self.tokenizer is None
+                        else self._targets(inputs["image"], rows["image_masked"])
+                    )
                     logits, weights = found.image_logits, rows["weight"][:, None].expand_as(targets)
                 else:
-                    logits, targets, weights = found.text_logits, rows["text_targets"], rows["text_weights"] * rows["weight"][:, None]
-                each = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+                    logits, targets, weights = (
+                        found.text_logits,
+                        rows["text_targets"],
+                        rows["text_weights"] * rows["weight"][:, None],
+                    )
+                each = functional.cross_entropy(
+                    logits.float().flatten(0, 1), targets.flatten(), reduction="none"
+                )
                 losses[f"{name}/loss"] = (each * weights.flatten()).sum() / weights.sum()
                 counts = self.get_buffer(_counts_of(name))
-                right, frequent = logits.detach().argmax(dim=-1) == targets, counts.argmax() == targets
+                right, frequent = (
+                    logits.detach().argmax(dim=-1) == targets,
+                    counts.argmax() == targets,
+                )
                 counts.index_add_(0, targets.flatten(), weights.flatten())
                 metrics[f"{name}/accuracy"] = (right * weights).sum() / weights.sum()
                 metrics[f"{name}/unigram"] = (frequent * weights).sum() / weights.sum()
@@ -95,37 +117,62 @@ class TorchStep:
       model: of ``vlbeit_torch.py``.
     """
 
-    def __init__(self, config: Config, params: Tree, frozen: Tree, steps: int, compiled: bool = False):
+    def __init__(
+        self, config: Config, params: Tree, frozen: Tree, steps: int, compiled: bool = False
+    ):
         """Takes over the weights of JAX's model and of its visual tokenizer, to take so many steps.
 
         Raises:
           UsageError: JAX runs on a GPU that this build of PyTorch does not see.
         """
-        module, table, optimizer = module_of(STANDALONE / "vlbeit_torch.py"), model_table(config.model), config.optimizer
+        module, table, optimizer = (
+            module_of(STANDALONE / "vlbeit_torch.py"),
+            model_table(config.model),
+            config.optimizer,
+        )
         self._device, dtype = _device(), getattr(torch, matmul_dtype(config.model.matmul).name)
         torch.set_float32_matmul_precision("high" if self._device.type == "cuda" else "highest")
-        self.model = _with_weights(module.VLBEiT(model_config(config.model)), table, Arrays(params)).to(self._device)
+        self.model = _with_weights(
+            module.VLBEiT(model_config(config.model)), table, Arrays(params)
+        ).to(self._device)
         tokenizer = _tokenizer(module, config, frozen, dtype).to(self._device) if frozen else None
         self._losses = {
-            stream: StreamLoss(config, stream, self.model, tokenizer if stream.has_image else None, module).to(self._device)
+            stream: StreamLoss(
+                config, stream, self.model, tokenizer if stream.has_image else None, module
+            ).to(self._device)
             for stream in Schedule.parse(config.run.schedule).streams
         }
         if compiled:
             for loss in self._losses.values():
                 loss.compile(fullgraph=True, dynamic=False)
         self._optimizer = torch.optim.AdamW(
-            _by_decay(self.model, table, optimizer.weight_decay), betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps, fused=True
+            _by_decay(self.model, table, optimizer.weight_decay),
+            betas=(optimizer.beta1, optimizer.beta2),
+            eps=optimizer.eps,
+            fused=True,
         )
-        self._clip, rate = optimizer.clip_norm or float("inf"), learning_rate(optimizer, config.run.steps)
+        self._clip, rate = (
+            optimizer.clip_norm or float("inf"),
+            learning_rate(optimizer, config.run.steps),
+        )
         self._rates = iter([float(np.asarray(rate(step))) for step in range(steps)])
         kind = f"{'torch.compile' if compiled else 'eager'}, {str(dtype).removeprefix('torch.')}"
         self.name = f"PyTorch {torch.__version__} on {self._device.type}: {kind}, scaled_dot_product_attention, fused AdamW"
 
     def batch(self, rows: Mapping[str, Any]) -> dict[str, Tensor]:
         """JAX's batch as tensors where the step runs: images with channels first, indices as int64."""
-        found = {name: torch.from_numpy(np.array(value)).to(self._device) for name, value in rows.items() if name != "uid"}
-        found = {name: value.long() if value.dtype == torch.int32 else value for name, value in found.items()}
-        return found | ({"image": found["image"].permute(0, 3, 1, 2).contiguous()} if "image" in found else {})
+        found = {
+            name: torch.from_numpy(np.array(value)).to(self._device)
+            for name, value in rows.items()
+            if name != "uid"
+        }
+        found = {
+            name: value.long() if value.dtype == torch.int32 else value
+            for name, value in found.items()
+        }
+        return found | (
+            {"image": found["image"].permute(0, 3, 1, 2).contiguous()} if "image" in found else {}
+        )
 
     def __call__(self, batches: Mapping[Any, dict[str, Tensor]]) -> dict[str, Tensor]:
         """One step, which on a GPU may be under way when this returns (``finish``); metrics are named as JAX's."""
@@ -135,7 +182,9 @@ class TorchStep:
             torch.stack(list(losses.values())).sum().backward()
             metrics |= found | {name: loss.detach() for name, loss in losses.items()}
         for parameter in self.model.parameters():
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad  # An expert that was not asked.
+            parameter.grad = (
+                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            )  # An expert that was not asked.
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
         rate = next(self._rates)
         for group in self._optimizer.param_groups:
@@ -173,7 +222,9 @@ def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dt
     """Matrices of its Transformer in the type of their products, as JAX's are; its codes are chosen in float32."""
     visual = config.visual_tokenizer
     arrays = Arrays(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
-    network = _with_weights(module.VisualTokenizer(visual_config(visual)), vqkd_table(visual), arrays)
+    network = _with_weights(
+        module.VisualTokenizer(visual_config(visual)), vqkd_table(visual), arrays
+    )
     for part in network.encoder.modules():
         if isinstance(part, nn.Linear):
             part.to(dtype)
@@ -181,13 +232,21 @@ def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dt
 
 
 def _with_weights(network: Any, table: Table, arrays: Arrays) -> Any:
-    network.load_state_dict({each.name: torch.from_numpy(np.array(each.read())) for each in exported(table, arrays)}, strict=True)
+    network.load_state_dict(
+        {each.name: torch.from_numpy(np.array(each.read())) for each in exported(table, arrays)},
+        strict=True,
+    )
     return network
 
 
 def _by_decay(network: nn.Module, table: Table, decay: float) -> list[dict[str, Any]]:
     """The optimizer's groups: what decays in JAX decays here."""
-    decayed = {name for rule in table.rules if {our.split("/")[-1] for our in rule.ours} & DECAYED for name in rule.theirs}
+    decayed = {
+        name
+        for rule in table.rules
+        if {our.split("/")[-1] for our in rule.ours} & DECAYED
+        for name in rule.theirs
+    }
     named = dict(network.named_parameters())
     return [
         {"params": [named[name] for name in named if name in decayed], "weight_decay": decay},

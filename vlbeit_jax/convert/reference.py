@@ -36,7 +36,10 @@ def gelu(x, net):
 def layer_norm(w, name, x, net):
     """Over the last axis."""
     x = x - x.mean(-1, keepdims=True)
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + net.eps) * w[f"{name}.weight"] + w[f"{name}.bias"]
+    return (
+        x / np.sqrt((x**2).mean(-1, keepdims=True) + net.eps) * w[f"{name}.weight"]
+        + w[f"{name}.bias"]
+    )
 
 
 def linear(w, name, x):
@@ -114,7 +117,9 @@ def expert(w, block, which, x, net):
     """Norm and feed-forward network of one modality."""
     suffix = f"_{which}" if which else ""
     x = layer_norm(w, f"{block}.norm2{suffix}", x, net)
-    return linear(w, f"{block}.mlp{suffix}.fc2", gelu(linear(w, f"{block}.mlp{suffix}.fc1", x), net))
+    return linear(
+        w, f"{block}.mlp{suffix}.fc2", gelu(linear(w, f"{block}.mlp{suffix}.fc1", x), net)
+    )
 
 
 def feed_forward(w, layer, x, net, images, texts, prefix):
@@ -136,10 +141,14 @@ def blocks(w, x, valid, net, images, texts, prefix=""):
         block = f"{prefix}blocks.{layer}"
         bias = None
         if net.relative:
-            columns = w["relative_position_bias_table"][:, net.heads * layer : net.heads * (layer + 1)]
+            columns = w["relative_position_bias_table"][
+                :, net.heads * layer : net.heads * (layer + 1)
+            ]
             bias = columns[joint_index(net, images > 0, texts)].transpose(2, 0, 1)
         g1, g2 = w.get(f"{block}.gamma_1", np.ones(d)), w.get(f"{block}.gamma_2", np.ones(d))
-        x = x + g1 * attention(w, f"{block}.attn", layer_norm(w, f"{block}.norm1", x, net), valid, bias, net)
+        x = x + g1 * attention(
+            w, f"{block}.attn", layer_norm(w, f"{block}.norm1", x, net), valid, bias, net
+        )
         x = x + g2 * feed_forward(w, layer, x, net, images, texts, prefix)
     return x
 
@@ -151,7 +160,9 @@ def patch_embed(w, name, image, patch):
     out = []
     for y in range(0, height, patch):
         for x in range(0, width, patch):
-            out.append(np.einsum("bhwc,dchw->bd", image[:, y : y + patch, x : x + patch], kernel) + bias)
+            out.append(
+                np.einsum("bhwc,dchw->bd", image[:, y : y + patch, x : x + patch], kernel) + bias
+            )
     return np.stack(out, 1)
 
 
@@ -181,7 +192,10 @@ def states(w, net, image=None, masked=None, ids=None, valid=None):
 
     image [B, height, width, 3]; masked bool [B, N], patches to replace; ids [B, T]; valid bool [B, T], False is padding.
     """
-    images, texts = (net.grid**2 + 1 if image is not None else 0), (ids.shape[1] if ids is not None else 0)
+    images, texts = (
+        (net.grid**2 + 1 if image is not None else 0),
+        (ids.shape[1] if ids is not None else 0),
+    )
     parts, present = [], []
     if images:
         parts.append(image_tokens(w, image, masked, net))

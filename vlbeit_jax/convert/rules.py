@@ -103,10 +103,17 @@ def exported(table: Table, leaves: Tensors) -> Iterator[Written]:
     """Every tensor of theirs in the table's order."""
     check_ours(table, leaves.shapes)
     for each in table.rules:
-        blank = each.layout.there(*(np.zeros(leaves.shapes[name], np.float32) for name in each.ours))  # Pages that nobody touches.
-        read = _Once(lambda each=each: each.layout.there(*(leaves[name] for name in each.ours)), len(each.theirs))
+        blank = each.layout.there(
+            *(np.zeros(leaves.shapes[name], np.float32) for name in each.ours)
+        )  # Pages that nobody touches.
+        read = _Once(
+            lambda each=each: each.layout.there(*(leaves[name] for name in each.ours)),
+            len(each.theirs),
+        )
         for place, (name, shape) in enumerate(zip(each.theirs, blank, strict=True)):
-            yield Written(name, shape.shape, shape.dtype, lambda read=read, place=place: read(place))
+            yield Written(
+                name, shape.shape, shape.dtype, lambda read=read, place=place: read(place)
+            )
     for name, value in table.constant.items():
         yield Written(name, value.shape, value.dtype, lambda value=value: value)
 
@@ -140,15 +147,25 @@ class Report:
         return "\n".join(lines + [f"dropped  {name}: {why}" for name, why in self.dropped.items()])
 
 
-def imported(table: Table, theirs: Tensors, shapes: Mapping[str, Shape]) -> tuple[Iterator[tuple[str, np.ndarray]], Report]:
+def imported(
+    table: Table, theirs: Tensors, shapes: Mapping[str, Shape]
+) -> tuple[Iterator[tuple[str, np.ndarray]], Report]:
     """Our arrays out of their tensors, one rule at a time, and what became of each name.
 
     Raises:
       UsageError: a tensor is missing, one has no use, or one has another shape; all of them are listed.
     """
     check_ours(table, shapes)
-    known = {name for each in table.rules for name in each.theirs} | set(table.constant) | set(table.ignored)
-    wanted = {each.name: each.shape for each in exported(table, _Blank(shapes)) if each.name not in table.constant}
+    known = (
+        {name for each in table.rules for name in each.theirs}
+        | set(table.constant)
+        | set(table.ignored)
+    )
+    wanted = {
+        each.name: each.shape
+        for each in exported(table, _Blank(shapes))
+        if each.name not in table.constant
+    }
     _complain(
         {
             "tensors that are missing": sorted(set(wanted) - set(theirs.shapes)),
@@ -163,9 +180,15 @@ def imported(table: Table, theirs: Tensors, shapes: Mapping[str, Shape]) -> tupl
 
     def arrays() -> Iterator[tuple[str, np.ndarray]]:
         for each in table.rules:
-            yield from zip(each.ours, each.layout.back(*(theirs[name] for name in each.theirs)), strict=True)
+            yield from zip(
+                each.ours, each.layout.back(*(theirs[name] for name in each.theirs)), strict=True
+            )
 
-    dropped = {name: table.ignored.get(name, "carries nothing") for name in theirs.shapes if name not in wanted}
+    dropped = {
+        name: table.ignored.get(name, "carries nothing")
+        for name in theirs.shapes
+        if name not in wanted
+    }
     return arrays(), Report(sorted(wanted), dict(table.left_out), dropped)
 
 

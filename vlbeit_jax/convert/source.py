@@ -65,21 +65,35 @@ def open_run(folder: pathlib.Path) -> Run:
     """
     config = read_config(folder)
     if config.task != "pretrain":
-        raise UsageError(f"--from={folder}: holds a run of task {config.task!r}; a pretraining run is needed")
+        raise UsageError(
+            f"--from={folder}: holds a run of task {config.task!r}; a pretraining run is needed"
+        )
     checkpoints = folder / CHECKPOINTS
     checkpointer = Checkpointer(checkpoints, read_only=True) if checkpoints.is_dir() else None
     step = checkpointer.latest() if checkpointer else None
     if checkpointer is None or step is None:
         raise UsageError(f"--from={folder}: the run has no checkpoint yet")
-    visual = open_visual(folder / VISUAL_TOKENIZER) if (folder / VISUAL_TOKENIZER).is_dir() else None
+    visual = (
+        open_visual(folder / VISUAL_TOKENIZER) if (folder / VISUAL_TOKENIZER).is_dir() else None
+    )
     text = folder / TEXT_TOKENIZER
-    return Run(folder, config, step, checkpointer.leaves(step, "params"), visual, text if text.is_dir() else None)
+    return Run(
+        folder,
+        config,
+        step,
+        checkpointer.leaves(step, "params"),
+        visual,
+        text if text.is_dir() else None,
+    )
 
 
 def open_visual(folder: pathlib.Path) -> Visual:
     """A finished VQ-KD run, or DALL-E's encoder as it was imported."""
     if (folder / DALLE_FILE).is_file():
-        return Visual(Checkpointer(folder / CHECKPOINTS, read_only=True).leaves(IMPORTED_STEP, "params"), read_dalle(folder))
+        return Visual(
+            Checkpointer(folder / CHECKPOINTS, read_only=True).leaves(IMPORTED_STEP, "params"),
+            read_dalle(folder),
+        )
     config = read_config(folder)
     step = finished_step(folder, config)
     checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True)
@@ -102,7 +116,11 @@ class WithCodebook:
 
 def model_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Every parameter of a model and its shape, without making one."""
-    return _shapes(jax.eval_shape(lambda key: VLBEiT(config).init(key, method="init_all")["params"], jax.random.key(0)))
+    return _shapes(
+        jax.eval_shape(
+            lambda key: VLBEiT(config).init(key, method="init_all")["params"], jax.random.key(0)
+        )
+    )
 
 
 def visual_shapes(config: VisualTokenizerConfig) -> dict[str, Shape]:
@@ -110,7 +128,9 @@ def visual_shapes(config: VisualTokenizerConfig) -> dict[str, Shape]:
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), np.uint8)
     codebook = jax.ShapeDtypeStruct((config.codes, config.code_width), np.float32)
     tokenizer = make_tokenizer(config)
-    return _shapes(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook)["params"]) | {CODEBOOK: codebook.shape}
+    return _shapes(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook)["params"]) | {
+        CODEBOOK: codebook.shape
+    }
 
 
 def _shapes(tree: object) -> dict[str, Shape]:

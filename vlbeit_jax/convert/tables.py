@@ -12,7 +12,10 @@ FUSED = "vision_language"
 
 def linear(ours: str, theirs: str) -> list[Rule]:
     """Kernel and bias of ``Linear``."""
-    return [rule(f"{ours}/kernel", f"{theirs}.weight", TRANSPOSED), rule(f"{ours}/bias", f"{theirs}.bias")]
+    return [
+        rule(f"{ours}/kernel", f"{theirs}.weight", TRANSPOSED),
+        rule(f"{ours}/bias", f"{theirs}.bias"),
+    ]
 
 
 def norm(ours: str, theirs: str) -> list[Rule]:
@@ -33,14 +36,19 @@ def beit_attention(ours: str, theirs: str, heads: int) -> list[Rule]:
 
 def beit_expert(ours: str, theirs: str, suffix: str = "") -> list[Rule]:
     """Second norm and feed-forward network of a block, as BEiT, VLMo and VQ-KD name them."""
-    rules = norm(f"{ours}/norm", f"{theirs}.norm2{suffix}") + linear(f"{ours}/up", f"{theirs}.mlp{suffix}.fc1")
+    rules = norm(f"{ours}/norm", f"{theirs}.norm2{suffix}") + linear(
+        f"{ours}/up", f"{theirs}.mlp{suffix}.fc1"
+    )
     return rules + linear(f"{ours}/down", f"{theirs}.mlp{suffix}.fc2")
 
 
 def sees_images(name: str) -> bool:
     """Whether images alone go through a parameter."""
     parts = name.split("/")
-    return parts[0] not in ("text_embed", "language_head") and not {str(Modality.LANGUAGE), FUSED} & set(parts)
+    return parts[0] not in ("text_embed", "language_head") and not {
+        str(Modality.LANGUAGE),
+        FUSED,
+    } & set(parts)
 
 
 def relative_biases(config: ModelConfig, tables: tuple[str, ...]) -> Rule:
@@ -61,4 +69,6 @@ def refuse_beit3(config: ModelConfig, target: str) -> None:
     for name in ("decoupled", "sub_norm"):
         if getattr(config, name):
             elsewhere = "--to=torch and --to=beit3 have" if config.decoupled else "--to=torch has"
-            raise UsageError(f"--to={target}: model.{name}=True has no place there; {elsewhere} one")
+            raise UsageError(
+                f"--to={target}: model.{name}=True has no place there; {elsewhere} one"
+            )

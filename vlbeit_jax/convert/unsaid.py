@@ -24,7 +24,9 @@ class Unsaid:
 
     def model(self, **said: Any) -> ModelConfig:
         """A model out of the flags and what the file says; what neither says is as in ``ModelConfig``."""
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        given = {
+            name: value for name, value in dataclasses.asdict(self).items() if value is not None
+        }
         return ModelConfig(**given | said)
 
     def agreed(self, name: str, found: int) -> int:
@@ -35,7 +37,9 @@ class Unsaid:
         """
         given = getattr(self, name)
         if given not in (None, found):
-            raise UsageError(f"--{name}={given}: the file is of {name} {found}; leave --{name} out, or give the file that you mean")
+            raise UsageError(
+                f"--{name}={given}: the file is of {name} {found}; leave --{name} out, or give the file that you mean"
+            )
         return found
 
     def heads_of(self, width: int) -> int:
@@ -45,21 +49,27 @@ class Unsaid:
           UsageError: the width does not go into heads of 64, or into as many as the flag says.
         """
         if self.heads is None and width % HEAD_WIDTH:
-            raise UsageError(f"the file's width, {width}, is no multiple of a head's {HEAD_WIDTH}; give their number: --heads")
+            raise UsageError(
+                f"the file's width, {width}, is no multiple of a head's {HEAD_WIDTH}; give their number: --heads"
+            )
         return whole_heads(width, self.heads or width // HEAD_WIDTH)
 
 
 def whole_heads(width: int, heads: int) -> int:
     """The heads; raises a ``UsageError`` unless they share the width evenly."""
     if not heads or width % heads:
-        raise UsageError(f"{heads} heads do not share the file's width, {width}, evenly; is --heads right, or the file another program's?")
+        raise UsageError(
+            f"{heads} heads do not share the file's width, {width}, evenly; is --heads right, or the file another program's?"
+        )
     return heads
 
 
 def grid_of(image_size: int, patch_size: int) -> int:
     """Patches along one side; raises a ``UsageError`` if a part of one is left."""
     if image_size % patch_size:
-        raise UsageError(f"--image_size={image_size} is no multiple of the patch size, {patch_size}")
+        raise UsageError(
+            f"--image_size={image_size} is no multiple of the patch size, {patch_size}"
+        )
     return image_size // patch_size
 
 
@@ -78,7 +88,11 @@ def required(kind: str, theirs: Mapping[str, Shape], axes: Mapping[str, int]) ->
     missing = [name for name in axes if name not in theirs]
     if missing:
         raise UsageError(f"no {kind}: {', '.join(missing)} missing")
-    other = [f"{name} is {list(theirs[name])}" for name, count in axes.items() if len(theirs[name]) != count]
+    other = [
+        f"{name} is {list(theirs[name])}"
+        for name, count in axes.items()
+        if len(theirs[name]) != count
+    ]
     if other:
         raise UsageError(f"no {kind}: {', '.join(other)}")
     return [theirs[name] for name in axes]

@@ -40,9 +40,18 @@ class Differences:
         """One case."""
         assert found.shape == wanted.shape, (name, found.shape, wanted.shape)
         difference = float(np.abs(found.astype(np.float64) - wanted).max())
-        self.cases[name] = {"max_abs": difference, "max_rel": difference / max(float(np.abs(wanted).max()), 1e-30)}
+        self.cases[name] = {
+            "max_abs": difference,
+            "max_rel": difference / max(float(np.abs(wanted).max()), 1e-30),
+        }
 
-    def add_output(self, name: str, found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], batch: Batch) -> None:
+    def add_output(
+        self,
+        name: str,
+        found: Mapping[str, np.ndarray],
+        wanted: Mapping[str, np.ndarray],
+        batch: Batch,
+    ) -> None:
         """What a model returned for a batch; states of padding are left out."""
         assert set(found) == set(wanted), (name, sorted(found), sorted(wanted))
         for part, value in wanted.items():
@@ -51,7 +60,10 @@ class Differences:
 
     def summary(self) -> dict[str, Any]:
         """The content of ``verify.json``."""
-        worst = {kind: float(np.max([case[kind] for case in self.cases.values()])) for kind in ("max_abs", "max_rel")}
+        worst = {
+            kind: float(np.max([case[kind] for case in self.cases.values()]))
+            for kind in ("max_abs", "max_rel")
+        }
         return worst | {"limit": LIMIT, "peer": self.peer, "cases": self.cases}
 
     def write(self, folder: pathlib.Path) -> bool:
@@ -70,14 +82,21 @@ def batches(config: ModelConfig, seed: int = 0) -> dict[str, Batch]:
     """Random batches by name: every stream, images also unmasked, texts of different lengths."""
     rng = np.random.default_rng(seed)
     image = {"image": images(config.image_size, seed)}
-    masked = np.stack([rng.permutation(config.patches)[: max(1, round(0.4 * config.patches))] for _ in range(BATCH)])
+    masked = np.stack(
+        [
+            rng.permutation(config.patches)[: max(1, round(0.4 * config.patches))]
+            for _ in range(BATCH)
+        ]
+    )
     length = min(config.text_positions, 59)
     text = rng.integers(Special.MASK, config.vocabulary, (BATCH, length))
     text[:, 0] = Special.CLS
     ends = np.linspace(max(3, length // 3), length, BATCH).astype(int)
     for row, end in zip(text, ends, strict=True):
         row[end - 1], row[end:] = Special.SEP, config.pad
-    positions = np.stack([1 + rng.permutation(ends.min() - 2)[: max(1, ends.min() // 3)] for _ in range(BATCH)])
+    positions = np.stack(
+        [1 + rng.permutation(ends.min() - 2)[: max(1, ends.min() // 3)] for _ in range(BATCH)]
+    )
     words = {"text": text, "text_masked": positions}
     return {
         "image": image,
@@ -97,7 +116,9 @@ def ours(config: ModelConfig, params: Any, batch: Batch) -> dict[str, np.ndarray
     network = VLBEiT(dataclasses.replace(config, matmul="float32"))
     inputs = Inputs(**{name: jnp.asarray(value) for name, value in batch.items()})
     with jax.default_matmul_precision("highest"):
-        tokens = jax.jit(lambda params: network.apply({"params": params}, inputs, method="encode"))(params)
+        tokens = jax.jit(lambda params: network.apply({"params": params}, inputs, method="encode"))(
+            params
+        )
         logits = jax.jit(lambda params: network.apply({"params": params}, inputs))(params)
     found = {}
     for modality, _ in tokens.layout:
@@ -105,7 +126,9 @@ def ours(config: ModelConfig, params: Any, batch: Batch) -> dict[str, np.ndarray
         states = np.asarray(tokens.segment(modality))
         found |= {f"{name}_cls": states[:, 0], name: states[:, 1:]}
         if modality in logits:
-            found[f"{name}_logits"] = np.asarray(logits[modality])[..., : config.codes if name == "image" else config.vocabulary]
+            found[f"{name}_logits"] = np.asarray(logits[modality])[
+                ..., : config.codes if name == "image" else config.vocabulary
+            ]
     return found
 
 
@@ -114,10 +137,24 @@ def visual_tokens(visual: Visual, image: np.ndarray) -> dict[str, np.ndarray]:
     if isinstance(visual.config, DalleConfig):
         network, method, name = DalleEncoder(visual.config, "float32"), "__call__", "logits"
     else:
-        network, method, name = make_tokenizer(dataclasses.replace(visual.config, matmul="float32")), "features", "features"
-    params = as_tree({name: visual.params[name] for name in visual.params.shapes if name != CODEBOOK})
+        network, method, name = (
+            make_tokenizer(dataclasses.replace(visual.config, matmul="float32")),
+            "features",
+            "features",
+        )
+    params = as_tree(
+        {name: visual.params[name] for name in visual.params.shapes if name != CODEBOOK}
+    )
     with jax.default_matmul_precision("highest"):
-        return {name: np.asarray(jax.jit(lambda params: network.apply({"params": params}, jnp.asarray(image), method=method))(params))}
+        return {
+            name: np.asarray(
+                jax.jit(
+                    lambda params: network.apply(
+                        {"params": params}, jnp.asarray(image), method=method
+                    )
+                )(params)
+            )
+        }
 
 
 def module_of(path: pathlib.Path) -> ModuleType:

@@ -37,11 +37,46 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip(name="v4", peak=275e12, hbm_bytes=32 * GIB, hbm_rate=1228e9, link_rate=45e9, axes=3, cores=2, clock=1.05e9),
-        Chip(name="v5e", peak=197e12, hbm_bytes=16 * GIB, hbm_rate=819e9, link_rate=45e9, axes=2, cores=1, clock=1.503e9),
-        Chip(name="v5p", peak=459e12, hbm_bytes=95 * GIB, hbm_rate=2765e9, link_rate=90e9, axes=3, cores=2, clock=1.751e9),
         Chip(
-            name="v6e", peak=918e12, hbm_bytes=32 * GIB, hbm_rate=1640e9, link_rate=90e9, axes=2, cores=1, clock=1.751e9, calibrated=False
+            name="v4",
+            peak=275e12,
+            hbm_bytes=32 * GIB,
+            hbm_rate=1228e9,
+            link_rate=45e9,
+            axes=3,
+            cores=2,
+            clock=1.05e9,
+        ),
+        Chip(
+            name="v5e",
+            peak=197e12,
+            hbm_bytes=16 * GIB,
+            hbm_rate=819e9,
+            link_rate=45e9,
+            axes=2,
+            cores=1,
+            clock=1.503e9,
+        ),
+        Chip(
+            name="v5p",
+            peak=459e12,
+            hbm_bytes=95 * GIB,
+            hbm_rate=2765e9,
+            link_rate=90e9,
+            axes=3,
+            cores=2,
+            clock=1.751e9,
+        ),
+        Chip(
+            name="v6e",
+            peak=918e12,
+            hbm_bytes=32 * GIB,
+            hbm_rate=1640e9,
+            link_rate=90e9,
+            axes=2,
+            cores=1,
+            clock=1.751e9,
+            calibrated=False,
         ),
     )
 }
@@ -68,7 +103,11 @@ def device_peak(kind: str) -> float | None:
     """Returns the peak of one device of a kind; None if it is not known, as for an NVL card and for a part of a card (MIG)."""
     if kind in DEVICE_PEAKS:
         return DEVICE_PEAKS[kind]
-    known = [name for name in DEVICE_PEAKS if name.startswith("NVIDIA") and kind.startswith((f"{name} ", f"{name}-"))]
+    known = [
+        name
+        for name in DEVICE_PEAKS
+        if name.startswith("NVIDIA") and kind.startswith((f"{name} ", f"{name}-"))
+    ]
     slower = {"MIG", "NVL"} & {*kind.split()}
     return DEVICE_PEAKS[max(known, key=len)] if known and not slower else None
 
@@ -107,7 +146,9 @@ def parse_topology(text: str) -> Topology:
     name, _, sizes = text.partition(":")
     known = ", ".join(CHIPS)
     if name not in CHIPS and name != "cpu":
-        raise UsageError(f"--topology={text}: no such chip; give one of {known} as in v5e:16x16, or cpu:8 for simulated devices")
+        raise UsageError(
+            f"--topology={text}: no such chip; give one of {known} as in v5e:16x16, or cpu:8 for simulated devices"
+        )
     axes = CHIPS[name].axes if name in CHIPS else 1
     parts = sizes.split("x")
     if len(parts) != axes or not all(part.isdecimal() and int(part) for part in parts):

@@ -36,22 +36,39 @@ def step_flops(config: Config, streams: tuple[Stream, ...] | None = None) -> Ste
         cycle = Schedule.parse(config.run.schedule).cycle
         steps = [step_flops(config, streams) for streams in cycle]
         return StepFlops(*(sum(values) / len(cycle) for values in zip(*steps, strict=True)))
-    found = [_vqkd(config) if config.task == "vqkd" else _pretrain(config, stream) for stream in streams]
+    found = [
+        _vqkd(config) if config.task == "vqkd" else _pretrain(config, stream) for stream in streams
+    ]
     return StepFlops(*(sum(values) for values in zip(*found, strict=True)))
 
 
 def _pretrain(config: Config, stream: Stream) -> StepFlops:
     model, data = config.model, getattr(config.data, stream)
     length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
-    forward = transformer(length, model.width, model.depth, model.ffn_width) + _heads(model, data, stream)
+    forward = transformer(length, model.width, model.depth, model.ffn_width) + _heads(
+        model, data, stream
+    )
     patches = 2 * _patches(model) if stream.has_image else 0
-    frozen = encoder_flops(config.visual_tokenizer) if stream.has_image and not config.data.visual_tokens else 0
-    return StepFlops(data.batch_size * (3 * forward + patches), data.batch_size * frozen, data.batch_size * length, data.batch_size)
+    frozen = (
+        encoder_flops(config.visual_tokenizer)
+        if stream.has_image and not config.data.visual_tokens
+        else 0
+    )
+    return StepFlops(
+        data.batch_size * (3 * forward + patches),
+        data.batch_size * frozen,
+        data.batch_size * length,
+        data.batch_size,
+    )
 
 
 def _heads(model: ModelConfig, data: StreamConfig, stream: Stream) -> float:
     images = data.masked_patches * model.codes if stream.has_image else 0
-    texts = masked_slots(data.text_length, data.masked_text) * model.vocabulary if stream.has_text else 0
+    texts = (
+        masked_slots(data.text_length, data.masked_text) * model.vocabulary
+        if stream.has_text
+        else 0
+    )
     return 2 * model.width * (images + texts)
 
 
@@ -61,20 +78,31 @@ def _vqkd(config: Config) -> StepFlops:
     target = teacher_width(visual.teacher, visual.patch_size)
     decoder = transformer(patches + 1, visual.width, visual.decoder_depth, visual.ffn_width)
     decoder += 2 * patches * visual.width * (visual.code_width + visual.width + target)
-    encoder = encoder_flops(visual) - 2 * patches * visual.code_width * visual.codes  # No gradient goes through the search.
+    encoder = (
+        encoder_flops(visual) - 2 * patches * visual.code_width * visual.codes
+    )  # No gradient goes through the search.
     model = 3 * (encoder + decoder) - _patches(visual)
     search = encoder_flops(visual) - encoder
     teacher = 0.0
     if visual.teacher != "pixels":
-        teacher = transformer(patches + 1, 768, 12, 3072) + 2 * patches * 768 * (3 * visual.patch_size**2 + target)
+        teacher = transformer(patches + 1, 768, 12, 3072) + 2 * patches * 768 * (
+            3 * visual.patch_size**2 + target
+        )
     return StepFlops(batch * (model + search), batch * teacher, batch * (patches + 1), batch)
 
 
 def encoder_flops(visual: VisualTokenizerConfig) -> float:
     """Forward, one image to its visual tokens."""
     patches = visual.grid**2
-    ends = 2 * patches * visual.width * (visual.width + visual.code_width) + 2 * patches * visual.code_width * visual.codes
-    return _patches(visual) + transformer(patches + 1, visual.width, visual.encoder_depth, visual.ffn_width) + ends
+    ends = (
+        2 * patches * visual.width * (visual.width + visual.code_width)
+        + 2 * patches * visual.code_width * visual.codes
+    )
+    return (
+        _patches(visual)
+        + transformer(patches + 1, visual.width, visual.encoder_depth, visual.ffn_width)
+        + ends
+    )
 
 
 def transformer(length: int, width: int, depth: int, ffn_width: int) -> float:

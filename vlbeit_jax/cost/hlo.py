@@ -6,7 +6,19 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 # Bits of an element, by the name of its type.
-BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "f8e4m3fn": 8, "f8e5m2": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16}
+BITS = {
+    "pred": 8,
+    "s4": 4,
+    "u4": 4,
+    "s8": 8,
+    "u8": 8,
+    "f8e4m3fn": 8,
+    "f8e5m2": 8,
+    "s16": 16,
+    "u16": 16,
+    "bf16": 16,
+    "f16": 16,
+}
 BITS |= {"s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64}
 MATMULS = {"convolution", "dot"}
 
@@ -15,7 +27,9 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*)$")
 _ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](?:\{([^}]*)\})?")
 _OPCODE = re.compile(r"([a-z][a-z0-9-]*)\(")
 _NAME = re.compile(r"%([\w.-]+)")
-_CALLS = re.compile(r"(?:calls|body|condition|to_apply|async_execution_thread|called_computations)=\{?(%[\w.-]+(?:, %[\w.-]+)*)\}?")
+_CALLS = re.compile(
+    r"(?:calls|body|condition|to_apply|async_execution_thread|called_computations)=\{?(%[\w.-]+(?:, %[\w.-]+)*)\}?"
+)
 _HANDED_ON = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
@@ -72,12 +86,18 @@ class Program:
 
     def trips(self, condition: str) -> int:
         """How often a loop runs: the constant that its condition compares the counter with (TPU programs say it nowhere else)."""
-        found = [int(m.group(1)) for each in self._all(condition) if (m := re.search(r"constant\((\d+)\)", each.text))]
+        found = [
+            int(m.group(1))
+            for each in self._all(condition)
+            if (m := re.search(r"constant\((\d+)\)", each.text))
+        ]
         return max(found, default=1)
 
     def contains(self, each: Instruction, opcodes: set[str]) -> bool:
         """Whether an instruction is one of some kinds, or a fusion around one."""
-        return each.opcode in opcodes or any(inner.opcode in opcodes for called in each.calls for inner in self._all(called))
+        return each.opcode in opcodes or any(
+            inner.opcode in opcodes for called in each.calls for inner in self._all(called)
+        )
 
     def operands(self, computation: str) -> Mapping[str, Instruction]:
         """Instructions of a computation by name."""
@@ -109,13 +129,27 @@ def _instruction(name: str, rest: str, line: str) -> Instruction:
     assert opcode, line[:200]
     arguments, attributes = _split_arguments(rest[opcode.end() :])
     cycles = _CYCLES.search(attributes)
-    handed_on = {int(output): int(operand) for output, operand in _HANDED_ON.findall(attributes)} if "async" in attributes else {}
+    handed_on = (
+        {int(output): int(operand) for output, operand in _HANDED_ON.findall(attributes)}
+        if "async" in attributes
+        else {}
+    )
     elements, total, hbm = sizes(shape, leave_out=handed_on)
-    calls = tuple(called.strip()[1:] for group in _CALLS.findall(attributes) for called in group.split(","))
+    calls = tuple(
+        called.strip()[1:] for group in _CALLS.findall(attributes) for called in group.split(",")
+    )
     return Instruction(
-        name, opcode.group(1), elements, total, hbm, tuple(_NAME.findall(arguments)), handed_on, calls,
-        int(cycles.group(1)) if cycles else 0, line,
-    )  # fmt: skip
+        name,
+        opcode.group(1),
+        elements,
+        total,
+        hbm,
+        tuple(_NAME.findall(arguments)),
+        handed_on,
+        calls,
+        int(cycles.group(1)) if cycles else 0,
+        line,
+    )
 
 
 def _split_shape(rest: str) -> tuple[str, str]:
@@ -140,7 +174,9 @@ def _split_arguments(rest: str) -> tuple[str, str]:
 def sizes(shape: str, leave_out: Collection[int] = ()) -> tuple[int, int, int]:
     """Elements, bytes, and bytes in main memory, of an array type or a tuple of them; S(1) and above are on the chip."""
     elements = total = hbm = 0
-    for index, (kind, dimensions, layout) in enumerate(found for found in _ARRAY.findall(shape) if found[0] in BITS):
+    for index, (kind, dimensions, layout) in enumerate(
+        found for found in _ARRAY.findall(shape) if found[0] in BITS
+    ):
         if index in leave_out:
             continue
         count = math.prod(int(size) for size in dimensions.split(",") if size)
@@ -152,6 +188,8 @@ def sizes(shape: str, leave_out: Collection[int] = ()) -> tuple[int, int, int]:
 
 def loop_of(each: Instruction) -> tuple[str, str]:
     """Names of a while's body and condition."""
-    body, condition = (re.search(rf"{part}=%([\w.-]+)", each.text) for part in ("body", "condition"))
+    body, condition = (
+        re.search(rf"{part}=%([\w.-]+)", each.text) for part in ("body", "condition")
+    )
     assert body and condition, each.text[:200]
     return body.group(1), condition.group(1)

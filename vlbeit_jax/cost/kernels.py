@@ -54,7 +54,15 @@ def kernels_of(program: Program) -> dict[str, Kernel]:
             inputs, widths = {"forward": (1, 1), "backward": (2, 3)}[named.group(1)]
             batch, length, columns = (int(size) for size in shape.groups()[1:])
             masked = len(each.operands) > inputs
-            found[each.name] = Kernel(named.group(1), shape.group(1), batch, length, columns // widths, int(named.group(2)), masked)
+            found[each.name] = Kernel(
+                named.group(1),
+                shape.group(1),
+                batch,
+                length,
+                columns // widths,
+                int(named.group(2)),
+                masked,
+            )
     return found
 
 
@@ -67,11 +75,16 @@ def kernel_seconds(program: Program, topology: Topology) -> dict[str, float]:
     kinds = sorted(set(found.values()), key=str)
     one = f"{chip.name}:{'x'.join(['1'] * chip.axes)}" if chip.name != "v4" else "v4:2x2x1"
     asked = json.dumps([dataclasses.asdict(kind) for kind in kinds])
-    done = subprocess.run([sys.executable, "-m", __name__, one], input=asked, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, one], input=asked, capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"kernels could not be compiled alone for {one}:\n{done.stderr[-2000:]}")
     bundles = dict(zip(kinds, json.loads(done.stdout.splitlines()[-1]), strict=True))
-    return {name: bundles[kind] * -(-kind.batch // chip.cores) / chip.clock for name, kind in found.items()}
+    return {
+        name: bundles[kind] * -(-kind.batch // chip.cores) / chip.clock
+        for name, kind in found.items()
+    }
 
 
 def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
@@ -80,11 +93,20 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
     everywhere = NamedSharding(mesh, PartitionSpec())
     dtype = {"bf16": jnp.bfloat16, "f32": jnp.float32}[kernel.dtype]
     array = lambda *shape: jax.ShapeDtypeStruct((kernel.batch, *shape), dtype, sharding=everywhere)  # noqa: E731
-    valid = jax.ShapeDtypeStruct((kernel.batch, 1, kernel.length), jnp.int32, sharding=everywhere) if kernel.masked else None
-    inputs = [array(kernel.length, widths * kernel.width) for widths in {"forward": (3,), "backward": (3, 1)}[kernel.part]]
+    valid = (
+        jax.ShapeDtypeStruct((kernel.batch, 1, kernel.length), jnp.int32, sharding=everywhere)
+        if kernel.masked
+        else None
+    )
+    inputs = [
+        array(kernel.length, widths * kernel.width)
+        for widths in {"forward": (3,), "backward": (3, 1)}[kernel.part]
+    ]
     before = set(folder.iterdir())
     with jax.set_mesh(mesh):
-        jax.jit(lambda valid, *inputs: fused_attention.part(kernel.part, kernel.heads, valid, inputs)).lower(valid, *inputs).compile()
+        jax.jit(
+            lambda valid, *inputs: fused_attention.part(kernel.part, kernel.heads, valid, inputs)
+        ).lower(valid, *inputs).compile()
     pattern = f"*{kernel.part}_kernel_{kernel.heads}*schedule-analysis_final_bundles.txt"
     (written,) = set(folder.glob(pattern)) - before
     found = _BUNDLES.search(written.read_text())
@@ -97,9 +119,18 @@ def main() -> None:
     from vlbeit_jax.cost.plan import devices_of
 
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(folder)}"  # Before libtpu is loaded.
+        os.environ["LIBTPU_INIT_ARGS"] = (
+            f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(folder)}"  # Before libtpu is loaded.
+        )
         device = devices_of(parse_topology(sys.argv[1]))[0]
-        print(json.dumps([bundles_of(Kernel(**asked), device, pathlib.Path(folder)) for asked in json.loads(sys.stdin.read())]))
+        print(
+            json.dumps(
+                [
+                    bundles_of(Kernel(**asked), device, pathlib.Path(folder))
+                    for asked in json.loads(sys.stdin.read())
+                ]
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ class Collective(NamedTuple):
     seconds: float
 
 
-def collectives(program: Program, topology: Topology, places: Sequence[Sequence[int]]) -> list[Collective]:
+def collectives(
+    program: Program, topology: Topology, places: Sequence[Sequence[int]]
+) -> list[Collective]:
     """Every collective of a step, those alike together, the longest first."""
     sums: dict[tuple, list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
     for kind, text, blocking, times in _all(program):
@@ -50,7 +52,10 @@ def collectives(program: Program, topology: Topology, places: Sequence[Sequence[
         entry[0] += times
         entry[1] += times * size
         entry[2] += times * _link_seconds(kind, size, len(groups[0]), axes, topology)
-    found = [Collective(*key, count=n, bytes=size, seconds=seconds) for key, (n, size, seconds) in sums.items()]
+    found = [
+        Collective(*key, count=n, bytes=size, seconds=seconds)
+        for key, (n, size, seconds) in sums.items()
+    ]
     return sorted(found, key=lambda each: (-each.blocking, -each.seconds, -each.bytes))
 
 
@@ -68,13 +73,23 @@ def _all(program: Program) -> Iterator[tuple[str, str, bool, float]]:
                     continue  # The end of one; its start was counted.
                 for inner in (inner for inner in inside if inner.opcode in KINDS):
                     # A reduce-scatter is a fusion of an all-reduce and a slice.
-                    yield "reduce-scatter" if called.startswith("all-reduce-scatter") else inner.opcode, inner.text, True, times
+                    yield (
+                        "reduce-scatter"
+                        if called.startswith("all-reduce-scatter")
+                        else inner.opcode,
+                        inner.text,
+                        True,
+                        times,
+                    )
 
 
 def _groups(text: str, devices: int) -> list[list[int]]:
     """Devices that talk to each other, in any of HLO's three notations."""
     if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
-        return _groups_along(dict(re.findall(r"'(\w+)'=(\d+)", found.group(1))), re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", found.group(2)))
+        return _groups_along(
+            dict(re.findall(r"'(\w+)'=(\d+)", found.group(1))),
+            re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", found.group(2)),
+        )
     if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
         shape, dims = ([int(x) for x in found.group(n).split(",")] for n in (1, 2))
         order = np.arange(int(np.prod(dims))).reshape(dims)
@@ -82,11 +97,16 @@ def _groups(text: str, devices: int) -> list[list[int]]:
             order = order.transpose([int(x) for x in found.group(3).split(",")])
         return order.reshape(shape).tolist()
     if found := re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text):
-        return [[int(x) for x in group.split(",")] for group in re.findall(r"\{([\d, ]+)\}", found.group(1))]
+        return [
+            [int(x) for x in group.split(",")]
+            for group in re.findall(r"\{([\d, ]+)\}", found.group(1))
+        ]
     return [list(range(devices))]
 
 
-def _groups_along(mesh: Mapping[str, str], along: Sequence[tuple[str, str, str]]) -> list[list[int]]:
+def _groups_along(
+    mesh: Mapping[str, str], along: Sequence[tuple[str, str, str]]
+) -> list[list[int]]:
     """Groups along some axes of a mesh, or along a part of an axis: (name, product of the sizes before the part, its size)."""
     shape, joined = [], []
     for name, whole in mesh.items():
@@ -148,17 +168,27 @@ def started(program: Program, each: Instruction) -> tuple[str, str] | None:
     return None
 
 
-def origin_of_end(program: Program, each: Instruction, known: Mapping[str, Instruction]) -> str | None:
+def origin_of_end(
+    program: Program, each: Instruction, known: Mapping[str, Instruction]
+) -> str | None:
     """Name of the instruction that started what this one waits for; fusions meanwhile hand it on."""
     if not each.operands:
         return None
     if each.opcode.endswith("-done"):
         return each.operands[0]
-    inside = (inner for called in each.calls for inner in program.computations.get(called, [])) if each.opcode == "fusion" else ()
+    inside = (
+        (inner for called in each.calls for inner in program.computations.get(called, []))
+        if each.opcode == "fusion"
+        else ()
+    )
     if not any("AsyncCollectiveDone" in inner.text for inner in inside):
         return None
     name = each.operands[0]
-    while (found := known.get(name)) is not None and found.opcode == "get-tuple-element" and found.operands:
+    while (
+        (found := known.get(name)) is not None
+        and found.opcode == "get-tuple-element"
+        and found.operands
+    ):
         maker, index = known[found.operands[0]], int(re.findall(r"index=(\d+)", found.text)[-1])
         if index not in maker.handed_on:
             return maker.name
@@ -168,7 +198,9 @@ def origin_of_end(program: Program, each: Instruction, known: Mapping[str, Instr
 
 def links_of(kind: str, text: str, places: Sequence[Sequence[int]]) -> list[Link]:
     """Links of a chip that are busy with one: both of each axis, or for a pass to a neighbour the one towards it."""
-    if kind == "collective-permute" and (found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text)):
+    if kind == "collective-permute" and (
+        found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text)
+    ):
         here, there = (np.array(places[int(device)]) for device in found.groups())
         (axis, *_), size = np.flatnonzero(here != there), np.array(places).max(axis=0) + 1
         forward = (there - here)[axis] % size[axis] <= size[axis] // 2
@@ -179,4 +211,10 @@ def links_of(kind: str, text: str, places: Sequence[Sequence[int]]) -> list[Link
 def seconds_of(kind: str, text: str, topology: Topology, places: Sequence[Sequence[int]]) -> float:
     """How long one takes, by its kind and its line."""
     groups = _groups(text, len(places))
-    return _link_seconds(kind, _whole_bytes(kind, text, len(groups[0])), len(groups[0]), _axes(groups, places), topology)
+    return _link_seconds(
+        kind,
+        _whole_bytes(kind, text, len(groups[0])),
+        len(groups[0]),
+        _axes(groups, places),
+        topology,
+    )

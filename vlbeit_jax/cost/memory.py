@@ -62,7 +62,15 @@ def shard_size(leaf: Any) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape))
 
 
-def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, rows: int, tensor: int, on_tpu: bool) -> Memory:
+def estimate(
+    config: Config,
+    state: TrainState,
+    frozen: Tree,
+    batches: Tree,
+    rows: int,
+    tensor: int,
+    on_tpu: bool,
+) -> Memory:
     """The same and a formula's temporaries and program.
 
     Weights are whole on every chip but for tensor parallelism and what is cut along the vocabulary, in the type of their products,
@@ -89,60 +97,105 @@ def estimate(config: Config, state: TrainState, frozen: Tree, batches: Tree, row
     weights = 0 if itemsize == 4 and rows == 1 else count * itemsize
     weights += 2 * count * itemsize if trained.scan else 0
     streams = [Stream(name) for name in batches]
-    gradients = 4 * count * (2 if config.run.accumulate > 1 or (rows == 1 and len(streams) > 1) else 1)
-    activations = [activation_bytes(config, stream, rows, tensor, itemsize, on_tpu) for stream in streams]
+    gradients = (
+        4 * count * (2 if config.run.accumulate > 1 or (rows == 1 and len(streams) > 1) else 1)
+    )
+    activations = [
+        activation_bytes(config, stream, rows, tensor, itemsize, on_tpu) for stream in streams
+    ]
     together = sum(activations) if rows > 1 else max(activations)
-    return found._replace(temporaries=gradients + weights + together, program=_program_bytes(config, streams) if on_tpu else 0)
+    return found._replace(
+        temporaries=gradients + weights + together,
+        program=_program_bytes(config, streams) if on_tpu else 0,
+    )
 
 
 def _program_bytes(config: Config, streams: list[Stream]) -> int:
     """Each block is code of its own, or each loop over blocks; forward alone is a third of it."""
     blocks = _blocks(config, streams)
-    return int(blocks * (BLOCK_PROGRAM if blocks * BLOCK_PROGRAM < LONG_PROGRAM else DENSE_BLOCK_PROGRAM))
+    return int(
+        blocks * (BLOCK_PROGRAM if blocks * BLOCK_PROGRAM < LONG_PROGRAM else DENSE_BLOCK_PROGRAM)
+    )
 
 
 def _blocks(config: Config, streams: list[Stream]) -> float:
     """Trained blocks that the program holds, counting others as parts."""
     model, visual = config.model, config.visual_tokenizer
-    encoder, decoder = (1 if visual.scan else depth for depth in (visual.encoder_depth, visual.decoder_depth))
+    encoder, decoder = (
+        1 if visual.scan else depth for depth in (visual.encoder_depth, visual.decoder_depth)
+    )
     if config.task == "vqkd":
         return encoder + decoder
-    frozen = 0 if config.data.visual_tokens else sum(stream.has_image for stream in streams) * encoder
-    loops = [2 if stream is Stream.PAIR and 0 < model.fused_layers < model.depth else 1 for stream in streams]
+    frozen = (
+        0 if config.data.visual_tokens else sum(stream.has_image for stream in streams) * encoder
+    )
+    loops = [
+        2 if stream is Stream.PAIR and 0 < model.fused_layers < model.depth else 1
+        for stream in streams
+    ]
     return (sum(loops) if model.scan else model.depth * len(streams)) + frozen / 3
 
 
-def activation_bytes(config: Config, stream: Stream, rows: int, tensor: int, itemsize: int, on_tpu: bool) -> int:
+def activation_bytes(
+    config: Config, stream: Stream, rows: int, tensor: int, itemsize: int, on_tpu: bool
+) -> int:
     """What a stream's backward pass needs of its forward pass, for one microbatch on one chip."""
     data = getattr(config.data, stream)
     examples = -(-data.batch_size // (rows * config.run.accumulate))
     if config.task == "vqkd":
         visual = config.visual_tokenizer
         length, depth = visual.grid**2 + 1, visual.encoder_depth + visual.decoder_depth
-        fused = on_tpu and visual.attention != "einsum" and can_fuse(length, visual.width, visual.heads, tensor)
-        return examples * depth * _block_bytes(length, visual.width, visual.ffn_width, 0 if fused else visual.heads, tensor, itemsize)
+        fused = (
+            on_tpu
+            and visual.attention != "einsum"
+            and can_fuse(length, visual.width, visual.heads, tensor)
+        )
+        return (
+            examples
+            * depth
+            * _block_bytes(
+                length,
+                visual.width,
+                visual.ffn_width,
+                0 if fused else visual.heads,
+                tensor,
+                itemsize,
+            )
+        )
     model = config.model
     length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
     fused = on_tpu and model.attention != "einsum" and model.positions is Positions.ABSOLUTE
     fused = fused and can_fuse(length, model.width, model.heads, tensor)
-    whole = _block_bytes(length, model.width, model.ffn_width, 0 if fused else model.heads, tensor, itemsize)
+    whole = _block_bytes(
+        length, model.width, model.ffn_width, 0 if fused else model.heads, tensor, itemsize
+    )
     kept = {
         "none": whole,
-        "dots": length * (4 * model.width + itemsize * (5 * model.width + model.ffn_width) // tensor),
+        "dots": length
+        * (4 * model.width + itemsize * (5 * model.width + model.ffn_width) // tensor),
         "full": length * 4 * model.width,
     }[model.remat]
-    blocks = model.depth * kept + (whole if model.remat != "none" else 0)  # One block at a time is computed again.
+    blocks = model.depth * kept + (
+        whole if model.remat != "none" else 0
+    )  # One block at a time is computed again.
     logits = data.masked_patches * model.codes * stream.has_image
     logits += masked_slots(data.text_length, data.masked_text) * model.vocabulary * stream.has_text
     return examples * (blocks + 2 * 4 * logits // tensor)  # Logits and their gradient, float32.
 
 
-def _block_bytes(length: int, width: int, ffn_width: int, heads: int, tensor: int, itemsize: int) -> int:
+def _block_bytes(
+    length: int, width: int, ffn_width: int, heads: int, tensor: int, itemsize: int
+) -> int:
     """One example in one block.
 
     Residual stream before attention and before the expert in float32; both norms' outputs; queries, keys, values and what
     they mix; the expert's hidden layer before and after GELU; attention weights of ``heads`` in float32 and in the matmuls' type
     (none where one kernel computes them again).
     """
-    per_token = 2 * 4 * width + 2 * itemsize * width + 4 * itemsize * width // tensor + 2 * itemsize * ffn_width // tensor
+    per_token = (
+        2 * 4 * width
+        + 2 * itemsize * width
+        + 4 * itemsize * width // tensor
+        + 2 * itemsize * ffn_width // tensor
+    )
     return length * per_token + heads * length * length * (4 + itemsize) // tensor

@@ -54,14 +54,17 @@ class Plan:
             "chips": count,
             "compiled": bool(self.compile_seconds),
             "compile_seconds": round(self.compile_seconds, 1),
-            "hbm": self.memory._asdict() | {"total": self.memory.total, "limit": chip.hbm_bytes if chip else None},
+            "hbm": self.memory._asdict()
+            | {"total": self.memory.total, "limit": chip.hbm_bytes if chip else None},
             "model_flops": self.flops.model,
             "frozen_flops": self.flops.frozen,
             "xla_flops": self.xla_flops,
             "samples": self.flops.samples,
             "tokens": self.flops.tokens,
             "steps": self.steps,
-            "collectives": None if self.collectives is None else [each._asdict() for each in self.collectives],
+            "collectives": None
+            if self.collectives is None
+            else [each._asdict() for each in self.collectives],
         }
         if chip is None or self.times is None:
             return found
@@ -98,7 +101,9 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
         inputs = {stream: batches[stream] for stream in streams}
-        by_formula = memory.estimate(config, state, frozen, inputs, rows, mesh.shape["tensor"], topology.chip is not None)
+        by_formula = memory.estimate(
+            config, state, frozen, inputs, rows, mesh.shape["tensor"], topology.chip is not None
+        )
         if not compiled:
             _check_fits(by_formula, topology, "by formula")
             found.append((times, by_formula, None, None))
@@ -106,13 +111,24 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         began = time.monotonic()
         program = _compile(step.lower(state, frozen, inputs), topology, by_formula)
         seconds += time.monotonic() - began
-        operations += times / len(schedule.cycle) * topology.count * program.cost_analysis()["flops"]
+        operations += (
+            times / len(schedule.cycle) * topology.count * program.cost_analysis()["flops"]
+        )
         found.append((times, *_read(program, topology, memory.kept(state, frozen, inputs), mesh)))
     most = max((needed for _, needed, *_ in found), key=lambda needed: needed.total)
     weights = [times / len(schedule.cycle) for times, *_ in found]
     times = _mean_time(weights, [step_time for *_, step_time, _ in found])
     links = None if not compiled else _mean_collectives(weights, [each for *_, each in found])
-    return Plan(topology, config.run.steps, most, flops.step_flops(config), times, links, seconds, operations)
+    return Plan(
+        topology,
+        config.run.steps,
+        most,
+        flops.step_flops(config),
+        times,
+        links,
+        seconds,
+        operations,
+    )
 
 
 def devices_of(topology: Topology) -> Any:
@@ -123,15 +139,21 @@ def devices_of(topology: Topology) -> Any:
     """
     if topology.chip is None:
         if jax.device_count() != topology.count:
-            raise UsageError(f"--topology={topology}: this process has {jax.device_count()} devices")
+            raise UsageError(
+                f"--topology={topology}: this process has {jax.device_count()} devices"
+            )
         return jax.devices()
     from jax.experimental import topologies
 
-    options: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}  # One device a chip, not two.
+    options: dict[str, Any] = (
+        {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
+    )  # One device a chip, not two.
     if topology.count == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=str(topology), **options).devices
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=str(topology), **options
+        ).devices
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UsageError(
             f"--topology={topology}: {error}; if libtpu is missing: launch/install.sh tpu, or pip install 'jax[tpu]', on any Linux machine"
@@ -157,7 +179,10 @@ def _compile(lowered: Any, topology: Topology, by_formula: Memory) -> Any:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         _check_fits(by_formula, topology, "by formula")
-        said = next((line for line in str(error).splitlines() if "hbm" in line.lower()), str(error).partition("\n")[0])
+        said = next(
+            (line for line in str(error).splitlines() if "hbm" in line.lower()),
+            str(error).partition("\n")[0],
+        )
         raise UsageError(_does_not_fit(by_formula, topology, said.strip())) from error
 
 
@@ -182,10 +207,14 @@ def _does_not_fit(needed: Memory, topology: Topology, said: str) -> str:
     )
 
 
-def _read(compiled: Any, topology: Topology, before: Memory, mesh: Any) -> tuple[Memory, StepTime | None, list[Collective]]:
+def _read(
+    compiled: Any, topology: Topology, before: Memory, mesh: Any
+) -> tuple[Memory, StepTime | None, list[Collective]]:
     """Memory, times and collectives out of a compiled step."""
     stats = compiled.memory_analysis()
-    needed = before._replace(temporaries=stats.temp_size_in_bytes, program=stats.generated_code_size_in_bytes)
+    needed = before._replace(
+        temporaries=stats.temp_size_in_bytes, program=stats.generated_code_size_in_bytes
+    )
     try:
         program = hlo.parse(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
@@ -194,7 +223,11 @@ def _read(compiled: Any, topology: Topology, before: Memory, mesh: Any) -> tuple
             "one that JAX names: launch/install.sh tpu, or pip install 'jax[tpu]'"
         ) from error
     if topology.chip is None:
-        return needed, None, collectives(program, topology, [(place,) for place in range(topology.count)])
+        return (
+            needed,
+            None,
+            collectives(program, topology, [(place,) for place in range(topology.count)]),
+        )
     places = [device.coords for device in mesh.devices.flat]
     found = step_time(program, topology, places, kernel_seconds(program, topology))
     return needed, found, found.collectives
@@ -205,18 +238,24 @@ def _mean_time(weights: list[float], times: list[StepTime | None]) -> StepTime |
     if not known:
         return None
     means = {
-        field.name: sum(weight * getattr(each, field.name) for weight, each in zip(weights, known, strict=True))
+        field.name: sum(
+            weight * getattr(each, field.name) for weight, each in zip(weights, known, strict=True)
+        )
         for field in dataclasses.fields(StepTime)
         if field.name != "collectives"
     }
-    return StepTime(**means, collectives=_mean_collectives(weights, [each.collectives for each in known]))
+    return StepTime(
+        **means, collectives=_mean_collectives(weights, [each.collectives for each in known])
+    )
 
 
 def _mean_collectives(weights: list[float], found: list[list[Collective]]) -> list[Collective]:
     if len(found) == 1:
         return found[0]
     sums: dict[tuple, Collective] = {}
-    for weight, each in ((weight, each) for weight, listed in zip(weights, found, strict=True) for each in listed):
+    for weight, each in (
+        (weight, each) for weight, listed in zip(weights, found, strict=True) for each in listed
+    ):
         before = sums.get(each[:4], each._replace(count=0, bytes=0, seconds=0.0))
         sums[each[:4]] = before._replace(
             count=before.count + weight * each.count,

@@ -33,7 +33,10 @@ def shared_memory(config: Config, hosts: int, chips: int) -> int:
     """
     batches = abstract_task(config).batches
     workers = config.data.workers
-    held = [_batch_bytes(batch, _share(config, hosts, chips)) * (PER_WORKER * workers + PER_STREAM) for batch in batches.values()]
+    held = [
+        _batch_bytes(batch, _share(config, hosts, chips)) * (PER_WORKER * workers + PER_STREAM)
+        for batch in batches.values()
+    ]
     if not workers:  # Threads of the trainer use the trainer's own memory.
         held = [0]
     evaluation = max(held) if config.run.evaluate_every else 0

@@ -23,7 +23,18 @@ from vlbeit_jax.cost.hlo import MATMULS, Instruction, Program, loop_of
 
 REACHED_BANDWIDTH = 0.85  # Share of the memory's bandwidth that streaming reaches; an assumption.
 LANES = 8 * 128 * 4  # Operations a cycle of the vector unit (8 sublanes x 128 lanes x 4 units).
-FREE = {"parameter", "constant", "bitcast", "get-tuple-element", "tuple", "iota", "broadcast", "reshape", "copy", "slice"}
+FREE = {
+    "parameter",
+    "constant",
+    "bitcast",
+    "get-tuple-element",
+    "tuple",
+    "iota",
+    "broadcast",
+    "reshape",
+    "copy",
+    "slice",
+}
 PASSED_ON = {"bitcast", "get-tuple-element", "custom-call", "reshape"}
 
 
@@ -53,7 +64,12 @@ class StepTime:
         return sum(found.seconds for found in self.collectives if found.blocking)
 
 
-def step_time(program: Program, topology: Topology, places: Sequence[Sequence[int]], kernels: Mapping[str, float] = {}) -> StepTime:
+def step_time(
+    program: Program,
+    topology: Topology,
+    places: Sequence[Sequence[int]],
+    kernels: Mapping[str, float] = {},
+) -> StepTime:
     """Adds up a program.
 
     Args:
@@ -68,17 +84,37 @@ def step_time(program: Program, topology: Topology, places: Sequence[Sequence[in
     found = links.collectives(program, topology, places)
     blocking = sum(each.seconds for each in found if each.blocking)
     totals = {name: clock.now[name] + blocking for name in ("plain", "bounded")}
-    return StepTime(**totals, matmul=clock.matmul, kernels=clock.kernels, waiting=clock.waiting, collectives=found)
+    return StepTime(
+        **totals,
+        matmul=clock.matmul,
+        kernels=clock.kernels,
+        waiting=clock.waiting,
+        collectives=found,
+    )
 
 
 class _Clock:
     """Both totals while a program is gone through in its order, and when the links will be free."""
 
-    def __init__(self, program: Program, topology: Topology, places: Sequence[Sequence[int]], kernels: Mapping[str, float]):
+    def __init__(
+        self,
+        program: Program,
+        topology: Topology,
+        places: Sequence[Sequence[int]],
+        kernels: Mapping[str, float],
+    ):
         assert topology.chip is not None
-        self._program, self._topology, self._chip, self._places, self._known = program, topology, topology.chip, places, kernels
+        self._program, self._topology, self._chip, self._places, self._known = (
+            program,
+            topology,
+            topology.chip,
+            places,
+            kernels,
+        )
         self.now = {"plain": 0.0, "bounded": 0.0}
-        self._links_free: dict[str, dict[links.Link, float]] = {total: collections.defaultdict(float) for total in self.now}
+        self._links_free: dict[str, dict[links.Link, float]] = {
+            total: collections.defaultdict(float) for total in self.now
+        }
         self.matmul = self.kernels = self.waiting = 0.0
 
     def run(self, name: str, times: float) -> None:
@@ -90,8 +126,13 @@ class _Clock:
                 body, condition = loop_of(each)
                 self.run(body, times * self._program.trips(condition))
             elif begun := links.started(self._program, each):
-                seconds, used = links.seconds_of(*begun, self._topology, self._places), links.links_of(*begun, self._places)
-                arrivals[each.name] = {total: self._sent(total, times * seconds, used) for total in self.now}
+                seconds, used = (
+                    links.seconds_of(*begun, self._topology, self._places),
+                    links.links_of(*begun, self._places),
+                )
+                arrivals[each.name] = {
+                    total: self._sent(total, times * seconds, used) for total in self.now
+                }
             elif (origin := links.origin_of_end(self._program, each, known)) in arrivals:
                 for total, arrival in arrivals.pop(origin).items():
                     late = max(0.0, arrival - self.now[total])
@@ -156,4 +197,9 @@ def _operations(program: Program, each: Instruction) -> int:
     """Elementwise operations of a fusion, or of a lone instruction."""
     if not each.calls:
         return each.elements
-    return sum(inner.elements for called in each.calls for inner in program.computations.get(called, []) if inner.opcode not in FREE)
+    return sum(
+        inner.elements
+        for called in each.calls
+        for inner in program.computations.get(called, [])
+        if inner.opcode not in FREE
+    )

@@ -59,7 +59,9 @@ def _value(value: Any) -> list[str | int | bytes]:
     if isinstance(value, np.ndarray | list | tuple):
         items = [_value(each) for each in value]
         return [len(items), *(part for item in items for part in item)]
-    raise TypeError(f"cannot take the fingerprint of a record's value of type {type(value).__name__}")
+    raise TypeError(
+        f"cannot take the fingerprint of a record's value of type {type(value).__name__}"
+    )
 
 
 def fingerprint_of(kind: str, splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:

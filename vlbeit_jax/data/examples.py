@@ -25,7 +25,9 @@ class Spec(NamedTuple):
     dtype: type[np.generic]
 
 
-def example_specs(stream: StreamConfig, image_size: int, has_text: bool, kept_tokens: bool = False) -> dict[str, Spec]:
+def example_specs(
+    stream: StreamConfig, image_size: int, has_text: bool, kept_tokens: bool = False
+) -> dict[str, Spec]:
     """What ``MakeExample`` gives, without making one.
 
     Args:
@@ -43,7 +45,11 @@ def example_specs(stream: StreamConfig, image_size: int, has_text: bool, kept_to
     if has_text:
         slots = (masked_slots(stream.text_length, stream.masked_text),)
         found["text"] = Spec((stream.text_length,), np.int32)
-        found |= {"text_masked": Spec(slots, np.int32), "text_targets": Spec(slots, np.int32), "text_weights": Spec(slots, np.float32)}
+        found |= {
+            "text_masked": Spec(slots, np.int32),
+            "text_targets": Spec(slots, np.int32),
+            "text_weights": Spec(slots, np.float32),
+        }
     return found
 
 
@@ -90,18 +96,26 @@ class MakeExample:
             view = self.view(record, number)
         else:
             view = self._random_view(record, draws)
-        masked = blockwise_mask(draws, self.grid, self.stream.masked_patches, self.stream.mask_block)
+        masked = blockwise_mask(
+            draws, self.grid, self.stream.masked_patches, self.stream.mask_block
+        )
         example: Example = {"image": view, "image_masked": masked}
         if VISUAL_TOKENS in record:
             example["image_targets"] = record[VISUAL_TOKENS][number][masked].astype(np.int32)
         return example
 
-    def _random_view(self, record: Mapping[str, Any], draws: Draws) -> UInt8[np.ndarray, "size size 3"]:
+    def _random_view(
+        self, record: Mapping[str, Any], draws: Draws
+    ) -> UInt8[np.ndarray, "size size 3"]:
         stream = self.stream
         return images.random_view(
-            draws, _pixels(record), self.image_size,
-            crop_scale=stream.crop_scale, colour_jitter=stream.colour_jitter, flip=stream.flip,
-        )  # fmt: skip
+            draws,
+            _pixels(record),
+            self.image_size,
+            crop_scale=stream.crop_scale,
+            colour_jitter=stream.colour_jitter,
+            flip=stream.flip,
+        )
 
     def _text(self, record: Mapping[str, Any], draws: Draws, tokenizer: TextTokenizer) -> Example:
         if "tokens" in record:
@@ -109,7 +123,9 @@ class MakeExample:
         else:
             captions = record["captions"]
             caption = captions[draws.below(len(captions)) if self.augment else 0]
-            row = tokenizer.encode_row(caption.decode() if isinstance(caption, bytes) else caption, self.stream.text_length)
+            row = tokenizer.encode_row(
+                caption.decode() if isinstance(caption, bytes) else caption, self.stream.text_length
+            )
         starts = tokenizer.word_starts if self.stream.whole_words else None
         masked = mask_text(draws, row, self.stream.masked_text, tokenizer.vocabulary, starts)
         return {

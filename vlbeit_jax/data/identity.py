@@ -45,9 +45,13 @@ def text_key(text: str) -> int:
     """Returns 64 bits of the hash of a text in its normal form."""
     normal = INVISIBLE.sub("", unicodedata.normalize("NFKC", text).casefold())
     normal = INVISIBLE.sub("", unicodedata.normalize("NFKC", normal))  # Case folding can undo NFKC.
-    return int.from_bytes(hashlib.sha256(normal.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    return int.from_bytes(
+        hashlib.sha256(normal.encode("utf-8", "surrogatepass")).digest()[:8], "big"
+    )
 
 
 def split_of(key: int, validation_share: float | int) -> str:
     """Returns the split of a key. A larger share holds back everything that a smaller one does."""
-    return VALIDATION if (key >> 11) / 2**53 < validation_share else TRAIN  # Exact, and below 1 for every key.
+    return (
+        VALIDATION if (key >> 11) / 2**53 < validation_share else TRAIN
+    )  # Exact, and below 1 for every key.

@@ -8,7 +8,9 @@ import numpy as np
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.shapes import Float, UInt8
 
-cv2.setNumThreads(0)  # Grain's threads and processes are the parallelism; OpenCV's own would fight them.
+cv2.setNumThreads(
+    0
+)  # Grain's threads and processes are the parallelism; OpenCV's own would fight them.
 
 ASPECT = math.log(4 / 3)
 CROP_TRIES = 10
@@ -29,10 +31,14 @@ def decode(encoded: bytes) -> UInt8[np.ndarray, "height width 3"]:
     return image
 
 
-def resize(image: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
+def resize(
+    image: UInt8[np.ndarray, "h w 3"], height: int, width: int
+) -> UInt8[np.ndarray, "height width 3"]:
     """Area averaging when shrinking, bicubic when enlarging: within half a grey level of PIL's antialiased bicubic."""
     shrinks = image.shape[0] * image.shape[1] > height * width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return cv2.resize(
+        image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    )
 
 
 def random_view(
@@ -74,13 +80,20 @@ def _crop_box(draws: Draws, height: int, width: int, smallest: float) -> tuple[i
         ratio = math.exp(draws.uniform(-ASPECT, ASPECT))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
-            return draws.below(height - box_height + 1), draws.below(width - box_width + 1), box_height, box_width
+            return (
+                draws.below(height - box_height + 1),
+                draws.below(width - box_width + 1),
+                box_height,
+                box_width,
+            )
     box_width = max(1, min(width, round(height * math.exp(ASPECT))))
     box_height = max(1, min(height, round(width * math.exp(ASPECT))))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def _jitter_map(draws: Draws, view: UInt8[np.ndarray, "h w 3"], amount: float) -> Float[np.ndarray, "3 4"]:
+def _jitter_map(
+    draws: Draws, view: UInt8[np.ndarray, "h w 3"], amount: float
+) -> Float[np.ndarray, "3 4"]:
     """Brightness, contrast and saturation, each by a factor in 1 +- amount, in random order, as one affine map."""
     factors = [draws.uniform(max(0, 1 - amount), 1 + amount) for _ in range(3)]
     mean = np.array(cv2.mean(view)[:3])

@@ -80,7 +80,9 @@ class KeptTokens:
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            raise UsageError(f"{self.folder}: {error.strerror}; the parts that were made before are kept") from error
+            raise UsageError(
+                f"{self.folder}: {error.strerror}; the parts that were made before are kept"
+            ) from error
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -112,7 +114,13 @@ class WithTokens:
         return {**self._records[index], VISUAL_TOKENS: self._kept[index]}
 
 
-def kept_tokens(place: str | pathlib.Path, found: PreparedSet, stream: StreamConfig, image_size: int, tokenizer: str) -> KeptTokens:
+def kept_tokens(
+    place: str | pathlib.Path,
+    found: PreparedSet,
+    stream: StreamConfig,
+    image_size: int,
+    tokenizer: str,
+) -> KeptTokens:
     """The tokens of a set's views, whether they were made or not.
 
     Args:
@@ -127,9 +135,13 @@ def kept_tokens(place: str | pathlib.Path, found: PreparedSet, stream: StreamCon
         "set": found.fingerprint,
         "visual_tokenizer": tokenizer,
         "image_size": image_size,
-        **{name: getattr(stream, name) for name in ("views", "crop_scale", "colour_jitter", "flip")},
+        **{
+            name: getattr(stream, name) for name in ("views", "crop_scale", "colour_jitter", "flip")
+        },
     }
-    return KeptTokens(pathlib.Path(place) / fingerprint(description), description, found.count(TRAIN))
+    return KeptTokens(
+        pathlib.Path(place) / fingerprint(description), description, found.count(TRAIN)
+    )
 
 
 def require_all(kept: KeptTokens, found: PreparedSet) -> None:
@@ -139,11 +151,21 @@ def require_all(kept: KeptTokens, found: PreparedSet) -> None:
         return
     make = "python -m vlbeit_jax.keep_tokens with the same configuration makes them"
     if len(missing) < len(kept.parts):
-        raise UsageError(f"{kept.folder}: {len(missing)} of {len(kept.parts)} parts of the tokens of {found.folder} are missing; {make}")
-    others = [json.loads(path.read_text()) for path in sorted(kept.folder.parent.glob(f"*/{DESCRIPTION}"))]
+        raise UsageError(
+            f"{kept.folder}: {len(missing)} of {len(kept.parts)} parts of the tokens of {found.folder} are missing; {make}"
+        )
+    others = [
+        json.loads(path.read_text()) for path in sorted(kept.folder.parent.glob(f"*/{DESCRIPTION}"))
+    ]
     differences = [
-        ", ".join(f"{name}={other.get(name)} and not {value}" for name, value in kept.description.items() if other.get(name) != value)
+        ", ".join(
+            f"{name}={other.get(name)} and not {value}"
+            for name, value in kept.description.items()
+            if other.get(name) != value
+        )
         for other in others
     ]
     there = f"; it holds some with {'; some with '.join(differences)}" if differences else ""
-    raise UsageError(f"data.visual_tokens={kept.folder.parent} holds no tokens of {found.folder} as configured{there}; {make}")
+    raise UsageError(
+        f"data.visual_tokens={kept.folder.parent} holds no tokens of {found.folder} as configured{there}; {make}"
+    )

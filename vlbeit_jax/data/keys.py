@@ -27,7 +27,9 @@ def keys_file(folder: pathlib.Path, what: str, split: str) -> pathlib.Path:
 
 def keys_of(record: Mapping[str, Any]) -> dict[str, list[int]]:
     """Returns the keys of a record's picture and texts, each once."""
-    texts = record["captions"] if "captions" in record else [record["text"]] if "text" in record else []
+    texts = (
+        record["captions"] if "captions" in record else [record["text"]] if "text" in record else []
+    )
     found = {PICTURES: [picture_key(record["sha256"])]} if "sha256" in record else {}
     decoded = (text.decode() if isinstance(text, bytes) else text for text in texts)
     return found | ({TEXTS: list(dict.fromkeys(map(text_key, decoded)))} if len(texts) else {})

@@ -14,7 +14,9 @@ TRIES_PER_BLOCK = 10
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 
 
-def blockwise_mask(draws: Draws, grid: int, count: int, smallest_block: int) -> Int[np.ndarray, "M"]:
+def blockwise_mask(
+    draws: Draws, grid: int, count: int, smallest_block: int
+) -> Int[np.ndarray, "M"]:
     """Exactly ``count`` patches of a ``grid`` x ``grid`` image, in rectangles of random area and aspect (BEiT v2).
 
     Blocks are placed until the count is reached or none fits; then single random patches are added.
@@ -23,7 +25,9 @@ def blockwise_mask(draws: Draws, grid: int, count: int, smallest_block: int) -> 
       Sorted row-major positions.
     """
     mask = np.zeros((grid, grid), bool)
-    while (missing := count - int(mask.sum())) > 0 and _place_block(draws, mask, missing, smallest_block):
+    while (missing := count - int(mask.sum())) > 0 and _place_block(
+        draws, mask, missing, smallest_block
+    ):
         pass
     visible = np.flatnonzero(~mask)
     mask.ravel()[visible[draws.choose(visible.size, count - int(mask.sum()))]] = True
@@ -88,7 +92,12 @@ def mask_text(
         count allows (the last word may be cut).
     """
     slots = masked_slots(len(text), share)
-    found = MaskedText(text.copy(), np.zeros(slots, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.float32))
+    found = MaskedText(
+        text.copy(),
+        np.zeros(slots, np.int32),
+        np.zeros(slots, np.int32),
+        np.zeros(slots, np.float32),
+    )
     real = np.flatnonzero(text > Special.MASK)
     if real.size == 0:
         return found

@@ -64,7 +64,9 @@ class Permutation:
     def at(self, places: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
         """Returns the number at each of several places, as ``self[place]`` does for one."""
         if places.size and not 0 <= places.min() <= places.max() < self._length:
-            raise IndexError(f"places {places.min()} to {places.max()} are not all within the {self._length} of this permutation")
+            raise IndexError(
+                f"places {places.min()} to {places.max()} are not all within the {self._length} of this permutation"
+            )
         found = self._once_each(places.astype(np.uint64))
         while (outside := found >= self._length).any():
             found[outside] = self._once_each(found[outside])

@@ -28,7 +28,11 @@ from vlbeit_jax.types import Kind, Stream
 
 Batches = grain.DatasetIterator  # Of dicts of arrays; close() it when done.
 ENDLESS = 2**40  # Steps; Grain wants to know a length.
-KINDS = {Stream.IMAGE: (Kind.IMAGES, Kind.PAIRS), Stream.TEXT: (Kind.TOKENS,), Stream.PAIR: (Kind.PAIRS,)}
+KINDS = {
+    Stream.IMAGE: (Kind.IMAGES, Kind.PAIRS),
+    Stream.TEXT: (Kind.TOKENS,),
+    Stream.PAIR: (Kind.PAIRS,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +107,24 @@ def training_batches(
     if kept:
         records = [WithTokens(each, tokens) for each, tokens in zip(records, kept, strict=True)]
     weights = stream.weights or [found.count(TRAIN) for found in sets]
-    orders = [Epochs(len(records[number]), seed, name.value, number, found.fingerprint) for number, found in enumerate(sets)]
+    orders = [
+        Epochs(len(records[number]), seed, name.value, number, found.fingerprint)
+        for number, found in enumerate(sets)
+    ]
     rows = share.places(stream.batch_size)
-    return _iterate(_Training(records, orders, Interleave(weights), make, (seed, name.value), stream.batch_size, rows, start), data)
+    return _iterate(
+        _Training(
+            records,
+            orders,
+            Interleave(weights),
+            make,
+            (seed, name.value),
+            stream.batch_size,
+            rows,
+            start,
+        ),
+        data,
+    )
 
 
 class _Training:
@@ -122,7 +141,13 @@ class _Training:
         rows: Sequence[int],
         start: int,
     ):
-        self._records, self._orders, self._sources, self._make, self._key = records, orders, sources, make, key
+        self._records, self._orders, self._sources, self._make, self._key = (
+            records,
+            orders,
+            sources,
+            make,
+            key,
+        )
         self._batch_size, self._rows, self._start = batch_size, rows, start
 
     def __len__(self) -> int:
@@ -160,13 +185,24 @@ def evaluation_batches(
       share: this host's part.
       data: threads and processes.
     """
-    return _iterate(_Evaluation(records, make, batch_size, seed, draws, batches, share.places(batch_size)), data)
+    return _iterate(
+        _Evaluation(records, make, batch_size, seed, draws, batches, share.places(batch_size)), data
+    )
 
 
 class _Evaluation:
     """Batches over records repeated, then the first one with weight 0 up to a multiple of the batch."""
 
-    def __init__(self, records: Records, make: MakeExample, batch_size: int, seed: int, draws: int, batches: int, rows: Sequence[int]):
+    def __init__(
+        self,
+        records: Records,
+        make: MakeExample,
+        batch_size: int,
+        seed: int,
+        draws: int,
+        batches: int,
+        rows: Sequence[int],
+    ):
         self._records, self._make, self._seed = records, make, seed
         self._real, self._batch_size, self._rows = len(records) * draws, batch_size, rows
         whole = -(-self._real // batch_size)
@@ -181,10 +217,14 @@ class _Evaluation:
     def _example(self, number: int) -> Example:
         real = number < self._real
         record = self._records[number % len(self._records) if real else 0]
-        return self._make({**record, "weight": float(real)}, Draws("evaluation", self._seed, number))
+        return self._make(
+            {**record, "weight": float(real)}, Draws("evaluation", self._seed, number)
+        )
 
 
-def every_view(records: Records, which: range, make: MakeExample, batch_size: int, data: DataConfig) -> Batches:
+def every_view(
+    records: Records, which: range, make: MakeExample, batch_size: int, data: DataConfig
+) -> Batches:
     """Arrays of ``batch_size`` images: all views of some records in order; the last batch is filled up with the last view."""
     return _iterate(_Views(records, which, make, batch_size), data)
 
@@ -199,7 +239,12 @@ class _Views:
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "B size size 3"]:
         first = index * self._batch_size
-        return np.stack([self._view(min(number, self._real - 1)) for number in range(first, first + self._batch_size)])
+        return np.stack(
+            [
+                self._view(min(number, self._real - 1))
+                for number in range(first, first + self._batch_size)
+            ]
+        )
 
     def _view(self, number: int) -> UInt8[np.ndarray, "size size 3"]:
         record, view = divmod(number, self._make.stream.views)

@@ -22,7 +22,9 @@ class Rematched:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The record with its wrong partner."""
-        return dict(self._records[index]) | {self._field: self._records[int(self._partners[index])][self._field]}
+        return dict(self._records[index]) | {
+            self._field: self._records[int(self._partners[index])][self._field]
+        }
 
 
 def wrong_partners(records: Records, seed: int) -> Int[np.ndarray, "A"]:
@@ -30,7 +32,9 @@ def wrong_partners(records: Records, seed: int) -> Int[np.ndarray, "A"]:
 
     Records in random order, equal captions side by side, each paired with the one as far ahead as the largest group is long.
     """
-    captions = np.array([record["captions"][0] for record in (records[i] for i in range(len(records)))])
+    captions = np.array(
+        [record["captions"][0] for record in (records[i] for i in range(len(records)))]
+    )
     _, group, counts = np.unique(captions, return_inverse=True, return_counts=True)
     shuffled = Permutation(len(captions), "rematch", seed).at(np.arange(len(captions)))
     places = Permutation(len(counts), "rematch groups", seed).at(np.arange(len(counts)))

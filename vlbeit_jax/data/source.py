@@ -91,14 +91,18 @@ class PreparedSet:
           UsageError: the split is empty, or its shards are not those that were written.
         """
         if not self.count(split):
-            raise UsageError(f"{self.folder} has no {split!r} records; it has {dict(self.meta['counts'])}")
+            raise UsageError(
+                f"{self.folder} has no {split!r} records; it has {dict(self.meta['counts'])}"
+            )
         builder = _builder(self.folder)
         lengths, count = list(builder.info.splits[split].shard_lengths), self.count(split)
         if lengths != [len(range(shard, count, len(lengths))) for shard in range(len(lengths))]:
             raise UsageError(
                 f"{self.folder}: its shards hold {lengths} {split} records, but {count} were written to them in turn; prepare it again"
             )
-        decoders = {"image": tfds.decode.SkipDecoding()} if "image" in builder.info.features else None
+        decoders = (
+            {"image": tfds.decode.SkipDecoding()} if "image" in builder.info.features else None
+        )
         return _AsWritten(builder.as_data_source(split, decoders=decoders), lengths)
 
     def keys(self, what: str, split: str) -> Keys:
@@ -118,9 +122,13 @@ class PreparedSet:
         try:
             found = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: cannot be read ({error}); copy it again, or prepare the set again") from error
+            raise UsageError(
+                f"{path}: cannot be read ({error}); copy it again, or prepare the set again"
+            ) from error
         if found.shape != (2, count) or found.dtype != np.uint64:
-            raise UsageError(f"{path}: holds {found.shape[-1]} keys, but {count} were written; copy it again, or prepare the set again")
+            raise UsageError(
+                f"{path}: holds {found.shape[-1]} keys, but {count} were written; copy it again, or prepare the set again"
+            )
         return found
 
 
@@ -140,9 +148,17 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
       UsageError: there is no such folder, it was not made by ``vlbeit_jax.prepare`` or by one of another format, or it is of
         another kind.
     """
-    folder = SAMPLE_FOLDER / place.removeprefix(SAMPLE_PREFIX) if place.startswith(SAMPLE_PREFIX) else pathlib.Path(place)
+    folder = (
+        SAMPLE_FOLDER / place.removeprefix(SAMPLE_PREFIX)
+        if place.startswith(SAMPLE_PREFIX)
+        else pathlib.Path(place)
+    )
     if not (folder / META_FILE).is_file():
-        known = ", ".join(sorted(SAMPLE_PREFIX + path.parent.name for path in SAMPLE_FOLDER.glob(f"*/{META_FILE}")))
+        known = ", ".join(
+            sorted(
+                SAMPLE_PREFIX + path.parent.name for path in SAMPLE_FOLDER.glob(f"*/{META_FILE}")
+            )
+        )
         state = f"holds no {META_FILE}" if folder.is_dir() else "does not exist"
         raise UsageError(
             f"data set {place!r}: {folder} {state}; make a data set with python -m vlbeit_jax.prepare (in the package: {known})"
@@ -155,5 +171,7 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
         )
     kind = Kind(meta["kind"])
     if allowed and kind not in allowed:
-        raise UsageError(f"data set {place!r} holds {kind}, but {' or '.join(allowed)} are needed here")
+        raise UsageError(
+            f"data set {place!r} holds {kind}, but {' or '.join(allowed)} are needed here"
+        )
     return PreparedSet(folder, kind, meta)

@@ -32,9 +32,17 @@ class TextTokenizer:
         self.folder = pathlib.Path(folder)
         try:
             described = json.loads((self.folder / DESCRIPTION_FILE).read_text())
-            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(self.folder / MODEL_FILE))
+            self._pieces = sentencepiece.SentencePieceProcessor(
+                model_file=str(self.folder / MODEL_FILE)
+            )
             written = described["fingerprint"]
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # SentencePiece raises RuntimeError for a missing file
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ) as error:  # SentencePiece raises RuntimeError for a missing file
             raise UsageError(
                 f"no text tokenizer in {str(folder)!r} ({error}); make one with python -m vlbeit_jax.text_tokenizer"
             ) from error
@@ -69,7 +77,9 @@ class TextTokenizer:
     @functools.cached_property
     def word_starts(self) -> Bool[np.ndarray, "V"]:
         """Per piece, whether it opens a word."""
-        return np.array([self._pieces.id_to_piece(i).startswith(WORD_START) for i in range(self.vocabulary)])
+        return np.array(
+            [self._pieces.id_to_piece(i).startswith(WORD_START) for i in range(self.vocabulary)]
+        )
 
     def __reduce__(self):
         """Loader processes open the folder themselves."""
@@ -89,7 +99,9 @@ def piece_fingerprint(processor: sentencepiece.SentencePieceProcessor) -> str:
     return hashlib.sha256(pieces.encode()).hexdigest()[:12]
 
 
-def packed_rows(texts: Iterable[str | bytes], tokenizer: TextTokenizer, length: int) -> Iterator[Int[np.ndarray, "T"]]:
+def packed_rows(
+    texts: Iterable[str | bytes], tokenizer: TextTokenizer, length: int
+) -> Iterator[Int[np.ndarray, "T"]]:
     """Rows of CLS, pieces, SEP; every piece of every text stands in exactly one row."""
     waiting: list[int] = []
     for text in texts:

@@ -52,12 +52,20 @@ class Convolution(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B height width I"]) -> Float[Array, "B height width O"]:
         """Returns the convolution, and the bias added to it."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.side, self.side, x.shape[-1], self.features))
+        kernel = self.param(
+            "kernel",
+            nn.initializers.lecun_normal(),
+            (self.side, self.side, x.shape[-1], self.features),
+        )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x = jax.lax.conv_general_dilated(
-            x.astype(self.dtype), kernel.astype(self.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
             preferred_element_type=jnp.float32,
-        )  # fmt: skip
+        )
         return x + bias
 
 
@@ -72,7 +80,9 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Float[Array, "B height width I"]) -> Float[Array, "B height width O"]:
         """Returns activations of ``features`` channels; the identity is a 1x1 convolution where ``x`` has another number."""
         inner, added = self.features // 4, x
-        for number, (features, side) in enumerate([(inner, 3), (inner, 3), (inner, 3), (self.features, 1)], start=1):
+        for number, (features, side) in enumerate(
+            [(inner, 3), (inner, 3), (inner, 3), (self.features, 1)], start=1
+        ):
             added = Convolution(features, side, self.dtype, name=f"conv_{number}")(nn.relu(added))
         if x.shape[-1] != self.features:
             x = Convolution(self.features, 1, self.dtype, name="identity")(x)
@@ -96,7 +106,9 @@ class DalleEncoder(nn.Module):
             if group:
                 x = nn.max_pool(x, (2, 2), (2, 2))
             for block in range(c.blocks):
-                x = ResidualBlock(c.width * 2**group, gain, dtype, name=f"group_{group + 1}_block_{block + 1}")(x)
+                x = ResidualBlock(
+                    c.width * 2**group, gain, dtype, name=f"group_{group + 1}_block_{block + 1}"
+                )(x)
         x = Convolution(c.codes, 1, dtype, name="output")(nn.relu(x))
         return x.reshape(x.shape[0], -1, c.codes)
 

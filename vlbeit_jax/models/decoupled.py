@@ -33,9 +33,13 @@ class DecoupledAttention(nn.Module):
         for modality, _ in tokens.layout:
             x = LayerNorm(self.dtype, self.eps, name=f"{modality}_norm")(tokens.segment(modality))
             linear = functools.partial(Linear, width, ("embed", "heads"), self.dtype)
-            by_modality.append([linear(name=f"{modality}_{part}")(x) for part in ("query", "key", "value")])
+            by_modality.append(
+                [linear(name=f"{modality}_{part}")(x) for part in ("query", "key", "value")]
+            )
         query, key, value = (concatenate_axis1(parts) for parts in zip(*by_modality, strict=True))
-        how = implementation(self.how, query.shape[1], width, self.heads, query.dtype, bias is not None)
+        how = implementation(
+            self.how, query.shape[1], width, self.heads, query.dtype, bias is not None
+        )
         if how == "fused":
             projected = group_by_lanes(query, key, value, self.heads)
             mixed = attention(projected, jnp.zeros(3 * width), self.heads, tokens.valid, bias, how)
@@ -46,5 +50,13 @@ class DecoupledAttention(nn.Module):
             x = mixed.segment(modality)
             if self.sub_norm:
                 x = LayerNorm(self.dtype, self.eps, name=f"{modality}_inner_norm")(x)
-            out.append(Linear(width, ("heads", "embed"), self.dtype, beit_init(self.block), name=f"{modality}_out")(x))
+            out.append(
+                Linear(
+                    width,
+                    ("heads", "embed"),
+                    self.dtype,
+                    beit_init(self.block),
+                    name=f"{modality}_out",
+                )(x)
+            )
         return concatenate_axis1(out)

@@ -3,7 +3,14 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, padded_vocabulary, partitioned, zero_from
+from vlbeit_jax.models.layers import (
+    LayerNorm,
+    Linear,
+    beit_init,
+    padded_vocabulary,
+    partitioned,
+    zero_from,
+)
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.ops.vocabulary import look_up, parts
@@ -26,7 +33,9 @@ class VisionEmbed(nn.Module):
     def __call__(self, patches: Float[Array, "B N P"], masked: Int[Array, "B M"] | None) -> Tokens:
         """Args: ``patches``, and the positions of the masked ones (None: nothing is masked)."""
         batch, count, _ = patches.shape
-        x = Linear(self.width, (None, "embed"), self.dtype, name="patch")(patches).astype(jnp.float32)
+        x = Linear(self.width, (None, "embed"), self.dtype, name="patch")(patches).astype(
+            jnp.float32
+        )
         if self.maskable:
             mask_token = self.param("mask_token", partitioned(beit_init(), "embed"), (self.width,))
             if masked is not None:
@@ -34,7 +43,9 @@ class VisionEmbed(nn.Module):
         cls = self.param("cls", partitioned(beit_init(), "embed"), (self.width,))
         x = jnp.concatenate([jnp.broadcast_to(cls, (batch, 1, self.width)), x], axis=1)
         if self.absolute:
-            x = x + self.param("positions", partitioned(beit_init(), None, "embed"), (count + 1, self.width))
+            x = x + self.param(
+                "positions", partitioned(beit_init(), None, "embed"), (count + 1, self.width)
+            )
         if self.typed:
             x = x + self.param("type", partitioned(beit_init(), "embed"), (self.width,))
         return Tokens(x, None, ((Modality.VISION, count + 1),))
@@ -61,7 +72,9 @@ class TextEmbed(nn.Module):
         words = self.param("words", partitioned(init, "word", "word_width"), (rows, self.width))
         x = look_up(words, text, self.dtype).astype(jnp.float32)
         if self.absolute:
-            table = self.param("positions", partitioned(beit_init(), None, "embed"), (self.positions, self.width))
+            table = self.param(
+                "positions", partitioned(beit_init(), None, "embed"), (self.positions, self.width)
+            )
             x = x + table[: text.shape[1]]
         else:
             x = LayerNorm(eps=TEXT_NORM_EPS, name="norm")(x)

@@ -7,7 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.ops.attention import attention, attention_by_parts, group_by_lanes, implementation, ungroup
+from vlbeit_jax.ops.attention import (
+    attention,
+    attention_by_parts,
+    group_by_lanes,
+    implementation,
+    ungroup,
+)
 from vlbeit_jax.ops.device import on_tpu
 from vlbeit_jax.ops.einsum import einsum_to_float32
 from vlbeit_jax.ops.gelu import gelu
@@ -15,7 +21,11 @@ from vlbeit_jax.shapes import Array, Bool, Float
 
 LAYER_NORM_EPS = 1e-6
 VOCABULARY_MULTIPLE = 128
-MULTIPLIED = {"kernel", "qkv", "out"}  # Last names of the parameters that take part in matrix products.
+MULTIPLIED = {
+    "kernel",
+    "qkv",
+    "out",
+}  # Last names of the parameters that take part in matrix products.
 
 
 def beit_init(depth: int = 0) -> nn.initializers.Initializer:
@@ -25,7 +35,9 @@ def beit_init(depth: int = 0) -> nn.initializers.Initializer:
     return lambda key, shape, dtype=jnp.float32: law(key, shape, dtype) * scale
 
 
-def partitioned(init: nn.initializers.Initializer, *axes: str | None) -> nn.initializers.Initializer:
+def partitioned(
+    init: nn.initializers.Initializer, *axes: str | None
+) -> nn.initializers.Initializer:
     """An initialiser that records a logical axis per dimension; names are in ``training.sharding.RULES``."""
     return nn.with_logical_partitioning(init, axes)
 
@@ -35,12 +47,18 @@ def padded_vocabulary(size: int) -> int:
     return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def zero_from(init: nn.initializers.Initializer, start: int, axis: int) -> nn.initializers.Initializer:
+def zero_from(
+    init: nn.initializers.Initializer, start: int, axis: int
+) -> nn.initializers.Initializer:
     """``init`` with zeros from ``start`` on along an axis; no gradient moves rows that pad a vocabulary, so they stay zero."""
 
     def padded(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         real = jnp.arange(shape[axis]) < start
-        return jnp.where(jnp.expand_dims(real, [other for other in range(len(shape)) if other != axis]), init(key, shape, dtype), 0)
+        return jnp.where(
+            jnp.expand_dims(real, [other for other in range(len(shape)) if other != axis]),
+            init(key, shape, dtype),
+            0,
+        )
 
     return padded
 
@@ -61,12 +79,16 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """Returns ``x @ kernel``, and the bias added to it."""
-        kernel = self.param("kernel", partitioned(self.init, *self.axes), (x.shape[-1], self.features))
+        kernel = self.param(
+            "kernel", partitioned(self.init, *self.axes), (x.shape[-1], self.features)
+        )
         out = jnp.dtype(jnp.float32) if self.exact else self.dtype
         x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), self.exact)
         if not self.bias:
             return x
-        return x + self.param("bias", partitioned(nn.initializers.zeros, self.axes[1]), (self.features,)).astype(out)
+        return x + self.param(
+            "bias", partitioned(nn.initializers.zeros, self.axes[1]), (self.features,)
+        ).astype(out)
 
 
 class LayerNorm(nn.Module):
@@ -99,30 +121,48 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], valid: Bool[Array, "B L"] | None, bias: Float[Array, "H L L"] | None
+        self,
+        x: Float[Array, "B L D"],
+        valid: Bool[Array, "B L"] | None,
+        bias: Float[Array, "H L L"] | None,
     ) -> Float[Array, "B L D"]:
         """Mixes the tokens of each row; ``valid`` masks keys, ``bias`` is added to the logits."""
         width = x.shape[-1]
         per_head = (self.heads, width // self.heads)
         # Its columns are in the order of ``group_by_lanes``.
         kernel = self.param("qkv", partitioned(beit_init(), "embed", "heads"), (width, 3 * width))
-        query_bias = self.param("query_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
-        value_bias = self.param("value_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head)
-        out = self.param("out", partitioned(beit_init(self.block), "heads", "head", "embed"), (*per_head, width))
+        query_bias = self.param(
+            "query_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head
+        )
+        value_bias = self.param(
+            "value_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head
+        )
+        out = self.param(
+            "out", partitioned(beit_init(self.block), "heads", "head", "embed"), (*per_head, width)
+        )
         out_bias = self.param("out_bias", partitioned(nn.initializers.zeros, "embed"), (width,))
 
-        shift = group_by_lanes(query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads)
+        shift = group_by_lanes(
+            query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads
+        )
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         how = implementation(self.how, x.shape[1], width, self.heads, self.dtype, bias is not None)
         if how == "cudnn":
-            kernels, shifts = ungroup(kernel, self.heads), ungroup(shift.astype(self.dtype), self.heads)
-            query, key, value = (matmul(x, each) + own for each, own in zip(kernels, shifts, strict=True))
+            kernels, shifts = (
+                ungroup(kernel, self.heads),
+                ungroup(shift.astype(self.dtype), self.heads),
+            )
+            query, key, value = (
+                matmul(x, each) + own for each, own in zip(kernels, shifts, strict=True)
+            )
             mixed = attention_by_parts(query, key, value, self.heads, valid, bias, how)
         else:
             mixed = attention(matmul(x, kernel), shift, self.heads, valid, bias, how)
         if self.sub_norm:
             mixed = LayerNorm(self.dtype, self.eps, name="inner_norm")(mixed)
-        return matmul(mixed, out.astype(self.dtype).reshape(width, width)) + out_bias.astype(self.dtype)
+        return matmul(mixed, out.astype(self.dtype).reshape(width, width)) + out_bias.astype(
+            self.dtype
+        )
 
 
 class Expert(nn.Module):
@@ -138,11 +178,15 @@ class Expert(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """Returns the residual of the tokens that are routed here."""
-        hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(LayerNorm(self.dtype, self.eps, name="norm")(x))
+        hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(
+            LayerNorm(self.dtype, self.eps, name="norm")(x)
+        )
         hidden = hidden * jax.nn.sigmoid(1.702 * hidden) if self.quick_gelu else gelu(hidden)
         if self.sub_norm:
             hidden = LayerNorm(self.dtype, self.eps, "ffn", name="inner_norm")(hidden)
-        return Linear(x.shape[-1], ("ffn", "embed"), self.dtype, beit_init(self.block), name="down")(hidden)
+        return Linear(
+            x.shape[-1], ("ffn", "embed"), self.dtype, beit_init(self.block), name="down"
+        )(hidden)
 
 
 class TanhProjection(nn.Module):
@@ -157,7 +201,9 @@ class TanhProjection(nn.Module):
         return Linear(self.features, (None, None), exact=True, name="outer")(hidden)
 
 
-def matmul(x: Float[Array, "*B I"], kernel: Float[Array, "I O"], exact: bool = False) -> Float[Array, "*B O"]:
+def matmul(
+    x: Float[Array, "*B I"], kernel: Float[Array, "I O"], exact: bool = False
+) -> Float[Array, "*B O"]:
     """``x @ kernel``; ``exact``: in float32 whatever the inputs' type is, and without shortcuts.
 
     On a TPU rows stay as they are, so that what is done to them before and after becomes part of the product. Elsewhere they are one
@@ -165,11 +211,17 @@ def matmul(x: Float[Array, "*B I"], kernel: Float[Array, "I O"], exact: bool = F
     """
     rows = x if on_tpu() else x.reshape(-1, x.shape[-1])
     axes = "abc"[: rows.ndim - 1]
-    out = einsum_to_float32(f"{axes}i,io->{axes}o", rows, kernel, jax.lax.Precision.HIGHEST) if exact else rows @ kernel
+    out = (
+        einsum_to_float32(f"{axes}i,io->{axes}o", rows, kernel, jax.lax.Precision.HIGHEST)
+        if exact
+        else rows @ kernel
+    )
     return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def drop_path(x: Float[Array, "B L D"], rate: float | Float[Array, ""], draws: Float[Array, "B"]) -> Float[Array, "B L D"]:
+def drop_path(
+    x: Float[Array, "B L D"], rate: float | Float[Array, ""], draws: Float[Array, "B"]
+) -> Float[Array, "B L D"]:
     """Stochastic depth: drops a residual for a whole example where its draw is below ``rate``, scales the kept ones up."""
     return jnp.where(draws[:, None, None] >= rate, x / (1 - rate), 0)
 

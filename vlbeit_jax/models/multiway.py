@@ -12,7 +12,16 @@ import numpy as np
 from flax.linen import spmd
 
 from vlbeit_jax.models.decoupled import DecoupledAttention
-from vlbeit_jax.models.layers import LAYER_NORM_EPS, Attention, Expert, LayerNorm, concatenate_axis1, drop_path, partitioned, run
+from vlbeit_jax.models.layers import (
+    LAYER_NORM_EPS,
+    Attention,
+    Expert,
+    LayerNorm,
+    concatenate_axis1,
+    drop_path,
+    partitioned,
+    run,
+)
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.position import relative_index, table_rows
 from vlbeit_jax.shapes import Array, Float
@@ -76,7 +85,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Tokens, bias: Float[Array, "H L L"] | None, draws: Float[Array, "B 2"] | None, rate: float | Float[Array, ""]
+        self,
+        tokens: Tokens,
+        bias: Float[Array, "H L L"] | None,
+        draws: Float[Array, "B 2"] | None,
+        rate: float | Float[Array, ""],
     ) -> Tokens:
         """Returns the tokens after attention and experts, each added as a residual; ``draws`` and ``rate`` are for drop path."""
 
@@ -88,21 +101,35 @@ class Block(nn.Module):
         x = x + residual(self._experts(dataclasses.replace(tokens, x=x)), "expert_scale", 1)
         return dataclasses.replace(tokens, x=spmd.with_logical_constraint(x, ("batch", None, None)))
 
-    def _attended(self, tokens: Tokens, bias: Float[Array, "H L L"] | None) -> Float[Array, "B L D"]:
+    def _attended(
+        self, tokens: Tokens, bias: Float[Array, "H L L"] | None
+    ) -> Float[Array, "B L D"]:
         t, block = self.trunk, self.index + 1
         if t.decoupled:
-            return DecoupledAttention(t.heads, block, t.dtype, t.eps, t.sub_norm, t.attention, name="attention")(tokens, bias)
+            return DecoupledAttention(
+                t.heads, block, t.dtype, t.eps, t.sub_norm, t.attention, name="attention"
+            )(tokens, bias)
         normed = LayerNorm(t.dtype, t.eps, name="attention_norm")(tokens.x)
-        return Attention(t.heads, block, t.dtype, t.eps, t.sub_norm, t.attention, name="attention")(normed, tokens.valid, bias)
+        return Attention(t.heads, block, t.dtype, t.eps, t.sub_norm, t.attention, name="attention")(
+            normed, tokens.valid, bias
+        )
 
     def _experts(self, tokens: Tokens) -> Float[Array, "B L D"]:
         names = self.trunk.experts(self.index, tokens.layout)
-        parts = [tokens.x] if len(names) == 1 else [tokens.segment(modality) for modality, _ in tokens.layout]
-        return concatenate_axis1([self._expert(name)(part) for name, part in zip(names, parts, strict=True)])
+        parts = (
+            [tokens.x]
+            if len(names) == 1
+            else [tokens.segment(modality) for modality, _ in tokens.layout]
+        )
+        return concatenate_axis1(
+            [self._expert(name)(part) for name, part in zip(names, parts, strict=True)]
+        )
 
     def _expert(self, name: str) -> Expert:
         t = self.trunk
-        return Expert(t.ffn_width, self.index + 1, t.dtype, t.eps, t.sub_norm, t.quick_gelu, name=name)
+        return Expert(
+            t.ffn_width, self.index + 1, t.dtype, t.eps, t.sub_norm, t.quick_gelu, name=name
+        )
 
     def _scaled(self, x: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
         if not self.trunk.layer_scale:
@@ -126,26 +153,39 @@ class Multiway(nn.Module):
         t = self.trunk
         bias = self._relative_bias(tokens.layout) if t.relative_grid else None
         rates = t.drop_path * np.arange(t.depth) / max(t.depth - 1, 1)
-        tokens = self._blocks(tokens, (bias, None if draws is None else draws.transpose(1, 0, 2), rates))
+        tokens = self._blocks(
+            tokens, (bias, None if draws is None else draws.transpose(1, 0, 2), rates)
+        )
         if not t.decoupled:
             return dataclasses.replace(tokens, x=LayerNorm(eps=t.eps, name="norm")(tokens.x))
-        parts = [LayerNorm(eps=t.eps, name=f"{modality}_norm")(tokens.segment(modality)) for modality, _ in tokens.layout]
+        parts = [
+            LayerNorm(eps=t.eps, name=f"{modality}_norm")(tokens.segment(modality))
+            for modality, _ in tokens.layout
+        ]
         return dataclasses.replace(tokens, x=concatenate_axis1(parts))
 
     def _blocks(self, tokens: Tokens, given: Given) -> Tokens:
         t, block = self.trunk, Block
         if t.remat != "none":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if t.remat == "dots" else None
+            policy = (
+                jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+                if t.remat == "dots"
+                else None
+            )
             block = nn.remat(Block, policy=policy, prevent_cse=not t.scan)
         if t.scan and not self.is_initializing():
-            for _, alike in itertools.groupby(range(t.depth), functools.partial(t.experts, layout=tokens.layout)):
+            for _, alike in itertools.groupby(
+                range(t.depth), functools.partial(t.experts, layout=tokens.layout)
+            ):
                 tokens = self._looped(block, list(alike), tokens, given)
             return tokens
         for index in range(t.depth):
             tokens = block(t, index, name=f"block_{index}")(tokens, *_at(index, given))
         return tokens
 
-    def _looped(self, block: type[Block], indices: list[int], tokens: Tokens, given: Given) -> Tokens:
+    def _looped(
+        self, block: type[Block], indices: list[int], tokens: Tokens, given: Given
+    ) -> Tokens:
         """Runs consecutive blocks of the same experts as one loop.
 
         Parameters are stacked here and now, and are kept, initialised and updated block by block as ever. Experts that see no
@@ -154,7 +194,9 @@ class Multiway(nn.Module):
         first, last = indices[0], indices[-1]
         unused = EXPERTS - {*self.trunk.experts(first, tokens.layout)}
         blocks = [self.get_variable("params", f"block_{index}") for index in indices]
-        blocks = [{name: leaves for name, leaves in each.items() if name not in unused} for each in blocks]
+        blocks = [
+            {name: leaves for name, leaves in each.items() if name not in unused} for each in blocks
+        ]
         network = block(self.trunk, first, parent=None)
 
         def body(x: Array, own: tuple) -> tuple[Array, None]:
@@ -167,7 +209,9 @@ class Multiway(nn.Module):
     def _relative_bias(self, layout: Layout) -> Float[Array, "Z H L L"]:
         t = self.trunk
         shape = (table_rows(t.relative_grid, t.relative_text), t.depth, t.heads)
-        table = self.param("relative_positions", partitioned(nn.initializers.zeros, None, None, "heads"), shape)
+        table = self.param(
+            "relative_positions", partitioned(nn.initializers.zeros, None, None, "heads"), shape
+        )
         return table[relative_index(layout, t.relative_grid, t.relative_text)].transpose(2, 3, 0, 1)
 
 

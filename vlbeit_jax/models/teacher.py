@@ -27,7 +27,9 @@ class Teacher(Protocol):
 
     width: int
 
-    def targets(self, params: Tree, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
+    def targets(
+        self, params: Tree, image: UInt8[Array, "B height width 3"]
+    ) -> Float[Array, "B N O"]:
         """Unit vectors, one a patch."""
         ...
 
@@ -43,7 +45,9 @@ class PixelTeacher:
         self.patch_size = patch_size
         self.width = 3 * patch_size**2 + 1
 
-    def targets(self, params: Tree, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
+    def targets(
+        self, params: Tree, image: UInt8[Array, "B height width 3"]
+    ) -> Float[Array, "B N O"]:
         """Unit vectors along (pixels, sqrt(P)); there are no parameters."""
         patches = to_patches(normalise(image), self.patch_size)
         constant = jnp.full((*patches.shape[:-1], 1), (self.width - 1) ** 0.5)
@@ -99,14 +103,26 @@ class ViT(nn.Module):
         c, dtype, clip = self.config, matmul_dtype(self.matmul), self.config.kind == "clip"
         mean, deviation = (np.array(values, np.float32) for values in PIXELS[c.kind])
         patches = to_patches((image.astype(jnp.float32) / 255 - mean) / deviation, c.patch_size)
-        tokens = VisionEmbed(c.width, dtype, maskable=False, typed=False, name="embed")(patches, None)
+        tokens = VisionEmbed(c.width, dtype, maskable=False, typed=False, name="embed")(
+            patches, None
+        )
         if clip:
             tokens = dataclasses.replace(tokens, x=LayerNorm(eps=1e-5, name="embed_norm")(tokens.x))
         trunk = Trunk(
-            width=c.width, depth=c.depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, eps=1e-5 if clip else 1e-6, quick_gelu=clip
+            width=c.width,
+            depth=c.depth,
+            heads=c.heads,
+            ffn_width=c.ffn_width,
+            dtype=dtype,
+            eps=1e-5 if clip else 1e-6,
+            quick_gelu=clip,
         )
         states = Multiway(trunk, name="encoder")(tokens).segment(Modality.VISION)[:, 1:]
-        return Linear(c.out, ("embed", None), exact=True, bias=False, name="project")(states) if clip else states
+        return (
+            Linear(c.out, ("embed", None), exact=True, bias=False, name="project")(states)
+            if clip
+            else states
+        )
 
 
 class ViTTeacher:
@@ -116,7 +132,9 @@ class ViTTeacher:
         self.width = config.out
         self._network = ViT(config)
 
-    def targets(self, params: Tree, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
+    def targets(
+        self, params: Tree, image: UInt8[Array, "B height width 3"]
+    ) -> Float[Array, "B N O"]:
         """Unit vectors along the features of every patch."""
         return l2_normalise(run(self._network, params, image))
 

@@ -30,5 +30,9 @@ def join(parts: list[Tokens]) -> Tokens:
     """Parts of one batch in sequence; tokens without a validity are all valid."""
     valid = None
     if any(part.valid is not None for part in parts):
-        valid = concatenate_axis1([jnp.ones(p.x.shape[:2], bool) if p.valid is None else p.valid for p in parts])
-    return Tokens(concatenate_axis1([p.x for p in parts]), valid, sum((p.layout for p in parts), ()))
+        valid = concatenate_axis1(
+            [jnp.ones(p.x.shape[:2], bool) if p.valid is None else p.valid for p in parts]
+        )
+    return Tokens(
+        concatenate_axis1([p.x for p in parts]), valid, sum((p.layout for p in parts), ())
+    )

@@ -33,9 +33,15 @@ class VisualTokenizer(nn.Module):
 
         def transformer(depth: int) -> Multiway:
             trunk = Trunk(
-                width=c.width, depth=depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, drop_path=c.drop_path,
-                attention=c.attention, scan=c.scan,
-            )  # fmt: skip
+                width=c.width,
+                depth=depth,
+                heads=c.heads,
+                ffn_width=c.ffn_width,
+                dtype=dtype,
+                drop_path=c.drop_path,
+                attention=c.attention,
+                scan=c.scan,
+            )
             return Multiway(trunk)
 
         self.encoder_embed = VisionEmbed(c.width, dtype, maskable=False, typed=False)
@@ -45,29 +51,42 @@ class VisualTokenizer(nn.Module):
         self.decoder = transformer(c.decoder_depth)
         self.to_target = TanhProjection(self.target_width)
 
-    def features(self, image: UInt8[Array, "B height width 3"], draws: Float[Array, "B Z 2"] | None = None) -> Float[Array, "B N E"]:
+    def features(
+        self, image: UInt8[Array, "B height width 3"], draws: Float[Array, "B Z 2"] | None = None
+    ) -> Float[Array, "B N E"]:
         """Unit vectors, one a patch, before quantization; a larger image is first averaged down to ``config.image_size``."""
-        patches = to_patches(shrunk(normalise(image), self.config.image_size), self.config.patch_size)
+        patches = to_patches(
+            shrunk(normalise(image), self.config.image_size), self.config.patch_size
+        )
         tokens = self.encoder(self.encoder_embed(patches, None), draws)
         return l2_normalise(self.to_code(tokens.segment(Modality.VISION)[:, 1:]))
 
-    def encode(self, image: UInt8[Array, "B height width 3"], codebook: Float[Array, "C E"]) -> Int[Array, "B N"]:
+    def encode(
+        self, image: UInt8[Array, "B height width 3"], codebook: Float[Array, "C E"]
+    ) -> Int[Array, "B N"]:
         """Visual tokens, row by row."""
         return nearest_code(self.features(image), codebook)
 
-    def decode(self, codes: Float[Array, "B N E"], draws: Float[Array, "B Z 2"] | None = None) -> Float[Array, "B N O"]:
+    def decode(
+        self, codes: Float[Array, "B N E"], draws: Float[Array, "B Z 2"] | None = None
+    ) -> Float[Array, "B N O"]:
         """Predictions of the teacher from code vectors."""
         tokens = self.decoder(self.decoder_embed(codes, None), draws)
         return self.to_target(tokens.segment(Modality.VISION)[:, 1:])
 
     def __call__(
-        self, image: UInt8[Array, "B height width 3"], codebook: Float[Array, "C E"], draws: Float[Array, "B Z 2"] | None = None
+        self,
+        image: UInt8[Array, "B height width 3"],
+        codebook: Float[Array, "C E"],
+        draws: Float[Array, "B Z 2"] | None = None,
     ) -> tuple[Float[Array, "B N E"], Int[Array, "B N"], Float[Array, "B N O"]]:
         """Features, their codes and the decoder's predictions; gradients pass the quantizer straight through.
 
         ``draws`` are for drop path: those of the encoder's blocks, then those of the decoder's.
         """
-        of_encoder, of_decoder = (None, None) if draws is None else jnp.split(draws, [self.config.encoder_depth], axis=1)
+        of_encoder, of_decoder = (
+            (None, None) if draws is None else jnp.split(draws, [self.config.encoder_depth], axis=1)
+        )
         features = self.features(image, of_encoder)
         codes = nearest_code(jax.lax.stop_gradient(features), codebook)
         passed = features + jax.lax.stop_gradient(jnp.take(codebook, codes, axis=0) - features)
@@ -91,7 +110,9 @@ def as_multiplied(tokenizer: Tokenizer, frozen: Mapping[str, Any]) -> dict[str, 
     return {**frozen, "params": jax.tree_util.tree_map_with_path(cast, frozen["params"])}
 
 
-def encode(tokenizer: Tokenizer, frozen: Mapping[str, Any], image: UInt8[Array, "B height width 3"]) -> Int[Array, "B N"]:
+def encode(
+    tokenizer: Tokenizer, frozen: Mapping[str, Any], image: UInt8[Array, "B height width 3"]
+) -> Int[Array, "B N"]:
     """Visual tokens of either tokenizer, row by row.
 
     Args:

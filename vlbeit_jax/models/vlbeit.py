@@ -48,15 +48,29 @@ class VLBEiT(nn.Module):
         self.vision_embed = VisionEmbed(c.width, dtype, absolute)
         self.text_embed = TextEmbed(c.width, c.vocabulary, c.text_positions, dtype, absolute, c.pad)
         trunk = Trunk(
-            width=c.width, depth=c.depth, heads=c.heads, ffn_width=c.ffn_width, dtype=dtype, fused_layers=c.fused_layers,
-            layer_scale=c.layer_scale, drop_path=c.drop_path, eps=c.norm_eps, sub_norm=c.sub_norm, decoupled=c.decoupled,
-            relative_grid=0 if absolute else c.grid, relative_text=0 if absolute else c.text_positions,
-            attention=c.attention, remat=c.remat, scan=c.scan,
-        )  # fmt: skip
+            width=c.width,
+            depth=c.depth,
+            heads=c.heads,
+            ffn_width=c.ffn_width,
+            dtype=dtype,
+            fused_layers=c.fused_layers,
+            layer_scale=c.layer_scale,
+            drop_path=c.drop_path,
+            eps=c.norm_eps,
+            sub_norm=c.sub_norm,
+            decoupled=c.decoupled,
+            relative_grid=0 if absolute else c.grid,
+            relative_text=0 if absolute else c.text_positions,
+            attention=c.attention,
+            remat=c.remat,
+            scan=c.scan,
+        )
         self.encoder = Multiway(trunk)
         self.vision_head = Linear(c.codes, ("embed", "vocab"), dtype, exact=True)
         init = zero_from(beit_init(), c.vocabulary, axis=1)
-        self.language_head = Linear(padded_vocabulary(c.vocabulary) // parts(), (None, "piece"), dtype, init, exact=True)
+        self.language_head = Linear(
+            padded_vocabulary(c.vocabulary) // parts(), (None, "piece"), dtype, init, exact=True
+        )
 
     def encode(self, inputs: Inputs, draws: Float[Array, "B Z 2"] | None = None) -> Tokens:
         """Final states of all tokens: image CLS and patches, then text; ``draws`` as in ``Multiway``."""
@@ -67,10 +81,14 @@ class VLBEiT(nn.Module):
         if inputs.text is not None:
             parts.append(self.text_embed(inputs.text))
         tokens = join(parts)
-        tokens = dataclasses.replace(tokens, x=spmd.with_logical_constraint(tokens.x, ("batch", None, None)))
+        tokens = dataclasses.replace(
+            tokens, x=spmd.with_logical_constraint(tokens.x, ("batch", None, None))
+        )
         return self.encoder(tokens, draws)
 
-    def __call__(self, inputs: Inputs, draws: Float[Array, "B Z 2"] | None = None) -> dict[Modality, Float[Array, "R M V"]]:
+    def __call__(
+        self, inputs: Inputs, draws: Float[Array, "B Z 2"] | None = None
+    ) -> dict[Modality, Float[Array, "R M V"]]:
         """Logits (float32) at the masked positions of every modality whose positions are given.
 
         Where the vocabulary is cut over chips, those of the language are of all these chips' rows (``ops.vocabulary``).

@@ -14,7 +14,10 @@ from vlbeit_jax.shapes import Array, Float, Int
 
 Tree = Any
 ROW = "row"  # The entry of a batch that numbers its rows, over all hosts, chips and microbatches.
-PARTED = {"words", "language_head"}  # Names of what is cut along the vocabulary and used where it lies (``ops.vocabulary``).
+PARTED = {
+    "words",
+    "language_head",
+}  # Names of what is cut along the vocabulary and used where it lies (``ops.vocabulary``).
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,10 @@ class Term:
 
     def means(self) -> dict[str, Float[Array, ""]]:
         """Loss and sums divided by the weight; 0 where nothing was weighed."""
-        return {name: mean(total, self.weight) for name, total in {"loss": self.loss, **self.sums}.items()}
+        return {
+            name: mean(total, self.weight)
+            for name, total in {"loss": self.loss, **self.sums}.items()
+        }
 
 
 class Objective(Protocol):
@@ -69,7 +75,9 @@ class Objective(Protocol):
         """The weight of every term, from the data alone: what the losses of all microbatches are divided by."""
         ...
 
-    def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: Tree, key: Array) -> tuple[dict[str, Term], Tree]:
+    def __call__(
+        self, params: Tree, extra: Tree, frozen: Tree, batch: Tree, key: Array
+    ) -> tuple[dict[str, Term], Tree]:
         """Terms by name, and statistics for ``update``: sums over rows."""
         ...
 
@@ -86,7 +94,9 @@ def crossing(path: Sequence[str], dtype: jnp.dtype) -> Crossing:
     """Where products are in ``dtype``: what is multiplied crosses in it, and so do the gradients of all that is large."""
     exact, multiplied = jnp.dtype(jnp.float32), path[-1] in MULTIPLIED
     large = multiplied or path[-1] == "words"
-    return Crossing(dtype if multiplied else exact, dtype if large else exact, not PARTED.isdisjoint(path))
+    return Crossing(
+        dtype if multiplied else exact, dtype if large else exact, not PARTED.isdisjoint(path)
+    )
 
 
 def draws_of_rows(key: Array, rows: Int[Array, "B"], *shape: int) -> Float[Array, "B *S"]:

@@ -30,26 +30,37 @@ class Distillation:
     def init_extra(self) -> dict[str, Array]:
         """A codebook of zeros: the k-means start fills it before the first step."""
         config = self.tokenizer.config
-        return {"codebook": jnp.zeros((config.codes, config.code_width)), "use": jnp.ones(config.codes)}
+        return {
+            "codebook": jnp.zeros((config.codes, config.code_width)),
+            "use": jnp.ones(config.codes),
+        }
 
     def weights(self, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
         """Patches of the rows that count."""
         patches = batch["weight"].sum() * self.tokenizer.config.grid**2
         return {"distillation": patches, "commitment": patches}
 
-    def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:
+    def __call__(
+        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
+    ) -> tuple[dict[str, Term], Tree]:
         """Both terms; statistics are the assignments, and features that could replace dead codes."""
         return self.losses(params, extra, frozen, batch, key)
 
-    def losses(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array | None) -> tuple[dict[str, Term], Tree]:
+    def losses(
+        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array | None
+    ) -> tuple[dict[str, Term], Tree]:
         """The same, without drop path and candidates if there is no key."""
         config = self.tokenizer.config
         blocks, draws = config.encoder_depth + config.decoder_depth, None
         if key is not None and config.drop_path:
             draws = draws_of_rows(key, batch[ROW], blocks, 2)
-        features, codes, predicted = run(self.tokenizer, params, batch["image"], extra["codebook"], draws)
+        features, codes, predicted = run(
+            self.tokenizer, params, batch["image"], extra["codebook"], draws
+        )
         row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
-        cosine = jnp.sum(l2_normalise(predicted) * self.teacher.targets(frozen, batch["image"]), axis=-1)
+        cosine = jnp.sum(
+            l2_normalise(predicted) * self.teacher.targets(frozen, batch["image"]), axis=-1
+        )
         assigned = jax.lax.stop_gradient(jnp.take(extra["codebook"], codes, axis=0))
         distance = jnp.square(features - assigned).mean(axis=-1)
         terms = {
@@ -63,10 +74,15 @@ class Distillation:
             statistics["candidates"] = self._candidates(features, batch[ROW], key)
         return terms, statistics
 
-    def _candidates(self, features: Float[Array, "B N E"], rows: Int[Array, "B"], key: Array) -> Float[Array, "C E"]:
+    def _candidates(
+        self, features: Float[Array, "B N E"], rows: Int[Array, "B"], key: Array
+    ) -> Float[Array, "C E"]:
         """A feature a code, of a patch of a row that is drawn from the whole batch; zeros where the row is not here."""
         codes, patches = self.tokenizer.config.codes, features.shape[1]
-        drawn, patch = (jax.random.randint(jax.random.fold_in(key, i), (codes,), 0, n) for i, n in enumerate((self.batch_size, patches)))
+        drawn, patch = (
+            jax.random.randint(jax.random.fold_in(key, i), (codes,), 0, n)
+            for i, n in enumerate((self.batch_size, patches))
+        )
         here = drawn[:, None] == rows
         found = jax.lax.stop_gradient(features)[jnp.argmax(here, axis=1), patch]
         return jnp.where(here.any(axis=1)[:, None], found, 0)
@@ -74,7 +90,9 @@ class Distillation:
     def crossing(self, path: Sequence[str]) -> Crossing:
         """The projections into the codebook and out of it are exact."""
         exact = path[0] in EXACT
-        return crossing(path, jnp.dtype(jnp.float32) if exact else matmul_dtype(self.tokenizer.config.matmul))
+        return crossing(
+            path, jnp.dtype(jnp.float32) if exact else matmul_dtype(self.tokenizer.config.matmul)
+        )
 
     def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Moves the codebook; re-seeds dead codes where the config asks for it.
@@ -95,6 +113,8 @@ class Distillation:
             "codes_used": (use >= 0.1).sum(),
             "dead_codes": (use < 0.01).sum(),
             "reseeded": dead.sum(),
-            "perplexity": jnp.exp(-jnp.sum(jnp.where(spread > 0, spread * jnp.log(jnp.maximum(spread, 1e-12)), 0.0))),
+            "perplexity": jnp.exp(
+                -jnp.sum(jnp.where(spread > 0, spread * jnp.log(jnp.maximum(spread, 1e-12)), 0.0))
+            ),
         }
         return {"codebook": codebook, "use": use}, logged

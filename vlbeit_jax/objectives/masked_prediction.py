@@ -54,11 +54,17 @@ class MaskedPrediction:
 
     def init_extra(self) -> dict[str, Int[Array, "V"]]:
         """No target seen yet."""
-        return {name: jnp.zeros(self.vocabulary(modality), jnp.int32) for modality, name in terms_of(self.stream).items()}
+        return {
+            name: jnp.zeros(self.vocabulary(modality), jnp.int32)
+            for modality, name in terms_of(self.stream).items()
+        }
 
     def weights(self, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
         """Masked positions of every term; those of padding rows do not count."""
-        return {name: self.slot_weights(batch, modality).sum() for modality, name in terms_of(self.stream).items()}
+        return {
+            name: self.slot_weights(batch, modality).sum()
+            for modality, name in terms_of(self.stream).items()
+        }
 
     def slot_weights(self, batch: dict[str, Array], modality: Modality) -> Float[Array, "B M"]:
         """1 for a masked position that counts, 0 for an unused slot or a padding row."""
@@ -67,7 +73,9 @@ class MaskedPrediction:
             return batch["text_weights"] * row
         return jnp.broadcast_to(row, batch["image_masked"].shape)
 
-    def targets(self, frozen: Tree, batch: dict[str, Array], modality: Modality) -> Int[Array, "B M"]:
+    def targets(
+        self, frozen: Tree, batch: dict[str, Array], modality: Modality
+    ) -> Int[Array, "B M"]:
         """What has to be predicted at the masked positions."""
         if modality is Modality.LANGUAGE:
             return batch["text_targets"]
@@ -76,14 +84,19 @@ class MaskedPrediction:
         codes = encode(self.tokenizer, frozen, batch["image"])
         return jnp.take_along_axis(codes, batch["image_masked"], axis=1)
 
-    def __call__(self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array) -> tuple[dict[str, Term], Tree]:
+    def __call__(
+        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
+    ) -> tuple[dict[str, Term], Tree]:
         """The stream's terms, and counts of their targets."""
         config = self.model.config
         draws = draws_of_rows(key, batch[ROW], config.depth, 2) if config.drop_path else None
         logits = run(self.model, params, model_inputs(batch), draws)
         terms, counts = {}, {}
         for modality, name in terms_of(self.stream).items():
-            targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)
+            targets, weights = (
+                self.targets(frozen, batch, modality),
+                self.slot_weights(batch, modality),
+            )
             loss, right = self.grade(logits[modality], targets, modality)
             frequent = jnp.argmax(extra[name]) == targets
             terms[name] = Term(
@@ -107,24 +120,37 @@ class MaskedPrediction:
         """All products are in the type of the configuration."""
         return crossing(path, matmul_dtype(self.model.config.matmul))
 
-    def score(self, params: Tree, frozen: Tree, batch: dict[str, Array]) -> dict[str, dict[str, Array]]:
+    def score(
+        self, params: Tree, frozen: Tree, batch: dict[str, Array]
+    ) -> dict[str, dict[str, Array]]:
         """Per term and example, without drop path: right answers, loss, weight; and the count of every target."""
         logits = run(self.model, params, model_inputs(batch))
         found = {}
         for modality, name in terms_of(self.stream).items():
-            targets, weights = self.targets(frozen, batch, modality), self.slot_weights(batch, modality)
+            targets, weights = (
+                self.targets(frozen, batch, modality),
+                self.slot_weights(batch, modality),
+            )
             loss, right = self.grade(logits[modality], targets, modality)
             found[name] = {
                 "right": (right * weights).sum(axis=1),
                 "loss": (loss * weights).sum(axis=1),
                 "weight": weights.sum(axis=1),
-                "targets": jnp.zeros(self.vocabulary(modality), jnp.float32).at[targets].add(weights),
+                "targets": jnp.zeros(self.vocabulary(modality), jnp.float32)
+                .at[targets]
+                .add(weights),
             }
         return found
 
-    def grade(self, logits: Float[Array, "R M V"], targets: Int[Array, "B M"], modality: Modality) -> Grades:
+    def grade(
+        self, logits: Float[Array, "R M V"], targets: Int[Array, "B M"], modality: Modality
+    ) -> Grades:
         """Loss and whether the likeliest answer is right; word pieces may lie in parts on several chips."""
-        return grade_parts(logits, targets) if modality is Modality.LANGUAGE else grade(logits, targets)
+        return (
+            grade_parts(logits, targets)
+            if modality is Modality.LANGUAGE
+            else grade(logits, targets)
+        )
 
     def vocabulary(self, modality: Modality) -> int:
         """Number of possible answers."""

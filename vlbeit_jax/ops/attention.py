@@ -27,9 +27,13 @@ def group_width(width: int, heads: int) -> int:
     return LANES if _fill_lanes(width, heads) else width // heads
 
 
-def group_by_lanes(query: Float[Array, "*B D"], key: Float[Array, "*B D"], value: Float[Array, "*B D"], heads: int) -> Float[Array, "*B Q"]:
+def group_by_lanes(
+    query: Float[Array, "*B D"], key: Float[Array, "*B D"], value: Float[Array, "*B D"], heads: int
+) -> Float[Array, "*B Q"]:
     """Queries, keys and values, or their biases, as one array, in the order that attention takes."""
-    parts = [x.reshape(*x.shape[:-1], -1, group_width(x.shape[-1], heads)) for x in (query, key, value)]
+    parts = [
+        x.reshape(*x.shape[:-1], -1, group_width(x.shape[-1], heads)) for x in (query, key, value)
+    ]
     return jnp.stack(parts, axis=-2).reshape(*query.shape[:-1], -1)
 
 
@@ -78,7 +82,9 @@ def attention_by_parts(
     cuDNN reads three arrays. Where they come from three products, nothing has to be moved in between.
     """
     batch, length, width = query.shape
-    query, key, value = (x.reshape(batch, length, heads, width // heads) for x in (query, key, value))
+    query, key, value = (
+        x.reshape(batch, length, heads, width // heads) for x in (query, key, value)
+    )
     if how == "cudnn":
         assert bias is None, "``implementation`` refuses it"
         mixed = cudnn_attention(query, key, value, valid)
@@ -99,7 +105,9 @@ def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
     return length <= LONGEST_FUSED and _fill_lanes(width, heads) and width % (LANES * chips) == 0
 
 
-def implementation(how: str, length: int, width: int, heads: int, dtype: jnp.dtype, biased: bool) -> str:
+def implementation(
+    how: str, length: int, width: int, heads: int, dtype: jnp.dtype, biased: bool
+) -> str:
     """Which of "einsum", "fused" and "cudnn" computes attention here.
 
     Args:
@@ -124,11 +132,17 @@ def implementation(how: str, length: int, width: int, heads: int, dtype: jnp.dty
                 f"fill {LANES} lanes on each of {chips} chip(s) (for example an even number of heads 64 wide); use attention=auto"
             )
     if how == "cudnn" or (how == "auto" and on_nvidia()):
-        missing = "absolute positions (this model has a relative bias)" if biased else what_is_missing(dtype, width // heads)
+        missing = (
+            "absolute positions (this model has a relative bias)"
+            if biased
+            else what_is_missing(dtype, width // heads)
+        )
         if not missing:
             return "cudnn"
         if how == "cudnn":
-            raise UsageError(f"attention=cudnn needs {missing}; use attention=auto, which takes an implementation that works here")
+            raise UsageError(
+                f"attention=cudnn needs {missing}; use attention=auto, which takes an implementation that works here"
+            )
     return "einsum"
 
 

@@ -79,7 +79,9 @@ def _refusal() -> str:
     return ""
 
 
-def _on_an_even_number(query: Array, key: Array, value: Array, lengths: Array | None = None) -> Array:
+def _on_an_even_number(
+    query: Array, key: Array, value: Array, lengths: Array | None = None
+) -> Array:
     batch, length = query.shape[:2]
     if length % 2 == 0:
         return _dot_product_attention(query, key, value, lengths)
@@ -89,5 +91,9 @@ def _on_an_even_number(query: Array, key: Array, value: Array, lengths: Array | 
     return _dot_product_attention(query, key, value, lengths)[:, :length]
 
 
-def _dot_product_attention(query: Array, key: Array, value: Array, lengths: Array | None = None) -> Array:
-    return jax.nn.dot_product_attention(query, key, value, key_value_seq_lengths=lengths, implementation=IMPLEMENTATION)
+def _dot_product_attention(
+    query: Array, key: Array, value: Array, lengths: Array | None = None
+) -> Array:
+    return jax.nn.dot_product_attention(
+        query, key, value, key_value_seq_lengths=lengths, implementation=IMPLEMENTATION
+    )

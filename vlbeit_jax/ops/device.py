@@ -38,7 +38,9 @@ def chips_sharing_heads() -> int:
     return math.prod(shape[name] for name in _axes_to_cut().get("heads", ()))
 
 
-def on_own_part(local: Callable[..., Array], inputs: Sequence[Array], layouts: Sequence[Sequence[str | None]]) -> Array:
+def on_own_part(
+    local: Callable[..., Array], inputs: Sequence[Array], layouts: Sequence[Sequence[str | None]]
+) -> Array:
     """Calls ``local`` on each device's own part of the inputs.
 
     Args:
@@ -56,7 +58,9 @@ def on_own_part(local: Callable[..., Array], inputs: Sequence[Array], layouts: S
         return local(*inputs)
     specs = tuple(PartitionSpec(*(axes.get(name) for name in layout)) for layout in layouts)
     names = {name for found in axes.values() for name in found}
-    return jax.shard_map(local, in_specs=specs, out_specs=specs[0], axis_names=names, check_vma=False)(*inputs)
+    return jax.shard_map(
+        local, in_specs=specs, out_specs=specs[0], axis_names=names, check_vma=False
+    )(*inputs)
 
 
 def _axes_to_cut() -> dict[str | None, tuple[str, ...]]:

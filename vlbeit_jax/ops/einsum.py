@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from vlbeit_jax.shapes import Array, Float
 
 
-def einsum_to_float32(spec: str, a: Float[Array, "..."], b: Float[Array, "..."], precision: jax.lax.Precision | None = None) -> Array:
+def einsum_to_float32(
+    spec: str,
+    a: Float[Array, "..."],
+    b: Float[Array, "..."],
+    precision: jax.lax.Precision | None = None,
+) -> Array:
     """``jnp.einsum(spec, a, b)`` in float32, for a spec whose indices each stand in two of its three parts or in all.
 
     Left to itself, JAX multiplies the float32 gradient of the result with ``a`` and ``b`` in float32. For logits that must have no
@@ -29,7 +34,9 @@ def _backward(spec: str, saved: tuple[Array, Array], change: Array) -> tuple[Arr
     (a, b), change = saved, change.astype(saved[0].dtype)
     inputs, of_out = spec.split("->")
     of_a, of_b = inputs.split(",")
-    return jnp.einsum(f"{of_out},{of_b}->{of_a}", change, b), jnp.einsum(f"{of_a},{of_out}->{of_b}", a, change)
+    return jnp.einsum(f"{of_out},{of_b}->{of_a}", change, b), jnp.einsum(
+        f"{of_a},{of_out}->{of_b}", a, change
+    )
 
 
 _narrow.defvjp(lambda spec, a, b: (_narrow(spec, a, b), (a, b)), _backward)

@@ -24,7 +24,10 @@ HIDDEN = -1e30  # A logit that leaves no weight, and no NaN where a whole row of
 
 
 def fused_attention(
-    projected: Float[Array, "B L Q"], shift: Float[Array, "Q"], valid: Bool[Array, "B L"] | None, heads: int
+    projected: Float[Array, "B L Q"],
+    shift: Float[Array, "Q"],
+    valid: Bool[Array, "B L"] | None,
+    heads: int,
 ) -> Float[Array, "B L D"]:
     """As ``attention`` without a bias; rows and heads may lie on several chips. Away from TPUs it is emulated, for tests."""
     per_head = projected.shape[2] // heads
@@ -43,7 +46,9 @@ def _attention(projected: Array, shift: Array, valid: Array | None, heads: int) 
     return _forward(projected, shift, valid, heads)[0]
 
 
-def _forward(projected: Array, shift: Array, valid: Array | None, heads: int) -> tuple[Array, tuple]:
+def _forward(
+    projected: Array, shift: Array, valid: Array | None, heads: int
+) -> tuple[Array, tuple]:
     shifted = projected + shift.astype(projected.dtype)
     (out,) = part("forward", heads, valid, (shifted,))
     return out, (shifted, shift, valid)
@@ -64,14 +69,22 @@ def part(name: str, heads: int, valid: Array | None, inputs: tuple[Array, ...]) 
     assert columns % (3 * LANES) == 0, inputs[0].shape
     given = inputs if valid is None else (*inputs, valid)
     kernel, out = {
-        "forward": (_forward_kernel, [jax.ShapeDtypeStruct((batch, length, columns // 3), inputs[0].dtype)]),
-        "backward": (_backward_kernel, [inputs[0], jax.ShapeDtypeStruct((batch, 1, columns), jnp.float32)]),
+        "forward": (
+            _forward_kernel,
+            [jax.ShapeDtypeStruct((batch, length, columns // 3), inputs[0].dtype)],
+        ),
+        "backward": (
+            _backward_kernel,
+            [inputs[0], jax.ShapeDtypeStruct((batch, 1, columns), jnp.float32)],
+        ),
     }[name]
     row = lambda array: pl.BlockSpec((None, *array.shape[1:]), lambda index: (index, 0, 0))  # noqa: E731
     return pl.pallas_call(
         functools.partial(kernel, columns // 3 // heads),
         name=f"{name}_kernel_{heads}",
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),  # Chips of two cores share the rows.
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel",)
+        ),  # Chips of two cores share the rows.
         grid=(batch,),
         in_specs=[row(array) for array in given],
         out_specs=[row(array) for array in out],
@@ -86,7 +99,9 @@ def _forward_kernel(width: int, projected: Any, *rest: Any) -> None:
         q, k, v = projected[:, q_at], projected[:, k_at], projected[:, v_at]
         mixed = jnp.zeros(q.shape, jnp.float32)
         for mine in heads:
-            weights = _weights(jnp.where(mine, q * width**-0.5, 0), k, valid[0][:] if valid else None)
+            weights = _weights(
+                jnp.where(mine, q * width**-0.5, 0), k, valid[0][:] if valid else None
+            )
             mixed += _product(weights.astype(v.dtype), jnp.where(mine, v, 0), 1, 0)
         out[:, place] = mixed.astype(out.dtype)
 
@@ -100,7 +115,9 @@ def _backward_kernel(width: int, projected: Any, change: Any, *rest: Any) -> Non
             own_q, own_k, own_d = (jnp.where(mine, x, 0) for x in (q * width**-0.5, k, d))
             weights = _weights(own_q, k, valid[0][:] if valid else None)
             dweights = _product(own_d, v, 1, 1)
-            dlogits = (weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))).astype(q.dtype)
+            dlogits = (
+                weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))
+            ).astype(q.dtype)
             dv += _product(weights.astype(v.dtype), own_d, 0, 0)
             dq += _product(dlogits, own_k, 1, 0)
             dk += _product(dlogits, own_q, 0, 0)
@@ -114,7 +131,11 @@ def _groups(columns: int, width: int) -> list[tuple[Any, list[Any], list[Array]]
     head = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1) // width
     mine = [head == index for index in range(LANES // width)]
     return [
-        (pl.ds(index * LANES, LANES), [pl.ds((3 * index + part) * LANES, LANES) for part in range(3)], mine)
+        (
+            pl.ds(index * LANES, LANES),
+            [pl.ds((3 * index + part) * LANES, LANES) for part in range(3)],
+            mine,
+        )
         for index in range(columns // (3 * LANES))
     ]
 
@@ -130,4 +151,6 @@ def _weights(query: Array, key: Array, valid: Array | None) -> Array:
 
 def _product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
     """Sums over axis ``of_a`` of one and ``of_b`` of the other, in float32."""
-    return jax.lax.dot_general(a, b, (((of_a,), (of_b,)), ((), ())), preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        a, b, (((of_a,), (of_b,)), ((), ())), preferred_element_type=jnp.float32
+    )

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from vlbeit_jax.shapes import Array, Bool, Float, Int
 
 
-def gather_positions(x: Float[Array, "B L D"], positions: Int[Array, "B M"]) -> Float[Array, "B M D"]:
+def gather_positions(
+    x: Float[Array, "B L D"], positions: Int[Array, "B M"]
+) -> Float[Array, "B M D"]:
     """The rows of each example at its own positions."""
     return jnp.take_along_axis(x, positions[..., None], axis=1)
 

@@ -22,7 +22,9 @@ def relative_index(layout: Layout, grid: int, text_positions: int) -> Int[np.nda
 
     def block(query: tuple[Modality, int], key: tuple[Modality, int]) -> np.ndarray:
         if query[0] is not key[0]:
-            return np.full((query[1], key[1]), image_rows if query[0] is Modality.LANGUAGE else image_rows + 1)
+            return np.full(
+                (query[1], key[1]), image_rows if query[0] is Modality.LANGUAGE else image_rows + 1
+            )
         if query[0] is Modality.VISION:
             return _image_index(grid)
         return _text_index(query[1], text_positions, image_rows + 2)
@@ -35,7 +37,9 @@ def _image_rows(grid: int) -> int:
 
 
 def _image_index(grid: int) -> np.ndarray:
-    place = np.stack(np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij"), -1).reshape(-1, 2)
+    place = np.stack(np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij"), -1).reshape(
+        -1, 2
+    )
     offset = place[:, None, :] - place[None, :, :] + grid - 1
     return _with_cls(offset[..., 0] * (2 * grid - 1) + offset[..., 1], _image_rows(grid) - 3)
 

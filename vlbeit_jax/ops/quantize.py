@@ -15,7 +15,9 @@ def l2_normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
 
 def nearest_code(z: Float[Array, "*A E"], codebook: Float[Array, "C E"]) -> Int[Array, "*A"]:
     """Index of the code (a unit vector) with the largest cosine; the first one on a tie."""
-    return jnp.argmax(jnp.einsum("...e,ce->...c", z, codebook, precision=jax.lax.Precision.HIGHEST), axis=-1)
+    return jnp.argmax(
+        jnp.einsum("...e,ce->...c", z, codebook, precision=jax.lax.Precision.HIGHEST), axis=-1
+    )
 
 
 def assigned_sums(
@@ -27,7 +29,10 @@ def assigned_sums(
 
 
 def moved_codebook(
-    codebook: Float[Array, "C E"], counts: Float[Array, "C"], sums: Float[Array, "C E"], decay: float
+    codebook: Float[Array, "C E"],
+    counts: Float[Array, "C"],
+    sums: Float[Array, "C E"],
+    decay: float,
 ) -> Float[Array, "C E"]:
     """One moving-average step: codes go towards the mean direction of what they were assigned; unused ones stay."""
     centre = jnp.where(counts[:, None] > 0, l2_normalise(sums), codebook)
@@ -47,14 +52,20 @@ def kmeans(z: Float[Array, "A E"], count: int, iterations: int, key: Array) -> F
     def iterate(_, centres):
         def add(total, chunk):
             z, weight = chunk
-            return jax.tree.map(jnp.add, total, assigned_sums(z, nearest_code(z, centres), weight, count)), None
+            return jax.tree.map(
+                jnp.add, total, assigned_sums(z, nearest_code(z, centres), weight, count)
+            ), None
 
-        (counts, sums), _ = jax.lax.scan(add, (jnp.zeros(count), jnp.zeros_like(centres)), (chunks, real))
+        (counts, sums), _ = jax.lax.scan(
+            add, (jnp.zeros(count), jnp.zeros_like(centres)), (chunks, real)
+        )
         return jnp.where(counts[:, None] > 0, l2_normalise(sums), centres)
 
     return jax.lax.fori_loop(0, iterations, iterate, l2_normalise(start))
 
 
-def reseeded(codebook: Float[Array, "C E"], dead: Bool[Array, "C"], candidates: Float[Array, "C E"]) -> Float[Array, "C E"]:
+def reseeded(
+    codebook: Float[Array, "C E"], dead: Bool[Array, "C"], candidates: Float[Array, "C E"]
+) -> Float[Array, "C E"]:
     """The codebook with dead codes replaced by candidates (one per code)."""
     return jnp.where(dead[:, None], candidates, codebook)

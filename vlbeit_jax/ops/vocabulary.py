@@ -41,19 +41,32 @@ def grade_parts(logits: Float[Array, "R M V"], targets: Int[Array, "B M"]) -> Gr
     """
     if parts() == 1:
         return grade(logits, targets)
-    asked, here, total = for_all_parts(targets), numbers(logits.shape[-1]), logits.shape[-1] * parts()
+    asked, here, total = (
+        for_all_parts(targets),
+        numbers(logits.shape[-1]),
+        logits.shape[-1] * parts(),
+    )
     largest_here = jax.lax.stop_gradient(logits).max(axis=-1)
     largest = jax.lax.pmax(largest_here, PARTED_OVER)
-    choice = jax.lax.pmin(jnp.where(largest_here == largest, here[0] + jnp.argmax(logits, axis=-1), total), PARTED_OVER)
+    choice = jax.lax.pmin(
+        jnp.where(largest_here == largest, here[0] + jnp.argmax(logits, axis=-1), total),
+        PARTED_OVER,
+    )
     shifted = logits - largest[..., None]
     of_target = jnp.where(asked[..., None] == here, shifted, 0).sum(axis=-1)
     # The choice is known to all, so that a share of it from each makes 1.
-    sums = jnp.stack([jnp.exp(shifted).sum(axis=-1), of_target, (choice == asked) / parts()], axis=1)
-    likelihood, of_target, right = jnp.moveaxis(jax.lax.psum_scatter(sums, PARTED_OVER, tiled=True), 1, 0)
+    sums = jnp.stack(
+        [jnp.exp(shifted).sum(axis=-1), of_target, (choice == asked) / parts()], axis=1
+    )
+    likelihood, of_target, right = jnp.moveaxis(
+        jax.lax.psum_scatter(sums, PARTED_OVER, tiled=True), 1, 0
+    )
     return Grades(jnp.log(likelihood) - of_target, right > 0.5)
 
 
-def look_up(table: Float[Array, "V D"], ids: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+def look_up(
+    table: Float[Array, "V D"], ids: Int[Array, "B T"], dtype: jnp.dtype
+) -> Float[Array, "B T D"]:
     """Rows ``ids`` in ``dtype``; ``table`` is this chip's part, of ``parts()``.
 
     All chips' numbers are gathered, each chip finds those that it holds, and what it found goes to who asked. Backward, gradients of

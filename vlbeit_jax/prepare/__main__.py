@@ -23,29 +23,65 @@ OVERVIEW = """Prepares a data set: checks every item, counts what is dropped by 
 The folder opens with tfds.builder_from_directory; vlbeit_meta.json beside the shards says what is in it."""
 
 KIND = flags.DEFINE_enum(
-    "kind", None, [str(kind) for kind in Kind], "what a record holds; tokens: texts packed into full rows", required=True
+    "kind",
+    None,
+    [str(kind) for kind in Kind],
+    "what a record holds; tokens: texts packed into full rows",
+    required=True,
 )
 FORMAT = flags.DEFINE_enum("format", None, sorted(FORMATS), "of the input (not for tokens)")
-INPUT = flags.DEFINE_multi_string("input", None, "file or glob pattern, may be repeated; for tokens: prepared texts", required=True)
+INPUT = flags.DEFINE_multi_string(
+    "input",
+    None,
+    "file or glob pattern, may be repeated; for tokens: prepared texts",
+    required=True,
+)
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
-SHARDS = flags.DEFINE_integer("shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1)
+SHARDS = flags.DEFINE_integer(
+    "shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1
+)
 VALIDATION = flags.DEFINE_float(
-    "validation_share", 0.1, "part of the pictures (texts: of the documents) held back, by hash", lower_bound=0, upper_bound=1
+    "validation_share",
+    0.1,
+    "part of the pictures (texts: of the documents) held back, by hash",
+    lower_bound=0,
+    upper_bound=1,
 )
 APART = flags.DEFINE_multi_string(
-    "apart_from", [], "prepared set that this one will be used with, may be repeated: what is held back in one is left out of the "
+    "apart_from",
+    [],
+    "prepared set that this one will be used with, may be repeated: what is held back in one is left out of the "
     "other's training part",
-)  # fmt: skip
-MAX_DROPPED = flags.DEFINE_float("max_dropped", 0.1, "stop if a larger share of the items cannot be used", lower_bound=0, upper_bound=1)
-LICENCE = flags.DEFINE_string("licence", "", "kept in the description")
-MIN_SIDE = flags.DEFINE_integer("min_side", Limits.min_side, "images: shortest side, pixels", lower_bound=1)
-MAX_PIXELS = flags.DEFINE_integer("max_pixels", Limits.max_pixels, "images: height x width at most", lower_bound=1)
-MAX_ASPECT = flags.DEFINE_float("max_aspect", Limits.max_aspect, "images: longer over shorter side at most", lower_bound=1)
-SHORT_SIDE = flags.DEFINE_integer(
-    "short_side", 0, "images: re-encode larger ones to this shorter side; 0: keep files as they are", lower_bound=0
 )
-TOKENIZER = flags.DEFINE_string("text_tokenizer", None, "tokens: folder made by vlbeit_jax.text_tokenizer")
-LENGTH = flags.DEFINE_integer("length", 128, "tokens: pieces per row, CLS and SEP included", lower_bound=3)
+MAX_DROPPED = flags.DEFINE_float(
+    "max_dropped",
+    0.1,
+    "stop if a larger share of the items cannot be used",
+    lower_bound=0,
+    upper_bound=1,
+)
+LICENCE = flags.DEFINE_string("licence", "", "kept in the description")
+MIN_SIDE = flags.DEFINE_integer(
+    "min_side", Limits.min_side, "images: shortest side, pixels", lower_bound=1
+)
+MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels", Limits.max_pixels, "images: height x width at most", lower_bound=1
+)
+MAX_ASPECT = flags.DEFINE_float(
+    "max_aspect", Limits.max_aspect, "images: longer over shorter side at most", lower_bound=1
+)
+SHORT_SIDE = flags.DEFINE_integer(
+    "short_side",
+    0,
+    "images: re-encode larger ones to this shorter side; 0: keep files as they are",
+    lower_bound=0,
+)
+TOKENIZER = flags.DEFINE_string(
+    "text_tokenizer", None, "tokens: folder made by vlbeit_jax.text_tokenizer"
+)
+LENGTH = flags.DEFINE_integer(
+    "length", 128, "tokens: pieces per row, CLS and SEP included", lower_bound=3
+)
 
 
 def main() -> None:
@@ -55,8 +91,12 @@ def main() -> None:
         if not TOKENIZER.value:
             raise UsageError("--kind=tokens needs --text_tokenizer")
         if APART.value:
-            raise UsageError("--apart_from is for texts, before they are packed: give it where the --input of --kind=tokens is made")
-        meta = pack_texts(out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value)
+            raise UsageError(
+                "--apart_from is for texts, before they are packed: give it where the --input of --kind=tokens is made"
+            )
+        meta = pack_texts(
+            out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value
+        )
     else:
         if not FORMAT.value:
             raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")

@@ -35,7 +35,9 @@ CAPTION_IN_TRAINING = "caption_in_training"
 OTHER_SETS = {TRAIN: "held_back_in_another_set", VALIDATION: "trained_on_in_another_set"}
 
 
-def captions_apart(records: Iterator[Placed], folder: pathlib.Path, left_out: collections.Counter) -> Iterator[Placed]:
+def captions_apart(
+    records: Iterator[Placed], folder: pathlib.Path, left_out: collections.Counter
+) -> Iterator[Placed]:
     """Yields training pairs, then held-back pairs without the captions that training has.
 
     Args:
@@ -76,7 +78,9 @@ class OtherSets:
         """Yields the records that are not on the other side of the split in those sets; ``left_out`` counts the rest."""
         for split, record in records:
             opposite = self._opposite[split]
-            strange = not any(_among(key, opposite[PICTURES]) for key in keys_of(record).get(PICTURES, ()))
+            strange = not any(
+                _among(key, opposite[PICTURES]) for key in keys_of(record).get(PICTURES, ())
+            )
             if strange and _without(record, opposite[TEXTS]):
                 yield split, record
             else:
@@ -86,7 +90,9 @@ class OtherSets:
 def _without(record: dict[str, Any], known: np.ndarray) -> bool:
     """Removes known captions from a record; returns whether the record is still of use."""
     if "captions" in record:
-        record["captions"] = [text for text in record["captions"] if not _among(text_key(text), known)]
+        record["captions"] = [
+            text for text in record["captions"] if not _among(text_key(text), known)
+        ]
         return bool(record["captions"])
     return not any(_among(key, known) for key in keys_of(record).get(TEXTS, ()))
 

@@ -32,7 +32,11 @@ def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
     """
     found: list[pathlib.Path] = []
     for pattern in patterns:
-        paths = [pathlib.Path(path) for path in sorted(glob.glob(pattern)) if pathlib.Path(path).is_file()]
+        paths = [
+            pathlib.Path(path)
+            for path in sorted(glob.glob(pattern))
+            if pathlib.Path(path).is_file()
+        ]
         if not paths:
             raise UsageError(f"--input={pattern}: no such file")
         found += paths
@@ -92,7 +96,12 @@ def build_set(
 
 
 def _records(
-    items: Iterator[Item], kind: Kind, limits: Limits, validation_share: float, max_dropped: float, dropped: collections.Counter
+    items: Iterator[Item],
+    kind: Kind,
+    limits: Limits,
+    validation_share: float,
+    max_dropped: float,
+    dropped: collections.Counter,
 ) -> Iterator[Placed]:
     seen = 0
     for seen, item in enumerate(items, 1):
@@ -116,7 +125,9 @@ def _stop_above(share: float, dropped: collections.Counter, seen: int) -> None:
         )
 
 
-def pack_texts(out: pathlib.Path, places: Sequence[str], tokenizer: TextTokenizer, length: int, shards: int = 1) -> dict[str, Any]:
+def pack_texts(
+    out: pathlib.Path, places: Sequence[str], tokenizer: TextTokenizer, length: int, shards: int = 1
+) -> dict[str, Any]:
     """Prepares rows of exactly ``length`` word pieces out of prepared texts; splits stay as they are.
 
     Documents follow each other with a SEP between them and are cut at row ends; only a split's last row is padded. The keys of
@@ -127,7 +138,12 @@ def pack_texts(out: pathlib.Path, places: Sequence[str], tokenizer: TextTokenize
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
         for split in (TRAIN, VALIDATION):
-            texts = (record["text"] for found in sets if found.count(split) for record in found.records(split))
+            texts = (
+                record["text"]
+                for found in sets
+                if found.count(split)
+                for record in found.records(split)
+            )
             for number, row in enumerate(packed_rows(texts, tokenizer, length)):
                 yield split, {"id": f"{split}/{number:09d}", "tokens": row}
 
@@ -138,7 +154,9 @@ def pack_texts(out: pathlib.Path, places: Sequence[str], tokenizer: TextTokenize
         "text_tokenizer": tokenizer.fingerprint,
         "length": length,
     }
-    return write_set(out, Kind.TOKENS, records(), shards=shards, meta=meta, keys=_keys_of_packed(sets))
+    return write_set(
+        out, Kind.TOKENS, records(), shards=shards, meta=meta, keys=_keys_of_packed(sets)
+    )
 
 
 def _keys_of_packed(sets: Sequence[PreparedSet]) -> dict[tuple[str, str], Keys]:

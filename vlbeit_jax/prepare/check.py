@@ -65,7 +65,9 @@ def checked_image(encoded: bytes, limits: Limits) -> bytes:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # The limit below is stricter and counted.
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # The limit below is stricter and counted.
             header = Image.open(io.BytesIO(encoded))
     except Image.DecompressionBombError as error:
         raise Dropped("image_too_large") from error

@@ -22,7 +22,13 @@ SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
 
 
 def train_text_tokenizer(
-    out: pathlib.Path, places: Sequence[str], vocabulary: int, max_bytes: int, *, coverage: float = 0.9995, threads: int = 2
+    out: pathlib.Path,
+    places: Sequence[str],
+    vocabulary: int,
+    max_bytes: int,
+    *,
+    coverage: float = 0.9995,
+    threads: int = 2,
 ) -> dict[str, Any]:
     """Learns ``vocabulary`` unigram pieces from the training splits of prepared texts and pairs.
 
@@ -48,7 +54,10 @@ def train_text_tokenizer(
     with published(out) as folder:
         _train(folder, lines, vocabulary, coverage, threads)
         processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / MODEL_FILE))
-        assert processor.piece_to_id("<mask>") == Special.MASK and processor.get_piece_size() == vocabulary
+        assert (
+            processor.piece_to_id("<mask>") == Special.MASK
+            and processor.get_piece_size() == vocabulary
+        )
         described = {
             "format": 1,
             "fingerprint": piece_fingerprint(processor),
@@ -86,14 +95,20 @@ def _lines(found: PreparedSet) -> Iterator[str]:
     if not found.count(TRAIN):
         return
     for record in found.records(TRAIN):
-        texts = record["captions"] if found.kind is Kind.PAIRS else SENTENCE_END.split(record["text"].decode())
+        texts = (
+            record["captions"]
+            if found.kind is Kind.PAIRS
+            else SENTENCE_END.split(record["text"].decode())
+        )
         for text in texts:
             line = text.decode() if isinstance(text, bytes) else text
             for start in range(0, len(line), LINE_CHARACTERS):
                 yield line[start : start + LINE_CHARACTERS]
 
 
-def _train(folder: pathlib.Path, lines: list[str], vocabulary: int, coverage: float, threads: int) -> None:
+def _train(
+    folder: pathlib.Path, lines: list[str], vocabulary: int, coverage: float, threads: int
+) -> None:
     """Runs the trainer inside ``folder`` with relative names, because the model file embeds them."""
     sample, here = folder / "sample.txt", pathlib.Path.cwd()
     sample.write_text("\n".join(" ".join(line.split()) for line in lines) + "\n")
@@ -117,7 +132,9 @@ def _train(folder: pathlib.Path, lines: list[str], vocabulary: int, coverage: fl
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UsageError(f"SentencePiece could not learn {vocabulary} pieces from {len(lines)} lines: {error}") from error
+        raise UsageError(
+            f"SentencePiece could not learn {vocabulary} pieces from {len(lines)} lines: {error}"
+        ) from error
     finally:
         os.chdir(here)
     sample.unlink()

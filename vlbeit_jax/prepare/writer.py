@@ -31,8 +31,15 @@ IMAGE = {
 FEATURES = {
     Kind.IMAGES: IMAGE,
     Kind.PAIRS: IMAGE | {"captions": tfds.features.Sequence(tfds.features.Text())},
-    Kind.TEXTS: {"id": tfds.features.Text(), "source": tfds.features.Text(), "text": tfds.features.Text()},
-    Kind.TOKENS: {"id": tfds.features.Text(), "tokens": tfds.features.Tensor(shape=(None,), dtype=np.int32)},
+    Kind.TEXTS: {
+        "id": tfds.features.Text(),
+        "source": tfds.features.Text(),
+        "text": tfds.features.Text(),
+    },
+    Kind.TOKENS: {
+        "id": tfds.features.Text(),
+        "tokens": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+    },
 }
 
 
@@ -78,8 +85,12 @@ def write_set(
             counts[split] += 1
         splits = writers.close()
         if not splits:
-            gone = "; ".join(f"{name}: {dict(meta[name])}" for name in ("dropped", "left_out") if meta.get(name))
-            raise UsageError(f"no record was left to write to {out}{'; ' if gone else ': the input held none'}{gone}")
+            gone = "; ".join(
+                f"{name}: {dict(meta[name])}" for name in ("dropped", "left_out") if meta.get(name)
+            )
+            raise UsageError(
+                f"no record was left to write to {out}{'; ' if gone else ': the input held none'}{gone}"
+            )
         tfds.folder_dataset.write_metadata(
             data_dir=folder,
             features=features,
@@ -106,7 +117,9 @@ def write_set(
 class _Shards:
     """Open shard files; records go round-robin within a split."""
 
-    def __init__(self, folder: pathlib.Path, kind: Kind, features: tfds.features.FeaturesDict, shards: int):
+    def __init__(
+        self, folder: pathlib.Path, kind: Kind, features: tfds.features.FeaturesDict, shards: int
+    ):
         self._folder, self._name, self._features, self._shards = folder, str(kind), features, shards
         self._serializer = ExampleSerializer(cast(Any, features.get_serialized_info()))
         self._writers: dict[tuple[str, int], ArrayRecordWriter] = {}
@@ -122,7 +135,9 @@ class _Shards:
         if place not in self._writers:
             self._writers[place] = ArrayRecordWriter(str(self._path(*place)), "group_size:1")
         example = self._serializer.get_tf_example(self._features.encode_example(record))
-        encoded = example.SerializeToString(deterministic=True)  # Maps are in no order otherwise, another one in every process.
+        encoded = example.SerializeToString(
+            deterministic=True
+        )  # Maps are in no order otherwise, another one in every process.
         self._writers[place].write(encoded)
         self._lengths[place] += 1
         self._bytes[split] += len(encoded)
@@ -132,9 +147,15 @@ class _Shards:
         splits = sorted({split for split, _ in self._writers})
         for split in splits:
             for shard in range(self._shards):
-                writer = self._writers.get((split, shard)) or ArrayRecordWriter(str(self._path(split, shard)), "group_size:1")
+                writer = self._writers.get((split, shard)) or ArrayRecordWriter(
+                    str(self._path(split, shard)), "group_size:1"
+                )
                 writer.close()
-        template = tfds.core.ShardedFileTemplate(data_dir=epath.Path(self._folder), dataset_name=self._name, filetype_suffix="array_record")
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=epath.Path(self._folder),
+            dataset_name=self._name,
+            filetype_suffix="array_record",
+        )
         return [
             tfds.core.SplitInfo(
                 name=split,
@@ -151,10 +172,14 @@ def _require_apart(keys: Mapping[tuple[str, str], Keys]) -> None:
     for what in KEYS:
         both = common(keys.get((what, VALIDATION), NONE), keys.get((what, TRAIN), NONE)[0])
         if both.shape[1]:
-            raise ValueError(f"{both.shape[1]} {what} are in both splits, for example that of held-back record {int(both[1, 0])}")
+            raise ValueError(
+                f"{both.shape[1]} {what} are in both splits, for example that of held-back record {int(both[1, 0])}"
+            )
 
 
-def _write_keys(folder: pathlib.Path, keys: Mapping[tuple[str, str], Keys]) -> dict[str, dict[str, int]]:
+def _write_keys(
+    folder: pathlib.Path, keys: Mapping[tuple[str, str], Keys]
+) -> dict[str, dict[str, int]]:
     """Writes them beside the shards; how many there are, by split and kind of key."""
     counts: dict[str, dict[str, int]] = {}
     for (what, split), found in sorted(keys.items()):

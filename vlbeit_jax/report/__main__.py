@@ -14,8 +14,12 @@ tokens, captions with guesses under the right and a wrong image. Pictures lie be
   python -m vlbeit_jax.report --from=RUN --data=sample:pairs --results=results.json --out=RUN"""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a pretraining run", required=True)
-DATA = flags.DEFINE_string("data", None, "prepared pairs whose held-back part is shown", required=True)
-RESULTS = flags.DEFINE_string("results", None, "file written by vlbeit_jax.evaluate, shown as a table")
+DATA = flags.DEFINE_string(
+    "data", None, "prepared pairs whose held-back part is shown", required=True
+)
+RESULTS = flags.DEFINE_string(
+    "results", None, "file written by vlbeit_jax.evaluate, shown as a table"
+)
 OUT = flags.DEFINE_string("out", None, "folder for report.html and the pictures", required=True)
 
 
@@ -29,7 +33,9 @@ def main() -> None:
         results = json.loads(pathlib.Path(RESULTS.value).read_text()) if RESULTS.value else None
         out.mkdir(parents=True, exist_ok=True)
     except (OSError, json.JSONDecodeError) as error:
-        raise UsageError(f"{error}; --results is a file written by vlbeit_jax.evaluate, --out a folder that can be made") from error
+        raise UsageError(
+            f"{error}; --results is a file written by vlbeit_jax.evaluate, --out a folder that can be made"
+        ) from error
     print(write_report(open_run(folder), folder, DATA.value, results, out))
 
 

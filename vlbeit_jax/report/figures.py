@@ -30,7 +30,11 @@ def accuracy_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes | None:
         for split, kind, style in (
             ("train", "accuracy", {"color": "tab:blue", "alpha": 0.5, "label": "training"}),
             ("validation", "accuracy", {"color": "tab:blue", "marker": "o", "label": "held back"}),
-            ("validation", "unigram", {"color": "tab:red", "linestyle": "--", "label": "unigram baseline (held back)"}),
+            (
+                "validation",
+                "unigram",
+                {"color": "tab:red", "linestyle": "--", "label": "unigram baseline (held back)"},
+            ),
             ("validation", "chance", {"color": "grey", "linestyle": ":", "label": "chance"}),
         ):
             _line(axes, metrics, split, f"{term}/{kind}", style, scale=100)
@@ -52,11 +56,17 @@ def loss_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes | None:
     for index, name in enumerate(losses):
         colour = f"C{index}"
         _line(left, metrics, "train", name, {"color": colour, "label": name.removesuffix("/loss")})
-        _line(left, metrics, "validation", name, {"color": colour, "marker": "o", "linestyle": "none"})
+        _line(
+            left, metrics, "validation", name, {"color": colour, "marker": "o", "linestyle": "none"}
+        )
     left.legend(fontsize=7)
     _line(middle, metrics, "train", "grad_norm", {"color": "tab:blue"})
     _line(right, metrics, "train", "learning_rate", {"color": "tab:blue"})
-    for axes, title in zip((left, middle, right), ("loss (dots: held back)", "gradient norm", "learning rate"), strict=True):
+    for axes, title in zip(
+        (left, middle, right),
+        ("loss (dots: held back)", "gradient norm", "learning rate"),
+        strict=True,
+    ):
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
     return _png(figure)
@@ -70,12 +80,16 @@ def codebook_use(counts: Int[np.ndarray, "C"], metrics: Sequence[Mapping[str, An
     left.bar(np.arange(len(share)), 100 * share, width=1.0)
     left.axhline(100 / len(share), color="tab:red", linestyle="--", label="even use")
     left.set(
-        title=f"{(counts > 0).sum()} of {len(counts)} codes occur in held-back images", xlabel="code, by frequency", ylabel="% of patches"
+        title=f"{(counts > 0).sum()} of {len(counts)} codes occur in held-back images",
+        xlabel="code, by frequency",
+        ylabel="% of patches",
     )
     _line(right, metrics, "train", "codes_used", {"color": "tab:blue", "label": "codes in use"})
     _line(right, metrics, "train", "perplexity", {"color": "tab:orange", "label": "perplexity"})
     right.axhline(len(counts), color="grey", linestyle=":", label="codebook size")
-    right.set(title="codebook during training of the visual tokenizer", xlabel="step", ylim=(0, None))
+    right.set(
+        title="codebook during training of the visual tokenizer", xlabel="step", ylim=(0, None)
+    )
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
@@ -110,8 +124,19 @@ def picture(image: np.ndarray) -> bytes:
     return _png(figure)
 
 
-def _line(axes: Any, metrics: Sequence[Mapping[str, Any]], split: str, name: str, style: Mapping[str, Any], scale: float = 1) -> None:
-    points = [(line["step"], scale * line[name]) for line in metrics if line["split"] == split and name in line]
+def _line(
+    axes: Any,
+    metrics: Sequence[Mapping[str, Any]],
+    split: str,
+    name: str,
+    style: Mapping[str, Any],
+    scale: float = 1,
+) -> None:
+    points = [
+        (line["step"], scale * line[name])
+        for line in metrics
+        if line["split"] == split and name in line
+    ]
     if points:
         axes.plot(*zip(*points, strict=True), **style)
 

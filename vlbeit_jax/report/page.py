@@ -29,7 +29,13 @@ th:first-child, td:first-child { text-align: left } tr { border-bottom: 1px soli
 """
 
 
-def write_report(run: OpenedRun, folder: pathlib.Path, place: str, results: Mapping[str, Any] | None, out: pathlib.Path) -> pathlib.Path:
+def write_report(
+    run: OpenedRun,
+    folder: pathlib.Path,
+    place: str,
+    results: Mapping[str, Any] | None,
+    out: pathlib.Path,
+) -> pathlib.Path:
     """Writes ``out/report.html`` and its pictures.
 
     Args:
@@ -47,7 +53,10 @@ def write_report(run: OpenedRun, folder: pathlib.Path, place: str, results: Mapp
         raise UsageError(f"{pairs.folder} has no held-back pairs to show")
     records = pairs.records(VALIDATION)
     metrics, visual = read_metrics(folder), read_metrics(folder / VISUAL_TOKENIZER)
-    parts = [f"<h1>VL-BEiT run {html.escape(str(folder.resolve().name))}</h1>", _overview(run, results)]
+    parts = [
+        f"<h1>VL-BEiT run {html.escape(str(folder.resolve().name))}</h1>",
+        _overview(run, results),
+    ]
     shown = {
         "accuracy": ("Masked accuracy against its baselines", figures.accuracy_curves(metrics)),
         "loss": ("Losses, gradient norm, learning rate", figures.loss_curves(metrics)),
@@ -55,15 +64,22 @@ def write_report(run: OpenedRun, folder: pathlib.Path, place: str, results: Mapp
         "tokenizer_loss": ("Training of the visual tokenizer", figures.loss_curves(visual)),
     }
     if (found := pictures(run, spread(records, SHOWN_IMAGES))) is not None:
-        shown["pictures"] = ("Held-back images through predicted visual tokens", figures.picture_grid(found))
+        shown["pictures"] = (
+            "Held-back images through predicted visual tokens",
+            figures.picture_grid(found),
+        )
     for name, (title, png) in shown.items():
         if png is not None:
             (out / f"{name}.png").write_bytes(png)
             parts.append(f"<h2>{title}</h2><img class=wide alt='{title}' src='{_inline(png)}'>")
     parts.append("<h2>Held-back captions: guesses with the right image and with a wrong one</h2>")
-    parts.append("<p class=note>Masked pieces are marked; a low line opens a word. The right answer is green.</p>")
+    parts.append(
+        "<p class=note>Masked pieces are marked; a low line opens a word. The right answer is green.</p>"
+    )
     parts += [_caption(found) for found in captions(run, spread(records, SHOWN_CAPTIONS))]
-    parts.append(f"<h2>Configuration</h2><pre>{html.escape(json.dumps(to_dict(run.model.config), indent=1))}</pre>")
+    parts.append(
+        f"<h2>Configuration</h2><pre>{html.escape(json.dumps(to_dict(run.model.config), indent=1))}</pre>"
+    )
     page = out / "report.html"
     page.write_text(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>VL-BEiT</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
@@ -107,12 +123,15 @@ def _caption(found: Caption) -> str:
         for guess in found.guesses
     )
     head = "<tr><th>masked</th><th>with the right image</th><th>with the wrong image</th></tr>"
-    return f"<div class=caption>{images}<p>{pieces}</p><table class=guess>{head}{rows}</table></div>"
+    return (
+        f"<div class=caption>{images}<p>{pieces}</p><table class=guess>{head}{rows}</table></div>"
+    )
 
 
 def _guesses(guess: Guess, found: Sequence[tuple[str, float]]) -> str:
     return ", ".join(
-        f"<span class={'hit' if piece == guess.truth else 'miss'}>{html.escape(piece)} {share:.0%}</span>" for piece, share in found
+        f"<span class={'hit' if piece == guess.truth else 'miss'}>{html.escape(piece)} {share:.0%}</span>"
+        for piece, share in found
     )
 
 

@@ -73,25 +73,36 @@ class Caption:
 
 def spread(records: Records, count: int) -> list[Mapping[str, Any]]:
     """A few records from all over a set."""
-    return [records[int(index)] for index in np.linspace(0, len(records) - 1, min(count, len(records)))]
+    return [
+        records[int(index)] for index in np.linspace(0, len(records) - 1, min(count, len(records)))
+    ]
 
 
 def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     """Masked images and what the model makes of them; None if the visual tokenizer makes no pictures of its tokens."""
     model, visual = run.model, run.model.visual
-    if not isinstance(visual.tokenizer, VisualTokenizer) or visual.tokenizer.config.teacher != "pixels":
+    if (
+        not isinstance(visual.tokenizer, VisualTokenizer)
+        or visual.tokenizer.config.teacher != "pixels"
+    ):
         return None
     teacher, side = PixelTeacher(visual.tokenizer.config.patch_size), model.config.model.patch_size
     larger = side // visual.tokenizer.config.patch_size
     batch = _batch(run, records, Stream.IMAGE)
     codes = _encode(run, batch["image"])
     logits = call(model.network, run.params, model_inputs(batch))[Modality.VISION]
-    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["image_masked"]].set(jnp.argmax(logits, axis=-1))
+    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["image_masked"]].set(
+        jnp.argmax(logits, axis=-1)
+    )
     hidden = is_at_positions(jnp.asarray(batch["image_masked"]), codes.shape[1])
 
     def seen(tokens: jax.Array) -> np.ndarray:
         vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-        images = np.asarray(teacher.images(call(visual.tokenizer, visual.frozen["params"], vectors, method="decode")))
+        images = np.asarray(
+            teacher.images(
+                call(visual.tokenizer, visual.frozen["params"], vectors, method="decode")
+            )
+        )
         return images.repeat(larger, axis=1).repeat(larger, axis=2)
 
     predicted, own = seen(guessed), seen(codes)
@@ -99,7 +110,9 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     grid = np.asarray(hidden).reshape(-1, model.config.model.grid, model.config.model.grid)
     grey = grid.repeat(side, axis=1).repeat(side, axis=2)[..., None]
     right = np.asarray(((guessed == codes) & hidden).sum(axis=1) / hidden.sum(axis=1))
-    return Pictures(original, np.where(grey, MASK_GREY, original).astype(np.uint8), own, predicted, right)
+    return Pictures(
+        original, np.where(grey, MASK_GREY, original).astype(np.uint8), own, predicted, right
+    )
 
 
 def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.ndarray, "C"]:
@@ -127,8 +140,14 @@ def captions(run: OpenedRun, records: Records) -> list[Caption]:
             Guess(
                 position=int(own["text_masked"][row, slot]),
                 truth=text.piece(own["text_targets"][row, slot]),
-                right=[(text.piece(piece), float(share)) for share, piece in zip(*(a[row, slot] for a in right), strict=True)],
-                wrong=[(text.piece(piece), float(share)) for share, piece in zip(*(a[row, slot] for a in wrong), strict=True)],
+                right=[
+                    (text.piece(piece), float(share))
+                    for share, piece in zip(*(a[row, slot] for a in right), strict=True)
+                ],
+                wrong=[
+                    (text.piece(piece), float(share))
+                    for share, piece in zip(*(a[row, slot] for a in wrong), strict=True)
+                ],
             )
             for slot in np.flatnonzero(own["text_weights"][row])
         ]
@@ -148,5 +167,7 @@ def _encode(run: OpenedRun, image: Any) -> jax.Array:
 
 def _batch(run: OpenedRun, records: Records, stream: Stream) -> dict[str, np.ndarray]:
     make = run.model.make_example(stream, False)
-    with closing(evaluation_batches(records, make, len(records), run.model.config.run.seed)) as batches:
+    with closing(
+        evaluation_batches(records, make, len(records), run.model.config.run.seed)
+    ) as batches:
         return next(batches)

@@ -24,7 +24,13 @@ from vlbeit_jax.runtime.jax_internals import LOGGER_OF_CONNECTING, key_value_sto
 from vlbeit_jax.runtime.roll_call import Place, roll_call
 
 MISSING = "nothing"
-SLURM_STEP = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # What srun sets and JAX reads.
+SLURM_STEP = (
+    "SLURM_JOB_ID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+)  # What srun sets and JAX reads.
 Result = TypeVar("Result")
 
 
@@ -72,7 +78,9 @@ def _from_environment(kind: str, seconds: int) -> tuple[Place, Sequence[int] | N
         address, count, which, devices = place_in_cluster(method, seconds)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         said = f"{error.args[0]} is not set" if isinstance(error, KeyError) else str(error)
-        raise UsageError(f"config.cluster.kind={kind}: the environment does not say where the others are: {said}") from error
+        raise UsageError(
+            f"config.cluster.kind={kind}: the environment does not say where the others are: {said}"
+        ) from error
     if address is None or count is None or which is None:
         raise UsageError(
             f"config.cluster.kind={kind}: this is no such environment; give --coordinator, --processes and --process, or "
@@ -89,7 +97,10 @@ def found_kind(config: ClusterConfig) -> str:
     # SLURM_NTASKS, and are one process nevertheless.
     if os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         return "slurm"
-    has_chips = bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")) and importlib.util.find_spec("libtpu") is not None
+    has_chips = (
+        bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+        and importlib.util.find_spec("libtpu") is not None
+    )
     if has_chips or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         return "tpu"
     return "none"
@@ -108,7 +119,10 @@ def fails_together() -> Iterator[None]:
     except BaseException:
         if jax.process_count() == 1:
             raise
-        print(f"host {socket.gethostname()} (process {jax.process_index()} of {jax.process_count()}) failed:", file=sys.stderr)
+        print(
+            f"host {socket.gethostname()} (process {jax.process_index()} of {jax.process_count()}) failed:",
+            file=sys.stderr,
+        )
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
@@ -158,7 +172,11 @@ class Agreement:
             error = str(found)
         if self._count > 1:
             said = self._exchange({"error": error})
-            failed = [f"host {each['host']} (process {process}): {each['error']}" for process, each in said.items() if each["error"]]
+            failed = [
+                f"host {each['host']} (process {process}): {each['error']}"
+                for process, each in said.items()
+                if each["error"]
+            ]
             if failed:
                 raise UsageError("\n".join(failed))
         return cast(Result, result)
@@ -178,11 +196,15 @@ class Agreement:
             try:
                 # Who has not spoken while the first silent one was waited for gets no second wait.
                 wait = 1000 if silent else self._wait
-                said[process] = json.loads(self._client.blocking_key_value_get(f"{place}/{process}", wait))
+                said[process] = json.loads(
+                    self._client.blocking_key_value_get(f"{place}/{process}", wait)
+                )
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     raise
                 silent.append(process)
         if silent:
-            raise UsageError(f"no word of process(es) {', '.join(map(str, silent))} of {self._count} within {self._wait // 1000} s")
+            raise UsageError(
+                f"no word of process(es) {', '.join(map(str, silent))} of {self._count} within {self._wait // 1000} s"
+            )
         return said

@@ -33,7 +33,9 @@ def use_compilation_cache(place: str) -> None:
         try:
             folder = pathlib.Path(place).expanduser()
         except RuntimeError as error:
-            raise UsageError(f"config.run.compilation_cache={place}: nothing says where ~ is; set HOME or give a whole path") from error
+            raise UsageError(
+                f"config.run.compilation_cache={place}: nothing says where ~ is; set HOME or give a whole path"
+            ) from error
     if jax.default_backend() == "cpu":
         folder /= _processor()
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -54,6 +56,15 @@ def _processor() -> str:
     """What this processor can do, as a name: a program for another one that shares the folder could not run here."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     features = (
-        next((line for line in cpuinfo.read_text().splitlines() if line.startswith(("flags", "Features"))), "") if cpuinfo.is_file() else ""
+        next(
+            (
+                line
+                for line in cpuinfo.read_text().splitlines()
+                if line.startswith(("flags", "Features"))
+            ),
+            "",
+        )
+        if cpuinfo.is_file()
+        else ""
     )
     return "cpu-" + hashlib.sha256(features.encode()).hexdigest()[:12]

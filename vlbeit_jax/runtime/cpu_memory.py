@@ -43,7 +43,9 @@ def added(environment: Mapping[str, str]) -> dict[str, str]:
     return {TUNABLES: f"{before}:{SETTING}" if before else SETTING, MARK: "1"}
 
 
-def _obstacle(environment: Mapping[str, str], glibc: tuple[int, ...] | None, huge_pages: str) -> str:
+def _obstacle(
+    environment: Mapping[str, str], glibc: tuple[int, ...] | None, huge_pages: str
+) -> str:
     """Returns why the command is not started again; "" if it is."""
     own = [name for name in environment if name.startswith("MALLOC_")]
     if "glibc.malloc." in environment.get(TUNABLES, ""):

@@ -51,7 +51,9 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
     """
     config = run_folder.read_config(folder)
     if config.task != "pretrain":
-        raise UsageError(f"{folder} holds a run of task {config.task!r}; a pretraining run is needed")
+        raise UsageError(
+            f"{folder} holds a run of task {config.task!r}; a pretraining run is needed"
+        )
     if (
         not (folder / run_folder.CHECKPOINTS).is_dir()
         or (step := Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).latest()) is None
@@ -60,13 +62,16 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
     streams = [
         stream
         for stream in Stream
-        if (not stream.has_text or (folder / TEXT_TOKENIZER).is_dir()) and (not stream.has_image or (folder / VISUAL_TOKENIZER).is_dir())
+        if (not stream.has_text or (folder / TEXT_TOKENIZER).is_dir())
+        and (not stream.has_image or (folder / VISUAL_TOKENIZER).is_dir())
     ]
     model = MaskedModel(config, streams, folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER)
     params = run_folder.restore(folder, step, {"params": model.abstract_params()})["params"]
     described = Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).describe(step)
     trained_on = frozenset(described["trained_on"])
-    return OpenedRun(model, params, step, trained_on, read_seen(folder) if trained_on else NOTHING_SEEN)
+    return OpenedRun(
+        model, params, step, trained_on, read_seen(folder) if trained_on else NOTHING_SEEN
+    )
 
 
 def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> dict[str, Any]:
@@ -98,16 +103,26 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
         if stream is Stream.PAIR and len(records) > 1:
             results |= _gains(run, records, scores, mesh, draws)
     scored = [
-        {"folder": str(found.folder), "kind": found.kind, "fingerprint": found.fingerprint, "splits": _splits(run, found)} for found in sets
+        {
+            "folder": str(found.folder),
+            "kind": found.kind,
+            "fingerprint": found.fingerprint,
+            "splits": _splits(run, found),
+        }
+        for found in sets
     ]
     return results | {"step": run.step, "draws": draws, "data": scored}
 
 
-def _gains(run: OpenedRun, records: Records, own: Mapping[str, Any], mesh: Mesh, draws: int) -> dict[str, Any]:
+def _gains(
+    run: OpenedRun, records: Records, own: Mapping[str, Any], mesh: Mesh, draws: int
+) -> dict[str, Any]:
     partners = wrong_partners(records, run.model.config.run.seed)
     found = {}
     for name, (term, field) in GAINS.items():
-        other = run.model.score(Stream.PAIR, run.params, Rematched(records, partners, field), mesh, draws=draws)
+        other = run.model.score(
+            Stream.PAIR, run.params, Rematched(records, partners, field), mesh, draws=draws
+        )
         found[name] = gain(own[term], other[term])._asdict()
     return found
 
@@ -132,23 +147,35 @@ def _splits(run: OpenedRun, found: PreparedSet) -> list[str]:
     return [VALIDATION]
 
 
-def records_by_stream(run: OpenedRun, places: Sequence[str], sets: Sequence[PreparedSet]) -> dict[Stream, "Joined"]:
+def records_by_stream(
+    run: OpenedRun, places: Sequence[str], sets: Sequence[PreparedSet]
+) -> dict[Stream, "Joined"]:
     """What the run's streams are scored on; one without records is left out.
 
     Raises:
       UsageError: all of them are.
     """
-    found = {stream: records for stream in run.model.objectives if len(records := records_of(run, sets, stream))}
+    found = {
+        stream: records
+        for stream in run.model.objectives
+        if len(records := records_of(run, sets, stream))
+    }
     if not found:
         streams = f"can be scored by this run's streams ({', '.join(run.model.objectives)})"
         none = "can be scored: the run has neither a text nor a visual tokenizer, as an import that nothing was trained from"
-        raise UsageError(f"nothing in {', '.join(places)} {streams if run.model.objectives else none}")
+        raise UsageError(
+            f"nothing in {', '.join(places)} {streams if run.model.objectives else none}"
+        )
     return found
 
 
 def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "Joined":
     """What a stream is scored on: the records of all sets of its kind that the run has not been trained on."""
-    kinds = {Stream.IMAGE: {Kind.IMAGES}, Stream.TEXT: {Kind.TEXTS, Kind.TOKENS}, Stream.PAIR: {Kind.PAIRS}}[stream]
+    kinds = {
+        Stream.IMAGE: {Kind.IMAGES},
+        Stream.TEXT: {Kind.TEXTS, Kind.TOKENS},
+        Stream.PAIR: {Kind.PAIRS},
+    }[stream]
     if stream is Stream.IMAGE and not any(found.kind in kinds for found in sets):
         kinds = {Kind.PAIRS}
     parts = []
@@ -156,7 +183,11 @@ def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "
         if found.kind in kinds:
             for split in _splits(run, found):
                 records = found.records(split)
-                parts.append(_rows(run, records) if found.kind is Kind.TEXTS else _checked(run, found, records))
+                parts.append(
+                    _rows(run, records)
+                    if found.kind is Kind.TEXTS
+                    else _checked(run, found, records)
+                )
     return Joined(parts)
 
 
@@ -176,7 +207,9 @@ def _checked(run: OpenedRun, found: PreparedSet, records: Records) -> Records:
         )
     length = run.model.stream_config(Stream.TEXT).text_length
     if found.kind is Kind.TOKENS and found.meta["length"] != length:
-        raise UsageError(f"{found.folder} holds rows of {found.meta['length']} pieces, the run has {length}; give the texts themselves")
+        raise UsageError(
+            f"{found.folder} holds rows of {found.meta['length']} pieces, the run has {length}; give the texts themselves"
+        )
     return records
 
 

@@ -10,7 +10,9 @@ from typing import Any, cast
 LOGGER_OF_CONNECTING = "jax._src.distributed"
 
 
-def place_in_cluster(method: str | None, seconds: int) -> tuple[str | None, int | None, int | None, Sequence[int] | None]:
+def place_in_cluster(
+    method: str | None, seconds: int
+) -> tuple[str | None, int | None, int | None, Sequence[int] | None]:
     """Returns what the cluster's environment says about this process.
 
     Args:
@@ -23,7 +25,9 @@ def place_in_cluster(method: str | None, seconds: int) -> tuple[str | None, int 
     """
     from jax._src import clusters
 
-    return clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, method, seconds)
+    return clusters.ClusterEnv.auto_detect_unset_distributed_params(
+        None, None, None, None, method, seconds
+    )
 
 
 def key_value_store() -> Any:

@@ -28,18 +28,40 @@ LOG_FILE, EVENTS = "log.txt", "tensorboard"
 class Log:
     """Averages what steps report between two lines, and writes each line everywhere; of several processes the first one writes."""
 
-    def __init__(self, folder: pathlib.Path, start: int, steps: int, chance: Mapping[str, float], *, writes: bool = True):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        start: int,
+        steps: int,
+        chance: Mapping[str, float],
+        *,
+        writes: bool = True,
+    ):
         """Lines of an earlier start that lie at or beyond ``start`` are dropped: those steps will be taken again."""
-        self._path, self._text, self._chance, self._steps = folder / METRICS_FILE, folder / LOG_FILE, chance, steps
+        self._path, self._text, self._chance, self._steps = (
+            folder / METRICS_FILE,
+            folder / LOG_FILE,
+            chance,
+            steps,
+        )
         self._events = None
         if writes:
             kept = [line for line in read_metrics(folder) if line["step"] <= start]
             rewritten = self._path.with_suffix(".tmp")
             rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
             rewritten.replace(self._path)
-            self._events = tensorboardX.SummaryWriter(str(folder / EVENTS), purge_step=start + 1 if start else None)
+            self._events = tensorboardX.SummaryWriter(
+                str(folder / EVENTS), purge_step=start + 1 if start else None
+            )
         hidden = not (writes and sys.stderr.isatty())
-        self._bar = tqdm.tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=hidden, smoothing=0.1)
+        self._bar = tqdm.tqdm(
+            total=steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            disable=hidden,
+            smoothing=0.1,
+        )
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
         self._began = time.monotonic()
@@ -50,8 +72,14 @@ class Log:
         for name, value in metrics.items():
             self._sums[name] += float(value)
             self._counts[name] += 1
-        losses = {name.removesuffix("/loss"): float(value) for name, value in metrics.items() if name.endswith("/loss")}
-        self._bar.set_postfix_str(" ".join(f"{name} {value:.3f}" for name, value in losses.items()), refresh=False)
+        losses = {
+            name.removesuffix("/loss"): float(value)
+            for name, value in metrics.items()
+            if name.endswith("/loss")
+        }
+        self._bar.set_postfix_str(
+            " ".join(f"{name} {value:.3f}" for name, value in losses.items()), refresh=False
+        )
         self._bar.update()
 
     def write_training(self, step: int, rates: Mapping[str, float]) -> None:
@@ -86,7 +114,12 @@ class Log:
         for name in [name for name in line if name.endswith("/accuracy")]:
             term = name.removesuffix("/accuracy")
             line[f"{term}/chance"] = self._chance[term]
-        record = {"step": step, "split": split, "seconds": round(time.monotonic() - self._began, 3), **line}
+        record = {
+            "step": step,
+            "split": split,
+            "seconds": round(time.monotonic() - self._began, 3),
+            **line,
+        }
         with self._path.open("a") as out:
             out.write(json.dumps(record) + "\n")
         for name, value in line.items():
@@ -107,7 +140,9 @@ def readable(line: Mapping[str, float]) -> str:
     for term in terms:
         text = f"{term} loss {line[f'{term}/loss']:.3f}"
         if f"{term}/accuracy" in line:
-            accuracy, unigram, chance = (100 * line[f"{term}/{kind}"] for kind in ("accuracy", "unigram", "chance"))
+            accuracy, unigram, chance = (
+                100 * line[f"{term}/{kind}"] for kind in ("accuracy", "unigram", "chance")
+            )
             text += f" acc {accuracy:.1f}% (unigram {unigram:.1f}%, chance {chance:.2f}%)"
         parts.append(text)
     parts += [f"{name} {value:.4g}" for name, value in line.items() if "/" not in name]

@@ -28,7 +28,14 @@ from vlbeit_jax.training import run_folder
 from vlbeit_jax.training.checkpoint import Checkpointer, check_same
 from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import check_batch, make_mesh, placement, put_batch, put_replicated, share_of
+from vlbeit_jax.training.sharding import (
+    check_batch,
+    make_mesh,
+    placement,
+    put_batch,
+    put_replicated,
+    share_of,
+)
 from vlbeit_jax.training.state import TrainState, state_maker
 from vlbeit_jax.training.step import TrainStep, make_train_step
 from vlbeit_jax.types import Stream
@@ -36,10 +43,21 @@ from vlbeit_jax.types import Stream
 PROFILE = "profile"
 # Fields of a model's section that do not change what is trained: a run may go on with other values. (Of a teacher the weights
 # themselves are compared, and not where they lie.)
-MAY_CHANGE = {"attention", "remat", "scan", "teacher_weights", "collapse_below", "kmeans_batches", "kmeans_iterations", "reseed_below"}
+MAY_CHANGE = {
+    "attention",
+    "remat",
+    "scan",
+    "teacher_weights",
+    "collapse_below",
+    "kmeans_batches",
+    "kmeans_iterations",
+    "reseed_below",
+}
 
 
-def train(config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None = None) -> TrainState:
+def train(
+    config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None = None
+) -> TrainState:
     """Trains until ``run.steps``, from the newest checkpoint in ``workdir`` if there is one.
 
     Args:
@@ -58,15 +76,28 @@ def train(config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None
     task, mesh, schedule = talk.each(lambda: _checked(config))
     talk.check(_facts(config, task, workdir))
     optimizer = make_optimizer(config.optimizer, config.run.steps)
-    make_state, abstract = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
+    make_state, abstract = state_maker(
+        task.init_params,
+        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
+        optimizer,
+        mesh,
+    )
     share = share_of(mesh)
-    if config.run.start_from and not (workdir / run_folder.CHECKPOINTS).is_dir():  # Or nothing is read from there any more.
-        talk.each(lambda: run_folder.check_start(pathlib.Path(config.run.start_from), abstract.params))
+    if (
+        config.run.start_from and not (workdir / run_folder.CHECKPOINTS).is_dir()
+    ):  # Or nothing is read from there any more.
+        talk.each(
+            lambda: run_folder.check_start(pathlib.Path(config.run.start_from), abstract.params)
+        )
     with contextlib.ExitStack() as stack:
         talk.first(lambda: _claim(stack, workdir, config))
         talk.each(lambda: _see(workdir))
         checkpointer = stack.enter_context(
-            closing(Checkpointer(workdir / run_folder.CHECKPOINTS, config.run.keep_last, config.run.keep_every))
+            closing(
+                Checkpointer(
+                    workdir / run_folder.CHECKPOINTS, config.run.keep_last, config.run.keep_every
+                )
+            )
         )
         start = checkpointer.latest()
         talk.check({"newest checkpoint": start})
@@ -74,22 +105,43 @@ def train(config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None
             talk.first(lambda: task.keep_inputs(workdir))
             state = make_state(config.run.seed)
             if config.run.start_from:
-                params = talk.each(lambda: run_folder.starting_params(pathlib.Path(config.run.start_from), abstract.params))
+                params = talk.each(
+                    lambda: run_folder.starting_params(
+                        pathlib.Path(config.run.start_from), abstract.params
+                    )
+                )
                 state = dataclasses.replace(state, params=params)
             state = task.before_training(state, mesh, share)
         else:
-            check_same(checkpointer.describe(start)["must_match"], must_match(config, task), workdir)
+            check_same(
+                checkpointer.describe(start)["must_match"], must_match(config, task), workdir
+            )
             if start > config.run.steps:
-                raise UsageError(f"{workdir} has taken {start} steps, more than run.steps={config.run.steps}; name another --workdir")
+                raise UsageError(
+                    f"{workdir} has taken {start} steps, more than run.steps={config.run.steps}; name another --workdir"
+                )
             state = TrainState.restored(checkpointer.restore(start, abstract.saved()))
         talk.first(lambda: run_folder.write_config(workdir, config))
-        step = make_train_step(task.objectives, optimizer, config.run.seed, config.run.accumulate, mesh, placement(abstract.params))
-        return _Loop(config, task, mesh, schedule, checkpointer, share, workdir, step, profile).run(state)
+        step = make_train_step(
+            task.objectives,
+            optimizer,
+            config.run.seed,
+            config.run.accumulate,
+            mesh,
+            placement(abstract.params),
+        )
+        return _Loop(config, task, mesh, schedule, checkpointer, share, workdir, step, profile).run(
+            state
+        )
 
 
 def _checked(config: Config) -> tuple[Task, Mesh, Schedule]:
     """What can be opened and checked without a word to the other hosts."""
-    task, mesh, schedule = TASKS[config.task](config), make_mesh(config.mesh), Schedule.parse(config.run.schedule)
+    task, mesh, schedule = (
+        TASKS[config.task](config),
+        make_mesh(config.mesh),
+        Schedule.parse(config.run.schedule),
+    )
     for stream in schedule.streams:
         check_batch(stream, getattr(config.data, stream).batch_size, config.run.accumulate, mesh)
     return task, mesh, schedule
@@ -98,12 +150,16 @@ def _checked(config: Config) -> tuple[Task, Mesh, Schedule]:
 def _claim(stack: contextlib.ExitStack, workdir: pathlib.Path, config: Config) -> None:
     stack.enter_context(run_folder.claimed(workdir))
     if not (workdir / run_folder.CONFIG_FILE).is_file():
-        run_folder.write_config(workdir, config)  # First of all: a folder with anything else in it and no configuration is refused.
+        run_folder.write_config(
+            workdir, config
+        )  # First of all: a folder with anything else in it and no configuration is refused.
 
 
 def _see(workdir: pathlib.Path) -> None:
     if not (workdir / run_folder.CONFIG_FILE).is_file():
-        raise UsageError(f"--workdir={workdir} is not the folder that process 0 has made; name one on storage that all hosts share")
+        raise UsageError(
+            f"--workdir={workdir} is not the folder that process 0 has made; name one on storage that all hosts share"
+        )
 
 
 def _facts(config: Config, task: Task, workdir: pathlib.Path) -> dict[str, Any]:
@@ -111,18 +167,37 @@ def _facts(config: Config, task: Task, workdir: pathlib.Path) -> dict[str, Any]:
     facts = {f"config.{name}": value for name, value in flat(to_dict(config)).items()}
     facts |= {f"fingerprint of {name}": value for name, value in task.fingerprints.items()}
     facts |= {f"version of {name}": value for name, value in versions().items()}
-    devices = {"kind": jax.local_devices()[0].device_kind, "on a host": jax.local_device_count(), "in all": jax.device_count()}
-    return facts | {f"devices, {name}": value for name, value in devices.items()} | {"--workdir": str(workdir)}
+    devices = {
+        "kind": jax.local_devices()[0].device_kind,
+        "on a host": jax.local_device_count(),
+        "in all": jax.device_count(),
+    }
+    return (
+        facts
+        | {f"devices, {name}": value for name, value in devices.items()}
+        | {"--workdir": str(workdir)}
+    )
 
 
 def must_match(config: Config, task: Task) -> dict[str, Any]:
     """What a checkpoint and the run that goes on from it have to agree on, flat, so that a message can name it."""
     shape = "model" if config.task == "pretrain" else "visual_tokenizer"
-    found: dict[str, Any] = {"task": config.task, "run.seed": config.run.seed, "run.schedule": config.run.schedule}
-    found |= {f"{shape}.{name}": value for name, value in to_dict(getattr(config, shape)).items() if name not in MAY_CHANGE}
+    found: dict[str, Any] = {
+        "task": config.task,
+        "run.seed": config.run.seed,
+        "run.schedule": config.run.schedule,
+    }
+    found |= {
+        f"{shape}.{name}": value
+        for name, value in to_dict(getattr(config, shape)).items()
+        if name not in MAY_CHANGE
+    }
     for stream in Schedule.parse(config.run.schedule).streams:
         data = getattr(config.data, stream)
-        found |= {f"data.{stream}.batch_size": data.batch_size, f"data.{stream}.weights": list(data.weights)}  # As JSON has it.
+        found |= {
+            f"data.{stream}.batch_size": data.batch_size,
+            f"data.{stream}.weights": list(data.weights),
+        }  # As JSON has it.
     return found | dict(task.fingerprints)
 
 
@@ -133,7 +208,9 @@ def interrupts() -> Iterator[threading.Event]:
     Raised anywhere, a KeyboardInterrupt may end up in a callback or a finaliser, where Python drops it.
     """
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Only there can signals be handled.
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # Only there can signals be handled.
         yield asked
         return
 
@@ -176,21 +253,35 @@ class _Loop:
             log.say(f"{self.workdir}: finished already, {start} steps taken")
             log.close()
             return state
-        where = f"{jax.device_count()} device(s)" + (f" of {jax.process_count()} hosts" if jax.process_count() > 1 else "")
+        where = f"{jax.device_count()} device(s)" + (
+            f" of {jax.process_count()} hosts" if jax.process_count() > 1 else ""
+        )
         log.say(f"{self.workdir}: {self._size(state)}, from step {start} to {run.steps} on {where}")
-        streams = {s: self.task.training_batches(s, self.schedule.used_before(s, start), self.share) for s in self.schedule.streams}
+        streams = {
+            s: self.task.training_batches(s, self.schedule.used_before(s, start), self.share)
+            for s in self.schedule.streams
+        }
         try:
             with interrupts() as interrupted:
                 return self._steps(state, start, streams, log, interrupted)
         except KeyboardInterrupt:
-            log.say(f"interrupted; the same command goes on from step {self.checkpointer.latest() or 0}")
+            log.say(
+                f"interrupted; the same command goes on from step {self.checkpointer.latest() or 0}"
+            )
             raise
         finally:
             log.close()
             for batches in streams.values():
                 batches.close()
 
-    def _steps(self, state: TrainState, start: int, streams: dict[Stream, Batches], log: Log, interrupted: threading.Event) -> TrainState:
+    def _steps(
+        self,
+        state: TrainState,
+        start: int,
+        streams: dict[Stream, Batches],
+        log: Log,
+        interrupted: threading.Event,
+    ) -> TrainState:
         run, clock = self.config.run, Throughput(peak_of_all_devices())
         pending: dict[str, Any] = {}
         for step in range(start, run.steps):
@@ -204,11 +295,18 @@ class _Loop:
             state, metrics = self.step(state, self.frozen, batches)
             clock.spent("compilation", self.step.total_compile_seconds - compiled)
             clock.did(step_flops(self.config, tuple(batches)))
-            self._take(log, pending, clock)  # The previous step's figures: fetching this one's would wait for the device.
+            self._take(
+                log, pending, clock
+            )  # The previous step's figures: fetching this one's would wait for the device.
             pending = {"step": step, "metrics": metrics}
             done = step + 1
-            if any(done % every == 0 for every in (run.log_every, run.checkpoint_every)) or done == run.steps:
-                self._take(log, pending, clock)  # Also before a checkpoint, so that none is written of a step that is not finite.
+            if (
+                any(done % every == 0 for every in (run.log_every, run.checkpoint_every))
+                or done == run.steps
+            ):
+                self._take(
+                    log, pending, clock
+                )  # Also before a checkpoint, so that none is written of a step that is not finite.
                 pending = {}
             if done % run.log_every == 0 or done == run.steps:
                 log.write_training(done, clock.line())

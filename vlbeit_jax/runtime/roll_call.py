@@ -56,20 +56,33 @@ def _hear(place: Place, deadline: float) -> str | None:
         except OSError as error:
             return f"host {here['host']} (process 0) cannot listen at port {place.port}: {error}; name another one"
         callers = []
-        while len(present) < place.processes and not wrong and (left := deadline - time.monotonic()) > 0:
+        while (
+            len(present) < place.processes
+            and not wrong
+            and (left := deadline - time.monotonic()) > 0
+        ):
             server.settimeout(left)
             try:
                 caller = stack.enter_context(server.accept()[0])
                 caller.settimeout(5)
                 said = json.loads(caller.recv(LINE))
                 name = f"host {said['host']} (process {said['process']})"
-            except (OSError, ValueError, KeyError, TypeError):  # Not one of ours, or the time is up.
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+            ):  # Not one of ours, or the time is up.
                 continue
             callers.append(caller)
             if said["processes"] != place.processes:
-                wrong.append(f"{name} counts {said['processes']} processes, host {here['host']} (process 0) counts {place.processes}")
+                wrong.append(
+                    f"{name} counts {said['processes']} processes, host {here['host']} (process 0) counts {place.processes}"
+                )
             elif said["process"] in present:
-                wrong.append(f"{name} and host {present[said['process']]['host']} both say that they are process {said['process']}")
+                wrong.append(
+                    f"{name} and host {present[said['process']]['host']} both say that they are process {said['process']}"
+                )
             else:
                 present[said["process"]] = said
         error = "; ".join(wrong) or _missing(place, present)

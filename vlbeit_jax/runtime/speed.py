@@ -58,7 +58,10 @@ def circumstances(config: Config, peak: Peak) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "matmul": matmul_dtype(config.model.matmul).name,
         "attention": config.model.attention,
-        "batch_sizes": {stream: getattr(config.data, stream).batch_size for stream in Schedule.parse(config.run.schedule).streams},
+        "batch_sizes": {
+            stream: getattr(config.data, stream).batch_size
+            for stream in Schedule.parse(config.run.schedule).streams
+        },
         "model_flops": flops.model,
         "frozen_flops": flops.frozen,
         "peak_flops_per_second": peak.flops_per_second,

@@ -18,10 +18,14 @@ from vlbeit_jax.types import Special, Stream
 
 Tree = Any
 NOISE = 0.1  # Standard deviation of biases, norms, embeddings and LayerScale.
-STARTS = dict.fromkeys(("scale", "attention_scale", "expert_scale"), 1.0)  # Means of these, so that every block counts; others have mean 0.
+STARTS = dict.fromkeys(
+    ("scale", "attention_scale", "expert_scale"), 1.0
+)  # Means of these, so that every block counts; others have mean 0.
 
 
-def random_batches(config: Config, shapes: Mapping[Any, Mapping[str, jax.ShapeDtypeStruct]], seed: int) -> dict[Any, Any]:
+def random_batches(
+    config: Config, shapes: Mapping[Any, Mapping[str, jax.ShapeDtypeStruct]], seed: int
+) -> dict[Any, Any]:
     """Returns one batch of every stream, on the devices.
 
     Pixels are noise. Texts begin with CLS, end with SEP and have padding at the end. Their lengths are
@@ -41,10 +45,17 @@ def random_batches(config: Config, shapes: Mapping[Any, Mapping[str, jax.ShapeDt
 
 def _placed(value: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
     assert value.shape == leaf.shape, (value.shape, leaf.shape)
-    return jax.make_array_from_callback(leaf.shape, leaf.sharding, value.astype(leaf.dtype).__getitem__)
+    return jax.make_array_from_callback(
+        leaf.shape, leaf.sharding, value.astype(leaf.dtype).__getitem__
+    )
 
 
-def _rows(config: Config, stream: Stream, leaves: Mapping[str, jax.ShapeDtypeStruct], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _rows(
+    config: Config,
+    stream: Stream,
+    leaves: Mapping[str, jax.ShapeDtypeStruct],
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
     count = leaves["weight"].shape[0]
     rows = {"weight": np.ones(count, np.float32), "uid": rng.integers(0, 2**32, count, np.uint32)}
     if "image" in leaves:
@@ -58,8 +69,15 @@ def _rows(config: Config, stream: Stream, leaves: Mapping[str, jax.ShapeDtypeStr
         length = leaves["text"].shape[1]
         share = getattr(config.data, stream).masked_text
         draws = Draws(rng.bytes(16))
-        masked = [mask_text(draws, _text(rng, length, config), share, config.model.vocabulary) for _ in range(count)]
-        for name, parts in zip(("text", "text_masked", "text_targets", "text_weights"), zip(*masked, strict=True), strict=True):
+        masked = [
+            mask_text(draws, _text(rng, length, config), share, config.model.vocabulary)
+            for _ in range(count)
+        ]
+        for name, parts in zip(
+            ("text", "text_masked", "text_targets", "text_weights"),
+            zip(*masked, strict=True),
+            strict=True,
+        ):
             rows[name] = np.stack(parts)
     return rows
 
@@ -86,7 +104,9 @@ def random_state(shapes: TrainState, seed: int) -> TrainState:
     """
     zeros = jax.tree.map(lambda leaf: _placed(np.zeros(leaf.shape, leaf.dtype), leaf), shapes)
     tables = random_weights(shapes.extra, seed)
-    extra = jax.tree.map(lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables)  # Counts start at 0.
+    extra = jax.tree.map(
+        lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables
+    )  # Counts start at 0.
     return dataclasses.replace(zeros, params=random_weights(shapes.params, seed), extra=extra)
 
 

@@ -77,13 +77,33 @@ def abstract_step(config: Config, mesh: Mesh) -> AbstractStep:
     for stream, batch in task.batches.items():
         check_batch(stream, batch["weight"].shape[0], config.run.accumulate, mesh)
     optimizer = make_optimizer(config.optimizer, config.run.steps)
-    make_state, state = state_maker(task.init_params, lambda: {n: o.init_extra() for n, o in task.objectives.items()}, optimizer, mesh)
-    step = make_train_step(task.objectives, optimizer, config.run.seed, config.run.accumulate, mesh, placement(state.params))
-    return AbstractStep(step, make_state, state, _placed(task.frozen, replicated(mesh)), _placed(task.batches, batch_sharding(mesh)))
+    make_state, state = state_maker(
+        task.init_params,
+        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
+        optimizer,
+        mesh,
+    )
+    step = make_train_step(
+        task.objectives,
+        optimizer,
+        config.run.seed,
+        config.run.accumulate,
+        mesh,
+        placement(state.params),
+    )
+    return AbstractStep(
+        step,
+        make_state,
+        state,
+        _placed(task.frozen, replicated(mesh)),
+        _placed(task.batches, batch_sharding(mesh)),
+    )
 
 
 def _placed(tree: Tree, place: NamedSharding) -> Tree:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
+    )
 
 
 def abstract_task(config: Config) -> AbstractTask:
@@ -100,15 +120,29 @@ def _pretrain(config: Config) -> AbstractTask:
     frozen, kept = {}, bool(config.data.visual_tokens)
     if any(stream.has_image for stream in streams) and not kept:
         image, codebook = _image(config), _codebook(config)
-        params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))["params"]
-        frozen = jax.eval_shape(functools.partial(as_multiplied, tokenizer), {"params": params, "codebook": codebook})
+        params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))[
+            "params"
+        ]
+        frozen = jax.eval_shape(
+            functools.partial(as_multiplied, tokenizer), {"params": params, "codebook": codebook}
+        )
     batches = {}
     for stream in streams:
-        data, image_size = getattr(config.data, stream), config.model.image_size if stream.has_image else 0
+        data, image_size = (
+            getattr(config.data, stream),
+            config.model.image_size if stream.has_image else 0,
+        )
         specs = example_specs(data, image_size, stream.has_text, kept)
-        batches[stream] = {name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype) for name, spec in specs.items()}
-    objectives: dict[str, Objective] = {stream: MaskedPrediction(stream, network, tokenizer) for stream in streams}
-    return AbstractTask(objectives, lambda key: network.init(key, method="init_all")["params"], frozen, batches)
+        batches[stream] = {
+            name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
+            for name, spec in specs.items()
+        }
+    objectives: dict[str, Objective] = {
+        stream: MaskedPrediction(stream, network, tokenizer) for stream in streams
+    }
+    return AbstractTask(
+        objectives, lambda key: network.init(key, method="init_all")["params"], frozen, batches
+    )
 
 
 def _vqkd(config: Config) -> AbstractTask:
@@ -116,16 +150,26 @@ def _vqkd(config: Config) -> AbstractTask:
     tokenizer, teacher, frozen = make_tokenizer(visual), PixelTeacher(visual.patch_size), {}
     if visual.teacher != "pixels":
         out = teacher_width(visual.teacher, visual.patch_size)
-        vit = ViTConfig(visual.teacher, visual.image_size, visual.patch_size, 768, 12, 12, 3072, out)
+        vit = ViTConfig(
+            visual.teacher, visual.image_size, visual.patch_size, 768, 12, 12, 3072, out
+        )
         teacher, frozen = ViTTeacher(vit), abstract_params(vit)
     specs = example_specs(data, visual.image_size, has_text=False)
-    batch = {name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype) for name, spec in specs.items()}
+    batch = {
+        name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
+        for name, spec in specs.items()
+    }
 
     def init_params(key: jax.Array) -> Tree:
         zeros = (jnp.zeros(leaf.shape, leaf.dtype) for leaf in (_image(config), _codebook(config)))
         return tokenizer.init(key, *zeros)["params"]
 
-    return AbstractTask({Stream.IMAGE: Distillation(tokenizer, teacher, data.batch_size)}, init_params, frozen, {Stream.IMAGE: batch})
+    return AbstractTask(
+        {Stream.IMAGE: Distillation(tokenizer, teacher, data.batch_size)},
+        init_params,
+        frozen,
+        {Stream.IMAGE: batch},
+    )
 
 
 def _image(config: Config) -> jax.ShapeDtypeStruct:
@@ -134,4 +178,6 @@ def _image(config: Config) -> jax.ShapeDtypeStruct:
 
 
 def _codebook(config: Config) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((config.visual_tokenizer.codes, config.visual_tokenizer.code_width), jnp.float32)
+    return jax.ShapeDtypeStruct(
+        (config.visual_tokenizer.codes, config.visual_tokenizer.code_width), jnp.float32
+    )

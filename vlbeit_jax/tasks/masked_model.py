@@ -38,7 +38,13 @@ class MaskedModel:
       frozen: parameters of the visual tokenizer.
     """
 
-    def __init__(self, config: Config, streams: Sequence[Stream], text_tokenizer: str | Path, visual_tokenizer: str | Path):
+    def __init__(
+        self,
+        config: Config,
+        streams: Sequence[Stream],
+        text_tokenizer: str | Path,
+        visual_tokenizer: str | Path,
+    ):
         """Opens the tokenizers that the streams need, and checks that they fit the model.
 
         Raises:
@@ -46,12 +52,24 @@ class MaskedModel:
         """
         self.config = config
         self.network = VLBEiT(config.model)
-        self._text = TextTokenizer(text_tokenizer) if any(stream.has_text for stream in streams) else None
-        self._visual = open_visual_tokens(visual_tokenizer) if any(stream.has_image for stream in streams) else None
+        self._text = (
+            TextTokenizer(text_tokenizer) if any(stream.has_text for stream in streams) else None
+        )
+        self._visual = (
+            open_visual_tokens(visual_tokenizer)
+            if any(stream.has_image for stream in streams)
+            else None
+        )
         self._check_fit()
-        tokenizer: Any = self._visual.tokenizer if self._visual else None  # A stream of texts never asks for it.
-        self.objectives = {stream: MaskedPrediction(stream, self.network, tokenizer) for stream in streams}
-        self.frozen: Tree = as_multiplied(self._visual.tokenizer, self._visual.frozen) if self._visual else {}
+        tokenizer: Any = (
+            self._visual.tokenizer if self._visual else None
+        )  # A stream of texts never asks for it.
+        self.objectives = {
+            stream: MaskedPrediction(stream, self.network, tokenizer) for stream in streams
+        }
+        self.frozen: Tree = (
+            as_multiplied(self._visual.tokenizer, self._visual.frozen) if self._visual else {}
+        )
 
     @property
     def text(self) -> TextTokenizer:
@@ -88,24 +106,49 @@ class MaskedModel:
     def make_example(self, stream: Stream, augment: bool) -> MakeExample:
         """How this stream's records become examples."""
         model = self.config.model
-        image_size, tokenizer = model.image_size if stream.has_image else 0, self._text if stream.has_text else None
+        image_size, tokenizer = (
+            model.image_size if stream.has_image else 0,
+            self._text if stream.has_text else None,
+        )
         return MakeExample(self.stream_config(stream), image_size, model.grid, tokenizer, augment)
 
     def kept_tokens(self, stream: Stream, found: PreparedSet) -> KeptTokens:
         """Where the visual tokens of a set's views lie, whether they were made or not."""
         config = self.config
-        return kept_tokens(config.data.visual_tokens, found, self.stream_config(stream), config.model.image_size, self.visual.fingerprint)
+        return kept_tokens(
+            config.data.visual_tokens,
+            found,
+            self.stream_config(stream),
+            config.model.image_size,
+            self.visual.fingerprint,
+        )
 
     def score(
-        self, stream: Stream, params: Tree, records: Records, mesh: Mesh, *, draws: int = 1, batches: int = 0, share: Share = Share()
+        self,
+        stream: Stream,
+        params: Tree,
+        records: Records,
+        mesh: Mesh,
+        *,
+        draws: int = 1,
+        batches: int = 0,
+        share: Share = Share(),
     ) -> dict[str, Scores]:
         """Scores of each term of a stream over some records; masks depend on the seed and the place of a record alone."""
         config = self.config
         found = evaluation_batches(
-            records, self.make_example(stream, False), padded_batch(self.stream_config(stream).batch_size, mesh), config.run.seed,
-            draws=draws, batches=batches, share=share, data=config.data,
-        )  # fmt: skip
-        return score(self.objectives[stream], params, put_replicated(self.frozen, mesh), found, mesh)
+            records,
+            self.make_example(stream, False),
+            padded_batch(self.stream_config(stream).batch_size, mesh),
+            config.run.seed,
+            draws=draws,
+            batches=batches,
+            share=share,
+            data=config.data,
+        )
+        return score(
+            self.objectives[stream], params, put_replicated(self.frozen, mesh), found, mesh
+        )
 
     def keep_tokenizers(self, workdir: Path) -> None:
         """Copies both tokenizers into a run, so that it can be used without the folders that they came from."""
@@ -121,7 +164,10 @@ class MaskedModel:
                 f"the text tokenizer in {self.text.folder} has {self.text.vocabulary} pieces, but model.vocabulary={model.vocabulary}"
             )
         if self._visual:
-            visual, where = self.visual.tokenizer.config, f"the visual tokenizer in {self.visual.folder}"
+            visual, where = (
+                self.visual.tokenizer.config,
+                f"the visual tokenizer in {self.visual.folder}",
+            )
             if visual.codes != model.codes:
                 raise UsageError(f"{where} has codes={visual.codes}, but model.codes={model.codes}")
             if visual.grid != model.grid:

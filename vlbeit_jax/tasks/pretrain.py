@@ -10,7 +10,13 @@ from jax.sharding import Mesh
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
 from vlbeit_jax.data.kept_tokens import KeptTokens, require_all
-from vlbeit_jax.data.pipeline import Batches, Share, open_sources, require_validation, training_batches
+from vlbeit_jax.data.pipeline import (
+    Batches,
+    Share,
+    open_sources,
+    require_validation,
+    training_batches,
+)
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.objectives.base import Objective
@@ -32,10 +38,17 @@ class Pretrain:
           UsageError: something is missing, of the wrong kind, or does not fit.
         """
         self.config = config
-        self.streams = sorted({stream for step in schedule_cycle(config.run.schedule) for stream in step})
-        self.model = MaskedModel(config, self.streams, config.data.text_tokenizer, config.data.visual_tokenizer)
+        self.streams = sorted(
+            {stream for step in schedule_cycle(config.run.schedule) for stream in step}
+        )
+        self.model = MaskedModel(
+            config, self.streams, config.data.text_tokenizer, config.data.visual_tokenizer
+        )
         pieces = self.model.fingerprints.get(TEXT_TOKENIZER, "")
-        self.sets = {stream: open_sources(stream, self.model.stream_config(stream), pieces) for stream in self.streams}
+        self.sets = {
+            stream: open_sources(stream, self.model.stream_config(stream), pieces)
+            for stream in self.streams
+        }
         self._all_sets = [found for sets in self.sets.values() for found in sets]
         require_apart(self._all_sets)
         if config.run.evaluate_every:
@@ -48,9 +61,14 @@ class Pretrain:
             for stream, objective in self.model.objectives.items()
             for modality, name in terms_of(stream).items()
         }
-        data = {f"data.{stream}": [found.fingerprint for found in sets] for stream, sets in self.sets.items()}
+        data = {
+            f"data.{stream}": [found.fingerprint for found in sets]
+            for stream, sets in self.sets.items()
+        }
         self.fingerprints: Mapping[str, Any] = self.model.fingerprints | data
-        self.trained_on: Sequence[str] = sorted({name for found in self._all_sets for name in found.contains})
+        self.trained_on: Sequence[str] = sorted(
+            {name for found in self._all_sets for name in found.contains}
+        )
 
     def init_params(self, key: jax.Array) -> Tree:
         """Fresh parameters of every path."""
@@ -61,7 +79,16 @@ class Pretrain:
         name, config = Stream(stream), self.config
         make = self.model.make_example(name, True)
         kept = self.kept.get(name, ())
-        return training_batches(name, self.model.stream_config(name), config.data, make, config.run.seed, start, share, kept)
+        return training_batches(
+            name,
+            self.model.stream_config(name),
+            config.data,
+            make,
+            config.run.seed,
+            start,
+            share,
+            kept,
+        )
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
         """Copies both tokenizers, and the keys of what is trained on."""
@@ -77,7 +104,14 @@ class Pretrain:
         figures = {}
         for stream in self.streams:
             records = self.sets[stream][0].records(VALIDATION)
-            found = self.model.score(stream, state.params, records, mesh, batches=self.config.run.evaluate_batches, share=share)
+            found = self.model.score(
+                stream,
+                state.params,
+                records,
+                mesh,
+                batches=self.config.run.evaluate_batches,
+                share=share,
+            )
             for name, scores in found.items():
                 figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}
         return figures

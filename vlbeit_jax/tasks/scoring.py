@@ -25,7 +25,9 @@ def _compiled(objective: MaskedPrediction, mesh: Mesh) -> Callable[..., Any]:
     return jax.jit(scored, out_shardings=replicated(mesh))
 
 
-def score(objective: MaskedPrediction, params: Tree, frozen: Tree, batches: Batches, mesh: Mesh) -> dict[str, Scores]:
+def score(
+    objective: MaskedPrediction, params: Tree, frozen: Tree, batches: Batches, mesh: Mesh
+) -> dict[str, Scores]:
     """Per term, the totals of every example of weight 1; rows that only fill up a batch are left out."""
     compiled = _compiled(objective, mesh)
     seen = []

@@ -11,7 +11,14 @@ import jax.numpy as jnp
 
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.teacher import PixelTeacher, Teacher, ViT, ViTConfig, ViTTeacher, teacher_width
+from vlbeit_jax.models.teacher import (
+    PixelTeacher,
+    Teacher,
+    ViT,
+    ViTConfig,
+    ViTTeacher,
+    teacher_width,
+)
 from vlbeit_jax.training.run_folder import IMPORTED_STEP, restore
 
 TEACHER_FILE = "teacher.json"
@@ -29,21 +36,31 @@ def open_teacher(config: VisualTokenizerConfig) -> tuple[Teacher, Tree]:
     folder = pathlib.Path(config.teacher_weights)
     how = f"import the weights with python -m vlbeit_jax.convert --from=FILE --format={config.teacher} --out=DIR"
     if not config.teacher_weights:
-        raise UsageError(f"visual_tokenizer.teacher={config.teacher} needs visual_tokenizer.teacher_weights; {how}")
+        raise UsageError(
+            f"visual_tokenizer.teacher={config.teacher} needs visual_tokenizer.teacher_weights; {how}"
+        )
     try:
         vit = ViTConfig(**json.loads((folder / TEACHER_FILE).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"visual_tokenizer.teacher_weights={folder}: no imported teacher ({error}); {how}") from error
+        raise UsageError(
+            f"visual_tokenizer.teacher_weights={folder}: no imported teacher ({error}); {how}"
+        ) from error
     wanted = {
         "kind": config.teacher,
         "image_size": config.image_size,
         "patch_size": config.patch_size,
         "out": teacher_width(config.teacher, config.patch_size),
     }
-    wrong = [f"{name} is {getattr(vit, name)}, needed is {value}" for name, value in wanted.items() if getattr(vit, name) != value]
+    wrong = [
+        f"{name} is {getattr(vit, name)}, needed is {value}"
+        for name, value in wanted.items()
+        if getattr(vit, name) != value
+    ]
     if wrong:
         raise UsageError(f"visual_tokenizer.teacher_weights={folder}: {'; '.join(wrong)}")
-    return ViTTeacher(vit), restore(folder, IMPORTED_STEP, {"params": abstract_params(vit)})["params"]
+    return ViTTeacher(vit), restore(folder, IMPORTED_STEP, {"params": abstract_params(vit)})[
+        "params"
+    ]
 
 
 def abstract_params(vit: ViTConfig) -> Tree:

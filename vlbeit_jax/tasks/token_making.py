@@ -16,7 +16,13 @@ from vlbeit_jax.data.source import TRAIN, PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.tasks.masked_model import MaskedModel
-from vlbeit_jax.training.sharding import on_mesh, padded_batch, put_batch, put_replicated, replicated
+from vlbeit_jax.training.sharding import (
+    on_mesh,
+    padded_batch,
+    put_batch,
+    put_replicated,
+    replicated,
+)
 from vlbeit_jax.types import Stream
 
 
@@ -33,17 +39,30 @@ class TokenMaker:
         Raises:
           UsageError: one is missing or does not fit the model.
         """
-        streams = sorted({stream for step in schedule_cycle(config.run.schedule) for stream in step if stream.has_image})
+        streams = sorted(
+            {
+                stream
+                for step in schedule_cycle(config.run.schedule)
+                for stream in step
+                if stream.has_image
+            }
+        )
         if not streams:
-            raise UsageError(f"run.schedule={config.run.schedule} has no images, and so no visual tokens")
+            raise UsageError(
+                f"run.schedule={config.run.schedule} has no images, and so no visual tokens"
+            )
         self._config, self._mesh = config, mesh
-        self._model = MaskedModel(config, streams, config.data.text_tokenizer, config.data.visual_tokenizer)
+        self._model = MaskedModel(
+            config, streams, config.data.text_tokenizer, config.data.visual_tokenizer
+        )
         self._makes: dict[str, Stream] = {}
         self.work: list[tuple[KeptTokens, PreparedSet, int]] = []
         for stream in streams:
             for found in open_sources(stream, self._model.stream_config(stream)):
                 kept = self._model.kept_tokens(stream, found)
-                if kept.folder.name not in self._makes:  # Two streams that see the same views of a set share them.
+                if (
+                    kept.folder.name not in self._makes
+                ):  # Two streams that see the same views of a set share them.
                     self._makes[kept.folder.name] = stream
                     self.work += [(kept, found, part) for part in kept.parts]
         tokenizer = self._model.visual.tokenizer
@@ -57,7 +76,12 @@ class TokenMaker:
         rows = padded_batch(self._model.stream_config(stream).batch_size, self._mesh)
         make = self._model.make_example(stream, True)
         views, patches = make.stream.views, self._config.model.patches
-        with closing(every_view(found.records(TRAIN), which, make, rows, self._config.data)) as batches, on_mesh(self._mesh):
+        with (
+            closing(
+                every_view(found.records(TRAIN), which, make, rows, self._config.data)
+            ) as batches,
+            on_mesh(self._mesh),
+        ):
             tokens = np.concatenate(list(self._encoded(batches)))
         kind = np.min_scalar_type(self._model.visual.tokenizer.config.codes - 1)
         count = len(which) * views
@@ -66,4 +90,6 @@ class TokenMaker:
 
     def _encoded(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for images in batches:
-            yield np.asarray(self._encode(self._frozen, put_batch({"image": images}, self._mesh)["image"]))
+            yield np.asarray(
+                self._encode(self._frozen, put_batch({"image": images}, self._mesh)["image"])
+            )

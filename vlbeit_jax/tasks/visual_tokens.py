@@ -32,7 +32,11 @@ from vlbeit_jax.training.run_folder import (
 from vlbeit_jax.types import Stream
 
 DALLE_FILE = "dalle.json"
-KEPT = (CONFIG_FILE, DALLE_FILE, METRICS_FILE)  # The report shows from the metrics how the tokenizer was trained.
+KEPT = (
+    CONFIG_FILE,
+    DALLE_FILE,
+    METRICS_FILE,
+)  # The report shows from the metrics how the tokenizer was trained.
 Tree = Any
 
 
@@ -66,10 +70,14 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
     if (folder / DALLE_FILE).is_file():
         config = read_dalle(folder)
         saved = restore(folder, IMPORTED_STEP, {"params": dalle_params(config)})
-        return VisualTokens(folder, DalleEncoder(config), IMPORTED_STEP, saved, saved, tree_fingerprint(saved))
+        return VisualTokens(
+            folder, DalleEncoder(config), IMPORTED_STEP, saved, saved, tree_fingerprint(saved)
+        )
     config = read_config(folder)
     if config.task != "vqkd":
-        raise UsageError(f"visual tokenizer {place}: holds a run of task {config.task!r}, not 'vqkd'")
+        raise UsageError(
+            f"visual tokenizer {place}: holds a run of task {config.task!r}, not 'vqkd'"
+        )
     tokenizer, step = make_tokenizer(config.visual_tokenizer), finished_step(folder, config)
     saved = restore(folder, step, _vqkd_trees(tokenizer))
     frozen = {"params": saved["params"], "codebook": saved["extra"][Stream.IMAGE]["codebook"]}
@@ -78,11 +86,17 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
 
 def keep_copy(tokens: VisualTokens, folder: pathlib.Path) -> None:
     """Writes what is needed to use the tokenizer, so that a pretraining run stands on its own; replaces an older copy."""
-    kept = {name: (tokens.folder / name).read_bytes() for name in KEPT if (tokens.folder / name).is_file()}
+    kept = {
+        name: (tokens.folder / name).read_bytes()
+        for name in KEPT
+        if (tokens.folder / name).is_file()
+    }
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     checkpointer = Checkpointer(folder / CHECKPOINTS, alone=True)
-    checkpointer.save(tokens.step, jax.tree.map(np.asarray, tokens.saved), {"fingerprint": tokens.fingerprint})
+    checkpointer.save(
+        tokens.step, jax.tree.map(np.asarray, tokens.saved), {"fingerprint": tokens.fingerprint}
+    )
     checkpointer.close()
     for name, content in kept.items():
         (folder / name).write_bytes(content)
@@ -102,7 +116,9 @@ def read_dalle(folder: pathlib.Path) -> DalleConfig:
     try:
         return DalleConfig(**json.loads((folder / DALLE_FILE).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{folder}: {DALLE_FILE}: {error}; import the visual tokenizer again") from error
+        raise UsageError(
+            f"{folder}: {DALLE_FILE}: {error}; import the visual tokenizer again"
+        ) from error
 
 
 def dalle_params(config: DalleConfig) -> Tree:
@@ -117,4 +133,7 @@ def _vqkd_trees(tokenizer: VisualTokenizer) -> dict[str, Tree]:
     image = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.uint8)
     codebook = jnp.zeros((config.codes, config.code_width))
     params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))["params"]
-    return {"params": params, "extra": {Stream.IMAGE: {"codebook": codebook, "use": jnp.zeros(config.codes)}}}
+    return {
+        "params": params,
+        "extra": {Stream.IMAGE: {"codebook": codebook, "use": jnp.zeros(config.codes)}},
+    }

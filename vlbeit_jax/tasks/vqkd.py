@@ -15,7 +15,14 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, VisualTokenizerConfig
 from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.pipeline import Batches, Share, evaluation_batches, open_sources, require_validation, training_batches
+from vlbeit_jax.data.pipeline import (
+    Batches,
+    Share,
+    evaluation_batches,
+    open_sources,
+    require_validation,
+    training_batches,
+)
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.models.layers import run
@@ -66,7 +73,9 @@ class VQKD:
         require_apart(self.sets)
         if config.run.evaluate_every:
             require_validation(self.sets[:1])
-        self.trained_on: Sequence[str] = sorted({name for found in self.sets for name in found.contains})
+        self.trained_on: Sequence[str] = sorted(
+            {name for found in self.sets for name in found.contains}
+        )
         self.fingerprints: Mapping[str, Any] = {
             "data.image": [found.fingerprint for found in self.sets],
             "teacher": tree_fingerprint(self.frozen) if self.frozen else visual.teacher,
@@ -74,18 +83,34 @@ class VQKD:
 
     def _make(self, augment: bool) -> MakeExample:
         visual = self.config.visual_tokenizer
-        return MakeExample(dataclasses.replace(self.config.data.image, masked_patches=0), visual.image_size, visual.grid, None, augment)
+        return MakeExample(
+            dataclasses.replace(self.config.data.image, masked_patches=0),
+            visual.image_size,
+            visual.grid,
+            None,
+            augment,
+        )
 
     def init_params(self, key: jax.Array) -> Tree:
         """Fresh encoder and decoder."""
         visual = self.config.visual_tokenizer
         image = jnp.zeros((1, visual.image_size, visual.image_size, 3), jnp.uint8)
-        return self.tokenizer.init(key, image, jnp.zeros((visual.codes, visual.code_width)))["params"]
+        return self.tokenizer.init(key, image, jnp.zeros((visual.codes, visual.code_width)))[
+            "params"
+        ]
 
     def training_batches(self, stream: str, start: int, share: Share) -> Batches:
         """Images; see ``data.pipeline``."""
         config = self.config
-        return training_batches(Stream(stream), config.data.image, config.data, self._make(True), config.run.seed, start, share)
+        return training_batches(
+            Stream(stream),
+            config.data.image,
+            config.data,
+            self._make(True),
+            config.run.seed,
+            start,
+            share,
+        )
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
         """Nothing: a visual tokenizer depends on its images alone."""
@@ -96,12 +121,20 @@ class VQKD:
         everywhere = replicated(mesh)
 
         def features(params: Tree, image: jax.Array) -> jax.Array:
-            return run(self.tokenizer, params, image, method="features").reshape(-1, visual.code_width)
+            return run(self.tokenizer, params, image, method="features").reshape(
+                -1, visual.code_width
+            )
 
         compiled = jax.jit(features, out_shardings=everywhere)
         with closing(self.training_batches(Stream.IMAGE, 0, share)) as batches, on_mesh(mesh):
-            seen = [compiled(state.params, put_batch(next(batches), mesh)["image"]) for _ in range(visual.kmeans_batches)]
-            cluster = jax.jit(lambda z, key: kmeans(l2_normalise(z), visual.codes, visual.kmeans_iterations, key), out_shardings=everywhere)
+            seen = [
+                compiled(state.params, put_batch(next(batches), mesh)["image"])
+                for _ in range(visual.kmeans_batches)
+            ]
+            cluster = jax.jit(
+                lambda z, key: kmeans(l2_normalise(z), visual.codes, visual.kmeans_iterations, key),
+                out_shardings=everywhere,
+            )
             codebook = cluster(jnp.concatenate(seen), jax.random.key(self.config.run.seed))
         extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
         return dataclasses.replace(state, extra=extra)
@@ -112,15 +145,24 @@ class VQKD:
         compiled = _scorer(self.objective, mesh)
         totals, frozen = None, put_replicated(self.frozen, mesh)
         held_back = evaluation_batches(
-            self.sets[0].records(VALIDATION), self._make(False), config.data.image.batch_size, config.run.seed,
-            batches=config.run.evaluate_batches, share=share, data=config.data,
-        )  # fmt: skip
+            self.sets[0].records(VALIDATION),
+            self._make(False),
+            config.data.image.batch_size,
+            config.run.seed,
+            batches=config.run.evaluate_batches,
+            share=share,
+            data=config.data,
+        )
         with closing(held_back) as batches, on_mesh(mesh):
             for batch in batches:
-                new = compiled(state.params, state.extra[Stream.IMAGE], frozen, put_batch(batch, mesh))
+                new = compiled(
+                    state.params, state.extra[Stream.IMAGE], frozen, put_batch(batch, mesh)
+                )
                 totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
         terms, counts = jax.device_get(totals)
-        figures = {f"{name}/loss": float(term.loss / max(term.weight, 1)) for name, term in terms.items()}
+        figures = {
+            f"{name}/loss": float(term.loss / max(term.weight, 1)) for name, term in terms.items()
+        }
         spread = counts[counts > 0] / counts.sum()
         figures["codes_used"] = int((counts > 0).sum())
         figures["perplexity"] = float(np.exp(-(spread * np.log(spread)).sum()))

@@ -47,7 +47,9 @@ class Checkpointer:
             pathlib.Path(folder).resolve(),
             item_handlers=_files_apart() if little_memory else None,
             options=ocp.CheckpointManagerOptions(
-                multiprocessing_options=_by_itself() if read_only or alone else ocp.options.MultiprocessingOptions(),
+                multiprocessing_options=_by_itself()
+                if read_only or alone
+                else ocp.options.MultiprocessingOptions(),
                 preservation_policy=_policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=not read_only,
                 create=False,
@@ -58,8 +60,15 @@ class Checkpointer:
     def save(self, step: int, trees: Mapping[str, Tree], description: Mapping[str, Any]) -> None:
         """Starts writing; returns when the arrays have been copied. The error of a failed write comes with the next call."""
         chunked = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
-        items = {name: ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda _: chunked, tree)) for name, tree in trees.items()}
-        self._manager.save(step, args=ocp.args.Composite(**items, **{DESCRIPTION: ocp.args.JsonSave(dict(description))}), force=True)
+        items = {
+            name: ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda _: chunked, tree))
+            for name, tree in trees.items()
+        }
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(**items, **{DESCRIPTION: ocp.args.JsonSave(dict(description))}),
+            force=True,
+        )
 
     def latest(self) -> int | None:
         """The newest complete step."""
@@ -67,7 +76,9 @@ class Checkpointer:
 
     def describe(self, step: int) -> dict[str, Any]:
         """What was said about a step when it was saved."""
-        return self._manager.restore(step, args=ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()}))[DESCRIPTION]
+        return self._manager.restore(
+            step, args=ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()})
+        )[DESCRIPTION]
 
     def restore(self, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
         """The trees that are asked for, with the shapes, types and shardings of ``abstract``.
@@ -76,12 +87,18 @@ class Checkpointer:
           UsageError: parameters have other shapes there, as in a run of an older version; every difference is listed.
         """
         items = {
-            name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+            name: ocp.args.PyTreeRestore(
+                tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
+            )
             for name, tree in abstract.items()
         }
         if "params" in abstract:
             folder = pathlib.Path(self._manager.directory)
-            check_shapes(self.leaves(step, "params").shapes, abstract["params"], f"{folder / str(step)} holds another model")
+            check_shapes(
+                self.leaves(step, "params").shapes,
+                abstract["params"],
+                f"{folder / str(step)} holds another model",
+            )
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {name: found[name] for name in abstract}
 
@@ -102,7 +119,9 @@ class Checkpointer:
 
 def _by_itself() -> ocp.options.MultiprocessingOptions:
     me = jax.process_index()
-    return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}")
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
 
 
 def _files_apart() -> dict[str, Any]:
@@ -122,7 +141,8 @@ class Leaves:
         self._folder, self._reader = folder, ocp.PyTreeCheckpointHandler()
         self._tree = self._reader.metadata(epath.Path(folder)).tree
         self.shapes: dict[str, tuple[int, ...]] = {
-            leaf_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree)
+            leaf_name(path): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree)
         }
 
     def __getitem__(self, wanted: str) -> np.ndarray:
@@ -131,13 +151,23 @@ class Leaves:
         Raises:
           UsageError: it cannot be read.
         """
-        pick = jax.tree_util.tree_map_with_path(lambda path, _: 0 if leaf_name(path) == wanted else ocp.PLACEHOLDER, self._tree)
+        pick = jax.tree_util.tree_map_with_path(
+            lambda path, _: 0 if leaf_name(path) == wanted else ocp.PLACEHOLDER, self._tree
+        )
         how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), self._tree)
         try:
-            found = self._reader.restore(epath.Path(self._folder), args=ocp.args.PyTreeRestore(item=pick, restore_args=how))
+            found = self._reader.restore(
+                epath.Path(self._folder), args=ocp.args.PyTreeRestore(item=pick, restore_args=how)
+            )
         except (ValueError, OSError) as error:
-            raise UsageError(f"{self._folder}: {wanted} cannot be read, the checkpoint is damaged or cut off: {error}") from error
-        (leaf,) = [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(found) if leaf_name(path) == wanted]
+            raise UsageError(
+                f"{self._folder}: {wanted} cannot be read, the checkpoint is damaged or cut off: {error}"
+            ) from error
+        (leaf,) = [
+            leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(found)
+            if leaf_name(path) == wanted
+        ]
         return leaf
 
 
@@ -148,7 +178,10 @@ def leaf_name(path: Any) -> str:
 
 def check_shapes(there: Mapping[str, tuple[int, ...]], abstract: Tree, what: str) -> None:
     """Raises a ``UsageError`` that begins with ``what`` and has every parameter of another shape, or that one side lacks."""
-    here = {leaf_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    here = {
+        leaf_name(path): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
+    }
     wrong = [
         f"{name}: {there.get(name, 'nothing')} there, {here.get(name, 'nothing')} here"
         for name in sorted({*there, *here})
@@ -167,6 +200,8 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: object) 
     ]
     if different:
         raise UsageError(
-            f"{where} was written by another run and cannot go on here:\n  " + "\n  ".join(different) + "\n"
+            f"{where} was written by another run and cannot go on here:\n  "
+            + "\n  ".join(different)
+            + "\n"
             "use the same data, tokenizers and model, or another --workdir"
         )

@@ -22,7 +22,9 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     def rate(step: Any) -> Float[Array, ""]:
         rising = config.peak_lr * step / max(warmup - 1, 1)
         progress = (step - warmup) / max(steps - warmup, 1)
-        falling = config.end_lr + 0.5 * (config.peak_lr - config.end_lr) * (1 + jnp.cos(math.pi * jnp.clip(progress, 0, 1)))
+        falling = config.end_lr + 0.5 * (config.peak_lr - config.end_lr) * (
+            1 + jnp.cos(math.pi * jnp.clip(progress, 0, 1))
+        )
         return jnp.where(step < warmup, rising, falling)
 
     return rate

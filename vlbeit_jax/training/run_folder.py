@@ -16,7 +16,12 @@ from vlbeit_jax.config_parse import parse, to_dict
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer, check_shapes
 
-CONFIG_FILE, CHECKPOINTS, METRICS_FILE, LOCK_FILE = "config.json", "checkpoints", "metrics.jsonl", ".lock"
+CONFIG_FILE, CHECKPOINTS, METRICS_FILE, LOCK_FILE = (
+    "config.json",
+    "checkpoints",
+    "metrics.jsonl",
+    ".lock",
+)
 IMPORTED_STEP = 1  # An import counts as a run of one step that is finished.
 Tree = Any
 
@@ -30,17 +35,24 @@ def claimed(folder: pathlib.Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = any(path.name != LOCK_FILE for path in folder.iterdir()) and not (folder / CONFIG_FILE).is_file()
+        foreign = (
+            any(path.name != LOCK_FILE for path in folder.iterdir())
+            and not (folder / CONFIG_FILE).is_file()
+        )
         lock = None if foreign else (folder / LOCK_FILE).open("w")
     except OSError as error:
         raise UsageError(f"--workdir={folder}: cannot be written to ({error})") from error
     if lock is None:
-        raise UsageError(f"--workdir={folder}: holds files but no {CONFIG_FILE}, so it is no run's folder; name another one")
+        raise UsageError(
+            f"--workdir={folder}: holds files but no {CONFIG_FILE}, so it is no run's folder; name another one"
+        )
     with lock:  # The system lets go of the lock however the process ends.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(f"--workdir={folder}: another process trains in it; let it finish, or name another folder") from error
+            raise UsageError(
+                f"--workdir={folder}: another process trains in it; let it finish, or name another folder"
+            ) from error
         yield
 
 
@@ -60,7 +72,9 @@ def read_config(folder: pathlib.Path) -> Config:
     try:
         values = json.loads((folder / CONFIG_FILE).read_text())
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is no run's folder: {CONFIG_FILE}: {error}; name the --workdir of a run") from error
+        raise UsageError(
+            f"{folder} is no run's folder: {CONFIG_FILE}: {error}; name the --workdir of a run"
+        ) from error
     return parse(values, to_train=False)
 
 
@@ -70,10 +84,16 @@ def finished_step(folder: pathlib.Path, config: Config) -> int:
     Raises:
       UsageError: there is no checkpoint, or the run has not finished.
     """
-    checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True) if (folder / CHECKPOINTS).is_dir() else None
+    checkpointer = (
+        Checkpointer(folder / CHECKPOINTS, read_only=True)
+        if (folder / CHECKPOINTS).is_dir()
+        else None
+    )
     step = checkpointer.latest() if checkpointer else None
     if step is None or step < config.run.steps:
-        raise UsageError(f"the run in {folder} has reached step {step or 0} of {config.run.steps}; let it finish first")
+        raise UsageError(
+            f"the run in {folder} has reached step {step or 0} of {config.run.steps}; let it finish first"
+        )
     return step
 
 
@@ -81,7 +101,12 @@ def restore(folder: pathlib.Path, step: int, abstract: Mapping[str, Tree]) -> di
     """Trees of one step of a run, in the shapes of ``abstract`` and on one device of this process."""
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True)
-    found = checkpointer.restore(step, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract))
+    found = checkpointer.restore(
+        step,
+        jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract
+        ),
+    )
     checkpointer.close()
     return found
 
@@ -93,11 +118,19 @@ def check_start(folder: pathlib.Path, abstract: Tree) -> tuple[Checkpointer, int
       UsageError: there are none, or they are of another model; every difference is listed.
     """
     read_config(folder)
-    checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True) if (folder / CHECKPOINTS).is_dir() else None
+    checkpointer = (
+        Checkpointer(folder / CHECKPOINTS, read_only=True)
+        if (folder / CHECKPOINTS).is_dir()
+        else None
+    )
     step = checkpointer.latest() if checkpointer else None
     if checkpointer is None or step is None:
         raise UsageError(f"run.start_from={folder}: has no checkpoint yet")
-    check_shapes(checkpointer.leaves(step, "params").shapes, abstract, f"run.start_from={folder} holds another model")
+    check_shapes(
+        checkpointer.leaves(step, "params").shapes,
+        abstract,
+        f"run.start_from={folder} holds another model",
+    )
     return checkpointer, step
 
 

@@ -26,7 +26,10 @@ RULES = (
     ("heads", "tensor"),
     ("ffn", "tensor"),
     ("vocab", "tensor"),
-    ("word", PARTED_OVER),  # Whole rows, so that gradients of the largest table are cut along their memory.
+    (
+        "word",
+        PARTED_OVER,
+    ),  # Whole rows, so that gradients of the largest table are cut along their memory.
     ("piece", (PARTED_OVER, "tensor")),  # Columns of the head of word pieces, and its bias.
     ("word_width", "tensor"),
     ("head", None),
@@ -49,7 +52,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not make the {count} devices "
             "there are; change config.mesh (data=-1 takes what is left)"
         )
-    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return jax.make_mesh(
+        (data, config.fsdp, config.tensor),
+        AXES,
+        axis_types=(AxisType.Auto,) * len(AXES),
+        devices=devices,
+    )
 
 
 def check_batch(name: str, batch_size: int, accumulate: int, mesh: Mesh) -> None:
@@ -75,7 +83,9 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-def on_each_chip(work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tree, crossings: Tree) -> Callable[..., tuple[Tree, Tree]]:
+def on_each_chip(
+    work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tree, crossings: Tree
+) -> Callable[..., tuple[Tree, Tree]]:
     """Makes of ``work(params, batches, rest) -> (gradients, sums)``, on whole parameters and some rows, one on all rows.
 
     Every chip works on its own rows; only tensor parallelism is left to XLA. Parameters are whole in it but for those that stay
@@ -91,7 +101,12 @@ def on_each_chip(work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tre
     axes = tuple(axis for axis in ROW_AXES if mesh.shape[axis] > 1)
 
     def along_rows(place: NamedSharding) -> PartitionSpec:
-        return PartitionSpec(*("fsdp" if "fsdp" in axes and "fsdp" in mesh_axes(entry) else None for entry in place.spec))
+        return PartitionSpec(
+            *(
+                "fsdp" if "fsdp" in axes and "fsdp" in mesh_axes(entry) else None
+                for entry in place.spec
+            )
+        )
 
     own = jax.tree.map(along_rows, places)
 
@@ -104,23 +119,42 @@ def on_each_chip(work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tre
     def summed(gradient: jax.Array, spec: PartitionSpec, crossing: Crossing) -> jax.Array:
         gradient = gradient.astype(crossing.gradient)
         if "fsdp" in tuple(spec) and not crossing.stays:
-            gradient = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True)
-        return jax.lax.psum(gradient, tuple(axis for axis in axes if axis not in tuple(spec))).astype(np.float32)
+            gradient = jax.lax.psum_scatter(
+                gradient, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True
+            )
+        return jax.lax.psum(
+            gradient, tuple(axis for axis in axes if axis not in tuple(spec))
+        ).astype(np.float32)
 
     def apart(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
         if not axes:
-            return work(jax.tree.map(lambda leaf, crossing: leaf.astype(crossing.parameter), params, crossings), batches, rest)
+            return work(
+                jax.tree.map(
+                    lambda leaf, crossing: leaf.astype(crossing.parameter), params, crossings
+                ),
+                batches,
+                rest,
+            )
 
         def on_a_chip(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
-            with nn.logical_axis_rules([(name, None if name == "batch" else found) for name, found in RULES]):
+            with nn.logical_axis_rules(
+                [(name, None if name == "batch" else found) for name, found in RULES]
+            ):
                 gradients, sums = work(jax.tree.map(whole, params, own, crossings), batches, rest)
             return jax.tree.map(summed, gradients, own, crossings), jax.lax.psum(sums, axes)
 
         rows, everywhere = PartitionSpec(axes), PartitionSpec()
-        options = {"axis_names": set(axes), "check_vma": False}  # What comes out is summed over these axes, above.
-        return jax.shard_map(on_a_chip, mesh=mesh, in_specs=(own, rows, everywhere), out_specs=(own, everywhere), **options)(
-            params, batches, rest
-        )
+        options = {
+            "axis_names": set(axes),
+            "check_vma": False,
+        }  # What comes out is summed over these axes, above.
+        return jax.shard_map(
+            on_a_chip,
+            mesh=mesh,
+            in_specs=(own, rows, everywhere),
+            out_specs=(own, everywhere),
+            **options,
+        )(params, batches, rest)
 
     return apart
 
@@ -166,13 +200,18 @@ def share_of(mesh: Mesh) -> Share:
     """The rows of every batch that this process's devices hold, whatever the order of devices on the mesh."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     places = batch_sharding(mesh).addressable_devices_indices_map((parts,))
-    return Share(tuple(sorted({rows[0].indices(parts)[0] for rows in places.values() if rows is not None})), parts)
+    return Share(
+        tuple(sorted({rows[0].indices(parts)[0] for rows in places.values() if rows is not None})),
+        parts,
+    )
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This host's rows as part of one global array per key."""
     place = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(place, rows) for name, rows in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(place, rows) for name, rows in batch.items()
+    }
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -34,16 +34,28 @@ class TrainState:
 
     def saved(self) -> dict[str, Tree]:
         """The trees of a checkpoint: parameters lie apart, so that they can be had without the moments."""
-        return {"params": self.params, "extra": self.extra, "optimizer": {"step": self.step, "moments": self.opt_state}}
+        return {
+            "params": self.params,
+            "extra": self.extra,
+            "optimizer": {"step": self.step, "moments": self.opt_state},
+        }
 
     @classmethod
     def restored(cls, trees: dict[str, Tree]) -> "TrainState":
         """From the trees of a checkpoint."""
-        return cls(trees["optimizer"]["step"], trees["params"], trees["optimizer"]["moments"], trees["extra"])
+        return cls(
+            trees["optimizer"]["step"],
+            trees["params"],
+            trees["optimizer"]["moments"],
+            trees["extra"],
+        )
 
 
 def state_maker(
-    init_params: Callable[[Array], Tree], init_extra: Callable[[], Tree], optimizer: optax.GradientTransformation, mesh: Mesh
+    init_params: Callable[[Array], Tree],
+    init_extra: Callable[[], Tree],
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
 ) -> tuple[Callable[[int], TrainState], TrainState]:
     """How to make a state on the mesh, and its abstract form (shapes, types and shardings) to restore into.
 
@@ -61,5 +73,9 @@ def state_maker(
     boxed = jax.eval_shape(make, 0)
     places = shardings(boxed, mesh)
     compiled = jax.jit(lambda seed: nn.unbox(make(seed)), out_shardings=places)
-    abstract = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), nn.unbox(boxed), places)
+    abstract = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        nn.unbox(boxed),
+        places,
+    )
     return compiled, abstract

@@ -47,19 +47,28 @@ class TrainStep:
         with on_mesh(self._mesh):
             return self._step.lower(state, frozen, batches)
 
-    def __call__(self, state: TrainState, frozen: Tree, batches: Batches) -> tuple[TrainState, dict[str, Array]]:
+    def __call__(
+        self, state: TrainState, frozen: Tree, batches: Batches
+    ) -> tuple[TrainState, dict[str, Array]]:
         """Takes a step; the state is donated."""
         streams = tuple(sorted(batches))
         if streams not in self._compiled:
             began = time.monotonic()
             lowered = self.lower(state, frozen, batches)
-            self._compiled[streams] = lowered.compile(compiler_options=NVIDIA_OPTIONS if on_nvidia() else None)
+            self._compiled[streams] = lowered.compile(
+                compiler_options=NVIDIA_OPTIONS if on_nvidia() else None
+            )
             self.total_compile_seconds += time.monotonic() - began
         return self._compiled[streams](state, frozen, batches)
 
 
 def make_train_step(
-    objectives: Mapping[str, Objective], optimizer: optax.GradientTransformation, seed: int, accumulate: int, mesh: Mesh, places: Tree
+    objectives: Mapping[str, Objective],
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    accumulate: int,
+    mesh: Mesh,
+    places: Tree,
 ) -> TrainStep:
     """Builds ``train_step(state, frozen, batches) -> (state, metrics)``; the state is donated.
 
@@ -78,26 +87,47 @@ def make_train_step(
       places: a ``NamedSharding`` per parameter.
     """
 
-    def train_step(state: TrainState, frozen: Tree, batches: Batches) -> tuple[TrainState, dict[str, Array]]:
-        numbered = {name: {**rows, ROW: jnp.arange(len(rows["weight"]))} for name, rows in batches.items()}
+    def train_step(
+        state: TrainState, frozen: Tree, batches: Batches
+    ) -> tuple[TrainState, dict[str, Array]]:
+        numbered = {
+            name: {**rows, ROW: jnp.arange(len(rows["weight"]))} for name, rows in batches.items()
+        }
         weights = {name: objectives[name].weights(rows) for name, rows in batches.items()}
-        gradients, (terms, statistics) = on_chips(state.params, numbered, (state.step, state.extra, frozen, weights))
+        gradients, (terms, statistics) = on_chips(
+            state.params, numbered, (state.step, state.extra, frozen, weights)
+        )
         extra, metrics = dict(state.extra), {}
         for name in batches:
             extra[name], logged = objectives[name].update(extra[name], statistics[name])
-            metrics |= logged | {f"{term}/{kind}": value for term, sums in terms[name].items() for kind, value in sums.means().items()}
+            metrics |= logged | {
+                f"{term}/{kind}": value
+                for term, sums in terms[name].items()
+                for kind, value in sums.means().items()
+            }
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(gradients)
-        state = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state, extra)
+        state = TrainState(
+            state.step + 1, optax.apply_updates(state.params, updates), opt_state, extra
+        )
         return state, metrics
 
-    def gradients_and_sums(params: Tree, batches: Batches, rest: tuple[Array, Tree, Tree, Tree]) -> tuple[Tree, tuple[Tree, Tree]]:
+    def gradients_and_sums(
+        params: Tree, batches: Batches, rest: tuple[Array, Tree, Tree, Tree]
+    ) -> tuple[Tree, tuple[Tree, Tree]]:
         step, extra, frozen, weights = rest
         total, terms, statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params), {}, {}
         for name in (stream for stream in Stream if stream in batches):
             key = stream_key(seed, name, step)
             found, terms[name], statistics[name] = accumulated_gradients(
-                objectives[name], params, extra[name], frozen, batches[name], weights[name], key, accumulate
+                objectives[name],
+                params,
+                extra[name],
+                frozen,
+                batches[name],
+                weights[name],
+                key,
+                accumulate,
             )
             total = jax.tree.map(jnp.add, total, found)
             if on_nvidia():  # Or XLA would keep the activations of all streams at once.
@@ -105,7 +135,9 @@ def make_train_step(
         return total, (terms, statistics)
 
     objective = next(iter(objectives.values()))  # All of a run's agree, as they train one network.
-    crossings = jax.tree_util.tree_map_with_path(lambda path, _: objective.crossing([entry.key for entry in path]), places)
+    crossings = jax.tree_util.tree_map_with_path(
+        lambda path, _: objective.crossing([entry.key for entry in path]), places
+    )
     on_chips = on_each_chip(gradients_and_sums, mesh, places, crossings)
     return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
 
@@ -131,7 +163,9 @@ def accumulated_gradients(
 
     def loss(params: Tree, rows: Mapping[str, Array]) -> tuple[Array, tuple[dict[str, Term], Tree]]:
         terms, statistics = objective(params, extra, frozen, rows, key)
-        return sum((mean(term.loss, weights[name]) for name, term in terms.items()), jnp.zeros(())), (terms, statistics)
+        return sum(
+            (mean(term.loss, weights[name]) for name, term in terms.items()), jnp.zeros(())
+        ), (terms, statistics)
 
     def part(rows: Mapping[str, Array]) -> tuple[Tree, dict[str, Term], Tree]:
         gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(params, rows)
@@ -141,12 +175,17 @@ def accumulated_gradients(
         return part(batch)
     micro = {name: rows.reshape(parts, -1, *rows.shape[1:]) for name, rows in batch.items()}
     zero = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(part, {name: rows[0] for name, rows in micro.items()})
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(part, {name: rows[0] for name, rows in micro.items()}),
     )
-    total, _ = jax.lax.scan(lambda total, rows: (jax.tree.map(jnp.add, total, part(rows)), None), zero, micro)
+    total, _ = jax.lax.scan(
+        lambda total, rows: (jax.tree.map(jnp.add, total, part(rows)), None), zero, micro
+    )
     return total
 
 
 def stream_key(seed: int, name: str, step: Array) -> Array:
     """The key of a stream at a step: a function of the three, so that nothing has to be saved."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), zlib.crc32(str(name).encode())), step)
+    return jax.random.fold_in(
+        jax.random.fold_in(jax.random.key(seed), zlib.crc32(str(name).encode())), step
+    )

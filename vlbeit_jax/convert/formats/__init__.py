@@ -10,7 +10,17 @@ from collections.abc import Callable
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert import importing
-from vlbeit_jax.convert.formats import beit, beit3, beit3_check, dalle, hf_beit, torch_module, vit, vlmo, vqkd
+from vlbeit_jax.convert.formats import (
+    beit,
+    beit3,
+    beit3_check,
+    dalle,
+    hf_beit,
+    torch_module,
+    vit,
+    vlmo,
+    vqkd,
+)
 from vlbeit_jax.convert.rules import Report, Table, TensorFile
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.unsaid import Unsaid
@@ -116,13 +126,17 @@ def _model(
 
 def _vqkd(tensors: TensorFile, file: pathlib.Path, unsaid: Unsaid, out: pathlib.Path) -> Report:
     config = vqkd.config_of(tensors.shapes, unsaid)
-    return importing.import_visual_tokenizer(file, tensors, vqkd.table(config, tensors.shapes), config, out)
+    return importing.import_visual_tokenizer(
+        file, tensors, vqkd.table(config, tensors.shapes), config, out
+    )
 
 
 def _dalle(tensors: TensorFile, file: pathlib.Path, unsaid: Unsaid, out: pathlib.Path) -> Report:
     config = dalle.config_of(tensors.shapes, unsaid)
     describe = functools.partial(write_dalle, config=config)
-    return importing.import_network(file, tensors, dalle.table(config), dalle_params(config), describe, out)
+    return importing.import_network(
+        file, tensors, dalle.table(config), dalle_params(config), describe, out
+    )
 
 
 def _clip(tensors: TensorFile, file: pathlib.Path, unsaid: Unsaid, out: pathlib.Path) -> Report:
@@ -135,11 +149,23 @@ def _dino(tensors: TensorFile, file: pathlib.Path, unsaid: Unsaid, out: pathlib.
     return _teacher(tensors, file, vit.dino_table(config, tensors.shapes), config, out)
 
 
-def _teacher(tensors: TensorFile, file: pathlib.Path, table: Table, config: ViTConfig, out: pathlib.Path) -> Report:
-    return importing.import_network(file, tensors, table, abstract_params(config), functools.partial(write_teacher, vit=config), out)
+def _teacher(
+    tensors: TensorFile, file: pathlib.Path, table: Table, config: ViTConfig, out: pathlib.Path
+) -> Report:
+    return importing.import_network(
+        file,
+        tensors,
+        table,
+        abstract_params(config),
+        functools.partial(write_teacher, vit=config),
+        out,
+    )
 
 
-START, TEACHER = "a start for pretraining: run.start_from", "a teacher for VQ-KD: visual_tokenizer.teacher_weights"
+START, TEACHER = (
+    "a start for pretraining: run.start_from",
+    "a teacher for VQ-KD: visual_tokenizer.teacher_weights",
+)
 TOKENIZER = "a visual tokenizer: data.visual_tokenizer"
 OF_BEIT = ("image_size", "codes", "vocabulary", "text_positions")
 IMPORTS = {
@@ -151,7 +177,11 @@ IMPORTS = {
         ("image_size", "text_positions", "codes"),
     ),
     "beit": Import(
-        "images: states, visual-token logits", START, "a classifier; all of texts starts afresh", _model(beit.config_of, beit.read), OF_BEIT
+        "images: states, visual-token logits",
+        START,
+        "a classifier; all of texts starts afresh",
+        _model(beit.config_of, beit.read),
+        OF_BEIT,
     ),
     "beit2": Import(
         "images: states, visual-token logits; the normalisation of pixels is folded",
@@ -167,8 +197,16 @@ IMPORTS = {
         _model(beit3.config_of, beit3.read),
         ("heads", "codes"),
     ),
-    "vqkd": Import("visual tokens, predictions of the teacher", TOKENIZER, "training statistics", _vqkd, ("heads",)),
-    "dalle": Import("visual tokens", TOKENIZER, "nothing: the decoder is another file", _dalle, ("image_size",)),
+    "vqkd": Import(
+        "visual tokens, predictions of the teacher",
+        TOKENIZER,
+        "training statistics",
+        _vqkd,
+        ("heads",),
+    ),
+    "dalle": Import(
+        "visual tokens", TOKENIZER, "nothing: the decoder is another file", _dalle, ("image_size",)
+    ),
     "clip": Import("features of patches", TEACHER, "the text side", _clip, ("heads",)),
     "dino": Import("features of patches", TEACHER, "the projection head", _dino, ("heads",)),
 }

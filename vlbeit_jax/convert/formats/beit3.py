@@ -26,7 +26,11 @@ from vlbeit_jax.types import Modality, Positions
 WEIGHTS_FILE, FUSION_FILE = "beit3.safetensors", "beit3_fusion.safetensors"
 PAD, EPS = 1, 1e-5  # Of every published BEiT-3.
 FORM, SHARED_FORM = "form", "shared"
-NOTED = {"heads": int, "norm_eps": float, "pad": int}  # What no shape says, in the notes of our files.
+NOTED = {
+    "heads": int,
+    "norm_eps": float,
+    "pad": int,
+}  # What no shape says, in the notes of our files.
 OTHER_HEADS = ("pooler.", "head.", "fc_norm.", "vision_head.", "language_head.", "logit_scale")
 
 
@@ -46,16 +50,28 @@ def _left_out(table: Table, names: Mapping[str, Shape]) -> Table:
 def folded(config: ModelConfig, params: Tensors) -> Tensors:
     """The same network with LayerScale in the projections and types in the positions."""
     changes: dict[str, Callable[[Tensors], np.ndarray]] = {
-        f"{embed}/positions": lambda leaves, embed=embed: leaves[f"{embed}/positions"] + leaves[f"{embed}/type"]
+        f"{embed}/positions": lambda leaves, embed=embed: (
+            leaves[f"{embed}/positions"] + leaves[f"{embed}/type"]
+        )
         for embed in ("vision_embed", "text_embed")
     }
     if config.layer_scale:
         for block in range(config.depth):
             place = f"encoder/block_{block}"
-            scaled = {f"{place}/attention/{name}": f"{place}/attention_scale" for name in ("out", "out_bias")}
+            scaled = {
+                f"{place}/attention/{name}": f"{place}/attention_scale"
+                for name in ("out", "out_bias")
+            }
             experts = experts_of(config, block)
-            scaled |= {f"{place}/{name}/down/{part}": f"{place}/expert_scale" for name in experts for part in ("kernel", "bias")}
-            changes |= {name: lambda leaves, name=name, scale=scale: leaves[name] * leaves[scale] for name, scale in scaled.items()}
+            scaled |= {
+                f"{place}/{name}/down/{part}": f"{place}/expert_scale"
+                for name in experts
+                for part in ("kernel", "bias")
+            }
+            changes |= {
+                name: lambda leaves, name=name, scale=scale: leaves[name] * leaves[scale]
+                for name, scale in scaled.items()
+            }
     return Changed(params, changes)
 
 
@@ -63,7 +79,9 @@ def require(run: Run) -> None:
     """Raises a ``UsageError`` if the model adds a relative bias, which BEiT3 does not, or is something between ours and BEiT-3."""
     config = run.model
     if config.positions is not Positions.ABSOLUTE:
-        raise UsageError("--to=beit3: model.positions=relative has no place in torchscale's BEiT3, which adds no relative bias")
+        raise UsageError(
+            "--to=beit3: model.positions=relative has no place in torchscale's BEiT3, which adds no relative bias"
+        )
     if config.layer_scale if config.decoupled else config.sub_norm:
         raise UsageError(
             f"--to=beit3: model.decoupled={config.decoupled}, sub_norm={config.sub_norm}, layer_scale={config.layer_scale:g} are neither "
@@ -77,7 +95,9 @@ def write(run: Run, folder: pathlib.Path) -> None:
     params = folded(config, run.params)
     notes = {"format": "pt", FORM: "decoupled" if config.decoupled else SHARED_FORM}
     notes |= {name: str(getattr(config, name)) for name in NOTED}
-    for name, fusion in ((WEIGHTS_FILE, False), (FUSION_FILE, True))[: 1 if config.decoupled else 2]:
+    for name, fusion in ((WEIGHTS_FILE, False), (FUSION_FILE, True))[
+        : 1 if config.decoupled else 2
+    ]:
         rules = _left_out(table(config, fusion), params.shapes)
         write_safetensors(folder / name, exported(rules, params), notes)
     (folder / "config.json").write_text(json.dumps(encoder_arguments(config), indent=1) + "\n")
@@ -113,7 +133,14 @@ def config_of(file: TensorFile, unsaid: Unsaid) -> ModelConfig:
             f"--format=beit3: the file is {WEIGHTS_FILE} or {FUSION_FILE} of a model with shared attention, of which each holds a part "
             "with its types and LayerScale folded; start from the run that was exported: --config.run.start_from=RUN"
         )
-    (width, _, patch_size, _), (vocabulary, _), (ffn_width, _), (patch_rows, _), (text_rows, _), *_ = required(
+    (
+        (width, _, patch_size, _),
+        (vocabulary, _),
+        (ffn_width, _),
+        (patch_rows, _),
+        (text_rows, _),
+        *_,
+    ) = required(
         "BEiT-3 checkpoint",
         theirs,
         {f"{EMBED}.proj.weight": 4, "beit3.text_embed.weight": 2, f"{first}.ffn.A.fc1.weight": 2}
@@ -122,15 +149,25 @@ def config_of(file: TensorFile, unsaid: Unsaid) -> ModelConfig:
     )
     grid = root(patch_rows - UNUSED_ROWS - 1)
     if not grid:
-        raise UsageError(f"no BEiT-3 checkpoint: {ENCODER}.embed_positions.A.weight has {patch_rows} rows, which are no square image's")
+        raise UsageError(
+            f"no BEiT-3 checkpoint: {ENCODER}.embed_positions.A.weight has {patch_rows} rows, which are no square image's"
+        )
     noted = {name: kind(notes[name]) for name, kind in NOTED.items() if name in notes}
-    heads = unsaid.agreed("heads", int(noted["heads"])) if "heads" in noted else unsaid.heads_of(width)
+    heads = (
+        unsaid.agreed("heads", int(noted["heads"])) if "heads" in noted else unsaid.heads_of(width)
+    )
     return unsaid.model(
         **{"norm_eps": EPS, "pad": PAD} | noted | {"heads": heads},
         image_size=grid * patch_size,
         patch_size=patch_size,
         width=width,
-        depth=len([name for name in theirs if re.fullmatch(rf"{ENCODER}\.layers\.\d+\.self_attn_layer_norm\.A\.weight", name)]),
+        depth=len(
+            [
+                name
+                for name in theirs
+                if re.fullmatch(rf"{ENCODER}\.layers\.\d+\.self_attn_layer_norm\.A\.weight", name)
+            ]
+        ),
         ffn_width=ffn_width,
         fused_layers=0,
         text_positions=text_rows - UNUSED_ROWS,
@@ -138,7 +175,11 @@ def config_of(file: TensorFile, unsaid: Unsaid) -> ModelConfig:
         sub_norm=f"{first}.ffn.A.ffn_layernorm.weight" in theirs,
         decoupled=True,
         vocabulary=vocabulary,
-        **({"codes": unsaid.agreed("codes", theirs["mim_head.weight"][0])} if "mim_head.weight" in theirs else {}),
+        **(
+            {"codes": unsaid.agreed("codes", theirs["mim_head.weight"][0])}
+            if "mim_head.weight" in theirs
+            else {}
+        ),
     )
 
 
@@ -147,6 +188,12 @@ def read(theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]) -> tu
     whole, left_out = table(config), {}
     for ours, head in (("vision_head", "mim_head"), ("language_head", "mlm_head")):
         if f"{head}.weight" not in theirs.shapes:
-            left_out |= {f"{ours}/{part}": "the file has no such head" for part in ("kernel", "bias")}
-    ignored = {name: "a head of fine-tuning" for name in theirs.shapes if name.startswith(OTHER_HEADS)}
-    return Table([each for each in whole.rules if not set(each.ours) & set(left_out)], left_out, {}, ignored), theirs
+            left_out |= {
+                f"{ours}/{part}": "the file has no such head" for part in ("kernel", "bias")
+            }
+    ignored = {
+        name: "a head of fine-tuning" for name in theirs.shapes if name.startswith(OTHER_HEADS)
+    }
+    return Table(
+        [each for each in whole.rules if not set(each.ours) & set(left_out)], left_out, {}, ignored
+    ), theirs

@@ -31,7 +31,9 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
         model, heads = opened[file]
         inputs: dict[str, Any] = {}
         if "image" in batch:
-            inputs["visual_tokens"] = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            inputs["visual_tokens"] = (
+                torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            )
         if "image_masked" in batch:
             hidden = np.zeros((len(batch["image"]), config.patches), np.float32)
             np.put_along_axis(hidden, batch["image_masked"], 1, axis=1)
@@ -46,13 +48,26 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
             if "image" in batch:
                 parts |= {"image_cls": states[:, 0], "image": states[:, 1:patches_here]}
             if "text" in batch:
-                parts |= {"text_cls": states[:, patches_here], "text": states[:, patches_here + 1 :]}
-            for modality, head, first in (("image", "mim_head", 1), ("text", "mlm_head", patches_here)):
+                parts |= {
+                    "text_cls": states[:, patches_here],
+                    "text": states[:, patches_here + 1 :],
+                }
+            for modality, head, first in (
+                ("image", "mim_head", 1),
+                ("text", "mlm_head", patches_here),
+            ):
                 if f"{modality}_masked" in batch:
                     places = torch.from_numpy(batch[f"{modality}_masked"])[..., None] + first
                     picked = states.gather(1, places.expand(-1, -1, states.shape[-1]))
-                    parts[f"{modality}_logits"] = functional.linear(picked, heads[f"{head}.weight"], heads[f"{head}.bias"])
-        found.add_output(name, {part: value.numpy() for part, value in parts.items()}, verify.ours(config, params, batch), batch)
+                    parts[f"{modality}_logits"] = functional.linear(
+                        picked, heads[f"{head}.weight"], heads[f"{head}.bias"]
+                    )
+        found.add_output(
+            name,
+            {part: value.numpy() for part, value in parts.items()},
+            verify.ours(config, params, batch),
+            batch,
+        )
     return found
 
 
@@ -64,12 +79,18 @@ def _torchscale(arguments: Mapping[str, Any], file: pathlib.Path) -> tuple[Any, 
         # Torchscale wants one function of it, for drop path, which is off here.
         layers = types.ModuleType("timm.models.layers")
         layers.drop_path = lambda x, *_: x  # pyright: ignore[reportAttributeAccessIssue]
-        sys.modules |= {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models"), "timm.models.layers": layers}
+        sys.modules |= {
+            "timm": types.ModuleType("timm"),
+            "timm.models": types.ModuleType("timm.models"),
+            "timm.models.layers": layers,
+        }
     from torchscale.architecture.config import EncoderConfig  # pyright: ignore[reportMissingImports]
     from torchscale.model.BEiT3 import BEiT3  # pyright: ignore[reportMissingImports]
 
     weights = load_file(file)
     heads = {name: weights.pop(name) for name in list(weights) if not name.startswith("beit3.")}
     model = BEiT3(EncoderConfig(**arguments))
-    model.load_state_dict({name.removeprefix("beit3."): value for name, value in weights.items()}, strict=True)
+    model.load_state_dict(
+        {name.removeprefix("beit3."): value for name, value in weights.items()}, strict=True
+    )
     return model.eval(), heads

@@ -57,16 +57,25 @@ _POSITIONS = Layout(
 
 
 def _decoupled(config: ModelConfig) -> Table:
-    rules = _ends(config) + [rule(f"{embed}/type", "", zero(config.width)) for embed in ("vision_embed", "text_embed")]
+    rules = _ends(config) + [
+        rule(f"{embed}/type", "", zero(config.width)) for embed in ("vision_embed", "text_embed")
+    ]
     for modality, side in SIDES.items():
         for block in range(config.depth):
             ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
-            rules += norm(f"{ours}/attention/{modality}_norm", f"{theirs}.self_attn_layer_norm.{side}")
+            rules += norm(
+                f"{ours}/attention/{modality}_norm", f"{theirs}.self_attn_layer_norm.{side}"
+            )
             for part, letter in zip((*PARTS, "out"), "qkvo", strict=True):
                 name = "out_proj" if part == "out" else f"{letter}_proj"
-                rules += linear(f"{ours}/attention/{modality}_{part}", f"{theirs}.self_attn.{name}.{side}")
+                rules += linear(
+                    f"{ours}/attention/{modality}_{part}", f"{theirs}.self_attn.{name}.{side}"
+                )
             if config.sub_norm:
-                rules += norm(f"{ours}/attention/{modality}_inner_norm", f"{theirs}.self_attn.inner_attn_ln.{side}")
+                rules += norm(
+                    f"{ours}/attention/{modality}_inner_norm",
+                    f"{theirs}.self_attn.inner_attn_ln.{side}",
+                )
                 rules += norm(f"{ours}/{modality}/inner_norm", f"{theirs}.ffn.{side}.ffn_layernorm")
             rules += _expert(f"{ours}/{modality}", theirs, side)
         rules += norm(f"encoder/{modality}_norm", f"{ENCODER}.layer_norm.{side}")
@@ -75,32 +84,63 @@ def _decoupled(config: ModelConfig) -> Table:
 
 def _expert(ours: str, theirs: str, side: str) -> list[Rule]:
     rules = norm(f"{ours}/norm", f"{theirs}.final_layer_norm.{side}")
-    return rules + linear(f"{ours}/up", f"{theirs}.ffn.{side}.fc1") + linear(f"{ours}/down", f"{theirs}.ffn.{side}.fc2")
+    return (
+        rules
+        + linear(f"{ours}/up", f"{theirs}.ffn.{side}.fc1")
+        + linear(f"{ours}/down", f"{theirs}.ffn.{side}.fc2")
+    )
 
 
 def _twice(each: Rule) -> Rule:
     """The same array of ours in A and in B; the names on the other side have {side} where they differ."""
     names = tuple(name.format(side=side) for side in SIDES.values() for name in each.theirs)
     there, back = each.layout
-    return Rule(each.ours, names, Layout(lambda x: there(x) * 2, lambda *both: back(*both[: len(both) // 2])))
+    return Rule(
+        each.ours,
+        names,
+        Layout(lambda x: there(x) * 2, lambda *both: back(*both[: len(both) // 2])),
+    )
 
 
 def _shared(config: ModelConfig, fusion: bool) -> Table:
-    rules, both, constant = _ends(config), norm("encoder/norm", f"{ENCODER}.layer_norm.{{side}}"), {}
+    rules, both, constant = (
+        _ends(config),
+        norm("encoder/norm", f"{ENCODER}.layer_norm.{{side}}"),
+        {},
+    )
     for block in range(config.depth):
         ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
         attention = f"{theirs}.self_attn"
         weights = " ".join(f"{attention}.{letter}_proj.{{side}}.weight" for letter in "qkv")
         both += norm(f"{ours}/attention_norm", f"{theirs}.self_attn_layer_norm.{{side}}") + [
             rule(f"{ours}/attention/qkv", weights, split_qkv(config.heads)),
-            rule(f"{ours}/attention/query_bias", f"{attention}.q_proj.{{side}}.bias", head_bias(config.heads)),
-            rule(f"{ours}/attention/value_bias", f"{attention}.v_proj.{{side}}.bias", head_bias(config.heads)),
-            rule(f"{ours}/attention/out", f"{attention}.out_proj.{{side}}.weight", attention_out(config.heads)),
+            rule(
+                f"{ours}/attention/query_bias",
+                f"{attention}.q_proj.{{side}}.bias",
+                head_bias(config.heads),
+            ),
+            rule(
+                f"{ours}/attention/value_bias",
+                f"{attention}.v_proj.{{side}}.bias",
+                head_bias(config.heads),
+            ),
+            rule(
+                f"{ours}/attention/out",
+                f"{attention}.out_proj.{{side}}.weight",
+                attention_out(config.heads),
+            ),
             rule(f"{ours}/attention/out_bias", f"{attention}.out_proj.{{side}}.bias"),
         ]
-        constant |= {f"{attention}.k_proj.{side}.bias": np.zeros(config.width, np.float32) for side in SIDES.values()}
+        constant |= {
+            f"{attention}.k_proj.{side}.bias": np.zeros(config.width, np.float32)
+            for side in SIDES.values()
+        }
         if fusion and block >= config.depth - config.fused_layers:
             both += _expert(f"{ours}/{FUSED}", theirs, "{side}")
         else:
-            rules += [each for modality, side in SIDES.items() for each in _expert(f"{ours}/{modality}", theirs, side)]
+            rules += [
+                each
+                for modality, side in SIDES.items()
+                for each in _expert(f"{ours}/{modality}", theirs, side)
+            ]
     return Table(rules + [_twice(each) for each in both], {}, constant)

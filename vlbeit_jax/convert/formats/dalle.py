@@ -34,11 +34,28 @@ def config_of(theirs: Mapping[str, Shape], unsaid: Unsaid) -> DalleConfig:
       UsageError: the file has not the encoder's names, or no whole patches go into the model's images.
     """
     (width, *_), (codes, *_), _ = required(
-        "encoder of DALL-E's dVAE", theirs, {"blocks.input.w": 4, "blocks.output.conv.w": 4, "blocks.group_1.block_1.res_path.conv_1.w": 4}
+        "encoder of DALL-E's dVAE",
+        theirs,
+        {
+            "blocks.input.w": 4,
+            "blocks.output.conv.w": 4,
+            "blocks.group_1.block_1.res_path.conv_1.w": 4,
+        },
     )
     groups, blocks = (
-        len([name for name in theirs if re.fullmatch(rf"blocks\.{block}\.res_path\.conv_1\.w", name)])
+        len(
+            [
+                name
+                for name in theirs
+                if re.fullmatch(rf"blocks\.{block}\.res_path\.conv_1\.w", name)
+            ]
+        )
         for block in (r"group_\d+\.block_1", r"group_1\.block_\d+")
     )
-    network, model = DalleConfig(codes=codes, width=width, groups=groups, blocks=blocks), unsaid.model()
-    return dataclasses.replace(network, image_size=grid_of(model.image_size, model.patch_size) * network.patch_size)
+    network, model = (
+        DalleConfig(codes=codes, width=width, groups=groups, blocks=blocks),
+        unsaid.model(),
+    )
+    return dataclasses.replace(
+        network, image_size=grid_of(model.image_size, model.patch_size) * network.patch_size
+    )

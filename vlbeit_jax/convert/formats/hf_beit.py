@@ -21,7 +21,9 @@ RELATIVE = "attention.attention.relative_position_bias.relative_position_bias_ta
 VARIANT = "backbone"
 
 
-def table(config: ModelConfig, names: Iterable[str], prefix: str, final_norm: str, head: str | None) -> Table:
+def table(
+    config: ModelConfig, names: Iterable[str], prefix: str, final_norm: str, head: str | None
+) -> Table:
     """The image side of a model.
 
     Args:
@@ -35,13 +37,22 @@ def table(config: ModelConfig, names: Iterable[str], prefix: str, final_norm: st
     rules = [
         rule("vision_embed/cls", f"{place}.cls_token", TOKEN),
         rule("vision_embed/mask_token", f"{place}.mask_token", TOKEN),
-        rule("vision_embed/patch/kernel", f"{place}.patch_embeddings.projection.weight", patches(config.patch_size)),
+        rule(
+            "vision_embed/patch/kernel",
+            f"{place}.patch_embeddings.projection.weight",
+            patches(config.patch_size),
+        ),
         rule("vision_embed/patch/bias", f"{place}.patch_embeddings.projection.bias"),
     ]
     if config.positions is Positions.ABSOLUTE:
         rules.append(rule("vision_embed/positions", f"{place}.position_embeddings", ROWS))
     else:
-        rules.append(relative_biases(config, tuple(f"{prefix}encoder.layer.{block}.{RELATIVE}" for block in range(config.depth))))
+        rules.append(
+            relative_biases(
+                config,
+                tuple(f"{prefix}encoder.layer.{block}.{RELATIVE}" for block in range(config.depth)),
+            )
+        )
     for block in range(config.depth):
         ours, theirs = f"encoder/block_{block}", f"{prefix}encoder.layer.{block}"
         attention = f"{theirs}.attention.attention"
@@ -50,23 +61,45 @@ def table(config: ModelConfig, names: Iterable[str], prefix: str, final_norm: st
             rule(f"{ours}/attention/qkv", keys, split_qkv(heads)),
             rule(f"{ours}/attention/query_bias", f"{attention}.query.bias", head_bias(heads)),
             rule(f"{ours}/attention/value_bias", f"{attention}.value.bias", head_bias(heads)),
-            rule(f"{ours}/attention/out", f"{theirs}.attention.output.dense.weight", attention_out(heads)),
+            rule(
+                f"{ours}/attention/out",
+                f"{theirs}.attention.output.dense.weight",
+                attention_out(heads),
+            ),
             rule(f"{ours}/attention/out_bias", f"{theirs}.attention.output.dense.bias"),
         ]
         rules += norm(f"{ours}/vision/norm", f"{theirs}.layernorm_after")
-        rules += linear(f"{ours}/vision/up", f"{theirs}.intermediate.dense") + linear(f"{ours}/vision/down", f"{theirs}.output.dense")
+        rules += linear(f"{ours}/vision/up", f"{theirs}.intermediate.dense") + linear(
+            f"{ours}/vision/down", f"{theirs}.output.dense"
+        )
         if config.layer_scale:
-            rules += [rule(f"{ours}/attention_scale", f"{theirs}.lambda_1"), rule(f"{ours}/expert_scale", f"{theirs}.lambda_2")]
+            rules += [
+                rule(f"{ours}/attention_scale", f"{theirs}.lambda_1"),
+                rule(f"{ours}/expert_scale", f"{theirs}.lambda_2"),
+            ]
     rules += norm("encoder/norm", final_norm) + (linear("vision_head", head) if head else [])
-    left_out = {name: "not part of the image side" for name in names if not sees_images(name)} | {TYPE: "folded into the embeddings"}
-    return Table(rules, left_out | ({} if head else {f"vision_head/{part}": "no head here" for part in ("kernel", "bias")}))
+    left_out = {name: "not part of the image side" for name in names if not sees_images(name)} | {
+        TYPE: "folded into the embeddings"
+    }
+    return Table(
+        rules,
+        left_out
+        | ({} if head else {f"vision_head/{part}": "no head here" for part in ("kernel", "bias")}),
+    )
 
 
 def folded(config: ModelConfig, params: Tensors) -> Tensors:
     """The same network without a modality type: it is added where every image token gets it."""
     absolute = config.positions is Positions.ABSOLUTE
-    places = ["vision_embed/positions"] if absolute else [f"vision_embed/{name}" for name in ("cls", "mask_token", "patch/bias")]
-    return Changed(params, {place: lambda leaves, place=place: leaves[place] + leaves[TYPE] for place in places})
+    places = (
+        ["vision_embed/positions"]
+        if absolute
+        else [f"vision_embed/{name}" for name in ("cls", "mask_token", "patch/bias")]
+    )
+    return Changed(
+        params,
+        {place: lambda leaves, place=place: leaves[place] + leaves[TYPE] for place in places},
+    )
 
 
 def require(run: Run) -> None:
@@ -80,9 +113,13 @@ def write(run: Run, folder: pathlib.Path) -> None:
     whole = table(run.model, names, "beit.", "layernorm", "lm_head")
     backbone = table(run.model, names, "", "pooler.layernorm", None)
     write_safetensors(folder / "model.safetensors", exported(whole, params), {"format": "pt"})
-    write_safetensors(folder / f"model.{VARIANT}.safetensors", exported(backbone, params), {"format": "pt"})
+    write_safetensors(
+        folder / f"model.{VARIANT}.safetensors", exported(backbone, params), {"format": "pt"}
+    )
     (folder / "config.json").write_text(json.dumps(_config(run.model), indent=1) + "\n")
-    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessor(run.model), indent=1) + "\n")
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(_preprocessor(run.model), indent=1) + "\n"
+    )
 
 
 def _config(config: ModelConfig) -> dict[str, Any]:
@@ -137,14 +174,24 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
     import transformers
 
     def opened(kind: str, **options: str) -> Any:
-        model, names = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True, **options)
+        model, names = getattr(transformers, kind).from_pretrained(
+            folder, output_loading_info=True, **options
+        )
         wrong = {what: sorted(found) for what, found in names.items() if found}
         if wrong:
-            raise ValueError(f"{kind} of transformers {transformers.__version__} does not take all names of {folder}: {wrong}")
+            raise ValueError(
+                f"{kind} of transformers {transformers.__version__} does not take all names of {folder}: {wrong}"
+            )
         return model.eval()
 
-    predicting, backbone = opened("BeitForMaskedImageModeling"), opened("BeitModel", variant=VARIANT)
-    found, params = verify.Differences(f"transformers {transformers.__version__}"), verify.parameters(run.params)
+    predicting, backbone = (
+        opened("BeitForMaskedImageModeling"),
+        opened("BeitModel", variant=VARIANT),
+    )
+    found, params = (
+        verify.Differences(f"transformers {transformers.__version__}"),
+        verify.parameters(run.params),
+    )
     for name in ("image", "image_masked"):
         batch = verify.batches(run.model)[name]
         pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -153,13 +200,19 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
         if masked is not None:
             np.put_along_axis(hidden, masked, True, axis=1)
         with torch.no_grad():
-            states = predicting.beit(pixels, bool_masked_pos=torch.from_numpy(hidden)).last_hidden_state
+            states = predicting.beit(
+                pixels, bool_masked_pos=torch.from_numpy(hidden)
+            ).last_hidden_state
             logits = predicting(pixels, bool_masked_pos=torch.from_numpy(hidden)).logits.numpy()
             pooled = backbone(pixels, bool_masked_pos=torch.from_numpy(hidden))
         normed = predicting.layernorm(states).detach().numpy()
         found.add(f"{name}/image_cls", normed[:, 0], wanted["image_cls"])
         found.add(f"{name}/image", normed[:, 1:], wanted["image"])
-        found.add(f"{name}/backbone", backbone.pooler.layernorm(pooled.last_hidden_state)[:, 1:].detach().numpy(), wanted["image"])
+        found.add(
+            f"{name}/backbone",
+            backbone.pooler.layernorm(pooled.last_hidden_state)[:, 1:].detach().numpy(),
+            wanted["image"],
+        )
         if masked is not None:
             picked = np.take_along_axis(logits, masked[..., None], axis=1)
             found.add(f"{name}/image_logits", picked, wanted["image_logits"])

@@ -42,7 +42,12 @@ def write(run: Run, folder: pathlib.Path) -> None:
 
 
 def _prefixed(table: Table, prefix: str) -> Table:
-    return Table([Rule(ours, tuple(prefix + name for name in theirs), layout) for ours, theirs, layout in table.rules])
+    return Table(
+        [
+            Rule(ours, tuple(prefix + name for name in theirs), layout)
+            for ours, theirs, layout in table.rules
+        ]
+    )
 
 
 def _config(run: Run) -> dict[str, Any]:
@@ -53,7 +58,9 @@ def _config(run: Run) -> dict[str, Any]:
         "model": model_config(run.model),
         "visual_tokenizer": None if run.visual is None else visual_config(run.visual.config),
         # An imported model knows the word pieces of the program that it was trained with, of which nothing is known here.
-        "specials": None if run.text_tokenizer is None else {special.name: int(special) for special in Special},
+        "specials": None
+        if run.text_tokenizer is None
+        else {special.name: int(special) for special in Special},
     }
 
 
@@ -67,7 +74,11 @@ def visual_config(config: VisualTokenizerConfig | DalleConfig) -> dict[str, Any]
     if isinstance(config, DalleConfig):
         return {"kind": "dalle"} | dataclasses.asdict(config)
     width = make_tokenizer(config).target_width
-    return {"kind": "vqkd"} | to_dict(config) | {"target_width": width, "layer_norm_eps": LAYER_NORM_EPS}
+    return (
+        {"kind": "vqkd"}
+        | to_dict(config)
+        | {"target_width": width, "layer_norm_eps": LAYER_NORM_EPS}
+    )
 
 
 def check(run: Run, folder: pathlib.Path) -> verify.Differences:
@@ -80,16 +91,33 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
     parameters = verify.parameters(run.params)
     for name, batch in verify.batches(run.model).items():
         with torch.inference_mode():
-            inputs = {key: torch.from_numpy(value).long() for key, value in batch.items() if key != "image"}
+            inputs = {
+                key: torch.from_numpy(value).long()
+                for key, value in batch.items()
+                if key != "image"
+            }
             if "image" in batch:
-                inputs["image"] = module.normalise(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2))
-            theirs = {key: value for key, value in vars(model(**inputs)).items() if isinstance(value, torch.Tensor)}
-        found.add_output(name, {key: value.numpy() for key, value in theirs.items()}, verify.ours(run.model, parameters, batch), batch)
+                inputs["image"] = module.normalise(
+                    torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
+                )
+            theirs = {
+                key: value
+                for key, value in vars(model(**inputs)).items()
+                if isinstance(value, torch.Tensor)
+            }
+        found.add_output(
+            name,
+            {key: value.numpy() for key, value in theirs.items()},
+            verify.ours(run.model, parameters, batch),
+            batch,
+        )
     if run.visual is not None:
         image = verify.images(run.visual.config.image_size)
         for name, wanted in verify.visual_tokens(run.visual, image).items():
             with torch.inference_mode():
-                theirs = getattr(visual_tokenizer, name)(module.normalise(torch.from_numpy(image).permute(0, 3, 1, 2)))
+                theirs = getattr(visual_tokenizer, name)(
+                    module.normalise(torch.from_numpy(image).permute(0, 3, 1, 2))
+                )
             # VQ-KD's features are unit vectors. Logits are of any size: theirs is what is compared in.
             unit = np.abs(wanted).max() if name == "logits" else np.float32(1)
             found.add(f"visual_tokenizer/{name}", theirs.numpy() / unit, wanted / unit)

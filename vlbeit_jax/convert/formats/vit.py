@@ -31,9 +31,19 @@ def clip_table(config: ViTConfig, theirs: Mapping[str, Shape]) -> Table:
     ]
     for block in range(config.depth):
         ours, place = f"encoder/block_{block}", f"visual.transformer.resblocks.{block}"
-        rules += _block(config, ours, f"{place}.attn.in_proj_weight", f"{place}.attn.in_proj_bias", f"{place}.attn.out_proj")
-        rules += norm(f"{ours}/attention_norm", f"{place}.ln_1") + norm(f"{ours}/vision/norm", f"{place}.ln_2")
-        rules += linear(f"{ours}/vision/up", f"{place}.mlp.c_fc") + linear(f"{ours}/vision/down", f"{place}.mlp.c_proj")
+        rules += _block(
+            config,
+            ours,
+            f"{place}.attn.in_proj_weight",
+            f"{place}.attn.in_proj_bias",
+            f"{place}.attn.out_proj",
+        )
+        rules += norm(f"{ours}/attention_norm", f"{place}.ln_1") + norm(
+            f"{ours}/vision/norm", f"{place}.ln_2"
+        )
+        rules += linear(f"{ours}/vision/up", f"{place}.mlp.c_fc") + linear(
+            f"{ours}/vision/down", f"{place}.mlp.c_proj"
+        )
     return Table(rules, {}, {}, _ignored(theirs, CLIP_IGNORED))
 
 
@@ -48,9 +58,15 @@ def dino_table(config: ViTConfig, theirs: Mapping[str, Shape]) -> Table:
     ]
     for block in range(config.depth):
         ours, place = f"encoder/block_{block}", f"blocks.{block}"
-        rules += _block(config, ours, f"{place}.attn.qkv.weight", f"{place}.attn.qkv.bias", f"{place}.attn.proj")
-        rules += norm(f"{ours}/attention_norm", f"{place}.norm1") + norm(f"{ours}/vision/norm", f"{place}.norm2")
-        rules += linear(f"{ours}/vision/up", f"{place}.mlp.fc1") + linear(f"{ours}/vision/down", f"{place}.mlp.fc2")
+        rules += _block(
+            config, ours, f"{place}.attn.qkv.weight", f"{place}.attn.qkv.bias", f"{place}.attn.proj"
+        )
+        rules += norm(f"{ours}/attention_norm", f"{place}.norm1") + norm(
+            f"{ours}/vision/norm", f"{place}.norm2"
+        )
+        rules += linear(f"{ours}/vision/up", f"{place}.mlp.fc1") + linear(
+            f"{ours}/vision/down", f"{place}.mlp.fc2"
+        )
     return Table(rules, {}, {}, _ignored(theirs, DINO_IGNORED))
 
 
@@ -58,7 +74,9 @@ def _block(config: ViTConfig, ours: str, weight: str, bias: str, out: str) -> li
     heads = config.heads
 
     def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        query, _, value = x.reshape(3, heads, -1)  # The keys' part moves all logits of a query alike.
+        query, _, value = x.reshape(
+            3, heads, -1
+        )  # The keys' part moves all logits of a query alike.
         return query, value
 
     def fused(query: np.ndarray, value: np.ndarray) -> tuple[np.ndarray]:
@@ -66,14 +84,23 @@ def _block(config: ViTConfig, ours: str, weight: str, bias: str, out: str) -> li
 
     return [
         rule(f"{ours}/attention/qkv", weight, fused_qkv(heads)),
-        Rule((f"{ours}/attention/query_bias", f"{ours}/attention/value_bias"), (bias,), Layout(fused, split)),
+        Rule(
+            (f"{ours}/attention/query_bias", f"{ours}/attention/value_bias"),
+            (bias,),
+            Layout(fused, split),
+        ),
         rule(f"{ours}/attention/out", f"{out}.weight", attention_out(heads)),
         rule(f"{ours}/attention/out_bias", f"{out}.bias"),
     ]
 
 
 def _ignored(theirs: Mapping[str, Shape], patterns: Mapping[str, str]) -> dict[str, str]:
-    return {name: why for name in theirs for pattern, why in patterns.items() if re.fullmatch(pattern, name)}
+    return {
+        name: why
+        for name in theirs
+        for pattern, why in patterns.items()
+        if re.fullmatch(pattern, name)
+    }
 
 
 def clip_config(theirs: Mapping[str, Shape], unsaid: Unsaid) -> ViTConfig:
@@ -84,16 +111,25 @@ def clip_config(theirs: Mapping[str, Shape], unsaid: Unsaid) -> ViTConfig:
         "visual.transformer.resblocks.0.mlp.c_fc.weight": 2,
         "visual.proj": 2,
     }
-    return _config("clip", theirs, axes, r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight", unsaid)
+    return _config(
+        "clip", theirs, axes, r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight", unsaid
+    )
 
 
 def dino_config(theirs: Mapping[str, Shape], unsaid: Unsaid) -> ViTConfig:
     """From the shapes of a file with DINO's names."""
-    axes = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2, "norm.weight": 1}
+    axes = {
+        "patch_embed.proj.weight": 4,
+        "pos_embed": 3,
+        "blocks.0.mlp.fc1.weight": 2,
+        "norm.weight": 1,
+    }
     return _config("dino", theirs, axes, r"blocks\.\d+\.norm1\.weight", unsaid)
 
 
-def _config(kind: str, theirs: Mapping[str, Shape], axes: Mapping[str, int], block: str, unsaid: Unsaid) -> ViTConfig:
+def _config(
+    kind: str, theirs: Mapping[str, Shape], axes: Mapping[str, int], block: str, unsaid: Unsaid
+) -> ViTConfig:
     patch, positions, up, last = required(f"{kind} checkpoint", theirs, axes)
     width, _, side, _ = patch
     grid = round((positions[-2] - 1) ** 0.5)

@@ -21,7 +21,10 @@ TEACHERS = {512: "clip", 768: "dino"}
 def table(config: VisualTokenizerConfig, theirs: Mapping[str, Shape]) -> Table:
     """Encoder, codebook and decoder; ``theirs`` are the names of a file that is read."""
     rules = [rule(CODEBOOK, "quantize.embedding.weight")]
-    for part, side, depth in (("encoder", config.patch_size, config.encoder_depth), ("decoder", 1, config.decoder_depth)):
+    for part, side, depth in (
+        ("encoder", config.patch_size, config.encoder_depth),
+        ("decoder", 1, config.decoder_depth),
+    ):
         embed = f"{part}_embed"
         rules += [
             rule(f"{embed}/cls", f"{part}.cls_token", TOKEN),
@@ -32,10 +35,22 @@ def table(config: VisualTokenizerConfig, theirs: Mapping[str, Shape]) -> Table:
         ]
         for block in range(depth):
             ours, place = f"{part}/block_{block}", f"{part}.blocks.{block}"
-            rules += beit_attention(ours, place, config.heads) + beit_expert(f"{ours}/vision", place)
+            rules += beit_attention(ours, place, config.heads) + beit_expert(
+                f"{ours}/vision", place
+            )
     for ours, place in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
         rules += linear(f"{ours}/inner", f"{place}.0") + linear(f"{ours}/outer", f"{place}.2")
-    return Table(rules, {}, {}, {name: why for name in theirs for pattern, why in IGNORED.items() if re.fullmatch(pattern, name)})
+    return Table(
+        rules,
+        {},
+        {},
+        {
+            name: why
+            for name in theirs
+            for pattern, why in IGNORED.items()
+            if re.fullmatch(pattern, name)
+        },
+    )
 
 
 def config_of(theirs: Mapping[str, Shape], unsaid: Unsaid) -> VisualTokenizerConfig:
@@ -44,7 +59,14 @@ def config_of(theirs: Mapping[str, Shape], unsaid: Unsaid) -> VisualTokenizerCon
     Raises:
       UsageError: the file has not VQ-KD's names, or its teacher is none that is known.
     """
-    (width, _, patch_size, _), (_, places, _), (ffn_width, _), (codes, code_width), (target, _), *_ = required(
+    (
+        (width, _, patch_size, _),
+        (_, places, _),
+        (ffn_width, _),
+        (codes, code_width),
+        (target, _),
+        *_,
+    ) = required(
         "VQ-KD checkpoint",
         theirs,
         {
@@ -56,9 +78,13 @@ def config_of(theirs: Mapping[str, Shape], unsaid: Unsaid) -> VisualTokenizerCon
         },
     )
     if target not in TEACHERS:
-        raise UsageError(f"decode_task_layer predicts {target} values; known are {TEACHERS} (CLIP and DINO ViT-B/16)")
+        raise UsageError(
+            f"decode_task_layer predicts {target} values; known are {TEACHERS} (CLIP and DINO ViT-B/16)"
+        )
     depth = {
-        part: len([name for name in theirs if re.fullmatch(rf"{part}\.blocks\.\d+\.norm1\.weight", name)])
+        part: len(
+            [name for name in theirs if re.fullmatch(rf"{part}\.blocks\.\d+\.norm1\.weight", name)]
+        )
         for part in ("encoder", "decoder")
     }
     return VisualTokenizerConfig(

@@ -94,7 +94,9 @@ def _check_image(image: Tensor, side: int, larger: bool = False) -> None:
         wanted = f"[B, 3, height, width], height = width = {side}{' or a multiple of it' if larger else ''}"
         raise ValueError(f"an image of shape {list(image.shape)}; needed is {wanted}")
     if not image.is_floating_point():
-        raise ValueError(f"pixels are {image.dtype}; normalise(pixels) makes of 0 to 255 what is needed here")
+        raise ValueError(
+            f"pixels are {image.dtype}; normalise(pixels) makes of 0 to 255 what is needed here"
+        )
 
 
 def _shrunk(image: Tensor, side: int) -> Tensor:
@@ -108,7 +110,9 @@ class Routed(nn.ModuleDict):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """[B, L, I] to [B, L, O]."""
         runs = x.split([length for _, length in layout], dim=1)
-        return torch.cat([self[name](run) for (name, _), run in zip(layout, runs, strict=True)], dim=1)
+        return torch.cat(
+            [self[name](run) for (name, _), run in zip(layout, runs, strict=True)], dim=1
+        )
 
 
 def normed(norm: nn.Module, x: Tensor, layout: Layout) -> Tensor:
@@ -122,7 +126,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     ``mask`` broadcasts to [B, heads, L, L]: True where a key may be attended to, or numbers to add to the logits.
     """
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+    return (
+        functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        .transpose(1, 2)
+        .flatten(2)
+    )
 
 
 class Attention(nn.Module):
@@ -151,12 +159,17 @@ class DecoupledAttention(nn.Module):
     def __init__(self, shape: Shape):
         super().__init__()
         self.heads, width = shape.heads, shape.width
-        self.query, self.key, self.value, self.out = (shape.routed(lambda: nn.Linear(width, width)) for _ in range(4))
+        self.query, self.key, self.value, self.out = (
+            shape.routed(lambda: nn.Linear(width, width)) for _ in range(4)
+        )
         self.inner_norm = shape.routed(lambda: shape.inner_norm(width))
 
     def forward(self, x: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
         """[B, L, D] to [B, L, D]; for ``mask`` see ``attend``."""
-        query, key, value = (part(x, layout).unflatten(-1, (self.heads, -1)) for part in (self.query, self.key, self.value))
+        query, key, value = (
+            part(x, layout).unflatten(-1, (self.heads, -1))
+            for part in (self.query, self.key, self.value)
+        )
         return self.out(self.inner_norm(attend(query, key, value, mask), layout), layout)
 
 
@@ -182,7 +195,9 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm = shape.token_norm()
         self.attention = DecoupledAttention(shape) if shape.decoupled else Attention(shape)
-        self.experts = Routed({name: Expert(shape) for name in shape.experts + (VISION_LANGUAGE,) * fused})
+        self.experts = Routed(
+            {name: Expert(shape) for name in shape.experts + (VISION_LANGUAGE,) * fused}
+        )
         self.scaled = shape.layer_scale
         if self.scaled:
             self.attention_scale = nn.Parameter(torch.ones(shape.width))
@@ -203,10 +218,14 @@ class Transformer(nn.Module):
     def __init__(self, shape: Shape):
         super().__init__()
         fused_from = shape.depth - shape.fused_layers
-        self.blocks = nn.ModuleList(Block(shape, index >= fused_from) for index in range(shape.depth))
+        self.blocks = nn.ModuleList(
+            Block(shape, index >= fused_from) for index in range(shape.depth)
+        )
         self.norm = shape.token_norm()
 
-    def forward(self, x: Tensor, layout: Layout, masks: Sequence[Tensor | None], keep: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, layout: Layout, masks: Sequence[Tensor | None], keep: Sequence[int] = ()
+    ) -> tuple[Tensor, list[Tensor]]:
         """Last states, and those after the blocks in ``keep``."""
         kept = {}
         for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
@@ -219,7 +238,15 @@ class Transformer(nn.Module):
 class VisionEmbed(nn.Module):
     """Patches to tokens, CLS first; masked patches become the mask token before positions are added."""
 
-    def __init__(self, width: int, channels: int, side: int, patches: int, absolute: bool = True, maskable: bool = True):
+    def __init__(
+        self,
+        width: int,
+        channels: int,
+        side: int,
+        patches: int,
+        absolute: bool = True,
+        maskable: bool = True,
+    ):
         super().__init__()
         self.patch = nn.Conv2d(channels, width, side, side)
         self.cls = nn.Parameter(torch.zeros(width))
@@ -229,10 +256,16 @@ class VisionEmbed(nn.Module):
 
     def forward(self, image: Tensor, masked: Tensor | None = None) -> Tensor:
         """[B, channels, height, width], and positions [B, M] of the masked patches, to [B, N + 1, D]."""
-        x = functional.linear(_patches(image, self.patch.kernel_size[0]), self.patch.weight.flatten(1), self.patch.bias)
+        x = functional.linear(
+            _patches(image, self.patch.kernel_size[0]),
+            self.patch.weight.flatten(1),
+            self.patch.bias,
+        )
         if masked is not None:
             assert self.mask_token is not None, "there is no mask token here"
-            hidden = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device).scatter(1, masked, True)
+            hidden = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device).scatter(
+                1, masked, True
+            )
             x = torch.where(hidden[..., None], self.mask_token, x)
         x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1)
         x = x if self.positions is None else x + self.positions
@@ -268,19 +301,33 @@ class VLBEiT(nn.Module):
     def __init__(self, config: dict):
         super().__init__()
         self.config = config
-        self.grid, absolute = config["image_size"] // config["patch_size"], config["positions"] == "absolute"
+        self.grid, absolute = (
+            config["image_size"] // config["patch_size"],
+            config["positions"] == "absolute",
+        )
         self.pad, width = config["pad"], config["width"]
         shape = Shape(
-            width, config["depth"], config["heads"], config["ffn_width"], config["fused_layers"], config["layer_scale"] > 0,
-            eps=config["layer_norm_eps"], decoupled=config["decoupled"], sub_norm=config["sub_norm"],
-        )  # fmt: skip
+            width,
+            config["depth"],
+            config["heads"],
+            config["ffn_width"],
+            config["fused_layers"],
+            config["layer_scale"] > 0,
+            eps=config["layer_norm_eps"],
+            decoupled=config["decoupled"],
+            sub_norm=config["sub_norm"],
+        )
         self.vision_embed = VisionEmbed(width, 3, config["patch_size"], self.grid**2, absolute)
-        self.text_embed = TextEmbed(width, config["vocabulary"], config["text_positions"], absolute, config["text_norm_eps"])
+        self.text_embed = TextEmbed(
+            width, config["vocabulary"], config["text_positions"], absolute, config["text_norm_eps"]
+        )
         self.encoder = Transformer(shape)
         self.relative_positions = None
         if not absolute:
             rows = _table_rows(self.grid, config["text_positions"])
-            self.relative_positions = nn.Parameter(torch.zeros(rows, config["depth"], config["heads"]))
+            self.relative_positions = nn.Parameter(
+                torch.zeros(rows, config["depth"], config["heads"])
+            )
         self.vision_head = nn.Linear(width, config["codes"])
         self.language_head = nn.Linear(width, config["vocabulary"])
 
@@ -319,7 +366,9 @@ class VLBEiT(nn.Module):
             patches = layout[0][1]
             pictures = states[:, 1:patches]
             found.image_cls, found.image = states[:, 0], pictures
-            found.features = [x[:, 1:patches].transpose(1, 2).unflatten(2, (self.grid, self.grid)) for x in kept]
+            found.features = [
+                x[:, 1:patches].transpose(1, 2).unflatten(2, (self.grid, self.grid)) for x in kept
+            ]
             if image_masked is not None:
                 found.image_logits = self.vision_head(_gathered(pictures, image_masked))
         if text is not None:
@@ -330,7 +379,12 @@ class VLBEiT(nn.Module):
         return found
 
     def _check(
-        self, image: Tensor | None, text: Tensor | None, image_masked: Tensor | None, text_masked: Tensor | None, features: Sequence[int]
+        self,
+        image: Tensor | None,
+        text: Tensor | None,
+        image_masked: Tensor | None,
+        text_masked: Tensor | None,
+        features: Sequence[int],
     ) -> None:
         longest, depth = self.config["text_positions"], self.config["depth"]
         if image is None and text is None:
@@ -344,7 +398,9 @@ class VLBEiT(nn.Module):
         if text is not None and text.ndim != 2:
             raise ValueError(f"a text of shape {list(text.shape)}; needed is [B, T]")
         if text is not None and text.shape[1] > longest:
-            raise ValueError(f"texts of {text.shape[1]} word pieces; the model knows {longest} positions at most")
+            raise ValueError(
+                f"texts of {text.shape[1]} word pieces; the model knows {longest} positions at most"
+            )
         if image is not None and text is not None and len(image) != len(text):
             raise ValueError(f"{len(image)} images and {len(text)} texts; a pair is one of each")
         if any(not 0 <= block < depth for block in features):
@@ -354,11 +410,19 @@ class VLBEiT(nn.Module):
         """For every block: which keys may be attended to, or what is added to the logits. Depends on sizes alone, not on values."""
         valid = None
         if text is not None:  # Patches before it are never padding.
-            valid = functional.pad(text != self.pad, (sum(length for _, length in layout) - text.shape[1], 0), value=True)[:, None, None]
+            valid = functional.pad(
+                text != self.pad,
+                (sum(length for _, length in layout) - text.shape[1], 0),
+                value=True,
+            )[:, None, None]
         if self.relative_positions is None:
             return [valid] * self.config["depth"]
-        index = relative_index(layout, self.grid, self.config["text_positions"]).to(self.relative_positions.device)
-        bias = self.relative_positions[index].permute(2, 3, 0, 1)[:, None]  # [depth, 1, heads, L, L]
+        index = relative_index(layout, self.grid, self.config["text_positions"]).to(
+            self.relative_positions.device
+        )
+        bias = self.relative_positions[index].permute(2, 3, 0, 1)[
+            :, None
+        ]  # [depth, 1, heads, L, L]
         return list(bias if valid is None else bias.masked_fill(~valid, float("-inf")))
 
 
@@ -373,21 +437,38 @@ class VisualTokenizer(nn.Module):
         self.grid = self.image_size // config["patch_size"]
 
         def transformer(depth: int) -> Transformer:
-            shape = Shape(width, depth, config["heads"], config["ffn_width"], experts=(VISION,), eps=config["layer_norm_eps"])
+            shape = Shape(
+                width,
+                depth,
+                config["heads"],
+                config["ffn_width"],
+                experts=(VISION,),
+                eps=config["layer_norm_eps"],
+            )
             return Transformer(shape)
 
-        self.encoder_embed = VisionEmbed(width, 3, config["patch_size"], self.grid**2, maskable=False)
+        self.encoder_embed = VisionEmbed(
+            width, 3, config["patch_size"], self.grid**2, maskable=False
+        )
         self.encoder = transformer(config["encoder_depth"])
-        self.to_code = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, config["code_width"]))
+        self.to_code = nn.Sequential(
+            nn.Linear(width, width), nn.Tanh(), nn.Linear(width, config["code_width"])
+        )
         self.register_buffer("codebook", torch.zeros(config["codes"], config["code_width"]))
-        self.decoder_embed = VisionEmbed(width, config["code_width"], 1, self.grid**2, maskable=False)
+        self.decoder_embed = VisionEmbed(
+            width, config["code_width"], 1, self.grid**2, maskable=False
+        )
         self.decoder = transformer(config["decoder_depth"])
-        self.to_target = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, config["target_width"]))
+        self.to_target = nn.Sequential(
+            nn.Linear(width, width), nn.Tanh(), nn.Linear(width, config["target_width"])
+        )
 
     def features(self, image: Tensor) -> Tensor:
         """[B, 3, height, width] in [-1, 1] to unit vectors [B, N, E]; a larger image is first averaged down to the tokenizer's size."""
         x = self._run(self.encoder_embed(_shrunk(image, self.image_size)), self.encoder)
-        with torch.autocast(x.device.type, enabled=False):  # Whose codes are close to each other; in bfloat16 others would be nearest.
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # Whose codes are close to each other; in bfloat16 others would be nearest.
             return functional.normalize(self.to_code(x.to(self.codebook.dtype)), dim=-1)
 
     def encode(self, image: Tensor) -> Tensor:
@@ -413,7 +494,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         inner, self.gain = features // 4, gain
         sizes = [(channels, inner, 3), (inner, inner, 3), (inner, inner, 3), (inner, features, 1)]
-        self.convolutions = nn.ModuleList(nn.Conv2d(i, o, side, padding="same") for i, o, side in sizes)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(i, o, side, padding="same") for i, o, side in sizes
+        )
         self.identity = nn.Identity() if channels == features else nn.Conv2d(channels, features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -436,13 +519,17 @@ class DalleEncoder(nn.Module):
         for group in range(config["groups"]):
             features = config["width"] * 2**group
             inputs = [channels] + [features] * (config["blocks"] - 1)
-            self.groups.append(nn.Sequential(*(ResidualBlock(each, features, gain) for each in inputs)))
+            self.groups.append(
+                nn.Sequential(*(ResidualBlock(each, features, gain) for each in inputs))
+            )
             channels = features
         self.output = nn.Conv2d(channels, config["codes"], 1)
 
     def logits(self, image: Tensor) -> Tensor:
         """[B, 3, height, width] in [-1, 1] to [B, N, C]; a larger image is first averaged down to the tokenizer's size."""
-        x = self.input(0.4 * _shrunk(image, self.image_size) + 0.5)  # DALL-E's pixels are 0.1 to 0.9.
+        x = self.input(
+            0.4 * _shrunk(image, self.image_size) + 0.5
+        )  # DALL-E's pixels are 0.1 to 0.9.
         for index, group in enumerate(self.groups):
             x = group(functional.max_pool2d(x, 2) if index else x)
         return self.output(functional.relu(x)).flatten(2).transpose(1, 2)
@@ -481,7 +568,9 @@ def _table_rows(grid: int, text_positions: int) -> int:
 
 def _vision_offsets(grid: int) -> Tensor:
     row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-    down, right = (place.flatten()[:, None] - place.flatten()[None, :] + grid - 1 for place in (row, column))
+    down, right = (
+        place.flatten()[:, None] - place.flatten()[None, :] + grid - 1 for place in (row, column)
+    )
     return down * (2 * grid - 1) + right
 
 
@@ -500,16 +589,22 @@ def check_files(folder: pathlib.Path, names: Sequence[str]) -> None:
     """Raises a ``ValueError`` if a file is missing or has changed since it was written."""
     for name in ("manifest.json", *names):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder}: {name} is missing; give the folder that vlbeit_jax.convert has written")
+            raise ValueError(
+                f"{folder}: {name} is missing; give the folder that vlbeit_jax.convert has written"
+            )
     try:
         said = json.loads((folder / "manifest.json").read_text())
         digests = {name: said[name]["sha256"] for name in names}
     except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{folder / 'manifest.json'} is not the one that vlbeit_jax.convert has written ({error!r})") from error
+        raise ValueError(
+            f"{folder / 'manifest.json'} is not the one that vlbeit_jax.convert has written ({error!r})"
+        ) from error
     for name, digest in digests.items():
         with (folder / name).open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != digest:
-                raise ValueError(f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}")
+                raise ValueError(
+                    f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}"
+                )
 
 
 VISUAL_TOKENIZERS = {"vqkd": VisualTokenizer, "dalle": DalleEncoder}  # By "kind" in config.json.
@@ -529,7 +624,10 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEnc
     model = VLBEiT(config["model"])
     visual = config["visual_tokenizer"]
     visual_tokenizer = None if visual is None else VISUAL_TOKENIZERS[visual["kind"]](visual)
-    parts = nn.ModuleDict({"model": model} | ({} if visual_tokenizer is None else {"visual_tokenizer": visual_tokenizer}))
+    parts = nn.ModuleDict(
+        {"model": model}
+        | ({} if visual_tokenizer is None else {"visual_tokenizer": visual_tokenizer})
+    )
     try:
         parts.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except RuntimeError as error:

@@ -67,7 +67,9 @@ def _item(key: str, parts: dict[str, bytes], names: dict[str, str]) -> Item:
     if not caption and "json" in parts:
         caption = _caption(parts["json"]).strip()
     image = parts[picture] if picture else None
-    return Item(key, image, (caption,) if caption else (), source=names[picture or next(iter(names))])
+    return Item(
+        key, image, (caption,) if caption else (), source=names[picture or next(iter(names))]
+    )
 
 
 def _caption(description: bytes) -> str:
