@@ -30,7 +30,7 @@ from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.optimizer import make_optimizer
-from vlbeit_jax.training.run_folder import CONFIG_FILE, read_config
+from vlbeit_jax.training.saved_run import CONFIG_FILE, read_config
 from vlbeit_jax.training.sharding import make_mesh, placement, put_batch
 from vlbeit_jax.training.state import state_maker
 from vlbeit_jax.training.step import make_train_step

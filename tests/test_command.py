@@ -64,13 +64,13 @@ SECOND = ["--processes=2", "--process=1"]
         ),
         ([f"--coordinator=host:{'9' * 5000}", *SECOND], ["the port must be in [1, 65535]"]),
         (["--coordinator=host:", *SECOND], ["--coordinator=host:: the port must be in [1, 65535]"]),
-        (["--coordinator=host", *SECOND], ["--coordinator=host: needed is HOST:PORT"]),
-        (["--coordinator=:80", *SECOND], ["--coordinator=:80: needed is HOST:PORT"]),
+        (["--coordinator=host", *SECOND], ["--coordinator=host: needs HOST:PORT"]),
+        (["--coordinator=:80", *SECOND], ["--coordinator=:80: needs HOST:PORT"]),
         (
             ["--coordinator=fe80::1:80", *SECOND],
-            ["--coordinator=fe80::1:80: needed is HOST:PORT", "[fe80::1]:1234"],
+            ["--coordinator=fe80::1:80: needs HOST:PORT", "[fe80::1]:1234"],
         ),
-        (["--coordinator=http://host:80", *SECOND], ["needed is HOST:PORT"]),
+        (["--coordinator=http://host:80", *SECOND], ["needs HOST:PORT"]),
     ],
     ids=lambda value: value[0],
 )

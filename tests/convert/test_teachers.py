@@ -18,9 +18,9 @@ from vlbeit_jax.convert.unsaid import Unsaid
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import PIXELS, ViT, ViTConfig
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import teachers
-from vlbeit_jax.training.run_folder import IMPORTED_STEP, restore
+from vlbeit_jax.training.saved_run import IMPORTED_STEP, restore
 
 SIDE, PATCH, WIDTH, DEPTH, FFN = 32, 8, 128, 2, 96
 OUT = {"clip": 512, "dino": 768}

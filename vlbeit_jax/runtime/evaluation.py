@@ -15,8 +15,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import gain
 from vlbeit_jax.objectives.masked_prediction import TERMS
 from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, VISUAL_TOKENIZER, MaskedModel
-from vlbeit_jax.training import run_folder
 from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step, read_config, restore
 from vlbeit_jax.training.sharding import put_replicated
 from vlbeit_jax.types import Kind, Stream
 
@@ -49,15 +49,13 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
     Raises:
       UsageError: it is none, or has no checkpoint yet.
     """
-    config = run_folder.read_config(folder)
+    config = read_config(folder)
     if config.task != "pretrain":
         raise UsageError(
             f"{folder} holds a run of task {config.task!r}; a pretraining run is needed"
         )
-    if (
-        not (folder / run_folder.CHECKPOINTS).is_dir()
-        or (step := Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).latest()) is None
-    ):
+    step = newest_step(folder)
+    if step is None:
         raise UsageError(f"the run in {folder} has no checkpoint yet")
     streams = [
         stream
@@ -66,8 +64,8 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
         and (not stream.has_image or (folder / VISUAL_TOKENIZER).is_dir())
     ]
     model = MaskedModel(config, streams, folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER)
-    params = run_folder.restore(folder, step, {"params": model.abstract_params()})["params"]
-    described = Checkpointer(folder / run_folder.CHECKPOINTS, read_only=True).describe(step)
+    params = restore(folder, step, {"params": model.abstract_params()})["params"]
+    described = Checkpointer(folder / CHECKPOINTS, read_only=True).describe(step)
     trained_on = frozenset(described["trained_on"])
     return OpenedRun(
         model, params, step, trained_on, read_seen(folder) if trained_on else NOTHING_SEEN

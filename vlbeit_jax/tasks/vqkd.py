@@ -32,7 +32,7 @@ from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.tasks.teachers import open_teacher
-from vlbeit_jax.training.run_folder import tree_fingerprint
+from vlbeit_jax.training.saved_run import tree_fingerprint
 from vlbeit_jax.training.sharding import on_mesh, put_batch, put_replicated, replicated
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Stream
