@@ -157,7 +157,7 @@ def test_a_user_without_a_home_keeps_no_compiled_steps(nobody):
     done = nobody("-c", code, "~/cache")
     assert (
         done.returncode == 1
-        and "UsageError: config.run.compilation_cache=~/cache: nothing says where ~ is"
+        and "UsageError: config.run.compilation_cache=~/cache: the user has no home folder"
         in done.stderr
     )
 
@@ -177,7 +177,7 @@ def test_a_user_without_a_name_and_a_home_trains_evaluates_and_reports(nobody, w
     )
     assert (
         asked.returncode == 2
-        and "nothing says where ~ is" in asked.stderr
+        and "the user has no home folder" in asked.stderr
         and "Traceback" not in asked.stderr
     ), asked.stderr
     for module, *arguments in (

@@ -1,35 +1,22 @@
-"""Launch scripts: well-formed, with usage errors, measured stages, and bounded restarts on one machine."""
+"""All launch scripts: well-formed, usage errors, dry runs, and where they find their checkout."""
 
 import os
-import pathlib
-import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tests.launch.stand_ins import GKE, LAUNCH, TPU, WORDS, misleading
 from tests.tiny import TOP
 
-LAUNCH = TOP / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *(TOP / "tests").glob("*.sh"), TOP / ".ci" / "run"])
-OURS = [
-    path
-    for path in SCRIPTS
-    if path.parent == LAUNCH
-    and path.name in ("gke.sh", "gpu.sh", "sample.sh", "slurm.sh", "tpu_vm.sh", "worker.sh")
+STARTED_BY_USERS = [
+    LAUNCH / name
+    for name in ("gke.sh", "gpu.sh", "sample.sh", "slurm.sh", "tpu_vm.sh", "worker.sh")
 ]
-# Whatever a shell could do to a word.
-WORDS = [
-    "--config=configs/sample.py",
-    "--a=two words",
-    "--b='quoted'",
-    '--c="double"',
-    "--d=$(touch hacked)`id`;*?{x,y}",
-    "--e=",
-    "--f=ä\\n",
-]
+SLURM = {"NODES": "2", "GPUS": "8"}
+START, CONFIG = ["start"], ["--config=x"]
+NO_PYTHON = {"PYTHON": "no-such-python"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -42,23 +29,18 @@ def test_scripts_are_strict_and_parse(script):
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_and_shfmt_find_nothing(script):
-    tools = TOP / ".venv" / "bin"
-    path = f"{tools}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    for command in (
-        ["shellcheck", "--external-sources", script],
-        ["shfmt", "-i", "2", "-ci", "-d", script],
-    ):
-        done = subprocess.run(
-            command, cwd=TOP, env=os.environ | {"PATH": path}, capture_output=True, text=True
-        )
+    tools = f"{TOP / '.venv' / 'bin'}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    shellcheck = ["shellcheck", "--external-sources", script]
+    for command in (shellcheck, ["shfmt", "-i", "2", "-ci", "-d", script]):
+        environment = os.environ | {"PATH": tools}
+        done = subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["one", "two"]])
 def test_the_sample_explains_its_use(arguments):
-    done = subprocess.run(
-        ["bash", LAUNCH / "sample.sh", *arguments], capture_output=True, text=True
-    )
+    command = ["bash", LAUNCH / "sample.sh", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "usage: launch/sample.sh [WORKDIR]" in done.stderr
 
 
@@ -67,29 +49,21 @@ def test_an_unknown_set_of_requirements_is_refused():
     assert done.returncode == 2 and "tests" in done.stderr
 
 
-def misleading(folder, script):
-    """A symlink to a script, ``link`` in a folder, and an environment whose CDPATH leads cd elsewhere and makes it print where."""
-    for name in ("launch", "sample_run"):
-        (folder / "decoy" / name).mkdir(parents=True)
-    (folder / "link").symlink_to(script)
-    return os.environ | {"CDPATH": str(folder / "decoy")}
-
-
-@pytest.mark.parametrize("script", OURS, ids=lambda path: path.name)
+@pytest.mark.parametrize("script", STARTED_BY_USERS, ids=lambda path: path.name)
 @pytest.mark.parametrize("called", ["by a relative path", "through a symlink", "through two"])
 def test_scripts_find_their_checkout(tmp_path, script, called):
-    """So far that they can refuse a mistake; what sample.sh and worker.sh do then is below."""
+    """Far enough to refuse a mistake; test_sample.py and test_worker.py show what follows."""
     environment = misleading(tmp_path, script)
     (tmp_path / "other").symlink_to("link")
-    (tmp_path / "there").mkdir()
-    there, command = {
+    (tmp_path / "elsewhere").mkdir()
+    folder, command = {
         "by a relative path": (TOP, f"launch/{script.name}"),
-        "through a symlink": (tmp_path / "there", "../link"),
-        "through two": (tmp_path / "there", "../other"),
+        "through a symlink": (tmp_path / "elsewhere", "../link"),
+        "through two": (tmp_path / "elsewhere", "../other"),
     }[called]
     done = subprocess.run(
         ["bash", command, "--dry-run", "--x"],
-        cwd=there,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
@@ -98,84 +72,71 @@ def test_scripts_find_their_checkout(tmp_path, script, called):
         "gpu.sh": f"$ {LAUNCH}/install.sh cuda",
         "sample.sh": "usage: launch/sample.sh",
         "slurm.sh": "set NODES GPUS",
-    }
-    said |= {"worker.sh": "usage: launch/worker.sh"}
+        "worker.sh": "usage: launch/worker.sh",
+    }.get(script.name, "unknown verb '--x'")
     assert done.returncode == (0 if script.name == "gpu.sh" else 2), done.stderr
-    assert said.get(script.name, "unknown verb '--x'") in done.stderr and not done.stdout, (
-        done.stderr
-    )
+    assert said in done.stderr and not done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(("codes", "ended"), [([0], 0), ([2], 2), ([1, 1, 0], 0), ([1], 1)])
-def test_one_node_starts_again_after_a_crash_but_not_after_a_mistake(tmp_path, codes, ended):
-    """A copy of launch/ whose install.sh does nothing, and an interpreter that ends as it is told."""
-    shutil.copytree(LAUNCH, tmp_path / "launch")
-    (tmp_path / "launch" / "install.sh").write_text("#!/usr/bin/env bash\n")
-    turns = tmp_path / "turns"
-    turns.write_text("\n".join(map(str, codes)) + "\n")
-    stub = tmp_path / "python"
-    stub.write_text(
-        f'#!/usr/bin/env bash\nprintf "%s\\0" "$@" >>{tmp_path}/got\ncode=$(head -1 {turns})\n'
-        f"(($(wc -l <{turns}) == 1)) || sed -i 1d {turns}\nexit $code\n"
-    )
-    stub.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(stub), "RETRY_SECONDS": "0", "MAX_RESTARTS": "2"}
-    done = subprocess.run(
-        ["bash", tmp_path / "launch" / "gpu.sh", *WORDS],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == ended, done.stderr
-    got = (tmp_path / "got").read_bytes().decode().split("\0")[:-1]
-    tries = {(0,): 1, (2,): 1, (1, 1, 0): 3, (1,): 3}[tuple(codes)]
-    assert got == ["-m", "vlbeit_jax.main", *WORDS] * tries
+@pytest.mark.parametrize(
+    ("script", "arguments", "settings", "said"),
+    [
+        ("tpu_vm.sh", [], TPU, "unknown verb ''"),
+        ("tpu_vm.sh", ["strat"], TPU, "unknown verb 'strat'"),
+        ("tpu_vm.sh", ["status"], {"NAME": "x"}, "set PROJECT ZONE"),
+        ("tpu_vm.sh", ["create"], TPU | {"RUNTIME": ""}, "set RUNTIME"),
+        ("tpu_vm.sh", ["create"], TPU | {"SPOT": "yes"}, "SPOT=yes"),
+        ("tpu_vm.sh", ["delete"], TPU, "launch/tpu_vm.sh delete run-1"),
+        ("tpu_vm.sh", ["delete", "run-2"], TPU, "launch/tpu_vm.sh delete run-1"),
+        ("gke.sh", START, GKE | {"IMAGE": "r/i:latest"}, "by digest"),
+        ("gke.sh", START, GKE | {"HOSTS": "many"}, "HOSTS=many"),
+        ("gke.sh", START, GKE | {"CHIPS": "0"}, "CHIPS=0: give a whole number of at least 1"),
+        ("gke.sh", START + CONFIG, GKE | {"SHARED_MEMORY": "much"}, "SHARED_MEMORY=much"),
+        ("gke.sh", START, GKE, "give the arguments"),
+        ("gke.sh", START + CONFIG, GKE | NO_PYTHON, "no-such-python is missing; run launch/inst"),
+        (
+            "gke.sh",
+            [*START, "--config=no.py", "--workdir=/d"],
+            GKE | {"SHARED_MEMORY": ""},
+            "no.py",
+        ),
+        ("gke.sh", START, GKE | {"TOPOLOGY": "x: y"}, "'x: y'"),
+        ("gke.sh", START, GKE | {"NAME": "Run_1"}, "NAME=Run_1"),
+        ("gke.sh", ["delete"], GKE, "launch/gke.sh delete run-1"),
+        ("slurm.sh", CONFIG, {"NODES": "2"}, "set GPUS"),
+        ("slurm.sh", [], SLURM, "give the arguments"),
+        ("slurm.sh", CONFIG, SLURM | {"NODES": "0"}, "NODES=0: give a whole number of at least 1"),
+        ("slurm.sh", CONFIG, SLURM | {"GPUS": "all"}, "GPUS=all"),
+        ("slurm.sh", CONFIG, SLURM | {"HOURS": "1:30"}, "HOURS=1:30"),
+        ("slurm.sh", CONFIG, SLURM | NO_PYTHON, "no-such-python is missing"),
+        ("gpu.sh", [], {}, "give the arguments"),
+        ("worker.sh", START, {}, "usage"),
+        ("worker.sh", [*START, "../x"], {}, "usage"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_usage_errors_and_touch_nothing(cloud, script, arguments, settings, said):
+    done = cloud.run(script, *arguments, settings=settings)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert not cloud.calls
 
 
-@pytest.mark.parametrize("sent", ["TERM", "INT"])
-def test_a_signal_ends_the_run_and_nothing_starts_again(tmp_path, sent):
-    """The run gets it together with its children, is waited for, and leaves no process behind."""
-    shutil.copytree(LAUNCH, tmp_path / "launch")
-    (tmp_path / "launch" / "install.sh").write_text("#!/usr/bin/env bash\n")
-    stub = tmp_path / "python"
-    child = (
-        tmp_path / "child.py"
-    )  # As loader processes do, it does not ignore Ctrl-C, which bash has its children do.
-    child.write_text(
-        "import os, pathlib, signal, time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n"
-        f"pathlib.Path({str(tmp_path / 'child')!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
-    )
-    stub.write_text(
-        f"#!/usr/bin/env bash\ntrap 'sleep 0.5; echo saved >>{tmp_path}/said; exit 143' TERM INT\n"
-        f"echo here >>{tmp_path}/started\n{sys.executable} {child} &\nwait\n"
-    )
-    stub.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(stub), "RETRY_SECONDS": "0"}
-    script = subprocess.Popen(
-        ["bash", tmp_path / "launch" / "gpu.sh", "--x"],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for((tmp_path / "child").exists)
-    wait_for((tmp_path / "child").read_text)
-    script.send_signal(getattr(signal, f"SIG{sent}"))
-    said = script.communicate(timeout=300)[1]
-    assert script.returncode == 143 and "restart" not in said
-    assert (tmp_path / "said").read_text() == "saved\n" and len(
-        (tmp_path / "started").read_text().split()
-    ) == 1
-    wait_for(lambda: not alive(int((tmp_path / "child").read_text())))
+CREATED = ["queued-resources create", "pack_checkout", "scp", "install.sh", "worker.sh"]
 
 
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def alive(process):
-    stat = pathlib.Path(f"/proc/{process}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+@pytest.mark.parametrize(
+    ("script", "verb", "settings", "shown"),
+    [
+        ("tpu_vm.sh", ["run"], TPU, CREATED),
+        ("gke.sh", START, GKE, ["apply"]),
+        ("slurm.sh", [], SLURM, ["sbatch"]),
+        ("gpu.sh", [], {}, ["install.sh", "vlbeit_jax.main"]),
+    ],
+)
+def test_a_dry_run_shows_every_command_and_runs_none(cloud, script, verb, settings, shown):
+    done = cloud.run(script, "--dry-run", *verb, *WORDS, settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert not cloud.calls and not (cloud.folder.parent / "hacked").exists()
+    lines = [line for line in done.stderr.splitlines() if line.startswith("$ ")]
+    for words in shown:
+        assert any(words in line for line in lines), (words, lines)
