@@ -1,4 +1,7 @@
-"""A SLURM cluster of one node on the loopback, from an installed Slurm or from Debian's packages in a temporary folder."""
+"""A SLURM cluster of one node on the loopback interface.
+
+It uses an installed Slurm, or unpacks Debian's packages into a temporary folder.
+"""
 
 import contextlib
 import os
@@ -14,7 +17,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# What Debian's Slurm needs beyond a base system. The daemons talk without munge here (auth/none).
+# What Debian's Slurm needs beyond a base system. The daemons authenticate with auth/none, not munge.
 PACKAGES = (
     "slurmctld",
     "slurmd",
@@ -32,7 +35,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/none
 CredType=cred/none
-# A job that was requeued starts again after so many seconds; two minutes by default.
+# Seconds after which a requeued job may start; two minutes by default.
 AuthInfo=cred_expire=5
 {plugins}
 StateSaveLocation={folder}/state
@@ -71,11 +74,11 @@ ENDED = {
 
 
 class Slurm:
-    """The commands of a running cluster.
+    """A running cluster.
 
     Attributes:
-      environment: in which sbatch and the others are found.
-      folder: for output and logs.
+      environment: in which sbatch and the other programs are found.
+      folder: of output and logs.
     """
 
     def __init__(self, environment: dict[str, str], folder: pathlib.Path):
@@ -101,7 +104,7 @@ class Slurm:
         return int(number)
 
     def job(self, number: int) -> dict[str, str]:
-        """What Slurm says of a job: JobState, Restarts, ExitCode and more."""
+        """Returns what Slurm knows about a job: JobState, Restarts, ExitCode and more."""
         done = self.run("scontrol", "show", "job", number)
         assert done.returncode == 0, done.stderr
         return dict(re.findall(r"(\w+)=(\S+)", done.stdout))
@@ -111,7 +114,7 @@ class Slurm:
         return file.read_text() if file.is_file() else ""
 
     def ended(self, number: int, seconds: float) -> dict[str, str]:
-        """What Slurm says of a job once it has ended."""
+        """Waits until a job has ended, and returns what Slurm knows about it."""
         deadline = time.monotonic() + seconds
         while (job := self.job(number))["JobState"] not in ENDED:
             assert time.monotonic() < deadline, (
@@ -123,7 +126,7 @@ class Slurm:
 
 @contextlib.contextmanager
 def running(folder: pathlib.Path) -> Iterator[Slurm]:
-    """Starts controller and node, and ends them with all jobs. Skips the test where there is no Slurm to be had."""
+    """Starts controller and node, and ends them with all jobs; skips the test without Slurm."""
     programs, environment, plugins = _installed() or _unpacked(folder / "packages")
     for name in ("state", "spool"):
         (folder / name).mkdir()
@@ -168,18 +171,17 @@ def _installed() -> tuple[dict[str, str], dict[str, str], str] | None:
 
 
 def _unpacked(folder: pathlib.Path) -> tuple[dict[str, str], dict[str, str], str]:
-    """Programs, environment and configuration of packages that are unpacked into a folder; nothing is installed."""
+    """Unpacks packages without installing them; returns programs, environment, configuration."""
     for needed in ("apt-get", "dpkg"):
         if shutil.which(needed) is None:
-            pytest.skip(f"no Slurm is installed, and {needed} is not there to fetch Debian's")
+            pytest.skip(f"no Slurm is installed, and {needed} is missing to fetch Debian's")
     folder.mkdir()
     fetched = subprocess.run(
         ["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, text=True
     )
     if fetched.returncode:
-        pytest.skip(
-            f"no Slurm is installed, and apt-get download does not give Debian's: {fetched.stderr.strip().splitlines()[-1]}"
-        )
+        reason = fetched.stderr.strip().splitlines()[-1]
+        pytest.skip(f"no Slurm is installed, and apt-get cannot download Debian's: {reason}")
     root = folder / "root"
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg", "-x", package, root], check=True)

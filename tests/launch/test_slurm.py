@@ -1,6 +1,5 @@
 """launch/slurm.sh on a real SLURM cluster of one node, from sbatch to the end of the job."""
 
-import json
 import os
 import re
 import sys
@@ -35,21 +34,22 @@ def config(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(slurm, config):
-    """A job of one process that trains to the end: its workdir."""
+    """The workdir of a job of one process that has trained to the end."""
     workdir = slurm.folder / "alone"
     number = slurm.submit(LAUNCH / "slurm.sh", f"--config={config}", f"--workdir={workdir}")
     job = slurm.ended(number, 300)
     print(f"== one process\n{slurm.output(number)}")
-    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("COMPLETED", "0:0", "0"), (
-        slurm.output(number)
-    )
+    assert ended(job) == ("COMPLETED", "0:0", "0"), slurm.output(number)
     return workdir
 
 
+def ended(job):
+    return job["JobState"], job["ExitCode"], job["Restarts"]
+
+
 def checkpoints(workdir):
-    return sorted(
-        int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()
-    )
+    names = (path.name for path in (workdir / "checkpoints").iterdir())
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def test_one_process_trains_to_the_end(alone):
@@ -69,7 +69,7 @@ def test_two_tasks_are_one_run(slurm, config):
 
 
 def test_one_process_within_an_allocation_of_two_tasks_is_alone(slurm, config):
-    """A batch script that calls Python without srun sees the tasks of the allocation, and no step."""
+    """A batch script that calls Python without srun sees two tasks, but is in no job step."""
     script = slurm.folder / "script.sh"
     script.write_text('#!/usr/bin/env bash\ncd "$TOP" && exec "$PYTHON" -m vlbeit_jax.main "$@"\n')
     arguments = [
@@ -79,24 +79,19 @@ def test_one_process_within_an_allocation_of_two_tasks_is_alone(slurm, config):
         "--config.cluster.initialization_timeout=10",
     ]
     sbatch = ["sbatch", "--ntasks=2", script, *arguments]
-    number = slurm.submit(*sbatch, f"--workdir={slurm.folder / 'single'}", TOP=str(tiny.TOP))
+    top = str(tiny.TOP)
+    number = slurm.submit(*sbatch, f"--workdir={slurm.folder / 'single'}", TOP=top)
     assert slurm.ended(number, 300)["JobState"] == "COMPLETED", slurm.output(number)
-    forced = slurm.submit(
-        *sbatch,
-        f"--workdir={slurm.folder / 'forced'}",
-        "--config.cluster.kind=slurm",
-        TOP=str(tiny.TOP),
-    )
-    job = slurm.ended(forced, 300)
-    assert job["ExitCode"] == "2:0" and "start it with srun" in slurm.output(forced), slurm.output(
-        forced
-    )
-    assert "Traceback" not in slurm.output(forced)
+    forced = ["--config.cluster.kind=slurm", f"--workdir={slurm.folder / 'forced'}"]
+    number = slurm.submit(*sbatch, *forced, TOP=top)
+    job, said = slurm.ended(number, 300), slurm.output(number)
+    assert job["ExitCode"] == "2:0" and "start it with srun" in said, said
+    assert "Traceback" not in said
 
 
 @pytest.fixture
 def stub(slurm, tmp_path):
-    """Submits a job whose interpreter is a few lines of bash; gives its number."""
+    """A function that submits a job whose interpreter is some lines of bash."""
 
     def submit(text, **settings):
         python = tmp_path / "python"
@@ -110,44 +105,32 @@ def stub(slurm, tmp_path):
 
 
 def test_sbatch_may_be_called_from_the_checkout_too(slurm):
-    """The job finds the checkout in the folder of the submission; anywhere else it says what is missing."""
+    """The job looks for the checkout where it was submitted; elsewhere it says what is missing."""
+    output = f"--output={slurm.folder}/slurm-%j.out"
+    sbatch = ["sbatch", "--ntasks=2", output, LAUNCH / "slurm.sh", "--config=x"]
     for folder, code in ((tiny.TOP, "0:0"), (slurm.folder, "2:0")):
-        output = f"--output={slurm.folder}/slurm-%j.out"
-        number = slurm.submit(
-            "sbatch",
-            "--ntasks=2",
-            output,
-            LAUNCH / "slurm.sh",
-            "--config=x",
-            folder=folder,
-            PYTHON="true",
-        )
-        job = slurm.ended(number, 60)
-        assert (job["ExitCode"], job["Requeue"], job["JobName"]) == (code, "1", "vlbeit_jax"), (
-            slurm.output(number)
-        )
-    assert "submit the job with launch/slurm.sh, or with sbatch from the checkout" in slurm.output(
-        number
-    )
+        number = slurm.submit(*sbatch, folder=folder, PYTHON="true")
+        job, said = slurm.ended(number, 60), slurm.output(number)
+        assert (job["ExitCode"], job["Requeue"], job["JobName"]) == (code, "1", "vlbeit_jax"), said
+    assert "submit the job with launch/slurm.sh, or with sbatch from the checkout" in said
 
 
 def test_a_mistake_in_the_command_ends_the_job(slurm, stub):
-    """Also where one task alone makes it: the other one is waiting then."""
+    """Even if only one task makes it, while the other one waits."""
     number = stub("[[ $SLURM_PROCID == 1 ]] && exit 2\nexec sleep 100", TASKS="2")
-    job = slurm.ended(number, 60)
-    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "2:0", "0"), (
-        slurm.output(number)
-    )
-    assert "restart" not in slurm.output(number)
+    job, said = slurm.ended(number, 60), slurm.output(number)
+    assert ended(job) == ("FAILED", "2:0", "0") and "restart" not in said, said
 
 
-def test_a_crash_is_started_again_within_the_job_a_few_times(slurm, stub, tmp_path):
+def test_a_crash_is_restarted_within_the_job_a_few_times(slurm, stub, tmp_path):
     """The crash of one task ends all; arguments and folder are the same every time."""
     note = f'[[ $SLURM_PROCID == 1 ]] || printf "%s\\n" "$PWD" "$@" >>{tmp_path}/got'
-    number = stub(
-        f"{note}\n((SLURM_STEP_ID == 0)) || exit 0\n[[ $SLURM_PROCID == 1 ]] || exit 1\nexec sleep 100",
-        TASKS="2",
+    second_start_ends, first_task_crashes = (
+        "((SLURM_STEP_ID == 0)) || exit 0",
+        "[[ $SLURM_PROCID == 1 ]] || exit 1",
     )
+    lines = [note, second_start_ends, first_task_crashes, "exec sleep 100"]
+    number = stub("\n".join(lines), TASKS="2")
     assert slurm.ended(number, 60)["JobState"] == "COMPLETED", slurm.output(number)
     assert slurm.output(number).count("restart 1 of 3") == 1
     assert (tmp_path / "got").read_text().splitlines() == [
@@ -159,11 +142,8 @@ def test_a_crash_is_started_again_within_the_job_a_few_times(slurm, stub, tmp_pa
     ] * 2
     number = stub("exit 3", MAX_RESTARTS="1")
     job = slurm.ended(number, 60)
-    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == (
-        "FAILED",
-        "3:0",
-        "0",
-    ) and slurm.output(number).count("restart") == 1
+    assert ended(job) == ("FAILED", "3:0", "0")
+    assert slurm.output(number).count("restart") == 1
 
 
 def test_a_job_that_is_cancelled_stays_cancelled(slurm, stub):
@@ -174,26 +154,25 @@ def test_a_job_that_is_cancelled_stays_cancelled(slurm, stub):
     assert (job["JobState"], job["Restarts"]) == ("CANCELLED", "0"), slurm.output(number)
 
 
-def test_a_job_that_is_preempted_goes_on_later(slurm, stub):
+def test_a_preempted_job_resumes_later(slurm, stub):
     number = stub(
         "echo start ${SLURM_RESTART_COUNT:-0}\n[[ -n ${SLURM_RESTART_COUNT:-} ]] || exec sleep 100"
     )
     wait_for(lambda: "start 0" in slurm.output(number))
     urgent = slurm.submit("sbatch", "--partition=urgent", "--ntasks=4", "--wrap=sleep 3")
     assert slurm.ended(urgent, 60)["JobState"] == "COMPLETED"
-    job = slurm.ended(number, 60)
-    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1") and "start 1" in slurm.output(
-        number
-    ), slurm.output(number)
+    job, said = slurm.ended(number, 60), slurm.output(number)
+    assert ended(job) == ("COMPLETED", "0:0", "1") and "start 1" in said, said
 
 
 def test_a_job_at_its_time_limit_requeues_itself_and_finishes(slurm, config, alone):
-    """Slurm counts limits in minutes and looks every 30 s, so that the notice comes 25 to 55 s after the start.
+    """Slurm counts limits in minutes and looks every 30 s: the notice comes 25 to 55 s after start.
 
-    The run is to last longer than that. Once a start has gone on from a checkpoint, the limit is raised, so that this start is the last.
+    The run must last longer than that. Once it has resumed from a checkpoint, the limit is raised,
+    so that this start is the last one.
     """
-    lines = [json.loads(line) for line in (alone / "metrics.jsonl").read_text().splitlines()]
-    steps = 10 * round(7.5 * max(line["samples_per_second"] for line in lines) / 8)  # 75 s of them.
+    rate = max(line["samples_per_second"] for line in tiny.metrics_of(alone)) / 8
+    steps = 10 * round(7.5 * rate)  # Those of 75 s.
     workdir = slurm.folder / "limit"
     number = slurm.submit(
         LAUNCH / "slurm.sh",
@@ -206,20 +185,15 @@ def test_a_job_at_its_time_limit_requeues_itself_and_finishes(slurm, config, alo
     )
     deadline = time.monotonic() + 400
     while not re.search(r"from step [1-9]", slurm.output(number)):
-        assert time.monotonic() < deadline and slurm.job(number)["JobState"] not in cluster.ENDED, (
-            slurm.output(number)
-        )
+        assert time.monotonic() < deadline, slurm.output(number)
+        assert slurm.job(number)["JobState"] not in cluster.ENDED, slurm.output(number)
         time.sleep(0.5)
     assert slurm.run("scontrol", "update", f"JobId={number}", "TimeLimit=30").returncode == 0
     job = slurm.ended(number, 400)
     said = slurm.output(number)
     print(f"== time limit\n{said}")
-    assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0") and job[
-        "TimeLimit"
-    ] == "00:30:00", said
+    assert ended(job)[:2] == ("COMPLETED", "0:0") and job["TimeLimit"] == "00:30:00", said
     starts = [int(step) for step in re.findall(r"from step (\d+) to", said)]
     assert starts[0] == 0 < starts[-1] < steps and all(step % 10 == 0 for step in starts), said
-    assert (
-        said.count("requeues itself") == int(job["Restarts"]) >= 1
-        and checkpoints(workdir)[-1] == steps
-    )
+    assert said.count("requeues itself") == int(job["Restarts"]) >= 1
+    assert checkpoints(workdir)[-1] == steps

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -73,22 +73,16 @@ def train(
         run.hosts.all_or_none(lambda: check_start(start_from, abstract.params))
     with contextlib.ExitStack() as stack:
         changes = run.claim_folder(stack)
-        checkpointer = stack.enter_context(
-            contextlib.closing(
-                Checkpointer(workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every)
-            )
+        checkpointer = Checkpointer(
+            workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every
         )
-        newest = checkpointer.latest()
-        run.hosts.assert_equal({"newest checkpoint": newest})
-        if newest is None:
-            state = _new_state(run, make_state(config.run.seed), abstract)
-        else:
-            state = _restored_state(run, checkpointer, newest, abstract)
-        writer = stack.enter_context(
-            contextlib.closing(Writer(workdir, newest or 0, config.run.steps, enabled=is_primary()))
-        )
-        if newest == config.run.steps:
-            writer.say(f"{workdir}: already finished, at step {newest} of {config.run.steps}")
+        stack.callback(checkpointer.close)
+        state = _first_state(run, checkpointer, make_state, abstract)
+        start = int(state.step)
+        writer = Writer(workdir, start, config.run.steps, enabled=is_primary())
+        stack.callback(writer.close)
+        if start == config.run.steps:
+            writer.say(f"{workdir}: already finished, at step {start} of {start}")
             _say_changes(writer, "still has the values of its last step:", changes)
             return state
         _say_changes(writer, "changes with the first step:", changes)
@@ -106,9 +100,23 @@ def train(
         try:
             return _train(run, step, state, frozen, hooks, writer, timer)
         except KeyboardInterrupt:
-            step_saved = checkpointer.latest() or 0
-            writer.say(f"interrupted; run the same command again to resume from step {step_saved}")
+            newest = checkpointer.latest() or 0
+            writer.say(f"interrupted; run the same command again to resume from step {newest}")
             raise
+
+
+def _first_state(
+    run: Run,
+    checkpointer: Checkpointer,
+    make_state: Callable[[int], TrainState],
+    abstract: TrainState,
+) -> TrainState:
+    """Returns the state of the newest checkpoint, or that of a new run."""
+    newest = checkpointer.latest()
+    run.hosts.assert_equal({"newest checkpoint": newest})
+    if newest is None:
+        return _new_state(run, make_state(run.config.run.seed), abstract)
+    return _restored_state(run, checkpointer, newest, abstract)
 
 
 def _new_state(run: Run, state: TrainState, abstract: TrainState) -> TrainState:

@@ -105,9 +105,7 @@ def random_state(shapes: TrainState, seed: int) -> TrainState:
     zeros = jax.tree.map(lambda leaf: _placed(np.zeros(leaf.shape, leaf.dtype), leaf), shapes)
     tables = random_weights(shapes.extra, seed)
     # Counts start at 0.
-    extra = jax.tree.map(
-        lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables
-    )
+    extra = jax.tree.map(lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables)
     return dataclasses.replace(zeros, params=random_weights(shapes.params, seed), extra=extra)
 
 
