@@ -12,7 +12,8 @@ import pytest
 
 from tests.data.conftest import BATCH
 from vlbeit_jax.config import DataConfig
-from vlbeit_jax.data.pipeline import Share, evaluation_batches, training_batches
+from vlbeit_jax.data.pipeline import evaluation_batches, training_batches
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Stream
@@ -22,10 +23,10 @@ from vlbeit_jax.types import Stream
 def train(setting):
     """Some batches of a stream."""
 
-    def take(count, name=Stream.PAIR, *, seed=0, start=0, share=Share(), workers=0, **changed):
+    def take(count, name=Stream.PAIR, *, seed=0, start=0, shard=HostShard(), workers=0, **changed):
         stream, make = setting(name, **changed)
         found = training_batches(
-            name, stream, DataConfig(workers=workers), make, seed, start, share
+            name, stream, DataConfig(workers=workers), make, seed, start, shard
         )
         with contextlib.closing(found):
             return list(itertools.islice(found, count))
@@ -58,25 +59,25 @@ def uids(*sets, split=TRAIN):
     ]
 
 
-def assembled(by_host, shares):
+def assembled(by_host, shards):
     """The hosts' rows at their places in the global batch."""
 
     def whole(parts, key):
         blocks = {}
-        for part, share in zip(parts, shares, strict=True):
-            blocks |= dict(zip(share.blocks, np.split(part[key], len(share.blocks)), strict=True))
-        return np.concatenate([blocks[place] for place in range(shares[0].of)])
+        for part, shard in zip(parts, shards, strict=True):
+            blocks |= dict(zip(shard.blocks, np.split(part[key], len(shard.blocks)), strict=True))
+        return np.concatenate([blocks[place] for place in range(shards[0].of)])
 
     return [{key: whole(parts, key) for key in parts[0]} for parts in zip(*by_host, strict=True)]
 
 
 # Hosts with a block each; hosts whose devices hold blocks that do not touch, as on a torus; two hosts with the same rows.
-SHARES = {
-    "2": [Share((0,), 2), Share((1,), 2)],
-    "4": [Share((host,), 4) for host in range(4)],
-    "16": [Share((host,), 16) for host in range(16)],
-    "torus": [Share((0, 1, 4, 5), 8), Share((2, 3, 6, 7), 8)],
-    "tensor": [Share((0,), 2), Share((0,), 2), Share((1,), 2), Share((1,), 2)],
+SHARDS = {
+    "2": [HostShard((0,), 2), HostShard((1,), 2)],
+    "4": [HostShard((host,), 4) for host in range(4)],
+    "16": [HostShard((host,), 16) for host in range(16)],
+    "torus": [HostShard((0, 1, 4, 5), 8), HostShard((2, 3, 6, 7), 8)],
+    "tensor": [HostShard((0,), 2), HostShard((0,), 2), HostShard((1,), 2), HostShard((1,), 2)],
 }
 
 
@@ -110,15 +111,15 @@ def test_workers_change_nothing(train):
 
 
 @pytest.mark.parametrize("name", Stream)
-@pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES)
-def test_hosts_share_each_batch_among_them(train, name, shares):
-    by_host = [train(3, name, start=2, share=share, batch_size=16) for share in shares]
+@pytest.mark.parametrize("shards", SHARDS.values(), ids=SHARDS)
+def test_hosts_share_each_batch_among_them(train, name, shards):
+    by_host = [train(3, name, start=2, shard=shard, batch_size=16) for shard in shards]
     assert all(
-        len(batch["uid"]) == 16 // share.of * len(share.blocks)
-        for found, share in zip(by_host, shares, strict=True)
+        len(batch["uid"]) == 16 // shard.of * len(shard.blocks)
+        for found, shard in zip(by_host, shards, strict=True)
         for batch in found
     )
-    assert_equal(assembled(by_host, shares), train(3, name, start=2, batch_size=16))
+    assert_equal(assembled(by_host, shards), train(3, name, start=2, batch_size=16))
 
 
 def test_seeds_and_streams_share_nothing(train):
@@ -173,15 +174,15 @@ def test_mixtures_honour_their_weights(train, pairs, few_pairs, weights, shares)
 
 
 @pytest.mark.parametrize("draws", [1, 3])
-@pytest.mark.parametrize("shares", [SHARES["2"], SHARES["torus"]], ids=["2", "torus"])
-def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, shares):
+@pytest.mark.parametrize("shards", [SHARDS["2"], SHARDS["torus"]], ids=["2", "torus"])
+def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, shards):
     records, (_, make) = (
         open_set(str(held_back)).records(VALIDATION),
         setting(Stream.PAIR, augment=False),
     )
     whole = evaluate(records, make, BATCH, 5, draws)
-    by_host = [evaluate(records, make, BATCH, 5, draws, share=share) for share in shares]
-    assert_equal(assembled(by_host, shares), whole)
+    by_host = [evaluate(records, make, BATCH, 5, draws, shard=shard) for shard in shards]
+    assert_equal(assembled(by_host, shards), whole)
     rows = joined(whole)
     assert (
         len(whole) == -(-103 * draws // BATCH)
@@ -219,13 +220,13 @@ def test_training_and_held_back_records_are_disjoint(pairs):
 
 def test_a_batch_must_divide_among_the_parts(setting, pairs):
     stream, make = setting(Stream.PAIR)
-    with pytest.raises(UsageError, match="batch_size=8.* 3 parts"):
-        training_batches(Stream.PAIR, stream, DataConfig(), make, 0, share=Share((0,), 3))
-    with pytest.raises(UsageError, match="batch_size=8.* 3 parts"):
+    with pytest.raises(UsageError, match="batch_size=8 .* 3 equal blocks"):
+        training_batches(Stream.PAIR, stream, DataConfig(), make, 0, shard=HostShard((0,), 3))
+    with pytest.raises(UsageError, match="batch_size=8 .* 3 equal blocks"):
         evaluation_batches(
             open_set(str(pairs)).records(TRAIN),
             dataclasses.replace(make, augment=False),
             8,
             0,
-            share=Share((0,), 3),
+            shard=HostShard((0,), 3),
         )

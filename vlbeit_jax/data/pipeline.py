@@ -8,7 +8,6 @@ Which record an example is made of, and what is drawn for it, is defined in ``da
 ahead, in threads and processes, and decides nothing.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples import Example, MakeExample
 from vlbeit_jax.data.kept_tokens import KeptTokens, WithTokens
 from vlbeit_jax.data.order import Epochs, Interleave
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.shapes import UInt8
@@ -33,32 +33,6 @@ KINDS = {
     Stream.TEXT: (Kind.TOKENS,),
     Stream.PAIR: (Kind.PAIRS,),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """The rows of every batch that a host reads, because its devices hold them.
-
-    Attributes:
-      blocks: which of the equal parts of a batch, in rising order.
-      of: how many parts there are.
-    """
-
-    blocks: tuple[int, ...] = (0,)
-    of: int = 1
-
-    def rows(self, batch_size: int) -> int:
-        """Rows of a global batch that fall to this host."""
-        if batch_size % self.of:
-            raise UsageError(
-                f"batch_size={batch_size} is not a multiple of the {self.of} parts that it is cut into; change data.*.batch_size"
-            )
-        return batch_size // self.of * len(self.blocks)
-
-    def places(self, batch_size: int) -> list[int]:
-        """Which rows of a global batch these are."""
-        size = self.rows(batch_size) // len(self.blocks)
-        return [block * size + place for block in self.blocks for place in range(size)]
 
 
 def open_sources(name: Stream, stream: StreamConfig, fingerprint: str = "") -> list[PreparedSet]:
@@ -95,7 +69,7 @@ def training_batches(
     make: MakeExample,
     seed: int,
     start: int = 0,
-    share: Share = Share(),
+    shard: HostShard = HostShard(),
     kept: Sequence[KeptTokens] = (),
 ) -> Batches:
     """This host's rows of the stream's batches ``start``, ``start + 1``, ..., without end.
@@ -111,7 +85,7 @@ def training_batches(
         Epochs(len(records[number]), seed, name.value, number, found.fingerprint)
         for number, found in enumerate(sets)
     ]
-    rows = share.places(stream.batch_size)
+    rows = shard.rows(stream.batch_size)
     return _iterate(
         _Training(
             records,
@@ -170,7 +144,7 @@ def evaluation_batches(
     seed: int,
     draws: int = 1,
     batches: int = 0,
-    share: Share = Share(),
+    shard: HostShard = HostShard(),
     data: DataConfig = DataConfig(),
 ) -> Batches:
     """Every record ``draws`` times, each with its own mask; the last batch is filled up with rows of weight 0.
@@ -182,11 +156,11 @@ def evaluation_batches(
       seed: decides the masks.
       draws: passes over the records.
       batches: stop after so many; 0: all.
-      share: this host's part.
+      shard: this host's rows.
       data: threads and processes.
     """
     return _iterate(
-        _Evaluation(records, make, batch_size, seed, draws, batches, share.places(batch_size)), data
+        _Evaluation(records, make, batch_size, seed, draws, batches, shard.rows(batch_size)), data
     )
 
 

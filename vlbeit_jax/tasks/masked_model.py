@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from vlbeit_jax.config import Config, StreamConfig
 from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.data.kept_tokens import KeptTokens, kept_tokens
-from vlbeit_jax.data.pipeline import Share, evaluation_batches
+from vlbeit_jax.data.pipeline import evaluation_batches
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import PreparedSet, Records
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
@@ -132,7 +133,7 @@ class MaskedModel:
         *,
         draws: int = 1,
         batches: int = 0,
-        share: Share = Share(),
+        shard: HostShard = HostShard(),
     ) -> dict[str, Scores]:
         """Scores of each term of a stream over some records; masks depend on the seed and the place of a record alone."""
         config = self.config
@@ -143,7 +144,7 @@ class MaskedModel:
             config.run.seed,
             draws=draws,
             batches=batches,
-            share=share,
+            shard=shard,
             data=config.data,
         )
         return score(

@@ -12,11 +12,11 @@ from vlbeit_jax.config_parse import schedule_cycle
 from vlbeit_jax.data.kept_tokens import KeptTokens, require_all
 from vlbeit_jax.data.pipeline import (
     Batches,
-    Share,
     open_sources,
     require_validation,
     training_batches,
 )
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.objectives.base import Objective
@@ -74,7 +74,7 @@ class Pretrain:
         """Fresh parameters of every path."""
         return self.model.init_params(key)
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
+    def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
         """See ``data.pipeline``."""
         name, config = Stream(stream), self.config
         make = self.model.make_example(name, True)
@@ -86,7 +86,7 @@ class Pretrain:
             make,
             config.run.seed,
             start,
-            share,
+            shard,
             kept,
         )
 
@@ -95,11 +95,11 @@ class Pretrain:
         self.model.keep_tokenizers(workdir)
         write_seen(workdir, seen_by(self._all_sets))
 
-    def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
+    def before_training(self, state: TrainState, mesh: Mesh, shard: HostShard) -> TrainState:
         """Nothing: pretraining starts from random parameters."""
         return state
 
-    def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
+    def evaluate(self, state: TrainState, mesh: Mesh, shard: HostShard) -> dict[str, float]:
         """Masked accuracy, unigram baseline and loss of every term on the held-back part of each stream's first set."""
         figures = {}
         for stream in self.streams:
@@ -110,7 +110,7 @@ class Pretrain:
                 records,
                 mesh,
                 batches=self.config.run.evaluate_batches,
-                share=share,
+                shard=shard,
             )
             for name, scores in found.items():
                 figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}

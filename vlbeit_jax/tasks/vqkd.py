@@ -17,12 +17,12 @@ from vlbeit_jax.config import Config, VisualTokenizerConfig
 from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.data.pipeline import (
     Batches,
-    Share,
     evaluation_batches,
     open_sources,
     require_validation,
     training_batches,
 )
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.models.layers import run
@@ -99,7 +99,7 @@ class VQKD:
             "params"
         ]
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
+    def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
         """Images; see ``data.pipeline``."""
         config = self.config
         return training_batches(
@@ -109,13 +109,13 @@ class VQKD:
             self._make(True),
             config.run.seed,
             start,
-            share,
+            shard,
         )
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
         """Nothing: a visual tokenizer depends on its images alone."""
 
-    def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
+    def before_training(self, state: TrainState, mesh: Mesh, shard: HostShard) -> TrainState:
         """Sets the codebook by k-means on the features of the first batches, gathered over all devices."""
         visual = self.config.visual_tokenizer
         everywhere = replicated(mesh)
@@ -126,7 +126,7 @@ class VQKD:
             )
 
         compiled = jax.jit(features, out_shardings=everywhere)
-        with closing(self.training_batches(Stream.IMAGE, 0, share)) as batches, on_mesh(mesh):
+        with closing(self.training_batches(Stream.IMAGE, 0, shard)) as batches, on_mesh(mesh):
             seen = [
                 compiled(state.params, put_batch(next(batches), mesh)["image"])
                 for _ in range(visual.kmeans_batches)
@@ -139,7 +139,7 @@ class VQKD:
         extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
         return dataclasses.replace(state, extra=extra)
 
-    def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
+    def evaluate(self, state: TrainState, mesh: Mesh, shard: HostShard) -> dict[str, float]:
         """Held-back losses, and how many codes the held-back images use; warns of a collapse."""
         config = self.config
         compiled = _scorer(self.objective, mesh)
@@ -150,7 +150,7 @@ class VQKD:
             config.data.image.batch_size,
             config.run.seed,
             batches=config.run.evaluate_batches,
-            share=share,
+            shard=shard,
             data=config.data,
         )
         with closing(held_back) as batches, on_mesh(mesh):
