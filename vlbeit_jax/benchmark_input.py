@@ -58,7 +58,7 @@ def main() -> None:
         stream = StreamConfig(
             sources=(place,),
             batch_size=BATCH.value,
-            masked_patches=masked,
+            num_masked_patches=masked,
             mask_block=min(16, masked),
         )
         make = MakeExample(stream, IMAGE_SIZE.value, grid, None, True)

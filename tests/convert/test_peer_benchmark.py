@@ -142,7 +142,7 @@ def test_batches_are_like_those_of_training(tmp_path):
         assert len(set(used)) == len(used) > 0 and used.min() > 0 and used.max() < end
     for row in one["pair"]["image_masked"]:
         assert (
-            len(set(row)) == config.data.pair.masked_patches
+            len(set(row)) == config.data.pair.num_masked_patches
             and row.min() >= 0
             and row.max() < patches
         )

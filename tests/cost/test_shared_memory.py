@@ -12,7 +12,7 @@ from vlbeit_jax.config_parse import parse, to_dict
 from vlbeit_jax.cost.shared_memory import HEADROOM, MIB, shared_memory
 from vlbeit_jax.errors import UsageError
 
-STREAM = {"batch_size": 64, "sources": ("D",), "masked_patches": 4, "mask_block": 2}
+STREAM = {"batch_size": 64, "sources": ("D",), "num_masked_patches": 4, "mask_block": 2}
 SMALL = {
     "model": {"image_size": 64, "patch_size": 16},
     "data": {
@@ -111,7 +111,7 @@ def test_loader_processes_live_with_that_size_and_die_with_a_small_part(world, t
     stream = {
         "batch_size": 256,
         "sources": (str(world.pairs),),
-        "masked_patches": 4,
+        "num_masked_patches": 4,
         "mask_block": 2,
     }
     values = {"model": SMALL["model"], "run": {"schedule": "image", "evaluate_every": 0}}

@@ -56,7 +56,7 @@ def setting(pairs, tokens, tokenizer):
         sources = (str(tokens if name is Stream.TEXT else pairs),)
         defaults = {
             "batch_size": BATCH,
-            "masked_patches": 6,
+            "num_masked_patches": 6,
             "mask_block": 2,
             "text_length": 32,
             "masked_text": 0.5,

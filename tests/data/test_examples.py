@@ -11,7 +11,7 @@ from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples import MakeExample
 from vlbeit_jax.types import Special
 
-STREAM = StreamConfig(masked_patches=6, mask_block=2, text_length=16, masked_text=0.5)
+STREAM = StreamConfig(num_masked_patches=6, mask_block=2, text_length=16, masked_text=0.5)
 CAPTIONS = ["a red dog", "two cats", "the old boat sleeps"]
 RECORD = {
     "id": b"tar/0001",

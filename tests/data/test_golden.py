@@ -103,7 +103,7 @@ def found_in(folder, boxes):
     found = {"fingerprints": [each.fingerprint for each in sets]}
     sizes = {
         "batch_size": 4,
-        "masked_patches": 6,
+        "num_masked_patches": 6,
         "mask_block": 2,
         "text_length": 16,
         "masked_text": 0.5,

@@ -80,7 +80,7 @@ def test_rematching_changes_one_field_and_no_mask(held_back, tokenizer, field, c
         )
         assert all(np.array_equal(wrong[i][key], own[i][key]) for key in own[i] if key != field)
     make = MakeExample(
-        StreamConfig(masked_patches=6, mask_block=2, text_length=24, masked_text=0.5),
+        StreamConfig(num_masked_patches=6, mask_block=2, text_length=24, masked_text=0.5),
         16,
         4,
         tokenizer,

@@ -39,9 +39,9 @@ def example_specs(
     found = {"weight": Spec((), np.float32), "uid": Spec((), np.uint32)}
     if image_size:
         found["image"] = Spec((image_size, image_size, 3), np.uint8)
-        found["image_masked"] = Spec((stream.masked_patches,), np.int32)
+        found["image_masked"] = Spec((stream.num_masked_patches,), np.int32)
     if image_size and kept_tokens:
-        found["image_targets"] = Spec((stream.masked_patches,), np.int32)
+        found["image_targets"] = Spec((stream.num_masked_patches,), np.int32)
     if has_text:
         slots = (masked_slots(stream.text_length, stream.masked_text),)
         found["text"] = Spec((stream.text_length,), np.int32)
@@ -97,7 +97,7 @@ class MakeExample:
         else:
             view = self._random_view(record, draws)
         masked = blockwise_mask(
-            draws, self.grid, self.stream.masked_patches, self.stream.mask_block
+            draws, self.grid, self.stream.num_masked_patches, self.stream.mask_block
         )
         example: Example = {"image": view, "image_masked": masked}
         if VISUAL_TOKENS in record:

@@ -146,7 +146,10 @@ def _pretrain(config: Config) -> AbstractTask:
 
 
 def _vqkd(config: Config) -> AbstractTask:
-    visual, data = config.visual_tokenizer, dataclasses.replace(config.data.image, masked_patches=0)
+    visual, data = (
+        config.visual_tokenizer,
+        dataclasses.replace(config.data.image, num_masked_patches=0),
+    )
     tokenizer, teacher, frozen = make_tokenizer(visual), PixelTeacher(visual.patch_size), {}
     if visual.teacher != "pixels":
         out = teacher_width(visual.teacher, visual.patch_size)

@@ -84,7 +84,7 @@ class VQKD:
     def _make(self, augment: bool) -> MakeExample:
         visual = self.config.visual_tokenizer
         return MakeExample(
-            dataclasses.replace(self.config.data.image, masked_patches=0),
+            dataclasses.replace(self.config.data.image, num_masked_patches=0),
             visual.image_size,
             visual.grid,
             None,
