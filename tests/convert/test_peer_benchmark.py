@@ -140,7 +140,7 @@ def test_batches_are_like_those_of_training(tmp_path):
             and (row[:end] > 0).all()
         )
         assert len(set(used)) == len(used) > 0 and used.min() > 0 and used.max() < end
-    for row in one["pair"]["image_masked"]:
+    for row in one["pair"]["masked_patches"]:
         assert (
             len(set(row)) == config.data.pair.num_masked_patches
             and row.min() >= 0

@@ -33,7 +33,7 @@ def test_examples_follow_record_and_draws(tokenizer, augment):
     first, again, other = (make(RECORD, Draws(seed)) for seed in (0, 0, 1))
     shapes = {
         "image": (16, 16, 3),
-        "image_masked": (6,),
+        "masked_patches": (6,),
         "text": (16,),
         "text_masked": (7,),
         "text_targets": (7,),
@@ -47,7 +47,7 @@ def test_examples_follow_record_and_draws(tokenizer, augment):
         and first["weight"] == 1
     )
     assert np.array_equal(first["image"], other["image"]) != augment
-    assert not np.array_equal(first["image_masked"], other["image_masked"])
+    assert not np.array_equal(first["masked_patches"], other["masked_patches"])
 
 
 def test_training_draws_a_caption_and_evaluation_takes_the_first(tokenizer):

@@ -84,7 +84,7 @@ def boxes(monkeypatch):
 def described(batches, names):
     """What is pinned of some batches, as JSON has it."""
     rows = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-    pinned = ("image_masked", "text", "text_masked", "text_targets")
+    pinned = ("masked_patches", "text", "text_masked", "text_targets")
     return {"id": [names[uid] for uid in rows["uid"].tolist()]} | {
         key: rows[key].tolist() for key in pinned if key in rows
     }

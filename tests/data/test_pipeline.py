@@ -85,7 +85,7 @@ SHARDS = {
 def test_streams_hold_what_their_names_say(train, name):
     batch = train(1, name)[0]
     keys = {"weight", "uid"}
-    keys |= {"image", "image_masked"} if name.has_image else set()
+    keys |= {"image", "masked_patches"} if name.has_image else set()
     keys |= {"text", "text_masked", "text_targets", "text_weights"} if name.has_text else set()
     assert batch.keys() == keys and all(len(rows) == BATCH for rows in batch.values())
     assert batch["weight"].tolist() == [1.0] * BATCH
@@ -128,7 +128,7 @@ def test_seeds_and_streams_share_nothing(train):
     for one, other in itertools.combinations(orders, 2):
         assert (one == other).mean() < 0.3
     same = train(4), train(4, Stream.IMAGE)
-    assert not np.array_equal(joined(same[0])["image_masked"], joined(same[1])["image_masked"])
+    assert not np.array_equal(joined(same[0])["masked_patches"], joined(same[1])["masked_patches"])
 
 
 def test_neighbouring_seeds_give_other_epochs(train, pairs):
@@ -154,7 +154,7 @@ def test_every_epoch_visits_each_record_once_in_another_order(train, pairs):
 def test_the_same_record_is_seen_differently_each_time(train, pairs):
     count = open_set(str(pairs)).count(TRAIN)
     seen = joined(train(3, batch_size=count))
-    for key in ("image", "image_masked", "text_masked"):
+    for key in ("image", "masked_patches", "text_masked"):
         for uid in set(seen["uid"]):
             assert len({rows.tobytes() for rows in seen[key][seen["uid"] == uid]}) > 1, key
 
@@ -194,7 +194,7 @@ def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, dra
     for uid in seen:
         mine = (rows["uid"] == uid) & (rows["weight"] > 0)
         assert len({image.tobytes() for image in rows["image"][mine]}) == 1
-    masks = rows["image_masked"][: 103 * draws].reshape(draws, 103, -1)
+    masks = rows["masked_patches"][: 103 * draws].reshape(draws, 103, -1)
     assert all(
         (one != other).any(axis=1).mean() > 0.9 for one, other in itertools.combinations(masks, 2)
     )
@@ -209,8 +209,8 @@ def test_evaluation_may_stop_early(setting, held_back):
         evaluate(records, make, BATCH, 5, batches=4), evaluate(records, make, BATCH, 5)[:4]
     )
     assert not np.array_equal(
-        joined(evaluate(records, make, 103, 6))["image_masked"],
-        joined(evaluate(records, make, 103, 5))["image_masked"],
+        joined(evaluate(records, make, 103, 6))["masked_patches"],
+        joined(evaluate(records, make, 103, 5))["masked_patches"],
     )
 
 

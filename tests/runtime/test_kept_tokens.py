@@ -102,7 +102,7 @@ def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_view
             if np.array_equal(make.view(record, number), example["image"])
         )
         assert np.array_equal(
-            example["image_targets"], record[VISUAL_TOKENS][number][example["image_masked"]]
+            example["image_targets"], record[VISUAL_TOKENS][number][example["masked_patches"]]
         )
         numbers.add(number)
     assert numbers == set(range(VIEWS))

@@ -39,7 +39,7 @@ def example_specs(
     found = {"weight": Spec((), np.float32), "uid": Spec((), np.uint32)}
     if image_size:
         found["image"] = Spec((image_size, image_size, 3), np.uint8)
-        found["image_masked"] = Spec((stream.num_masked_patches,), np.int32)
+        found["masked_patches"] = Spec((stream.num_masked_patches,), np.int32)
     if image_size and kept_tokens:
         found["image_targets"] = Spec((stream.num_masked_patches,), np.int32)
     if has_text:
@@ -72,7 +72,7 @@ class MakeExample:
     augment: bool
 
     def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
-        """Keys by what the stream has: image, image_masked, image_targets; text, text_masked, ...; weight, uid."""
+        """Keys by what the stream has: image, masked_patches, image_targets; text, text_masked, ...; weight, uid."""
         example: Example = {
             "weight": np.float32(record.get("weight", 1)),
             "uid": np.uint32(zlib.crc32(_identity(record).encode())),
@@ -99,7 +99,7 @@ class MakeExample:
         masked = blockwise_mask(
             draws, self.grid, self.stream.num_masked_patches, self.stream.mask_block
         )
-        example: Example = {"image": view, "image_masked": masked}
+        example: Example = {"image": view, "masked_patches": masked}
         if VISUAL_TOKENS in record:
             example["image_targets"] = record[VISUAL_TOKENS][number][masked].astype(np.int32)
         return example

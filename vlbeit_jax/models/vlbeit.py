@@ -25,13 +25,13 @@ class Inputs:
 
     Attributes:
       image: pixels.
-      image_masked: patches that are replaced by the mask token and predicted.
+      masked_patches: patches that are replaced by the mask token and predicted.
       text: word pieces, already corrupted; CLS first, padded with PAD.
       text_masked: positions that are predicted (unused slots may hold any position).
     """
 
     image: UInt8[Array, "B height width 3"] | None = None
-    image_masked: Int[Array, "B M_image"] | None = None
+    masked_patches: Int[Array, "B M_image"] | None = None
     text: Int[Array, "B T"] | None = None
     text_masked: Int[Array, "B M_text"] | None = None
 
@@ -77,7 +77,7 @@ class VLBEiT(nn.Module):
         parts = []
         if inputs.image is not None:
             patches = to_patches(normalise(inputs.image), self.config.patch_size)
-            parts.append(self.vision_embed(patches, inputs.image_masked))
+            parts.append(self.vision_embed(patches, inputs.masked_patches))
         if inputs.text is not None:
             parts.append(self.text_embed(inputs.text))
         tokens = join(parts)
@@ -95,8 +95,8 @@ class VLBEiT(nn.Module):
         """
         tokens = self.encode(inputs, draws)
         logits = {}
-        if inputs.image_masked is not None:
-            states = gather_positions(tokens.segment(Modality.VISION), inputs.image_masked + 1)
+        if inputs.masked_patches is not None:
+            states = gather_positions(tokens.segment(Modality.VISION), inputs.masked_patches + 1)
             logits[Modality.VISION] = self.vision_head(states)
         if inputs.text_masked is not None:
             states = gather_positions(tokens.segment(Modality.LANGUAGE), inputs.text_masked)
@@ -109,7 +109,7 @@ class VLBEiT(nn.Module):
         """Calls every path once, so that every parameter is created: images, texts and pairs."""
         image = jnp.zeros((1, self.config.image_size, self.config.image_size, 3), jnp.uint8)
         positions, text = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 3), jnp.int32)
-        vision = {"image": image, "image_masked": positions}
+        vision = {"image": image, "masked_patches": positions}
         language = {"text": text, "text_masked": positions}
         for present in (vision, language, vision | language):
             self(Inputs(**present))

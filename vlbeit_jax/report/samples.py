@@ -91,10 +91,10 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     batch = _batch(run, records, Stream.IMAGE)
     codes = _encode(run, batch["image"])
     logits = call(model.network, run.params, model_inputs(batch))[Modality.VISION]
-    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["image_masked"]].set(
+    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["masked_patches"]].set(
         jnp.argmax(logits, axis=-1)
     )
-    hidden = is_at_positions(jnp.asarray(batch["image_masked"]), codes.shape[1])
+    hidden = is_at_positions(jnp.asarray(batch["masked_patches"]), codes.shape[1])
 
     def seen(tokens: jax.Array) -> np.ndarray:
         vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
