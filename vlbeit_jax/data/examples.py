@@ -9,8 +9,8 @@ import numpy as np
 
 from vlbeit_jax.config import StreamConfig
 from vlbeit_jax.data import image as images
+from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.kept_tokens import VISUAL_TOKENS
 from vlbeit_jax.data.masking import blockwise_mask, mask_text, masked_slots
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.shapes import UInt8
@@ -26,7 +26,7 @@ class Spec(NamedTuple):
 
 
 def example_specs(
-    stream: StreamConfig, image_size: int, has_text: bool, kept_tokens: bool = False
+    stream: StreamConfig, image_size: int, has_text: bool, cached_tokens: bool = False
 ) -> dict[str, Spec]:
     """What ``MakeExample`` gives, without making one.
 
@@ -34,13 +34,13 @@ def example_specs(
       stream: sizes and mask shares.
       image_size: side of the view in pixels; 0: no image.
       has_text: whether there are word pieces.
-      kept_tokens: whether an image comes with its visual tokens.
+      cached_tokens: whether an image comes with its visual tokens.
     """
     found = {"weight": Spec((), np.float32), "uid": Spec((), np.uint32)}
     if image_size:
         found["image"] = Spec((image_size, image_size, 3), np.uint8)
         found["masked_patches"] = Spec((stream.num_masked_patches,), np.int32)
-    if image_size and kept_tokens:
+    if image_size and cached_tokens:
         found["image_targets"] = Spec((stream.num_masked_patches,), np.int32)
     if has_text:
         slots = (masked_slots(stream.text_length, stream.masked_text),)

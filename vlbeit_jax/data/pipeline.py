@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 
 from vlbeit_jax.config import DataConfig, StreamConfig
+from vlbeit_jax.data.cached_tokens import CachedTokens, WithTokens
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples import Example, MakeExample
-from vlbeit_jax.data.kept_tokens import KeptTokens, WithTokens
 from vlbeit_jax.data.order import Epochs, Interleave
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
@@ -70,16 +70,16 @@ def training_batches(
     seed: int,
     start: int = 0,
     shard: HostShard = HostShard(),
-    kept: Sequence[KeptTokens] = (),
+    cached: Sequence[CachedTokens] = (),
 ) -> Batches:
     """This host's rows of the stream's batches ``start``, ``start + 1``, ..., without end.
 
-    ``kept`` are the visual tokens of each set, where they are not computed in the step.
+    ``cached`` are the visual tokens of each set, where they are not computed in the step.
     """
     sets = open_sources(name, stream, make.tokenizer.fingerprint if make.tokenizer else "")
     records = [found.records(TRAIN) for found in sets]
-    if kept:
-        records = [WithTokens(each, tokens) for each, tokens in zip(records, kept, strict=True)]
+    if cached:
+        records = [WithTokens(each, tokens) for each, tokens in zip(records, cached, strict=True)]
     weights = stream.weights or [found.count(TRAIN) for found in sets]
     orders = [
         Epochs(len(records[number]), seed, name.value, number, found.fingerprint)

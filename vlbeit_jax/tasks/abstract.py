@@ -117,8 +117,8 @@ def abstract_task(config: Config) -> AbstractTask:
 def _pretrain(config: Config) -> AbstractTask:
     streams = Schedule.parse(config.run.schedule).streams
     network, tokenizer = VLBEiT(config.model), make_tokenizer(config.visual_tokenizer)
-    frozen, kept = {}, bool(config.data.visual_tokens)
-    if any(stream.has_image for stream in streams) and not kept:
+    frozen, cached = {}, bool(config.data.visual_tokens)
+    if any(stream.has_image for stream in streams) and not cached:
         image, codebook = _image(config), _codebook(config)
         params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))[
             "params"
@@ -132,7 +132,7 @@ def _pretrain(config: Config) -> AbstractTask:
             getattr(config.data, stream),
             config.model.image_size if stream.has_image else 0,
         )
-        specs = example_specs(data, image_size, stream.has_text, kept)
+        specs = example_specs(data, image_size, stream.has_text, cached)
         batches[stream] = {
             name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
             for name, spec in specs.items()

@@ -10,8 +10,8 @@ import jax
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, StreamConfig
+from vlbeit_jax.data.cached_tokens import CachedTokens, cached_tokens
 from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.kept_tokens import KeptTokens, kept_tokens
 from vlbeit_jax.data.pipeline import evaluation_batches
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import PreparedSet, Records
@@ -113,10 +113,10 @@ class MaskedModel:
         )
         return MakeExample(self.stream_config(stream), image_size, model.grid, tokenizer, augment)
 
-    def kept_tokens(self, stream: Stream, found: PreparedSet) -> KeptTokens:
+    def cached_tokens(self, stream: Stream, found: PreparedSet) -> CachedTokens:
         """Where the visual tokens of a set's views lie, whether they were made or not."""
         config = self.config
-        return kept_tokens(
+        return cached_tokens(
             config.data.visual_tokens,
             found,
             self.stream_config(stream),

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
-from vlbeit_jax.data.kept_tokens import KeptTokens, require_all
+from vlbeit_jax.data.cached_tokens import CachedTokens, require_all
 from vlbeit_jax.data.pipeline import (
     Batches,
     open_sources,
@@ -54,8 +54,8 @@ class Pretrain:
         if config.run.evaluate_every:
             require_validation([sets[0] for sets in self.sets.values()])
         self.objectives: Mapping[str, Objective] = {**self.model.objectives}
-        self.kept = self._kept_tokens() if config.data.visual_tokens else {}
-        self.frozen: Tree = {} if self.kept else self.model.frozen
+        self.cached = self._cached_tokens() if config.data.visual_tokens else {}
+        self.frozen: Tree = {} if self.cached else self.model.frozen
         self.chance: Mapping[str, float] = {
             name: 1 / objective.vocabulary(modality)
             for stream, objective in self.model.objectives.items()
@@ -78,7 +78,7 @@ class Pretrain:
         """See ``data.pipeline``."""
         name, config = Stream(stream), self.config
         make = self.model.make_example(name, True)
-        kept = self.kept.get(name, ())
+        cached = self.cached.get(name, ())
         return training_batches(
             name,
             self.model.stream_config(name),
@@ -87,7 +87,7 @@ class Pretrain:
             config.run.seed,
             start,
             shard,
-            kept,
+            cached,
         )
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
@@ -116,11 +116,11 @@ class Pretrain:
                 figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}
         return figures
 
-    def _kept_tokens(self) -> dict[Stream, list[KeptTokens]]:
+    def _cached_tokens(self) -> dict[Stream, list[CachedTokens]]:
         found = {}
         for stream, sets in self.sets.items():
             if stream.has_image:
-                found[stream] = [self.model.kept_tokens(stream, each) for each in sets]
-                for kept, each in zip(found[stream], sets, strict=True):
-                    require_all(kept, each)
+                found[stream] = [self.model.cached_tokens(stream, each) for each in sets]
+                for cached, each in zip(found[stream], sets, strict=True):
+                    require_all(cached, each)
         return found
