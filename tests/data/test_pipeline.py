@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import time
 import zlib
@@ -12,9 +11,11 @@ import pytest
 
 from tests.data.conftest import BATCH
 from vlbeit_jax.config import DataConfig
-from vlbeit_jax.data.pipeline import evaluation_batches, training_batches
+from vlbeit_jax.data.pipeline import batches
+from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
+from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Stream
 
@@ -25,23 +26,25 @@ def train(setting):
 
     def take(count, name=Stream.PAIR, *, seed=0, start=0, shard=HostShard(), workers=0, **changed):
         stream, make = setting(name, **changed)
-        found = training_batches(
-            name, stream, DataConfig(workers=workers), make, seed, start, shard
-        )
-        with contextlib.closing(found):
+        sets = open_sources(name, stream, make.tokenizer.fingerprint if make.tokenizer else "")
+        examples = TrainingExamples(name, sets, make, seed=seed, weights=stream.weights)
+        loader = DataConfig(workers=workers)
+        with contextlib.closing(
+            batches(examples, stream.batch_size, start, shard, loader)
+        ) as found:
             return list(itertools.islice(found, count))
 
     return take
 
 
-def evaluate(records, make, *options, **named):
-    found = evaluation_batches(records, make, *options, **named)
-    with contextlib.closing(found):
+def evaluate(records, make, batch_size, seed, shard=HostShard(), **options):
+    examples = EvaluationExamples(records, make, batch_size, seed=seed, **options)
+    with contextlib.closing(batches(examples, batch_size, shard=shard)) as found:
         return list(found)
 
 
-def joined(batches):
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+def joined(parts):
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def assert_equal(found, wanted):
@@ -123,8 +126,8 @@ def test_hosts_share_each_batch_among_them(train, name, shards):
 
 
 def test_seeds_and_streams_share_nothing(train):
-    batches = [train(4), train(4, seed=1), train(4, seed=2**40), train(4, Stream.IMAGE)]
-    orders = [joined(batch)["uid"] for batch in batches]
+    taken = [train(4), train(4, seed=1), train(4, seed=2**40), train(4, Stream.IMAGE)]
+    orders = [joined(batch)["uid"] for batch in taken]
     for one, other in itertools.combinations(orders, 2):
         assert (one == other).mean() < 0.3
     same = train(4), train(4, Stream.IMAGE)
@@ -180,8 +183,8 @@ def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, dra
         open_set(str(held_back)).records(VALIDATION),
         setting(Stream.PAIR, augment=False),
     )
-    whole = evaluate(records, make, BATCH, 5, draws)
-    by_host = [evaluate(records, make, BATCH, 5, draws, shard=shard) for shard in shards]
+    whole = evaluate(records, make, BATCH, 5, repeats=draws)
+    by_host = [evaluate(records, make, BATCH, 5, shard, repeats=draws) for shard in shards]
     assert_equal(assembled(by_host, shards), whole)
     rows = joined(whole)
     assert (
@@ -206,7 +209,7 @@ def test_evaluation_may_stop_early(setting, held_back):
         setting(Stream.PAIR, augment=False),
     )
     assert_equal(
-        evaluate(records, make, BATCH, 5, batches=4), evaluate(records, make, BATCH, 5)[:4]
+        evaluate(records, make, BATCH, 5, max_batches=4), evaluate(records, make, BATCH, 5)[:4]
     )
     assert not np.array_equal(
         joined(evaluate(records, make, 103, 6))["masked_patches"],
@@ -218,15 +221,14 @@ def test_training_and_held_back_records_are_disjoint(pairs):
     assert not uids(pairs)[0] & uids(pairs, split=VALIDATION)[0]
 
 
-def test_a_batch_must_divide_among_the_parts(setting, pairs):
-    stream, make = setting(Stream.PAIR)
+def test_a_batch_must_divide_among_the_hosts(train):
     with pytest.raises(UsageError, match="batch_size=8 .* 3 equal blocks"):
-        training_batches(Stream.PAIR, stream, DataConfig(), make, 0, shard=HostShard((0,), 3))
-    with pytest.raises(UsageError, match="batch_size=8 .* 3 equal blocks"):
-        evaluation_batches(
-            open_set(str(pairs)).records(TRAIN),
-            dataclasses.replace(make, augment=False),
-            8,
-            0,
-            shard=HostShard((0,), 3),
-        )
+        train(1, shard=HostShard((0,), 3))
+
+
+def test_a_remainder_fills_no_batch_and_the_end_is_the_end():
+    examples = [{"number": np.int32(index)} for index in range(11)]
+    with contextlib.closing(batches(examples, 4, 1)) as found:
+        assert [batch["number"].tolist() for batch in found] == [[4, 5, 6, 7]]
+    with contextlib.closing(batches(examples, 4, 3)) as found:
+        assert not list(found)

@@ -14,8 +14,8 @@ from vlbeit_jax.cost.memory import tree_bytes
 from vlbeit_jax.data import cached_tokens
 from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS, WithTokens
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.pipeline import open_sources
 from vlbeit_jax.data.source import TRAIN
+from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.runtime.loop import train
@@ -76,7 +76,7 @@ def test_they_are_the_tokens_of_each_view(world, tokens):
     different = 0
     for index in (0, 17, len(records) - 1):
         record = records[index]
-        views = jnp.stack([make.view(record, number) for number in range(VIEWS)])
+        views = jnp.stack([make.views.fixed(record, number) for number in range(VIEWS)])
         expected = np.asarray(encode(model.visual.tokenizer, model.visual.frozen, views))
         assert (
             record[VISUAL_TOKENS] == expected
@@ -99,7 +99,7 @@ def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_view
         (number,) = (
             number
             for number in range(VIEWS)
-            if np.array_equal(make.view(record, number), example["image"])
+            if np.array_equal(make.views.fixed(record, number), example["image"])
         )
         assert np.array_equal(
             example["image_targets"], record[VISUAL_TOKENS][number][example["masked_patches"]]

@@ -16,7 +16,8 @@ import numpy as np
 
 from vlbeit_jax.config import StreamConfig
 from vlbeit_jax.config_parse import fingerprint
-from vlbeit_jax.data.source import TRAIN, PreparedSet, Records
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.source import TRAIN, PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import NO_ROOM
 from vlbeit_jax.shapes import UInt

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.data.examples import example_specs
+from vlbeit_jax.data.examples.masked import masked_specs
 from vlbeit_jax.models.teacher import PixelTeacher, ViTConfig, ViTTeacher, teacher_width
 from vlbeit_jax.models.visual_tokenizer import as_multiplied
 from vlbeit_jax.models.vlbeit import VLBEiT
@@ -132,7 +132,7 @@ def _pretrain(config: Config) -> AbstractTask:
             getattr(config.data, stream),
             config.model.image_size if stream.has_image else 0,
         )
-        specs = example_specs(data, image_size, stream.has_text, cached)
+        specs = masked_specs(data, image_size, stream.has_text, cached)
         batches[stream] = {
             name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
             for name, spec in specs.items()
@@ -157,7 +157,7 @@ def _vqkd(config: Config) -> AbstractTask:
             visual.teacher, visual.image_size, visual.patch_size, 768, 12, 12, 3072, out
         )
         teacher, frozen = ViTTeacher(vit), abstract_params(vit)
-    specs = example_specs(data, visual.image_size, has_text=False)
+    specs = masked_specs(data, visual.image_size, has_text=False)
     batch = {
         name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
         for name, spec in specs.items()

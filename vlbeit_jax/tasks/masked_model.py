@@ -10,11 +10,13 @@ import jax
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, StreamConfig
+from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.cached_tokens import CachedTokens, cached_tokens
-from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.pipeline import evaluation_batches
+from vlbeit_jax.data.examples.masked import MaskedExample
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.shard import HostShard
-from vlbeit_jax.data.source import PreparedSet, Records
+from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import Scores
@@ -104,14 +106,14 @@ class MaskedModel:
         """Shapes of the parameters."""
         return nn.unbox(jax.eval_shape(self.init_params, jax.random.key(0)))
 
-    def make_example(self, stream: Stream, augment: bool) -> MakeExample:
+    def make_example(self, stream: Stream, augment: bool) -> MaskedExample:
         """How this stream's records become examples."""
         model = self.config.model
         image_size, tokenizer = (
             model.image_size if stream.has_image else 0,
             self._text if stream.has_text else None,
         )
-        return MakeExample(self.stream_config(stream), image_size, model.grid, tokenizer, augment)
+        return MaskedExample(self.stream_config(stream), image_size, model.grid, tokenizer, augment)
 
     def cached_tokens(self, stream: Stream, found: PreparedSet) -> CachedTokens:
         """Where the visual tokens of a set's views lie, whether they were made or not."""
@@ -137,16 +139,16 @@ class MaskedModel:
     ) -> dict[str, Scores]:
         """Scores of each term of a stream over some records; masks depend on the seed and the place of a record alone."""
         config = self.config
-        found = evaluation_batches(
+        batch_size = padded_batch(self.stream_config(stream).batch_size, mesh)
+        examples = EvaluationExamples(
             records,
             self.make_example(stream, False),
-            padded_batch(self.stream_config(stream).batch_size, mesh),
-            config.run.seed,
-            draws=draws,
-            batches=batches,
-            shard=shard,
-            data=config.data,
+            batch_size,
+            seed=config.run.seed,
+            repeats=draws,
+            max_batches=batches,
         )
+        found = pipeline.batches(examples, batch_size, shard=shard, loader=config.data)
         return score(
             self.objectives[stream], params, put_replicated(self.frozen, mesh), found, mesh
         )

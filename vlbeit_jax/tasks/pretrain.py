@@ -9,15 +9,13 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
+from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.cached_tokens import CachedTokens, require_all
-from vlbeit_jax.data.pipeline import (
-    Batches,
-    open_sources,
-    require_validation,
-    training_batches,
-)
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.masked_prediction import terms_of
@@ -74,21 +72,22 @@ class Pretrain:
         """Fresh parameters of every path."""
         return self.model.init_params(key)
 
+    def examples(self, stream: str) -> TrainingExamples:
+        """The stream's endless examples."""
+        name = Stream(stream)
+        return TrainingExamples(
+            stream,
+            self.sets[name],
+            self.model.make_example(name, True),
+            seed=self.config.run.seed,
+            weights=self.model.stream_config(name).weights,
+            cached=self.cached.get(name, ()),
+        )
+
     def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
         """See ``data.pipeline``."""
-        name, config = Stream(stream), self.config
-        make = self.model.make_example(name, True)
-        cached = self.cached.get(name, ())
-        return training_batches(
-            name,
-            self.model.stream_config(name),
-            config.data,
-            make,
-            config.run.seed,
-            start,
-            shard,
-            cached,
-        )
+        batch_size = self.model.stream_config(Stream(stream)).batch_size
+        return pipeline.batches(self.examples(stream), batch_size, start, shard, self.config.data)
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
         """Copies both tokenizers, and the keys of what is trained on."""

@@ -10,9 +10,12 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
+from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.cached_tokens import CachedTokens
-from vlbeit_jax.data.pipeline import every_view, open_sources
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.sampling import ViewExamples
 from vlbeit_jax.data.source import TRAIN, PreparedSet
+from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.tasks.masked_model import MaskedModel
@@ -76,10 +79,9 @@ class TokenCacher:
         rows = padded_batch(self._model.stream_config(stream).batch_size, self._mesh)
         make = self._model.make_example(stream, True)
         views, patches = make.stream.views, self._config.model.patches
+        examples = ViewExamples(found.records(TRAIN), which, make.views, rows)
         with (
-            closing(
-                every_view(found.records(TRAIN), which, make, rows, self._config.data)
-            ) as batches,
+            closing(pipeline.batches(examples, rows, loader=self._config.data)) as batches,
             on_mesh(self._mesh),
         ):
             tokens = np.concatenate(list(self._encoded(batches)))
@@ -88,8 +90,6 @@ class TokenCacher:
         cached.write(part, tokens[:count].reshape(len(which), views, patches).astype(kind))
         return count
 
-    def _encoded(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        for images in batches:
-            yield np.asarray(
-                self._encode(self._frozen, put_batch({"image": images}, self._mesh)["image"])
-            )
+    def _encoded(self, batches: Batches) -> Iterator[np.ndarray]:
+        for batch in batches:
+            yield np.asarray(self._encode(self._frozen, put_batch(batch, self._mesh)["image"]))

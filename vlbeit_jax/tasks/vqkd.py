@@ -14,16 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, VisualTokenizerConfig
-from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.pipeline import (
-    Batches,
-    evaluation_batches,
-    open_sources,
-    require_validation,
-    training_batches,
-)
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.examples.masked import MaskedExample
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import teacher_width
@@ -81,9 +78,9 @@ class VQKD:
             "teacher": tree_fingerprint(self.frozen) if self.frozen else visual.teacher,
         }
 
-    def _make(self, augment: bool) -> MakeExample:
+    def _make(self, augment: bool) -> MaskedExample:
         visual = self.config.visual_tokenizer
-        return MakeExample(
+        return MaskedExample(
             dataclasses.replace(self.config.data.image, num_masked_patches=0),
             visual.image_size,
             visual.grid,
@@ -99,17 +96,22 @@ class VQKD:
             "params"
         ]
 
+    def examples(self, stream: str) -> TrainingExamples:
+        """The stream's endless examples."""
+        config = self.config
+        return TrainingExamples(
+            stream,
+            self.sets,
+            self._make(True),
+            seed=config.run.seed,
+            weights=config.data.image.weights,
+        )
+
     def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
         """Images; see ``data.pipeline``."""
         config = self.config
-        return training_batches(
-            Stream(stream),
-            config.data.image,
-            config.data,
-            self._make(True),
-            config.run.seed,
-            start,
-            shard,
+        return pipeline.batches(
+            self.examples(stream), config.data.image.batch_size, start, shard, config.data
         )
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
@@ -144,15 +146,15 @@ class VQKD:
         config = self.config
         compiled = _scorer(self.objective, mesh)
         totals, frozen = None, put_replicated(self.frozen, mesh)
-        held_back = evaluation_batches(
+        batch_size = config.data.image.batch_size
+        examples = EvaluationExamples(
             self.sets[0].records(VALIDATION),
             self._make(False),
-            config.data.image.batch_size,
-            config.run.seed,
-            batches=config.run.evaluate_batches,
-            shard=shard,
-            data=config.data,
+            batch_size,
+            seed=config.run.seed,
+            max_batches=config.run.evaluate_batches,
         )
+        held_back = pipeline.batches(examples, batch_size, shard=shard, loader=config.data)
         with closing(held_back) as batches, on_mesh(mesh):
             for batch in batches:
                 new = compiled(
