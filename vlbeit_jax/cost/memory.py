@@ -178,7 +178,7 @@ def activation_bytes(
     blocks = model.depth * kept + (
         whole if model.remat != "none" else 0
     )  # One block at a time is computed again.
-    logits = data.masked_patches * model.codes * stream.has_image
+    logits = data.num_masked_patches * model.codes * stream.has_image
     logits += masked_slots(data.text_length, data.masked_text) * model.vocabulary * stream.has_text
     return examples * (blocks + 2 * 4 * logits // tensor)  # Logits and their gradient, float32.
 

@@ -25,13 +25,13 @@ class Inputs:
 
     Attributes:
       image: pixels.
-      image_masked: indices of the patches that the mask token replaces, and that are predicted.
+      masked_patches: indices of the patches that the mask token replaces, and that are predicted.
       text: word pieces, already corrupted; CLS first, padded with PAD.
       text_masked: positions that are predicted (unused slots may hold any position).
     """
 
     image: UInt8[Array, "B height width 3"] | None = None
-    image_masked: Int[Array, "B M_image"] | None = None
+    masked_patches: Int[Array, "B M_image"] | None = None
     text: Int[Array, "B T"] | None = None
     text_masked: Int[Array, "B M_text"] | None = None
 
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
         parts = []
         if inputs.image is not None:
             patches = to_patches(normalise(inputs.image), self.config.patch_size)
-            parts.append(self.vision_embed(patches, inputs.image_masked))
+            parts.append(self.vision_embed(patches, inputs.masked_patches))
         if inputs.text is not None:
             parts.append(self.text_embed(inputs.text))
         return self.encoder(_prepared(join(parts), attend), drop_path, keep)

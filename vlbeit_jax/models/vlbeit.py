@@ -64,7 +64,7 @@ class VLBEiT(nn.Module):
         """Calls every path once, so that every parameter is created: images, texts and pairs."""
         side = self.config.image_size
         one = jnp.zeros((1, 1), jnp.int32)
-        vision = {"image": jnp.zeros((1, side, side, 3), jnp.uint8), "image_masked": one}
+        vision = {"image": jnp.zeros((1, side, side, 3), jnp.uint8), "masked_patches": one}
         language = {"text": jnp.ones((1, 3), jnp.int32), "text_masked": one}
         for present in (vision, language, vision | language):
             self.logits(Inputs(**present))
@@ -76,8 +76,8 @@ class VLBEiT(nn.Module):
         predict: Callable[[Modality, Float[Array, "B M D"]], Any],
     ) -> dict[Modality, Any]:
         tokens, found = self.encode(inputs, drop_path), {}
-        if inputs.image_masked is not None:
-            patches = inputs.image_masked + 1  # The image CLS is the first token.
+        if inputs.masked_patches is not None:
+            patches = inputs.masked_patches + 1  # The image CLS is the first token.
             states = gather_positions(tokens.segment(Modality.VISION), patches)
             found[Modality.VISION] = predict(Modality.VISION, states)
         if inputs.text_masked is not None:

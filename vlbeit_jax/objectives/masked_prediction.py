@@ -35,7 +35,7 @@ def terms_of(stream: Stream) -> dict[Modality, str]:
 
 def model_inputs(batch: Mapping[str, Any]) -> Inputs:
     """Returns the part of a batch that the network sees."""
-    names = ("image", "image_masked", "text", "text_masked")
+    names = ("image", "masked_patches", "text", "text_masked")
     return Inputs(**{name: jnp.asarray(batch[name]) for name in names if name in batch})
 
 
@@ -70,7 +70,7 @@ class MaskedPrediction:
         row = batch["weight"][:, None]
         if modality is Modality.LANGUAGE:
             return batch["text_weights"] * row
-        return jnp.broadcast_to(row, batch["image_masked"].shape)
+        return jnp.broadcast_to(row, batch["masked_patches"].shape)
 
     def targets(
         self, frozen: Tree, batch: dict[str, Array], modality: Modality
@@ -81,7 +81,7 @@ class MaskedPrediction:
         if "image_targets" in batch:  # Cached on disk.
             return batch["image_targets"]
         codes = encode(self.tokenizer, frozen, batch["image"])
-        return jnp.take_along_axis(codes, batch["image_masked"], axis=1)
+        return jnp.take_along_axis(codes, batch["masked_patches"], axis=1)
 
     def __call__(
         self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array

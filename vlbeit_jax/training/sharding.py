@@ -12,7 +12,7 @@ from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vlbeit_jax.config import MeshConfig
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.params import ParamInfo
 from vlbeit_jax.ops.vocabulary import VOCABULARY_AXIS
@@ -125,11 +125,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
-def share_of(mesh: Mesh) -> Share:
-    """The rows of every batch that this process's devices hold, whatever the order of devices on the mesh."""
+def host_shard(mesh: Mesh) -> HostShard:
+    """The rows of a batch that this process's devices hold, in any order of devices on the mesh."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     places = batch_sharding(mesh).addressable_devices_indices_map((parts,))
-    return Share(
+    return HostShard(
         tuple(sorted({rows[0].indices(parts)[0] for rows in places.values() if rows is not None})),
         parts,
     )
