@@ -51,20 +51,20 @@ def test_a_job_step_of_several_tasks_is_a_cluster_and_an_allocation_is_none(
     environment, values, kind
 ):
     environment(values)
-    assert cluster.found_kind(ClusterConfig()) == kind
-    assert cluster.found_kind(ClusterConfig(kind="tpu")) == "tpu"
+    assert cluster.cluster_kind(ClusterConfig()) == kind
+    assert cluster.cluster_kind(ClusterConfig(kind="tpu")) == "tpu"
     if kind == "none":
         cluster.join(ClusterConfig())  # Nobody is waited for.
 
 
 def test_a_step_says_where_this_process_stands(environment):
     environment(STEP)
-    place, devices = cluster._from_environment("slurm", 5)
-    assert (place.processes, place.process, devices) == (
+    address, devices = cluster._from_environment("slurm", 5)
+    assert (address.processes, address.process, devices) == (
         2,
         1,
         [0],
-    ) and place.coordinator.startswith("node1:")
+    ) and address.coordinator.startswith("node1:")
 
 
 @pytest.mark.parametrize("missing", cluster.SLURM_STEP)
@@ -81,7 +81,7 @@ def test_what_nobody_can_read_is_a_usage_error(environment, name, value):
     environment(STEP | {name: value})
     with pytest.raises(
         UsageError,
-        match="config.cluster.kind=slurm: the environment does not say where the others are: .*"
+        match="config.cluster.kind=slurm: the environment does not say where the other processes are: .*"
         + value[:3],
     ):
         cluster.join(ClusterConfig())

@@ -13,7 +13,7 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime.roll_call import Place, roll_call
+from vlbeit_jax.runtime.rendezvous import ProcessAddress, rendezvous
 from vlbeit_jax.training.checkpoint import Leaves
 
 
@@ -209,7 +209,7 @@ def calls(places, seconds=5.0):
 
     def call(index, place):
         try:
-            roll_call(place, seconds)
+            rendezvous(address, seconds)
             heard[index] = None
         except UsageError as error:
             heard[index] = str(error)
@@ -235,22 +235,29 @@ def test_the_roll_call_hears_everybody_and_ignores_strangers():
 
     thread = threading.Timer(0.3, stranger)
     thread.start()
-    late = threading.Timer(0.8, lambda: found.append(calls([Place(f"localhost:{port}", 3, 2)])))
+    late = threading.Timer(
+        0.8, lambda: found.append(calls([ProcessAddress(f"localhost:{port}", 3, 2)]))
+    )
     found = []
     late.start()
-    assert calls([Place(f"localhost:{port}", 3, process) for process in (1, 0)]) == [None, None]
+    assert calls([ProcessAddress(f"localhost:{port}", 3, process) for process in (1, 0)]) == [
+        None,
+        None,
+    ]
     late.join()
     assert found == [[None]]
 
 
 def test_the_roll_call_tells_processes_of_one_number_and_different_counts():
     port = free_port()
-    heard = calls([Place(f"localhost:{port}", 3, process) for process in (0, 1, 1)])
+    heard = calls([ProcessAddress(f"localhost:{port}", 3, process) for process in (0, 1, 1)])
     assert (
         heard[0] is not None
         and "both say that they are process 1" in heard[0]
         and heard[1] == heard[2] == heard[0]
     )
     port = free_port()
-    heard = calls([Place(f"localhost:{port}", 2, 0), Place(f"localhost:{port}", 4, 1)])
+    heard = calls(
+        [ProcessAddress(f"localhost:{port}", 2, 0), ProcessAddress(f"localhost:{port}", 4, 1)]
+    )
     assert heard[0] == heard[1] is not None and "counts 4 processes" in heard[0]

@@ -1,6 +1,7 @@
 """Building blocks that own parameters. Each parameter declares its facts where it is created."""
 
 from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -252,7 +252,8 @@ class Multiway(nn.Module):
         def body(x: Array, own: tuple[Any, ...]) -> tuple[Array, None]:
             params, *inputs = own
             here = dataclasses.replace(tokens, x=x)
-            return network.apply({"params": params}, here, *inputs).x, None
+            after: Any = network.apply({"params": params}, here, *inputs)
+            return after.x, None
 
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
         x, _ = jax.lax.scan(body, tokens.x, (stacked, *_at(slice(first, last + 1), given)))

@@ -77,8 +77,8 @@ def declare(
     dtype: Any = FLOAT32,
     grad_dtype: Any = None,
     vocab_parallel: bool = False,
-) -> Callable[..., Declared]:
-    """Returns an initializer whose value is boxed with its ``ParamInfo``.
+) -> Callable[..., Any]:
+    """Returns an initializer whose value is boxed with its ``ParamInfo``; ``param`` unboxes it.
 
     The defaults are safe: the parameter is used in float32 and does not decay.
 
@@ -96,9 +96,7 @@ def declare(
       ValueError: when called, if the shape has another number of dimensions than ``axes``.
     """
     # ``jnp.bfloat16 == jnp.dtype("bfloat16")``, but the two hash differently: keep one form.
-    info = ParamInfo(
-        axes, decay, jnp.dtype(dtype), jnp.dtype(grad_dtype or dtype), vocab_parallel
-    )
+    info = ParamInfo(axes, decay, jnp.dtype(dtype), jnp.dtype(grad_dtype or dtype), vocab_parallel)
 
     def boxed(key: Any, shape: Any, *rest: Any) -> Declared:
         if len(shape) != len(axes):

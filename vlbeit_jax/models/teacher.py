@@ -136,7 +136,8 @@ class ViTTeacher:
         self, params: Tree, image: UInt8[Array, "B height width 3"]
     ) -> Float[Array, "B N O"]:
         """Unit vectors along the features of every patch."""
-        return l2_normalise(self._network.apply({"params": params}, image))
+        features: Any = self._network.apply({"params": params}, image)
+        return l2_normalise(features)
 
 
 # What each teacher says of a patch: CLIP ViT-B/16's projection, DINO ViT-B/16's width (spec section 3.1).

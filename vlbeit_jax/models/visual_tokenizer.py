@@ -137,4 +137,6 @@ def encode(
       image: pixels; its sides are multiples of the tokenizer's image size.
     """
     beside = {name: value for name, value in frozen.items() if name != "params"}
-    return tokenizer.apply({"params": frozen["params"]}, image, method="encode", **beside)
+    variables = {"params": frozen["params"]}
+    tokens: Any = tokenizer.apply(variables, image, method="encode", **beside)
+    return tokens

@@ -55,10 +55,12 @@ class VLBEiT(nn.Module):
         """Returns the final states of all tokens: image CLS and patches, then the text."""
         return self.backbone(inputs, drop_path=drop_path).tokens
 
-    def logits(self, inputs: Inputs) -> dict[Modality, Float[Array, "B M V"]]:
+    def logits(
+        self, inputs: Inputs, drop_path: Float[Array, "B Z 2"] | None = None
+    ) -> dict[Modality, Float[Array, "B M V"]]:
         """Returns logits (float32) at the masked positions of every modality; for inference."""
         heads = {Modality.VISION: self.vision_head, Modality.LANGUAGE: self.language_head.logits}
-        return self._at_masked(inputs, None, lambda modality, states: heads[modality](states))
+        return self._at_masked(inputs, drop_path, lambda modality, states: heads[modality](states))
 
     def init_all(self) -> None:
         """Calls every path once, so that every parameter is created: images, texts and pairs."""

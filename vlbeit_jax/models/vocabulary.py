@@ -100,9 +100,7 @@ class WordHead(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(
-        self, states: Float[Array, "B M D"], targets: Int[Array, "B M"]
-    ) -> Prediction:
+    def __call__(self, states: Float[Array, "B M D"], targets: Int[Array, "B M"]) -> Prediction:
         """Returns loss and correctness of each target."""
         logits, parts = self._logits(states)
         return vocab_parallel_cross_entropy(logits, targets, parts)

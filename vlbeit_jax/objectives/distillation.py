@@ -1,6 +1,7 @@
 """VQ-KD's loss: predict a teacher from quantized features (BEiT v2, section 2.2)."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,10 @@ class Distillation:
         blocks, draws = config.encoder_depth + config.decoder_depth, None
         if key is not None and config.drop_path:
             draws = uniform_per_row(key, batch[ROW], blocks, 2)
-        features, codes, predicted = self.tokenizer.apply(
+        outputs: Any = self.tokenizer.apply(
             {"params": params}, batch["image"], extra["codebook"], draws
         )
+        features, codes, predicted = outputs
         row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
         cosine = jnp.sum(
             l2_normalise(predicted) * self.teacher.targets(frozen, batch["image"]), axis=-1

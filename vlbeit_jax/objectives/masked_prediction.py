@@ -91,9 +91,8 @@ class MaskedPrediction:
         if config.drop_path:
             drop_path = uniform_per_row(key, batch[ROW], config.depth, 2)
         targets = self._all_targets(frozen, batch)
-        predictions = self.model.apply(
-            {"params": params}, model_inputs(batch), targets, drop_path
-        )
+        inputs = model_inputs(batch)
+        predictions: Any = self.model.apply({"params": params}, inputs, targets, drop_path)
         terms, counts = {}, {}
         for modality, name in terms_of(self.stream).items():
             weights = self.position_weights(batch, modality)
@@ -131,7 +130,8 @@ class MaskedPrediction:
         Nothing is dropped: this is for evaluation.
         """
         targets = self._all_targets(frozen, batch)
-        predictions = self.model.apply({"params": params}, model_inputs(batch), targets)
+        inputs = model_inputs(batch)
+        predictions: Any = self.model.apply({"params": params}, inputs, targets)
         found = {}
         for modality, name in terms_of(self.stream).items():
             weights = self.position_weights(batch, modality)

@@ -75,9 +75,7 @@ def attention(
     if implementation == "fused":
         return fused_attention(projected, shift, valid, heads)
     query, key, value = ungroup(projected + shift.astype(projected.dtype), heads)
-    return attention_by_parts(
-        query, key, value, heads, valid, bias, mask, implementation
-    )
+    return attention_by_parts(query, key, value, heads, valid, bias, mask, implementation)
 
 
 def attention_by_parts(

@@ -88,6 +88,4 @@ def look_up(
     local = jax.lax.all_gather(ids, VOCABULARY_AXIS) - jax.lax.axis_index(VOCABULARY_AXIS) * rows
     found = jnp.take(table, jnp.clip(local, 0, rows - 1), axis=0)
     held = (local >= 0) & (local < rows)
-    return jax.lax.psum_scatter(
-        jnp.where(held[..., None], found, 0).astype(dtype), VOCABULARY_AXIS
-    )
+    return jax.lax.psum_scatter(jnp.where(held[..., None], found, 0).astype(dtype), VOCABULARY_AXIS)

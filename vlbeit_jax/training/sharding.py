@@ -97,6 +97,7 @@ def param_shardings(shapes: Tree, info: Tree, mesh: Mesh) -> Tree:
 
     def sharding(path: Any, leaf: Any, declared: ParamInfo) -> NamedSharding:
         spec = spmd.logical_to_mesh_axes(declared.axes, RULES)
+        assert spec is not None, "there are rules"
         for size, axes in zip(leaf.shape, spec, strict=True):
             parts = math.prod(mesh.shape[axis] for axis in mesh_axes(axes))
             if size % parts:

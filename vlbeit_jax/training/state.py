@@ -1,5 +1,6 @@
 """Everything that a step changes, and how it is created already sharded."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -100,7 +101,8 @@ def state_maker(
 
     shapes, everywhere = jax.eval_shape(make, 0), replicated(mesh)
     of_params = param_shardings(params, info, mesh)
-    shardings = TrainState(
+    shardings = dataclasses.replace(
+        shapes,
         step=everywhere,
         params=of_params,
         opt_state=optax.tree.map_params(
