@@ -49,7 +49,7 @@ def compiled(config):
     def losses(params, batch, answers, draws):
         logits = VLBEiT(config).apply({"params": params}, batch, draws, method="logits")
         found = {
-            modality: cross_entropy(logits[modality], answers[modality]).mean()
+            modality: cross_entropy(logits[modality], answers[modality]).loss.mean()
             for modality in answers
         }
         return sum(found.values()), found

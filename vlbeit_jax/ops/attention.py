@@ -153,11 +153,12 @@ def select_implementation(
                 "chip(s) (for example an even number of heads 64 wide); use attention=auto"
             )
     if name == "cudnn" or (name == "auto" and on_nvidia()):
-        missing = what_is_missing(dtype, width // heads)
         if biased:
             missing = "absolute positions (this model has a relative bias)"
         elif masked:
             missing = "attention without a mask of queries by keys"
+        else:
+            missing = what_is_missing(dtype, width // heads)
         if not missing:
             return "cudnn"
         if name == "cudnn":

@@ -42,13 +42,13 @@ class TrainStep:
         self._compiled: dict[tuple[str, ...], Any] = {}
         self.total_compile_seconds = 0.0
 
-    def lower(self, state: TrainState, frozen: Tree, batches: Mapping[str, Rows]) -> Any:
+    def lower(self, state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]) -> Any:
         """Returns the step before compilation; arguments may be shapes with shardings."""
         with on_mesh(self._mesh):
             return self._step.lower(state, frozen, batches)
 
     def __call__(
-        self, state: TrainState, frozen: Tree, batches: Mapping[str, Rows]
+        self, state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]
     ) -> tuple[TrainState, dict[str, Array]]:
         """Takes a step; the state is donated."""
         streams = tuple(sorted(batches))
@@ -91,7 +91,7 @@ def make_train_step(
     """
 
     def train_step(
-        state: TrainState, frozen: Tree, batches: Mapping[str, Rows]
+        state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]
     ) -> tuple[TrainState, dict[str, Array]]:
         numbered = {
             name: {**rows, ROW: jnp.arange(len(rows["weight"]))} for name, rows in batches.items()
@@ -110,7 +110,7 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, extra), metrics
 
     def gradients_and_sums(
-        params: Tree, batches: Mapping[str, Rows], rest: tuple[Array, Tree, Tree, Tree]
+        params: Tree, batches: Mapping[Any, Rows], rest: tuple[Array, Tree, Tree, Tree]
     ) -> tuple[Tree, tuple[Tree, Tree]]:
         step, extra, frozen, weights = rest
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params)
