@@ -1,4 +1,4 @@
-"""launch/sample.sh and launch/measure.py: stages are measured, and outputs made again when what they were made from has changed."""
+"""launch/sample.sh and launch/measure.py: stages are measured, and made again when inputs change."""
 
 import ast
 import json
@@ -8,96 +8,74 @@ import sys
 
 import pytest
 
-from tests.test_launch import LAUNCH, misleading
+from tests.launch.stand_ins import LAUNCH, copy_of_launch, executable, misleading
+
+MEASURE = [sys.executable, LAUNCH / "measure.py"]
+
+
+def stage(workdir, output, inputs, code):
+    """Runs a stage whose command is Python code."""
+    words = ["run", workdir, output, inputs, "--", sys.executable, "-c", code]
+    return subprocess.run([*MEASURE, *words], cwd=workdir, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_stage_passes_its_exit_code_on_and_is_measured(tmp_path, code):
+def test_a_stage_is_measured_and_passes_its_exit_code_on(tmp_path, code):
     work = f"x = bytearray(200_000_000); raise SystemExit({code})"
     for runs in (1, 2):  # A stage without an output runs every time.
-        done = subprocess.run(
-            [
-                sys.executable,
-                LAUNCH / "measure.py",
-                "run",
-                tmp_path,
-                "",
-                "",
-                "--",
-                sys.executable,
-                "-c",
-                work,
-            ]
-        )
-        assert done.returncode == code
-        *_, line = lines = [
-            json.loads(each) for each in (tmp_path / "stages.jsonl").read_text().splitlines()
-        ]
-        assert len(lines) == runs
-        assert (
-            line["exit_code"] == code
-            and line["peak_memory_bytes"] > 200_000_000
-            and line["wall_seconds"] >= 0
-        )
+        assert stage(tmp_path, "", "", work).returncode == code
+        lines = (tmp_path / "stages.jsonl").read_text().splitlines()
+        line = json.loads(lines[-1])
+        assert len(lines) == runs and line["exit_code"] == code
+        assert line["peak_memory_bytes"] > 200_000_000 and line["wall_seconds"] >= 0
 
 
-def test_an_output_is_made_again_when_what_it_was_made_from_has_changed(tmp_path):
-    def stage(output, inputs, code):
-        command = [
-            sys.executable,
-            LAUNCH / "measure.py",
-            "run",
-            tmp_path,
-            output,
-            inputs,
-            "--",
-            sys.executable,
-            "-c",
-            code,
-        ]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-    def made():
-        return (tmp_path / "out").read_text()
-
-    copy = "open('out', 'w').write(open('model/weights').read())"
+@pytest.fixture
+def model(tmp_path):
+    """An input of stages; the output is a copy of it."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("one")
-    assert stage("out", "model sample:pairs", copy).returncode == 0 and made() == "one"
-    again = stage("out", "model sample:pairs", copy)
-    assert again.returncode == 0 and "finished already" in again.stdout
-    (tmp_path / "model" / "weights").write_text("two")  # Trained anew.
-    assert stage("out", "model sample:pairs", copy).returncode == 0 and made() == "two"
-    assert (
-        stage("out", "model sample:pairs", f"{copy}; open('out', 'a').write('!')").returncode == 0
-        and made() == "two!"
-    )  # Otherwise.
-    cut = stage("out", "model", "open('out', 'w').write('half'); raise SystemExit(1)")
-    assert cut.returncode == 1 and made() == "half"
-    assert (
-        stage("out", "model", "open('out', 'w').write('half'); raise SystemExit(1)").returncode == 1
-    )  # Not finished already.
-    assert stage("out", "model", copy).returncode == 0 and made() == "two"
-    foreign = stage("model", "", copy)  # A folder that no stage has made.
-    assert (
-        foreign.returncode == 2
-        and "model is there" in foreign.stderr
-        and (tmp_path / "model" / "weights").exists()
-    )
+    return tmp_path / "model" / "weights"
+
+
+COPY = "open('out', 'w').write(open('model/weights').read())"
+
+
+def test_an_output_is_made_again_when_input_or_command_has_changed(model, tmp_path):
+    def made(code=COPY):
+        done = stage(tmp_path, "out", "model sample:pairs", code)
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / "out").read_text(), "already finished" in done.stdout
+
+    assert made() == ("one", False)
+    assert made() == ("one", True)
+    model.write_text("two")
+    assert made() == ("two", False)
+    assert made(f"{COPY}; open('out', 'a').write('!')") == ("two!", False)
+
+
+def test_an_incomplete_output_is_made_again(model, tmp_path):
+    half = "open('out', 'w').write('half'); raise SystemExit(1)"
+    for _ in range(2):
+        assert stage(tmp_path, "out", "model", half).returncode == 1
+    assert (tmp_path / "out").read_text() == "half"
+    assert stage(tmp_path, "out", "model", COPY).returncode == 0
+    assert (tmp_path / "out").read_text() == "one"
+
+
+def test_a_folder_that_no_stage_has_made_is_left_alone(model, tmp_path):
+    done = stage(tmp_path, "model", "", COPY)
+    assert done.returncode == 2 and "model exists, but" in done.stderr and model.exists()
 
 
 @pytest.fixture
 def sample(tmp_path):
-    """A copy of launch/ in a folder whose name has a quote; installing does nothing, and the package's commands only leave traces."""
+    """A copy of launch/ in a folder with a quote in its name, and a stand-in for the package."""
     top = tmp_path / "O'Brien's folder"
-    shutil.copytree(LAUNCH, top / "launch")
-    (top / "launch" / "install.sh").write_text("#!/usr/bin/env bash\n")
-    python = top / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(FAKE.format(python=sys.executable))
-    python.chmod(0o755)
-
-    environment = misleading(tmp_path, top / "launch" / "sample.sh")
+    launch = copy_of_launch(top)
+    (top / ".venv" / "bin").mkdir(parents=True)
+    executable(top / ".venv" / "bin" / "python", FAKE.format(python=sys.executable))
+    environment = misleading(tmp_path, launch / "sample.sh")
 
     def run(*arguments):
         done = subprocess.run(
@@ -107,17 +85,17 @@ def sample(tmp_path):
             capture_output=True,
             text=True,
         )
+        assert done.returncode == 0, done.stderr + done.stdout
         calls = top / "calls"
-        made = (
-            [json.loads(line) for line in calls.read_text().splitlines()] if calls.exists() else []
-        )
-        calls.unlink(missing_ok=True)
-        return done, made
+        made = [json.loads(line) for line in calls.read_text().splitlines()]
+        calls.unlink()
+        return made
 
     return top, run
 
 
-# Real Python for what is no module of the package; else it notes the call and makes the output.
+# Runs scripts with the real Python. For a module of the package, it records the call and makes the
+# output.
 FAKE = """#!{python}
 import json, os, pathlib, sys
 if sys.argv[1] != "-m":
@@ -137,47 +115,37 @@ elif module == "main":
     if not (place / "checkpoints" / "1").exists():
         (place / "checkpoints" / "1").write_text(str(os.getpid()))
 elif module == "evaluate":
-    pathlib.Path(given["json"]).write_text(json.dumps({{"of": (pathlib.Path(given["from"]) / "checkpoints" / "1").read_text()}}))
+    weights = (pathlib.Path(given["from"]) / "checkpoints" / "1").read_text()
+    pathlib.Path(given["json"]).write_text(json.dumps({{"of": weights}}))
 elif module == "report":
-    (pathlib.Path(given["out"]) / "report.html").write_text(pathlib.Path(given["results"]).read_text())
+    results = pathlib.Path(given["results"]).read_text()
+    (pathlib.Path(given["out"]) / "report.html").write_text(results)
 """
 
 
-def test_the_sample_evaluates_anew_what_was_trained_anew(sample):
+def names(calls):
+    return [call[0].removeprefix("vlbeit_jax.") for call in calls]
+
+
+def test_the_sample_makes_again_what_depends_on_a_change(sample):
     top, run = sample
-    done, made = run()
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert [call[0].removeprefix("vlbeit_jax.") for call in made] == [
-        "text_tokenizer",
-        "prepare",
-        "main",
-        "main",
-        "evaluate",
-        "report",
-    ]
-    (sources,) = (
-        word.partition("=")[2] for word in made[3] if word.startswith("--config.data.text.sources=")
-    )
-    assert ast.literal_eval(sources) == (f"{top}/sample_run/tokens",)
-    done, made = run("O'Brien's folder/sample_run")
-    assert done.returncode == 0 and [call[0] for call in made] == ["vlbeit_jax.main"] * 2, (
-        done.stderr
-    )  # They resume by themselves.
     workdir = top / "sample_run"
-    for anew, wanted in (
+    calls = run()
+    assert names(calls) == ["text_tokenizer", "prepare", "main", "main", "evaluate", "report"]
+    start = "--config.data.text.sources="
+    (sources,) = (word.removeprefix(start) for word in calls[3] if word.startswith(start))
+    assert ast.literal_eval(sources) == (f"{workdir}/tokens",)
+    # Training resumes by itself, so it always runs.
+    assert names(run("O'Brien's folder/sample_run")) == ["main", "main"]
+    for removed, expected in (
         ("pretrain", ["main", "main", "evaluate", "report"]),
         ("text_tokenizer", ["text_tokenizer", "main", "main"]),
     ):
-        shutil.rmtree(workdir / anew)
-        done, made = run()
-        assert (
-            done.returncode == 0
-            and [call[0].removeprefix("vlbeit_jax.") for call in made] == wanted
-        ), done.stderr
+        shutil.rmtree(workdir / removed)
+        assert names(run()) == expected
     weights = (workdir / "pretrain" / "checkpoints" / "1").read_text()
-    for result in ("evaluation.json", "report.html"):
+    for result in ("evaluation.json", "report.html", "results.json"):
         assert json.loads((workdir / result).read_text())["of"] == weights
-    assert json.loads((workdir / "results.json").read_text())["of"] == weights
 
 
 def test_results_join_evaluation_codebook_time_and_memory(tmp_path):
@@ -188,11 +156,10 @@ def test_results_join_evaluation_codebook_time_and_memory(tmp_path):
     (tmp_path / "vqkd" / "config.json").write_text('{"visual_tokenizer": {"codes": 32}}')
     (tmp_path / "evaluation.json").write_text('{"mim": {"accuracy": 0.5}}')
     (tmp_path / "stages.jsonl").write_text(
-        '{"wall_seconds": 1.5, "peak_memory_bytes": 7}\n{"wall_seconds": 2.0, "peak_memory_bytes": 5}\n'
+        '{"wall_seconds": 1.5, "peak_memory_bytes": 7}\n'
+        '{"wall_seconds": 2.0, "peak_memory_bytes": 5}\n'
     )
-    assert (
-        subprocess.run([sys.executable, LAUNCH / "measure.py", "results", tmp_path]).returncode == 0
-    )
+    assert subprocess.run([*MEASURE, "results", tmp_path]).returncode == 0
     found = json.loads((tmp_path / "results.json").read_text())
     assert found == {
         "mim": {"accuracy": 0.5},

@@ -1,4 +1,4 @@
-"""Shares of time add up to the wall time, and rates are what was done in the time of the steps."""
+"""Runs log how fast they are, traces are written, the benchmark times the step."""
 
 import json
 import shutil
@@ -9,84 +9,67 @@ import pytest
 from tests import tiny
 from vlbeit_jax.runtime import speed
 
+SMALL_TOKENIZER = ("image_size=32", "patch_size=8", "codes=32", "width=32", "heads=2")
+
 
 def test_the_peak_of_a_cpu_is_measured():
     assert 1e9 < speed.peak_of_all_devices() < 1e14
 
 
 def test_every_line_of_a_run_says_how_fast_it_is(world, tmp_path):
-    config = tiny.config_file(
-        tiny.pretrain_config(world, steps=4, log_every=2, checkpoint_every=2), tmp_path
-    )
+    run = tmp_path / "run"
+    values = tiny.pretrain_config(world, steps=4, log_every=2, checkpoint_every=2)
+    config = tiny.config_file(values, tmp_path)
     began = time.monotonic()
-    done = tiny.command(
-        "vlbeit_jax.main",
-        f"--config={config}",
-        f"--workdir={tmp_path / 'run'}",
-        "--profile_steps=1:3",
-    )
+    arguments = [f"--config={config}", f"--workdir={run}", "--profile_steps=1:3"]
+    done = tiny.command("vlbeit_jax.main", *arguments)
     wall = time.monotonic() - began
     assert done.returncode == 0, done.stderr
-    lines = tiny.metrics_of(tmp_path / "run")
+    lines = tiny.metrics_of(run)
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:
-        assert (
-            0 < line["mfu"] < 1
-            and 0 < line["goodput"] < 1
-            and 0 <= line["data_wait"] < 1
-            and 0 <= line["checkpoint_wait"] < 1
-        )
+        assert 0 < line["mfu"] < 1 and 0 < line["goodput"] < 1
+        assert 0 <= line["data_wait"] < 1 and 0 <= line["checkpoint_wait"] < 1
         assert line["samples_per_second"] * line["seconds"] > 8 and line["seconds"] < wall
-        assert (
-            line["tokens_per_second"] > line["samples_per_second"]
-            and line["model_flops_per_second"] > 0
-        )
-    traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
-    assert len(traces) == 1 and traces[0].stat().st_size > 1000
+        assert line["tokens_per_second"] > line["samples_per_second"]
+        assert line["model_flops_per_second"] > 0
+    (trace,) = (run / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
 
 
 @pytest.mark.parametrize("steps", ["3", "5:5", "a:b", "7:3"])
 def test_wrong_steps_to_profile_are_a_usage_error(steps, tmp_path):
-    arguments = [
-        "--config=configs/sample.py",
-        f"--workdir={tmp_path / 'run'}",
-        f"--profile_steps={steps}",
-    ]
-    done = tiny.command("vlbeit_jax.main", *arguments)
+    arguments = ["--config=configs/sample.py", f"--workdir={tmp_path / 'run'}"]
+    done = tiny.command("vlbeit_jax.main", *arguments, f"--profile_steps={steps}")
     assert done.returncode == 2 and "FIRST:END" in done.stderr and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("real", [False, True], ids=["synthetic", "real"])
-def test_the_benchmark_times_the_step(world, tmp_path, real):
+@pytest.mark.parametrize("source", ["synthetic", "real"])
+def test_the_benchmark_times_the_step(world, tmp_path, source):
     config = tiny.config_file(tiny.pretrain_config(world, schedule="image+text+pair"), tmp_path)
     out = tmp_path / "speed.json"
-    visual = [
-        "--config.visual_tokenizer." + field
-        for field in ("image_size=32", "patch_size=8", "codes=32", "width=32", "heads=2")
-    ]
-    arguments = [
+    done = tiny.command(
+        "vlbeit_jax.benchmark",
         f"--config={config}",
         "--steps=3",
         "--warmup=1",
         f"--json={out}",
-        f"--input={'real' if real else 'synthetic'}",
-    ]
-    done = tiny.command("vlbeit_jax.benchmark", *arguments, *visual)
+        f"--input={source}",
+        *(f"--config.visual_tokenizer.{field}" for field in SMALL_TOKENIZER),
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     seconds = found["step_seconds"]
     assert seconds["min"] <= seconds["median"] <= seconds["max"] and found["steps"] == 3
-    assert found["mfu"] == pytest.approx(
-        found["model_flops"] / seconds["median"] / found["peak_flops_per_second"]
-    )
-    assert (found["data_wait"] > 1e-4) == real
+    mfu = found["model_flops"] / seconds["median"] / found["peak_flops_per_second"]
+    assert found["mfu"] == pytest.approx(mfu)
+    assert (found["data_wait"] > 1e-4) == (source == "real")
 
 
 def test_compiled_steps_are_kept_unless_told_otherwise(world, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv(
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"
-    )  # By default what takes less than a second is not kept.
+    # By default JAX keeps nothing that compiles in less than a second.
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     config = tiny.config_file(tiny.pretrain_config(world, steps=3, schedule="text"), tmp_path)
     kept = {
         "auto": tmp_path / "home" / "vlbeit_jax",
@@ -94,12 +77,12 @@ def test_compiled_steps_are_kept_unless_told_otherwise(world, tmp_path, monkeypa
         "": tmp_path / "home",
     }
     for number, (place, folder) in enumerate(kept.items()):
-        arguments = [
+        done = tiny.command(
+            "vlbeit_jax.main",
             f"--config={config}",
             f"--workdir={tmp_path / str(number)}",
             f"--config.run.compilation_cache={place}",
-        ]
-        done = tiny.command("vlbeit_jax.main", *arguments)
+        )
         assert done.returncode == 0, done.stderr
         assert bool(list(folder.glob("cpu-*/jit_train_step*"))) == bool(place)
         shutil.rmtree(folder, ignore_errors=True)

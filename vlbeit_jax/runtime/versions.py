@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of this package, with a hash of its source files, and of ``PACKAGES``."""
+    """Returns versions of this package, with a hash of its sources, and of ``PACKAGES``."""
     source = hashlib.sha256()
     for path in sorted(pathlib.Path(vlbeit_jax.__file__).parent.rglob("*.py")):
         source.update(path.read_bytes())

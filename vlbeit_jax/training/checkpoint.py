@@ -21,7 +21,7 @@ _policies = ocp.checkpoint_managers
 class Checkpointer:
     """Writes and reads checkpoints: named trees and a description, in ``folder/STEP/NAME``.
 
-    A step becomes visible once it is complete. Opening removes what an interrupted save left behind.
+    A step becomes visible once it is complete. Opening removes what an interrupted save has left.
     """
 
     def __init__(
