@@ -1,7 +1,7 @@
 """Trains the text tokenizer: a SentencePiece unigram model.
 
-SentencePiece's sampling of lines is not reproducible, even with a seed. So we sample lines by hash, and
-the trainer sees them all.
+SentencePiece's sampling of lines is not reproducible, even with a seed. So we sample lines by hash,
+and the trainer sees them all.
 """
 
 import hashlib
@@ -77,9 +77,10 @@ def train_text_tokenizer(
 
 
 def sample_lines(lines: Iterable[str], max_bytes: int) -> list[str]:
-    """Returns the lines with the smallest hashes, up to ``max_bytes``, in the order of their hashes.
+    """Returns lines up to ``max_bytes``: those with the smallest hashes, in that order.
 
-    The result does not depend on the order of the lines. A line that alone exceeds the limit is kept.
+    The result does not depend on the order of the lines. A line that alone exceeds the limit is
+    kept.
     """
     kept: list[tuple[int, str]] = []
     size, cut = 0, 2**64
