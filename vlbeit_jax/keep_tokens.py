@@ -10,15 +10,19 @@ from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
 
-OVERVIEW = """Computes the visual tokens of every view of the images that a pretraining will read; keeps them in config.data.visual_tokens.
+OVERVIEW = """Computes the visual tokens of a pretraining's images once, for all epochs.
 
-  python -m vlbeit_jax.keep_tokens --config=configs/pretrain_base.py --config.data.visual_tokens=TOKENS \\
-      --config.data.image.views=8 --config.data.pair.views=8 --config.data.image.sources="('IMAGES',)" ...
-  python -m vlbeit_jax.main --config=configs/pretrain_base.py --config.data.visual_tokens=TOKENS ...      the same fields
+  python -m vlbeit_jax.keep_tokens --config=configs/pretrain_base.py \\
+      --config.data.visual_tokens=TOKENS \\
+      --config.data.image.views=8 --config.data.pair.views=8 \\
+      --config.data.image.sources="('IMAGES',)" ...
+  python -m vlbeit_jax.main --config=configs/pretrain_base.py \\
+      --config.data.visual_tokens=TOKENS ...      the same fields
 
-An image then has views different crops, drawn from its id, instead of a new one in every epoch. Works in parts of 16,384 images. Those
-that are there are left alone, so that the same command goes on where it was stopped; with --share=0/4 to --share=3/4 four processes
-do it together, each with its own devices."""
+Each image has that many views, drawn from its id, instead of a new view in every epoch. The command
+works in parts of 16,384 images and skips those that exist, so that it goes on where it was stopped.
+With --share=0/4 to --share=3/4, four processes divide the parts among them, each with its own
+devices."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration of the pretraining; --config.x.y=z overrides", lock_config=True

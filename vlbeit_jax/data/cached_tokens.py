@@ -1,7 +1,8 @@
-"""Visual tokens that were computed once and lie on disk: of a fixed number of views of every training record.
+"""Visual tokens that were computed once and are read from disk.
 
-A folder holds those of any number of sets. Each has a folder of its own, named by a hash of all that its tokens depend on, so that
-other tokens than those that are meant are never found. Records come in parts, a file each, which any number of
+A folder holds the tokens of a fixed number of views of every training record, for any number of
+sets. Each set has a folder of its own, named by a hash of all that its tokens depend on, so that a
+run never reads others than its own. Records come in parts of one file each, which any number of
 processes may make.
 """
 
@@ -153,7 +154,8 @@ def require_all(cached: CachedTokens, found: PreparedSet) -> None:
     make = "python -m vlbeit_jax.keep_tokens with the same configuration makes them"
     if len(missing) < len(cached.parts):
         raise UsageError(
-            f"{cached.folder}: {len(missing)} of {len(cached.parts)} parts of the tokens of {found.folder} are missing; {make}"
+            f"{cached.folder}: {len(missing)} of {len(cached.parts)} parts of the tokens of "
+            f"{found.folder} are missing; {make}"
         )
     others = [
         json.loads(path.read_text())
@@ -169,5 +171,6 @@ def require_all(cached: CachedTokens, found: PreparedSet) -> None:
     ]
     there = f"; it holds some with {'; some with '.join(differences)}" if differences else ""
     raise UsageError(
-        f"data.visual_tokens={cached.folder.parent} holds no tokens of {found.folder} as configured{there}; {make}"
+        f"data.visual_tokens={cached.folder.parent} holds no tokens of {found.folder} as "
+        f"configured{there}; {make}"
     )

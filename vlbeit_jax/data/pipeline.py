@@ -55,8 +55,8 @@ def batches(
       UsageError: the batch cannot be divided over the devices.
     """
     source = _Batches(examples, batch_size, start, shard.rows(batch_size))
-    # Grain defines a flag, and reads it in loader processes. A program that does not parse flags, such
-    # as a notebook or a test, has to mark it as parsed.
+    # Grain defines a flag, and reads it in loader processes. A program that does not parse flags,
+    # such as a notebook or a test, has to mark it as parsed.
     if loader.workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     options = grain.ReadOptions(

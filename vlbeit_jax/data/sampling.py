@@ -1,7 +1,8 @@
 """Which example is number ``i``: endless for training, each record in turn for evaluation.
 
-Example ``i`` of a training stream depends on the seed, the stream's name and ``i`` alone. So workers,
-hosts and restarts change nothing, no iterator has to be saved, and any example is reached at once.
+Example ``i`` of a training stream depends on the seed, the stream's name and ``i`` alone. So
+workers, hosts and restarts change nothing, no iterator has to be saved, and any example is reached
+at once.
 """
 
 from collections.abc import Sequence
@@ -44,8 +45,9 @@ class TrainingExamples:
           UsageError: a set has no training records.
         """
         self._records: list[Records] = [each.records(TRAIN) for each in sets]
-        # A set's number is part of its key, because a set may be named twice. So is its fingerprint,
-        # so that a set that was prepared again is not read in the order of the old one.
+        # A set's number is part of its key, because a set may be named twice. So is its
+        # fingerprint, so that a set that was prepared again is not read in the order of the old
+        # one.
         self._orders = [
             Epochs(len(records), seed, stream, number, each.fingerprint)
             for number, (records, each) in enumerate(zip(self._records, sets, strict=True))

@@ -9,8 +9,8 @@ from vlbeit_jax.errors import UsageError
 class HostShard:
     """The part of every batch that one host reads, because its devices hold those rows.
 
-    A batch is cut into ``of`` equal blocks. With tensor parallelism several hosts hold, and read, the
-    same block. On a torus a host's blocks need not be neighbours.
+    A batch is cut into ``of`` equal blocks. With tensor parallelism several hosts hold, and read,
+    the same block. On a torus a host's blocks need not be neighbours.
 
     Attributes:
       blocks: this host's blocks, in rising order.

@@ -23,8 +23,8 @@ def open_sources(name: Stream, stream: StreamConfig, tokenizer: str = "") -> lis
       tokenizer: fingerprint of the text tokenizer.
 
     Raises:
-      UsageError: a set is missing or of the wrong kind, or its rows were packed with another tokenizer
-        or to another length.
+      UsageError: a set is missing or of the wrong kind, or its rows were packed with another
+        tokenizer or to another length.
     """
     sets = [open_set(place, *KINDS[name]) for place in stream.sources]
     for each in sets:
@@ -56,7 +56,7 @@ def require_validation(sets: Sequence[PreparedSet]) -> None:
     for each in sets:
         if not each.count(VALIDATION):
             raise UsageError(
-                f"{each.folder} holds no validation records ({dict(each.meta['counts'])}, left out: "
-                f"{each.meta.get('left_out') or 'none'}), which run.evaluate_every needs; prepare it "
-                "again with a larger --validation_share, or set run.evaluate_every=0"
+                f"{each.folder} holds no validation records ({dict(each.meta['counts'])}, left "
+                f"out: {each.meta.get('left_out') or 'none'}), which run.evaluate_every needs; "
+                "prepare it again with a larger --validation_share, or set run.evaluate_every=0"
             )

@@ -28,8 +28,8 @@ def row_fields(record: Mapping[str, Any]) -> Example:
     """Returns the fields of ``ROW_SPECS``, which every example has.
 
     Returns:
-      ``weight``, 0 for a row that only fills up a batch; and ``uid``, which names the record, so that
-      several examples of one record can be recognised.
+      ``weight``, 0 for a row that only fills up a batch; and ``uid``, which names the record, so
+      that several examples of one record can be recognised.
     """
     return {
         "weight": np.float32(record.get("weight", 1)),

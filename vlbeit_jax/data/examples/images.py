@@ -41,8 +41,8 @@ class Views:
     def fixed(self, record: Mapping[str, Any], number: int) -> UInt8[np.ndarray, "size size 3"]:
         """Returns fixed view ``number`` of a record.
 
-        It depends on the record's id and on the number alone. So the visual tokens that are cached for
-        it serve every run, whatever its seed.
+        It depends on the record's id and on the number alone. So the visual tokens that are cached
+        for it serve every run, whatever its seed.
         """
         return self._random(record, Draws("view", record_id(record), number))
 

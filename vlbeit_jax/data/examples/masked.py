@@ -42,9 +42,10 @@ class MaskedExample:
     def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
         """Returns the arrays that ``masked_specs`` lists.
 
-        They are the view before masking and the masked patches' positions, because the visual tokenizer
-        sees the whole image; and the text after masking, with positions, targets and weights. The order
-        of the draws (view, patches, caption, pieces) is part of what a seed reproduces.
+        They are the view before masking and the masked patches' positions, because the visual
+        tokenizer sees the whole image; and the text after masking, with positions, targets and
+        weights. The order of the draws (view, patches, caption, pieces) is part of what a seed
+        reproduces.
         """
         example = row_fields(record)
         if self.image_size:
