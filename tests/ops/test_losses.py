@@ -7,7 +7,7 @@ import pytest
 
 from tests.reference import cross_entropy as reference_cross_entropy
 from vlbeit_jax.convert.reference import softmax
-from vlbeit_jax.ops.losses import negative_log_likelihood, mean
+from vlbeit_jax.ops.losses import mean, negative_log_likelihood
 
 
 @pytest.mark.parametrize("scale", [0.1, 5, 500])

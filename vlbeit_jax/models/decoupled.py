@@ -11,8 +11,8 @@ from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.attention import (
     attention,
     attention_by_parts,
+    choose_implementation,
     group_by_lanes,
-    select_implementation,
 )
 from vlbeit_jax.shapes import Array, Float
 
@@ -35,7 +35,7 @@ class DecoupledAttention(nn.Module):
         """Mixes the tokens of each row; ``bias`` is added to the logits."""
         query, key, value = self._projected(tokens)
         width = query.shape[-1]
-        implementation = select_implementation(
+        implementation = choose_implementation(
             self.implementation,
             query.shape[1],
             width,

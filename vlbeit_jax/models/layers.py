@@ -10,8 +10,8 @@ from vlbeit_jax.models.params import FLOAT32, declare
 from vlbeit_jax.ops.attention import (
     attention,
     attention_by_parts,
+    choose_implementation,
     group_by_lanes,
-    select_implementation,
     ungroup,
 )
 from vlbeit_jax.ops.device import on_tpu
@@ -133,7 +133,7 @@ class Attention(nn.Module):
             query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads
         )
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        implementation = select_implementation(
+        implementation = choose_implementation(
             self.implementation,
             x.shape[1],
             width,

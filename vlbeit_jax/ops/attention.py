@@ -63,7 +63,7 @@ def attention(
       UsageError: what was asked for is not possible here; the message says what is missing.
     """
     length, width = projected.shape[1], projected.shape[2] // 3
-    implementation = select_implementation(
+    implementation = choose_implementation(
         implementation,
         length,
         width,
@@ -97,7 +97,7 @@ def attention_by_parts(
         x.reshape(batch, length, heads, width // heads) for x in (query, key, value)
     )
     if implementation == "cudnn":
-        assert bias is None and mask is None, "``select_implementation`` refuses them"
+        assert bias is None and mask is None, "``choose_implementation`` refuses them"
         mixed = cudnn_attention(query, key, value, valid)
     else:
         mixed = _einsum_attention(query, key, value, valid, bias, mask)
@@ -116,7 +116,7 @@ def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
     return length <= LONGEST_FUSED and _fill_lanes(width, heads) and width % (LANES * chips) == 0
 
 
-def select_implementation(
+def choose_implementation(
     name: str,
     length: int,
     width: int,
