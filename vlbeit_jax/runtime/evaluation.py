@@ -8,8 +8,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
-from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
+from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
 from vlbeit_jax.data.splits import NOTHING_SEEN, Seen, example, read_seen, seen_records
 from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
@@ -150,7 +151,7 @@ def _splits(run: OpenedRun, each: PreparedSet) -> list[str]:
 
 def records_by_stream(
     run: OpenedRun, places: Sequence[str], sets: Sequence[PreparedSet]
-) -> dict[Stream, "ConcatRecords"]:
+) -> dict[Stream, ConcatRecords]:
     """Returns the records on which each stream is scored; streams without records are left out.
 
     Raises:
@@ -170,7 +171,7 @@ def records_by_stream(
     return records
 
 
-def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "ConcatRecords":
+def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> ConcatRecords:
     """Returns the records of all sets of a stream's kind that the run was not trained on."""
     kinds = {
         Stream.IMAGE: {Kind.IMAGES},
@@ -214,23 +215,3 @@ def _checked(run: OpenedRun, each: PreparedSet, records: Records) -> Records:
             f"{length}; give the texts themselves"
         )
     return records
-
-
-class ConcatRecords:
-    """Several sequences of records, one after the other."""
-
-    def __init__(self, parts: Sequence[Records]):
-        """Args: ``parts``, in order; empty ones are left out."""
-        self._parts = [part for part in parts if len(part)]
-
-    def __len__(self) -> int:
-        """Number of records in all parts."""
-        return sum(len(part) for part in self._parts)
-
-    def __getitem__(self, index: int) -> Any:
-        """The record at an index that counts over all parts."""
-        for part in self._parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError(index)

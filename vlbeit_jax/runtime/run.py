@@ -7,7 +7,7 @@ import pathlib
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import host_facts
@@ -16,7 +16,7 @@ from vlbeit_jax.tasks import TASKS
 from vlbeit_jax.tasks.base import Task
 from vlbeit_jax.training.saved_run import CONFIG_FILE
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import check_batch, make_mesh, share_of
+from vlbeit_jax.training.sharding import check_batch, host_shard, make_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Run:
     hosts: Hosts
     task: Task
     mesh: Mesh
-    share: Share
+    share: HostShard
     schedule: Schedule
 
     @classmethod
@@ -51,7 +51,7 @@ class Run:
         hosts = Hosts(config.cluster.initialization_timeout)
         task, mesh, schedule = hosts.all_or_none(lambda: _open(config))
         hosts.assert_equal(host_facts(config, task, workdir))
-        return cls(config, workdir, hosts, task, mesh, share_of(mesh), schedule)
+        return cls(config, workdir, hosts, task, mesh, host_shard(mesh), schedule)
 
     def claim_folder(self, stack: contextlib.ExitStack) -> list[str]:
         """Creates or reopens the folder, and locks it until ``stack`` closes.

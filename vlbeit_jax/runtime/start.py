@@ -31,8 +31,8 @@ from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.training.checkpoint import Checkpointer, check_same
 from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
-from vlbeit_jax.training.sharding import placement, put_batch, put_replicated
-from vlbeit_jax.training.state import TrainState, state_maker
+from vlbeit_jax.training.sharding import put_batch, put_replicated, shardings
+from vlbeit_jax.training.state import TrainState, declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 from vlbeit_jax.training.warm_start import check_start, starting_params
 
@@ -60,7 +60,8 @@ def train(
     """
     run = Run.open(config, workdir)
     task, mesh = run.task, run.mesh
-    optimizer = make_optimizer(config.optimizer, config.run.steps)
+    info = declarations(task.init_params).info
+    optimizer = make_optimizer(config.optimizer, config.run.steps, info)
     make_state, abstract = state_maker(
         task.init_params,
         lambda: {name: each.init_extra() for name, each in task.objectives.items()},
@@ -89,10 +90,11 @@ def train(
         step = make_train_step(
             task.objectives,
             optimizer,
-            config.run.seed,
-            config.run.accumulate,
+            info,
+            shardings(abstract.params),
             mesh,
-            placement(abstract.params),
+            seed=config.run.seed,
+            accumulate=config.run.accumulate,
         )
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(task.frozen, mesh)
@@ -121,7 +123,7 @@ def _first_state(
 
 def _new_state(run: Run, state: TrainState, abstract: TrainState) -> TrainState:
     """Returns the state before the first step, and saves the task's inputs in the run."""
-    run.hosts.on_primary(lambda: run.task.keep_inputs(run.workdir))
+    run.hosts.on_primary(lambda: run.task.save_assets(run.workdir))
     if run.config.run.start_from:
         folder = pathlib.Path(run.config.run.start_from)
         params = run.hosts.all_or_none(lambda: starting_params(folder, abstract.params))

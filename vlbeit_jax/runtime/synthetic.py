@@ -12,7 +12,6 @@ import numpy as np
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.masking import mask_text
-from vlbeit_jax.training.optimizer import DECAYED
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Special, Stream
 
@@ -60,9 +59,9 @@ def _rows(
     rows = {"weight": np.ones(count, np.float32), "uid": rng.integers(0, 2**32, count, np.uint32)}
     if "image" in leaves:
         rows["image"] = rng.integers(0, 256, leaves["image"].shape, np.uint8)
-    if "image_masked" in leaves:
+    if "masked_patches" in leaves:
         patches = rng.random((count, config.model.patches)).argsort(axis=1)
-        rows["image_masked"] = np.sort(patches[:, : leaves["image_masked"].shape[1]])
+        rows["masked_patches"] = np.sort(patches[:, : leaves["masked_patches"].shape[1]])
     if "image_targets" in leaves:
         rows["image_targets"] = rng.integers(0, config.model.codes, leaves["image_targets"].shape)
     if "text" in leaves:
@@ -122,6 +121,7 @@ def _random(path: Any, leaf: jax.ShapeDtypeStruct, seed: int) -> jax.Array:
     rng = np.random.default_rng([seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return _placed(np.zeros(leaf.shape, leaf.dtype), leaf)
-    spread = leaf.shape[0] ** -0.5 if name in DECAYED - {"words"} and leaf.ndim > 1 else NOISE
+    # Large tables of embeddings are as small as at initialisation.
+    spread = max(leaf.shape[0] ** -0.5, 0.02) if leaf.ndim > 1 else NOISE
     value = spread * rng.standard_normal(leaf.shape, np.float32)
     return _placed(value + STARTS.get(name, 0), leaf)
