@@ -29,7 +29,7 @@ class Run:
       hosts: its processes.
       task: with its data.
       mesh: its devices.
-      share: this host's part of each batch.
+      shard: this host's part of each batch.
       schedule: streams of each step.
     """
 
@@ -38,7 +38,7 @@ class Run:
     hosts: Hosts
     task: Task
     mesh: Mesh
-    share: HostShard
+    shard: HostShard
     schedule: Schedule
 
     @classmethod

@@ -128,7 +128,7 @@ def _new_state(run: Run, state: TrainState, abstract: TrainState) -> TrainState:
         folder = pathlib.Path(run.config.run.start_from)
         params = run.hosts.all_or_none(lambda: starting_params(folder, abstract.params))
         state = dataclasses.replace(state, params=params)
-    return run.task.before_training(state, run.mesh, run.share)
+    return run.task.before_training(state, run.mesh, run.shard)
 
 
 def _restored_state(
@@ -164,7 +164,7 @@ def _hooks(
     }
 
     def evaluate(state: TrainState, _: Tree) -> dict[str, float]:
-        return task.evaluate(state, run.mesh, run.share)
+        return task.evaluate(state, run.mesh, run.shard)
 
     hooks: list[Hook] = [
         Log(
@@ -212,7 +212,7 @@ def _train(
         f"on {jax.device_count()} device(s){hosts}"
     )
     feeds = {
-        stream: run.task.training_batches(stream, schedule.used_before(stream, start), run.share)
+        stream: run.task.training_batches(stream, schedule.used_before(stream, start), run.shard)
         for stream in schedule.streams
     }
     state, ending = train_loop(
