@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# What Debian's Slurm needs beyond a base system. The daemons authenticate with auth/none, not munge.
+# What Debian's Slurm needs beyond a base system. It runs with auth/none, so without munge's daemon.
 PACKAGES = (
     "slurmctld",
     "slurmd",

@@ -1,4 +1,4 @@
-"""launch/sample.sh and launch/measure.py: stages are measured, and made again when inputs change."""
+"""launch/sample.sh and launch/measure.py: stages are measured, and run again if inputs change."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Steps in plain Python for tests of the loop: a state is a number of steps, nothing is compiled."""
+"""Steps in plain Python, for tests of the loop: a state is a number, and nothing is compiled."""
 
 import dataclasses
 from typing import Any

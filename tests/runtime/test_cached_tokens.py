@@ -1,4 +1,4 @@
-"""Visual tokens on disk equal those that the step computes, and tokens of other views are refused."""
+"""Cached visual tokens equal those that the step computes; tokens of other views are refused."""
 
 import dataclasses
 import functools
