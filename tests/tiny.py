@@ -25,7 +25,7 @@ from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.prepare.build import pack_texts
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.training.sharding import AXES
 from vlbeit_jax.types import Kind
 

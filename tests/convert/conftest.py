@@ -10,8 +10,8 @@ from tests import tiny
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config import Config, ModelConfig, RunConfig
 from vlbeit_jax.convert.source import as_tree, model_shapes, open_run
+from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.run_folder import write_config
 from vlbeit_jax.types import Positions
 
 # For tests that import it late or run a command that does; a file that imports it at once is skipped as a whole.

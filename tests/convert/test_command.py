@@ -25,7 +25,7 @@ from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
         (["--format=vqkd", "--from=x", "--out=y", "--verify"], "--verify goes with --to=torch"),
         (["--format=vqkd", "--from=x", "--out=y", "--image_size=32"], "--image_size goes with"),
         (["--format=vqkd", "--from=tests", "--out=y"], "tests is a folder; name the file in it"),
-        (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is no run's folder"),
+        (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is not the folder of a run"),
         (["--format=vlmo", "--from=nowhere.pth", "--out=y"], "no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -11,8 +11,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tests.quick_compilation import WITHOUT_FUSION_EMITTERS, known_flags
 from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.reference import IMAGE, TEXT, Net
+from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
-from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
+from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.ops.losses import cross_entropy
 from vlbeit_jax.types import Modality, Positions, Special, Stream
 
@@ -152,7 +153,7 @@ def outputs(config):
     def run(params, batch):
         with jax.default_matmul_precision("highest"):
             return model.apply({"params": params}, batch, method="encode"), model.apply(
-                {"params": params}, batch
+                {"params": params}, batch, method="logits"
             )
 
     return run
@@ -165,9 +166,9 @@ def losses_and_gradients(config):
 
     def losses(params, batch, answers):
         with jax.default_matmul_precision("highest"):
-            logits = model.apply({"params": params}, batch)
+            logits = model.apply({"params": params}, batch, method="logits")
         found = {
-            modality: cross_entropy(logits[modality], answers[modality]).mean()
+            modality: cross_entropy(logits[modality], answers[modality]).loss.mean()
             for modality in answers
         }
         return sum(found.values()), found

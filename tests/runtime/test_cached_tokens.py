@@ -1,4 +1,4 @@
-"""Visual tokens that are kept on disk are those that the step would compute, and no others are taken for them."""
+"""Visual tokens on disk equal those that the step computes, and tokens of other views are refused."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from vlbeit_jax.data.source import TRAIN
 from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.masked_model import MaskedModel
 from vlbeit_jax.tasks.pretrain import Pretrain
@@ -120,8 +120,8 @@ def test_training_with_them_is_training_without(world, tokens, computed, tmp_pat
         config_with(world, tokens, schedule="image+pair", workers=2), tmp_path / "run"
     ).params
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), params, computed[0])
-    ours, theirs = (tiny.metrics_of(folder)[-1] for folder in (tmp_path / "run", computed[1]))
-    assert ours["mim/accuracy"] == theirs["mim/accuracy"] and ours["split"] == "validation"
+    kept, fresh = (tiny.metrics_of(folder)[-1] for folder in (tmp_path / "run", computed[1]))
+    assert kept["mim/accuracy"] == fresh["mim/accuracy"] and kept["split"] == "validation"
 
 
 def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monkeypatch):

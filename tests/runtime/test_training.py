@@ -11,8 +11,8 @@ from tests import tiny
 from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.evaluation import evaluate, open_run
-from vlbeit_jax.runtime.log import read_metrics
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.run_folder import read_metrics
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.vqkd import VQKD, CodebookCollapse
 from vlbeit_jax.training.sharding import make_mesh
 
@@ -166,7 +166,8 @@ def test_evaluation_does_not_depend_on_the_mesh(run, world):
 @pytest.mark.parametrize("what", ["vqkd run", "empty folder"])
 def test_evaluation_of_something_else_is_refused(what, world, tmp_path):
     with pytest.raises(
-        UsageError, match="pretraining run is needed" if what == "vqkd run" else "no run's folder"
+        UsageError,
+        match="pretraining run is needed" if what == "vqkd run" else "not the folder of a run",
     ):
         open_run(world.vqkd if what == "vqkd run" else tmp_path)
 

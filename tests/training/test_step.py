@@ -11,8 +11,8 @@ import pytest
 from tests import tiny
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.tasks import TASKS
-from vlbeit_jax.training.sharding import placement, put_batch, replicated
-from vlbeit_jax.training.state import state_maker
+from vlbeit_jax.training.sharding import put_batch, replicated, shardings
+from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 from vlbeit_jax.types import Stream
 
@@ -50,9 +50,15 @@ def step_for(task, shape, accumulate):
     """A step on a mesh, which compiles once for each set of streams, and where its state lies."""
     abstract = state_for(task, shape)[1]
     step = make_train_step(
-        task.objectives, OPTIMIZER, 0, accumulate, tiny.mesh_of(*shape), placement(abstract.params)
+        task.objectives,
+        OPTIMIZER,
+        declarations(task.init_params).info,
+        shardings(abstract.params),
+        tiny.mesh_of(*shape),
+        seed=0,
+        accumulate=accumulate,
     )
-    return step, placement(abstract)
+    return step, shardings(abstract)
 
 
 def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(Stream)):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbeit_jax.config import Config
+from vlbeit_jax.config import Config, ModelConfig
 from vlbeit_jax.convert.formats.torch_module import STANDALONE, model_config, visual_config
 from vlbeit_jax.convert.formats.torch_tables import model_table, vqkd_table
 from vlbeit_jax.convert.rules import Table, exported
@@ -23,10 +23,12 @@ from vlbeit_jax.convert.source import CODEBOOK
 from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import terms_of
 from vlbeit_jax.training.checkpoint import leaf_name
-from vlbeit_jax.training.optimizer import DECAYED, learning_rate
+from vlbeit_jax.training.optimizer import learning_rate
 from vlbeit_jax.training.schedule import Schedule
+from vlbeit_jax.training.state import declarations
 from vlbeit_jax.types import Modality, Stream
 
 Tree = Any
@@ -146,7 +148,7 @@ class TorchStep:
             for loss in self._losses.values():
                 loss.compile(fullgraph=True, dynamic=False)
         self._optimizer = torch.optim.AdamW(
-            _by_decay(self.model, table, optimizer.weight_decay),
+            _by_decay(self.model, table, config.model, optimizer.weight_decay),
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.eps,
             fused=True,
@@ -239,12 +241,19 @@ def _with_weights(network: Any, table: Table, arrays: Arrays) -> Any:
     return network
 
 
-def _by_decay(network: nn.Module, table: Table, decay: float) -> list[dict[str, Any]]:
+def _by_decay(
+    network: nn.Module, table: Table, config: ModelConfig, decay: float
+) -> list[dict[str, Any]]:
     """The optimizer's groups: what decays in JAX decays here."""
+    info = declarations(lambda key: VLBEiT(config).init(key, method="init_all")["params"]).info
+    decays = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): declared.decay
+        for path, declared in jax.tree_util.tree_leaves_with_path(info)
+    }
     decayed = {
         name
         for rule in table.rules
-        if {our.split("/")[-1] for our in rule.ours} & DECAYED
+        if any(decays[our] for our in rule.ours)
         for name in rule.theirs
     }
     named = dict(network.named_parameters())

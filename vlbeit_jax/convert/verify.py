@@ -17,8 +17,9 @@ import numpy as np
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.rules import Tensors
 from vlbeit_jax.convert.source import CODEBOOK, Visual, as_tree
+from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
-from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
+from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.types import Modality, Special
 
@@ -119,7 +120,9 @@ def ours(config: ModelConfig, params: Any, batch: Batch) -> dict[str, np.ndarray
         tokens = jax.jit(lambda params: network.apply({"params": params}, inputs, method="encode"))(
             params
         )
-        logits = jax.jit(lambda params: network.apply({"params": params}, inputs))(params)
+        logits = jax.jit(lambda params: network.apply({"params": params}, inputs, method="logits"))(
+            params
+        )
     found = {}
     for modality, _ in tokens.layout:
         name = "image" if modality is Modality.VISION else "text"

@@ -13,7 +13,6 @@ from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.sampling import EvaluationExamples
-from vlbeit_jax.models.layers import run as call
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer, encode
 from vlbeit_jax.objectives.masked_prediction import model_inputs
@@ -91,7 +90,9 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     larger = side // visual.tokenizer.config.patch_size
     batch = _batch(run, records, Stream.IMAGE)
     codes = _encode(run, batch["image"])
-    logits = call(model.network, run.params, model_inputs(batch))[Modality.VISION]
+    variables = {"params": run.params}
+    logits: Any = model.network.apply(variables, model_inputs(batch), method="logits")
+    logits = logits[Modality.VISION]
     guessed = codes.at[jnp.arange(len(codes))[:, None], batch["masked_patches"]].set(
         jnp.argmax(logits, axis=-1)
     )
@@ -99,11 +100,9 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
 
     def seen(tokens: jax.Array) -> np.ndarray:
         vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-        images = np.asarray(
-            teacher.images(
-                call(visual.tokenizer, visual.frozen["params"], vectors, method="decode")
-            )
-        )
+        variables = {"params": visual.frozen["params"]}
+        decoded: Any = visual.tokenizer.apply(variables, vectors, method="decode")
+        images = np.asarray(teacher.images(decoded))
         return images.repeat(larger, axis=1).repeat(larger, axis=2)
 
     predicted, own = seen(guessed), seen(codes)
@@ -158,7 +157,9 @@ def captions(run: OpenedRun, records: Records) -> list[Caption]:
 
 
 def _likeliest(run: OpenedRun, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    logits = call(run.model.network, run.params, model_inputs(batch))[Modality.LANGUAGE]
+    variables = {"params": run.params}
+    logits: Any = run.model.network.apply(variables, model_inputs(batch), method="logits")
+    logits = logits[Modality.LANGUAGE]
     shares, pieces = jax.lax.top_k(jax.nn.softmax(logits), GUESSES)
     return np.asarray(shares), np.asarray(pieces)
 

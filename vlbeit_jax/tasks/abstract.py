@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.examples.masked import masked_specs
 from vlbeit_jax.models.teacher import PixelTeacher, ViTConfig, ViTTeacher, teacher_width
-from vlbeit_jax.models.visual_tokenizer import as_multiplied
+from vlbeit_jax.models.visual_tokenizer import cast_tokenizer
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.distillation import Distillation
@@ -25,8 +25,8 @@ from vlbeit_jax.tasks.teachers import abstract_params
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.training.optimizer import make_optimizer
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import batch_sharding, check_batch, placement, replicated
-from vlbeit_jax.training.state import TrainState, state_maker
+from vlbeit_jax.training.sharding import batch_sharding, check_batch, replicated, shardings
+from vlbeit_jax.training.state import TrainState, declarations, state_maker
 from vlbeit_jax.training.step import TrainStep, make_train_step
 from vlbeit_jax.types import Stream
 
@@ -76,7 +76,8 @@ def abstract_step(config: Config, mesh: Mesh) -> AbstractStep:
     task = abstract_task(config)
     for stream, batch in task.batches.items():
         check_batch(stream, batch["weight"].shape[0], config.run.accumulate, mesh)
-    optimizer = make_optimizer(config.optimizer, config.run.steps)
+    info = declarations(task.init_params).info
+    optimizer = make_optimizer(config.optimizer, config.run.steps, info)
     make_state, state = state_maker(
         task.init_params,
         lambda: {n: o.init_extra() for n, o in task.objectives.items()},
@@ -86,10 +87,11 @@ def abstract_step(config: Config, mesh: Mesh) -> AbstractStep:
     step = make_train_step(
         task.objectives,
         optimizer,
-        config.run.seed,
-        config.run.accumulate,
+        info,
+        shardings(state.params),
         mesh,
-        placement(state.params),
+        seed=config.run.seed,
+        accumulate=config.run.accumulate,
     )
     return AbstractStep(
         step,
@@ -124,7 +126,7 @@ def _pretrain(config: Config) -> AbstractTask:
             "params"
         ]
         frozen = jax.eval_shape(
-            functools.partial(as_multiplied, tokenizer), {"params": params, "codebook": codebook}
+            functools.partial(cast_tokenizer, tokenizer), {"params": params, "codebook": codebook}
         )
     batches = {}
     for stream in streams:
@@ -138,7 +140,9 @@ def _pretrain(config: Config) -> AbstractTask:
             for name, spec in specs.items()
         }
     objectives: dict[str, Objective] = {
-        stream: MaskedPrediction(stream, network, tokenizer) for stream in streams
+        stream: MaskedPrediction(stream, network, tokenizer)
+        for stream in Stream
+        if stream in streams
     }
     return AbstractTask(
         objectives, lambda key: network.init(key, method="init_all")["params"], frozen, batches

@@ -43,7 +43,7 @@ class Task(Protocol):
         """This host's rows of the stream's batches from ``start`` on."""
         ...
 
-    def keep_inputs(self, workdir: pathlib.Path) -> None:
+    def save_assets(self, workdir: pathlib.Path) -> None:
         """Keeps in the run's folder what its results and their evaluation depend on: tokenizers, and what was trained on."""
         ...
 

@@ -20,7 +20,7 @@ from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import Scores
-from vlbeit_jax.models.visual_tokenizer import as_multiplied
+from vlbeit_jax.models.visual_tokenizer import cast_tokenizer
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
 from vlbeit_jax.tasks.scoring import score
@@ -71,7 +71,7 @@ class MaskedModel:
             stream: MaskedPrediction(stream, self.network, tokenizer) for stream in streams
         }
         self.frozen: Tree = (
-            as_multiplied(self._visual.tokenizer, self._visual.frozen) if self._visual else {}
+            cast_tokenizer(self._visual.tokenizer, self._visual.frozen) if self._visual else {}
         )
 
     @property

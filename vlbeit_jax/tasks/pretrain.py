@@ -51,7 +51,10 @@ class Pretrain:
         require_apart(self._all_sets)
         if config.run.evaluate_every:
             require_validation([sets[0] for sets in self.sets.values()])
-        self.objectives: Mapping[str, Objective] = {**self.model.objectives}
+        # The order in which the step adds gradients.
+        self.objectives: Mapping[str, Objective] = {
+            stream: self.model.objectives[stream] for stream in Stream if stream in self.streams
+        }
         self.cached = self._cached_tokens() if config.data.visual_tokens else {}
         self.frozen: Tree = {} if self.cached else self.model.frozen
         self.chance: Mapping[str, float] = {
@@ -89,7 +92,7 @@ class Pretrain:
         batch_size = self.model.stream_config(Stream(stream)).batch_size
         return pipeline.batches(self.examples(stream), batch_size, start, shard, self.config.data)
 
-    def keep_inputs(self, workdir: pathlib.Path) -> None:
+    def save_assets(self, workdir: pathlib.Path) -> None:
         """Copies both tokenizers, and the keys of what is trained on."""
         self.model.keep_tokenizers(workdir)
         write_seen(workdir, seen_by(self._all_sets))

@@ -22,14 +22,13 @@ from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart
-from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import teacher_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.tasks.teachers import open_teacher
-from vlbeit_jax.training.run_folder import tree_fingerprint
+from vlbeit_jax.training.saved_run import tree_fingerprint
 from vlbeit_jax.training.sharding import on_mesh, put_batch, put_replicated, replicated
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Stream
@@ -114,7 +113,7 @@ class VQKD:
             self.examples(stream), config.data.image.batch_size, start, shard, config.data
         )
 
-    def keep_inputs(self, workdir: pathlib.Path) -> None:
+    def save_assets(self, workdir: pathlib.Path) -> None:
         """Nothing: a visual tokenizer depends on its images alone."""
 
     def before_training(self, state: TrainState, mesh: Mesh, shard: HostShard) -> TrainState:
@@ -123,9 +122,8 @@ class VQKD:
         everywhere = replicated(mesh)
 
         def features(params: Tree, image: jax.Array) -> jax.Array:
-            return run(self.tokenizer, params, image, method="features").reshape(
-                -1, visual.code_width
-            )
+            found: Any = self.tokenizer.apply({"params": params}, image, method="features")
+            return found.reshape(-1, visual.code_width)
 
         compiled = jax.jit(features, out_shardings=everywhere)
         with closing(self.training_batches(Stream.IMAGE, 0, shard)) as batches, on_mesh(mesh):

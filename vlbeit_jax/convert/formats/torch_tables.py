@@ -16,7 +16,7 @@ from vlbeit_jax.convert.rules import Rule, Table, rule
 from vlbeit_jax.convert.source import CODEBOOK
 from vlbeit_jax.convert.tables import experts_of, linear, norm
 from vlbeit_jax.models.dalle import CONVOLUTIONS, DalleConfig
-from vlbeit_jax.models.layers import padded_vocabulary
+from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.types import Modality, Positions
 
 

@@ -16,7 +16,8 @@ from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.tables import beit_attention, beit_expert, experts_of, norm, refuse_beit3
 from vlbeit_jax.convert.unsaid import Unsaid, grid_of, required, root, whole_heads
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.layers import LAYER_NORM_EPS, padded_vocabulary
+from vlbeit_jax.models.layers import LAYER_NORM_EPS
+from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.ops.position import table_rows
 from vlbeit_jax.types import Positions
 
