@@ -12,7 +12,7 @@ import pytest
 from tests.test_launch import LAUNCH, WORDS
 from tests.tiny import TOP
 from vlbeit_jax.config_parse import parse
-from vlbeit_jax.cost.shared_memory import shared_memory
+from vlbeit_jax.plan.shared_memory import shared_memory
 
 TPU = {
     "NAME": "run-1",
@@ -553,7 +553,7 @@ def test_a_checkout_whose_exclusions_are_not_understood_is_not_sent(cloud, check
 
 
 def test_pods_get_shared_memory_by_the_configuration(cloud):
-    """The size is that of the formula, whose own test is tests/cost/test_shared_memory.py."""
+    """The size is that of the formula, whose own test is tests/plan/test_shared_memory.py."""
     yaml = pytest.importorskip("yaml")
     places = [
         "--workdir=/data/run",

@@ -11,8 +11,8 @@ from typing import Any
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import parse
-from vlbeit_jax.cost import memory
-from vlbeit_jax.cost.chips import GIB
+from vlbeit_jax.cost.peaks import GIB
+from vlbeit_jax.plan import memory
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.training.sharding import make_mesh
 from vlbeit_jax.types import Stream

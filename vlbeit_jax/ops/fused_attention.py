@@ -5,7 +5,7 @@ XLA writes the [B, H, L, L] weights of every block to main memory and reads them
 weights in float32 as the other way does, and backward computes them again instead of reading them.
 
 Registers are 128 lanes wide and heads 64. Instead of moving every second head's lanes, the lanes of the other head are set to
-zero: the matrix unit multiplies 128 deep in any case. ``vlbeit_jax.cost.kernels`` says what a call costs.
+zero: the matrix unit multiplies 128 deep in any case. ``vlbeit_jax.plan.kernels`` says what a call costs.
 """
 
 import functools

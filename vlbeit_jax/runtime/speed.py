@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.cost.chips import device_peak
 from vlbeit_jax.cost.flops import step_flops
+from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.runtime.throughput import peak_of_all_devices
 from vlbeit_jax.training.schedule import Schedule
@@ -31,10 +31,10 @@ def peak_here() -> Peak:
     """Returns the peak of this machine's devices: from the table for known accelerators, measured for a CPU."""
     kind = jax.devices()[0].device_kind
     if device_peak(kind):
-        return Peak(peak_of_all_devices(), f"{kind}: dense bfloat16, vlbeit_jax/cost/chips.py")
+        return Peak(peak_of_all_devices(), f"{kind}: dense bfloat16, vlbeit_jax/cost/peaks.py")
     if jax.default_backend() == "cpu":
         return Peak(peak_of_all_devices(), "measured: a product of float32 matrices of 1024 x 1024")
-    return Peak(None, f"{kind} is not in the table of vlbeit_jax/cost/chips.py")
+    return Peak(None, f"{kind} is not in the table of vlbeit_jax/cost/peaks.py")
 
 
 def rates(config: Config, seconds: float, peak: Peak) -> dict[str, float | None]:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.cost.chips import device_peak
 from vlbeit_jax.cost.flops import StepFlops
+from vlbeit_jax.cost.peaks import device_peak
 
 PROBE = 1024  # Side of the matrices whose product measures an unknown device.
 AWAY = ("data", "checkpoint", "evaluation", "compilation")  # What the loop does besides steps.
