@@ -19,8 +19,8 @@ LEVELS = [
     {"data", "models"},
     {"objectives"},
     {"training"},
-    {"tasks"},
     {"cost"},
+    {"tasks"},
     {"runtime"},
     {"prepare", "report", "convert", "plan"},
     {

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vlbeit_jax.cost.flops import step_flops
 from vlbeit_jax.data import kept_tokens
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.kept_tokens import VISUAL_TOKENS, WithTokens
@@ -20,6 +19,7 @@ from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.plan.memory import tree_bytes
 from vlbeit_jax.runtime.loop import train
 from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.tasks.masked_model import MaskedModel
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.token_making import TokenMaker

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.cost import flops
+from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.plan import hlo, memory
@@ -19,6 +19,7 @@ from vlbeit_jax.plan.memory import Memory
 from vlbeit_jax.plan.step_time import StepTime, step_time
 from vlbeit_jax.plan.topology import Topology
 from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import make_mesh
 
@@ -43,7 +44,7 @@ class Plan:
     topology: Topology
     steps: int
     memory: Memory
-    flops: flops.StepFlops
+    flops: StepFlops
     times: StepTime | None
     collectives: list[Collective] | None
     compile_seconds: float
@@ -126,7 +127,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         topology,
         config.run.steps,
         most,
-        flops.step_flops(config),
+        step_flops(config),
         times,
         links,
         seconds,

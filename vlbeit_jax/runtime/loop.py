@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import flat, to_dict
-from vlbeit_jax.cost.flops import step_flops
 from vlbeit_jax.data.pipeline import Batches, Share
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.cluster import Agreement, is_first
@@ -23,7 +22,9 @@ from vlbeit_jax.runtime.log import Log
 from vlbeit_jax.runtime.throughput import Throughput, peak_of_all_devices
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.tasks import TASKS
+from vlbeit_jax.tasks.abstract import abstract_task
 from vlbeit_jax.tasks.base import Task
+from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.training import run_folder
 from vlbeit_jax.training.checkpoint import Checkpointer, check_same
 from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
@@ -282,7 +283,15 @@ class _Loop:
         log: Log,
         interrupted: threading.Event,
     ) -> TrainState:
-        run, clock = self.config.run, Throughput(peak_of_all_devices())
+        run = self.config.run
+        # Counted before the clock starts: tracing for it takes seconds at base size.
+        # The networks are those of the open task, because folders may define them.
+        flops = flops_of_streams(
+            abstract_task(self.config)._replace(
+                objectives=self.task.objectives, frozen=self.task.frozen
+            )
+        )
+        clock = Throughput(peak_of_all_devices())
         pending: dict[str, Any] = {}
         for step in range(start, run.steps):
             if interrupted.is_set():
@@ -294,7 +303,7 @@ class _Loop:
             compiled = self.step.total_compile_seconds
             state, metrics = self.step(state, self.frozen, batches)
             clock.spent("compilation", self.step.total_compile_seconds - compiled)
-            clock.did(step_flops(self.config, tuple(batches)))
+            clock.did(total(flops[stream] for stream in batches))
             self._take(
                 log, pending, clock
             )  # The previous step's figures: fetching this one's would wait for the device.

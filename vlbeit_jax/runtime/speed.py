@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.cost.flops import step_flops
 from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.runtime.throughput import peak_of_all_devices
+from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import Schedule
 
 
@@ -38,7 +38,7 @@ def peak_here() -> Peak:
 
 
 def rates(config: Config, seconds: float, peak: Peak) -> dict[str, float | None]:
-    """Returns rates of steps that take ``seconds`` each; operations are counted from shapes (``cost.flops``)."""
+    """Returns rates of steps that take ``seconds`` each; ``tasks.flops`` counts operations."""
     flops = step_flops(config)
     return {
         "samples_per_second": flops.samples / seconds,
