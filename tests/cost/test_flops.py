@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, PartitionSpec
 
 from tests import tiny
 from tests.cost import formulas
 from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig, RunConfig
 from vlbeit_jax.config import VisualTokenizerConfig as Visual
 from vlbeit_jax.cost.flops import Flops, loss_flops
-from vlbeit_jax.tasks.abstract import abstract_step
-from vlbeit_jax.tasks.flops import step_flops
+from vlbeit_jax.ops.attention import attention
+from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
+from vlbeit_jax.tasks.flops import flops_of_streams, step_flops
 from vlbeit_jax.types import Positions, Stream
 
 STREAMS = {
@@ -59,6 +60,21 @@ def test_base_size_costs_what_the_formulas_say(config):
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_how_the_same_is_computed_does_not_change_its_operations(config):
     assert step_flops(config) == formulas.step_flops(config)
+
+
+@pytest.mark.parametrize("kind", ["TPU v5e", "NVIDIA H100"])
+def test_kernels_of_accelerators_are_counted_as_products(kind):
+    """A teacher's attention is "auto", which is a kernel there. The control meets the kernel."""
+    config = vqkd(SHORT, teacher="clip")
+    device = AbstractDevice(kind, None, kind.split()[0].lower())
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=device)):
+        assert flops_of_streams(abstract_task(config)) == {
+            Stream.IMAGE: formulas.step_flops(config)
+        }
+        if kind.startswith("TPU"):
+            x, shift = jax.ShapeDtypeStruct((2, 197, 2304), jnp.float32), jnp.zeros(2304)
+            with pytest.raises(NotImplementedError, match="pallas_call"):
+                loss_flops(lambda s, x: (attention(x, s, 12, None, how="auto").sum(), ()), shift, x)
 
 
 @pytest.mark.parametrize("config", [PAIR, vqkd(SHORT, teacher="clip")], ids=["pair", "clip"])

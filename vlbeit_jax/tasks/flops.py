@@ -8,14 +8,18 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.cost.flops import StepFlops, loss_flops
 from vlbeit_jax.objectives.base import ROW
 from vlbeit_jax.tasks.abstract import AbstractTask, abstract_task
 from vlbeit_jax.training.schedule import Schedule
+from vlbeit_jax.training.sharding import AXES
 
 Tree = Any
+# Traced for one CPU, "auto" means no kernel in networks whose settings nobody can reach either.
+_ONE_CPU = AbstractMesh((1, 1, 1), AXES, abstract_device=AbstractDevice("cpu", None, "cpu"))
 
 
 def step_flops(config: Config, streams: Sequence[str] | None = None) -> StepFlops:
@@ -52,7 +56,7 @@ def total(flops: Iterable[StepFlops]) -> StepFlops:
 
 def _stream_flops(task: AbstractTask, stream: str, params: Tree) -> StepFlops:
     # The same mathematics, but quick to trace and to count: attention is matrix products and not a
-    # kernel that JAX cannot see into, and blocks that are alike are one loop.
+    # kernel whose operations JAX cannot see, and blocks that are alike are one loop.
     objective = _with_settings(task.objectives[stream], attention="einsum", scan=True)
     batch = dict(task.batches[stream])
     # The train step numbers the rows, and passes a key.
@@ -64,7 +68,8 @@ def _stream_flops(task: AbstractTask, stream: str, params: Tree) -> StepFlops:
         terms, statistics = objective(params, *others)
         return sum((term.loss for term in terms.values()), jnp.zeros(())), (terms, statistics)
 
-    flops = loss_flops(loss, params, extra, task.frozen, batch, key)
+    with jax.sharding.use_abstract_mesh(_ONE_CPU):
+        flops = loss_flops(loss, params, extra, task.frozen, batch, key)
     rows = batch["weight"].shape[0]
     return StepFlops(flops.trained, flops.frozen, rows * task.tokens[stream], rows)
 
