@@ -13,7 +13,8 @@ from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import parse
 from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.plan import memory
-from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.plan.networks import networks_of
+from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
 from vlbeit_jax.training.sharding import make_mesh
 from vlbeit_jax.types import Stream
 
@@ -43,11 +44,18 @@ def step_bytes(config: Config, batch: int) -> int:
     # on_tpu: there, too, a kernel recomputes the attention weights. But XLA for GPUs worked on all streams
     # at once (18.0 GiB on an H200 at base size and 64 rows), so we add the activations of the other streams.
     # The TPU's compiler keeps those of the largest stream only.
+    objectives = abstract_task(config).objectives
     activations = [
-        memory.activation_bytes(config, stream, 1, 1, 2, on_tpu=True) for stream in Stream
+        memory.activation_bytes(
+            networks_of(objectives[stream], state.params, frozen, batch), 1, 1, on_tpu=True
+        )
+        for stream, batch in batches.items()
     ]
     others = sum(activations) - max(activations)
-    return memory.estimate(config, state, frozen, batches, 1, 1, on_tpu=True).total + others
+    needed = memory.estimate(
+        objectives, state, frozen, batches, config.run.accumulate, rows=1, tensor=1, on_tpu=True
+    )
+    return needed.total + others
 
 
 def main(name: str, gibibytes: float) -> int:

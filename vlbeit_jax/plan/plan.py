@@ -18,7 +18,7 @@ from vlbeit_jax.plan.links import Collective, collectives
 from vlbeit_jax.plan.memory import Memory
 from vlbeit_jax.plan.step_time import StepTime, step_time
 from vlbeit_jax.plan.topology import Topology
-from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
 from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import make_mesh
@@ -100,13 +100,21 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     mesh = make_mesh(config.mesh, devices_of(topology))
     schedule = Schedule.parse(config.run.schedule)
     step, _, state, frozen, batches = abstract_step(config, mesh)
+    objectives = abstract_task(config).objectives
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
         inputs = {stream: batches[stream] for stream in streams}
         by_formula = memory.estimate(
-            config, state, frozen, inputs, rows, mesh.shape["tensor"], topology.chip is not None
+            objectives,
+            state,
+            frozen,
+            inputs,
+            config.run.accumulate,
+            rows,
+            mesh.shape["tensor"],
+            topology.chip is not None,
         )
         if not compiled:
             _check_fits(by_formula, topology, "by formula")
