@@ -72,7 +72,7 @@ def estimate(
     objectives: Mapping[str, Objective],
     state: TrainState,
     frozen: Tree,
-    batches: Mapping[str, Mapping[str, Any]],
+    batches: Mapping[Any, Mapping[str, Any]],
     accumulate: int,
     rows: int,
     tensor: int,
