@@ -74,7 +74,11 @@ def test_kernels_of_accelerators_are_counted_as_products(kind):
         if kind.startswith("TPU"):
             x, shift = jax.ShapeDtypeStruct((2, 197, 2304), jnp.float32), jnp.zeros(2304)
             with pytest.raises(NotImplementedError, match="pallas_call"):
-                loss_flops(lambda s, x: (attention(x, s, 12, None, how="auto").sum(), ()), shift, x)
+                loss_flops(
+                    lambda s, x: (attention(x, s, 12, None, implementation="auto").sum(), ()),
+                    shift,
+                    x,
+                )
 
 
 @pytest.mark.parametrize("config", [PAIR, vqkd(SHORT, teacher="clip")], ids=["pair", "clip"])

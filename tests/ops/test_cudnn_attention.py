@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops import cudnn_attention as module
-from vlbeit_jax.ops.attention import attention, group_by_lanes, implementation
+from vlbeit_jax.ops.attention import attention, choose_implementation, group_by_lanes
 from vlbeit_jax.ops.device import on_nvidia
 
 BATCH, HEADS, WIDTH = 4, 4, 64
@@ -164,9 +164,9 @@ def test_a_bias_is_left_to_einsum_and_refused_by_cudnn(monkeypatch):
     for where in ("ops.cudnn_attention", "ops.attention"):
         monkeypatch.setattr(f"vlbeit_jax.{where}.on_nvidia", lambda: True)
     sizes = (197, 768, 12, jnp.dtype("bfloat16"), True)
-    assert implementation("auto", *sizes) == "einsum"
+    assert choose_implementation("auto", *sizes) == "einsum"
     with pytest.raises(UsageError, match="attention=cudnn needs absolute positions"):
-        implementation("cudnn", *sizes)
+        choose_implementation("cudnn", *sizes)
 
 
 @needs_gpu

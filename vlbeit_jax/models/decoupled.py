@@ -8,7 +8,12 @@ import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, concatenate_axis1
 from vlbeit_jax.models.tokens import Tokens
-from vlbeit_jax.ops.attention import attention, attention_by_parts, group_by_lanes, implementation
+from vlbeit_jax.ops.attention import (
+    attention,
+    attention_by_parts,
+    choose_implementation,
+    group_by_lanes,
+)
 from vlbeit_jax.shapes import Array, Float
 
 
@@ -37,7 +42,7 @@ class DecoupledAttention(nn.Module):
                 [linear(name=f"{modality}_{part}")(x) for part in ("query", "key", "value")]
             )
         query, key, value = (concatenate_axis1(parts) for parts in zip(*by_modality, strict=True))
-        how = implementation(
+        how = choose_implementation(
             self.how, query.shape[1], width, self.heads, query.dtype, bias is not None
         )
         if how == "fused":

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from vlbeit_jax.ops.attention import (
     attention,
     attention_by_parts,
+    choose_implementation,
     group_by_lanes,
-    implementation,
     ungroup,
 )
 from vlbeit_jax.ops.device import on_tpu
@@ -146,7 +146,9 @@ class Attention(nn.Module):
             query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads
         )
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        how = implementation(self.how, x.shape[1], width, self.heads, self.dtype, bias is not None)
+        how = choose_implementation(
+            self.how, x.shape[1], width, self.heads, self.dtype, bias is not None
+        )
         if how == "cudnn":
             kernels, shifts = (
                 ungroup(kernel, self.heads),

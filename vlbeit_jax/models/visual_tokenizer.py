@@ -15,7 +15,7 @@ from vlbeit_jax.models.dalle import DalleEncoder
 from vlbeit_jax.models.embed import VisionEmbed
 from vlbeit_jax.models.layers import MULTIPLIED, TanhProjection, matmul_dtype, run
 from vlbeit_jax.models.multiway import Multiway, Trunk
-from vlbeit_jax.ops.patches import normalise, shrunk, to_patches
+from vlbeit_jax.ops.patches import downsample, normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise, nearest_code
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
 from vlbeit_jax.types import Modality
@@ -56,7 +56,7 @@ class VisualTokenizer(nn.Module):
     ) -> Float[Array, "B N E"]:
         """Unit vectors, one a patch, before quantization; a larger image is first averaged down to ``config.image_size``."""
         patches = to_patches(
-            shrunk(normalise(image), self.config.image_size), self.config.patch_size
+            downsample(normalise(image), self.config.image_size), self.config.patch_size
         )
         tokens = self.encoder(self.encoder_embed(patches, None), draws)
         return l2_normalise(self.to_code(tokens.segment(Modality.VISION)[:, 1:]))

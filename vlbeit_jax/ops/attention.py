@@ -43,7 +43,7 @@ def attention(
     heads: int,
     valid: Bool[Array, "B L"] | None,
     bias: Float[Array, "H L L"] | None = None,
-    how: str = "einsum",
+    implementation: str = "einsum",
 ) -> Float[Array, "B L D"]:
     """Scaled dot-product attention; logits and softmax in float32 whatever the input type.
 
@@ -54,18 +54,20 @@ def attention(
       valid: True where a key may be attended to; None when all are. At least one key per row must be valid, and padding
         comes last: "cudnn" takes the number of valid keys alone.
       bias: added to the scaled logits, query by key.
-      how: "einsum"; "fused"; "cudnn"; or "auto": "fused" on a TPU and "cudnn" on an NVIDIA GPU where they are possible,
+      implementation: "einsum"; "fused"; "cudnn"; or "auto": "fused" on a TPU and "cudnn" on an NVIDIA GPU where they are possible,
         else "einsum".
 
     Raises:
       UsageError: what was asked for is not possible here; the message says what is missing.
     """
     length, width = projected.shape[1], projected.shape[2] // 3
-    how = implementation(how, length, width, heads, projected.dtype, bias is not None)
-    if how == "fused":
+    implementation = choose_implementation(
+        implementation, length, width, heads, projected.dtype, bias is not None
+    )
+    if implementation == "fused":
         return fused_attention(projected, shift, valid, heads)
     query, key, value = ungroup(projected + shift.astype(projected.dtype), heads)
-    return attention_by_parts(query, key, value, heads, valid, bias, how)
+    return attention_by_parts(query, key, value, heads, valid, bias, implementation)
 
 
 def attention_by_parts(
@@ -75,7 +77,7 @@ def attention_by_parts(
     heads: int,
     valid: Bool[Array, "B L"] | None,
     bias: Float[Array, "H L L"] | None,
-    how: str,
+    implementation: str,
 ) -> Float[Array, "B L D"]:
     """As ``attention``, of three arrays with their biases added, by "einsum" or "cudnn".
 
@@ -85,8 +87,8 @@ def attention_by_parts(
     query, key, value = (
         x.reshape(batch, length, heads, width // heads) for x in (query, key, value)
     )
-    if how == "cudnn":
-        assert bias is None, "``implementation`` refuses it"
+    if implementation == "cudnn":
+        assert bias is None, "``choose_implementation`` refuses it"
         mixed = cudnn_attention(query, key, value, valid)
     else:
         mixed = _einsum_attention(query, key, value, valid, bias)
@@ -105,13 +107,13 @@ def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
     return length <= LONGEST_FUSED and _fill_lanes(width, heads) and width % (LANES * chips) == 0
 
 
-def implementation(
-    how: str, length: int, width: int, heads: int, dtype: jnp.dtype, biased: bool
+def choose_implementation(
+    implementation: str, length: int, width: int, heads: int, dtype: jnp.dtype, biased: bool
 ) -> str:
     """Which of "einsum", "fused" and "cudnn" computes attention here.
 
     Args:
-      how: one of them, or "auto".
+      implementation: one of them, or "auto".
       length: tokens L.
       width: D.
       heads: H.
@@ -121,17 +123,17 @@ def implementation(
     Raises:
       UsageError: what was asked for is not possible here.
     """
-    if how == "fused" or (how == "auto" and on_tpu()):
+    if implementation == "fused" or (implementation == "auto" and on_tpu()):
         chips = chips_sharing_heads()
         if not biased and can_fuse(length, width, heads, chips):
             return "fused"
-        if how == "fused":
+        if implementation == "fused":
             raise UsageError(
                 f"attention=fused cannot compute {length} tokens of width {width} in {heads} heads"
                 f"{' with a bias' if biased else ''}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and heads that "
                 f"fill {LANES} lanes on each of {chips} chip(s) (for example an even number of heads 64 wide); use attention=auto"
             )
-    if how == "cudnn" or (how == "auto" and on_nvidia()):
+    if implementation == "cudnn" or (implementation == "auto" and on_nvidia()):
         missing = (
             "absolute positions (this model has a relative bias)"
             if biased
@@ -139,7 +141,7 @@ def implementation(
         )
         if not missing:
             return "cudnn"
-        if how == "cudnn":
+        if implementation == "cudnn":
             raise UsageError(
                 f"attention=cudnn needs {missing}; use attention=auto, which takes an implementation that works here"
             )

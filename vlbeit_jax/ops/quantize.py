@@ -28,7 +28,7 @@ def assigned_sums(
     return counts, jnp.zeros((count, z.shape[-1]), z.dtype).at[codes].add(z * weight[:, None])
 
 
-def moved_codebook(
+def ema_codebook(
     codebook: Float[Array, "C E"],
     counts: Float[Array, "C"],
     sums: Float[Array, "C E"],
