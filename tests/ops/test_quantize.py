@@ -156,7 +156,7 @@ def test_kmeans_is_the_same_in_chunks(monkeypatch, rows):
 
 
 def test_kmeans_fits_at_base_size():
-    """8 batches of 512 images of 196 patches, 8192 codes: all similarities at once would be 26 GB."""
+    """8 batches of 512 images of 196 patches, 8192 codes: all cosines at once would be 26 GB."""
     features = jax.ShapeDtypeStruct((8 * 512 * 196, 32), jnp.float32)
     compiled = (
         jax.jit(lambda z, key: kmeans(z, 8192, 10, key))

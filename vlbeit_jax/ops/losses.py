@@ -1,4 +1,4 @@
-"""Losses as (total, weight) pairs: summed over batch, microbatches and devices, divided once."""
+"""Cross-entropy, and the one division of a summed loss by its weight."""
 
 from typing import NamedTuple
 
@@ -33,5 +33,6 @@ def cross_entropy(logits: Float[Array, "B M V"], targets: Int[Array, "B M"]) -> 
 
 
 def mean(total: Float[Array, ""], weight: Float[Array, ""]) -> Float[Array, ""]:
-    """``total / weight``, and 0 with finite gradients where nothing was weighed."""
+    """``total / weight``, and 0 with a finite gradient if the weight is 0."""
+    # The bound keeps the quotient that ``where`` drops finite: its gradient would be NaN times 0.
     return jnp.where(weight > 0, total / jnp.maximum(weight, 1e-9), 0.0)

@@ -106,7 +106,9 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
     before = set(folder.iterdir())
     with jax.set_mesh(mesh):
         jax.jit(
-            lambda valid, *inputs: fused_attention.part(kernel.part, kernel.heads, valid, inputs)
+            lambda valid, *inputs: fused_attention.call_kernel(
+                kernel.part, kernel.heads, valid, inputs
+            )
         ).lower(valid, *inputs).compile()
     pattern = f"*{kernel.part}_kernel_{kernel.heads}*schedule-analysis_final_bundles.txt"
     (written,) = set(folder.glob(pattern)) - before
