@@ -25,7 +25,7 @@ import numpy as np
 
 from tests import tiny
 from vlbeit_jax.config import Config
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.tasks.pretrain import Pretrain
@@ -62,12 +62,12 @@ def config_in(folder: pathlib.Path) -> Config:
 
 def found(config: Config) -> dict[str, Any]:
     """Digests of the first batches and of the visual tokens of their images, and the losses of one step on each stream's first."""
-    task, mesh, share = Pretrain(config), make_mesh(config.mesh), Share()
+    task, mesh, shard = Pretrain(config), make_mesh(config.mesh), HostShard()
     digests: dict[str, str] = {}
     first = {}
     tokens = jax.jit(lambda frozen, image: encode(task.model.visual.tokenizer, frozen, image))
     for stream in task.streams:
-        batches = task.training_batches(stream, 0, share)
+        batches = task.training_batches(stream, 0, shard)
         for index in range(BATCHES):
             batch = next(batches)
             first.setdefault(stream, batch)

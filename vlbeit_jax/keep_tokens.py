@@ -39,32 +39,32 @@ def main() -> None:
             "config.data.visual_tokens is empty: name the folder that the tokens shall lie in"
         )
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
-    from vlbeit_jax.tasks.token_making import TokenMaker
+    from vlbeit_jax.tasks.token_caching import TokenCacher
     from vlbeit_jax.training.sharding import make_mesh
 
     use_compilation_cache(config.run.compilation_cache)
-    maker = TokenMaker(
+    cacher = TokenCacher(
         config, make_mesh(MeshConfig())
     )  # All devices of this machine, whatever mesh the training will have.
-    work = maker.work[mine::of]
-    for number, (kept, found, part) in enumerate(work, 1):
-        where = f"{number}/{len(work)}: {found.folder}, part {part} ({kept.folder})"
-        if kept.has(part):
+    work = cacher.work[mine::of]
+    for number, (cached, found, part) in enumerate(work, 1):
+        where = f"{number}/{len(work)}: {found.folder}, part {part} ({cached.folder})"
+        if cached.has(part):
             print(f"{where}: is there", flush=True)
             continue
         began = time.monotonic()
-        views = maker.make(kept, found, part)
+        views = cacher.make(cached, found, part)
         print(
             f"{where}: {views:,} views, {views / (time.monotonic() - began):,.0f} a second",
             flush=True,
         )
-    there = sum(kept.has(part) for kept, _, part in maker.work)
+    there = sum(cached.has(part) for cached, _, part in cacher.work)
     rest = (
         "; the others are shares of other processes"
-        if there < len(maker.work)
+        if there < len(cacher.work)
         else ": train with the same fields"
     )
-    print(f"{config.data.visual_tokens}: {there} of {len(maker.work)} parts are there{rest}")
+    print(f"{config.data.visual_tokens}: {there} of {len(cacher.work)} parts are there{rest}")
 
 
 def _image_streams(schedule: str) -> str:

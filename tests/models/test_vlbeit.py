@@ -110,7 +110,7 @@ def test_pixels_under_the_mask_do_not_matter(stream, positions):
     config = tiny.model_config(positions)
     params, batch = tiny.random_params(config), tiny.inputs(config, stream)
     masked = np.zeros((tiny.BATCH, config.patches), bool)
-    np.put_along_axis(masked, np.asarray(batch.image_masked), True, 1)
+    np.put_along_axis(masked, np.asarray(batch.masked_patches), True, 1)
     pixels = (
         masked.reshape(tiny.BATCH, config.grid, config.grid)
         .repeat(config.patch_size, 1)

@@ -116,7 +116,7 @@ def inputs(config, stream, seed=0):
     present = {}
     if stream.has_image:
         masked = np.stack([rng.permutation(config.patches)[:4] for _ in range(BATCH)])
-        present |= {"image": images(config, seed), "image_masked": jnp.asarray(masked)}
+        present |= {"image": images(config, seed), "masked_patches": jnp.asarray(masked)}
     if stream.has_text:
         text = rng.integers(Special.MASK, config.vocabulary, (BATCH, TEXT_LENGTH))
         text[:, 0] = Special.CLS
@@ -132,9 +132,9 @@ def targets(config, found, seed=0):
     """An answer for every masked position."""
     rng = np.random.default_rng(seed)
     answers = {}
-    if found.image_masked is not None:
+    if found.masked_patches is not None:
         answers[Modality.VISION] = jnp.asarray(
-            rng.integers(0, config.codes, found.image_masked.shape)
+            rng.integers(0, config.codes, found.masked_patches.shape)
         )
     if found.text_masked is not None:
         answers[Modality.LANGUAGE] = jnp.asarray(

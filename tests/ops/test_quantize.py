@@ -73,7 +73,7 @@ def test_assigned_sums():
     )
 
 
-def test_moved_codebook():
+def test_ema_codebook():
     """As BEiT v2 states it: e = l2(decay e + (1 - decay) l2(mean of what was assigned))."""
     codebook, z = (
         np.asarray(random_units(4, 3), float),

@@ -35,10 +35,10 @@ def test_a_pair_goes_through_the_trained_network_and_the_frozen_tokenizer():
     found, model, pair = networks(BASE, "pair"), BASE.model, BASE.data.pair
     trained, tokenizer = sorted(found.stacks, key=lambda stack: not stack.trained)
     assert trained.trained and not tokenizer.trained
-    assert (trained.rows, trained.trunk.depth) == (6, model.depth)
+    assert (trained.rows, trained.config.depth) == (6, model.depth)
     patches = (Modality.VISION, model.patches + 1)
     assert trained.layout == (patches, (Modality.LANGUAGE, pair.text_length))
-    assert tokenizer.layout == (patches,) and tokenizer.trunk.depth == 2
+    assert tokenizer.layout == (patches,) and tokenizer.config.depth == 2
     slots = jax.tree.map(lambda leaf: leaf.shape, abstract_task(BASE).batches["pair"])
     words = -(-model.vocabulary // 128) * 128
     assert found.logits == slots["image_masked"][1] * model.codes + slots["text_masked"][1] * words
@@ -56,7 +56,7 @@ def test_vqkd_trains_both_halves_and_looks_at_a_teacher(teacher, frozen):
     run = RunConfig(schedule="image")
     config = dataclasses.replace(BASE, task="vqkd", visual_tokenizer=visual, run=run)
     stacks = networks(config, "image").stacks
-    assert [stack.trunk.depth for stack in stacks if stack.trained] == [2, 1]
+    assert [stack.config.depth for stack in stacks if stack.trained] == [2, 1]
     assert sum(not stack.trained for stack in stacks) == frozen
 
 

@@ -184,7 +184,7 @@ def test_the_visual_tokenizer_uses_its_codes_and_reseeding_revives_them(world, t
 
 def test_the_kmeans_start_is_a_step_on_data(world):
     task = VQKD(tiny.vqkd_config(world))
-    from vlbeit_jax.data.pipeline import Share
+    from vlbeit_jax.data.shard import HostShard
     from vlbeit_jax.training.optimizer import make_optimizer
     from vlbeit_jax.training.state import state_maker
 
@@ -196,7 +196,9 @@ def test_the_kmeans_start_is_a_step_on_data(world):
         optimizer,
         mesh,
     )
-    codebook = np.asarray(task.before_training(make(0), mesh, Share()).extra["image"]["codebook"])
+    codebook = np.asarray(
+        task.before_training(make(0), mesh, HostShard()).extra["image"]["codebook"]
+    )
     np.testing.assert_allclose(np.linalg.norm(codebook, axis=1), 1, rtol=1e-5)
     assert len(np.unique(codebook.round(5), axis=0)) == 32
 

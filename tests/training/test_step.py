@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from tests import tiny
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.tasks import TASKS
 from vlbeit_jax.training.sharding import placement, put_batch, replicated
 from vlbeit_jax.training.state import state_maker
@@ -23,7 +23,7 @@ MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2), (4, 1, 2), (1, 4, 2)]
 def first_batches(task, size: int = 8):
     found = {}
     for stream in Stream:
-        batches = task.training_batches(stream, 0, Share())
+        batches = task.training_batches(stream, 0, HostShard())
         found[stream] = next(batches)
         batches.close()
         assert len(found[stream]["uid"]) == size

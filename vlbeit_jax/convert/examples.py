@@ -8,7 +8,8 @@ import numpy as np
 
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.rules import Written
-from vlbeit_jax.data.pipeline import evaluation_batches
+from vlbeit_jax.data.pipeline import batches
+from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.runtime.evaluation import open_run, records_by_stream
 
@@ -37,10 +38,10 @@ def write_examples(
         make = run.model.make_example(stream, False)
         seen: dict[str, list[np.ndarray]] = {}
         count = 0
-        with closing(
-            evaluation_batches(records, make, ROWS, run.model.config.run.seed, draws=draws)
-        ) as batches:
-            for batch in batches:
+        seed = run.model.config.run.seed
+        examples = EvaluationExamples(records, make, ROWS, seed=seed, repeats=draws)
+        with closing(batches(examples, ROWS)) as found:
+            for batch in found:
                 real = np.flatnonzero(batch["weight"] > 0)
                 first = real[
                     : max(0, len(records) - count)

@@ -69,7 +69,7 @@ class StreamLoss(nn.Module):
         """The stream's losses and other metrics, named as JAX's."""
         device = rows["weight"].device
         inputs = {
-            name: rows[name] for name in ("image_masked", "text", "text_masked") if name in rows
+            name: rows[name] for name in ("masked_patches", "text", "text_masked") if name in rows
         }
         if "image" in rows:
             inputs["image"] = self._normalise(rows["image"])
@@ -81,7 +81,7 @@ class StreamLoss(nn.Module):
                     targets = (
                         rows["image_targets"]
                         if self.tokenizer is None
-                        else self._targets(inputs["image"], rows["image_masked"])
+                        else self._targets(inputs["image"], rows["masked_patches"])
                     )
                     logits, weights = found.image_logits, rows["weight"][:, None].expand_as(targets)
                 else:

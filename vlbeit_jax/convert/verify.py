@@ -100,9 +100,9 @@ def batches(config: ModelConfig, seed: int = 0) -> dict[str, Batch]:
     words = {"text": text, "text_masked": positions}
     return {
         "image": image,
-        "image_masked": image | {"image_masked": masked},
+        "image_masked": image | {"masked_patches": masked},
         "text": words,
-        "pair": image | {"image_masked": masked} | words,
+        "pair": image | {"masked_patches": masked} | words,
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from vlbeit_jax.data.order import Permutation
-from vlbeit_jax.data.source import Records
+from vlbeit_jax.data.records import Records
 from vlbeit_jax.shapes import Int
 
 

@@ -5,13 +5,14 @@ import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.keys import NONE, Keys, keys_file
+from vlbeit_jax.data.records import Records
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
@@ -22,19 +23,6 @@ FORMAT = 2
 META_FILE = "vlbeit_meta.json"
 SAMPLE_PREFIX = "sample:"
 SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"
-
-
-@runtime_checkable
-class Records(Protocol):
-    """Random access to records. TFDS's data sources, lists and our own views of them have it."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
-        """One record."""
-        ...
 
 
 class _AsWritten:

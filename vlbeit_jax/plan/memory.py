@@ -5,13 +5,12 @@ meanwhile is a formula over the networks that the step calls, which are found by
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from vlbeit_jax.objectives.base import Crossing, Objective
+from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.ops.attention import can_fuse
 from vlbeit_jax.plan.networks import Networks, Stack, networks_of
 from vlbeit_jax.training.state import TrainState
@@ -71,6 +70,7 @@ def shard_size(leaf: Any) -> int:
 def estimate(
     objectives: Mapping[str, Objective],
     state: TrainState,
+    info: Tree,
     frozen: Tree,
     batches: Mapping[Any, Mapping[str, Any]],
     accumulate: int,
@@ -82,7 +82,8 @@ def estimate(
 
     Args:
       objectives: losses by stream; those of ``batches`` are in the step.
-      state: shapes with shardings, as the next two.
+      state: shapes with shardings, as ``frozen`` and ``batches``.
+      info: a ``ParamInfo`` per parameter.
       frozen: parameters of frozen networks.
       batches: rows of the step's streams, over all devices.
       accumulate: microbatches of a step.
@@ -99,14 +100,13 @@ def estimate(
     # On one chip, the backward pass of a stream ends before the next stream begins. On several, the
     # compiler starts streams early, to hide collectives, and all activations are there at once.
     together = sum(activations) if rows > 1 else max(activations)
-    objective = next(iter(objectives.values()))
     copies = _parameter_copies(
         state.params,
-        objective.crossing,
+        info,
         rows,
         tensor,
         twice=accumulate > 1 or (rows == 1 and len(networks) > 1),
-        stacked=any(stack.trunk.scan for stack in stacks if stack.trained),
+        stacked=any(stack.config.scan for stack in stacks if stack.trained),
     )
     return kept(state, frozen, batches)._replace(
         temporaries=copies + together, program=_program_bytes(stacks) if on_tpu else 0
@@ -115,7 +115,7 @@ def estimate(
 
 def _parameter_copies(
     params: Tree,
-    crossing: Callable[..., Crossing],
+    info: Tree,
     rows: int,
     tensor: int,
     twice: bool,
@@ -127,19 +127,18 @@ def _parameter_copies(
 
     Args:
       params: shapes with shardings.
-      crossing: from a parameter's path to the type in which it is used.
+      info: a ``ParamInfo`` per parameter.
       rows: devices that share the rows.
       tensor: devices that share heads, FFN and vocabulary.
       twice: gradients of a microbatch or a stream stand beside the sum of the others.
       stacked: a loop over blocks stacks parameters and gradients once more.
     """
     total = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        used = crossing([entry.key for entry in path])
-        count = shard_size(leaf) if used.stays else leaf.size // tensor
-        itemsize = jnp.dtype(used.parameter).itemsize
+    for leaf, facts in zip(jax.tree.leaves(params), jax.tree.leaves(info), strict=True):
+        count = shard_size(leaf) if facts.vocab_parallel else leaf.size // tensor
+        itemsize = facts.dtype.itemsize
         # In float32, on its only chip or in its own part, a parameter is used where it lies.
-        copied = itemsize < 4 or (rows > 1 and not used.stays)
+        copied = itemsize < 4 or (rows > 1 and not facts.vocab_parallel)
         total += count * (4 * (2 if twice else 1) + itemsize * (copied + 2 * stacked))
     return total
 
@@ -167,21 +166,21 @@ def activation_bytes(networks: Networks, parts: int, tensor: int, on_tpu: bool) 
 
 def _stack_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:
     """One row's activations in a Transformer."""
-    t, length = stack.trunk, stack.length
+    c, length = stack.config, stack.length
     whole = _block_bytes(stack, tensor, on_tpu)
-    if t.remat == "none":
-        return t.depth * whole
-    stored = length * 4 * t.width
-    if t.remat == "dots":
-        stored += length * t.dtype.itemsize * (5 * t.width + t.ffn_width) // tensor
+    if c.remat == "none":
+        return c.depth * whole
+    stored = length * 4 * c.width
+    if c.remat == "dots":
+        stored += length * c.dtype.itemsize * (5 * c.width + c.ffn_width) // tensor
     # One block at a time is computed again.
-    return t.depth * stored + whole
+    return c.depth * stored + whole
 
 
 def _block_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:
     """One row's activations in one block."""
-    t, length = stack.trunk, stack.length
-    width, itemsize = t.width, t.dtype.itemsize
+    c, length = stack.config, stack.length
+    width, itemsize = c.width, c.dtype.itemsize
     # The residual stream before attention and before the expert, in float32.
     per_token = 2 * 4 * width
     # The outputs of both norms.
@@ -189,8 +188,8 @@ def _block_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:
     # Queries, keys, values and what attention makes of them.
     per_token += 4 * itemsize * width // tensor
     # The expert's hidden layer before and after GELU.
-    per_token += 2 * itemsize * t.ffn_width // tensor
+    per_token += 2 * itemsize * c.ffn_width // tensor
     # Attention weights, in float32 and in the products' type; a kernel computes them again.
-    fused = on_tpu and t.attention != "einsum" and not t.relative_grid
-    heads = 0 if fused and can_fuse(length, width, t.heads, tensor) else t.heads
+    fused = on_tpu and c.attention != "einsum" and not c.relative_grid
+    heads = 0 if fused and can_fuse(length, width, c.heads, tensor) else c.heads
     return length * per_token + heads * length * length * (4 + itemsize) // tensor

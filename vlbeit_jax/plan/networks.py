@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import Linear
-from vlbeit_jax.models.multiway import Multiway, Trunk
+from vlbeit_jax.models.multiway import EncoderConfig, Multiway
+from vlbeit_jax.models.vocabulary import WordHead, padded_vocabulary
 from vlbeit_jax.objectives.base import ROW, Objective
 from vlbeit_jax.types import Layout
 
@@ -20,13 +21,13 @@ class Stack(NamedTuple):
     """One call of a Transformer in a step.
 
     Attributes:
-      trunk: its sizes and settings.
+      config: its sizes and settings.
       layout: tokens of a row by modality.
       rows: over all devices and microbatches.
       trained: whether a backward pass follows.
     """
 
-    trunk: Trunk
+    config: EncoderConfig
     layout: Layout
     rows: int
     trained: bool
@@ -39,10 +40,10 @@ class Stack(NamedTuple):
     @property
     def blocks_of_code(self) -> int:
         """Blocks, or loops over blocks with the same experts, that the compiler makes code for."""
-        t = self.trunk
-        if not t.scan:
-            return t.depth
-        routes = (t.experts(index, self.layout) for index in range(t.depth))
+        c = self.config
+        if not c.scan:
+            return c.depth
+        routes = (c.experts(index, self.layout) for index in range(c.depth))
         return len(list(itertools.groupby(routes)))
 
 
@@ -72,13 +73,22 @@ def networks_of(
 
         def note(call: Callable[..., Any], inputs: Any, options: Any, context: Any) -> Any:
             outputs, module = call(*inputs, **options), context.module
-            if context.method_name == "__call__" and isinstance(module, Multiway | Linear):
+            if context.method_name == "__call__" and isinstance(
+                module, Multiway | Linear | WordHead
+            ):
                 own = jax.tree.leaves(module.variables.get("params", {}))
                 is_trained = any(id(leaf) in trained for leaf in own)
                 if isinstance(module, Multiway):
                     tokens = inputs[0]
-                    stacks.append(Stack(module.trunk, tokens.layout, tokens.x.shape[0], is_trained))
-                elif module.exact and is_trained:
+                    stacks.append(
+                        Stack(module.config, tokens.layout, tokens.x.shape[0], is_trained)
+                    )
+                elif isinstance(module, WordHead) and is_trained:
+                    # Its logits never leave it, and a device has its part of them.
+                    states = inputs[0]
+                    positions = states.size // states.shape[-1]
+                    logits.append(positions * padded_vocabulary(module.vocabulary))
+                elif isinstance(module, Linear) and module.exact and is_trained:
                     logits.append(outputs.size)
             return outputs
 

@@ -22,6 +22,7 @@ from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
 from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import make_mesh
+from vlbeit_jax.training.state import declarations
 
 DAY = 86400.0
 
@@ -100,15 +101,17 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     mesh = make_mesh(config.mesh, devices_of(topology))
     schedule = Schedule.parse(config.run.schedule)
     step, _, state, frozen, batches = abstract_step(config, mesh)
-    objectives = abstract_task(config).objectives
+    task = abstract_task(config)
+    info = declarations(task.init_params).info
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
         inputs = {stream: batches[stream] for stream in streams}
         by_formula = memory.estimate(
-            objectives,
+            task.objectives,
             state,
+            info,
             frozen,
             inputs,
             config.run.accumulate,

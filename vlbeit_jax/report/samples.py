@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlbeit_jax.data.pipeline import evaluation_batches
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
-from vlbeit_jax.data.source import Records
+from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.models.layers import run as call
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer, encode
@@ -91,10 +92,10 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     batch = _batch(run, records, Stream.IMAGE)
     codes = _encode(run, batch["image"])
     logits = call(model.network, run.params, model_inputs(batch))[Modality.VISION]
-    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["image_masked"]].set(
+    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["masked_patches"]].set(
         jnp.argmax(logits, axis=-1)
     )
-    hidden = is_at_positions(jnp.asarray(batch["image_masked"]), codes.shape[1])
+    hidden = is_at_positions(jnp.asarray(batch["masked_patches"]), codes.shape[1])
 
     def seen(tokens: jax.Array) -> np.ndarray:
         vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
@@ -120,7 +121,8 @@ def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.n
     counts = np.zeros(run.model.config.model.codes, np.int64)
     compiled = jax.jit(lambda image: _encode(run, image))
     make = run.model.make_example(Stream.IMAGE, False)
-    with closing(evaluation_batches(records, make, batch_size, 0)) as batches:
+    examples = EvaluationExamples(records, make, batch_size, seed=0)
+    with closing(pipeline.batches(examples, batch_size)) as batches:
         for batch in batches:
             codes = np.asarray(compiled(batch["image"]))[batch["weight"] > 0]
             counts += np.bincount(codes.ravel(), minlength=len(counts))
@@ -167,7 +169,7 @@ def _encode(run: OpenedRun, image: Any) -> jax.Array:
 
 def _batch(run: OpenedRun, records: Records, stream: Stream) -> dict[str, np.ndarray]:
     make = run.model.make_example(stream, False)
-    with closing(
-        evaluation_batches(records, make, len(records), run.model.config.run.seed)
-    ) as batches:
+    count, seed = len(records), run.model.config.run.seed
+    examples = EvaluationExamples(records, make, count, seed=seed)
+    with closing(pipeline.batches(examples, count)) as batches:
         return next(batches)

@@ -7,8 +7,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
-from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, Records, open_set
+from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
 from vlbeit_jax.data.splits import NOTHING_SEEN, Seen, example, read_seen, seen_records
 from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
@@ -149,7 +150,7 @@ def _splits(run: OpenedRun, found: PreparedSet) -> list[str]:
 
 def records_by_stream(
     run: OpenedRun, places: Sequence[str], sets: Sequence[PreparedSet]
-) -> dict[Stream, "Joined"]:
+) -> dict[Stream, ConcatRecords]:
     """What the run's streams are scored on; one without records is left out.
 
     Raises:
@@ -169,7 +170,7 @@ def records_by_stream(
     return found
 
 
-def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "Joined":
+def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> ConcatRecords:
     """What a stream is scored on: the records of all sets of its kind that the run has not been trained on."""
     kinds = {
         Stream.IMAGE: {Kind.IMAGES},
@@ -188,7 +189,7 @@ def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> "
                     if found.kind is Kind.TEXTS
                     else _checked(run, found, records)
                 )
-    return Joined(parts)
+    return ConcatRecords(parts)
 
 
 def _rows(run: OpenedRun, documents: Records) -> list[dict[str, Any]]:
@@ -211,23 +212,3 @@ def _checked(run: OpenedRun, found: PreparedSet, records: Records) -> Records:
             f"{found.folder} holds rows of {found.meta['length']} pieces, the run has {length}; give the texts themselves"
         )
     return records
-
-
-class Joined:
-    """Several sequences of records as one."""
-
-    def __init__(self, parts: Sequence[Records]):
-        """One after the other."""
-        self._parts = [part for part in parts if len(part)]
-
-    def __len__(self) -> int:
-        """Records of all parts."""
-        return sum(len(part) for part in self._parts)
-
-    def __getitem__(self, index: int) -> Any:
-        """The record at a place counted over all parts."""
-        for part in self._parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError(index)

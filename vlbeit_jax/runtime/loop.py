@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import flat, to_dict
-from vlbeit_jax.data.pipeline import Batches, Share
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.cluster import Agreement, is_first
 from vlbeit_jax.runtime.log import Log
@@ -31,11 +32,11 @@ from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import (
     check_batch,
+    host_shard,
     make_mesh,
     placement,
     put_batch,
     put_replicated,
-    share_of,
 )
 from vlbeit_jax.training.state import TrainState, state_maker
 from vlbeit_jax.training.step import TrainStep, make_train_step
@@ -83,7 +84,7 @@ def train(
         optimizer,
         mesh,
     )
-    share = share_of(mesh)
+    shard = host_shard(mesh)
     if (
         config.run.start_from and not (workdir / run_folder.CHECKPOINTS).is_dir()
     ):  # Or nothing is read from there any more.
@@ -112,7 +113,7 @@ def train(
                     )
                 )
                 state = dataclasses.replace(state, params=params)
-            state = task.before_training(state, mesh, share)
+            state = task.before_training(state, mesh, shard)
         else:
             check_same(
                 checkpointer.describe(start)["must_match"], must_match(config, task), workdir
@@ -131,7 +132,7 @@ def train(
             mesh,
             placement(abstract.params),
         )
-        return _Loop(config, task, mesh, schedule, checkpointer, share, workdir, step, profile).run(
+        return _Loop(config, task, mesh, schedule, checkpointer, shard, workdir, step, profile).run(
             state
         )
 
@@ -235,13 +236,13 @@ class _Loop:
         mesh: Mesh,
         schedule: Schedule,
         checkpointer: Checkpointer,
-        share: Share,
+        shard: HostShard,
         workdir: pathlib.Path,
         step: TrainStep,
         profile: tuple[int, int] | None,
     ):
         self.config, self.task, self.mesh, self.schedule = config, task, mesh, schedule
-        self.checkpointer, self.share, self.workdir = checkpointer, share, workdir
+        self.checkpointer, self.shard, self.workdir = checkpointer, shard, workdir
         self.step = step
         self.rate = learning_rate(config.optimizer, config.run.steps)
         self.frozen = put_replicated(task.frozen, mesh)
@@ -259,7 +260,7 @@ class _Loop:
         )
         log.say(f"{self.workdir}: {self._size(state)}, from step {start} to {run.steps} on {where}")
         streams = {
-            s: self.task.training_batches(s, self.schedule.used_before(s, start), self.share)
+            s: self.task.training_batches(s, self.schedule.used_before(s, start), self.shard)
             for s in self.schedule.streams
         }
         try:
@@ -340,7 +341,7 @@ class _Loop:
         run, last = self.config.run, done == self.config.run.steps
         if run.evaluate_every and (done % run.evaluate_every == 0 or last):
             with clock.away("evaluation"):
-                log.write_evaluation(done, self.task.evaluate(state, self.mesh, self.share))
+                log.write_evaluation(done, self.task.evaluate(state, self.mesh, self.shard))
         if done % run.checkpoint_every == 0 or last:
             description = {
                 "step": done,

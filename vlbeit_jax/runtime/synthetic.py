@@ -60,9 +60,9 @@ def _rows(
     rows = {"weight": np.ones(count, np.float32), "uid": rng.integers(0, 2**32, count, np.uint32)}
     if "image" in leaves:
         rows["image"] = rng.integers(0, 256, leaves["image"].shape, np.uint8)
-    if "image_masked" in leaves:
+    if "masked_patches" in leaves:
         patches = rng.random((count, config.model.patches)).argsort(axis=1)
-        rows["image_masked"] = np.sort(patches[:, : leaves["image_masked"].shape[1]])
+        rows["masked_patches"] = np.sort(patches[:, : leaves["masked_patches"].shape[1]])
     if "image_targets" in leaves:
         rows["image_targets"] = rng.integers(0, config.model.codes, leaves["image_targets"].shape)
     if "text" in leaves:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.data.examples import example_specs
+from vlbeit_jax.data.examples.masked import masked_specs
 from vlbeit_jax.models.teacher import PixelTeacher, ViTConfig, ViTTeacher, teacher_width
 from vlbeit_jax.models.visual_tokenizer import as_multiplied
 from vlbeit_jax.models.vlbeit import VLBEiT
@@ -119,8 +119,8 @@ def abstract_task(config: Config) -> AbstractTask:
 def _pretrain(config: Config) -> AbstractTask:
     streams = Schedule.parse(config.run.schedule).streams
     network, tokenizer = VLBEiT(config.model), make_tokenizer(config.visual_tokenizer)
-    frozen, kept = {}, bool(config.data.visual_tokens)
-    if any(stream.has_image for stream in streams) and not kept:
+    frozen, cached = {}, bool(config.data.visual_tokens)
+    if any(stream.has_image for stream in streams) and not cached:
         image, codebook = _image(config), _codebook(config)
         params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))[
             "params"
@@ -134,7 +134,7 @@ def _pretrain(config: Config) -> AbstractTask:
             getattr(config.data, stream),
             config.model.image_size if stream.has_image else 0,
         )
-        specs = example_specs(data, image_size, stream.has_text, kept)
+        specs = masked_specs(data, image_size, stream.has_text, cached)
         batches[stream] = {
             name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
             for name, spec in specs.items()
@@ -154,7 +154,10 @@ def _pretrain(config: Config) -> AbstractTask:
 
 
 def _vqkd(config: Config) -> AbstractTask:
-    visual, data = config.visual_tokenizer, dataclasses.replace(config.data.image, masked_patches=0)
+    visual, data = (
+        config.visual_tokenizer,
+        dataclasses.replace(config.data.image, num_masked_patches=0),
+    )
     tokenizer, teacher, frozen = make_tokenizer(visual), PixelTeacher(visual.patch_size), {}
     if visual.teacher != "pixels":
         out = teacher_width(visual.teacher, visual.patch_size)
@@ -162,7 +165,7 @@ def _vqkd(config: Config) -> AbstractTask:
             visual.teacher, visual.image_size, visual.patch_size, 768, 12, 12, 3072, out
         )
         teacher, frozen = ViTTeacher(vit), abstract_params(vit)
-    specs = example_specs(data, visual.image_size, has_text=False)
+    specs = masked_specs(data, visual.image_size, has_text=False)
     batch = {
         name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
         for name, spec in specs.items()

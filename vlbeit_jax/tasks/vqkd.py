@@ -14,16 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, VisualTokenizerConfig
-from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.pipeline import (
-    Batches,
-    Share,
-    evaluation_batches,
-    open_sources,
-    require_validation,
-    training_batches,
-)
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.examples.masked import MaskedExample
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import teacher_width
@@ -81,10 +78,10 @@ class VQKD:
             "teacher": tree_fingerprint(self.frozen) if self.frozen else visual.teacher,
         }
 
-    def _make(self, augment: bool) -> MakeExample:
+    def _make(self, augment: bool) -> MaskedExample:
         visual = self.config.visual_tokenizer
-        return MakeExample(
-            dataclasses.replace(self.config.data.image, masked_patches=0),
+        return MaskedExample(
+            dataclasses.replace(self.config.data.image, num_masked_patches=0),
             visual.image_size,
             visual.grid,
             None,
@@ -99,23 +96,28 @@ class VQKD:
             "params"
         ]
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
+    def examples(self, stream: str) -> TrainingExamples:
+        """The stream's endless examples."""
+        config = self.config
+        return TrainingExamples(
+            stream,
+            self.sets,
+            self._make(True),
+            seed=config.run.seed,
+            weights=config.data.image.weights,
+        )
+
+    def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
         """Images; see ``data.pipeline``."""
         config = self.config
-        return training_batches(
-            Stream(stream),
-            config.data.image,
-            config.data,
-            self._make(True),
-            config.run.seed,
-            start,
-            share,
+        return pipeline.batches(
+            self.examples(stream), config.data.image.batch_size, start, shard, config.data
         )
 
     def keep_inputs(self, workdir: pathlib.Path) -> None:
         """Nothing: a visual tokenizer depends on its images alone."""
 
-    def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
+    def before_training(self, state: TrainState, mesh: Mesh, shard: HostShard) -> TrainState:
         """Sets the codebook by k-means on the features of the first batches, gathered over all devices."""
         visual = self.config.visual_tokenizer
         everywhere = replicated(mesh)
@@ -126,7 +128,7 @@ class VQKD:
             )
 
         compiled = jax.jit(features, out_shardings=everywhere)
-        with closing(self.training_batches(Stream.IMAGE, 0, share)) as batches, on_mesh(mesh):
+        with closing(self.training_batches(Stream.IMAGE, 0, shard)) as batches, on_mesh(mesh):
             seen = [
                 compiled(state.params, put_batch(next(batches), mesh)["image"])
                 for _ in range(visual.kmeans_batches)
@@ -139,20 +141,20 @@ class VQKD:
         extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
         return dataclasses.replace(state, extra=extra)
 
-    def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
+    def evaluate(self, state: TrainState, mesh: Mesh, shard: HostShard) -> dict[str, float]:
         """Held-back losses, and how many codes the held-back images use; warns of a collapse."""
         config = self.config
         compiled = _scorer(self.objective, mesh)
         totals, frozen = None, put_replicated(self.frozen, mesh)
-        held_back = evaluation_batches(
+        batch_size = config.data.image.batch_size
+        examples = EvaluationExamples(
             self.sets[0].records(VALIDATION),
             self._make(False),
-            config.data.image.batch_size,
-            config.run.seed,
-            batches=config.run.evaluate_batches,
-            share=share,
-            data=config.data,
+            batch_size,
+            seed=config.run.seed,
+            max_batches=config.run.evaluate_batches,
         )
+        held_back = pipeline.batches(examples, batch_size, shard=shard, loader=config.data)
         with closing(held_back) as batches, on_mesh(mesh):
             for batch in batches:
                 new = compiled(

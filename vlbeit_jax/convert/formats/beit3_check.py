@@ -34,9 +34,9 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
             inputs["visual_tokens"] = (
                 torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
             )
-        if "image_masked" in batch:
+        if "masked_patches" in batch:
             hidden = np.zeros((len(batch["image"]), config.patches), np.float32)
-            np.put_along_axis(hidden, batch["image_masked"], 1, axis=1)
+            np.put_along_axis(hidden, batch["masked_patches"], 1, axis=1)
             inputs["vision_masked_position"] = torch.from_numpy(hidden)
         if "text" in batch:
             text = torch.from_numpy(batch["text"])

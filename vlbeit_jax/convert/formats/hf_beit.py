@@ -196,7 +196,10 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
         batch = verify.batches(run.model)[name]
         pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
         wanted = verify.ours(run.model, params, batch)
-        hidden, masked = np.zeros((len(pixels), run.model.patches), bool), batch.get("image_masked")
+        hidden, masked = (
+            np.zeros((len(pixels), run.model.patches), bool),
+            batch.get("masked_patches"),
+        )
         if masked is not None:
             np.put_along_axis(hidden, masked, True, axis=1)
         with torch.no_grad():

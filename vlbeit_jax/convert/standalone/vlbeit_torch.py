@@ -7,7 +7,7 @@
     found.image, found.text                                 # states of every patch and word piece, after the last norm
     found.image_cls, found.text_cls                         # one vector an image and a text
     model(image=..., features=(3, 5, 7, 11)).features       # maps [B, D, rows, columns] for dense prediction
-    model(image=..., image_masked=positions).image_logits   # visual tokens at masked patches
+    model(image=..., masked_patches=positions).image_logits   # visual tokens at masked patches
     visual_tokenizer.encode(image)                          # visual tokens of every patch
 
 Images, texts and pairs go through one Transformer. Self-attention is shared; each modality has its own feed-forward expert,
@@ -69,7 +69,7 @@ class Output:
 
     Attributes:
       image_cls: [B, D], image: states [B, N, D]; text_cls: [B, D], text: states [B, T - 1, D]. All after the last norm.
-      image_logits: [B, M, codes] at ``image_masked``; text_logits: [B, M, vocabulary] at ``text_masked``.
+      image_logits: [B, M, codes] at ``masked_patches``; text_logits: [B, M, vocabulary] at ``text_masked``.
       features: maps [B, D, rows, columns] after the blocks that were asked for.
     """
 
@@ -335,7 +335,7 @@ class VLBEiT(nn.Module):
         self,
         image: Tensor | None = None,
         text: Tensor | None = None,
-        image_masked: Tensor | None = None,
+        masked_patches: Tensor | None = None,
         text_masked: Tensor | None = None,
         features: Sequence[int] = (),
     ) -> Output:
@@ -344,17 +344,17 @@ class VLBEiT(nn.Module):
         Args:
           image: [B, 3, height, width] in [-1, 1], see ``normalise``.
           text: word pieces [B, T], CLS first, padded with ``config["pad"]``; masked ones already replaced.
-          image_masked: [B, M] patches that become the mask token and are predicted.
+          masked_patches: [B, M] patches that become the mask token and are predicted.
           text_masked: [B, M] positions that are predicted.
           features: blocks, counted from 0, after which the patches are returned as maps.
 
         Raises:
           ValueError: an input is missing or of a size that the model does not know, or there is no such block.
         """
-        self._check(image, text, image_masked, text_masked, features)
+        self._check(image, text, masked_patches, text_masked, features)
         parts, layout = [], []
         if image is not None:
-            parts.append(self.vision_embed(image, image_masked))
+            parts.append(self.vision_embed(image, masked_patches))
             layout.append((VISION, parts[-1].shape[1]))
         if text is not None:
             parts.append(self.text_embed(text))
@@ -369,8 +369,8 @@ class VLBEiT(nn.Module):
             found.features = [
                 x[:, 1:patches].transpose(1, 2).unflatten(2, (self.grid, self.grid)) for x in kept
             ]
-            if image_masked is not None:
-                found.image_logits = self.vision_head(_gathered(pictures, image_masked))
+            if masked_patches is not None:
+                found.image_logits = self.vision_head(_gathered(pictures, masked_patches))
         if text is not None:
             words = states[:, -text.shape[1] :]
             found.text_cls, found.text = words[:, 0], words[:, 1:]
@@ -382,15 +382,15 @@ class VLBEiT(nn.Module):
         self,
         image: Tensor | None,
         text: Tensor | None,
-        image_masked: Tensor | None,
+        masked_patches: Tensor | None,
         text_masked: Tensor | None,
         features: Sequence[int],
     ) -> None:
         longest, depth = self.config["text_positions"], self.config["depth"]
         if image is None and text is None:
             raise ValueError("neither image nor text was given")
-        if image is None and (image_masked is not None or features):
-            raise ValueError("image_masked and features need an image")
+        if image is None and (masked_patches is not None or features):
+            raise ValueError("masked_patches and features need an image")
         if text is None and text_masked is not None:
             raise ValueError("text_masked needs a text")
         if image is not None:
