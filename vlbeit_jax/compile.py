@@ -16,8 +16,8 @@ from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
 
 if TYPE_CHECKING:
-    from vlbeit_jax.cost.chips import Topology
-    from vlbeit_jax.cost.plan import Plan
+    from vlbeit_jax.plan.plan import Plan
+    from vlbeit_jax.plan.topology import Topology
 
 OVERVIEW = """Compiles the train step of a configuration for a TPU topology, on any Linux machine, and prints memory, time and cost.
 
@@ -55,7 +55,7 @@ ENVIRONMENT = {
 
 def main() -> None:
     """Checks what was given, compiles, prints."""
-    from vlbeit_jax.cost.chips import parse_topology
+    from vlbeit_jax.plan.topology import parse_topology
 
     if not TOPOLOGY.value:
         raise UsageError(
@@ -68,7 +68,7 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     if topology.chip is None:
         os.environ["JAX_NUM_CPU_DEVICES"] = str(topology.count)
-    from vlbeit_jax.cost.plan import make_plan
+    from vlbeit_jax.plan.plan import make_plan
 
     with quiet_stderr():
         plan = make_plan(config, topology, compiled=not ESTIMATE.value)
@@ -93,7 +93,7 @@ def quiet_stderr() -> Iterator[None]:
 
 def describe(plan: "Plan", topology: "Topology") -> str:
     """The plan for people."""
-    from vlbeit_jax.cost.chips import GIB
+    from vlbeit_jax.cost.peaks import GIB
 
     chip, values = topology.chip, plan.as_json()
     lines = [

@@ -187,10 +187,11 @@ def test_the_kmeans_start_is_a_step_on_data(world):
     task = VQKD(tiny.vqkd_config(world))
     from vlbeit_jax.data.shard import HostShard
     from vlbeit_jax.training.optimizer import make_optimizer
-    from vlbeit_jax.training.state import state_maker
+    from vlbeit_jax.training.state import declarations, state_maker
 
     mesh = tiny.mesh_of(4)
-    optimizer = make_optimizer(task.config.optimizer, 3)
+    info = declarations(task.init_params).info
+    optimizer = make_optimizer(task.config.optimizer, 3, info)
     make, _ = state_maker(
         task.init_params,
         lambda: {n: o.init_extra() for n, o in task.objectives.items()},

@@ -8,16 +8,21 @@ from typing import Any
 import jax
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.cost import flops, hlo, memory
-from vlbeit_jax.cost.chips import GIB, Topology
-from vlbeit_jax.cost.kernels import kernel_seconds
-from vlbeit_jax.cost.links import Collective, collectives
-from vlbeit_jax.cost.memory import Memory
-from vlbeit_jax.cost.time import StepTime, step_time
+from vlbeit_jax.cost.flops import StepFlops
+from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.plan import hlo, memory
+from vlbeit_jax.plan.devices import devices_of
+from vlbeit_jax.plan.kernels import kernel_seconds
+from vlbeit_jax.plan.links import Collective, collectives
+from vlbeit_jax.plan.memory import Memory
+from vlbeit_jax.plan.step_time import StepTime, step_time
+from vlbeit_jax.plan.topology import Topology
+from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
+from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import make_mesh
+from vlbeit_jax.training.state import declarations
 
 DAY = 86400.0
 
@@ -40,7 +45,7 @@ class Plan:
     topology: Topology
     steps: int
     memory: Memory
-    flops: flops.StepFlops
+    flops: StepFlops
     times: StepTime | None
     collectives: list[Collective] | None
     compile_seconds: float
@@ -96,13 +101,23 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     mesh = make_mesh(config.mesh, devices_of(topology))
     schedule = Schedule.parse(config.run.schedule)
     step, _, state, frozen, batches = abstract_step(config, mesh)
+    task = abstract_task(config)
+    info = declarations(task.init_params).info
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
         inputs = {stream: batches[stream] for stream in streams}
         by_formula = memory.estimate(
-            config, state, frozen, inputs, rows, mesh.shape["tensor"], topology.chip is not None
+            task.objectives,
+            state,
+            info,
+            frozen,
+            inputs,
+            config.run.accumulate,
+            rows,
+            mesh.shape["tensor"],
+            topology.chip is not None,
         )
         if not compiled:
             _check_fits(by_formula, topology, "by formula")
@@ -123,41 +138,12 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         topology,
         config.run.steps,
         most,
-        flops.step_flops(config),
+        step_flops(config),
         times,
         links,
         seconds,
         operations,
     )
-
-
-def devices_of(topology: Topology) -> Any:
-    """Devices to compile for.
-
-    Raises:
-      UsageError: the compiler is not installed or knows no such topology; or this process has not as many devices.
-    """
-    if topology.chip is None:
-        if jax.device_count() != topology.count:
-            raise UsageError(
-                f"--topology={topology}: this process has {jax.device_count()} devices"
-            )
-        return jax.devices()
-    from jax.experimental import topologies
-
-    options: dict[str, Any] = (
-        {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
-    )  # One device a chip, not two.
-    if topology.count == 1:
-        options["chips_per_host_bounds"] = (1, 1, 1)
-    try:
-        return topologies.get_topology_desc(
-            platform="tpu", topology_name=str(topology), **options
-        ).devices
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise UsageError(
-            f"--topology={topology}: {error}; if libtpu is missing: launch/install.sh tpu, or pip install 'jax[tpu]', on any Linux machine"
-        ) from error
 
 
 def _for_chips(config: Config, topology: Topology) -> Config:

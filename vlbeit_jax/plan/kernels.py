@@ -3,7 +3,7 @@
 To the compiler's cost model a kernel is a black box. Its machine code is not: every bundle of instructions is a cycle, and a
 kernel of ``ops.fused_attention`` is one straight run of bundles for each row of the batch, without a loop. So each kernel is
 compiled once more, alone, in a process that has the compiler write down its schedule, and the bundles are counted. Waiting for
-memory is not in them; ``cost.time`` compares with the bytes.
+memory is not in them; ``plan.step_time`` compares with the bytes.
 """
 
 import dataclasses
@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vlbeit_jax.cost.chips import Topology, parse_topology
-from vlbeit_jax.cost.hlo import Program
 from vlbeit_jax.ops import fused_attention
+from vlbeit_jax.plan.devices import devices_of
+from vlbeit_jax.plan.hlo import Program
+from vlbeit_jax.plan.topology import Topology, parse_topology
 
 DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"
 _NAMED = re.compile(r"(forward|backward)_kernel_(\d+)")
@@ -105,7 +106,9 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
     before = set(folder.iterdir())
     with jax.set_mesh(mesh):
         jax.jit(
-            lambda valid, *inputs: fused_attention.part(kernel.part, kernel.heads, valid, inputs)
+            lambda valid, *inputs: fused_attention.call_kernel(
+                kernel.part, kernel.heads, valid, inputs
+            )
         ).lower(valid, *inputs).compile()
     pattern = f"*{kernel.part}_kernel_{kernel.heads}*schedule-analysis_final_bundles.txt"
     (written,) = set(folder.glob(pattern)) - before
@@ -116,8 +119,6 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
 
 def main() -> None:
     """Reads kernels from standard input as JSON, and prints the bundles of each."""
-    from vlbeit_jax.cost.plan import devices_of
-
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LIBTPU_INIT_ARGS"] = (
             f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(folder)}"  # Before libtpu is loaded.

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlbeit_jax.cost.chips import Topology
-from vlbeit_jax.cost.hlo import Instruction, Program, sizes
+from vlbeit_jax.plan.hlo import Instruction, Program, sizes
+from vlbeit_jax.plan.topology import Topology
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 

@@ -10,16 +10,16 @@ Two totals are always given, because the truth lies between them (docs/scale.md 
 Collectives come on top: bytes from the program, time from the links. One that blocks is counted. One that runs beside
 computation is counted as far as it ends later than what was scheduled between its start and its end; the links carry one at a time.
 
-A kernel of ours is a black box to the compiler's estimate; ``cost.kernels`` has its cycles.
+A kernel of ours is a black box to the compiler's estimate; ``plan.kernels`` has its cycles.
 """
 
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from vlbeit_jax.cost import links
-from vlbeit_jax.cost.chips import Topology
-from vlbeit_jax.cost.hlo import MATMULS, Instruction, Program, loop_of
+from vlbeit_jax.plan import links
+from vlbeit_jax.plan.hlo import MATMULS, Instruction, Program, loop_of
+from vlbeit_jax.plan.topology import Topology
 
 REACHED_BANDWIDTH = 0.85  # Share of the memory's bandwidth that streaming reaches; an assumption.
 LANES = 8 * 128 * 4  # Operations a cycle of the vector unit (8 sublanes x 128 lanes x 4 units).
