@@ -159,7 +159,8 @@ def _equation(eqn: Any, marks: list[bool]) -> _Count:
     else:
         raise NotImplementedError(
             f"operations of the primitive {name} are not known, so FLOPs and MFU would be wrong; "
-            "give it a rule in vlbeit_jax/cost/flops.py, or list it there if it multiplies no matrices"
+            "give it a rule in vlbeit_jax/cost/flops.py, or list it there if it multiplies no "
+            "matrices"
         )
     mark = any(marks)
     outputs = [mark] * len(eqn.outvars)

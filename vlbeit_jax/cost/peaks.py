@@ -80,8 +80,8 @@ CHIPS = {
 }
 
 
-# Peak bfloat16 operations a second, by what JAX calls a device. NVIDIA's are dense; its data sheets give twice as much, "with
-# sparsity". A name without a suffix is the SXM part.
+# Peak bfloat16 operations per second, by JAX's name of a device. NVIDIA's are dense; its data
+# sheets give twice as much, "with sparsity". A name without a suffix is the SXM part.
 DEVICE_PEAKS = {
     "TPU v4": CHIPS["v4"].peak,
     "TPU v5 lite": CHIPS["v5e"].peak,
@@ -98,7 +98,10 @@ DEVICE_PEAKS = {
 
 
 def device_peak(kind: str) -> float | None:
-    """Returns the peak of one device of a kind; None if it is not known, as for an NVL card and for a part of a card (MIG)."""
+    """Returns bfloat16 operations per second of one device of a kind.
+
+    None if they are not known, as for an NVL card and for a part of a card (MIG).
+    """
     if kind in DEVICE_PEAKS:
         return DEVICE_PEAKS[kind]
     known = [

@@ -12,7 +12,8 @@ def devices_of(topology: Topology) -> Any:
     """Devices to compile for.
 
     Raises:
-      UsageError: the compiler is not installed or knows no such topology; or this process has not as many devices.
+      UsageError: the compiler is not installed or does not know the topology, or this process has
+        another number of devices.
     """
     if topology.chip is None:
         if jax.device_count() != topology.count:
@@ -33,5 +34,6 @@ def devices_of(topology: Topology) -> Any:
         ).devices
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UsageError(
-            f"--topology={topology}: {error}; if libtpu is missing: launch/install.sh tpu, or pip install 'jax[tpu]', on any Linux machine"
+            f"--topology={topology}: {error}; if libtpu is missing: launch/install.sh tpu, or "
+            "pip install 'jax[tpu]', on any Linux machine"
         ) from error

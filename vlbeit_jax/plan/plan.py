@@ -1,4 +1,7 @@
-"""A configuration on a number of chips: what a step needs and takes, by compiling it or by formula. Nothing is run."""
+"""Memory, time and cost of a configuration on some chips, without running anything.
+
+The step is compiled for the chips, or its memory is estimated by a formula.
+"""
 
 import collections
 import dataclasses
@@ -29,7 +32,7 @@ DAY = 86400.0
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is known of a configuration on a topology.
+    """What a configuration needs on a topology.
 
     Attributes:
       topology: the chips.
@@ -39,7 +42,8 @@ class Plan:
       times: of the mean step; None without compilation, and on a CPU.
       collectives: of the mean step; None without compilation.
       compile_seconds: of all steps of the schedule; 0: nothing was compiled.
-      xla_flops: what XLA counts, recomputation and elementwise operations included; a loop's body once.
+      xla_flops: XLA's count, with recomputation and elementwise operations. It counts the body of a
+        loop once.
     """
 
     topology: Topology
@@ -52,7 +56,7 @@ class Plan:
     xla_flops: float
 
     def as_json(self) -> dict[str, Any]:
-        """For programs; documented in docs/scale.md."""
+        """The JSON of the ``compile`` command; docs/scale.md describes it."""
         chip, count = self.topology.chip, self.topology.count
         found: dict[str, Any] = {
             "topology": str(self.topology),
@@ -87,15 +91,16 @@ class Plan:
 
 
 def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
-    """Works out a plan.
+    """Makes a plan.
 
     Args:
       config: the run; its data and tokenizers are not opened.
       topology: chips, or simulated devices of this process.
-      compiled: by the compiler; False: by formulas alone, in a second, without times and collectives.
+      compiled: whether to compile. If not, there are no times and collectives, and memory is
+        estimated by a formula, in seconds.
 
     Raises:
-      UsageError: mesh and topology do not fit each other, or the step does not fit into a chip's memory.
+      UsageError: the mesh does not fit the topology, or the step does not fit into a chip's memory.
     """
     config = _for_chips(config, topology)
     mesh = make_mesh(config.mesh, devices_of(topology))
@@ -147,7 +152,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
 
 
 def _for_chips(config: Config, topology: Topology) -> Config:
-    """With the type that "auto" means there, and not on this machine."""
+    """The configuration with the type of products that "auto" means on these chips."""
     if topology.chip is None:
         return config
     model, visual = config.model, config.visual_tokenizer
@@ -187,7 +192,8 @@ def _does_not_fit(needed: Memory, topology: Topology, said: str) -> str:
         change.append("a larger config.run.accumulate cuts the batch into smaller microbatches")
         change.append("config.model.remat keeps less for the backward pass")
     return (
-        f"the step does not fit into {topology.chip.hbm_bytes / GIB:.1f} GiB of a {topology.chip.name} chip: "
+        f"the step does not fit into {topology.chip.hbm_bytes / GIB:.1f} GiB of a "
+        f"{topology.chip.name} chip: "
         f"{needed.total / GIB:.1f} GiB needed ({parts}; {said})\n  "
         + "\n  ".join([*change, "or give more chips, or a smaller data.*.batch_size"])
     )
@@ -205,8 +211,9 @@ def _read(
         program = hlo.parse(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
         raise UsageError(
-            f"the program for {topology} cannot be read: this libtpu does not fit this jaxlib ({str(error).splitlines()[0]}); install the "
-            "one that JAX names: launch/install.sh tpu, or pip install 'jax[tpu]'"
+            f"the program for {topology} cannot be read: this libtpu does not fit this jaxlib "
+            f"({str(error).splitlines()[0]}); install the one that JAX names: launch/install.sh "
+            "tpu, or pip install 'jax[tpu]'"
         ) from error
     if topology.chip is None:
         return (

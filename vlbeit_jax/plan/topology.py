@@ -41,7 +41,8 @@ def parse_topology(text: str) -> Topology:
     known = ", ".join(CHIPS)
     if name not in CHIPS and name != "cpu":
         raise UsageError(
-            f"--topology={text}: no such chip; give one of {known} as in v5e:16x16, or cpu:8 for simulated devices"
+            f"--topology={text}: no such chip; give one of {known} as in v5e:16x16, or cpu:8 for "
+            "simulated devices"
         )
     axes = CHIPS[name].axes if name in CHIPS else 1
     parts = sizes.split("x")
