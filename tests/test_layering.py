@@ -1,6 +1,7 @@
 """Imports go one way, heavy libraries stay where they belong."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -18,10 +19,10 @@ LEVELS = [
     {"data", "models"},
     {"objectives"},
     {"training"},
-    {"tasks"},
     {"cost"},
+    {"tasks"},
     {"runtime"},
-    {"prepare", "report", "convert"},
+    {"prepare", "report", "convert", "plan"},
     {
         "cli",
         "main",
@@ -70,6 +71,38 @@ def test_imports_go_downward(path):
             assert LEVEL[other] <= LEVEL[own], name
         else:
             assert LEVEL[other] < LEVEL[own] or own in LEVELS[-1], name
+
+
+def file_imports(files: list[pathlib.Path], top: pathlib.Path) -> dict[str, set[str]]:
+    """For each module below ``top``, the modules it imports, anywhere in its file."""
+    names = {
+        ".".join(path.relative_to(top).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files
+    }
+    return {name: (imports(path) & names.keys()) - {name} for name, path in names.items()}
+
+
+def cycle(graph: dict[str, set[str]]) -> set[str]:
+    """One cycle of the graph, if there is any."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return set(error.args[1])
+    return set()
+
+
+def test_no_file_imports_itself_through_others():
+    assert not cycle(file_imports(FILES, TOP))
+
+
+def test_a_cycle_between_files_of_one_folder_is_found(tmp_path):
+    """Even if one of the two imports is inside a function."""
+    (tmp_path / "one.py").write_text("import two\n")
+    (tmp_path / "two.py").write_text("def late():\n    from one import name\n")
+    files = sorted(tmp_path.glob("*.py"))
+    assert cycle(file_imports(files, tmp_path)) == {"one", "two"}
+    (tmp_path / "two.py").write_text("")
+    assert not cycle(file_imports(files, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Command: what a configuration needs and takes on TPU chips that nobody has rented yet."""
+"""Command: memory, step time and cost of a configuration on TPU chips, without having any."""
 
 import contextlib
 import json
@@ -16,8 +16,8 @@ from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
 
 if TYPE_CHECKING:
-    from vlbeit_jax.cost.chips import Topology
-    from vlbeit_jax.cost.plan import Plan
+    from vlbeit_jax.plan.plan import Plan
+    from vlbeit_jax.plan.topology import Topology
 
 OVERVIEW = """Compiles the train step of a configuration for a TPU topology, on any Linux machine, and prints memory, time and cost.
 
@@ -39,7 +39,8 @@ JSON = flags.DEFINE_string("json", "", "file for the result")
 ESTIMATE = flags.DEFINE_bool("estimate", False, "memory by formula, without compiling")
 flags.mark_flag_as_required("config")
 
-# A compiler without a TPU: JAX itself stays on the CPU, and libtpu asks no metadata server which chips it has.
+# To compile without a TPU, JAX itself runs on the CPU, and libtpu does not ask a metadata server for
+# its chips.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -54,12 +55,13 @@ ENVIRONMENT = {
 
 
 def main() -> None:
-    """Checks what was given, compiles, prints."""
-    from vlbeit_jax.cost.chips import parse_topology
+    """Checks the flags, compiles, prints."""
+    from vlbeit_jax.plan.topology import parse_topology
 
     if not TOPOLOGY.value:
         raise UsageError(
-            "--topology missing: name chips, as in --topology=v5e:16x16; --help shows how to use this"
+            "--topology missing: name chips, as in --topology=v5e:16x16; --help shows how to use "
+            "this"
         )
     topology = parse_topology(TOPOLOGY.value)
     if JSON.value:
@@ -68,7 +70,7 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     if topology.chip is None:
         os.environ["JAX_NUM_CPU_DEVICES"] = str(topology.count)
-    from vlbeit_jax.cost.plan import make_plan
+    from vlbeit_jax.plan.plan import make_plan
 
     with quiet_stderr():
         plan = make_plan(config, topology, compiled=not ESTIMATE.value)
@@ -79,7 +81,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keeps the lines that libtpu's C++ writes out of the answer; they are shown if something fails."""
+    """Hides what libtpu's C++ code writes to standard error."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -92,27 +94,32 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def describe(plan: "Plan", topology: "Topology") -> str:
-    """The plan for people."""
-    from vlbeit_jax.cost.chips import GIB
+    """The plan as text."""
+    from vlbeit_jax.cost.peaks import GIB
 
     chip, values = topology.chip, plan.as_json()
     lines = [
-        f"{topology}: {plan.topology.count} {'chips' if chip else 'simulated devices'}, {values['samples']:.0f} samples a step"
+        f"{topology}: {plan.topology.count} {'chips' if chip else 'simulated devices'}, "
+        f"{values['samples']:.0f} samples a step"
     ]
     parts = [f"{name} {size / GIB:.2f}" for name, size in plan.memory._asdict().items()]
     limit = f" of {chip.hbm_bytes / GIB:.0f}" if chip else ""
     how = "as compiled" if plan.compile_seconds else "by formula"
     lines.append(
-        f"memory of a {'chip' if chip else 'device'}, {how}: {plan.memory.total / GIB:.2f}{limit} GiB ({', '.join(parts)})"
+        f"memory of a {'chip' if chip else 'device'}, {how}: {plan.memory.total / GIB:.2f}{limit} GiB "
+        f"({', '.join(parts)})"
     )
     lines.append(
-        f"model: {plan.flops.model / 1e12:.2f} TFLOP a step, forward and backward; frozen networks {plan.flops.frozen / 1e12:.2f}"
+        f"model: {plan.flops.model / 1e12:.2f} TFLOP a step, forward and backward; "
+        f"frozen networks {plan.flops.frozen / 1e12:.2f}"
     )
     if "mfu" in values:
         for name, text in (("", "bounded"), ("_plain", "plain")):
             lines.append(
-                f"{text:8s} {1e3 * values[f'step_seconds{name}']:8.2f} ms a step, MFU {values[f'mfu{name}']:.1%}; "
-                f"{plan.steps:,} steps: {values[f'days{name}']:.2f} days, {values[f'chip_hours{name}']:,.0f} chip-hours"
+                f"{text:8s} {1e3 * values[f'step_seconds{name}']:8.2f} ms a step, "
+                f"MFU {values[f'mfu{name}']:.1%}; "
+                f"{plan.steps:,} steps: {values[f'days{name}']:.2f} days, "
+                f"{values[f'chip_hours{name}']:,.0f} chip-hours"
             )
     for each in plan.collectives or []:
         took = (
@@ -127,13 +134,14 @@ def describe(plan: "Plan", topology: "Topology") -> str:
         lines.append(f"compiled in {plan.compile_seconds:.0f} s")
     if "mfu" in values:
         lines.append(
-            "Times are estimates: the compiler's own cost model, no chip was asked. The truth is expected between the two (docs/scale.md: "
-            "how they were held against a published run)."
+            "Times are estimates: the compiler's own cost model, no chip was asked. The truth is "
+            "expected between the two (docs/scale.md: how they were held against a published run)."
         )
         assert chip
         if not chip.calibrated:
             lines.append(
-                f"On {chip.name} the clock is a guess and nothing was held against anything: take its times as a rough order."
+                f"On {chip.name} the clock is a guess and nothing was held against anything: take its "
+                "times as a rough order."
             )
     return "\n".join(lines)
 

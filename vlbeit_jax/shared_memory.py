@@ -19,7 +19,7 @@ def print_size() -> None:
     """Checks the flags as training does, then prints the size."""
     run = main.parse_flags()
     os.environ["JAX_PLATFORMS"] = "cpu"  # Only shapes are needed.
-    from vlbeit_jax.cost.shared_memory import shared_memory
+    from vlbeit_jax.plan.shared_memory import shared_memory
 
     print(shared_memory(run.config, HOSTS.value, CHIPS.value))
 

@@ -113,7 +113,7 @@ def test_blocks_are_distributed_as_in_the_papers_code(grid, count, smallest):
     ]
     assert whole[0] == pytest.approx(
         whole[1], abs=2.5 * error
-    )  # no block reaches from edge to edge
+    )  # No block reaches from edge to edge.
     for axis in (1, 2):  # masked neighbours: many in blocks, few among single patches
         changes = [
             np.diff(mask.astype(int), axis=axis).__abs__().sum((1, 2)) for mask in (ours, theirs)
@@ -183,7 +183,7 @@ def test_hidden_pieces_become_mask_other_or_stay_80_10_10():
 
 
 def test_mask_is_not_drawn_as_a_replacement():
-    """Three ordinary pieces: were MASK drawn as well, more than 80% would be masked."""
+    """Three ordinary pieces: were MASK drawn as well, 82.5% would be masked."""
     row = np.array([Special.CLS, *[5, 6, 7] * 100, Special.SEP], np.int32)
     found = np.concatenate([mask_text(Draws(seed), row, 1.0, 8).text[1:-1] for seed in range(200)])
     assert (found == Special.MASK).mean() == pytest.approx(
@@ -193,7 +193,10 @@ def test_mask_is_not_drawn_as_a_replacement():
 
 @pytest.mark.parametrize("share", [0.15, 0.5])
 def test_whole_words_are_hidden_together(share):
-    """Every word is hidden wholly or not at all, but for one that the exact count may cut; packed rows may open inside a word."""
+    """Every word is hidden as a whole or not at all, but for one that the exact count may cut.
+
+    Packed rows may begin inside a word.
+    """
     partly = 0
     for draws, row in texts():
         found = mask_text(draws, row, share, VOCABULARY, WORD_STARTS)

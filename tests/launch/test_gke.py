@@ -4,7 +4,7 @@ import pytest
 
 from tests.launch.stand_ins import GKE, WORDS
 from vlbeit_jax.config_parse import parse
-from vlbeit_jax.cost.shared_memory import shared_memory
+from vlbeit_jax.plan.shared_memory import shared_memory
 
 STREAMS = ("image", "text", "pair")
 

@@ -1,4 +1,4 @@
-"""The joint table of relative positions, against the facts of spec section 1.3."""
+"""The joint table of relative positions, against facts of VLMo's released code."""
 
 import numpy as np
 import pytest

@@ -8,9 +8,9 @@ import pytest
 from vlbeit_jax.ops import quantize
 from vlbeit_jax.ops.quantize import (
     assigned_sums,
+    ema_codebook,
     kmeans,
     l2_normalise,
-    moved_codebook,
     nearest_code,
     reseeded,
 )
@@ -73,7 +73,7 @@ def test_assigned_sums():
     )
 
 
-def test_moved_codebook():
+def test_ema_codebook():
     """As BEiT v2 states it: e = l2(decay e + (1 - decay) l2(mean of what was assigned))."""
     codebook, z = (
         np.asarray(random_units(4, 3), float),
@@ -84,7 +84,7 @@ def test_moved_codebook():
     for code in (0, 2):
         expected[code] = unit(0.9 * codebook[code] + 0.1 * unit(z[codes == code].mean(0)))
     counts, sums = assigned_sums(jnp.asarray(z, jnp.float32), jnp.asarray(codes), jnp.ones(9), 4)
-    found = moved_codebook(jnp.asarray(codebook, jnp.float32), counts, sums, 0.9)
+    found = ema_codebook(jnp.asarray(codebook, jnp.float32), counts, sums, 0.9)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_unused_codes_stay(decay):
     counts, sums = assigned_sums(random_units(7, 3, seed=1), jnp.full(7, 3), jnp.ones(7), 5)
     found = codebook
     for _ in range(30):
-        found = moved_codebook(found, counts, sums, decay)
+        found = ema_codebook(found, counts, sums, decay)
     unused = np.array([0, 1, 2, 4])
     np.testing.assert_allclose(found[unused], codebook[unused], atol=1e-6)
     np.testing.assert_allclose(found[3], unit(np.asarray(sums[3])), atol=1e-5)
@@ -103,7 +103,7 @@ def test_unused_codes_stay(decay):
 def test_moves_keep_unit_length_when_assignments_cancel():
     codebook, z = random_units(2, 3), random_units(1, 3, seed=1)
     counts, sums = assigned_sums(jnp.concatenate([z, -z]), jnp.zeros(2, int), jnp.ones(2), 2)
-    np.testing.assert_allclose(moved_codebook(codebook, counts, sums, 0.99), codebook, atol=1e-6)
+    np.testing.assert_allclose(ema_codebook(codebook, counts, sums, 0.99), codebook, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -156,7 +156,7 @@ def test_kmeans_is_the_same_in_chunks(monkeypatch, rows):
 
 
 def test_kmeans_fits_at_base_size():
-    """8 batches of 512 images of 196 patches, 8192 codes: all similarities at once would be 26 GB."""
+    """8 batches of 512 images of 196 patches, 8192 codes: all cosines at once would be 26 GB."""
     features = jax.ShapeDtypeStruct((8 * 512 * 196, 32), jnp.float32)
     compiled = (
         jax.jit(lambda z, key: kmeans(z, 8192, 10, key))

@@ -1,4 +1,7 @@
-"""The commands that prepare: usage errors end with 2, one message and no traceback; good ones print what was made."""
+"""The commands that prepare: what they print, and their usage errors.
+
+A usage error ends with code 2, one message and no traceback.
+"""
 
 import json
 import subprocess

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vlbeit_jax.cost.flops import step_flops
-from vlbeit_jax.cost.memory import tree_bytes
 from vlbeit_jax.data import cached_tokens
 from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS, WithTokens
 from vlbeit_jax.data.draws import Draws
@@ -18,8 +16,10 @@ from vlbeit_jax.data.source import TRAIN
 from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
+from vlbeit_jax.plan.memory import tree_bytes
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.tasks.masked_model import MaskedModel
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.token_caching import TokenCacher

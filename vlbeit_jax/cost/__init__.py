@@ -1,1 +1,1 @@
-"""What a train step costs: operations from shapes, and time and memory as the compiler of a TPU sees them."""
+"""Operations of a train step, and how many a device can do in a second."""

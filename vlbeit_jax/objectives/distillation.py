@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from vlbeit_jax.models.teacher import Teacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.base import ROW, Term, Tree, uniform_per_row
-from vlbeit_jax.ops.quantize import assigned_sums, l2_normalise, moved_codebook, reseeded
+from vlbeit_jax.ops.quantize import assigned_sums, ema_codebook, l2_normalise, reseeded
 from vlbeit_jax.shapes import Array, Float, Int
 
 USE_DECAY = 0.99
@@ -94,7 +94,7 @@ class Distillation:
         """
         config = self.tokenizer.config
         counts = statistics["counts"]
-        codebook = moved_codebook(extra["codebook"], counts, statistics["sums"], config.decay)
+        codebook = ema_codebook(extra["codebook"], counts, statistics["sums"], config.decay)
         share = counts / jnp.maximum(counts.sum(), 1.0)
         use = USE_DECAY * extra["use"] + (1 - USE_DECAY) * share * config.codes
         dead = use < config.reseed_below

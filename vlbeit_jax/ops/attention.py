@@ -1,12 +1,14 @@
 """Bidirectional multi-head attention with a key mask and an optional additive bias.
 
-Three implementations compute the same function. ``einsum`` is matrix products and a softmax that the compiler arranges; it
-runs everywhere. ``fused`` is our TPU kernel (``fused_attention``). ``cudnn`` is NVIDIA's kernel (``cudnn_attention``). Both
-kernels keep the attention weights on the chip.
+Three implementations compute the same function. ``einsum`` is matrix products and a softmax that
+the compiler arranges; it runs everywhere. ``fused`` is our TPU kernel (``fused_attention``).
+``cudnn`` is NVIDIA's kernel (``cudnn_attention``). Both kernels keep the attention weights on the
+chip.
 
-Queries, keys and values are in one array, so that one matrix product projects to all three. Heads are in groups, each with as
-many heads as fill the lanes of a TPU's vector register. A group's queries come first, then its keys, then its values. If the
-array is cut between groups, each chip has queries, keys and values of its own heads.
+Queries, keys and values are in one array, so that one matrix product projects to all three. Heads
+are in groups, each with as many heads as fill the lanes of a TPU's vector register. A group's
+queries come first, then its keys, then its values. If the array is cut between groups, each chip
+has queries, keys and values of its own heads.
 """
 
 import jax
@@ -23,14 +25,14 @@ LONGEST_FUSED = 512  # Tokens: the kernel holds the weights of one head, L x L, 
 
 
 def group_width(width: int, heads: int) -> int:
-    """Width of the heads whose queries stand beside each other, then their keys, then their values."""
+    """Width of a group: heads whose queries are side by side, followed by their keys and values."""
     return LANES if _fill_lanes(width, heads) else width // heads
 
 
 def group_by_lanes(
     query: Float[Array, "*B D"], key: Float[Array, "*B D"], value: Float[Array, "*B D"], heads: int
 ) -> Float[Array, "*B Q"]:
-    """Queries, keys and values, or their biases, as one array, in the order that attention takes."""
+    """Joins queries, keys and values, or their biases, in the order that attention takes."""
     parts = [
         x.reshape(*x.shape[:-1], -1, group_width(x.shape[-1], heads)) for x in (query, key, value)
     ]
@@ -50,17 +52,18 @@ def attention(
 
     Args:
       projected: unscaled queries, keys and values, as ``group_by_lanes`` orders them.
-      shift: biases of the projection, added to ``projected``. They are here because the kernel has their gradients at hand.
+      shift: biases of the projection, added to ``projected``. They are an argument because the
+        kernel computes their gradients along with those of ``projected``.
       heads: H, into which D is cut.
-      valid: True where a key may be attended to; None when all are. At least one key per row must be valid, and padding
-        comes last: "cudnn" takes the number of valid keys alone.
+      valid: True where a key may be attended to; None if all may. Each row needs a valid key, and
+        valid keys come first: "cudnn" takes their number only.
       bias: added to the scaled logits, query by key.
       mask: True where a query may see a key, the same for all rows; only "einsum" takes one.
-      implementation: "einsum"; "fused"; "cudnn"; or "auto": "fused" on a TPU and "cudnn" on an NVIDIA GPU where they are possible,
-        else "einsum".
+      implementation: "einsum", "fused", "cudnn" or "auto", which is "fused" on a TPU and "cudnn" on
+        an NVIDIA GPU if that is possible, and otherwise "einsum".
 
     Raises:
-      UsageError: what was asked for is not possible here; the message says what is missing.
+      UsageError: the implementation is not possible here; the message says what is missing.
     """
     length, width = projected.shape[1], projected.shape[2] // 3
     implementation = choose_implementation(
@@ -88,9 +91,9 @@ def attention_by_parts(
     mask: Bool[Array, "L L"] | None,
     implementation: str,
 ) -> Float[Array, "B L D"]:
-    """As ``attention``, of three arrays with their biases added, by "einsum" or "cudnn".
+    """``attention`` of three arrays that include their biases, by "einsum" or "cudnn".
 
-    cuDNN reads three arrays. Where they come from three products, nothing has to be moved in between.
+    cuDNN reads three arrays. If three products make them, nothing is moved in between.
     """
     batch, length, width = query.shape
     query, key, value = (
@@ -105,14 +108,17 @@ def attention_by_parts(
 
 
 def ungroup(grouped: Float[Array, "*B Q"], heads: int) -> list[Float[Array, "*B D"]]:
-    """Queries, keys and values, or the columns of their projections, out of the order of ``group_by_lanes``."""
+    """Takes queries, keys and values, or the columns of their projections, apart again."""
     *rows, columns = grouped.shape
     groups = grouped.reshape(*rows, -1, 3, group_width(columns // 3, heads))
     return [groups[..., part, :].reshape(*rows, columns // 3) for part in range(3)]
 
 
 def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
-    """Whether the kernel takes these sizes: on each of the chips that share the heads, whole ones fill the lanes of a vector register."""
+    """Whether the TPU kernel takes these sizes.
+
+    On each of the chips that share the heads, whole heads must fill the lanes of a register.
+    """
     return length <= LONGEST_FUSED and _fill_lanes(width, heads) and width % (LANES * chips) == 0
 
 
@@ -182,6 +188,7 @@ def _einsum_attention(
     mask: Bool[Array, "L L"] | None,
 ) -> Float[Array, "B L H K"]:
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
+    # The width of a head scales the queries and not the logits, of which there are more.
     logits = einsum_to_float32("bhqk,bhsk->bhqs", query * query.shape[-1] ** -0.5, key)
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)

@@ -1,11 +1,12 @@
 """Attention by cuDNN's flash kernels on an NVIDIA GPU: the L x L weights never reach main memory.
 
-cuDNN takes padding as the number of valid keys of each row, so valid keys must come first. If there is
-a backward pass, JAX accepts only an even number of tokens. (The limit is meant for a bias, but JAX 0.10
-to 0.12 apply it without one.) So we add one token to an odd number; no query attends to it.
+cuDNN takes padding as the number of valid keys of each row, so valid keys must come first. If there
+is a backward pass, JAX accepts only an even number of tokens. (The limit is meant for a bias, but
+JAX 0.10 to 0.12 apply it without one.) So we add one token to an odd number, to which no query
+attends.
 
-A bias is not supported. On an H200 (cuDNN 9.19, jax 0.11.2) the float64 test of attention with a bias
-failed at 197 and at 256 tokens and passed at 65 and 128; the time on the GPU ended before it said how.
+A bias is not supported. On an H200 (cuDNN 9.19, jax 0.11.2), the float64 test of attention with a
+bias failed at 197 and 256 tokens and passed at 65 and 128. The cause is not known.
 """
 
 import functools
@@ -34,7 +35,8 @@ def cudnn_attention(
       query: one per token, bfloat16 or float16.
       key: one per token, of the same type.
       value: one per token, of the same type.
-      valid: True where a key may be attended to; these must be the first keys of a row. None: all keys.
+      valid: True where a key may be attended to; these must be the first keys of a row. None if
+        all may.
 
     Returns:
       For each query, the weighted mean of the values. Rows and heads may be on several devices.

@@ -1,7 +1,7 @@
-"""The kind of device that a program is traced for, and the mesh axes along which the compiler partitions arrays.
+"""The kind of device that a program is traced for, and how kernels run on several devices.
 
-The compiler cannot partition kernels and library calls over devices. They run inside ``on_own_part``,
-where every device sees its own rows and its own heads.
+The compiler cannot partition kernels and library calls over devices. They run inside
+``on_own_part``, where every device sees its own rows and its own heads.
 """
 
 import math
@@ -14,9 +14,10 @@ from vlbeit_jax.shapes import Array
 
 
 def device_kind() -> str:
-    """Returns JAX's name of the devices that the program is traced for, such as "TPU v5e", "NVIDIA H100" or "cpu".
+    """Returns JAX's name of the devices that the program is traced for, such as "TPU v5e" or "cpu".
 
-    If a program is compiled ahead of time, these are the devices of the ambient mesh, otherwise those of this process.
+    If a program is compiled ahead of time, these are the devices of the ambient mesh, and otherwise
+    those of this process.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.devices()[0].device_kind if device is None else device.device_kind
@@ -33,7 +34,7 @@ def on_nvidia() -> bool:
 
 
 def chips_sharing_heads() -> int:
-    """Returns the number of parts into which the compiler partitions the heads, in the mesh of the traced program."""
+    """Returns how many parts the compiler partitions the heads into, on the ambient mesh."""
     shape = jax.sharding.get_abstract_mesh().shape
     return math.prod(shape[name] for name in _axes_to_cut().get("heads", ()))
 
@@ -46,8 +47,8 @@ def on_own_part(
     Args:
       local: a function of the inputs. Its result has the layout of the first input.
       inputs: arrays.
-      layouts: for each input, what each of its dimensions holds: "batch", "heads" or None. Dimensions
-        that are left out are not partitioned.
+      layouts: for each input, what each of its dimensions holds: "batch", "heads" or None.
+        Dimensions that are left out are not partitioned.
 
     Returns:
       The results of all devices as one array. Without a mesh, or inside a program that already runs

@@ -1,4 +1,4 @@
-"""Products of bfloat16 with results in float32, whose backward products are of bfloat16 too."""
+"""Matrix products from bfloat16 to float32 whose backward products take bfloat16 as well."""
 
 import functools
 
@@ -14,11 +14,17 @@ def einsum_to_float32(
     b: Float[Array, "..."],
     precision: jax.lax.Precision | None = None,
 ) -> Array:
-    """``jnp.einsum(spec, a, b)`` in float32, for a spec whose indices each stand in two of its three parts or in all.
+    """``jnp.einsum(spec, a, b)`` with a float32 result.
 
-    Left to itself, JAX multiplies the float32 gradient of the result with ``a`` and ``b`` in float32. For logits that must have no
-    shortcuts these are products of six passes on a TPU, and slow ones on a GPU. The gradient is rounded to the type of
-    ``a`` and ``b`` instead, as that of every other product is.
+    JAX would multiply the float32 gradient of the result with ``a`` and ``b`` in float32. At full
+    precision, such a product takes six passes on a TPU, and it is slow on a GPU. Here, the gradient
+    is first rounded to the type of ``a`` and ``b``, as the gradients of all other products are.
+
+    Args:
+      spec: as in ``jnp.einsum``; each index occurs in both inputs, or in one and the output.
+      a: bfloat16 or float32.
+      b: of the same type.
+      precision: of float32 products; bfloat16 products have one precision.
     """
     if a.dtype == jnp.float32:
         return jnp.einsum(spec, a, b, precision=precision)

@@ -1,11 +1,14 @@
-"""Attention for short sequences as one TPU kernel: a row's logits and weights never leave the chip.
+"""Attention for short sequences as one TPU kernel: logits and weights never leave the chip.
 
-XLA writes the [B, H, L, L] weights of every block to main memory and reads them back, forward and backward. For the 128 to
-256 tokens here they fit beside the matrix unit. Each program of the grid takes one row of the batch with all its heads, computes
-weights in float32 as the other way does, and backward computes them again instead of reading them.
+XLA writes the [B, H, L, L] weights of every block to main memory and reads them back, both forward
+and backward. For the 128 to 256 tokens here, they fit into the chip's own memory.
+Each program of the grid takes one row of the batch with all its heads. It computes the weights in
+float32, as ``einsum`` does; the backward pass computes them again instead of reading them.
 
-Registers are 128 lanes wide and heads 64. Instead of moving every second head's lanes, the lanes of the other head are set to
-zero: the matrix unit multiplies 128 deep in any case. ``vlbeit_jax.cost.kernels`` says what a call costs.
+A register has 128 lanes, and a head of base size is 64 wide. To separate two heads that share a
+register, the kernel sets the lanes of the other head to zero instead of moving lanes. That costs
+nothing in a product over lanes, because the matrix unit sums over 128 of them in any case.
+``vlbeit_jax.plan.kernels`` tells what a call costs.
 """
 
 import functools
@@ -20,7 +23,8 @@ from vlbeit_jax.ops.device import on_own_part, on_tpu
 from vlbeit_jax.shapes import Array, Bool, Float
 
 LANES = 128
-HIDDEN = -1e30  # A logit that leaves no weight, and no NaN where a whole row of logits is hidden.
+# Logit of a hidden key: its weight is 0. Minus infinity would give NaN in a row without valid keys.
+HIDDEN = -1e30
 
 
 def fused_attention(
@@ -29,13 +33,17 @@ def fused_attention(
     valid: Bool[Array, "B L"] | None,
     heads: int,
 ) -> Float[Array, "B L D"]:
-    """As ``attention`` without a bias; rows and heads may lie on several chips. Away from TPUs it is emulated, for tests."""
+    """``attention`` without an additive bias. Rows and heads may be on several chips.
+
+    Without a TPU, the kernel is emulated, for tests.
+    """
     per_head = projected.shape[2] // heads
 
     def local(projected: Array, shift: Array, *valid: Array) -> Array:
         mask = valid[0][:, None].astype(jnp.int32) if valid else None
         return _attention(projected, shift, mask, projected.shape[2] // per_head)
 
+    # A chip has whole groups of heads, and counts its heads by their width.
     inputs = (projected, shift) if valid is None else (projected, shift, valid)
     layouts = (("batch", None, "heads"), ("heads",), ("batch",))
     return on_own_part(local, inputs, layouts[: len(inputs)])
@@ -50,21 +58,32 @@ def _forward(
     projected: Array, shift: Array, valid: Array | None, heads: int
 ) -> tuple[Array, tuple]:
     shifted = projected + shift.astype(projected.dtype)
-    (out,) = part("forward", heads, valid, (shifted,))
+    (out,) = call_kernel("forward", heads, valid, (shifted,))
     return out, (shifted, shift, valid)
 
 
 def _backward(heads: int, saved: tuple, change: Array) -> tuple:
     shifted, shift, valid = saved
-    to_projected, to_shift = part("backward", heads, valid, (shifted, change))
+    to_projected, to_shift = call_kernel("backward", heads, valid, (shifted, change))
+    # The kernel has summed over the tokens of each row; what is left is the sum over rows.
     return to_projected, to_shift.sum(axis=(0, 1)).astype(shift.dtype), None
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def part(name: str, heads: int, valid: Array | None, inputs: tuple[Array, ...]) -> Any:
-    """Kernel "forward" or "backward" on one chip, a program a row of the batch; ``inputs``: projected, and backward the change."""
+def call_kernel(direction: str, heads: int, valid: Array | None, inputs: tuple[Array, ...]) -> Any:
+    """Calls one of the kernels on one chip, with a program for each row of the batch.
+
+    Args:
+      direction: "forward" or "backward".
+      heads: on this chip.
+      valid: Int[B, 1, L], above 0 where a key may be attended to; None if all may.
+      inputs: ``projected`` with its biases; for "backward" also the gradient of the result.
+
+    Returns:
+      Forward: the result. Backward: the gradient of ``projected``, and its sum over tokens.
+    """
     batch, length, columns = inputs[0].shape
     assert columns % (3 * LANES) == 0, inputs[0].shape
     given = inputs if valid is None else (*inputs, valid)
@@ -77,14 +96,17 @@ def part(name: str, heads: int, valid: Array | None, inputs: tuple[Array, ...]) 
             _backward_kernel,
             [inputs[0], jax.ShapeDtypeStruct((batch, 1, columns), jnp.float32)],
         ),
-    }[name]
-    row = lambda array: pl.BlockSpec((None, *array.shape[1:]), lambda index: (index, 0, 0))  # noqa: E731
+    }[direction]
+
+    def row(array: Any) -> pl.BlockSpec:
+        return pl.BlockSpec((None, *array.shape[1:]), lambda index: (index, 0, 0))
+
     return pl.pallas_call(
         functools.partial(kernel, columns // 3 // heads),
-        name=f"{name}_kernel_{heads}",
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel",)
-        ),  # Chips of two cores share the rows.
+        # plan.kernels finds a kernel by this name.
+        name=f"{direction}_kernel_{heads}",
+        # Rows are independent, so that the two cores of a v4 or v5p share them.
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
         grid=(batch,),
         in_specs=[row(array) for array in given],
         out_specs=[row(array) for array in out],
@@ -97,6 +119,7 @@ def _forward_kernel(width: int, projected: Any, *rest: Any) -> None:
     *valid, out = rest
     for place, (q_at, k_at, v_at), heads in _groups(projected.shape[1], width):
         q, k, v = projected[:, q_at], projected[:, k_at], projected[:, v_at]
+        # Each head adds into its own lanes; it is zero in the others'.
         mixed = jnp.zeros(q.shape, jnp.float32)
         for mine in heads:
             weights = _weights(
@@ -115,19 +138,30 @@ def _backward_kernel(width: int, projected: Any, change: Any, *rest: Any) -> Non
             own_q, own_k, own_d = (jnp.where(mine, x, 0) for x in (q * width**-0.5, k, d))
             weights = _weights(own_q, k, valid[0][:] if valid else None)
             dweights = _product(own_d, v, 1, 1)
+            # The gradient of a softmax, row by row: w * (dw - sum(w * dw)).
             dlogits = (
                 weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))
             ).astype(q.dtype)
             dv += _product(weights.astype(v.dtype), own_d, 0, 0)
             dq += _product(dlogits, own_k, 1, 0)
             dk += _product(dlogits, own_q, 0, 0)
-        for lanes, found in ((q_at, dq * width**-0.5), (k_at, dk), (v_at, dv)):
-            out[:, lanes] = found.astype(out.dtype)
-            sums[:, lanes] = found.sum(axis=0, keepdims=True)
+        # Queries were scaled on the way in, so that their gradient is scaled on the way out.
+        for lanes, gradient in ((q_at, dq * width**-0.5), (k_at, dk), (v_at, dv)):
+            out[:, lanes] = gradient.astype(out.dtype)
+            sums[:, lanes] = gradient.sum(axis=0, keepdims=True)
 
 
 def _groups(columns: int, width: int) -> list[tuple[Any, list[Any], list[Array]]]:
-    """Heads that fill the lanes: where their result lies, their queries, keys and values, and for each of them which lanes are its own."""
+    """The groups of heads that fill a register.
+
+    Args:
+      columns: of ``projected``.
+      width: of a head.
+
+    Returns:
+      For each group: the columns of its result; those of its queries, keys and values; and for each
+      of its heads Bool[1, LANES], True in the lanes of the head.
+    """
     head = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1) // width
     mine = [head == index for index in range(LANES // width)]
     return [
@@ -141,7 +175,7 @@ def _groups(columns: int, width: int) -> list[tuple[Any, list[Any], list[Array]]
 
 
 def _weights(query: Array, key: Array, valid: Array | None) -> Array:
-    """[L, L] in float32."""
+    """Attention weights [L, L] of one head, in float32."""
     logits = _product(query, key, 1, 1)
     if valid is not None:
         logits = jnp.where(valid > 0, logits, HIDDEN)
@@ -150,7 +184,7 @@ def _weights(query: Array, key: Array, valid: Array | None) -> Array:
 
 
 def _product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
-    """Sums over axis ``of_a`` of one and ``of_b`` of the other, in float32."""
+    """Sums over axis ``of_a`` of ``a`` and ``of_b`` of ``b``, in float32."""
     return jax.lax.dot_general(
         a, b, (((of_a,), (of_b,)), ((), ())), preferred_element_type=jnp.float32
     )

@@ -1,4 +1,4 @@
-"""Masked positions as small integer lists: gathered for the heads, compared for the mask token."""
+"""Masked positions as lists of integers: gathered for the heads, compared for the mask token."""
 
 import jax.numpy as jnp
 
@@ -8,10 +8,11 @@ from vlbeit_jax.shapes import Array, Bool, Float, Int
 def gather_positions(
     x: Float[Array, "B L D"], positions: Int[Array, "B M"]
 ) -> Float[Array, "B M D"]:
-    """The rows of each example at its own positions."""
+    """The tokens of each row at its own positions, in [0, L)."""
     return jnp.take_along_axis(x, positions[..., None], axis=1)
 
 
 def is_at_positions(positions: Int[Array, "B M"], length: int) -> Bool[Array, "B L"]:
-    """True where a position is listed: a comparison and not a scatter, so that it shards freely."""
+    """True where a position is listed."""
+    # A comparison and not a scatter, so that the compiler can partition it along any axis.
     return (positions[:, :, None] == jnp.arange(length)[None, None, :]).any(axis=1)

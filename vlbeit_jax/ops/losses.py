@@ -1,4 +1,4 @@
-"""Losses as (total, weight) pairs: summed over batch, microbatches and devices, divided once."""
+"""Cross-entropy, and the one division of a summed loss by its weight."""
 
 from typing import NamedTuple
 

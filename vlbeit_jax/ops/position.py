@@ -1,8 +1,12 @@
-"""Index of the relative-position bias: which table row each (query, key) pair reads (VLMo; spec section 1.3).
+"""VLMo's relative-position bias: the row of its joint table that each query and key read.
 
-Table rows for a grid of g x g patches and texts of up to T0 pieces: first (2g-1)^2 patch offsets (query minus key), then
-image CLS to patch, patch to CLS, CLS to CLS; text to image, image to text; 2*T0-3 text offsets (key minus query), then text
-CLS to piece, piece to CLS, CLS to CLS.
+Rows of the table for g x g patches and texts of up to T word pieces, as in VLMo's released code:
+
+- (2g-1)^2 offsets between patches, query minus key;
+- image CLS to patch, patch to image CLS, image CLS to itself;
+- text to image, image to text;
+- 2T-3 offsets between word pieces, key minus query;
+- text CLS to piece, piece to text CLS, text CLS to itself.
 """
 
 import numpy as np
@@ -12,12 +16,18 @@ from vlbeit_jax.types import Layout, Modality
 
 
 def table_rows(grid: int, text_positions: int) -> int:
-    """Rows of the joint table; 1126 for a 14 x 14 grid and 196 pieces."""
+    """Rows of the joint table: 1126 for 14 x 14 patches and 196 word pieces."""
     return _image_rows(grid) + 2 + 2 * text_positions
 
 
 def relative_index(layout: Layout, grid: int, text_positions: int) -> Int[np.ndarray, "L L"]:
-    """Row of the joint table for every query (row) and key (column) of a layout."""
+    """Row of the joint table for each query (row) and key (column) of a layout.
+
+    Args:
+      layout: runs of tokens by modality, each with its CLS first.
+      grid: patches along a side of the image.
+      text_positions: longest text, in word pieces with CLS.
+    """
     image_rows = _image_rows(grid)
 
     def block(query: tuple[Modality, int], key: tuple[Modality, int]) -> np.ndarray:
@@ -51,7 +61,7 @@ def _text_index(length: int, text_positions: int, first: int) -> np.ndarray:
 
 
 def _with_cls(inner: np.ndarray, first: int) -> np.ndarray:
-    """Adds the CLS row and column: CLS as query, as key, and to itself."""
+    """Adds CLS in front. From ``first`` on, three rows: CLS as query, as key, and to itself."""
     index = np.empty((inner.shape[0] + 1, inner.shape[1] + 1), inner.dtype)
     index[1:, 1:] = inner
     index[0, :], index[:, 0], index[0, 0] = first, first + 1, first + 2

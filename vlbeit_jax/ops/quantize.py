@@ -1,20 +1,27 @@
-"""Vector quantization on the unit sphere (spec section 3.1)."""
+"""Vector quantisation on the unit sphere (BEiT v2, section 2.2).
+
+Features and codes are unit vectors, so the nearest code is the one with the largest cosine.
+"""
 
 import jax
 import jax.numpy as jnp
 
 from vlbeit_jax.shapes import Array, Bool, Float, Int
 
-KMEANS_ROWS = 4096
+KMEANS_ROWS = 4096  # Rows of features that k-means compares with the codes at once.
 
 
 def l2_normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
-    """Unit vectors; zero stays zero, with finite gradients."""
+    """Scales vectors to length 1. A zero vector stays zero, and its gradient is finite."""
+    # The norm is bounded inside of the square root: a bound outside would leave its gradient at
+    # zero infinite.
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-12))
 
 
 def nearest_code(z: Float[Array, "*A E"], codebook: Float[Array, "C E"]) -> Int[Array, "*A"]:
-    """Index of the code (a unit vector) with the largest cosine; the first one on a tie."""
+    """Index of the code with the largest cosine; on a tie, the first."""
+    # In full float32: by default, TPUs round the operands to bfloat16, and then another code can
+    # win, depending on the device.
     return jnp.argmax(
         jnp.einsum("...e,ce->...c", z, codebook, precision=jax.lax.Precision.HIGHEST), axis=-1
     )
@@ -23,28 +30,53 @@ def nearest_code(z: Float[Array, "*A E"], codebook: Float[Array, "C E"]) -> Int[
 def assigned_sums(
     z: Float[Array, "A E"], codes: Int[Array, "A"], weight: Float[Array, "A"], count: int
 ) -> tuple[Float[Array, "C"], Float[Array, "C E"]]:
-    """Per code: how much weight was assigned to it, and the weighted sum of what was."""
+    """Sums of the assigned features by code.
+
+    Args:
+      z: features.
+      codes: the code of each feature, in [0, count).
+      weight: of each feature; 0 for rows that pad a batch.
+      count: number of codes C.
+
+    Returns:
+      The weight assigned to each code, and the weighted sum of its features.
+    """
     counts = jnp.zeros(count, z.dtype).at[codes].add(weight)
     return counts, jnp.zeros((count, z.shape[-1]), z.dtype).at[codes].add(z * weight[:, None])
 
 
-def moved_codebook(
+def ema_codebook(
     codebook: Float[Array, "C E"],
     counts: Float[Array, "C"],
     sums: Float[Array, "C E"],
     decay: float,
 ) -> Float[Array, "C E"]:
-    """One moving-average step: codes go towards the mean direction of what they were assigned; unused ones stay."""
+    """Moves the codes towards their features: an exponential moving average (BEiT v2, section 2.2).
+
+    Args:
+      codebook: codes, unit vectors.
+      counts: weight assigned to each code in this step, over all devices.
+      sums: sum of each code's features.
+      decay: how much of the old code remains, in [0, 1].
+    """
+    # The direction of the sum is that of the mean. A code without features is its own target, so
+    # that the average leaves it where it is.
     centre = jnp.where(counts[:, None] > 0, l2_normalise(sums), codebook)
     return l2_normalise(decay * codebook + (1 - decay) * centre)
 
 
 def kmeans(z: Float[Array, "A E"], count: int, iterations: int, key: Array) -> Float[Array, "C E"]:
-    """Spherical Lloyd iterations from ``count`` distinct rows of ``z``; a code left empty keeps its place.
+    """Clusters features by spherical k-means (Lloyd's iterations) and returns the centres.
 
-    Rows are compared with the codes in chunks: all at once, at base size, would take 26 GB.
+    Args:
+      z: features, unit vectors.
+      count: number of centres C. They start at distinct rows of ``z``, if there are enough.
+      iterations: rounds of assigning and averaging. A centre without features stays where it is.
+      key: draws the starting rows.
     """
     start = z[jax.random.choice(key, z.shape[0], (count,), replace=z.shape[0] < count)]
+    # Rows are compared with the centres in chunks: at base size, the cosines of all of them would
+    # take 26 GB. Rows that fill up the last chunk have weight 0.
     rows = min(KMEANS_ROWS, z.shape[0])
     real = jnp.pad(jnp.ones(z.shape[0]), (0, -z.shape[0] % rows)).reshape(-1, rows)
     chunks = jnp.pad(z, ((0, -z.shape[0] % rows), (0, 0))).reshape(-1, rows, z.shape[-1])
@@ -67,5 +99,5 @@ def kmeans(z: Float[Array, "A E"], count: int, iterations: int, key: Array) -> F
 def reseeded(
     codebook: Float[Array, "C E"], dead: Bool[Array, "C"], candidates: Float[Array, "C E"]
 ) -> Float[Array, "C E"]:
-    """The codebook with dead codes replaced by candidates (one per code)."""
+    """Replaces dead codes by candidates, one per code."""
     return jnp.where(dead[:, None], candidates, codebook)

@@ -34,7 +34,8 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
     except (OSError, json.JSONDecodeError) as error:
         raise UsageError(
-            f"{error}; --results is a file written by vlbeit_jax.evaluate, --out a folder that can be made"
+            f"{error}; --results is a file written by vlbeit_jax.evaluate, --out a folder that "
+            "can be made"
         ) from error
     print(write_report(open_run(folder), folder, DATA.value, results, out))
 

@@ -1,4 +1,7 @@
-"""Figures of the report as PNG bytes; matplotlib is used through its object interface, so that no window is ever opened."""
+"""Figures of the report as PNG bytes.
+
+They use matplotlib's object interface, which never opens a window.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -73,7 +76,7 @@ def loss_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 
 def codebook_use(counts: Int[np.ndarray, "C"], metrics: Sequence[Mapping[str, Any]]) -> bytes:
-    """How evenly the codes are used on held-back images, and codes in use and perplexity over the tokenizer's training."""
+    """Use of each code on held-back images; codes in use and perplexity during its training."""
     figure = Figure(figsize=(12.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     share = np.sort(counts)[::-1] / max(counts.sum(), 1)

@@ -1,4 +1,7 @@
-"""What the model does on a few held-back examples: pictures through predicted visual tokens, guesses for masked pieces."""
+"""The model's answers on a few held-back examples.
+
+Images are decoded from predicted visual tokens; masked word pieces have the likeliest guesses.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -33,7 +36,8 @@ class Pictures:
       original: as the model sees them before masking.
       masked: with masked patches in grey.
       tokens: decoded from the true visual tokens, the best that can be reached.
-      predicted: decoded from the visible patches' tokens and the predicted ones of the masked patches.
+      predicted: decoded from the tokens of the visible patches and the predicted tokens of the
+        masked patches.
       accuracy: share of the masked patches that were predicted rightly, per image.
     """
 
@@ -46,7 +50,7 @@ class Pictures:
 
 @dataclasses.dataclass(frozen=True)
 class Guess:
-    """One masked piece: what stood there, and the likeliest pieces with the right and with a wrong image."""
+    """One masked word piece, and the likeliest pieces with the right and with a wrong image."""
 
     position: int
     truth: str
@@ -79,7 +83,7 @@ def spread(records: Records, count: int) -> list[Mapping[str, Any]]:
 
 
 def pictures(run: OpenedRun, records: Records) -> Pictures | None:
-    """Masked images and what the model makes of them; None if the visual tokenizer makes no pictures of its tokens."""
+    """Masked images and predictions of them; None if the visual tokenizer cannot decode tokens."""
     model, visual = run.model, run.model.visual
     if (
         not isinstance(visual.tokenizer, VisualTokenizer)
@@ -129,7 +133,7 @@ def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.n
 
 
 def captions(run: OpenedRun, records: Records) -> list[Caption]:
-    """Masked captions with the top guesses for each masked piece, with the right image and with a wrong one."""
+    """Masked captions and the guesses for each masked piece, with the right and a wrong image."""
     text = run.model.text
     own = _batch(run, records, Stream.PAIR)
     other = _batch(run, Rematched(records, wrong_partners(records, 0), "image"), Stream.PAIR)

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.cost.chips import device_peak
-from vlbeit_jax.cost.flops import step_flops
+from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import Schedule
 
 PROBE = 1024  # Side of the matrices whose product measures the peak of an unknown device.
@@ -37,10 +37,10 @@ def peak_here() -> Peak:
     """
     kind = jax.devices()[0].device_kind
     if device_peak(kind):
-        return Peak(peak_of_all_devices(), f"{kind}: dense bfloat16, vlbeit_jax/cost/chips.py")
+        return Peak(peak_of_all_devices(), f"{kind}: dense bfloat16, vlbeit_jax/cost/peaks.py")
     if jax.default_backend() == "cpu":
         return Peak(peak_of_all_devices(), "measured: a product of float32 matrices of 1024 x 1024")
-    return Peak(None, f"{kind} is not in the table of vlbeit_jax/cost/chips.py")
+    return Peak(None, f"{kind} is not in the table of vlbeit_jax/cost/peaks.py")
 
 
 def peak_of_all_devices() -> float:
@@ -66,7 +66,7 @@ def measured_peak() -> float:
 
 
 def rates(config: Config, seconds: float, peak: Peak) -> dict[str, float | None]:
-    """Returns rates of steps that take ``seconds`` each."""
+    """Returns rates of steps that take ``seconds`` each; ``tasks.flops`` counts operations."""
     flops = step_flops(config)
     return {
         "samples_per_second": flops.samples / seconds,

@@ -10,7 +10,6 @@ import jax
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import to_dict
-from vlbeit_jax.cost.flops import step_flops
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
@@ -28,6 +27,8 @@ from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.tasks.abstract import abstract_task
+from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.training.checkpoint import Checkpointer, check_same
 from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
@@ -163,6 +164,12 @@ def _hooks(
         "versions": versions(),
     }
 
+    # Tracing for it takes seconds at base size. The networks are those of the open task, because the
+    # folders that it names may define them.
+    flops = flops_of_streams(
+        abstract_task(config)._replace(objectives=task.objectives, frozen=task.frozen)
+    )
+
     def evaluate(state: TrainState, _: Tree) -> dict[str, float]:
         return task.evaluate(state, run.mesh, run.shard)
 
@@ -172,7 +179,7 @@ def _hooks(
             timer,
             every=config.run.log_every,
             learning_rate=learning_rate(config.optimizer, config.run.steps),
-            work=lambda index: step_flops(config, run.schedule.streams_at(index)),
+            work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
             chance=task.chance,
         ),
         Divergence(checkpointer.latest),

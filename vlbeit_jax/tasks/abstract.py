@@ -41,12 +41,14 @@ class AbstractTask(NamedTuple):
       init_params: parameters from a key, boxed with their logical axes.
       frozen: shapes of the parameters that are used and never change.
       batches: by stream, shapes of the rows of all hosts together.
+      tokens: by stream, tokens of a row that pass through the trained Transformer.
     """
 
     objectives: Mapping[str, Objective]
     init_params: Callable[[jax.Array], Tree]
     frozen: Tree
     batches: Mapping[str, Mapping[str, jax.ShapeDtypeStruct]]
+    tokens: Mapping[str, int]
 
 
 class AbstractStep(NamedTuple):
@@ -128,7 +130,7 @@ def _pretrain(config: Config) -> AbstractTask:
         frozen = jax.eval_shape(
             functools.partial(cast_tokenizer, tokenizer), {"params": params, "codebook": codebook}
         )
-    batches = {}
+    batches, tokens = {}, {}
     for stream in streams:
         data, image_size = (
             getattr(config.data, stream),
@@ -139,13 +141,19 @@ def _pretrain(config: Config) -> AbstractTask:
             name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
             for name, spec in specs.items()
         }
+        image_tokens = config.model.patches + 1 if stream.has_image else 0
+        tokens[stream] = image_tokens + (data.text_length if stream.has_text else 0)
     objectives: dict[str, Objective] = {
         stream: MaskedPrediction(stream, network, tokenizer)
         for stream in Stream
         if stream in streams
     }
     return AbstractTask(
-        objectives, lambda key: network.init(key, method="init_all")["params"], frozen, batches
+        objectives,
+        lambda key: network.init(key, method="init_all")["params"],
+        frozen,
+        batches,
+        tokens,
     )
 
 
@@ -176,6 +184,7 @@ def _vqkd(config: Config) -> AbstractTask:
         init_params,
         frozen,
         {Stream.IMAGE: batch},
+        {Stream.IMAGE: visual.grid**2 + 1},
     )
 
 

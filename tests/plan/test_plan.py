@@ -11,9 +11,10 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.config import SIZES, Config, DataConfig, MeshConfig, ModelConfig, RunConfig
-from vlbeit_jax.cost.chips import device_peak, parse_topology
-from vlbeit_jax.cost.plan import make_plan
+from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.plan.plan import make_plan
+from vlbeit_jax.plan.topology import parse_topology
 from vlbeit_jax.types import Stream
 
 LIBTPU = pathlib.Path(sys.prefix) / "peers" / "libtpu"

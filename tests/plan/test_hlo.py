@@ -8,10 +8,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tests import tiny
-from vlbeit_jax.cost.chips import parse_topology
-from vlbeit_jax.cost.hlo import MATMULS, parse, sizes
-from vlbeit_jax.cost.links import _groups, collectives
-from vlbeit_jax.cost.time import step_time
+from vlbeit_jax.plan.hlo import MATMULS, parse, sizes
+from vlbeit_jax.plan.links import _groups, collectives
+from vlbeit_jax.plan.step_time import step_time
+from vlbeit_jax.plan.topology import parse_topology
 
 CYCLES = 'backend_config={{"window_config":{{"estimated_cycles":"{}"}}}}'
 BESIDE = (

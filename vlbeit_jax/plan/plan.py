@@ -1,4 +1,7 @@
-"""A configuration on a number of chips: what a step needs and takes, by compiling it or by formula. Nothing is run."""
+"""Memory, time and cost of a configuration on some chips, without running anything.
+
+The step is compiled for the chips, or its memory is estimated by a formula.
+"""
 
 import collections
 import dataclasses
@@ -8,23 +11,28 @@ from typing import Any
 import jax
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.cost import flops, hlo, memory
-from vlbeit_jax.cost.chips import GIB, Topology
-from vlbeit_jax.cost.kernels import kernel_seconds
-from vlbeit_jax.cost.links import Collective, collectives
-from vlbeit_jax.cost.memory import Memory
-from vlbeit_jax.cost.time import StepTime, step_time
+from vlbeit_jax.cost.flops import StepFlops
+from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.plan import hlo, memory
+from vlbeit_jax.plan.devices import devices_of
+from vlbeit_jax.plan.kernels import kernel_seconds
+from vlbeit_jax.plan.links import Collective, collectives
+from vlbeit_jax.plan.memory import Memory
+from vlbeit_jax.plan.step_time import StepTime, step_time
+from vlbeit_jax.plan.topology import Topology
+from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
+from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import make_mesh
+from vlbeit_jax.training.state import declarations
 
 DAY = 86400.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is known of a configuration on a topology.
+    """What a configuration needs on a topology.
 
     Attributes:
       topology: the chips.
@@ -34,20 +42,21 @@ class Plan:
       times: of the mean step; None without compilation, and on a CPU.
       collectives: of the mean step; None without compilation.
       compile_seconds: of all steps of the schedule; 0: nothing was compiled.
-      xla_flops: what XLA counts, recomputation and elementwise operations included; a loop's body once.
+      xla_flops: XLA's count, with recomputation and elementwise operations. It counts the body of a
+        loop once.
     """
 
     topology: Topology
     steps: int
     memory: Memory
-    flops: flops.StepFlops
+    flops: StepFlops
     times: StepTime | None
     collectives: list[Collective] | None
     compile_seconds: float
     xla_flops: float
 
     def as_json(self) -> dict[str, Any]:
-        """For programs; documented in docs/scale.md."""
+        """The JSON of the ``compile`` command; docs/scale.md describes it."""
         chip, count = self.topology.chip, self.topology.count
         found: dict[str, Any] = {
             "topology": str(self.topology),
@@ -82,27 +91,38 @@ class Plan:
 
 
 def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
-    """Works out a plan.
+    """Makes a plan.
 
     Args:
       config: the run; its data and tokenizers are not opened.
       topology: chips, or simulated devices of this process.
-      compiled: by the compiler; False: by formulas alone, in a second, without times and collectives.
+      compiled: whether to compile. If not, there are no times and collectives, and memory is
+        estimated by a formula, in seconds.
 
     Raises:
-      UsageError: mesh and topology do not fit each other, or the step does not fit into a chip's memory.
+      UsageError: the mesh does not fit the topology, or the step does not fit into a chip's memory.
     """
     config = _for_chips(config, topology)
     mesh = make_mesh(config.mesh, devices_of(topology))
     schedule = Schedule.parse(config.run.schedule)
     step, _, state, frozen, batches = abstract_step(config, mesh)
+    task = abstract_task(config)
+    info = declarations(task.init_params).info
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
         inputs = {stream: batches[stream] for stream in streams}
         by_formula = memory.estimate(
-            config, state, frozen, inputs, rows, mesh.shape["tensor"], topology.chip is not None
+            task.objectives,
+            state,
+            info,
+            frozen,
+            inputs,
+            config.run.accumulate,
+            rows,
+            mesh.shape["tensor"],
+            topology.chip is not None,
         )
         if not compiled:
             _check_fits(by_formula, topology, "by formula")
@@ -123,7 +143,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         topology,
         config.run.steps,
         most,
-        flops.step_flops(config),
+        step_flops(config),
         times,
         links,
         seconds,
@@ -131,37 +151,8 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     )
 
 
-def devices_of(topology: Topology) -> Any:
-    """Devices to compile for.
-
-    Raises:
-      UsageError: the compiler is not installed or knows no such topology; or this process has not as many devices.
-    """
-    if topology.chip is None:
-        if jax.device_count() != topology.count:
-            raise UsageError(
-                f"--topology={topology}: this process has {jax.device_count()} devices"
-            )
-        return jax.devices()
-    from jax.experimental import topologies
-
-    options: dict[str, Any] = (
-        {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
-    )  # One device a chip, not two.
-    if topology.count == 1:
-        options["chips_per_host_bounds"] = (1, 1, 1)
-    try:
-        return topologies.get_topology_desc(
-            platform="tpu", topology_name=str(topology), **options
-        ).devices
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise UsageError(
-            f"--topology={topology}: {error}; if libtpu is missing: launch/install.sh tpu, or pip install 'jax[tpu]', on any Linux machine"
-        ) from error
-
-
 def _for_chips(config: Config, topology: Topology) -> Config:
-    """With the type that "auto" means there, and not on this machine."""
+    """The configuration with the type of products that "auto" means on these chips."""
     if topology.chip is None:
         return config
     model, visual = config.model, config.visual_tokenizer
@@ -201,7 +192,8 @@ def _does_not_fit(needed: Memory, topology: Topology, said: str) -> str:
         change.append("a larger config.run.accumulate cuts the batch into smaller microbatches")
         change.append("config.model.remat keeps less for the backward pass")
     return (
-        f"the step does not fit into {topology.chip.hbm_bytes / GIB:.1f} GiB of a {topology.chip.name} chip: "
+        f"the step does not fit into {topology.chip.hbm_bytes / GIB:.1f} GiB of a "
+        f"{topology.chip.name} chip: "
         f"{needed.total / GIB:.1f} GiB needed ({parts}; {said})\n  "
         + "\n  ".join([*change, "or give more chips, or a smaller data.*.batch_size"])
     )
@@ -219,8 +211,9 @@ def _read(
         program = hlo.parse(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
         raise UsageError(
-            f"the program for {topology} cannot be read: this libtpu does not fit this jaxlib ({str(error).splitlines()[0]}); install the "
-            "one that JAX names: launch/install.sh tpu, or pip install 'jax[tpu]'"
+            f"the program for {topology} cannot be read: this libtpu does not fit this jaxlib "
+            f"({str(error).splitlines()[0]}); install the one that JAX names: launch/install.sh "
+            "tpu, or pip install 'jax[tpu]'"
         ) from error
     if topology.chip is None:
         return (

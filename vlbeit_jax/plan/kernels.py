@@ -1,9 +1,10 @@
 """Cycles of our own TPU kernels, from the instructions that the compiler schedules for them.
 
-To the compiler's cost model a kernel is a black box. Its machine code is not: every bundle of instructions is a cycle, and a
-kernel of ``ops.fused_attention`` is one straight run of bundles for each row of the batch, without a loop. So each kernel is
-compiled once more, alone, in a process that has the compiler write down its schedule, and the bundles are counted. Waiting for
-memory is not in them; ``cost.time`` compares with the bytes.
+The compiler's cost model has no estimate for a kernel. But every bundle of instructions in its
+machine code is a cycle, and a kernel of ``ops.fused_attention`` is one straight run of bundles for
+each row of the batch, without a loop. So a second process compiles each kernel alone, has the
+compiler write down its schedule, and counts the bundles. They do not include waiting for memory;
+``plan.step_time`` compares them with the bytes.
 """
 
 import dataclasses
@@ -20,9 +21,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vlbeit_jax.cost.chips import Topology, parse_topology
-from vlbeit_jax.cost.hlo import Program
 from vlbeit_jax.ops import fused_attention
+from vlbeit_jax.plan.devices import devices_of
+from vlbeit_jax.plan.hlo import Program
+from vlbeit_jax.plan.topology import Topology, parse_topology
 
 DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"
 _NAMED = re.compile(r"(forward|backward)_kernel_(\d+)")
@@ -32,7 +34,17 @@ _BUNDLES = re.compile(r"total scheduled bundles:\s+(\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What decides on a kernel's code: ``part`` is "forward" or "backward", ``dtype`` as HLO names it, ``width`` that of all heads."""
+    """Everything that a kernel's code depends on.
+
+    Attributes:
+      part: "forward" or "backward".
+      dtype: HLO's name of the type.
+      batch: rows.
+      length: tokens of a row.
+      width: of all heads together.
+      heads: number of heads.
+      masked: whether some keys are padding.
+    """
 
     part: str
     dtype: str
@@ -67,7 +79,10 @@ def kernels_of(program: Program) -> dict[str, Kernel]:
 
 
 def kernel_seconds(program: Program, topology: Topology) -> dict[str, float]:
-    """Seconds of every kernel of a program by the name of its instruction; compiles each kind once, in a process of its own."""
+    """Seconds of every kernel of a program, by the name of its instruction.
+
+    Compiles each kind of kernel once, in a process of its own.
+    """
     chip, found = topology.chip, kernels_of(program)
     assert chip is not None
     if not found:
@@ -92,7 +107,10 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
     mesh = Mesh([device], ("chip",))
     everywhere = NamedSharding(mesh, PartitionSpec())
     dtype = {"bf16": jnp.bfloat16, "f32": jnp.float32}[kernel.dtype]
-    array = lambda *shape: jax.ShapeDtypeStruct((kernel.batch, *shape), dtype, sharding=everywhere)  # noqa: E731
+
+    def array(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((kernel.batch, *shape), dtype, sharding=everywhere)
+
     valid = (
         jax.ShapeDtypeStruct((kernel.batch, 1, kernel.length), jnp.int32, sharding=everywhere)
         if kernel.masked
@@ -105,7 +123,9 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
     before = set(folder.iterdir())
     with jax.set_mesh(mesh):
         jax.jit(
-            lambda valid, *inputs: fused_attention.part(kernel.part, kernel.heads, valid, inputs)
+            lambda valid, *inputs: fused_attention.call_kernel(
+                kernel.part, kernel.heads, valid, inputs
+            )
         ).lower(valid, *inputs).compile()
     pattern = f"*{kernel.part}_kernel_{kernel.heads}*schedule-analysis_final_bundles.txt"
     (written,) = set(folder.glob(pattern)) - before
@@ -116,12 +136,10 @@ def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
 
 def main() -> None:
     """Reads kernels from standard input as JSON, and prints the bundles of each."""
-    from vlbeit_jax.cost.plan import devices_of
-
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["LIBTPU_INIT_ARGS"] = (
-            f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP.format(folder)}"  # Before libtpu is loaded.
-        )
+        # libtpu reads this when it is loaded, which is when devices are first asked for.
+        given = os.environ.get("LIBTPU_INIT_ARGS", "")
+        os.environ["LIBTPU_INIT_ARGS"] = f"{given} {DUMP.format(folder)}"
         device = devices_of(parse_topology(sys.argv[1]))[0]
         print(
             json.dumps(

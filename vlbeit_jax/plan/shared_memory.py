@@ -12,16 +12,17 @@ from vlbeit_jax.tasks.abstract import abstract_task
 
 MIB = 2**20
 HEADROOM = 256 * MIB  # For everything else that uses /dev/shm, such as XLA's runtime.
-# Batches of one stream in /dev/shm. A loader process holds one that it waits to hand over and one in its queue. The trainer's thread
-# for this process holds one that it took from the queue and one that it waits to hand over. Two more are in use or not yet freed.
+# Batches of one stream in /dev/shm. A loader process holds one that it waits to hand over and one
+# in its queue. The trainer's thread for this process holds one that it took from the queue and one
+# that it waits to hand over. Two more are in use or not yet freed.
 PER_WORKER, PER_STREAM = 4, 2
 
 
 def shared_memory(config: Config, hosts: int, chips: int) -> int:
     """Returns the bytes of ``/dev/shm`` that every host needs, rounded up to whole MiB.
 
-    They hold the training batches of all streams of the schedule, the batches of one evaluation (of the largest stream), and
-    ``HEADROOM``.
+    They hold the training batches of all streams of the schedule, the batches of one evaluation (of
+    the largest stream), and ``HEADROOM``.
 
     Args:
       config: of the run.
@@ -44,13 +45,17 @@ def shared_memory(config: Config, hosts: int, chips: int) -> int:
 
 
 def _share(config: Config, hosts: int, chips: int) -> float:
-    """The largest share of a batch's rows that a host may read. In the worst case, all of its chips have different rows."""
+    """The largest share of a batch's rows that a host may read.
+
+    In the worst case, all of its chips have different rows.
+    """
     mesh, devices = config.mesh, hosts * chips
     blocks = devices // mesh.tensor if mesh.data == -1 else mesh.data * mesh.fsdp
     if blocks * mesh.tensor != devices or blocks % mesh.fsdp:
         raise UsageError(
-            f"config.mesh: data={mesh.data} fsdp={mesh.fsdp} tensor={mesh.tensor} do not divide {hosts} hosts with {chips} chips each: "
-            f"their product has to be {devices} (data=-1: fsdp x tensor has to divide it); change config.mesh, the hosts or the chips"
+            f"config.mesh: data={mesh.data} fsdp={mesh.fsdp} tensor={mesh.tensor} do not divide "
+            f"{hosts} hosts with {chips} chips each: their product has to be {devices} (data=-1: "
+            "fsdp x tensor has to divide it); change config.mesh, the hosts or the chips"
         )
     return min(chips, blocks) / blocks
 

@@ -1,25 +1,28 @@
 """Seconds of a compiled step on a TPU, from the compiler's own cycle estimates. No chip is asked.
 
-Two totals are always given, because the truth lies between them (docs/scale.md has what this was held against):
+There are always two totals, because the truth lies between them (docs/scale.md compares them with
+measurements):
 
-- plain: the estimated cycles of every instruction, summed. Good for matrix products; for vector work the figure is a score
-  by which the compiler compares tilings, two to four times what bandwidth allows.
-- bounded: matrix products as before, though never faster than their bytes; vector work as slow as its bytes or its operations
-  demand, and never slower than the plain figure.
+- plain: the sum of the estimated cycles of all instructions. They are good for matrix products. For
+  vector work, they are scores by which the compiler compares tilings, two to four times what
+  bandwidth allows.
+- bounded: matrix products as before, but no faster than their bytes. Vector work is as slow as its
+  bytes or its operations demand, and never slower than the plain figure.
 
-Collectives come on top: bytes from the program, time from the links. One that blocks is counted. One that runs beside
-computation is counted as far as it ends later than what was scheduled between its start and its end; the links carry one at a time.
+Collectives come on top: bytes from the program, time from the links. One that blocks counts in
+full. One that runs beside computation counts as far as it ends later than what was scheduled
+between its start and its end; a link carries one at a time.
 
-A kernel of ours is a black box to the compiler's estimate; ``cost.kernels`` has its cycles.
+The compiler has no estimate for our own kernels; ``plan.kernels`` has their cycles.
 """
 
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from vlbeit_jax.cost import links
-from vlbeit_jax.cost.chips import Topology
-from vlbeit_jax.cost.hlo import MATMULS, Instruction, Program, loop_of
+from vlbeit_jax.plan import links
+from vlbeit_jax.plan.hlo import MATMULS, Instruction, Program, loop_of
+from vlbeit_jax.plan.topology import Topology
 
 REACHED_BANDWIDTH = 0.85  # Share of the memory's bandwidth that streaming reaches; an assumption.
 LANES = 8 * 128 * 4  # Operations a cycle of the vector unit (8 sublanes x 128 lanes x 4 units).
@@ -40,7 +43,7 @@ PASSED_ON = {"bitcast", "get-tuple-element", "custom-call", "reshape"}
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Estimated seconds of one step, and what they consist of.
+    """Estimated seconds of one step, and their parts.
 
     Attributes:
       plain: total, with the compiler's own figures for vector work.
@@ -94,7 +97,7 @@ def step_time(
 
 
 class _Clock:
-    """Both totals while a program is gone through in its order, and when the links will be free."""
+    """Both totals while a program's instructions are added in order; when links will be free."""
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class _Clock:
         self.matmul = self.kernels = self.waiting = 0.0
 
     def run(self, name: str, times: float) -> None:
-        """Everything in a computation that runs ``times`` times."""
+        """Adds a computation that runs ``times`` times."""
         moved, arrivals = _moved_bytes(self._program, name), {}
         known = self._program.operands(name)
         for each in self._program.computations[name]:
@@ -165,7 +168,10 @@ class _Clock:
 
 
 def _moved_bytes(program: Program, name: str) -> Mapping[str, int]:
-    """Bytes between main memory and chip by instruction; what a copy brings or takes belongs to who uses or makes it."""
+    """Bytes between main memory and chip, by instruction.
+
+    A copy's bytes belong to the instruction that uses or makes what is copied.
+    """
     known = program.operands(name)
     moved = {each.name: each.hbm_bytes for each in known.values()}
 

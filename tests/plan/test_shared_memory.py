@@ -9,8 +9,8 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.config_parse import parse, to_dict
-from vlbeit_jax.cost.shared_memory import HEADROOM, MIB, shared_memory
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.plan.shared_memory import HEADROOM, MIB, shared_memory
 
 STREAM = {"batch_size": 64, "sources": ("D",), "num_masked_patches": 4, "mask_block": 2}
 SMALL = {

@@ -1,4 +1,4 @@
-"""Collectives of a compiled step: what crosses the links of a torus, in what groups, and how long it takes by bandwidth."""
+"""Collectives of a compiled step: their bytes, their groups, and their time on a torus's links."""
 
 import collections
 import math
@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlbeit_jax.cost.chips import Topology
-from vlbeit_jax.cost.hlo import Instruction, Program, sizes
+from vlbeit_jax.plan.hlo import Instruction, Program, sizes
+from vlbeit_jax.plan.topology import Topology
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -18,15 +18,15 @@ Link = tuple[int, int]  # Axis of the torus and direction along it.
 
 
 class Collective(NamedTuple):
-    """All collectives of one kind, size of group and manner, together.
+    """All collectives that agree in kind, size of group, axes and blocking.
 
     Attributes:
       kind: as HLO names it.
-      group: chips that talk to each other.
-      axes: of the torus that the group spreads over.
-      blocking: whether nothing else runs meanwhile.
-      count: how many a step.
-      bytes: of the whole arrays, not of a chip's part, all of them together.
+      group: chips in a group.
+      axes: axes of the torus that a group spreads over.
+      blocking: whether computation waits for it.
+      count: number per step.
+      bytes: of the whole arrays, not of a chip's part, summed over all.
       seconds: by the links alone.
     """
 
@@ -107,7 +107,13 @@ def _groups(text: str, devices: int) -> list[list[int]]:
 def _groups_along(
     mesh: Mapping[str, str], along: Sequence[tuple[str, str, str]]
 ) -> list[list[int]]:
-    """Groups along some axes of a mesh, or along a part of an axis: (name, product of the sizes before the part, its size)."""
+    """Groups along some axes of a mesh, or along a part of an axis.
+
+    Args:
+      mesh: size of each axis, as written.
+      along: for each axis its name and, for a part of it, the product of the sizes before the part
+        and the size of the part.
+    """
     shape, joined = [], []
     for name, whole in mesh.items():
         for wanted, before, part in along:
@@ -145,7 +151,7 @@ def _whole_bytes(kind: str, text: str, group: int) -> int:
 
 
 def _link_seconds(kind: str, size: int, group: int, axes: list[int], topology: Topology) -> float:
-    """Time on rings along the axes that the group spreads over; an axis without wrap-around is a line of one link."""
+    """Time on rings along a group's axes; an axis without wrap-around is a line of one link."""
     chip = topology.chip
     if chip is None or group < 2 or not axes:
         return 0.0
@@ -171,7 +177,10 @@ def started(program: Program, each: Instruction) -> tuple[str, str] | None:
 def origin_of_end(
     program: Program, each: Instruction, known: Mapping[str, Instruction]
 ) -> str | None:
-    """Name of the instruction that started what this one waits for; fusions meanwhile hand it on."""
+    """Name of the instruction that started what this one waits for.
+
+    Fusions in between take the arrays as operands and hand them on.
+    """
     if not each.operands:
         return None
     if each.opcode.endswith("-done"):
@@ -197,7 +206,10 @@ def origin_of_end(
 
 
 def links_of(kind: str, text: str, places: Sequence[Sequence[int]]) -> list[Link]:
-    """Links of a chip that are busy with one: both of each axis, or for a pass to a neighbour the one towards it."""
+    """Links of a chip that a collective uses.
+
+    They are both links of each axis, or the one towards a neighbour for a permutation.
+    """
     if kind == "collective-permute" and (
         found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text)
     ):

@@ -1,4 +1,7 @@
-"""The text of a compiled program as instructions with their bytes, cycles and calls: no more of HLO than a cost needs."""
+"""Parses the text of a compiled program into instructions with their bytes, cycles and calls.
+
+It reads no more of HLO than a cost needs.
+"""
 
 import dataclasses
 import math
@@ -28,7 +31,8 @@ _ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](?:\{([^}]*)\})?")
 _OPCODE = re.compile(r"([a-z][a-z0-9-]*)\(")
 _NAME = re.compile(r"%([\w.-]+)")
 _CALLS = re.compile(
-    r"(?:calls|body|condition|to_apply|async_execution_thread|called_computations)=\{?(%[\w.-]+(?:, %[\w.-]+)*)\}?"
+    r"(?:calls|body|condition|to_apply|async_execution_thread|called_computations)="
+    r"\{?(%[\w.-]+(?:, %[\w.-]+)*)\}?"
 )
 _HANDED_ON = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -43,9 +47,10 @@ class Instruction:
       opcode: as in "fusion".
       elements: of the result, all arrays of a tuple together.
       bytes: of the result in any memory.
-      hbm_bytes: of the result, the arrays that lie in the chip's main memory.
+      hbm_bytes: of the result's arrays in the chip's main memory.
       operands: names.
-      handed_on: outputs of a tuple that are operands untouched, by index; they are not among the bytes.
+      handed_on: from outputs of a tuple to the operands that they pass on unchanged, by index.
+        Their bytes are not counted.
       calls: computations that it runs.
       cycles: the compiler's estimate; 0: it has none.
       text: the whole line.
@@ -85,7 +90,9 @@ class Program:
                     yield from self._executed(called, times)
 
     def trips(self, condition: str) -> int:
-        """How often a loop runs: the constant that its condition compares the counter with (TPU programs say it nowhere else)."""
+        """How often a loop runs."""
+        # The constant that the condition compares the counter with: TPU programs have the number
+        # nowhere else.
         found = [
             int(m.group(1))
             for each in self._all(condition)
@@ -153,7 +160,7 @@ def _instruction(name: str, rest: str, line: str) -> Instruction:
 
 
 def _split_shape(rest: str) -> tuple[str, str]:
-    """A type ends at the first blank outside of brackets."""
+    """Splits after the type, which ends at the first blank outside of brackets."""
     depth = 0
     for place, letter in enumerate(rest):
         depth += (letter in "([{") - (letter in ")]}")
@@ -172,7 +179,8 @@ def _split_arguments(rest: str) -> tuple[str, str]:
 
 
 def sizes(shape: str, leave_out: Collection[int] = ()) -> tuple[int, int, int]:
-    """Elements, bytes, and bytes in main memory, of an array type or a tuple of them; S(1) and above are on the chip."""
+    """Elements, bytes, and bytes in main memory, of an array type or a tuple of them."""
+    # A layout with S(1) or above is a memory on the chip.
     elements = total = hbm = 0
     for index, (kind, dimensions, layout) in enumerate(
         found for found in _ARRAY.findall(shape) if found[0] in BITS

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-from vlbeit_jax.errors import UsageError
-
 GIB = 2**30
 
 
@@ -82,8 +80,8 @@ CHIPS = {
 }
 
 
-# Peak bfloat16 operations a second, by what JAX calls a device. NVIDIA's are dense; its data sheets give twice as much, "with
-# sparsity". A name without a suffix is the SXM part.
+# Peak bfloat16 operations per second, by JAX's name of a device. NVIDIA's are dense; its data
+# sheets give twice as much, "with sparsity". A name without a suffix is the SXM part.
 DEVICE_PEAKS = {
     "TPU v4": CHIPS["v4"].peak,
     "TPU v5 lite": CHIPS["v5e"].peak,
@@ -100,7 +98,10 @@ DEVICE_PEAKS = {
 
 
 def device_peak(kind: str) -> float | None:
-    """Returns the peak of one device of a kind; None if it is not known, as for an NVL card and for a part of a card (MIG)."""
+    """Returns bfloat16 operations per second of one device of a kind.
+
+    None if they are not known, as for an NVL card and for a part of a card (MIG).
+    """
     if kind in DEVICE_PEAKS:
         return DEVICE_PEAKS[kind]
     known = [
@@ -110,48 +111,3 @@ def device_peak(kind: str) -> float | None:
     ]
     slower = {"MIG", "NVL"} & {*kind.split()}
     return DEVICE_PEAKS[max(known, key=len)] if known and not slower else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Topology:
-    """Chips in a grid, or simulated devices of a CPU.
-
-    Attributes:
-      chip: None: devices of a CPU.
-      shape: chips along each axis.
-    """
-
-    chip: Chip | None
-    shape: tuple[int, ...]
-
-    @property
-    def count(self) -> int:
-        """Chips, or devices."""
-        found = 1
-        for size in self.shape:
-            found *= size
-        return found
-
-    def __str__(self) -> str:
-        """As the command takes it."""
-        return f"{self.chip.name if self.chip else 'cpu'}:{'x'.join(map(str, self.shape))}"
-
-
-def parse_topology(text: str) -> Topology:
-    """From "v5e:16x16", "v5p:4x4x4", "cpu:8".
-
-    Raises:
-      UsageError: no such chip, or a shape that its torus does not have.
-    """
-    name, _, sizes = text.partition(":")
-    known = ", ".join(CHIPS)
-    if name not in CHIPS and name != "cpu":
-        raise UsageError(
-            f"--topology={text}: no such chip; give one of {known} as in v5e:16x16, or cpu:8 for simulated devices"
-        )
-    axes = CHIPS[name].axes if name in CHIPS else 1
-    parts = sizes.split("x")
-    if len(parts) != axes or not all(part.isdecimal() and int(part) for part in parts):
-        example = {1: "cpu:8", 2: f"{name}:4x4", 3: f"{name}:4x4x4"}[axes]
-        raise UsageError(f"--topology={text}: {name} needs {axes} size(s) above 0, as in {example}")
-    return Topology(CHIPS.get(name), tuple(int(part) for part in parts))

@@ -1,0 +1,86 @@
+"""The formula's networks are found by tracing; a reader's arithmetic gives the same bytes."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import pytest
+
+from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig, RunConfig
+from vlbeit_jax.config import VisualTokenizerConfig as Visual
+from vlbeit_jax.plan.memory import activation_bytes
+from vlbeit_jax.plan.networks import networks_of
+from vlbeit_jax.tasks.abstract import abstract_task
+from vlbeit_jax.types import Modality
+
+BASE = Config(
+    model=ModelConfig(**SIZES["tiny"] | {"depth": 3, "fused_layers": 1, "matmul": "bfloat16"}),
+    visual_tokenizer=Visual(encoder_depth=2, decoder_depth=1),
+    run=RunConfig(schedule="pair"),
+    data=DataConfig(pair=dataclasses.replace(DataConfig().pair, batch_size=6)),
+)
+
+
+def networks(config, stream):
+    task = abstract_task(config)
+    params = nn.unbox(jax.eval_shape(task.init_params, jax.random.key(0)))
+    return networks_of(task.objectives[stream], params, task.frozen, task.batches[stream])
+
+
+def with_model(**changed):
+    return dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, **changed))
+
+
+def test_a_pair_goes_through_the_trained_network_and_the_frozen_tokenizer():
+    found, model, pair = networks(BASE, "pair"), BASE.model, BASE.data.pair
+    trained, tokenizer = sorted(found.stacks, key=lambda stack: not stack.trained)
+    assert trained.trained and not tokenizer.trained
+    assert (trained.rows, trained.config.depth) == (6, model.depth)
+    patches = (Modality.VISION, model.patches + 1)
+    assert trained.layout == (patches, (Modality.LANGUAGE, pair.text_length))
+    assert tokenizer.layout == (patches,) and tokenizer.config.depth == 2
+    slots = jax.tree.map(lambda leaf: leaf.shape, abstract_task(BASE).batches["pair"])
+    words = -(-model.vocabulary // 128) * 128
+    assert found.logits == slots["image_masked"][1] * model.codes + slots["text_masked"][1] * words
+
+
+def test_cached_tokens_need_no_tokenizer():
+    data = dataclasses.replace(BASE.data, visual_tokens="somewhere")
+    (only,) = networks(dataclasses.replace(BASE, data=data), "pair").stacks
+    assert only.trained
+
+
+@pytest.mark.parametrize(("teacher", "frozen"), [("pixels", 0), ("clip", 1)])
+def test_vqkd_trains_both_halves_and_looks_at_a_teacher(teacher, frozen):
+    visual = dataclasses.replace(BASE.visual_tokenizer, teacher=teacher)
+    run = RunConfig(schedule="image")
+    config = dataclasses.replace(BASE, task="vqkd", visual_tokenizer=visual, run=run)
+    stacks = networks(config, "image").stacks
+    assert [stack.config.depth for stack in stacks if stack.trained] == [2, 1]
+    assert sum(not stack.trained for stack in stacks) == frozen
+
+
+def test_a_loop_is_code_for_one_block_of_each_route():
+    trained = lambda config: next(s for s in networks(config, "pair").stacks if s.trained)  # noqa: E731
+    depth = BASE.model.depth
+    assert trained(BASE).blocks_of_code == depth
+    assert trained(with_model(scan=True, fused_layers=1)).blocks_of_code == 2
+    assert trained(with_model(scan=True, fused_layers=0)).blocks_of_code == 1
+    assert trained(with_model(scan=True, fused_layers=depth)).blocks_of_code == 1
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_activations_by_hand(remat):
+    """One microbatch of two of the six rows, in bfloat16, without a kernel."""
+    config = with_model(remat=remat)
+    found, model = networks(config, "pair"), config.model
+    length = model.patches + 1 + config.data.pair.text_length
+    width, ffn = model.width, model.ffn_width
+    block = length * (8 * width + 4 * width + 8 * width + 4 * ffn)
+    block += model.heads * length**2 * 6
+    kept = {
+        "none": model.depth * block,
+        "dots": model.depth * length * (4 * width + 2 * (5 * width + ffn)) + block,
+        "full": model.depth * length * 4 * width + block,
+    }[remat]
+    assert activation_bytes(found, 3, 1, on_tpu=False) == 2 * (kept + 8 * found.logits)

@@ -1,0 +1,1 @@
+"""What a run will need, before it starts: memory, step time, cost, and the size of /dev/shm."""

@@ -1,0 +1,105 @@
+"""The networks that a stream's loss calls, found by tracing it."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.models.layers import Linear
+from vlbeit_jax.models.multiway import EncoderConfig, Multiway
+from vlbeit_jax.models.vocabulary import WordHead, padded_vocabulary
+from vlbeit_jax.objectives.base import ROW, Objective
+from vlbeit_jax.types import Layout
+
+Tree = Any
+
+
+class Stack(NamedTuple):
+    """One call of a Transformer in a step.
+
+    Attributes:
+      config: its sizes and settings.
+      layout: tokens of a row by modality.
+      rows: over all devices and microbatches.
+      trained: whether a backward pass follows.
+    """
+
+    config: EncoderConfig
+    layout: Layout
+    rows: int
+    trained: bool
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row."""
+        return sum(count for _, count in self.layout)
+
+    @property
+    def blocks_of_code(self) -> int:
+        """Blocks, or loops over blocks with the same experts, that the compiler makes code for."""
+        c = self.config
+        if not c.scan:
+            return c.depth
+        routes = (c.experts(index, self.layout) for index in range(c.depth))
+        return len(list(itertools.groupby(routes)))
+
+
+class Networks(NamedTuple):
+    """What a stream's loss calls.
+
+    Attributes:
+      stacks: Transformers, in the order of their calls.
+      logits: elements of a row's trained outputs in float32, such as logits of masked positions.
+      rows: over all devices and microbatches.
+    """
+
+    stacks: tuple[Stack, ...]
+    logits: int
+    rows: int
+
+
+def networks_of(
+    objective: Objective, params: Tree, frozen: Tree, batch: Mapping[str, Any]
+) -> Networks:
+    """Finds the networks that a loss calls, by tracing it; the trees are shapes."""
+    stacks, logits, rows = [], [], batch["weight"].shape[0]
+
+    def forward(params: Tree, extra: Tree, frozen: Tree, batch: Tree, key: jax.Array) -> Tree:
+        # Within one trace, a trained parameter is the same object wherever a network reads it.
+        trained = {id(leaf) for leaf in jax.tree.leaves(params)}
+
+        def note(call: Callable[..., Any], inputs: Any, options: Any, context: Any) -> Any:
+            outputs, module = call(*inputs, **options), context.module
+            if context.method_name == "__call__" and isinstance(
+                module, Multiway | Linear | WordHead
+            ):
+                own = jax.tree.leaves(module.variables.get("params", {}))
+                is_trained = any(id(leaf) in trained for leaf in own)
+                if isinstance(module, Multiway):
+                    tokens = inputs[0]
+                    stacks.append(
+                        Stack(module.config, tokens.layout, tokens.x.shape[0], is_trained)
+                    )
+                elif isinstance(module, WordHead) and is_trained:
+                    # Its logits never leave it, and a device has its part of them.
+                    states = inputs[0]
+                    positions = states.size // states.shape[-1]
+                    logits.append(positions * padded_vocabulary(module.vocabulary))
+                elif isinstance(module, Linear) and module.exact and is_trained:
+                    logits.append(outputs.size)
+            return outputs
+
+        with nn.intercept_methods(note):
+            return objective(params, extra, frozen, batch, key)
+
+    key = jax.eval_shape(jax.random.key, 0)
+    numbered = {**batch, ROW: jax.ShapeDtypeStruct((rows,), jnp.int32)}
+    unplaced = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        (params, jax.eval_shape(objective.init_extra), frozen, numbered),
+    )
+    jax.eval_shape(forward, *unplaced, key)
+    return Networks(tuple(stacks), sum(logits) // rows, rows)

@@ -1,0 +1,87 @@
+"""What a train step of a configuration computes, counted in the jaxpr of each stream's loss."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractDevice, AbstractMesh
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.cost.flops import StepFlops, loss_flops
+from vlbeit_jax.objectives.base import ROW
+from vlbeit_jax.tasks.abstract import AbstractTask, abstract_task
+from vlbeit_jax.training.schedule import Schedule
+from vlbeit_jax.training.sharding import AXES
+
+Tree = Any
+# Traced for one CPU, "auto" means no kernel in networks whose settings nobody can reach either.
+_ONE_CPU = AbstractMesh((1, 1, 1), AXES, abstract_device=AbstractDevice("cpu", None, "cpu"))
+
+
+def step_flops(config: Config, streams: Sequence[str] | None = None) -> StepFlops:
+    """Operations, tokens and samples of a step.
+
+    Args:
+      config: the run; its data and tokenizers are not opened.
+      streams: of the step; None for the mean step of the schedule's cycle.
+    """
+    by_stream = _flops_of_config(config)
+    if streams is not None:
+        return total([by_stream[stream] for stream in streams])
+    cycle = Schedule.parse(config.run.schedule).cycle
+    steps = [total([by_stream[stream] for stream in streams]) for streams in cycle]
+    return StepFlops(*(value / len(cycle) for value in total(steps)))
+
+
+# Tracing takes seconds at base size, and the benchmark asks twice.
+@functools.cache
+def _flops_of_config(config: Config) -> dict[str, StepFlops]:
+    return flops_of_streams(abstract_task(config))
+
+
+def flops_of_streams(task: AbstractTask) -> dict[str, StepFlops]:
+    """Operations, tokens and samples that every stream adds to a step."""
+    params = nn.unbox(jax.eval_shape(task.init_params, jax.random.key(0)))
+    return {stream: _stream_flops(task, stream, params) for stream in task.objectives}
+
+
+def total(flops: Iterable[StepFlops]) -> StepFlops:
+    """The sum over streams or steps."""
+    return StepFlops(*(sum(values) for values in zip(*flops, strict=True)))
+
+
+def _stream_flops(task: AbstractTask, stream: str, params: Tree) -> StepFlops:
+    # The same mathematics, but quick to trace and to count: attention is matrix products and not a
+    # kernel whose operations JAX cannot see, and blocks that are alike are one loop.
+    objective = _with_settings(task.objectives[stream], attention="einsum", scan=True)
+    batch = dict(task.batches[stream])
+    # The train step numbers the rows, and passes a key.
+    batch[ROW] = jax.ShapeDtypeStruct(batch["weight"].shape, jnp.int32)
+    key = jax.eval_shape(jax.random.key, 0)
+    extra = jax.eval_shape(objective.init_extra)
+
+    def loss(params: Tree, *others: Tree) -> tuple[jax.Array, Tree]:
+        terms, statistics = objective(params, *others)
+        return sum((term.loss for term in terms.values()), jnp.zeros(())), (terms, statistics)
+
+    with jax.sharding.use_abstract_mesh(_ONE_CPU):
+        flops = loss_flops(loss, params, extra, task.frozen, batch, key)
+    rows = batch["weight"].shape[0]
+    return StepFlops(flops.trained, flops.frozen, rows * task.tokens[stream], rows)
+
+
+def _with_settings(value: Any, **settings: Any) -> Any:
+    """A dataclass with these fields, wherever they are in it, in its networks or in their configs."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    names = [field.name for field in dataclasses.fields(value) if field.init]
+    changed = {
+        name: settings.get(name, _with_settings(getattr(value, name), **settings))
+        for name in names
+        if name not in ("parent", "name")  # Where a Flax module belongs.
+    }
+    return value.clone(**changed) if isinstance(value, nn.Module) else type(value)(**changed)
