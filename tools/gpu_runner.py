@@ -97,12 +97,14 @@ class Check:
             end(process)
         return 124 if timed_out else process.returncode, log.read_text()
 
-    def benchmark(self, name: str, config: str, batch: int, *more: str) -> dict[str, Any]:
-        """Returns what ``vlbeit_jax.benchmark`` measured, with ``error`` if it failed."""
+    def benchmark(
+        self, name: str, config: str, batch: int, *more: str, module: str = "vlbeit_jax.benchmark"
+    ) -> dict[str, Any]:
+        """Returns what the benchmark in ``module`` measured, with ``error`` if it failed."""
         result = self.out / f"{name}.json"
         result.unlink(missing_ok=True)  # It may be of a larger batch that did not fit.
         command = [
-            "vlbeit_jax.benchmark",
+            module,
             f"--config={config}",
             JOINT,
             "--config.model.matmul=bfloat16",

@@ -46,7 +46,9 @@ def base(check: Check) -> Iterator[dict[str, Any]]:
 
 def peer(check: Check) -> Iterator[dict[str, Any]]:
     """The same step in PyTorch, in turn with ours."""
-    found = check.benchmark("peer", BASE, PEER_BATCH[check.rehearse], "--peer=torch", NO_DROP_PATH)
+    found = check.benchmark(
+        "peer", BASE, PEER_BATCH[check.rehearse], NO_DROP_PATH, module="tools.torch_peer"
+    )
     failed = {name: found[name] for name in ("error",) if name in found}
     shared = {name: found[name] for name in ("batch", "command")} | failed
     if "jax" not in found:

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests import reference, tiny
+from tests import tiny
 from tests.convert.named import Named
 from tests.convert.random_runs import random_tree
 from tests.models.tiny_models import vit_nets, vqkd_weights
+from tests.references import vlbeit as reference
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.convert.formats import IMPORTS, vqkd
 from vlbeit_jax.convert.formats.torch_module import STANDALONE

@@ -1,4 +1,7 @@
-"""VL-BEiT's heads and losses and VQ-KD in plain NumPy float64, stated from the papers on top of ``convert.reference``."""
+"""VL-BEiT's heads and losses, and VQ-KD, in NumPy float64, written from the papers alone.
+
+They build on VLMo's network in ``vlbeit_jax.convert.reference``, which --to=vlmo --verify uses too.
+"""
 
 import numpy as np
 
