@@ -10,7 +10,7 @@ from tests import tiny
 from tools.torch_peer import compare, train_step
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.convert.formats.torch_tables import model_table
-from vlbeit_jax.convert.rules import exported
+from vlbeit_jax.convert.rules import export
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.synthetic import random_batches, random_weights
 from vlbeit_jax.tasks.abstract import abstract_step
@@ -153,7 +153,7 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
         tmp_path, "image", weight_decay=200.0, clip_norm=0.1
     )  # Texts' expert and head decay without a gradient.
     step, state, frozen, batches = parts(config)
-    before = train_step.Arrays(state.params)
+    before = train_step.arrays_of(state.params)
     peer = train_step.TorchStep(config, state.params, frozen, 3)
     for _ in range(3):
         state, metrics = step(state, frozen, batches)
@@ -165,10 +165,9 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
         np.abs(after["encoder.blocks.0.experts.language.up.weight"].numpy().T / before - 0.64).max()
         < 0.01
     )
-    for each in exported(model_table(config.model), train_step.Arrays(state.params)):
-        np.testing.assert_allclose(
-            after[each.name].numpy(), each.read(), atol=2e-4, err_msg=each.name
-        )
+    tensors = export(model_table(config.model), train_step.arrays_of(state.params))
+    for name, value in tensors.items():
+        np.testing.assert_allclose(after[name].numpy(), value, atol=2e-4, err_msg=name)
 
 
 def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config import Config, ModelConfig, RunConfig
-from vlbeit_jax.convert.source import as_tree, model_shapes, open_run
+from vlbeit_jax.convert.source import as_tree, model_shapes, read_run
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.run_folder import write_config
 from vlbeit_jax.types import Positions
@@ -50,7 +50,7 @@ def small_run(folder, **model):
         "vocabulary": 300,
         "codes": 40,
     }
-    return open_run(
+    return read_run(
         write_random_run(folder, Config(model=ModelConfig(**sizes | model), run=RunConfig(steps=1)))
     )
 

@@ -6,8 +6,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vlbeit_jax.convert.formats import IMPORTS
-from vlbeit_jax.convert.opening import open_tensors
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.models.dalle import DalleConfig
 
 DEEP = DalleConfig(
@@ -57,9 +57,9 @@ def read(folder, config: DalleConfig, arrays=None):
     """Imports a file for a model with the encoder's own grid; returns the folder."""
     folder.mkdir(exist_ok=True)
     save_file(published(config) if arrays is None else arrays, folder / "encoder.safetensors")
-    for_model = Unsaid(image_size=16 * config.grid)
+    for_model = ImportOptions(image_size=16 * config.grid)
     IMPORTS["dalle"].read(
-        open_tensors(folder / "encoder.safetensors"),
+        read_tensors(folder / "encoder.safetensors"),
         folder / "encoder.safetensors",
         for_model,
         folder / "dalle",

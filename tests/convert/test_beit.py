@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.convert.named import Named, randomised
+from tests.convert.named import randomised, tensor_file
 from vlbeit_jax.convert import reference, verify
 from vlbeit_jax.convert.formats import IMPORTS
-from vlbeit_jax.convert.source import open_run
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.source import as_tree, read_run
 from vlbeit_jax.errors import UsageError
 
 WIDTH, DEPTH, HEADS, FFN, SIDE, PATCH, CODES = 128, 2, 2, 96, 32, 8, 40
@@ -88,7 +88,7 @@ def imported(folder, tensors, form, *flags):
 def largest_difference(tensors, run, pixels, **changes):
     """Of the states of patches, and of the logits where there is a head, between the run and the file's own network."""
     fine_tuned = "mask_token" not in tensors
-    batch = verify.batches(run.model)["image" if fine_tuned else "image_masked"]
+    batch = verify.random_batches(run.model)["image" if fine_tuned else "image_masked"]
     hidden = np.zeros((len(batch["image"]), GRID * GRID), bool)
     if not fine_tuned:
         np.put_along_axis(hidden, batch["image_masked"], True, axis=1)
@@ -107,7 +107,7 @@ def largest_difference(tensors, run, pixels, **changes):
         | changes
     )
     wanted = reference.states(weights, net, image=pixels(batch["image"]), masked=hidden)
-    found = verify.ours(run.model, verify.parameters(run.params), batch)
+    found = verify.jax_outputs(run.model, as_tree(run.params), batch)
     difference = np.abs(found["image"] - wanted[:, 1:]).max()
     if fine_tuned:
         return difference
@@ -139,8 +139,8 @@ def test_images_compute_what_the_file_computes(tmp_path, fine_tuned, form):
     tensors = published(fine_tuned)
     done = imported(tmp_path, tensors, form, *([f"--codes={CODES}"] if fine_tuned else []))
     assert done.returncode == 0, done.stderr
-    assert "fresh    text_embed/words: BEiT knows no texts" in done.stdout
-    run = open_run(tmp_path / "run")
+    assert "fresh    text_embed/words: BEiT has no text" in done.stdout
+    run = read_run(tmp_path / "run")
     assert run.model.image_size == SIDE and run.model.codes == CODES
     for other, pixels in PIXELS.items():
         difference = largest_difference(tensors, run, pixels)
@@ -154,16 +154,16 @@ BIASES = "rel_pos_bias.relative_position_bias_table"
 @pytest.mark.parametrize(
     ("changed", "flags", "said"),
     [
-        ({}, {"image_size": 40}, "--image_size=40: the file is of image_size 32"),
+        ({}, {"image_size": 40}, "--image_size=40, but the file has image_size=32"),
         ({}, {"image_size": 33}, "--image_size=33"),
-        ({}, {"codes": 41}, "--codes=41: the file is of codes 40"),
-        ({BIASES: None}, {}, f"no BEiT checkpoint with relative positions: {BIASES} missing"),
+        ({}, {"codes": 41}, "--codes=41, but the file has codes=40"),
+        ({BIASES: None}, {}, f"not a BEiT checkpoint with relative positions: {BIASES} missing"),
         ({"cls_token": None}, {}, "cls_token missing"),
         ({BIASES: (53, HEADS)}, {}, "has 53 rows"),
         ({BIASES: (7, HEADS)}, {}, "has 7 rows"),
-        ({BIASES: (ROWS, 3)}, {}, "3 heads do not share"),
-        ({"lm_head.bias": None}, {}, "missing: lm_head.bias"),
-        ({"pos_embed": (1, GRID**2 + 1, WIDTH)}, {}, "nothing uses: pos_embed"),
+        ({BIASES: (ROWS, 3)}, {}, "3 heads do not divide"),
+        ({"lm_head.bias": None}, {}, "missing tensors: lm_head.bias"),
+        ({"pos_embed": (1, GRID**2 + 1, WIDTH)}, {}, "no rule uses: pos_embed"),
     ],
     ids=str,
 )
@@ -172,6 +172,6 @@ def test_files_that_do_not_fit_are_refused(tmp_path, changed, flags, said):
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
         IMPORTS["beit"].read(
-            Named({}, shapes), tmp_path / "beit.pth", Unsaid(**flags), tmp_path / "run"
+            tensor_file(shapes), tmp_path / "beit.pth", ImportOptions(**flags), tmp_path / "run"
         )
     assert not (tmp_path / "run").exists()

@@ -146,7 +146,7 @@ def test_another_encoder_is_told_apart(exported, run, tmp_path, before, after):
     text = (out / "vlbeit_torch.py").read_text()
     assert text.count(before) == 1
     (out / "vlbeit_torch.py").write_text(text.replace(before, after))
-    found = torch_module.check(source.open_run(run), out)
+    found = torch_module.check(source.read_run(run), out)
     assert (
         found.cases["visual_tokenizer/logits"]["max_abs"] > 1e-4
         and found.cases["image/image"]["max_abs"] < 2e-5
@@ -224,7 +224,7 @@ def test_vqkd_takes_larger_views_too(world, tmp_path):
     )
     out = tmp_path / "out"
     out.mkdir()
-    torch_module.write(source.open_run(tmp_path / "run"), out)
+    torch_module.write(source.read_run(tmp_path / "run"), out)
     write_manifest(out)
     module = module_of(out / "vlbeit_torch.py")
     _, tokenizer = module.load(out)

@@ -13,7 +13,7 @@ from tests import tiny
 from tests.convert.conftest import needs_torch, write_random_run
 from vlbeit_jax.config import OptimizerConfig
 from vlbeit_jax.convert.formats import vlmo
-from vlbeit_jax.convert.source import open_run
+from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.loop import train
 from vlbeit_jax.types import Positions
@@ -59,13 +59,13 @@ def test_hugging_face_opens_it_and_agrees(random_run, tmp_path, peer):
 def test_another_network_is_told_apart(random_run, tmp_path, change):
     from vlbeit_jax.convert.formats import hf_beit
 
-    run, out = open_run(random_run), tmp_path / "out"
+    run, out = read_run(random_run), tmp_path / "out"
     out.mkdir()
     hf_beit.write(run, out)
     config = out / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     if "use_mean_pooling" in change:
-        with pytest.raises(ValueError, match="does not take all names"):
+        with pytest.raises(ValueError, match="does not accept all names"):
             hf_beit.check(run, out)
     else:
         assert hf_beit.check(run, out).summary()["max_abs"] > 1e-4
@@ -103,7 +103,7 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     assert (tmp_path / "start" / "import.txt").read_text().count("matched") == done.stdout.count(
         "matched"
     )
-    before, after = open_run(random_run), open_run(tmp_path / "start")
+    before, after = read_run(random_run), read_run(tmp_path / "start")
     for name in (
         "text_embed/words",
         "encoder/block_1/attention/qkv",
@@ -122,8 +122,8 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
         optimizer=OptimizerConfig(peak_lr=1e-12, end_lr=0.0, warmup_steps=0, weight_decay=0.0),
     )
     train(config, tmp_path / "run")
-    trained, fresh = open_run(tmp_path / "run"), open_run(tmp_path / "start")
-    for name in fresh.params.shapes:  # The rate is so small that what it started from can be seen.
+    trained, fresh = read_run(tmp_path / "run"), read_run(tmp_path / "start")
+    for name in fresh.params:  # The rate is so small that what it started from can be seen.
         assert abs(trained.params[name] - fresh.params[name]).max() < 1e-8, name
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, width=64))
     with pytest.raises(
@@ -208,12 +208,12 @@ def test_the_decoupled_form_runs_torchscale_weights_exactly(decoupled_run, tmp_p
         f"--from={out / 'beit3.safetensors'}", "--format=beit3", f"--out={tmp_path / 'again'}"
     )
     assert done.returncode == 0, done.stderr
-    before, after = open_run(decoupled_run), open_run(tmp_path / "again")
+    before, after = read_run(decoupled_run), read_run(tmp_path / "again")
     assert (
-        before.params.shapes == after.params.shapes
+        before.params.keys() == after.params.keys()
         and dataclasses.replace(before.model, matmul="auto") == after.model
     )
-    for name in before.params.shapes:
+    for name in before.params:
         rows = (
             slice(tiny.PIECES)
             if name in ("text_embed/words", "language_head/bias")
@@ -242,8 +242,8 @@ def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
     code = (
         "import json, pathlib, sys\n"
         "from vlbeit_jax.convert.formats import beit3, beit3_check\n"
-        "from vlbeit_jax.convert.source import open_run\n"
-        "run, out = open_run(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])\n"
+        "from vlbeit_jax.convert.source import read_run\n"
+        "run, out = read_run(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])\n"
         "out.mkdir(); beit3.write(run, out); file = out / 'config.json'\n"
         "file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(sys.argv[3])))\n"
         "print(beit3_check.check(run, out).summary()['max_abs'])"

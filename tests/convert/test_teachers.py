@@ -12,9 +12,9 @@ import transformers
 from safetensors.torch import save_file
 
 from tests import tiny
-from tests.convert.named import Named
+from tests.convert.named import tensor_file
 from vlbeit_jax.convert.formats import IMPORTS
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import PIXELS, ViT, ViTConfig
@@ -250,10 +250,10 @@ def test_teachers_that_do_not_fit_are_refused(world, tmp_path, changed, said):
         (
             "clip",
             {"visual.conv1.weight": (100, 3, PATCH, PATCH)},
-            "100, is no multiple of a head's 64",
+            "100, is not a multiple of 64",
         ),
-        ("dino", {"blocks.1.norm1.bias": None}, "missing: blocks.1.norm1.bias"),
-        ("clip", {"visual.more": (3,)}, "nothing uses: visual.more"),
+        ("dino", {"blocks.1.norm1.bias": None}, "missing tensors: blocks.1.norm1.bias"),
+        ("clip", {"visual.more": (3,)}, "no rule uses: visual.more"),
     ],
     ids=str,
 )
@@ -263,5 +263,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, kind, changed, said):
     } | changed
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
-        IMPORTS[kind].read(Named({}, shapes), tmp_path / "x.pt", Unsaid(), tmp_path / "out")
+        IMPORTS[kind].read(
+            tensor_file(shapes), tmp_path / "x.pt", ImportOptions(), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()

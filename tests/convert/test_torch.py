@@ -17,7 +17,7 @@ from tests.convert.conftest import write_random_run
 from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.convert import examples
 from vlbeit_jax.convert.formats import torch_module
-from vlbeit_jax.convert.source import open_run
+from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
@@ -74,7 +74,7 @@ def test_another_network_is_told_apart(exported, random_run, tmp_path, change):
     (out / "vlbeit_torch.py").write_text(
         text.replace(before, after).replace('config["layer_norm_eps"]', "Shape.eps")
     )
-    found = torch_module.check(open_run(random_run), out)
+    found = torch_module.check(read_run(random_run), out)
     assert not found.write(out) and found.summary()["max_abs"] > 1e-4
 
 
@@ -104,7 +104,7 @@ def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, rand
 
 
 def test_visual_tokens_are_the_same_on_100_images(exported, random_run):
-    run = open_run(random_run)
+    run = read_run(random_run)
     module = module_of(exported / "vlbeit_torch.py")
     _, tokenizer = module.load(exported)
     images = np.random.default_rng(1).integers(0, 256, (100, 32, 32, 3), np.uint8)
@@ -112,9 +112,7 @@ def test_visual_tokens_are_the_same_on_100_images(exported, random_run):
     from vlbeit_jax.convert.source import as_tree
 
     arrays = run.visual.params
-    params = as_tree(
-        {name: jnp.asarray(arrays[name]) for name in arrays.shapes if name != "codebook"}
-    )
+    params = as_tree({name: jnp.asarray(arrays[name]) for name in arrays if name != "codebook"})
     ours = np.asarray(
         network.apply(
             {"params": params},
@@ -153,7 +151,7 @@ def test_features_are_maps_after_the_blocks_that_were_asked_for(exported):
 def test_weights_lie_there_bit_for_bit(exported, random_run):
     module = module_of(exported / "vlbeit_torch.py")
     model, tokenizer = module.load(exported)
-    run = open_run(random_run)
+    run = read_run(random_run)
     np.testing.assert_array_equal(
         model.encoder.norm.weight.detach().numpy(), run.params["encoder/norm/scale"]
     )
@@ -348,8 +346,8 @@ def test_base_size_agrees_within_the_limit_and_streams(world, tmp_path):
         "from vlbeit_jax.convert.files import give_memory_back\n"
         "from vlbeit_jax.convert.formats import torch_module\n"
         "give_memory_back()\n"
-        "from vlbeit_jax.convert.source import open_run\n"
-        "run = open_run(pathlib.Path(sys.argv[1])); run.params['vision_embed/cls']\n"
+        "from vlbeit_jax.convert.source import read_run\n"
+        "run = read_run(pathlib.Path(sys.argv[1])); run.params['vision_embed/cls']\n"
         "peak = lambda: int(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
         "before = peak()\n"
         "pathlib.Path(sys.argv[2]).mkdir(); torch_module.write(run, pathlib.Path(sys.argv[2]))\n"

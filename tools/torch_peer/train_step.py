@@ -18,7 +18,7 @@ from tools.torch_peer.stream_loss import StreamLoss
 from vlbeit_jax.config import Config
 from vlbeit_jax.convert.formats.torch_module import STANDALONE, model_config, visual_config
 from vlbeit_jax.convert.formats.torch_tables import model_table, vqkd_table
-from vlbeit_jax.convert.rules import Table, exported
+from vlbeit_jax.convert.rules import Arrays, Table, export
 from vlbeit_jax.convert.source import CODEBOOK
 from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.errors import UsageError
@@ -31,18 +31,10 @@ from vlbeit_jax.types import Stream
 Tree = Any
 
 
-class Arrays:
-    """The leaves of trees by name, copied to float32, as conversion reads them."""
-
-    def __init__(self, *trees: Tree):
-        """No name may be in two trees."""
-        leaves = [leaf for tree in trees for leaf in jax.tree_util.tree_leaves_with_path(tree)]
-        self._arrays = {leaf_name(path): np.array(leaf, np.float32) for path, leaf in leaves}
-        self.shapes = {name: value.shape for name, value in self._arrays.items()}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """One array."""
-        return self._arrays[name]
+def arrays_of(*trees: Tree) -> dict[str, np.ndarray]:
+    """Returns the leaves of trees by name, copied to float32; no name may be in two trees."""
+    leaves = [leaf for tree in trees for leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return {leaf_name(path): np.array(leaf, np.float32) for path, leaf in leaves}
 
 
 class TorchStep:
@@ -74,7 +66,7 @@ class TorchStep:
         self._device = _device()
         torch.set_float32_matmul_precision("high" if self._device.type == "cuda" else "highest")
         network = module.VLBEiT(model_config(config.model))
-        self.model = _with_weights(network, table, Arrays(params)).to(self._device)
+        self.model = _with_weights(network, table, arrays_of(params)).to(self._device)
         tokenizer = _tokenizer(module, config, frozen, dtype).to(self._device) if frozen else None
         self._losses = {
             stream: StreamLoss(
@@ -162,7 +154,7 @@ def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dt
     The rest stays float32, because codes are chosen in float32.
     """
     visual = config.visual_tokenizer
-    arrays = Arrays(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
+    arrays = arrays_of(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
     network = _with_weights(
         module.VisualTokenizer(visual_config(visual)), vqkd_table(visual), arrays
     )
@@ -173,10 +165,10 @@ def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dt
 
 
 def _with_weights(network: Any, table: Table, arrays: Arrays) -> Any:
-    network.load_state_dict(
-        {each.name: torch.from_numpy(np.array(each.read())) for each in exported(table, arrays)},
-        strict=True,
-    )
+    tensors = {
+        name: torch.from_numpy(np.array(value)) for name, value in export(table, arrays).items()
+    }
+    network.load_state_dict(tensors, strict=True)
     return network
 
 
@@ -185,8 +177,8 @@ def _by_decay(network: nn.Module, table: Table, decay: float) -> list[dict[str, 
     decayed = {
         name
         for rule in table.rules
-        if {parameter.split("/")[-1] for parameter in rule.ours} & DECAYED
-        for name in rule.theirs
+        if {parameter.split("/")[-1] for parameter in rule.jax} & DECAYED
+        for name in rule.torch
     }
     named = dict(network.named_parameters())
     return [
