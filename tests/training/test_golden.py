@@ -1,0 +1,120 @@
+"""Three train steps give the same bits as when their digests were recorded.
+
+A change that should not alter results must keep these digests. Floating-point sums depend on the
+compiler and on the processor, so a digest is only compared where it was recorded. To record digests
+of this machine beside the others, run this file with VLBEIT_RECORD=1, at the commit to compare with.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import zlib
+
+import jax
+import jaxlib
+import numpy as np
+import pytest
+
+from tests import tiny
+from vlbeit_jax.config import MeshConfig, StreamConfig
+from vlbeit_jax.runtime.synthetic import random_batches
+from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.types import Positions
+
+RECORDED = pathlib.Path(__file__).parent / "golden.json"
+WORLD = tiny.world_in(pathlib.Path("nowhere"))  # Nothing is read: batches are random.
+
+
+def sized(config, rows=16, **model):
+    """A configuration of the tests with larger batches, which the meshes below divide."""
+    streams = {
+        name: dataclasses.replace(getattr(config.data, name), batch_size=rows)
+        for name in ("image", "text", "pair")
+    }
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, **streams),
+        model=dataclasses.replace(config.model, **model),
+        visual_tokenizer=tiny.vqkd_config(WORLD).visual_tokenizer,
+    )
+
+
+def pretrain(accumulate=1, **model):
+    run = {"schedule": "image+text+pair", "accumulate": accumulate}
+    return sized(tiny.pretrain_config(WORLD, **run), **model)
+
+
+def vqkd():
+    config = tiny.vqkd_config(WORLD)
+    visual = dataclasses.replace(config.visual_tokenizer, drop_path=0.2, reseed_below=0.5)
+    stream = StreamConfig(batch_size=16)
+    return dataclasses.replace(
+        config, visual_tokenizer=visual, data=dataclasses.replace(config.data, image=stream)
+    )
+
+
+CASES = {
+    "pretrain, 2 microbatches, (2, 2, 2)": (lambda: pretrain(2), (2, 2, 2)),
+    "pretrain, bfloat16": (lambda: pretrain(matmul="bfloat16"), (1, 1, 1)),
+    "pretrain, relative positions, sub-norms, scan, (1, 2, 1)": (
+        lambda: pretrain(positions=Positions.RELATIVE, sub_norm=True, scan=True),
+        (1, 2, 1),
+    ),
+    "vqkd, (2, 2, 1)": (vqkd, (2, 2, 1)),
+}
+
+
+def noise(tree):
+    """Random values for frozen parameters, from their names alone."""
+
+    def one(path, leaf):
+        rng = np.random.default_rng(zlib.crc32(jax.tree_util.keystr(path).encode()))
+        return jax.device_put(
+            (0.1 * rng.standard_normal(leaf.shape)).astype(leaf.dtype), leaf.sharding
+        )
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def digest(tree):
+    leaves = jax.tree.leaves(jax.device_get(tree))
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:16]
+
+
+def three_steps(config, shape):
+    """Digests of what three steps leave, and of what they report."""
+    config = dataclasses.replace(
+        config, mesh=MeshConfig(data=shape[0], fsdp=shape[1], tensor=shape[2])
+    )
+    step, make_state, _, frozen, batches = abstract_step(config, tiny.mesh_of(*shape))
+    state, frozen = make_state(0), noise(frozen)
+    rows = random_batches(config, batches, 0)
+    for _ in range(3):
+        # Two steps at once could wait for each other: a few cores simulate all devices.
+        state, metrics = jax.block_until_ready(step(state, frozen, rows))
+    losses = {name: value for name, value in metrics.items() if name.endswith("/loss")}
+    parts = {"params": state.params, "moments": state.opt_state, "extra": state.extra}
+    return {name: digest(tree) for name, tree in parts.items()} | {"losses": digest(losses)}
+
+
+def environment():
+    """What a digest depends on besides the program."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"jaxlib {jaxlib.__version__}, {names[0] if names else 'unknown processor'}"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_three_steps_are_bit_equal_to_the_recorded_ones(case):
+    recorded = json.loads(RECORDED.read_text())
+    here = recorded.setdefault(environment(), {})
+    make, shape = CASES[case]
+    if os.environ.get("VLBEIT_RECORD"):
+        here[case] = three_steps(make(), shape)
+        RECORDED.write_text(json.dumps(recorded, indent=1) + "\n")
+        return
+    if case not in here:
+        pytest.skip(f"no digest was recorded with {environment()}")
+    assert three_steps(make(), shape) == here[case]
