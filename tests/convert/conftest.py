@@ -9,6 +9,7 @@ import pytest
 from tests import tiny
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config import Config, ModelConfig, RunConfig
+from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.source import as_tree, model_shapes, read_run
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.run_folder import write_config
@@ -52,6 +53,18 @@ def small_run(folder, **model):
     }
     return read_run(
         write_random_run(folder, Config(model=ModelConfig(**sizes | model), run=RunConfig(steps=1)))
+    )
+
+
+@pytest.fixture
+def pairs_only(monkeypatch):
+    """Lets checks compare on pairs alone, which go through every part of the network.
+
+    Controls use it: one batch tells another network apart, and each batch costs a compilation.
+    """
+    all_batches = verify.random_batches
+    monkeypatch.setattr(
+        verify, "random_batches", lambda config: {"pair": all_batches(config)["pair"]}
     )
 
 

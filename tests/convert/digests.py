@@ -5,8 +5,9 @@
 
 The first call makes random runs and files of other programs in FOLDER; later calls read the same
 ones. Every run is exported in every format that takes it, and every file is imported and then
-exported again. Tensor files and JSON files are digested byte by byte; imported checkpoints array by
-array, because Orbax does not promise their bytes. With --against, the process exits with code 1 and
+exported again. Tensor files and JSON files are digested byte by byte. Imported checkpoints are
+digested array by array, because Orbax does not promise their bytes, and so are the examples of
+--data, whose order in the file used to change from process to process. With --against, the process exits with code 1 and
 lists what differs.
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import torch
 from etils import epath
+from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from tests import tiny
@@ -35,7 +37,7 @@ from tests.convert.random_runs import random_tree
 from tests.convert.test_vqkd import CONFIG as VQKD
 from tests.models.tiny_models import vqkd_weights
 from vlbeit_jax.convert import source
-from vlbeit_jax.convert.examples import write_examples
+from vlbeit_jax.convert.examples import EXAMPLES_FILE, write_examples
 from vlbeit_jax.convert.formats import EXPORTS
 from vlbeit_jax.errors import UsageError
 
@@ -132,7 +134,11 @@ def exports(run: pathlib.Path, world: tiny.World | None) -> dict[str, str]:
             if target == "torch" and world is not None:
                 write_examples(run, [str(world.pairs), str(world.texts)], 2, out)
             for path in sorted(out.rglob("*")):
-                if path.suffix in (".safetensors", ".json"):
+                if path.name == EXAMPLES_FILE:
+                    for name, value in load_file(path).items():
+                        content = f"{value.dtype} {value.shape} ".encode() + value.tobytes()
+                        found[f"{target}/{path.name}/{name}"] = sha256(content)
+                elif path.suffix in (".safetensors", ".json"):
                     found[f"{target}/{path.relative_to(out)}"] = sha256(path.read_bytes())
     return found
 

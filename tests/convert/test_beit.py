@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests import tiny
 from tests.convert.named import randomised, tensor_file
 from vlbeit_jax.convert import reference, verify
 from vlbeit_jax.convert.formats import IMPORTS
 from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.convert.source import as_tree, read_run
 from vlbeit_jax.errors import UsageError
 
@@ -74,21 +74,23 @@ def reference_weights(tensors):
     }
 
 
-def imported(folder, tensors, form, *flags):
-    torch.save(
-        {"model": {name: torch.tensor(value) for name, value in tensors.items()}},
-        folder / "beit.pth",
-    )
-    arguments = [f"--from={folder / 'beit.pth'}", f"--format={form}", f"--out={folder / 'run'}"]
-    return tiny.command(
-        "vlbeit_jax.convert", *arguments, "--vocabulary=300", "--text_positions=16", *flags
-    )
+def imported(folder, tensors, form, **flags):
+    path = folder / "beit.pth"
+    torch.save({"model": {name: torch.tensor(value) for name, value in tensors.items()}}, path)
+    options = ImportOptions(vocabulary=300, text_positions=16, **flags)
+    return IMPORTS[form].read(read_tensors(path), path, options, folder / "run")
 
 
-def largest_difference(tensors, run, pixels, **changes):
+def outputs_of(run, fine_tuned):
+    """A batch, and what JAX computes for it."""
+    batch = verify.random_batches(run.model)["image" if fine_tuned else "image_masked"]
+    return batch, verify.jax_outputs(run.model, as_tree(run.params), batch)
+
+
+def largest_difference(tensors, outputs, pixels, **changes):
     """Of the states of patches, and of the logits where there is a head, between the run and the file's own network."""
     fine_tuned = "mask_token" not in tensors
-    batch = verify.random_batches(run.model)["image" if fine_tuned else "image_masked"]
+    batch, found = outputs
     hidden = np.zeros((len(batch["image"]), GRID * GRID), bool)
     if not fine_tuned:
         np.put_along_axis(hidden, batch["image_masked"], True, axis=1)
@@ -107,7 +109,6 @@ def largest_difference(tensors, run, pixels, **changes):
         | changes
     )
     wanted = reference.states(weights, net, image=pixels(batch["image"]), masked=hidden)
-    found = verify.jax_outputs(run.model, as_tree(run.params), batch)
     difference = np.abs(found["image"] - wanted[:, 1:]).max()
     if fine_tuned:
         return difference
@@ -137,15 +138,15 @@ PIXELS = {"beit": in_unit_range, "beit2": of_imagenet}
 def test_images_compute_what_the_file_computes(tmp_path, fine_tuned, form):
     """On the pixels that the file expects, and not on the other's; the image's size is found in the bias table."""
     tensors = published(fine_tuned)
-    done = imported(tmp_path, tensors, form, *([f"--codes={CODES}"] if fine_tuned else []))
-    assert done.returncode == 0, done.stderr
-    assert "fresh    text_embed/words: BEiT has no text" in done.stdout
+    report = imported(tmp_path, tensors, form, **({"codes": CODES} if fine_tuned else {}))
+    assert "fresh    text_embed/words: BEiT has no text" in str(report)
     run = read_run(tmp_path / "run")
     assert run.model.image_size == SIDE and run.model.codes == CODES
+    outputs = outputs_of(run, fine_tuned)
     for other, pixels in PIXELS.items():
-        difference = largest_difference(tensors, run, pixels)
+        difference = largest_difference(tensors, outputs, pixels)
         assert difference < 1e-4 if other == form else difference > 1e-2, other
-    assert largest_difference(tensors, run, PIXELS[form], tanh_gelu=True) > 1e-4
+    assert largest_difference(tensors, outputs, PIXELS[form], tanh_gelu=True) > 1e-4
 
 
 BIASES = "rel_pos_bias.relative_position_bias_table"

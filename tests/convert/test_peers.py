@@ -59,6 +59,8 @@ def test_hugging_face_opens_it_and_agrees(random_run, tmp_path, peer):
 def test_another_network_is_told_apart(random_run, tmp_path, change):
     from vlbeit_jax.convert.formats import hf_beit
 
+    if random_run.name == "relative":
+        pytest.skip("the changes do not depend on positions")
     run, out = read_run(random_run), tmp_path / "out"
     out.mkdir()
     hf_beit.write(run, out)

@@ -58,7 +58,7 @@ def test_both_sides_agree_on_images_texts_and_pairs(exported):
 
 
 @pytest.mark.parametrize("change", ["tanh", "eps", "padding"])
-def test_another_network_is_told_apart(exported, random_run, tmp_path, change):
+def test_another_network_is_told_apart(exported, random_run, pairs_only, tmp_path, change):
     out = tmp_path / "out"
     shutil.copytree(exported, out)
     text = (out / "vlbeit_torch.py").read_text()
@@ -335,33 +335,11 @@ def test_weights_of_another_size_are_refused(exported, tmp_path):
 
 
 @pytest.mark.slow
-def test_base_size_agrees_within_the_limit_and_streams(world, tmp_path):
-    """At base size: differences below 1e-4, and at most 1.5 of the largest tensor (the 197 MB of words) in memory above the start."""
+def test_base_size_agrees_within_the_limit(world, tmp_path):
     from vlbeit_jax.config import SIZES, ModelConfig
 
     config = dataclasses.replace(tiny.pretrain_config(world), model=ModelConfig(**SIZES["base"]))
     run = write_random_run(tmp_path / "run", config)
-    code = (
-        "import pathlib, sys\n"
-        "from vlbeit_jax.convert.files import give_memory_back\n"
-        "from vlbeit_jax.convert.formats import torch_module\n"
-        "give_memory_back()\n"
-        "from vlbeit_jax.convert.source import read_run\n"
-        "run = read_run(pathlib.Path(sys.argv[1])); run.params['vision_embed/cls']\n"
-        "peak = lambda: int(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
-        "before = peak()\n"
-        "pathlib.Path(sys.argv[2]).mkdir(); torch_module.write(run, pathlib.Path(sys.argv[2]))\n"
-        "print(1024 * (peak() - before))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, run, tmp_path / "out"],
-        cwd=tiny.TOP,
-        capture_output=True,
-        text=True,
-    )
+    done = convert(f"--from={run}", "--to=torch", f"--out={tmp_path / 'out'}", "--verify")
     assert done.returncode == 0, done.stderr
-    largest = 4 * 64000 * 768
-    assert int(done.stdout.split()[-1]) < 1.5 * largest
-    done = convert(f"--from={run}", "--to=torch", f"--out={tmp_path / 'whole'}", "--verify")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "whole" / "verify.json").read_text())["max_abs"] < 1e-4
+    assert json.loads((tmp_path / "out" / "verify.json").read_text())["max_abs"] < 1e-4
