@@ -1,4 +1,4 @@
-"""The train step in PyTorch is the train step in JAX, and the benchmark that times both tells when it is not."""
+"""PyTorch's train step agrees with JAX's, and the benchmark notices when it does not."""
 
 import dataclasses
 import functools

@@ -128,7 +128,10 @@ class Check:
         }
 
     def largest(self, name: str, config: str, *more: str) -> dict[str, Any]:
-        """Runs the benchmark at the largest batch that fits: starts with the formula's and halves it until it fits."""
+        """Runs the benchmark at the largest batch that fits.
+
+        Starts with the batch that a formula gives, and halves it until it fits.
+        """
         batch = 2
         if not self.rehearse:
             code, text = self.run(
@@ -164,7 +167,7 @@ def end(process: subprocess.Popen) -> None:
 
 
 def failure(code: int, text: str) -> dict[str, Any]:
-    """Returns ``error`` with the reason that a command's output gives; nothing if the command succeeded."""
+    """Returns ``error`` with the reason in a command's output; nothing if the command succeeded."""
     if code == 0:
         return {}
     if code == 124:

@@ -11,17 +11,15 @@ from typing import Any
 from tools.gpu_runner import Check, failure
 
 BASE, LARGE = "configs/pretrain_base.py", "configs/pretrain_large.py"
-PEER_BATCH = {
-    False: 64,
-    True: 2,
-}  # Key: whether it is a rehearsal. The memory of both sides has to fit.
+PEER_BATCH = {False: 64, True: 2}  # By whether it is a rehearsal; both sides must fit into memory.
 NO_DROP_PATH = "--config.model.drop_path=0.0"  # The two sides would draw different random numbers.
 TESTS = [
     "tests/ops/test_cudnn_attention.py",
     "tests/models/test_parity.py",
     "tests/ops/test_losses.py",
 ]
-WHICH = "cudnn or absolute or cross_entropy"  # Each test compiles for seconds on a GPU, and the check has minutes.
+# Each test compiles for seconds on a GPU, and the check has minutes.
+WHICH = "cudnn or absolute or cross_entropy"
 
 
 def core_tests(check: Check) -> Iterator[dict[str, Any]]:
@@ -88,7 +86,7 @@ def cached(check: Check) -> Iterator[dict[str, Any]]:
 
 
 def sample(check: Check) -> Iterator[dict[str, Any]]:
-    """The sample's recipe for one minute: real data, a real visual tokenizer, evaluation and checkpoints."""
+    """Trains on the sample for a minute: real data and tokenizers, evaluation, checkpoints."""
     out, seconds = check.out / "sample", 60
     steps = "2" if check.rehearse else "200"
     text, tokens = (

@@ -1,4 +1,4 @@
-"""Prints the largest power of two as batch size whose train step fits into a device's memory, by formula.
+"""Prints the largest batch size, a power of two, whose train step fits into memory by formula.
 
 Usage: python -m tools.largest_batch CONFIG_FILE[:SIZE] GIBIBYTES
 """
@@ -22,7 +22,7 @@ SPARE = 0.85  # The formula is right within 20%; the allocator needs the rest.
 
 
 def load(name: str) -> Config:
-    """Reads a configuration file; sets one device, bfloat16 products, and image, text and pair in each step."""
+    """Reads a configuration; sets one device, bfloat16 products, and all streams in each step."""
     path, _, size = name.partition(":")
     spec = importlib.util.spec_from_file_location("config", pathlib.Path(path))
     assert spec is not None and spec.loader is not None, path
@@ -36,13 +36,13 @@ def load(name: str) -> Config:
 
 
 def step_bytes(config: Config, batch: int) -> int:
-    """Memory of a step with ``batch`` rows of each stream, if the backward pass recomputes attention weights."""
+    """Returns a step's memory with ``batch`` rows per stream, attention weights recomputed."""
     data = {s: dataclasses.replace(getattr(config.data, s), batch_size=batch) for s in Stream}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
     _, _, state, frozen, batches = abstract_step(config, make_mesh(config.mesh))
-    # on_tpu: there, too, a kernel recomputes the attention weights. But XLA for GPUs worked on all streams
-    # at once (18.0 GiB on an H200 at base size and 64 rows), so we add the activations of the other streams.
-    # The TPU's compiler keeps those of the largest stream only.
+    # on_tpu: there, too, a kernel recomputes the attention weights. But XLA for GPUs worked on all
+    # streams at once (18.0 GiB on an H200 at base size and 64 rows), so we add the activations of
+    # the other streams. The TPU's compiler keeps those of the largest stream only.
     activations = [
         memory.activation_bytes(config, stream, 1, 1, 2, on_tpu=True) for stream in Stream
     ]

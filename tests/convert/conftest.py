@@ -1,4 +1,4 @@
-"""Runs with random parameters, as they would lie on disk after training."""
+"""Runs with random parameters, written as training would write them."""
 
 import dataclasses
 import importlib.util
@@ -15,14 +15,17 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.run_folder import write_config
 from vlbeit_jax.types import Positions
 
-# For tests that import it late or run a command that does; a file that imports it at once is skipped as a whole.
+# For tests that import PyTorch in their bodies, or that run a command which does.
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
 )
 
 
 def write_random_run(folder, config: Config, world=None, zero=()):
-    """A finished run whose every bias and scale is random; with tokenizers, if a world is given; ``zero`` are set so."""
+    """A finished run with random biases and scales, and tokenizers if a world is given.
+
+    ``zero`` names parameters that are zero instead.
+    """
     folder.mkdir(parents=True)
     write_config(folder, config)
     checkpointer = Checkpointer(folder / "checkpoints")
@@ -39,7 +42,7 @@ def write_random_run(folder, config: Config, world=None, zero=()):
 
 
 def small_run(folder, **model):
-    """A run without data, opened; ``model`` changes what it is."""
+    """Reads a run without data; ``model`` changes fields of its model."""
     sizes = {
         "image_size": 32,
         "patch_size": 8,

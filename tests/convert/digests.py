@@ -1,14 +1,16 @@
 """Prints digests of everything that conversion writes, so that two commits can be compared.
 
-    python -m tests.convert.digests FOLDER >old.json                    # in a checkout of the old commit
-    python -m tests.convert.digests FOLDER --against=old.json >new.json # in a checkout of the new one
+    # In a checkout of the old commit:
+    python -m tests.convert.digests FOLDER >old.json
+    # In a checkout of the new commit:
+    python -m tests.convert.digests FOLDER --against=old.json >new.json
 
 The first call makes random runs and files of other programs in FOLDER; later calls read the same
 ones. Every run is exported in every format that takes it, and every file is imported and then
 exported again. Tensor files and JSON files are digested byte by byte. Imported checkpoints are
 digested array by array, because Orbax does not promise their bytes, and so are the examples of
---data, whose order in the file used to change from process to process. With --against, the process exits with code 1 and
-lists what differs.
+--data, whose order in the file used to change from process to process. With --against, the process
+exits with code 1 and lists what differs.
 """
 
 import argparse

@@ -19,7 +19,7 @@ SMALL = DalleConfig(
 
 
 def published_shapes(config: DalleConfig) -> dict[str, tuple[int, ...]]:
-    """By the facts of the network alone."""
+    """Names and shapes as the network's description states them."""
 
     def convolution(name, i, o, side):
         return {f"{name}.w": (o, i, side, side), f"{name}.b": (o,)}
@@ -39,7 +39,11 @@ def published_shapes(config: DalleConfig) -> dict[str, tuple[int, ...]]:
 
 
 def published(config: DalleConfig, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights and biases, large enough that 1/64 of a block can be seen; weights of mean zero, so that many tokens come up."""
+    """Random weights and biases.
+
+    They are so large that 1/64 of a block is visible, and weights have mean zero, so that many
+    different tokens come up.
+    """
     rng = np.random.default_rng(seed)
 
     def drawn(shape):

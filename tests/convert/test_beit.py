@@ -1,4 +1,4 @@
-"""BEiT and BEiT v2 files: images compute what the file's own network computes, stated independently."""
+"""Imported BEiT and BEiT v2 files compute what an independent network computes from them."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,10 @@ ROWS = (2 * GRID - 1) ** 2 + 3
 
 
 def published(fine_tuned):
-    """A state dict under BEiT's names: one bias table for all blocks in pretraining, one a block after fine-tuning."""
+    """A state dict under BEiT's names.
+
+    Pretrained files have one bias table for all blocks, fine-tuned ones have one per block.
+    """
     shapes = {
         "cls_token": (1, 1, WIDTH),
         "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
@@ -61,7 +64,7 @@ def published(fine_tuned):
 
 
 def reference_weights(tensors):
-    """The same for the independent statement, which takes one table with a column a block and head."""
+    """The same for the reference, which takes one table with a column per block and head."""
     w = {name: value.astype(np.float64) for name, value in tensors.items()}
     shared = w.get("rel_pos_bias.relative_position_bias_table")
     tables = [
@@ -88,14 +91,14 @@ def outputs_of(run, fine_tuned):
 
 
 def largest_difference(tensors, outputs, pixels, **changes):
-    """Of the states of patches, and of the logits where there is a head, between the run and the file's own network."""
+    """Compares JAX's states of patches, and logits if there are any, with the reference."""
     fine_tuned = "mask_token" not in tensors
     batch, found = outputs
     hidden = np.zeros((len(batch["image"]), GRID * GRID), bool)
     if not fine_tuned:
         np.put_along_axis(hidden, batch["image_masked"], True, axis=1)
     weights = reference_weights(tensors)
-    if fine_tuned:  # It has no last norm, and ours is fresh there: one and zero.
+    if fine_tuned:  # It has no last norm; ours starts as the identity.
         weights |= {"norm.weight": np.ones(WIDTH), "norm.bias": np.zeros(WIDTH)}
     net = reference.Net(
         **{
@@ -136,7 +139,10 @@ PIXELS = {"beit": in_unit_range, "beit2": of_imagenet}
 @pytest.mark.parametrize("form", PIXELS)
 @pytest.mark.parametrize("fine_tuned", [False, True], ids=["pretrained", "fine-tuned"])
 def test_images_compute_what_the_file_computes(tmp_path, fine_tuned, form):
-    """On the pixels that the file expects, and not on the other's; the image's size is found in the bias table."""
+    """On the pixels that the file expects, and not on the other format's.
+
+    The image size comes from the bias table.
+    """
     tensors = published(fine_tuned)
     report = imported(tmp_path, tensors, form, **({"codes": CODES} if fine_tuned else {}))
     assert "fresh    text_embed/words: BEiT has no text" in str(report)

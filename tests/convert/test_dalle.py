@@ -1,4 +1,4 @@
-"""DALL-E's encoder: its network stated once more in PyTorch, its file read."""
+"""DALL-E's encoder: imported files compute what an independent PyTorch network computes."""
 
 import dataclasses
 import json
@@ -179,6 +179,6 @@ def test_a_pickled_module_is_refused_with_the_way_out(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "encoder.pkl")
     with pytest.raises(
         UsageError,
-        match=r"encoder.pkl: refused.*torch.load\(.*encoder.pkl', map_location='cpu', weights_only=False\)",
+        match=r"encoder.pkl: refused.*torch.load\(.*encoder.pkl', .*weights_only=False\)",
     ):
         read_tensors(tmp_path / "encoder.pkl")

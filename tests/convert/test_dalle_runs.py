@@ -1,4 +1,4 @@
-"""Runs on the tokens of DALL-E's encoder, and on those of visual tokenizers that see smaller images than the model."""
+"""Runs on DALL-E's tokens, and on visual tokenizers that take smaller images than the model."""
 
 import dataclasses
 import json
@@ -136,7 +136,7 @@ def test_pytorch_gives_the_same_logits_tokens_and_accuracies(exported, run, worl
     [
         ('(config["groups"] * config["blocks"]) ** -2', "1.0"),
         ("functional.max_pool2d", "functional.avg_pool2d"),
-        ("+ 0.5)  # DALL-E", "+ 0.4)  # DALL-E"),
+        ("+ 0.5  # DALL-E", "+ 0.4  # DALL-E"),
     ],
     ids=["gain", "pooling", "pixels"],
 )
@@ -211,7 +211,7 @@ def test_a_damaged_description_is_one_clear_error(imported_small, tmp_path):
 
 
 def test_vqkd_takes_larger_views_too(world, tmp_path):
-    """A model of 64 px in patches of 16 with the world's VQ-KD of 32 px in patches of 8, here and in PyTorch."""
+    """A model of 64 px in patches of 16 with VQ-KD of 32 px in patches of 8, in JAX and PyTorch."""
     train(with_tokenizer(world, world.vqkd, image_size=64, patch_size=16), tmp_path / "run")
     found = open_run(tmp_path / "run")
     visual = found.model.visual

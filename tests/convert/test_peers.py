@@ -1,4 +1,4 @@
-"""Exports in the programs they are for: two versions of transformers, and VLMo's network stated independently."""
+"""Exports agree in the programs they are for: transformers 4 and 5, torchscale, VLMo."""
 
 import dataclasses
 import json
@@ -91,7 +91,7 @@ def test_vlmo_agrees_or_refuses_by_name(random_run, tmp_path):
 
 
 def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
-    """Export and import: what VLMo knows is there bit for bit, the rest is fresh. Then train from it."""
+    """Export, import and train: what VLMo holds is bit-identical, the rest is initialised."""
     if random_run.name == "absolute":
         pytest.skip("VLMo has relative positions")
     convert(f"--from={random_run}", "--to=vlmo", f"--out={tmp_path / 'out'}")
@@ -150,7 +150,7 @@ def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path
 
 @needs_torch
 def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_path):
-    """Images and texts with one state dict, pairs with the other: LayerScale, types and shared attention have found a place."""
+    """Images and texts in one state dict, pairs in the other; LayerScale and types are folded."""
     out = tmp_path / "out"
     done = convert(
         f"--from={random_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale"
@@ -172,7 +172,7 @@ def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_pat
 
 @pytest.fixture(scope="module")
 def decoupled_run(world, tmp_path_factory):
-    """BEiT-3's form: everything per modality, norms inside, another epsilon, padding with piece 1."""
+    """BEiT-3's form: everything per modality, inner norms, another epsilon, padding 1."""
     config = tiny.pretrain_config(world)
     model = dataclasses.replace(
         config.model,

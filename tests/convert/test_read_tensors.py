@@ -1,4 +1,4 @@
-"""Files of other programs are known by their content and read tensor by tensor; damage, code and other things are refused in one line."""
+"""Tensor files are recognised by their content; damage, code and other files are refused."""
 
 import argparse
 import pickle
@@ -100,7 +100,7 @@ class Hostile:
 
 @pytest.mark.parametrize("how", ["torch", 2, 4])
 def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, how):
-    """Without a warning before the message, which PyTorch has for pickles of its own protocols alone."""
+    """PyTorch must not warn before our message, as it does for pickles of other protocols."""
     monkeypatch.chdir(tmp_path)
     if how == "torch":
         torch.save({"model": Hostile()}, "x.pth")

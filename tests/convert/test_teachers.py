@@ -1,4 +1,4 @@
-"""CLIP's and DINO's image encoders as teachers, against transformers' own networks under their published names."""
+"""Imported CLIP and DINO teachers compute what transformers computes."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The self-contained PyTorch module: the same network, the same figures, and plain words about damage."""
+"""The exported PyTorch module: the same network and figures, and clear errors for damage."""
 
 import dataclasses
 import json
@@ -80,7 +80,8 @@ def test_another_network_is_told_apart(exported, random_run, pairs_only, tmp_pat
 
 def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, random_run, world):
     """Nothing but torch and safetensors is loaded; figures agree to the fourth digit."""
-    code = "import runpy, sys; sys.argv = ['evaluate.py', '--json', 'found.json']; sys.path.insert(0, '.')\n"
+    code = "import runpy, sys\n"
+    code += "sys.argv = ['evaluate.py', '--json', 'found.json']; sys.path.insert(0, '.')\n"
     code += "try: runpy.run_path('evaluate.py', run_name='__main__')\n"
     code += "except SystemExit as end: assert not end.code\n"
     code += (
@@ -220,12 +221,12 @@ def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({}, "neither image nor text"),
-        ({"text": torch.ones(1, 17, dtype=torch.long)}, "17 word pieces; the model knows 16"),
+        ({}, "neither was given"),
+        ({"text": torch.ones(1, 17, dtype=torch.long)}, "17 word pieces; the model has 16"),
         ({"text": torch.ones(3, dtype=torch.long)}, r"shape \[3\]; needed is \[B, T\]"),
         (
             {"image": torch.zeros(1, 3, 32, 32), "text": torch.ones(2, 3, dtype=torch.long)},
-            "1 images and 2 texts",
+            "1 images but 2 texts",
         ),
         ({"text": torch.ones(1, 3, dtype=torch.long), "features": (0,)}, "need an image"),
         ({"image": torch.zeros(1, 3, 32, 32), "text_masked": torch.ones(1, 1)}, "needs a text"),
@@ -237,7 +238,7 @@ def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(
         ({"image": torch.zeros(1, 32, 32, 3)}, r"shape \[1, 32, 32, 3\]; needed is"),
         (
             {"image": torch.zeros(1, 3, 32, 32, dtype=torch.uint8)},
-            r"torch.uint8; normalise\(pixels\)",
+            r"torch.uint8; call normalise\(pixels\)",
         ),
     ],
 )
@@ -252,7 +253,7 @@ def test_inputs_that_the_model_cannot_take_are_refused(exported, inputs, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--batch_size=0"], "--batch_size=0: at least 1"),
+        (["--batch_size=0"], "--batch_size=0: give at least 1"),
         (["--json=none/found.json"], "--json=none/found.json: name a file in an existing folder"),
         ([], "evaluation.safetensors is damaged or cut off"),
     ],

@@ -64,7 +64,7 @@ def test_both_sides_agree_with_every_bias_and_scale_random(tmp_path, model):
         ),
         ("self[name](run)", "self[VISION](run)"),
         ("return norm(x, layout) if", "return norm[VISION](x) if"),
-        ('eps=config["layer_norm_eps"], decoupled', "eps=1e-4, decoupled"),
+        ('eps=config["layer_norm_eps"],\n            decoupled', "eps=1e-4, decoupled"),
     ],
     ids=[
         "expert's inner norm",

@@ -1,4 +1,4 @@
-"""VLMo's files: images, texts and pairs compute what the file's own network computes; sizes that do not fit are refused."""
+"""Imported VLMo files compute what an independent network computes; misfits are refused."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ INDICES = (
 
 
 def published_shapes(indices=True):
-    """By the facts of the network alone: texts of 30 in a table for 196, BERT's embeddings with types of their own, several heads."""
+    """Names and shapes as published: texts of 30, a bias table for 196, BERT's types, heads."""
     shapes = {
         "token_type_embeddings.weight": (2, WIDTH),
         "relative_position_bias_table": (ROWS, DEPTH * HEADS),

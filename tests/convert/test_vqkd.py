@@ -1,4 +1,4 @@
-"""BEiT v2's visual tokenizers: the same tokens from the published names as two independent statements of the network give."""
+"""Imported VQ-KD gives the tokens that two independent networks give."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ CONFIG = VisualTokenizerConfig(
 
 @pytest.fixture(scope="module")
 def published():
-    """Tensors under BEiT v2's names, made by the tests' own statement of them and not by the table that is tested."""
+    """Tensors under BEiT v2's names, which the tests state themselves, without the table."""
     arrays = random_tree(visual_shapes(CONFIG))
     codebook = arrays.pop("codebook")
     codebook /= np.linalg.norm(codebook, axis=1, keepdims=True)

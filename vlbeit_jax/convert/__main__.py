@@ -13,8 +13,7 @@ from vlbeit_jax.errors import UsageError
 if TYPE_CHECKING:
     from vlbeit_jax.convert.formats import Export, Import
 
-OVERVIEW = r"""Exports a pretraining run to PyTorch programs, checks that both sides compute the same, and
-imports weights of other programs.
+OVERVIEW = r"""Exports pretraining runs to PyTorch programs, and imports weights of other programs.
 
   python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --verify
   python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --data=data/pairs --data=data/texts
@@ -23,8 +22,8 @@ imports weights of other programs.
   python -m vlbeit_jax.convert --from=FILE --format=dalle --out=DIR
   python -m vlbeit_jax.convert --list
 
---data adds held-back examples, which DIR/evaluate.py scores. --verify writes DIR/verify.json and
-exits with code 1 if outputs differ by more than 1e-4."""
+--data adds held-back examples, which DIR/evaluate.py scores. --verify computes the same inputs on
+both sides, writes DIR/verify.json and exits with code 1 if outputs differ by more than 1e-4."""
 
 FROM = flags.DEFINE_string(
     "from", "", "workdir of a pretraining run; with --format, a safetensors or PyTorch file"
@@ -49,8 +48,8 @@ VOCABULARY = flags.DEFINE_integer(
 TEXT_POSITIONS = flags.DEFINE_integer(
     "text_positions",
     None,
-    "beit, beit2: longest text (128); vlmo: longest text of the file's bias table, if the file does "
-    "not tell",
+    "beit, beit2: longest text (128); vlmo: longest text of the bias table, if the file does not "
+    "tell",
     lower_bound=3,
 )
 HEADS = flags.DEFINE_integer(
@@ -117,7 +116,7 @@ def _check_flags(
     exports: "Mapping[str, Export]",
     imports: "Mapping[str, Import]",
 ) -> None:
-    """Raises a ``UsageError`` for an unknown format, and for a flag that the format does not use."""
+    """Raises a ``UsageError`` for an unknown format or for a flag that it does not use."""
     if name not in known:
         raise UsageError(f"{flag}={name}: no such format; choose from {', '.join(known)}")
     for each in OF_SOME_FORMATS:

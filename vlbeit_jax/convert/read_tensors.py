@@ -1,4 +1,4 @@
-"""Reads tensor files of other programs: safetensors and PyTorch, told apart by their first bytes."""
+"""Reads other programs' tensor files: safetensors and PyTorch."""
 
 import pathlib
 import pickle

@@ -111,7 +111,7 @@ def sees_images(name: str) -> bool:
 
 
 def relative_biases(config: ModelConfig, tables: tuple[str, ...]) -> Rule:
-    """The image part of the relative biases in BEiT's form: one table for all blocks, or one each."""
+    """The image part of relative biases, in BEiT's form: a table for all blocks, or one each."""
     rows, all_rows = (2 * config.grid - 1) ** 2 + 3, table_rows(config.grid, config.text_positions)
     permutation = image_biases(rows, all_rows, config.depth, shared=len(tables) < config.depth)
     return Rule(("encoder/relative_positions",), tables, permutation)

@@ -112,7 +112,7 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
 
 
 EXPORT = Export(
-    exact="all of it: images, texts, pairs, heads, visual tokenizer (VQ-KD or DALL-E), BEiT-3's form",
+    exact="all of it: images, texts, pairs, heads, visual tokenizer, BEiT-3's form",
     needs="torch and safetensors to load it, nothing else",
     drops="nothing",
     peers=("torch",),

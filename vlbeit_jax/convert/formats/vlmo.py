@@ -6,9 +6,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from vlbeit_jax.config import ModelConfig
-from vlbeit_jax.convert import reference, verify
 from vlbeit_jax.convert.files import write_safetensors
+from vlbeit_jax.convert.formats import vlmo_check
 from vlbeit_jax.convert.formats.base import START, Export, Import
+from vlbeit_jax.convert.formats.vlmo_check import WEIGHTS_FILE
 from vlbeit_jax.convert.import_options import (
     ImportOptions,
     check_heads,
@@ -25,7 +26,7 @@ from vlbeit_jax.convert.permutations import (
     stacked,
     vocabulary_rows,
 )
-from vlbeit_jax.convert.read_tensors import TensorFile, read_tensors
+from vlbeit_jax.convert.read_tensors import TensorFile
 from vlbeit_jax.convert.rules import Arrays, Report, Table, export, rule
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.tables import (
@@ -51,7 +52,6 @@ PATCH = "transformer.patch_embed.proj"
 PUBLISHED_TEXTS = 196  # Longest text of VLMo's own bias tables, whatever a model then takes.
 SHORTEST = 3  # CLS, one word piece, SEP.
 GRID = "grid"  # Our exports note patches per side under this name.
-WEIGHTS_FILE = "vlmo.safetensors"
 OTHER_HEADS = (
     "pooler.",
     "mlm_score.",
@@ -224,40 +224,6 @@ def _read(
     return import_model(path, tensors, table(config, tensors), config, out)
 
 
-def check(run: Run, folder: pathlib.Path) -> verify.Differences:
-    """Compares JAX with ``convert.reference``, VLMo's network in float64, under the file's names."""
-    config = run.model
-    weights = {
-        name.removeprefix("transformer."): value.astype(np.float64)
-        for name, value in read_tensors(folder / WEIGHTS_FILE).tensors.items()
-    }
-    net = reference.Net(
-        depth=config.depth,
-        heads=config.heads,
-        grid=config.grid,
-        patch=config.patch_size,
-        fused=config.fused_layers,
-        text_positions=config.text_positions,
-        relative=True,
-    )
-
-    def forward(name: str, batch: verify.Batch) -> dict[str, np.ndarray]:
-        inputs = {}
-        if "image" in batch:
-            inputs["image"] = batch["image"] / 127.5 - 1
-        if "text" in batch:
-            inputs |= {"ids": batch["text"], "valid": batch["text"] != config.pad}
-        return verify.split_states(reference.states(weights, net, **inputs), batch, config.patches)
-
-    # VLMo has no mask token and no heads, so batches come without masks.
-    batches = {
-        name: {key: value for key, value in batch.items() if key in ("image", "text")}
-        for name, batch in verify.random_batches(config).items()
-        if name != "image_masked"
-    }
-    return verify.compare(run, "VLMo's network in float64 NumPy", forward, batches)
-
-
 EXPORT = Export(
     exact="states of images, texts and pairs, for model.positions=relative",
     needs="relative positions",
@@ -265,7 +231,7 @@ EXPORT = Export(
     peers=(),
     require=require,
     write=write,
-    check=check,
+    check=vlmo_check.check,
 )
 IMPORT = Import(
     exact="states of images, texts and pairs",
