@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import sys
@@ -40,7 +39,9 @@ from tests.convert.test_vqkd import CONFIG as VQKD
 from tests.models.tiny_models import vqkd_weights
 from vlbeit_jax.convert import source
 from vlbeit_jax.convert.examples import EXAMPLES_FILE, write_examples
-from vlbeit_jax.convert.formats import EXPORTS
+from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.errors import UsageError
 
 MODELS = {
@@ -52,17 +53,17 @@ MODELS = {
     "beit3": {"decoupled": True, "sub_norm": True, "layer_scale": 0.0, "fused_layers": 0},
     "decoupled": {"decoupled": True, "layer_scale": 0.0, "fused_layers": 0, "pad": 1},
 }
-IMPORTS = {
-    "vlmo": ["--codes=40"],
-    "beit": ["--vocabulary=300", "--text_positions=16"],
-    "beit-fine_tuned": ["--vocabulary=300", "--text_positions=16", "--codes=40"],
-    "beit2": ["--vocabulary=300", "--text_positions=16"],
-    "beit3": [],
-    "beit3-plain": ["--heads=4"],
-    "vqkd": [],
-    "dalle": ["--image_size=64"],
-    "clip": [],
-    "dino": [],
+OPTIONS = {
+    "vlmo": {"codes": 40},
+    "beit": {"vocabulary": 300, "text_positions": 16},
+    "beit-fine_tuned": {"vocabulary": 300, "text_positions": 16, "codes": 40},
+    "beit2": {"vocabulary": 300, "text_positions": 16},
+    "beit3": {},
+    "beit3-plain": {"heads": 4},
+    "vqkd": {},
+    "dalle": {"image_size": 64},
+    "clip": {},
+    "dino": {},
 }
 
 
@@ -121,8 +122,7 @@ def sha256(content: bytes) -> str:
 
 def exports(run: pathlib.Path, world: tiny.World | None) -> dict[str, str]:
     """Digests of all tensor and JSON files of a run's exports, or "refused"."""
-    read = getattr(source, "read_run", None) or source.open_run  # open_run: before it was renamed
-    opened, found = read(run), {}
+    opened, found = source.read_run(run), {}
     for target, format in EXPORTS.items():
         with tempfile.TemporaryDirectory() as place:
             out = pathlib.Path(place)
@@ -148,9 +148,8 @@ def exports(run: pathlib.Path, world: tiny.World | None) -> dict[str, str]:
 def imports(file: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
     """Digests of every imported array, of the report without reasons, and of the run's exports."""
     name = file.name.split(".")[0]
-    flags = [f"--format={name.partition('-')[0]}", *IMPORTS[name]]
-    done = tiny.command("vlbeit_jax.convert", f"--from={file}", f"--out={out}", *flags)
-    assert done.returncode == 0, done.stderr
+    format, options = IMPORTS[name.partition("-")[0]], ImportOptions(**OPTIONS[name])
+    format.read(read_tensors(file), file, options, out)
     lines = [line.partition(":")[0] for line in (out / "import.txt").read_text().splitlines()]
     found = {"report": sha256("\n".join(lines).encode())}
     for item in ("params", "extra", "model_state"):
@@ -176,7 +175,6 @@ def main() -> int:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--against", type=pathlib.Path)
     given = parser.parse_args()
-    os.environ.setdefault("XLA_FLAGS", "")  # tiny.command takes it out of the environment.
     if not given.folder.exists():
         make_inputs(given.folder)
     world = tiny.world_in(given.folder / "world")
