@@ -60,11 +60,11 @@ def get_config():
             code_width=16,
         ),
         data=DataConfig(
-            image=StreamConfig(**image, masked_patches=24, crop_scale=0.3, colour_jitter=0.2),
+            image=StreamConfig(**image, num_masked_patches=24, crop_scale=0.3, colour_jitter=0.2),
             text=StreamConfig(batch_size=32, text_length=64),
             pair=StreamConfig(
                 **image,
-                masked_patches=40,
+                num_masked_patches=40,
                 crop_scale=0.7,
                 colour_jitter=0.0,
                 text_length=24,

@@ -26,7 +26,7 @@ def get_config():
         batch_size=64,
         crop_scale=0.3,
         colour_jitter=0.0,
-        masked_patches=0,
+        num_masked_patches=0,
     )
     config = Config(
         task="vqkd",

@@ -14,7 +14,7 @@ from vlbeit_jax.config_parse import to_config_dict
 
 def get_config():
     """See the module's docstring."""
-    image = StreamConfig(batch_size=512, crop_scale=0.08, colour_jitter=0.0, masked_patches=0)
+    image = StreamConfig(batch_size=512, crop_scale=0.08, colour_jitter=0.0, num_masked_patches=0)
     config = Config(
         task="vqkd",
         run=RunConfig(steps=250_000, schedule="image"),

@@ -1,9 +1,12 @@
-"""The sample's stages: what each took, what its output was made from, and the results in one file. Standard library only.
+"""Runs the stages of the sample, records time and memory, and joins the results in one file.
+
+Uses the standard library only.
 
 Usage: measure.py run WORKDIR OUTPUT INPUTS -- COMMAND...
-           Runs the command and adds a line to WORKDIR/stages.jsonl. OUTPUT and INPUTS (separated by spaces) lie in WORKDIR, or are
-           sample:NAME, data in the package. Where OUTPUT was made by the same command from inputs with the same content, nothing
-           is run; without OUTPUT the command always runs.
+           Runs the command and adds a line to WORKDIR/stages.jsonl. OUTPUT and INPUTS (separated
+           by spaces) are in WORKDIR; an input may also be sample:NAME, data in the package. If
+           the same command has made OUTPUT from inputs with the same content, nothing is run. If
+           OUTPUT is empty, the command always runs.
        measure.py results WORKDIR
            Writes WORKDIR/results.json.
 """
@@ -19,16 +22,15 @@ import time
 
 SAMPLE = pathlib.Path(__file__).resolve().parent.parent / "vlbeit_jax" / "sample_data"
 STAGES = "stages.jsonl"
-ORIGINS = (
-    "origins.json"  # Of each output: a digest of command and inputs, and whether it was finished.
-)
+# By output: a digest of the command and its inputs, and whether the output is complete.
+ORIGINS = "origins.json"
 
 
 def stage(workdir: pathlib.Path, output: str, inputs: list[str], command: list[str]) -> int:
-    """Runs a command unless its output is there and was made from the same; returns the command's exit code.
+    """Runs a command unless its output is up to date; returns the command's exit code.
 
-    An output that was made from something else, or not to the end, is removed and made anew. A folder that this program has
-    not made is left alone: exit code 2.
+    An output that is incomplete, or was made from something else, is removed and made again. A
+    folder that this program has not made is left alone, and the exit code is 2.
     """
     if not output:
         return run(workdir / STAGES, command)
@@ -36,16 +38,18 @@ def stage(workdir: pathlib.Path, output: str, inputs: list[str], command: list[s
     origin = {"made_from": _digest(workdir, inputs, command), "finished": True}
     if place.exists():
         if origins.get(output) == origin:
-            print(f"finished already: {place}")
+            print(f"already finished: {place}")
             return 0
         if output not in origins and place.is_dir():
-            said = f"error: {place} is there, and {workdir / ORIGINS} does not say what it was made from; remove it, or name another folder"
-            print(said, file=sys.stderr)
+            print(
+                f"error: {place} exists, but {workdir / ORIGINS} does not say what it was made "
+                "from; remove it, or choose another folder",
+                file=sys.stderr,
+            )
             return 2
-        print(f"made from something else, or not to the end; again: {place}")
-        _write(
-            workdir, origins | {output: origin | {"finished": False}}
-        )  # First: what is half removed may be removed again.
+        print(f"incomplete, or made from something else, so it is made again: {place}")
+        # Before the removal, so that a folder that is half removed may be removed by the next call.
+        _write(workdir, origins | {output: origin | {"finished": False}})
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     _write(workdir, origins | {output: origin | {"finished": False}})
     code = run(workdir / STAGES, command)
@@ -55,14 +59,15 @@ def stage(workdir: pathlib.Path, output: str, inputs: list[str], command: list[s
 
 
 def run(stages: pathlib.Path, command: list[str]) -> int:
-    """Runs a command and notes what it took, also when it fails; returns its exit code."""
+    """Runs a command and records time and memory, even if it fails; returns its exit code."""
     began = time.monotonic()
     process = subprocess.Popen(command)
     while True:
         try:
             code = process.wait()
             break
-        except KeyboardInterrupt:  # The command got the signal as well: let it end by itself.
+        except KeyboardInterrupt:
+            # The command has got the signal as well; wait until it has ended by itself.
             continue
     line = {
         "command": command[1:],
@@ -76,37 +81,37 @@ def run(stages: pathlib.Path, command: list[str]) -> int:
 
 
 def results(workdir: pathlib.Path) -> None:
-    """Joins the evaluation, the codebook's use on held-back images, and the time and memory of all stages."""
-    stages = [json.loads(line) for line in (workdir / STAGES).read_text().splitlines()]
-    codebook = [
-        json.loads(line) for line in (workdir / "vqkd" / "metrics.jsonl").read_text().splitlines()
-    ]
+    """Joins evaluation, use of the codebook on held-back images, and time and memory of stages."""
+    stages = _lines(workdir / STAGES)
+    tokenizer = workdir / "vqkd"
+    metrics = _lines(tokenizer / "metrics.jsonl")
+    config = json.loads((tokenizer / "config.json").read_text())
     found = json.loads((workdir / "evaluation.json").read_text())
-    found["codes_used"] = [line for line in codebook if line["split"] == "validation"][-1][
-        "codes_used"
-    ]
-    found["codes"] = json.loads((workdir / "vqkd" / "config.json").read_text())["visual_tokenizer"][
-        "codes"
-    ]
+    validation = [line for line in metrics if line["split"] == "validation"]
+    found["codes_used"] = validation[-1]["codes_used"]
+    found["codes"] = config["visual_tokenizer"]["codes"]
     found["wall_seconds"] = round(sum(stage["wall_seconds"] for stage in stages), 1)
     found["peak_memory_bytes"] = max(stage["peak_memory_bytes"] for stage in stages)
     (workdir / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     minutes, memory = found["wall_seconds"] / 60, found["peak_memory_bytes"] / 2**30
     print(
-        f"\n{minutes:.1f} minutes, {memory:.1f} GiB at most, {found['codes_used']} of {found['codes']} visual tokens in use"
+        f"\n{minutes:.1f} minutes, {memory:.1f} GiB at most, {found['codes_used']} of "
+        f"{found['codes']} visual tokens in use"
     )
     print(f"report:  {workdir / 'report.html'}\nresults: {workdir / 'results.json'}")
 
 
+def _lines(path: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def _digest(workdir: pathlib.Path, inputs: list[str], command: list[str]) -> str:
-    """SHA-256 of the command and of every file of the inputs, with its name."""
-    digest = hashlib.sha256(
-        json.dumps([word.replace(str(workdir), ".") for word in command[1:]]).encode()
-    )  # It may be moved.
+    """Returns a SHA-256 hash of the command, and of name and content of every input file."""
+    words = [word.replace(str(workdir), ".") for word in command[1:]]  # WORKDIR may be moved.
+    digest = hashlib.sha256(json.dumps(words).encode())
     for name in inputs:
-        place = (
-            SAMPLE / name.removeprefix("sample:") if name.startswith("sample:") else workdir / name
-        )
+        in_package = name.startswith("sample:")
+        place = SAMPLE / name.removeprefix("sample:") if in_package else workdir / name
         for path in sorted(path for path in (place, *place.rglob("*")) if path.is_file()):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()

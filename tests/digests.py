@@ -25,14 +25,14 @@ import numpy as np
 
 from tests import tiny
 from vlbeit_jax.config import Config
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.optimizer import make_optimizer
-from vlbeit_jax.training.run_folder import CONFIG_FILE, read_config
-from vlbeit_jax.training.sharding import make_mesh, placement, put_batch
-from vlbeit_jax.training.state import state_maker
+from vlbeit_jax.training.saved_run import CONFIG_FILE, read_config
+from vlbeit_jax.training.sharding import make_mesh, put_batch, shardings
+from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 
 BATCHES = 3  # Of every stream.
@@ -62,12 +62,12 @@ def config_in(folder: pathlib.Path) -> Config:
 
 def found(config: Config) -> dict[str, Any]:
     """Digests of the first batches and of the visual tokens of their images, and the losses of one step on each stream's first."""
-    task, mesh, share = Pretrain(config), make_mesh(config.mesh), Share()
+    task, mesh, shard = Pretrain(config), make_mesh(config.mesh), HostShard()
     digests: dict[str, str] = {}
     first = {}
     tokens = jax.jit(lambda frozen, image: encode(task.model.visual.tokenizer, frozen, image))
     for stream in task.streams:
-        batches = task.training_batches(stream, 0, share)
+        batches = task.training_batches(stream, 0, shard)
         for index in range(BATCHES):
             batch = next(batches)
             first.setdefault(stream, batch)
@@ -80,7 +80,8 @@ def found(config: Config) -> dict[str, Any]:
                     tokens(task.model.frozen, batch["image"])
                 )
         batches.close()
-    optimizer = make_optimizer(config.optimizer, config.run.steps)
+    info = declarations(task.init_params).info
+    optimizer = make_optimizer(config.optimizer, config.run.steps, info)
     make_state, abstract = state_maker(
         task.init_params,
         lambda: {n: o.init_extra() for n, o in task.objectives.items()},
@@ -90,10 +91,11 @@ def found(config: Config) -> dict[str, Any]:
     step = make_train_step(
         task.objectives,
         optimizer,
-        config.run.seed,
-        config.run.accumulate,
+        info,
+        shardings(abstract.params),
         mesh,
-        placement(abstract.params),
+        seed=config.run.seed,
+        accumulate=config.run.accumulate,
     )
     _, metrics = step(
         make_state(config.run.seed),

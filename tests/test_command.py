@@ -64,13 +64,13 @@ SECOND = ["--processes=2", "--process=1"]
         ),
         ([f"--coordinator=host:{'9' * 5000}", *SECOND], ["the port must be in [1, 65535]"]),
         (["--coordinator=host:", *SECOND], ["--coordinator=host:: the port must be in [1, 65535]"]),
-        (["--coordinator=host", *SECOND], ["--coordinator=host: needed is HOST:PORT"]),
-        (["--coordinator=:80", *SECOND], ["--coordinator=:80: needed is HOST:PORT"]),
+        (["--coordinator=host", *SECOND], ["--coordinator=host: needs HOST:PORT"]),
+        (["--coordinator=:80", *SECOND], ["--coordinator=:80: needs HOST:PORT"]),
         (
             ["--coordinator=fe80::1:80", *SECOND],
-            ["--coordinator=fe80::1:80: needed is HOST:PORT", "[fe80::1]:1234"],
+            ["--coordinator=fe80::1:80: needs HOST:PORT", "[fe80::1]:1234"],
         ),
-        (["--coordinator=http://host:80", *SECOND], ["needed is HOST:PORT"]),
+        (["--coordinator=http://host:80", *SECOND], ["needs HOST:PORT"]),
     ],
     ids=lambda value: value[0],
 )
@@ -157,7 +157,7 @@ def test_a_user_without_a_home_keeps_no_compiled_steps(nobody):
     done = nobody("-c", code, "~/cache")
     assert (
         done.returncode == 1
-        and "UsageError: config.run.compilation_cache=~/cache: nothing says where ~ is"
+        and "UsageError: config.run.compilation_cache=~/cache: the user has no home folder"
         in done.stderr
     )
 
@@ -177,7 +177,7 @@ def test_a_user_without_a_name_and_a_home_trains_evaluates_and_reports(nobody, w
     )
     assert (
         asked.returncode == 2
-        and "nothing says where ~ is" in asked.stderr
+        and "the user has no home folder" in asked.stderr
         and "Traceback" not in asked.stderr
     ), asked.stderr
     for module, *arguments in (

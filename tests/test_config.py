@@ -156,6 +156,7 @@ def test_defaults_are_described():
         ("run.stepz", "config.run.steps"),
         ("optimiser", "config.optimizer"),
         ("data.image.batchsize", "config.data.image.batch_size"),
+        ("data.image.masked_patches", "config.data.image.num_masked_patches"),  # Its former name.
         ("model.zzz", None),
     ],
 )
@@ -269,13 +270,13 @@ def test_bounds_hold(path, value):
         (VQKD, {"run": {"accumulate": 3}}, ["data.image.batch_size=2048", "accumulate=3"]),
         (
             USABLE,
-            {"data": {"image": {"masked_patches": 197}}},
-            ["data.image.masked_patches=197", "196"],
+            {"data": {"image": {"num_masked_patches": 197}}},
+            ["data.image.num_masked_patches=197", "196"],
         ),
         (
             USABLE,
             {"data": {"image": {"mask_block": 76}}},
-            ["data.image.mask_block=76", "masked_patches=75"],
+            ["data.image.mask_block=76", "num_masked_patches=75"],
         ),
         (
             USABLE,
@@ -308,7 +309,7 @@ def test_streams_that_are_not_used_need_nothing():
     parse(
         {
             "run": {"schedule": "image"},
-            "data": {"image": {"sources": ["p"], "masked_patches": 0}, "visual_tokenizer": "V"},
+            "data": {"image": {"sources": ["p"], "num_masked_patches": 0}, "visual_tokenizer": "V"},
         }
     )
     parse(

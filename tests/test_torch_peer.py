@@ -61,7 +61,7 @@ def in_type(matmul, config):
     return dataclasses.replace(config, model=model, visual_tokenizer=visual)
 
 
-def kept_tokens(config):
+def cached_tokens(config):
     views = {
         name: dataclasses.replace(getattr(config.data, name), views=2) for name in ("image", "pair")
     }
@@ -151,9 +151,9 @@ def test_batches_are_like_those_of_training(tmp_path):
             and (row[:end] > 0).all()
         )
         assert len(set(used)) == len(used) > 0 and used.min() > 0 and used.max() < end
-    for row in one["pair"]["image_masked"]:
+    for row in one["pair"]["masked_patches"]:
         assert (
-            len(set(row)) == config.data.pair.masked_patches
+            len(set(row)) == config.data.pair.num_masked_patches
             and row.min() >= 0
             and row.max() < patches
         )
@@ -183,7 +183,7 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
 
 
 def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
-    _, _, frozen, batches = parts(config := kept_tokens(peer_config(tmp_path, "image")))
+    _, _, frozen, batches = parts(config := cached_tokens(peer_config(tmp_path, "image")))
     assert not frozen and "image_targets" in batches["image"]
     assert compared(config)["agrees"]
 
@@ -203,7 +203,7 @@ def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
     (tmp_path / "vlbeit_torch.py").write_text(text.replace(old, new) if old else text)
     monkeypatch.setattr(train_step, "STANDALONE", tmp_path)
     # Cached visual tokens, because in bfloat16 a few tokens of so small a batch may differ.
-    config = in_type(matmul, kept_tokens(peer_config(pathlib.Path("WORLD"), "pair")))
+    config = in_type(matmul, cached_tokens(peer_config(pathlib.Path("WORLD"), "pair")))
     assert compared(config)["agrees"] == (change == "none")
 
 
@@ -215,7 +215,7 @@ def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
 def test_the_compiled_step_is_one_graph_a_stream_and_agrees(tmp_path, form, matmul):
     config = in_type(
         matmul,
-        kept_tokens(peer_config(tmp_path)) if matmul == "bfloat16" else peer_config(tmp_path),
+        cached_tokens(peer_config(tmp_path)) if matmul == "bfloat16" else peer_config(tmp_path),
     )
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **form))
     found = compared(config, "torch-compiled")

@@ -25,7 +25,7 @@ from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.prepare.build import pack_texts
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.training.sharding import AXES
 from vlbeit_jax.types import Kind
 
@@ -135,7 +135,7 @@ def vqkd_config(world: World, **run) -> Config:
         batch_size=16,
         crop_scale=0.5,
         colour_jitter=0.0,
-        masked_patches=0,
+        num_masked_patches=0,
     )
     return Config(
         task="vqkd",
@@ -167,7 +167,12 @@ def vqkd_config(world: World, **run) -> Config:
 
 
 def pretrain_config(world: World, **run) -> Config:
-    image = {"sources": (str(world.pairs),), "batch_size": 8, "masked_patches": 6, "mask_block": 2}
+    image = {
+        "sources": (str(world.pairs),),
+        "batch_size": 8,
+        "num_masked_patches": 6,
+        "mask_block": 2,
+    }
     return Config(
         run=RunConfig(
             **{

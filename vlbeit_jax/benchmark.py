@@ -113,11 +113,11 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
 def _real(config: "Config", mesh: Any) -> tuple[Iterator[dict[str, Any]], Callable[[], None]]:
     from vlbeit_jax.tasks import TASKS
     from vlbeit_jax.training.schedule import Schedule
-    from vlbeit_jax.training.sharding import put_batch, share_of
+    from vlbeit_jax.training.sharding import host_shard, put_batch
 
     task = TASKS[config.task](config)
     streams = {
-        stream: task.training_batches(stream, 0, share_of(mesh))
+        stream: task.training_batches(stream, 0, host_shard(mesh))
         for stream in Schedule.parse(config.run.schedule).streams
     }
 

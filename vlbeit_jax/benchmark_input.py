@@ -14,9 +14,10 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.config import DataConfig, StreamConfig
-from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.data.image import decode
-from vlbeit_jax.data.pipeline import training_batches
+from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.data.source import TRAIN, open_set
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.types import Kind, Stream
@@ -45,7 +46,8 @@ def main() -> None:
         if place == "synthetic":
             place = str(pathlib.Path(folder) / "synthetic")
             write_set(pathlib.Path(place), Kind.IMAGES, _photographs(), shards=1, meta={})
-        records = open_set(place, Kind.IMAGES, Kind.PAIRS).records(TRAIN)
+        prepared = open_set(place, Kind.IMAGES, Kind.PAIRS)
+        records = prepared.records(TRAIN)
         encoded = [records[index % len(records)]["image"] for index in range(256)]
         found = {
             "data": DATA.value,
@@ -58,12 +60,13 @@ def main() -> None:
         stream = StreamConfig(
             sources=(place,),
             batch_size=BATCH.value,
-            masked_patches=masked,
+            num_masked_patches=masked,
             mask_block=min(16, masked),
         )
-        make = MakeExample(stream, IMAGE_SIZE.value, grid, None, True)
+        make = MaskedExample(stream, IMAGE_SIZE.value, grid, None, True)
+        examples = TrainingExamples(Stream.IMAGE, [prepared], make, seed=0)
         data = DataConfig(workers=WORKERS.value, read_threads=1, prefetch=2)
-        with closing(training_batches(Stream.IMAGE, stream, data, make, 0)) as batches:
+        with closing(pipeline.batches(examples, stream.batch_size, loader=data)) as batches:
             next(batches)
             found["pipeline"] = _rate(lambda: next(batches)["uid"])
     found["pipeline_over_decode"] = round(

@@ -1,16 +1,18 @@
-"""How every command starts and ends: absl flags, and usage errors as exit code 2 without a traceback."""
+"""What all commands share: flags, and usage errors as exit code 2 without a traceback."""
 
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
-USAGE_ERROR = 2
+USAGE_ERROR = 2  # Exit code.
+INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
 
 
 def run(main: Callable[[], None], overview: str) -> None:
@@ -24,19 +26,30 @@ def run(main: Callable[[], None], overview: str) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
         app.run(
-            lambda _: _guarded(main), flags_parser=lambda arguments: _parse(arguments, overview)
+            lambda _: _without_traceback(main),
+            flags_parser=lambda arguments: _parse(arguments, overview),
         )
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
-def fail(message: object) -> None:
+def fail(message: object) -> NoReturn:
     """Ends the process with a usage error."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
 
 
-def _guarded(main: Callable[[], None]) -> None:
+def require_writable(path: pathlib.Path) -> None:
+    """Checks that a result can be written, before an hour's work is lost.
+
+    Raises:
+      UsageError: the path is a folder, or its folder is missing or read-only.
+    """
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: give a file in an existing, writable folder")
+
+
+def _without_traceback(main: Callable[[], None]) -> None:
     try:
         main()
     except UsageError as error:
@@ -50,23 +63,18 @@ def _parse(arguments: Sequence[str], overview: str) -> Sequence[str]:
     try:
         rest = flags.FLAGS(list(arguments))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        said: object = error
-        while (
-            isinstance(said, BaseException) and said.args
-        ):  # ml_collections wraps a KeyError, which quotes what it says.
-            said = said.args[0]
-        said, _, trace = str(said).partition(
-            "Traceback"
-        )  # Of an error in a configuration file; its last line says what is wrong.
-        fail(
-            f"{' '.join([*said.split(), *trace.strip().splitlines()[-1:]])} (--help lists every flag)"
-        )
+        fail(f"{_reason(error)} (--help lists every flag)")
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")
     return rest
 
 
-def require_writable(path: pathlib.Path) -> None:
-    """Raises a ``UsageError`` now, and not after an hour's work, if a result could not be written."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written: name a file in an existing, writable folder")
+def _reason(error: Exception) -> str:
+    """Returns the innermost message of an error in the flags, on one line."""
+    # ml_collections wraps errors in a KeyError, whose text is the quoted message.
+    message: object = error
+    while isinstance(message, BaseException) and message.args:
+        message = message.args[0]
+    # If a configuration file fails, the message has its traceback; the last line is the reason.
+    text, _, traceback = str(message).partition("Traceback")
+    return " ".join([*text.split(), *traceback.strip().splitlines()[-1:]])

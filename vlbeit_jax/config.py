@@ -177,7 +177,7 @@ class StreamConfig:
     views: int = setting(
         0, "random views of an image that there are; 0: a new one every time", AT_LEAST_0
     )
-    masked_patches: int = setting(75, "masked patches of an image, exactly", AT_LEAST_0)
+    num_masked_patches: int = setting(75, "masked patches of an image, exactly", AT_LEAST_0)
     mask_block: int = setting(16, "smallest block of the block-wise mask, patches", POSITIVE)
     text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
     masked_text: float = setting(0.15, "masked share of a text's word pieces", SHARE)

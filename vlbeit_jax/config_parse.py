@@ -228,12 +228,13 @@ def _contradictions(config: Config) -> list[str]:
         if config.task == "pretrain" and name.has_image:
             rules += [
                 (
-                    stream.masked_patches <= model.patches,
-                    f"{path}.masked_patches={stream.masked_patches} of only {model.patches} patches",
+                    stream.num_masked_patches <= model.patches,
+                    f"{path}.num_masked_patches={stream.num_masked_patches} of only {model.patches} patches",
                 ),
                 (
-                    stream.masked_patches == 0 or stream.mask_block <= stream.masked_patches,
-                    f"{path}.mask_block={stream.mask_block} is larger than masked_patches={stream.masked_patches}",
+                    stream.num_masked_patches == 0
+                    or stream.mask_block <= stream.num_masked_patches,
+                    f"{path}.mask_block={stream.mask_block} is larger than num_masked_patches={stream.num_masked_patches}",
                 ),
             ]
         if config.task == "pretrain" and name.has_text:

@@ -35,7 +35,8 @@ def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
         if error.errno not in NO_ROOM:
             raise
         raise UsageError(
-            f"{out}: {error.strerror}, and nothing is left of it; make room, or name a folder on another disk"
+            f"{out}: {error.strerror}, and nothing is left of it; make room, or name a folder on "
+            "another disk"
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,15 +10,19 @@ from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
 
-OVERVIEW = """Computes the visual tokens of every view of the images that a pretraining will read; keeps them in config.data.visual_tokens.
+OVERVIEW = """Computes the visual tokens of a pretraining's images once, for all epochs.
 
-  python -m vlbeit_jax.keep_tokens --config=configs/pretrain_base.py --config.data.visual_tokens=TOKENS \\
-      --config.data.image.views=8 --config.data.pair.views=8 --config.data.image.sources="('IMAGES',)" ...
-  python -m vlbeit_jax.main --config=configs/pretrain_base.py --config.data.visual_tokens=TOKENS ...      the same fields
+  python -m vlbeit_jax.keep_tokens --config=configs/pretrain_base.py \\
+      --config.data.visual_tokens=TOKENS \\
+      --config.data.image.views=8 --config.data.pair.views=8 \\
+      --config.data.image.sources="('IMAGES',)" ...
+  python -m vlbeit_jax.main --config=configs/pretrain_base.py \\
+      --config.data.visual_tokens=TOKENS ...      the same fields
 
-An image then has views different crops, drawn from its id, instead of a new one in every epoch. Works in parts of 16,384 images. Those
-that are there are left alone, so that the same command goes on where it was stopped; with --share=0/4 to --share=3/4 four processes
-do it together, each with its own devices."""
+Each image has that many views, drawn from its id, instead of a new view in every epoch. The command
+works in parts of 16,384 images and skips those that exist, so that it goes on where it was stopped.
+With --share=0/4 to --share=3/4, four processes divide the parts among them, each with its own
+devices."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration of the pretraining; --config.x.y=z overrides", lock_config=True
@@ -39,32 +43,32 @@ def main() -> None:
             "config.data.visual_tokens is empty: name the folder that the tokens shall lie in"
         )
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
-    from vlbeit_jax.tasks.token_making import TokenMaker
+    from vlbeit_jax.tasks.token_caching import TokenCacher
     from vlbeit_jax.training.sharding import make_mesh
 
     use_compilation_cache(config.run.compilation_cache)
-    maker = TokenMaker(
+    cacher = TokenCacher(
         config, make_mesh(MeshConfig())
     )  # All devices of this machine, whatever mesh the training will have.
-    work = maker.work[mine::of]
-    for number, (kept, found, part) in enumerate(work, 1):
-        where = f"{number}/{len(work)}: {found.folder}, part {part} ({kept.folder})"
-        if kept.has(part):
+    work = cacher.work[mine::of]
+    for number, (cached, found, part) in enumerate(work, 1):
+        where = f"{number}/{len(work)}: {found.folder}, part {part} ({cached.folder})"
+        if cached.has(part):
             print(f"{where}: is there", flush=True)
             continue
         began = time.monotonic()
-        views = maker.make(kept, found, part)
+        views = cacher.make(cached, found, part)
         print(
             f"{where}: {views:,} views, {views / (time.monotonic() - began):,.0f} a second",
             flush=True,
         )
-    there = sum(kept.has(part) for kept, _, part in maker.work)
+    there = sum(cached.has(part) for cached, _, part in cacher.work)
     rest = (
         "; the others are shares of other processes"
-        if there < len(maker.work)
+        if there < len(cacher.work)
         else ": train with the same fields"
     )
-    print(f"{config.data.visual_tokens}: {there} of {len(maker.work)} parts are there{rest}")
+    print(f"{config.data.visual_tokens}: {there} of {len(cacher.work)} parts are there{rest}")
 
 
 def _image_streams(schedule: str) -> str:

@@ -1,4 +1,4 @@
-"""Command: trains what a configuration file says."""
+"""Command: trains what a configuration file describes."""
 
 import pathlib
 from typing import NamedTuple
@@ -14,14 +14,16 @@ from vlbeit_jax.errors import UsageError
 OVERVIEW = f"""Trains VL-BEiT or its visual tokenizer.
 
   python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN
-  python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=RUN --config.run.steps=1000 --config.mesh.fsdp=4
+  python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=RUN \\
+      --config.run.steps=1000 --config.mesh.fsdp=4
 
-The same command again goes on from the newest checkpoint in RUN. On several hosts the same command runs on each: TPU VMs, SLURM and
-Kubernetes say themselves who the others are; elsewhere --coordinator, --processes and --process do. Every field can be overridden:
+Run the same command again to resume from the newest checkpoint in RUN. On several hosts, run the
+same command on each of them. Hosts of TPU VMs, SLURM and Kubernetes find each other automatically;
+elsewhere, give --coordinator, --processes and --process. Every field can be overridden:
 {describe()}"""
 
-PORTS = 65535  # The largest.
-MOST_PROCESSES = 100_000
+MAX_PORT = 65535
+MAX_PROCESSES = 100_000
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
 )
@@ -29,96 +31,100 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of the run: checkpoints, logs, configuration", required=True
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "HOST:PORT of process 0, where the environment does not say it"
+    "coordinator", "", "HOST:PORT of process 0, if the environment does not say it"
 )
 PROCESSES = flags.DEFINE_integer(
-    "processes", None, "how many processes there are; with --coordinator", 1, MOST_PROCESSES
+    "processes", None, "number of processes; with --coordinator", 1, MAX_PROCESSES
 )
 PROCESS = flags.DEFINE_integer(
-    "process", None, "which one this is, from 0; with --coordinator", lower_bound=0
+    "process", None, "index of this process, from 0; with --coordinator", lower_bound=0
 )
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps",
     "",
-    "FIRST:END, a trace of these steps in WORKDIR/profile, for XProf or TensorBoard",
+    "FIRST:END, writes a trace of these steps to WORKDIR/profile, for XProf or TensorBoard",
 )
 flags.mark_flag_as_required("config")
 
 
-class Checked(NamedTuple):
-    """What the flags say.
+class Arguments(NamedTuple):
+    """The values of the flags.
 
     Attributes:
       config: of the run.
-      place: address of process 0, count and number of this process; None: the environment says it.
+      address: HOST:PORT of process 0, number of processes and index of this one; None if the
+        environment says it.
       profile: first step of a trace, and the step before which it ends.
     """
 
     config: Config
-    place: tuple[str, int, int] | None
+    address: tuple[str, int, int] | None
     profile: tuple[int, int] | None
 
 
 def main() -> None:
-    """Checks the configuration, then trains."""
-    run = checked()
-    from vlbeit_jax.runtime import (
-        cluster,
-    )  # After the checks: a mistake in the configuration is answered at once.
+    """Checks the flags, then trains."""
+    arguments = parse_flags()
+    # JAX takes seconds to import. A mistake in the configuration is reported before.
+    from vlbeit_jax.runtime import cluster
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
-    from vlbeit_jax.runtime.loop import train
-    from vlbeit_jax.runtime.roll_call import Place
+    from vlbeit_jax.runtime.hosts import fails_together
+    from vlbeit_jax.runtime.rendezvous import ProcessAddress
+    from vlbeit_jax.runtime.start import train
 
-    cluster.join(run.config.cluster, Place(*run.place) if run.place else None)
-    use_compilation_cache(run.config.run.compilation_cache)
-    with cluster.fails_together():
-        train(run.config, pathlib.Path(WORKDIR.value), run.profile)
+    config, address = arguments.config, arguments.address
+    cluster.join(config.cluster, ProcessAddress(*address) if address else None)
+    use_compilation_cache(config.run.compilation_cache)
+    with fails_together():
+        train(config, pathlib.Path(WORKDIR.value), arguments.profile)
 
 
-def checked() -> Checked:
-    """The flags as values.
+def parse_flags() -> Arguments:
+    """Returns the values of the flags.
 
     Raises:
-      UsageError: a file that is missing, a field or an address out of bounds.
+      UsageError: the configuration file is missing, or a field or an address is out of bounds.
     """
     try:
-        values = (
-            CONFIG.value.to_dict()
-        )  # Of a file that could not be loaded, every attribute is an error.
+        # If the file could not be loaded, any access raises.
+        values = CONFIG.value.to_dict()
     except OSError as error:
         raise UsageError(str(error)) from error
-    place, profile = _place(), _profile_steps()
-    return Checked(parse(values), place, profile)
+    address, profile = _address(), _profile_steps()
+    return Arguments(parse(values), address, profile)
 
 
-def _place() -> tuple[str, int, int] | None:
-    address, count, which = COORDINATOR.value, PROCESSES.value, PROCESS.value
-    if not address and count is None and which is None:
+def _address() -> tuple[str, int, int] | None:
+    coordinator, processes, process = COORDINATOR.value, PROCESSES.value, PROCESS.value
+    if not coordinator and processes is None and process is None:
         return None
-    if not address or count is None or which is None:
+    if not coordinator or processes is None or process is None:
         raise UsageError(
             "--coordinator, --processes and --process go together: give all three, on every process"
         )
-    check_address("--coordinator", address)
-    if which >= count:
-        raise UsageError(f"--process={which} of --processes={count}: must be in [0, {count - 1}]")
-    return address, count, which
+    check_address("--coordinator", coordinator)
+    if process >= processes:
+        raise UsageError(
+            f"--process={process} of --processes={processes}: must be in [0, {processes - 1}]"
+        )
+    return coordinator, processes, process
 
 
 def check_address(flag: str, address: str) -> None:
-    """Raises a ``UsageError`` unless the address is HOST:PORT, with brackets around an IPv6 address."""
+    """Checks an address.
+
+    Raises:
+      UsageError: it is not HOST:PORT, with brackets around an IPv6 address.
+    """
     host, _, port = address.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if (
-        not bare
-        or (bare == host and ":" in host)
-        or any(letter.isspace() or letter in "[]/" for letter in bare)
-    ):
-        raise UsageError(
-            f"{flag}={address}: needed is HOST:PORT, as in node1:1234 or [fe80::1]:1234"
-        )
-    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= PORTS):
-        raise UsageError(f"{flag}={address}: the port must be in [1, {PORTS}]")
+    in_brackets = host.startswith("[") and host.endswith("]")
+    name = host[1:-1] if in_brackets else host
+    has_stray_letter = any(letter.isspace() or letter in "[]/" for letter in name)
+    if not name or has_stray_letter or (":" in name and not in_brackets):
+        raise UsageError(f"{flag}={address}: needs HOST:PORT, as in node1:1234 or [fe80::1]:1234")
+    is_number = port.isascii() and port.isdecimal() and len(port) <= len(str(MAX_PORT))
+    if not is_number or not 1 <= int(port) <= MAX_PORT:
+        raise UsageError(f"{flag}={address}: the port must be in [1, {MAX_PORT}]")
 
 
 def _profile_steps() -> tuple[int, int] | None:
@@ -127,7 +133,7 @@ def _profile_steps() -> tuple[int, int] | None:
     first, _, end = PROFILE_STEPS.value.partition(":")
     if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
         raise UsageError(
-            f"--profile_steps={PROFILE_STEPS.value}: needed is FIRST:END with FIRST < END, as in 10:15"
+            f"--profile_steps={PROFILE_STEPS.value}: needs FIRST:END with FIRST < END, as in 10:15"
         )
     return int(first), int(end)
 

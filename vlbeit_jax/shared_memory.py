@@ -17,7 +17,7 @@ CHIPS = flags.DEFINE_integer("chips", 1, "chips per host", lower_bound=1)
 
 def print_size() -> None:
     """Checks the flags as training does, then prints the size."""
-    run = main.checked()
+    run = main.parse_flags()
     os.environ["JAX_PLATFORMS"] = "cpu"  # Only shapes are needed.
     from vlbeit_jax.cost.shared_memory import shared_memory
 

@@ -8,12 +8,13 @@ from absl import flags
 from vlbeit_jax import cli
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 
-OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training splits of prepared texts and pairs.
+OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training parts of texts and pairs.
 
-  python -m vlbeit_jax.text_tokenizer --data=data/wiki --data=data/cc3m --vocabulary=64000 --out=data/text-tokenizer
+  python -m vlbeit_jax.text_tokenizer --data=data/wiki --data=data/cc3m --vocabulary=64000 \\
+      --out=data/text-tokenizer
 
-The same data and options give the same pieces. Memory and time grow with --max_megabytes: 64,000 pieces from 40 MB take
-about two minutes on two cores."""
+The same data and options give the same pieces. Memory and time grow with --max_megabytes: 64,000
+pieces from 40 MB take about two minutes on two cores."""
 
 DATA = flags.DEFINE_multi_string(
     "data", None, "prepared texts or pairs, may be repeated", required=True

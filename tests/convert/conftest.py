@@ -11,8 +11,8 @@ from tests.convert.random_runs import random_tree
 from vlbeit_jax.config import Config, ModelConfig, RunConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.source import as_tree, model_shapes, read_run
+from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.run_folder import write_config
 from vlbeit_jax.types import Positions
 
 # For tests that import PyTorch in their bodies, or that run a command which does.

@@ -96,7 +96,7 @@ def largest_difference(tensors, outputs, pixels, **changes):
     batch, found = outputs
     hidden = np.zeros((len(batch["image"]), GRID * GRID), bool)
     if not fine_tuned:
-        np.put_along_axis(hidden, batch["image_masked"], True, axis=1)
+        np.put_along_axis(hidden, batch["masked_patches"], True, axis=1)
     weights = reference_weights(tensors)
     if fine_tuned:  # It has no last norm; ours starts as the identity.
         weights |= {"norm.weight": np.ones(WIDTH), "norm.bias": np.zeros(WIDTH)}
@@ -118,7 +118,7 @@ def largest_difference(tensors, outputs, pixels, **changes):
     logits = reference.linear(
         weights,
         "lm_head",
-        np.take_along_axis(wanted[:, 1:], batch["image_masked"][..., None], axis=1),
+        np.take_along_axis(wanted[:, 1:], batch["masked_patches"][..., None], axis=1),
     )
     return max(difference, np.abs(found["image_logits"] - logits).max())
 

@@ -26,7 +26,7 @@ MISTAKES = [
     (["--format=vqkd", "--from=x", "--out=y", "--verify"], "--verify is for --to=torch"),
     (["--format=vqkd", "--from=x", "--out=y", "--image_size=32"], "--image_size is for"),
     (["--format=vqkd", "--from=tests", "--out=y"], "tests is a folder; name the file in it"),
-    (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is no run's folder"),
+    (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is not the folder of a run"),
     (["--format=vlmo", "--from=nowhere.pth", "--out=y"], "no such file"),
 ]
 

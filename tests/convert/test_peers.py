@@ -15,7 +15,7 @@ from vlbeit_jax.config import OptimizerConfig
 from vlbeit_jax.convert.formats import vlmo
 from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.types import Positions
 
 PEERS = pathlib.Path(sys.prefix) / "peers"
@@ -135,7 +135,7 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     nowhere = dataclasses.replace(
         config, run=dataclasses.replace(config.run, start_from=str(tmp_path))
     )
-    with pytest.raises(UsageError, match="no run's folder"):
+    with pytest.raises(UsageError, match="not the folder of a run"):
         train(nowhere, tmp_path / "nowhere")
     assert not (tmp_path / "wider").exists() and not (tmp_path / "nowhere").exists()
 

@@ -12,8 +12,8 @@ from vlbeit_jax.convert.rules import Table, export, load, rule
 from vlbeit_jax.convert.source import model_shapes, tree_shapes, visual_shapes
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig
-from vlbeit_jax.models.layers import padded_vocabulary
 from vlbeit_jax.models.teacher import ViTConfig
+from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.ops.attention import group_by_lanes
 from vlbeit_jax.tasks.teachers import abstract_params
 from vlbeit_jax.tasks.visual_tokens import dalle_params

@@ -17,11 +17,10 @@ from vlbeit_jax.convert.formats import IMPORTS
 from vlbeit_jax.convert.import_options import ImportOptions
 from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import PIXELS, ViT, ViTConfig
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import teachers
-from vlbeit_jax.training.run_folder import IMPORTED_STEP, restore
+from vlbeit_jax.training.saved_run import IMPORTED_STEP, restore
 
 SIDE, PATCH, WIDTH, DEPTH, FFN = 32, 8, 128, 2, 96
 OUT = {"clip": 512, "dino": 768}
@@ -206,7 +205,7 @@ def test_features_are_those_of_transformers(kind, tmp_path):
     }
     params = restore(folder, IMPORTED_STEP, {"params": teachers.abstract_params(config)})["params"]
     with jax.default_matmul_precision("highest"):
-        found = np.asarray(run(ViT(config, "float32"), params, jnp.asarray(images())))
+        found = np.asarray(ViT(config, "float32").apply({"params": params}, jnp.asarray(images())))
     wanted = features(kind, network)
     assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
     other = features(kind, clip_network(quick=False) if kind == "clip" else dino_network(eps=1e-3))

@@ -170,9 +170,9 @@ def test_examples_hold_every_image_once_and_may_be_read_like_the_rest(exported, 
     records = evaluation.records_of(
         evaluation.open_run(random_run), [open_set(str(world.pairs))], Stream.PAIR
     )
-    assert len(found["pair/image"]) == len(records) and len(found["pair/image_masked"]) == 2 * len(
-        records
-    )
+    assert len(found["pair/image"]) == len(records) and len(
+        found["pair/masked_patches"]
+    ) == 2 * len(records)
     assert (
         len(
             {

@@ -12,7 +12,7 @@ from vlbeit_jax.config_parse import parse, to_dict
 from vlbeit_jax.cost.shared_memory import HEADROOM, MIB, shared_memory
 from vlbeit_jax.errors import UsageError
 
-STREAM = {"batch_size": 64, "sources": ("D",), "masked_patches": 4, "mask_block": 2}
+STREAM = {"batch_size": 64, "sources": ("D",), "num_masked_patches": 4, "mask_block": 2}
 SMALL = {
     "model": {"image_size": 64, "patch_size": 16},
     "data": {
@@ -77,20 +77,23 @@ def test_a_mesh_that_does_not_fit_is_a_usage_error():
 READ = """
 import json, sys, time
 from vlbeit_jax.config_parse import parse
-from vlbeit_jax.data.pipeline import training_batches
-from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data.examples.masked import MaskedExample
+from vlbeit_jax.data.pipeline import batches
+from vlbeit_jax.data.sampling import TrainingExamples
+from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.types import Stream
 
 if __name__ == "__main__":
     config = parse(json.loads(sys.argv[1]))
     grid = config.model.image_size // config.model.patch_size
-    batches = training_batches(
-        Stream.IMAGE, config.data.image, config.data, MakeExample(config.data.image, config.model.image_size, grid, None, True), 0
-    )
+    image = config.data.image
+    make = MaskedExample(image, config.model.image_size, grid, None, True)
+    examples = TrainingExamples(Stream.IMAGE, open_sources(Stream.IMAGE, image), make, seed=0)
+    found = batches(examples, image.batch_size, loader=config.data)
     for _ in range(3 * config.data.workers):
-        rows = next(batches)
+        rows = next(found)
         time.sleep(0.4)  # The workers are ahead, and fill all their places.
-    batches.close()
+    found.close()
     print("read")
 """
 
@@ -111,7 +114,7 @@ def test_loader_processes_live_with_that_size_and_die_with_a_small_part(world, t
     stream = {
         "batch_size": 256,
         "sources": (str(world.pairs),),
-        "masked_patches": 4,
+        "num_masked_patches": 4,
         "mask_block": 2,
     }
     values = {"model": SMALL["model"], "run": {"schedule": "image", "evaluate_every": 0}}

@@ -4,7 +4,7 @@ import pytest
 
 from tests.make_data import build_pairs, build_texts, documents, train_tokenizer
 from vlbeit_jax.config import StreamConfig
-from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.prepare.build import pack_texts
 from vlbeit_jax.types import Stream
 
@@ -56,13 +56,13 @@ def setting(pairs, tokens, tokenizer):
         sources = (str(tokens if name is Stream.TEXT else pairs),)
         defaults = {
             "batch_size": BATCH,
-            "masked_patches": 6,
+            "num_masked_patches": 6,
             "mask_block": 2,
             "text_length": 32,
             "masked_text": 0.5,
         }
         stream = StreamConfig(**{"sources": sources, **defaults, **changed})
-        return stream, MakeExample(
+        return stream, MaskedExample(
             stream, 16 * name.has_image, 4, tokenizer if name.has_text else None, augment
         )
 

@@ -8,10 +8,10 @@ import pytest
 from tests.make_data import encoded, picture
 from vlbeit_jax.config import StreamConfig
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.examples import MakeExample
+from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.types import Special
 
-STREAM = StreamConfig(masked_patches=6, mask_block=2, text_length=16, masked_text=0.5)
+STREAM = StreamConfig(num_masked_patches=6, mask_block=2, text_length=16, masked_text=0.5)
 CAPTIONS = ["a red dog", "two cats", "the old boat sleeps"]
 RECORD = {
     "id": b"tar/0001",
@@ -29,11 +29,11 @@ def original(example):
 
 @pytest.mark.parametrize("augment", [True, False])
 def test_examples_follow_record_and_draws(tokenizer, augment):
-    make = MakeExample(STREAM, 16, 4, tokenizer, augment)
+    make = MaskedExample(STREAM, 16, 4, tokenizer, augment)
     first, again, other = (make(RECORD, Draws(seed)) for seed in (0, 0, 1))
     shapes = {
         "image": (16, 16, 3),
-        "image_masked": (6,),
+        "masked_patches": (6,),
         "text": (16,),
         "text_masked": (7,),
         "text_targets": (7,),
@@ -47,20 +47,20 @@ def test_examples_follow_record_and_draws(tokenizer, augment):
         and first["weight"] == 1
     )
     assert np.array_equal(first["image"], other["image"]) != augment
-    assert not np.array_equal(first["image_masked"], other["image_masked"])
+    assert not np.array_equal(first["masked_patches"], other["masked_patches"])
 
 
 def test_training_draws_a_caption_and_evaluation_takes_the_first(tokenizer):
     rows = {caption: tuple(tokenizer.encode_row(caption, 16)) for caption in CAPTIONS}
     for augment, wanted in ((True, set(rows.values())), (False, {rows[CAPTIONS[0]]})):
-        make = MakeExample(STREAM, 0, 0, tokenizer, augment)
+        make = MaskedExample(STREAM, 0, 0, tokenizer, augment)
         examples = [make(RECORD, Draws(seed)) for seed in range(40)]
         assert {tuple(original(example)) for example in examples} == wanted
         assert "image" not in examples[0]
 
 
 def test_packed_rows_and_texts_as_str_are_read(tokenizer):
-    make = MakeExample(STREAM, 0, 0, tokenizer, True)
+    make = MaskedExample(STREAM, 0, 0, tokenizer, True)
     row = tokenizer.encode_row("a red dog", 16).astype(np.int64)
     example = make({"id": "text/1", "tokens": row, "weight": 0.0}, Draws(0))
     assert (
@@ -77,4 +77,4 @@ def test_packed_rows_and_texts_as_str_are_read(tokenizer):
 
 def test_a_broken_image_names_its_record():
     with pytest.raises(ValueError, match="tar/0001"):
-        MakeExample(STREAM, 16, 4, None, True)(RECORD | {"image": b"<html>"}, Draws(0))
+        MaskedExample(STREAM, 16, 4, None, True)(RECORD | {"image": b"<html>"}, Draws(0))

@@ -14,12 +14,13 @@ import zlib
 import numpy as np
 import pytest
 
-from vlbeit_jax.config import DataConfig, StreamConfig
+from vlbeit_jax.config import StreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import framed
-from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.pipeline import evaluation_batches, training_batches
+from vlbeit_jax.data.examples.masked import MaskedExample
+from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.rematch import wrong_partners
+from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.data.text import TextTokenizer, row_of
 from vlbeit_jax.prepare.writer import write_set
@@ -81,10 +82,10 @@ def boxes(monkeypatch):
     return drawn
 
 
-def described(batches, names):
+def described(parts, names):
     """What is pinned of some batches, as JSON has it."""
-    rows = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-    pinned = ("image_masked", "text", "text_masked", "text_targets")
+    rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    pinned = ("masked_patches", "text", "text_masked", "text_targets")
     return {"id": [names[uid] for uid in rows["uid"].tolist()]} | {
         key: rows[key].tolist() for key in pinned if key in rows
     }
@@ -103,7 +104,7 @@ def found_in(folder, boxes):
     found = {"fingerprints": [each.fingerprint for each in sets]}
     sizes = {
         "batch_size": 4,
-        "masked_patches": 6,
+        "num_masked_patches": 6,
         "mask_block": 2,
         "text_length": 16,
         "masked_text": 0.5,
@@ -114,24 +115,23 @@ def found_in(folder, boxes):
         (Stream.PAIR, 250_000_000_000, {"weights": (0.9, 0.1)}),
     ):
         stream = StreamConfig(sources=tuple(places), **sizes, **changed)
-        make = MakeExample(stream, 16, 4, Letters() if name.has_text else None, True)
-        with contextlib.closing(
-            training_batches(name, stream, DataConfig(), make, 17, start)
-        ) as batches:
-            part = described(list(itertools.islice(batches, 2)), names)
+        make = MaskedExample(stream, 16, 4, Letters() if name.has_text else None, True)
+        examples = TrainingExamples(name, sets, make, seed=17, weights=stream.weights)
+        with contextlib.closing(batches(examples, 4, start)) as rows:
+            part = described(list(itertools.islice(rows, 2)), names)
         keys = [
             framed("training", 17, name.value, number) for number in range(4 * start, 4 * start + 8)
         ]
         found[f"{name} {start}"] = part | {"crop_box": [boxes[key] for key in keys]}
     record = sets[0].records(TRAIN)[0]
     for number in range(3):
-        make.view(record, number)
+        make.views.fixed(record, number)
     found["views"] = [boxes[framed("view", "many/1", number)] for number in range(3)]
-    make = MakeExample(StreamConfig(**sizes), 16, 4, Letters(), False)
-    with contextlib.closing(
-        evaluation_batches(sets[0].records(VALIDATION), make, 4, 17, 2)
-    ) as batches:
-        found["evaluation"] = described(list(batches), names)
+    make = MaskedExample(StreamConfig(**sizes), 16, 4, Letters(), False)
+    held_back = sets[0].records(VALIDATION)
+    examples = EvaluationExamples(held_back, make, 4, seed=17, repeats=2)
+    with contextlib.closing(batches(examples, 4)) as rows:
+        found["evaluation"] = described(list(rows), names)
     found["wrong partners"] = wrong_partners(
         [{"captions": [f"{i // 3}"]} for i in range(12)], 17
     ).tolist()

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import time
 import zlib
@@ -12,8 +11,11 @@ import pytest
 
 from tests.data.conftest import BATCH
 from vlbeit_jax.config import DataConfig
-from vlbeit_jax.data.pipeline import Share, evaluation_batches, training_batches
+from vlbeit_jax.data.pipeline import batches
+from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
+from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Stream
 
@@ -22,25 +24,27 @@ from vlbeit_jax.types import Stream
 def train(setting):
     """Some batches of a stream."""
 
-    def take(count, name=Stream.PAIR, *, seed=0, start=0, share=Share(), workers=0, **changed):
+    def take(count, name=Stream.PAIR, *, seed=0, start=0, shard=HostShard(), workers=0, **changed):
         stream, make = setting(name, **changed)
-        found = training_batches(
-            name, stream, DataConfig(workers=workers), make, seed, start, share
-        )
-        with contextlib.closing(found):
+        sets = open_sources(name, stream, make.tokenizer.fingerprint if make.tokenizer else "")
+        examples = TrainingExamples(name, sets, make, seed=seed, weights=stream.weights)
+        loader = DataConfig(workers=workers)
+        with contextlib.closing(
+            batches(examples, stream.batch_size, start, shard, loader)
+        ) as found:
             return list(itertools.islice(found, count))
 
     return take
 
 
-def evaluate(records, make, *options, **named):
-    found = evaluation_batches(records, make, *options, **named)
-    with contextlib.closing(found):
+def evaluate(records, make, batch_size, seed, shard=HostShard(), **options):
+    examples = EvaluationExamples(records, make, batch_size, seed=seed, **options)
+    with contextlib.closing(batches(examples, batch_size, shard=shard)) as found:
         return list(found)
 
 
-def joined(batches):
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+def joined(parts):
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def assert_equal(found, wanted):
@@ -58,25 +62,25 @@ def uids(*sets, split=TRAIN):
     ]
 
 
-def assembled(by_host, shares):
+def assembled(by_host, shards):
     """The hosts' rows at their places in the global batch."""
 
     def whole(parts, key):
         blocks = {}
-        for part, share in zip(parts, shares, strict=True):
-            blocks |= dict(zip(share.blocks, np.split(part[key], len(share.blocks)), strict=True))
-        return np.concatenate([blocks[place] for place in range(shares[0].of)])
+        for part, shard in zip(parts, shards, strict=True):
+            blocks |= dict(zip(shard.blocks, np.split(part[key], len(shard.blocks)), strict=True))
+        return np.concatenate([blocks[place] for place in range(shards[0].of)])
 
     return [{key: whole(parts, key) for key in parts[0]} for parts in zip(*by_host, strict=True)]
 
 
 # Hosts with a block each; hosts whose devices hold blocks that do not touch, as on a torus; two hosts with the same rows.
-SHARES = {
-    "2": [Share((0,), 2), Share((1,), 2)],
-    "4": [Share((host,), 4) for host in range(4)],
-    "16": [Share((host,), 16) for host in range(16)],
-    "torus": [Share((0, 1, 4, 5), 8), Share((2, 3, 6, 7), 8)],
-    "tensor": [Share((0,), 2), Share((0,), 2), Share((1,), 2), Share((1,), 2)],
+SHARDS = {
+    "2": [HostShard((0,), 2), HostShard((1,), 2)],
+    "4": [HostShard((host,), 4) for host in range(4)],
+    "16": [HostShard((host,), 16) for host in range(16)],
+    "torus": [HostShard((0, 1, 4, 5), 8), HostShard((2, 3, 6, 7), 8)],
+    "tensor": [HostShard((0,), 2), HostShard((0,), 2), HostShard((1,), 2), HostShard((1,), 2)],
 }
 
 
@@ -84,7 +88,7 @@ SHARES = {
 def test_streams_hold_what_their_names_say(train, name):
     batch = train(1, name)[0]
     keys = {"weight", "uid"}
-    keys |= {"image", "image_masked"} if name.has_image else set()
+    keys |= {"image", "masked_patches"} if name.has_image else set()
     keys |= {"text", "text_masked", "text_targets", "text_weights"} if name.has_text else set()
     assert batch.keys() == keys and all(len(rows) == BATCH for rows in batch.values())
     assert batch["weight"].tolist() == [1.0] * BATCH
@@ -110,24 +114,24 @@ def test_workers_change_nothing(train):
 
 
 @pytest.mark.parametrize("name", Stream)
-@pytest.mark.parametrize("shares", SHARES.values(), ids=SHARES)
-def test_hosts_share_each_batch_among_them(train, name, shares):
-    by_host = [train(3, name, start=2, share=share, batch_size=16) for share in shares]
+@pytest.mark.parametrize("shards", SHARDS.values(), ids=SHARDS)
+def test_hosts_share_each_batch_among_them(train, name, shards):
+    by_host = [train(3, name, start=2, shard=shard, batch_size=16) for shard in shards]
     assert all(
-        len(batch["uid"]) == 16 // share.of * len(share.blocks)
-        for found, share in zip(by_host, shares, strict=True)
+        len(batch["uid"]) == 16 // shard.of * len(shard.blocks)
+        for found, shard in zip(by_host, shards, strict=True)
         for batch in found
     )
-    assert_equal(assembled(by_host, shares), train(3, name, start=2, batch_size=16))
+    assert_equal(assembled(by_host, shards), train(3, name, start=2, batch_size=16))
 
 
 def test_seeds_and_streams_share_nothing(train):
-    batches = [train(4), train(4, seed=1), train(4, seed=2**40), train(4, Stream.IMAGE)]
-    orders = [joined(batch)["uid"] for batch in batches]
+    taken = [train(4), train(4, seed=1), train(4, seed=2**40), train(4, Stream.IMAGE)]
+    orders = [joined(batch)["uid"] for batch in taken]
     for one, other in itertools.combinations(orders, 2):
         assert (one == other).mean() < 0.3
     same = train(4), train(4, Stream.IMAGE)
-    assert not np.array_equal(joined(same[0])["image_masked"], joined(same[1])["image_masked"])
+    assert not np.array_equal(joined(same[0])["masked_patches"], joined(same[1])["masked_patches"])
 
 
 def test_neighbouring_seeds_give_other_epochs(train, pairs):
@@ -153,7 +157,7 @@ def test_every_epoch_visits_each_record_once_in_another_order(train, pairs):
 def test_the_same_record_is_seen_differently_each_time(train, pairs):
     count = open_set(str(pairs)).count(TRAIN)
     seen = joined(train(3, batch_size=count))
-    for key in ("image", "image_masked", "text_masked"):
+    for key in ("image", "masked_patches", "text_masked"):
         for uid in set(seen["uid"]):
             assert len({rows.tobytes() for rows in seen[key][seen["uid"] == uid]}) > 1, key
 
@@ -173,15 +177,15 @@ def test_mixtures_honour_their_weights(train, pairs, few_pairs, weights, shares)
 
 
 @pytest.mark.parametrize("draws", [1, 3])
-@pytest.mark.parametrize("shares", [SHARES["2"], SHARES["torus"]], ids=["2", "torus"])
-def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, shares):
+@pytest.mark.parametrize("shards", [SHARDS["2"], SHARDS["torus"]], ids=["2", "torus"])
+def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, shards):
     records, (_, make) = (
         open_set(str(held_back)).records(VALIDATION),
         setting(Stream.PAIR, augment=False),
     )
-    whole = evaluate(records, make, BATCH, 5, draws)
-    by_host = [evaluate(records, make, BATCH, 5, draws, share=share) for share in shares]
-    assert_equal(assembled(by_host, shares), whole)
+    whole = evaluate(records, make, BATCH, 5, repeats=draws)
+    by_host = [evaluate(records, make, BATCH, 5, shard, repeats=draws) for shard in shards]
+    assert_equal(assembled(by_host, shards), whole)
     rows = joined(whole)
     assert (
         len(whole) == -(-103 * draws // BATCH)
@@ -193,7 +197,7 @@ def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, dra
     for uid in seen:
         mine = (rows["uid"] == uid) & (rows["weight"] > 0)
         assert len({image.tobytes() for image in rows["image"][mine]}) == 1
-    masks = rows["image_masked"][: 103 * draws].reshape(draws, 103, -1)
+    masks = rows["masked_patches"][: 103 * draws].reshape(draws, 103, -1)
     assert all(
         (one != other).any(axis=1).mean() > 0.9 for one, other in itertools.combinations(masks, 2)
     )
@@ -205,11 +209,11 @@ def test_evaluation_may_stop_early(setting, held_back):
         setting(Stream.PAIR, augment=False),
     )
     assert_equal(
-        evaluate(records, make, BATCH, 5, batches=4), evaluate(records, make, BATCH, 5)[:4]
+        evaluate(records, make, BATCH, 5, max_batches=4), evaluate(records, make, BATCH, 5)[:4]
     )
     assert not np.array_equal(
-        joined(evaluate(records, make, 103, 6))["image_masked"],
-        joined(evaluate(records, make, 103, 5))["image_masked"],
+        joined(evaluate(records, make, 103, 6))["masked_patches"],
+        joined(evaluate(records, make, 103, 5))["masked_patches"],
     )
 
 
@@ -217,15 +221,14 @@ def test_training_and_held_back_records_are_disjoint(pairs):
     assert not uids(pairs)[0] & uids(pairs, split=VALIDATION)[0]
 
 
-def test_a_batch_must_divide_among_the_parts(setting, pairs):
-    stream, make = setting(Stream.PAIR)
-    with pytest.raises(UsageError, match="batch_size=8.* 3 parts"):
-        training_batches(Stream.PAIR, stream, DataConfig(), make, 0, share=Share((0,), 3))
-    with pytest.raises(UsageError, match="batch_size=8.* 3 parts"):
-        evaluation_batches(
-            open_set(str(pairs)).records(TRAIN),
-            dataclasses.replace(make, augment=False),
-            8,
-            0,
-            share=Share((0,), 3),
-        )
+def test_a_batch_must_divide_among_the_hosts(train):
+    with pytest.raises(UsageError, match="batch_size=8 .* 3 equal blocks"):
+        train(1, shard=HostShard((0,), 3))
+
+
+def test_a_remainder_fills_no_batch_and_the_end_is_the_end():
+    examples = [{"number": np.int32(index)} for index in range(11)]
+    with contextlib.closing(batches(examples, 4, 1)) as found:
+        assert [batch["number"].tolist() for batch in found] == [[4, 5, 6, 7]]
+    with contextlib.closing(batches(examples, 4, 3)) as found:
+        assert not list(found)

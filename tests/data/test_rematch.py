@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from vlbeit_jax.config import StreamConfig
-from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.pipeline import evaluation_batches
+from vlbeit_jax.data.examples.masked import MaskedExample
+from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
+from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import VALIDATION, open_set
 
 
@@ -79,8 +80,8 @@ def test_rematching_changes_one_field_and_no_mask(held_back, tokenizer, field, c
             wrong[i][field], own[i][field]
         )
         assert all(np.array_equal(wrong[i][key], own[i][key]) for key in own[i] if key != field)
-    make = MakeExample(
-        StreamConfig(masked_patches=6, mask_block=2, text_length=24, masked_text=0.5),
+    make = MaskedExample(
+        StreamConfig(num_masked_patches=6, mask_block=2, text_length=24, masked_text=0.5),
         16,
         4,
         tokenizer,
@@ -88,8 +89,9 @@ def test_rematching_changes_one_field_and_no_mask(held_back, tokenizer, field, c
     )
     whole = []
     for found in (own, wrong):
-        with contextlib.closing(evaluation_batches(found, make, 103, 0)) as batches:
-            whole.append(next(batches))
+        examples = EvaluationExamples(found, make, 103, seed=0)
+        with contextlib.closing(batches(examples, 103)) as batch:
+            whole.append(next(batch))
     for key in whole[0]:
         same = np.array_equal(whole[0][key], whole[1][key])
         assert same != (key in changed), key

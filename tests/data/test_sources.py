@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from vlbeit_jax.data.pipeline import open_sources, require_validation
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION, open_set
+from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind, Stream
 

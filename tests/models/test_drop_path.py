@@ -15,9 +15,9 @@ from tests.models.test_vlbeit import (
     random_params,
 )
 from vlbeit_jax.models.layers import drop_path
-from vlbeit_jax.models.multiway import Multiway, Trunk
+from vlbeit_jax.models.multiway import EncoderConfig, Multiway
 from vlbeit_jax.models.tokens import Tokens
-from vlbeit_jax.objectives.base import draws_of_rows
+from vlbeit_jax.objectives.base import uniform_per_row
 from vlbeit_jax.types import Modality
 
 
@@ -33,12 +33,12 @@ def test_drop_path_keeps_whole_examples(rate):
 
 def test_draws_belong_to_rows():
     rows, key = jnp.arange(12), jax.random.key(3)
-    draws = draws_of_rows(key, rows, 5, 2)
+    draws = uniform_per_row(key, rows, 5, 2)
     assert draws.shape == (12, 5, 2) and 0 <= draws.min() and draws.max() < 1
-    np.testing.assert_array_equal(draws_of_rows(key, rows[7:9], 5, 2), draws[7:9])
+    np.testing.assert_array_equal(uniform_per_row(key, rows[7:9], 5, 2), draws[7:9])
     assert (
         len(np.unique(draws)) == draws.size
-        and not np.isin(draws_of_rows(jax.random.key(4), rows, 5, 2), draws).any()
+        and not np.isin(uniform_per_row(jax.random.key(4), rows, 5, 2), draws).any()
     )
 
 
@@ -47,7 +47,7 @@ def test_drop_path_grows_with_depth():
     batch, layout = 2000, ((Modality.VISION, 3),)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 8)), jnp.float32).repeat(batch, 0)
     encoder = Multiway(
-        Trunk(
+        EncoderConfig(
             width=8,
             depth=3,
             heads=2,
@@ -59,9 +59,9 @@ def test_drop_path_grows_with_depth():
     )
     params = random_params(encoder, Tokens(x, None, layout))
     run = tiny.usual_jit(
-        lambda p, draws: encoder.apply({"params": p}, Tokens(x, None, layout), draws).x
+        lambda p, draws: encoder.apply({"params": p}, Tokens(x, None, layout), draws).tokens.x
     )
-    draws = draws_of_rows(jax.random.key(1), jnp.arange(batch), 3, 2)
+    draws = uniform_per_row(jax.random.key(1), jnp.arange(batch), 3, 2)
     flat = flatten_dict(params)
     silent = {
         path: jnp.zeros_like(leaf) if path[-1].endswith("_scale") else leaf

@@ -42,7 +42,7 @@ def reference_outputs(config, weights, batch, **changes):
     arguments = {}
     if batch.image is not None:
         masked = np.zeros((len(batch.image), config.patches), bool)
-        np.put_along_axis(masked, np.asarray(batch.image_masked), True, 1)
+        np.put_along_axis(masked, np.asarray(batch.masked_patches), True, 1)
         arguments |= {"image": as_float(batch.image), "masked": masked}
     if batch.text is not None:
         text = np.asarray(batch.text)
@@ -54,7 +54,7 @@ def reference_outputs(config, weights, batch, **changes):
     outputs = {"states": found["states"]}
     if batch.image is not None:
         outputs[Modality.VISION] = np.take_along_axis(
-            found["image"], np.asarray(batch.image_masked)[..., None], 1
+            found["image"], np.asarray(batch.masked_patches)[..., None], 1
         )
     if batch.text is not None:
         images = config.patches + 1 if batch.image is not None else 0

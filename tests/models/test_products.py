@@ -30,7 +30,7 @@ def of_a_gradient(stream, positions=Positions.ABSOLUTE, **changes):
     def loss(params):
         return sum(
             jnp.square(logits).mean()
-            for logits in VLBEiT(config).apply({"params": params}, inputs).values()
+            for logits in VLBEiT(config).apply({"params": params}, inputs, method="logits").values()
         )
 
     return products(jax.make_jaxpr(jax.grad(loss))(tiny.random_params(config)).jaxpr)

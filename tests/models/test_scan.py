@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from tests.models import tiny_models as tiny
 from tests.models.test_vlbeit import assert_same_bits, every_scheme, every_stream
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.objectives.base import draws_of_rows
+from vlbeit_jax.objectives.base import uniform_per_row
 from vlbeit_jax.ops.losses import cross_entropy
 from vlbeit_jax.types import Positions, Stream
 
@@ -39,7 +39,7 @@ def unrolled(config):
 
 
 def draws_for(config):
-    return draws_of_rows(jax.random.key(2), jnp.arange(tiny.BATCH), config.depth, 2)
+    return uniform_per_row(jax.random.key(2), jnp.arange(tiny.BATCH), config.depth, 2)
 
 
 @functools.cache
@@ -47,9 +47,9 @@ def compiled(config):
     """(params, inputs, answers, draws) -> losses by modality, and gradients of their sum by path."""
 
     def losses(params, batch, answers, draws):
-        logits = VLBEiT(config).apply({"params": params}, batch, draws)
+        logits = VLBEiT(config).apply({"params": params}, batch, draws, method="logits")
         found = {
-            modality: cross_entropy(logits[modality], answers[modality]).mean()
+            modality: cross_entropy(logits[modality], answers[modality]).loss.mean()
             for modality in answers
         }
         return sum(found.values()), found
@@ -116,9 +116,9 @@ def test_blocks_are_looped_over_as_far_as_they_route_alike(stream, remat):
     params, batch = tiny.random_params(unrolled(config)), tiny.inputs(config, stream)
 
     def loops(config):
-        program = jax.make_jaxpr(lambda params: VLBEiT(config).apply({"params": params}, batch))(
-            params
-        )
+        program = jax.make_jaxpr(
+            lambda params: VLBEiT(config).apply({"params": params}, batch, method="logits")
+        )(params)
         return [each.params["length"] for each in program.eqns if each.primitive.name == "scan"]
 
     assert loops(config) == ([DEPTH - FUSED, FUSED] if stream is Stream.PAIR else [DEPTH])
@@ -142,7 +142,7 @@ def test_the_visual_tokenizer_too():
     model, params, codebook = tiny.random_tokenizer(config, 11)
     image, draws = (
         tiny.images(config),
-        draws_of_rows(jax.random.key(2), jnp.arange(tiny.BATCH), 5, 2),
+        uniform_per_row(jax.random.key(2), jnp.arange(tiny.BATCH), 5, 2),
     )
 
     def outputs(config):

@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tests.models import tiny_models as tiny
-from vlbeit_jax.models.multiway import Multiway, Trunk
+from vlbeit_jax.models.multiway import EncoderConfig, Multiway
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.types import Modality, Positions, Special, Stream
 
@@ -110,7 +110,7 @@ def test_pixels_under_the_mask_do_not_matter(stream, positions):
     config = tiny.model_config(positions)
     params, batch = tiny.random_params(config), tiny.inputs(config, stream)
     masked = np.zeros((tiny.BATCH, config.patches), bool)
-    np.put_along_axis(masked, np.asarray(batch.image_masked), True, 1)
+    np.put_along_axis(masked, np.asarray(batch.masked_patches), True, 1)
     pixels = (
         masked.reshape(tiny.BATCH, config.grid, config.grid)
         .repeat(config.patch_size, 1)
@@ -161,7 +161,7 @@ def test_content_of_invalid_tokens_does_not_matter(stream):
     )
     valid[:, 0] = True
     encoder = Multiway(
-        Trunk(
+        EncoderConfig(
             width=24,
             depth=2,
             heads=3,
@@ -173,7 +173,7 @@ def test_content_of_invalid_tokens_does_not_matter(stream):
     )
     params = random_params(encoder, Tokens(x, None, layout))
     run = tiny.usual_jit(
-        lambda x: encoder.apply({"params": params}, Tokens(x, jnp.asarray(valid), layout)).x
+        lambda x: encoder.apply({"params": params}, Tokens(x, jnp.asarray(valid), layout)).tokens.x
     )
     other = jnp.where(valid[..., None], x, 1e4 * jnp.roll(x, 1, axis=0))
     assert_same_bits(run(other)[valid], run(x)[valid])

@@ -11,8 +11,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tests.quick_compilation import WITHOUT_FUSION_EMITTERS, known_flags
 from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.reference import IMAGE, TEXT, Net
+from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
-from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
+from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.ops.losses import cross_entropy
 from vlbeit_jax.types import Modality, Positions, Special, Stream
 
@@ -116,7 +117,7 @@ def inputs(config, stream, seed=0):
     present = {}
     if stream.has_image:
         masked = np.stack([rng.permutation(config.patches)[:4] for _ in range(BATCH)])
-        present |= {"image": images(config, seed), "image_masked": jnp.asarray(masked)}
+        present |= {"image": images(config, seed), "masked_patches": jnp.asarray(masked)}
     if stream.has_text:
         text = rng.integers(Special.MASK, config.vocabulary, (BATCH, TEXT_LENGTH))
         text[:, 0] = Special.CLS
@@ -132,9 +133,9 @@ def targets(config, found, seed=0):
     """An answer for every masked position."""
     rng = np.random.default_rng(seed)
     answers = {}
-    if found.image_masked is not None:
+    if found.masked_patches is not None:
         answers[Modality.VISION] = jnp.asarray(
-            rng.integers(0, config.codes, found.image_masked.shape)
+            rng.integers(0, config.codes, found.masked_patches.shape)
         )
     if found.text_masked is not None:
         answers[Modality.LANGUAGE] = jnp.asarray(
@@ -152,7 +153,7 @@ def outputs(config):
     def run(params, batch):
         with jax.default_matmul_precision("highest"):
             return model.apply({"params": params}, batch, method="encode"), model.apply(
-                {"params": params}, batch
+                {"params": params}, batch, method="logits"
             )
 
     return run
@@ -165,9 +166,9 @@ def losses_and_gradients(config):
 
     def losses(params, batch, answers):
         with jax.default_matmul_precision("highest"):
-            logits = model.apply({"params": params}, batch)
+            logits = model.apply({"params": params}, batch, method="logits")
         found = {
-            modality: cross_entropy(logits[modality], answers[modality]).mean()
+            modality: cross_entropy(logits[modality], answers[modality]).loss.mean()
             for modality in answers
         }
         return sum(found.values()), found

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.models import tiny_models as tiny
-from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.training.step import accumulated_gradients
@@ -54,7 +53,7 @@ def test_dead_codes_become_features_of_many_images_however_the_batch_is_cut():
     extra["use"] = extra["use"].at[:10].set(0.0)
     *_, after, logged = after_a_step(objective, params, extra, batch, 1)
     assert int(logged["reseeded"]) == 10 and (after["use"][:10] == 1).all()
-    features = run(objective.tokenizer, params, batch["image"], method="features")
+    features = objective.tokenizer.apply({"params": params}, batch["image"], method="features")
     cosines = jnp.einsum("ce,bne->cbn", after["codebook"][:10], features).max(axis=-1)
     np.testing.assert_allclose(cosines.max(axis=1), 1, atol=1e-5)
     assert len(set(cosines.argmax(axis=1).tolist())) > 3

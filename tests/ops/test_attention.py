@@ -29,7 +29,9 @@ def values_and_gradients(how, inputs, valid, change):
         shift = group_by_lanes(
             of_query, jnp.zeros_like(of_query), of_value, HEADS
         )  # A bias of keys changes nothing.
-        return attention(group_by_lanes(query, key, value, HEADS), shift, HEADS, valid, None, how)
+        return attention(
+            group_by_lanes(query, key, value, HEADS), shift, HEADS, valid, None, None, how
+        )
 
     found, backward = jax.vjp(mixed, *inputs)
     return found, *backward(change)
@@ -139,6 +141,6 @@ def test_what_does_not_fit_the_lanes_is_refused_by_name(sizes, possible):
     x, shift = jnp.zeros((1, length, 3 * width)), jnp.zeros(3 * width)
     if not possible:
         with pytest.raises(UsageError, match=f"{length} tokens of width {width} in {heads} heads"):
-            attention(x, shift, heads, None, None, "fused")
+            attention(x, shift, heads, None, None, None, "fused")
     with pytest.raises(UsageError, match="with a bias"):
-        attention(x, shift, heads, None, jnp.zeros((heads, length, length)), "fused")
+        attention(x, shift, heads, None, jnp.zeros((heads, length, length)), None, "fused")

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops import cudnn_attention as module
-from vlbeit_jax.ops.attention import attention, group_by_lanes, implementation
+from vlbeit_jax.ops.attention import attention, choose_implementation, group_by_lanes
 from vlbeit_jax.ops.device import on_nvidia
 
 BATCH, HEADS, WIDTH = 4, 4, 64
@@ -70,7 +70,7 @@ def found_by(how, query, key, value, valid, change):
         parts = [x.reshape(*x.shape[:2], -1) for x in (query, key, value)]
         projected = group_by_lanes(*parts, HEADS)
         return attention(
-            projected, jnp.zeros(projected.shape[-1]), HEADS, valid, None, how
+            projected, jnp.zeros(projected.shape[-1]), HEADS, valid, None, None, how
         ).reshape(query.shape)
 
     out, backward = jax.vjp(mixed, query, key, value)
@@ -163,10 +163,10 @@ def test_types_and_heads_that_cudnn_does_not_take_are_named(monkeypatch):
 def test_a_bias_is_left_to_einsum_and_refused_by_cudnn(monkeypatch):
     for where in ("ops.cudnn_attention", "ops.attention"):
         monkeypatch.setattr(f"vlbeit_jax.{where}.on_nvidia", lambda: True)
-    sizes = (197, 768, 12, jnp.dtype("bfloat16"), True)
-    assert implementation("auto", *sizes) == "einsum"
+    sizes = (197, 768, 12, jnp.dtype("bfloat16"))
+    assert choose_implementation("auto", *sizes, biased=True) == "einsum"
     with pytest.raises(UsageError, match="attention=cudnn needs absolute positions"):
-        implementation("cudnn", *sizes)
+        choose_implementation("cudnn", *sizes, biased=True)
 
 
 @needs_gpu

@@ -7,7 +7,7 @@ import pytest
 
 from tests.references.vlbeit import cross_entropy as reference_cross_entropy
 from vlbeit_jax.convert.reference import softmax
-from vlbeit_jax.ops.losses import cross_entropy, mean
+from vlbeit_jax.ops.losses import mean, negative_log_likelihood
 
 
 @pytest.mark.parametrize("scale", [0.1, 5, 500])
@@ -20,7 +20,7 @@ def test_cross_entropy(scale, never):
         rng.integers(0, 20 - never, (4, 5)),
     )
     logits[..., 20 - never :] = -np.inf
-    found = cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
+    found = negative_log_likelihood(jnp.asarray(logits), jnp.asarray(labels))
     np.testing.assert_allclose(
         found,
         reference_cross_entropy(logits.astype(np.float64), labels),
@@ -34,7 +34,9 @@ def test_cross_entropy_gradient():
     logits = np.random.default_rng(0).normal(size=(1, 3, 7)).astype(np.float32)
     logits[..., 5:] = -np.inf
     labels = np.array([[0, 4, 2]])
-    found = jax.grad(lambda x: cross_entropy(x, jnp.asarray(labels)).sum())(jnp.asarray(logits))
+    found = jax.grad(lambda x: negative_log_likelihood(x, jnp.asarray(labels)).sum())(
+        jnp.asarray(logits)
+    )
     np.testing.assert_allclose(
         found, softmax(logits.astype(np.float64)) - np.eye(7)[labels], atol=1e-6
     )
@@ -44,7 +46,7 @@ def test_cross_entropy_gradient():
 def test_cross_entropy_of_bfloat16_is_float32():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 50)), jnp.bfloat16)
     labels = np.zeros((2, 3), int)
-    found = cross_entropy(logits, jnp.asarray(labels))
+    found = negative_log_likelihood(logits, jnp.asarray(labels))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(
         found, reference_cross_entropy(np.asarray(logits, np.float64), labels), rtol=2e-6
@@ -64,9 +66,15 @@ def test_mean_of_nothing_has_finite_gradients():
     logits, weights = jnp.ones((2, 3, 4)), jnp.zeros((2, 3))
 
     def loss(logits, weights):
-        return mean((cross_entropy(logits, jnp.zeros((2, 3), int)) * weights).sum(), weights.sum())
+        return mean(
+            (negative_log_likelihood(logits, jnp.zeros((2, 3), int)) * weights).sum(), weights.sum()
+        )
 
     value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(logits, weights)
     assert value == 0
     assert not gradients[0].any()
     assert np.isfinite(gradients[1]).all()
+
+
+def test_mean_over_a_weight_that_is_not_a_number_is_none():
+    assert jnp.isnan(mean(jnp.ones(()), jnp.full((), jnp.nan)))

@@ -10,8 +10,12 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from tests import tiny
-from vlbeit_jax.ops.losses import grade
-from vlbeit_jax.ops.vocabulary import for_all_parts, grade_parts, look_up, numbers, parts
+from vlbeit_jax.ops.vocabulary import (
+    gather_rows,
+    local_words,
+    look_up,
+    vocab_parallel_cross_entropy,
+)
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.training.sharding import on_mesh
 
@@ -24,8 +28,8 @@ def parted(dtype):
     rows, table = PartitionSpec(("data", "fsdp")), PartitionSpec("fsdp")
 
     def local(table, ids, change):
-        assert parts() == 4 and table.shape == (VOCABULARY // 4, WIDTH)
-        found, pull = jax.vjp(lambda table: look_up(table, ids, dtype), table)
+        assert table.shape == (VOCABULARY // 4, WIDTH)
+        found, pull = jax.vjp(lambda table: look_up(table, ids, dtype, 4), table)
         return found, jax.lax.psum(pull(change.astype(dtype))[0], "data")
 
     return jax.jit(
@@ -47,7 +51,6 @@ def test_rows_and_gradients_are_those_of_the_whole_table(dtype):
         7,
         (0, VOCABULARY - 1, 5, 6, 6),
     )  # One that all ask for, both ends, both sides of a cut.
-    assert parts() == 1
     run, mesh = parted(dtype)
     with jax.set_mesh(mesh):
         found, gradient = run(table, ids, change)
@@ -77,45 +80,47 @@ def states_and_targets():
     return states, kernel, jnp.asarray(targets, jnp.int32)
 
 
-def graded(grade_of, states, kernel, targets):
-    """Grades, and gradients of a weighted sum of losses; the last two words pad the vocabulary."""
+def predicted(parts, states, kernel, targets):
+    """Predictions, and gradients of a weighted sum of losses; the last two words are padding."""
 
     def loss(states, kernel):
-        logits = jnp.einsum("rmd,dv->rmv", for_all_parts(states), kernel)
-        found = grade_of(
-            jnp.where(numbers(logits.shape[-1]) < VOCABULARY - 2, logits, -jnp.inf), targets
-        )
+        logits = jnp.einsum("rmd,dv->rmv", gather_rows(states, parts), kernel)
+        real = local_words(logits.shape[-1], parts) < VOCABULARY - 2
+        logits = jnp.where(real, logits, -jnp.inf)
+        found = vocab_parallel_cross_entropy(logits, targets, parts)
         return (found.loss * (1 + targets % 3)).sum(), found
 
     gradients, found = jax.grad(loss, argnums=(0, 1), has_aux=True)(states, kernel)
     return found, gradients
 
 
-def graded_in_parts(*arrays):
+def predicted_in_parts(*arrays):
     """The same with a vocabulary cut in four and a quarter of the rows on each chip."""
     mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(AxisType.Auto,))
     rows, kernels = PartitionSpec("fsdp"), PartitionSpec(None, "fsdp")
     specs = {"in_specs": (rows, kernels, rows), "out_specs": (rows, (rows, kernels))}
-    run = jax.shard_map(functools.partial(graded, grade_parts), mesh=mesh, **specs, check_vma=False)
+    run = jax.shard_map(functools.partial(predicted, 4), mesh=mesh, **specs, check_vma=False)
     with jax.set_mesh(mesh):
         return jax.jit(run)(*arrays)
 
 
 def test_grades_and_gradients_are_those_of_the_whole_vocabulary():
     arrays = states_and_targets()
-    found, gradients = graded_in_parts(*arrays)
-    expected, wanted = graded(grade, *arrays)
+    found, gradients = predicted_in_parts(*arrays)
+    expected, wanted = predicted(1, *arrays)
     assert (
-        2 < expected.right.sum() < expected.right.size / 2
-        and expected.right[0, 3]
-        and not expected.right[0, 4]
+        2 < expected.correct.sum() < expected.correct.size / 2
+        and expected.correct[0, 3]
+        and not expected.correct[0, 4]
     )
-    np.testing.assert_array_equal(found.right, expected.right)
+    np.testing.assert_array_equal(found.correct, expected.correct)
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5, atol=1e-5)
     for one, other in zip(gradients, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
     states, kernel, targets = arrays
-    elsewhere, _ = graded_in_parts(states, kernel, (targets + VOCABULARY // 4) % (VOCABULARY - 2))
+    elsewhere, _ = predicted_in_parts(
+        states, kernel, (targets + VOCABULARY // 4) % (VOCABULARY - 2)
+    )
     assert (
         np.abs(elsewhere.loss - expected.loss).max() > 1
     )  # The same word of the next part is another word.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.start import train
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_pictures_are_masked_where_the_model_was_asked(run, world):
         (
             "vlbeit_jax.evaluate",
             ["--from=nowhere", "--data=sample:pairs", "--json=out.json"],
-            "no run's folder",
+            "not the folder of a run",
         ),
         (
             "vlbeit_jax.evaluate",

@@ -1,4 +1,4 @@
-"""What the environment says of other processes: job steps, allocations, and environments that say too little."""
+"""What the environment says about other processes: job steps, allocations, incomplete variables."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from vlbeit_jax.config import ClusterConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime import cluster
 
-# As Slurm sets them: in a batch script with two tasks, and in a step of two tasks that srun started there.
+# As Slurm sets them: in a batch script with two tasks, and in a step that srun starts there.
 ALLOCATION = {
     "SLURM_JOB_ID": "7",
     "SLURM_NTASKS": "2",
@@ -24,7 +24,7 @@ STEP = ALLOCATION | {
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Only these of SLURM's and the TPU's variables."""
+    """Sets the variables of SLURM and TPUs to given values, and no others."""
 
     def put(values):
         for name in [*STEP, "TPU_WORKER_HOSTNAMES"]:
@@ -47,41 +47,34 @@ def environment(monkeypatch):
     ],
     ids=["none", "allocation", "step", "step of one", "step of one within two"],
 )
-def test_a_job_step_of_several_tasks_is_a_cluster_and_an_allocation_is_none(
+def test_a_job_step_of_several_tasks_is_a_cluster_but_an_allocation_is_not(
     environment, values, kind
 ):
     environment(values)
-    assert cluster.found_kind(ClusterConfig()) == kind
-    assert cluster.found_kind(ClusterConfig(kind="tpu")) == "tpu"
+    assert cluster.cluster_kind(ClusterConfig()) == kind
+    assert cluster.cluster_kind(ClusterConfig(kind="tpu")) == "tpu"
     if kind == "none":
-        cluster.join(ClusterConfig())  # Nobody is waited for.
+        cluster.join(ClusterConfig())  # Returns at once.
 
 
-def test_a_step_says_where_this_process_stands(environment):
+def test_a_job_step_gives_the_address_of_a_process(environment):
     environment(STEP)
-    place, devices = cluster._from_environment("slurm", 5)
-    assert (place.processes, place.process, devices) == (
-        2,
-        1,
-        [0],
-    ) and place.coordinator.startswith("node1:")
+    address, devices = cluster._from_environment("slurm", 5)
+    assert (address.processes, address.process, devices) == (2, 1, [0])
+    assert address.coordinator.startswith("node1:")
 
 
 @pytest.mark.parametrize("missing", cluster.SLURM_STEP)
-def test_what_slurm_has_not_set_is_a_usage_error(environment, missing):
+def test_a_missing_variable_is_a_usage_error(environment, missing):
     environment({name: value for name, value in STEP.items() if name != missing})
-    with pytest.raises(
-        UsageError, match=f"no job step, because {missing} is not set; start it with srun"
-    ):
+    message = f"no job step, because {missing} is not set; start it with srun"
+    with pytest.raises(UsageError, match=message):
         cluster.join(ClusterConfig(kind="slurm"))
 
 
 @pytest.mark.parametrize(("name", "value"), [("SLURM_JOB_ID", "seven"), ("SLURM_NTASKS", "many")])
-def test_what_nobody_can_read_is_a_usage_error(environment, name, value):
+def test_a_variable_that_is_no_number_is_a_usage_error(environment, name, value):
     environment(STEP | {name: value})
-    with pytest.raises(
-        UsageError,
-        match="config.cluster.kind=slurm: the environment does not say where the others are: .*"
-        + value[:3],
-    ):
+    message = "kind=slurm: the environment does not say where the other processes are: .*"
+    with pytest.raises(UsageError, match=message + value[:3]):
         cluster.join(ClusterConfig())

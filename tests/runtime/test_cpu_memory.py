@@ -1,8 +1,8 @@
-"""A command gets huge pages by itself, once, and is otherwise the same command; who has set up the allocator keeps it."""
+"""A command restarts itself once for huge pages, and keeps an allocator that the user has set."""
 
 import json
 import os
-import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +12,8 @@ from tests import tiny
 from tests.tiny import TOP
 from vlbeit_jax.runtime import cpu_memory
 
-# A command that says what it was started as, and for how much of its memory huge pages were asked; whether there are any is up
-# to the kernel.
+# A command that prints how it was started, and for how much of its memory it asked for huge pages.
+# Whether it gets them is up to the kernel.
 PROBE = """
 import ctypes, json, os, pathlib, sys
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
@@ -28,36 +28,29 @@ if __name__ == "__main__":
     parts = pathlib.Path("/proc/self/smaps").read_text().split("VmFlags:")
     asked = [part for part, flags in zip(parts, parts[1:]) if "hg" in flags.splitlines()[0].split()]
     huge = sum(int(part.split("\\nSize:")[1].split()[0]) for part in asked)
-    found = {"arguments": sys.argv[1:], "flags": sys.flags.optimize, "stdin": sys.stdin.read(), "huge_kb": huge}
-    print(json.dumps(found | {"tunables": os.environ.get("GLIBC_TUNABLES")}))
+    found = {"arguments": sys.argv[1:], "flags": sys.flags.optimize, "stdin": sys.stdin.read()}
+    print(json.dumps(found | {"huge_kb": huge, "tunables": os.environ.get("GLIBC_TUNABLES")}))
     sys.exit(int(os.environ.get("CODE", "0")))
 """
-HERE = cpu_memory._obstacle(
-    {}, cpu_memory._glibc(), cpu_memory.THP.read_text() if cpu_memory.THP.is_file() else ""
-)
+THP = cpu_memory.THP.read_text() if cpu_memory.THP.is_file() else ""
+HERE = cpu_memory._obstacle({}, cpu_memory._glibc(), THP)
 needs_huge_pages = pytest.mark.skipif(bool(HERE), reason=HERE or "-")
 
 
 def clean():
-    """The environment without what the test itself was started with."""
-    own = (cpu_memory.TUNABLES, cpu_memory.MARK, "LD_PRELOAD")
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in own and not name.startswith("MALLOC_")
-    }
+    """The environment without settings of the allocator."""
+    own = (cpu_memory.TUNABLES, cpu_memory.MARK, "LD_PRELOAD", "MALLOC_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
 def start(folder, *arguments, flags=(), stdin="", **environment):
-    """Runs the probe as ``python -m vlbeit_jax.probe``, from a package that looks like ours and holds our module."""
+    """Runs the probe as ``python -m vlbeit_jax.probe``, in a package with only our module."""
     package = folder / "vlbeit_jax"
     if not package.exists():
         (package / "runtime").mkdir(parents=True)
         (package / "__init__.py").touch()
         (package / "runtime" / "__init__.py").touch()
-        (package / "runtime" / "cpu_memory.py").write_text(
-            pathlib.Path(cpu_memory.__file__).read_text()
-        )
+        shutil.copy(cpu_memory.__file__, package / "runtime")
         (package / "probe.py").write_text(PROBE)
     (folder / "starts").write_text("")
     environment = clean() | {"STARTS": str(folder / "starts")} | environment
@@ -86,86 +79,66 @@ def test_a_command_starts_again_once_as_the_same_process(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "own",
+    ("name", "value"),
     [
-        {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"},
-        {"MALLOC_ARENA_MAX": "2"},
-        {cpu_memory.MARK: "1"},
+        ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0"),
+        ("MALLOC_ARENA_MAX", "2"),
+        (cpu_memory.MARK, "1"),
     ],
-    ids=lambda own: next(iter(own)),
 )
-def test_settings_of_ones_own_are_kept(tmp_path, own):
+def test_settings_of_the_user_are_kept(tmp_path, name, value):
+    own = {name: value}
     done, starts = start(tmp_path, **own)
+    assert done.returncode == 0 and len(starts) == 1
     found = json.loads(done.stdout)
-    assert (
-        done.returncode == 0 and len(starts) == 1 and found["tunables"] == own.get("GLIBC_TUNABLES")
-    )
-    assert found["huge_kb"] < 64 << 10
+    assert found["tunables"] == own.get("GLIBC_TUNABLES") and found["huge_kb"] < 64 << 10
 
 
 @needs_huge_pages
 def test_other_tunables_stay(tmp_path):
     done, starts = start(tmp_path, GLIBC_TUNABLES="glibc.rtld.nns=5")
-    assert (
-        len(starts) == 2
-        and json.loads(done.stdout)["tunables"] == "glibc.rtld.nns=5:" + cpu_memory.SETTING
-    )
+    assert len(starts) == 2
+    assert json.loads(done.stdout)["tunables"] == "glibc.rtld.nns=5:" + cpu_memory.SETTING
 
 
 def test_other_programs_are_left_alone(tmp_path):
-    code = "from vlbeit_jax.runtime.cpu_memory import use_huge_pages; use_huge_pages(); import os; print(os.environ.get('GLIBC_TUNABLES'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=TOP,
-        env=clean(),
-        capture_output=True,
-        text=True,
-        timeout=60,
+    code = (
+        "import os; from vlbeit_jax.runtime.cpu_memory import use_huge_pages; use_huge_pages();"
+        "print(os.environ.get('GLIBC_TUNABLES'))"
     )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=TOP, env=clean(), capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "None", done.stderr
+
+
+MADVISE = "always [madvise] never"
 
 
 @pytest.mark.parametrize(
     ("environment", "glibc", "kernel", "said"),
     [
-        ({}, (2, 36), "always [madvise] never", ""),
-        ({"HOME": "/"}, (2, 35), "always [madvise] never", ""),
+        ({}, (2, 36), MADVISE, ""),
+        ({"HOME": "/"}, (2, 35), MADVISE, ""),
         ({}, (2, 36), "[always] madvise never", "to all or to none"),
         ({}, (2, 36), "always madvise [never]", "to all or to none"),
         ({}, (2, 36), "", "to all or to none"),
-        ({}, (2, 34), "always [madvise] never", "glibc"),
-        ({}, None, "always [madvise] never", "glibc"),
-        (
-            {"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"},
-            (2, 36),
-            "always [madvise] never",
-            "LD_PRELOAD",
-        ),
-        (
-            {"MALLOC_TRIM_THRESHOLD_": "1"},
-            (2, 36),
-            "always [madvise] never",
-            "MALLOC_TRIM_THRESHOLD_",
-        ),
+        ({}, (2, 34), MADVISE, "glibc"),
+        ({}, None, MADVISE, "glibc"),
+        ({"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}, (2, 36), MADVISE, "LD_PRELOAD"),
+        ({"MALLOC_TRIM_THRESHOLD_": "1"}, (2, 36), MADVISE, "MALLOC_TRIM_THRESHOLD_"),
     ],
 )
-def test_where_there_is_something_to_do(environment, glibc, kernel, said):
+def test_a_command_restarts_only_where_it_helps(environment, glibc, kernel, said):
     found = cpu_memory._obstacle(environment, glibc, kernel)
     assert said in found and bool(found) == bool(said)
 
 
 @needs_huge_pages
 @pytest.mark.parametrize("asked", [True, False])
-def test_every_command_does_so_before_anything_else(asked):
+def test_every_command_restarts_before_anything_else(asked):
     environment = clean() | ({} if asked else {cpu_memory.MARK: "1"})
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-m",
-        "vlbeit_jax.main",
-        "--help",
-    ]  # Says whenever Python starts: it imports site.
+    # Whenever Python starts, it imports site, and -X importtime says so.
+    command = [sys.executable, "-X", "importtime", "-m", "vlbeit_jax.main", "--help"]
     done = subprocess.run(
         command, cwd=TOP, env=environment, capture_output=True, text=True, timeout=120
     )
@@ -176,20 +149,13 @@ def test_every_command_does_so_before_anything_else(asked):
 def test_results_stay_the_same(world, tmp_path, monkeypatch):
     for name in set(os.environ) - set(clean()):
         monkeypatch.delenv(name)
-    found = []
-    for number, mark in enumerate(("", "1")):
-        if mark:
-            monkeypatch.setenv(cpu_memory.MARK, mark)
-        config = tiny.config_file(tiny.pretrain_config(world, steps=3, schedule="text"), tmp_path)
-        done = tiny.command(
-            "vlbeit_jax.main", f"--config={config}", f"--workdir={tmp_path / str(number)}"
-        )
+    config = tiny.config_file(tiny.pretrain_config(world, steps=3, schedule="text"), tmp_path)
+
+    def losses(run):
+        done = tiny.command("vlbeit_jax.main", f"--config={config}", f"--workdir={run}")
         assert done.returncode == 0, done.stderr
-        found.append(
-            [
-                line["mlm/loss"]
-                for line in tiny.metrics_of(tmp_path / str(number))
-                if "mlm/loss" in line
-            ]
-        )
-    assert found[0] == found[1] and found[0]
+        return [line["mlm/loss"] for line in tiny.metrics_of(run)]
+
+    with_pages = losses(tmp_path / "with")
+    monkeypatch.setenv(cpu_memory.MARK, "1")
+    assert with_pages == losses(tmp_path / "without") and with_pages

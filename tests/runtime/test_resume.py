@@ -17,9 +17,10 @@ from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
-from vlbeit_jax.runtime.loop import train
-from vlbeit_jax.training import run_folder
+from vlbeit_jax.runtime import run_folder
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.training.checkpoint import Checkpointer, check_same
+from vlbeit_jax.training.saved_run import read_config
 from vlbeit_jax.types import Kind
 
 
@@ -82,15 +83,57 @@ def test_a_second_run_of_the_same_seed_is_identical_and_of_another_is_not(straig
         assert_equal_bits(weights(tmp_path / "other"), weights(straight / "run"))
 
 
+def files_of(workdir):
+    """Content of every file but the text log, by path."""
+    return {
+        path.relative_to(workdir): path.read_bytes()
+        for path in workdir.rglob("*")
+        if path.is_file() and path.name not in ("log.txt", ".lock")
+    }
+
+
 def test_a_finished_run_says_so_and_changes_nothing(straight):
-    before = weights(straight / "run")
-    done = tiny.command(
-        "vlbeit_jax.main",
-        f"--config={straight / 'config_of_test.py'}",
-        f"--workdir={straight / 'run'}",
-    )
-    assert done.returncode == 0 and "finished already" in done.stderr
-    assert_equal_bits(weights(straight / "run"), before)
+    """Even if the configuration is another one now; the run says in which fields."""
+    run, before = straight / "run", files_of(straight / "run")
+    arguments = [f"--config={straight / 'config_of_test.py'}", f"--workdir={run}"]
+    done = tiny.command("vlbeit_jax.main", *arguments)
+    assert done.returncode == 0 and "already finished, at step 20 of 20" in done.stderr
+    assert "config.json" not in done.stderr and files_of(run) == before
+    done = tiny.command("vlbeit_jax.main", *arguments, "--config.optimizer.weight_decay=0.5")
+    assert done.returncode == 0 and "config.json still has the values of its" in done.stderr
+    assert "  optimizer.weight_decay: 0.05 in config.json, 0.5 now" in done.stderr
+    assert files_of(run) == before
+
+
+def test_config_json_changes_with_the_first_step(straight, tmp_path):
+    """Not when a run is refused; a longer run says what has changed, and keeps it."""
+    workdir = tmp_path / "run"
+    shutil.copytree(straight / "run", workdir)
+    before = (workdir / "config.json").read_text()
+    arguments = [f"--config={straight / 'config_of_test.py'}", f"--workdir={workdir}"]
+    done = tiny.command("vlbeit_jax.main", *arguments, "--config.run.seed=1")
+    assert done.returncode == 2 and (workdir / "config.json").read_text() == before
+    done = tiny.command("vlbeit_jax.main", *arguments, "--config.run.steps=21")
+    assert done.returncode == 0, done.stderr
+    assert "config.json changes with the first step:\n  run.steps: 20 in config" in done.stderr
+    assert json.loads((workdir / "config.json").read_text())["run"]["steps"] == 21
+
+
+def test_changes_of_a_configuration_are_named(world, tmp_path):
+    config = tiny.pretrain_config(world)
+    run_folder.write_config(tmp_path, config)
+    assert run_folder.config_changes(tmp_path, config) == []
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["run"]["seed"]
+    saved["mesh"]["model"] = 3  # A field of an older version.
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert run_folder.config_changes(tmp_path, config) == [
+        "mesh.model: 3 in config.json, no such field now",
+        "run.seed: no such field in config.json, 0 now",
+    ]
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match="config.json is damaged"):
+        run_folder.config_changes(tmp_path, config)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +176,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(long, tmp_path, stop)
     _, said = process.communicate()
     assert process.returncode == (130 if stop is signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in said
-    assert stop is signal.SIGKILL or "the same command goes on from step" in said
+    assert stop is signal.SIGKILL or "run the same command again to resume from step" in said
     done = subprocess.run(command, cwd=tiny.TOP, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "from step 0" not in done.stderr
     assert_equal_bits(weights(tmp_path / "run", 400), weights(long / "run", 400))
@@ -224,16 +267,16 @@ def test_a_cut_off_save_is_cleaned_up_and_does_not_count(tmp_path):
 
 def test_a_foreign_folder_is_refused_and_left_alone(world, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="no run's folder"):
+    with pytest.raises(UsageError, match="not the folder of a run"):
         train(tiny.pretrain_config(world), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_two_processes_do_not_share_a_folder(world, tmp_path):
-    with run_folder.claimed(tmp_path / "run"):
-        with pytest.raises(UsageError, match="another process trains in it"):
+    with run_folder.locked(tmp_path / "run"):
+        with pytest.raises(UsageError, match="another process is training in it"):
             train(tiny.pretrain_config(world), tmp_path / "run")
-    with run_folder.claimed(tmp_path / "run"):
+    with run_folder.locked(tmp_path / "run"):
         pass  # Free again.
 
 
@@ -241,7 +284,7 @@ def test_two_processes_do_not_share_a_folder(world, tmp_path):
 def test_a_damaged_configuration_is_a_usage_error(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UsageError, match="config"):
-        run_folder.read_config(tmp_path)
+        read_config(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path):

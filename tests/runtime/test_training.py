@@ -11,8 +11,8 @@ from tests import tiny
 from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.evaluation import evaluate, open_run
-from vlbeit_jax.runtime.log import read_metrics
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.run_folder import read_metrics
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.vqkd import VQKD, CodebookCollapse
 from vlbeit_jax.training.sharding import make_mesh
 
@@ -166,7 +166,8 @@ def test_evaluation_does_not_depend_on_the_mesh(run, world):
 @pytest.mark.parametrize("what", ["vqkd run", "empty folder"])
 def test_evaluation_of_something_else_is_refused(what, world, tmp_path):
     with pytest.raises(
-        UsageError, match="pretraining run is needed" if what == "vqkd run" else "no run's folder"
+        UsageError,
+        match="pretraining run is needed" if what == "vqkd run" else "not the folder of a run",
     ):
         open_run(world.vqkd if what == "vqkd run" else tmp_path)
 
@@ -184,7 +185,7 @@ def test_the_visual_tokenizer_uses_its_codes_and_reseeding_revives_them(world, t
 
 def test_the_kmeans_start_is_a_step_on_data(world):
     task = VQKD(tiny.vqkd_config(world))
-    from vlbeit_jax.data.pipeline import Share
+    from vlbeit_jax.data.shard import HostShard
     from vlbeit_jax.training.optimizer import make_optimizer
     from vlbeit_jax.training.state import state_maker
 
@@ -196,7 +197,9 @@ def test_the_kmeans_start_is_a_step_on_data(world):
         optimizer,
         mesh,
     )
-    codebook = np.asarray(task.before_training(make(0), mesh, Share()).extra["image"]["codebook"])
+    codebook = np.asarray(
+        task.before_training(make(0), mesh, HostShard()).extra["image"]["codebook"]
+    )
     np.testing.assert_allclose(np.linalg.norm(codebook, axis=1), 1, rtol=1e-5)
     assert len(np.unique(codebook.round(5), axis=0)) == 32
 

@@ -1,6 +1,5 @@
 """Learning rate, weight decay by role, clipping."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,15 +7,17 @@ import optax
 import pytest
 
 from vlbeit_jax.config import ModelConfig, OptimizerConfig
+from vlbeit_jax.models.params import ParamInfo
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.training.optimizer import decay_mask, learning_rate, make_optimizer
+from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
+from vlbeit_jax.training.state import declarations
 from vlbeit_jax.types import Positions
 
 
 def test_warm_up_is_linear_and_the_cosine_ends_at_end_lr():
     config, steps = OptimizerConfig(peak_lr=2e-3, end_lr=1e-5, warmup_steps=100), 1000
     rate = learning_rate(config, steps)
-    wanted = np.concatenate(  # BEiT's two arrays (spec section 4).
+    wanted = np.concatenate(  # BEiT's two arrays (utils.py, cosine_scheduler).
         [
             np.linspace(0, 2e-3, 100),
             [1e-5 + 0.5 * (2e-3 - 1e-5) * (1 + np.cos(np.pi * i / 900)) for i in range(900)],
@@ -41,8 +42,8 @@ def test_decay_reaches_kernels_and_word_embeddings_only(positions):
         codes=16,
         positions=positions,
     )
-    params = nn.unbox(VLBEiT(config).init(jax.random.key(0), method="init_all"))["params"]
-    mask = jax.tree_util.tree_leaves_with_path(decay_mask(params))
+    info = declarations(lambda key: VLBEiT(config).init(key, method="init_all")["params"]).info
+    mask = [(path, each.decay) for path, each in jax.tree_util.tree_leaves_with_path(info)]
     decayed = {jax.tree_util.keystr(path, simple=True, separator="/") for path, yes in mask if yes}
     kept = {jax.tree_util.keystr(path, simple=True, separator="/") for path, yes in mask if not yes}
     assert {name.split("/")[-1] for name in decayed} == {"kernel", "qkv", "out", "words"}
@@ -72,8 +73,8 @@ def test_gradients_are_clipped_by_their_global_norm():
         beta2=0.0,
         eps=1e6,
     )
-    optimizer = make_optimizer(config, 10)
     params = {"a": jnp.zeros(3), "b": jnp.zeros(4)}
+    optimizer = make_optimizer(config, 10, dict.fromkeys(params, ParamInfo()))
     huge = jax.tree.map(lambda leaf: jnp.full_like(leaf, 100.0), params)
     updates, _ = optimizer.update(huge, optimizer.init(params), params)
     # With this eps Adam divides by a constant, so that the update keeps the clipped gradient's length.
@@ -81,9 +82,9 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 
 def test_decay_is_decoupled_from_the_gradient():
-    optimizer = make_optimizer(
-        OptimizerConfig(peak_lr=0.1, end_lr=0.1, warmup_steps=0, weight_decay=0.5), 10
-    )
+    config = OptimizerConfig(peak_lr=0.1, end_lr=0.1, warmup_steps=0, weight_decay=0.5)
+    info = {"kernel": ParamInfo(decay=True), "bias": ParamInfo()}
+    optimizer = make_optimizer(config, 10, info)
     params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
     updates, _ = optimizer.update(
         jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from tests import tiny
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.tasks import TASKS
-from vlbeit_jax.training.sharding import placement, put_batch, replicated
-from vlbeit_jax.training.state import state_maker
+from vlbeit_jax.training.sharding import put_batch, replicated, shardings
+from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 from vlbeit_jax.types import Stream
 
@@ -23,7 +23,7 @@ MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2), (4, 1, 2), (1, 4, 2)]
 def first_batches(task, size: int = 8):
     found = {}
     for stream in Stream:
-        batches = task.training_batches(stream, 0, Share())
+        batches = task.training_batches(stream, 0, HostShard())
         found[stream] = next(batches)
         batches.close()
         assert len(found[stream]["uid"]) == size
@@ -50,9 +50,15 @@ def step_for(task, shape, accumulate):
     """A step on a mesh, which compiles once for each set of streams, and where its state lies."""
     abstract = state_for(task, shape)[1]
     step = make_train_step(
-        task.objectives, OPTIMIZER, 0, accumulate, tiny.mesh_of(*shape), placement(abstract.params)
+        task.objectives,
+        OPTIMIZER,
+        declarations(task.init_params).info,
+        shardings(abstract.params),
+        tiny.mesh_of(*shape),
+        seed=0,
+        accumulate=accumulate,
     )
-    return step, placement(abstract)
+    return step, shardings(abstract)
 
 
 def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(Stream)):

@@ -46,7 +46,7 @@ class StreamLoss(nn.Module):
         """Returns losses and other metrics, under the names that JAX's step uses."""
         device = rows["weight"].device
         inputs = {
-            name: rows[name] for name in ("image_masked", "text", "text_masked") if name in rows
+            name: rows[name] for name in ("masked_patches", "text", "text_masked") if name in rows
         }
         if "image" in rows:
             inputs["image"] = self._normalise(rows["image"])
@@ -79,7 +79,7 @@ class StreamLoss(nn.Module):
         if self.tokenizer is None:
             return rows["image_targets"]
         with torch.no_grad():
-            return self.tokenizer.encode(inputs["image"]).gather(1, rows["image_masked"])
+            return self.tokenizer.encode(inputs["image"]).gather(1, rows["masked_patches"])
 
 
 def _counts_of(term: str) -> str:

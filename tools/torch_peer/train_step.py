@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tools.torch_peer.stream_loss import StreamLoss
-from vlbeit_jax.config import Config
+from vlbeit_jax.config import Config, ModelConfig
 from vlbeit_jax.convert.formats.torch_module import STANDALONE, model_config, visual_config
 from vlbeit_jax.convert.formats.torch_tables import model_table, vqkd_table
 from vlbeit_jax.convert.rules import Arrays, Table, export
@@ -23,9 +23,11 @@ from vlbeit_jax.convert.source import CODEBOOK
 from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.training.checkpoint import leaf_name
-from vlbeit_jax.training.optimizer import DECAYED, learning_rate
+from vlbeit_jax.training.optimizer import learning_rate
 from vlbeit_jax.training.schedule import Schedule
+from vlbeit_jax.training.state import declarations
 from vlbeit_jax.types import Stream
 
 Tree = Any
@@ -78,7 +80,7 @@ class TorchStep:
             for loss in self._losses.values():
                 loss.compile(fullgraph=True, dynamic=False)
         self._optimizer = torch.optim.AdamW(
-            _by_decay(self.model, table, optimizer.weight_decay),
+            _by_decay(self.model, table, config.model, optimizer.weight_decay),
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.eps,
             fused=True,
@@ -172,12 +174,19 @@ def _with_weights(network: Any, table: Table, arrays: Arrays) -> Any:
     return network
 
 
-def _by_decay(network: nn.Module, table: Table, decay: float) -> list[dict[str, Any]]:
+def _by_decay(
+    network: nn.Module, table: Table, config: ModelConfig, decay: float
+) -> list[dict[str, Any]]:
     """AdamW's parameter groups: what decays in JAX decays here."""
+    info = declarations(lambda key: VLBEiT(config).init(key, method="init_all")["params"]).info
+    decays = {
+        leaf_name(path): declared.decay
+        for path, declared in jax.tree_util.tree_leaves_with_path(info)
+    }
     decayed = {
         name
         for rule in table.rules
-        if {parameter.split("/")[-1] for parameter in rule.jax} & DECAYED
+        if any(decays[parameter] for parameter in rule.jax)
         for name in rule.torch
     }
     named = dict(network.named_parameters())

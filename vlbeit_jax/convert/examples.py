@@ -7,7 +7,8 @@ from contextlib import closing
 import numpy as np
 
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.data.pipeline import evaluation_batches
+from vlbeit_jax.data.pipeline import batches
+from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.runtime.evaluation import open_run, records_by_stream
 
@@ -37,8 +38,9 @@ def write_examples(
         make = run.model.make_example(stream, False)
         parts: dict[str, list[np.ndarray]] = {}
         count = 0
-        with closing(evaluation_batches(records, make, ROWS, seed, draws=draws)) as batches:
-            for batch in batches:
+        examples = EvaluationExamples(records, make, ROWS, seed=seed, repeats=draws)
+        with closing(batches(examples, ROWS)) as feed:
+            for batch in feed:
                 valid = np.flatnonzero(batch["weight"] > 0)
                 # Every draw has the same view of an image, so only the first draw's are written.
                 first_draw = valid[: max(0, len(records) - count)]

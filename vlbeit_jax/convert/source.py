@@ -18,7 +18,7 @@ from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.visual_tokens import DALLE_FILE, read_dalle
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
-from vlbeit_jax.training.run_folder import CHECKPOINTS, IMPORTED_STEP, finished_step, read_config
+from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, finished_step, read_config
 from vlbeit_jax.types import Stream
 
 CODEBOOK = "codebook"  # Name of VQ-KD's codebook among the parameters here.

@@ -16,8 +16,9 @@ import numpy as np
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.source import CODEBOOK, Run, Visual, as_tree
+from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
-from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
+from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.types import Modality, Special
 
@@ -121,9 +122,9 @@ def random_batches(config: ModelConfig, seed: int = 0) -> dict[str, Batch]:
     words = {"text": text, "text_masked": positions}
     return {
         "image": image,
-        "image_masked": image | {"image_masked": masked},
+        "image_masked": image | {"masked_patches": masked},
         "text": words,
-        "pair": image | {"image_masked": masked} | words,
+        "pair": image | {"masked_patches": masked} | words,
     }
 
 
@@ -134,7 +135,8 @@ def jax_outputs(config: ModelConfig, params: Any, batch: Batch) -> dict[str, np.
 
     def forward(params: Any) -> tuple[Any, Any]:
         variables = {"params": params}
-        return network.apply(variables, inputs, method="encode"), network.apply(variables, inputs)
+        states = network.apply(variables, inputs, method="encode")
+        return states, network.apply(variables, inputs, method="logits")
 
     with jax.default_matmul_precision("highest"):
         tokens, logits = jax.jit(forward)(params)
@@ -164,8 +166,8 @@ def split_states(states: Any, batch: Iterable[str], patches: int) -> dict[str, A
 def hidden_patches(batch: Batch, patches: int) -> np.ndarray:
     """Returns Bool[B, N], True where a patch is masked."""
     hidden = np.zeros((len(batch["image"]), patches), bool)
-    if "image_masked" in batch:
-        np.put_along_axis(hidden, batch["image_masked"], True, axis=1)
+    if "masked_patches" in batch:
+        np.put_along_axis(hidden, batch["masked_patches"], True, axis=1)
     return hidden
 
 

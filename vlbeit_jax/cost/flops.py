@@ -63,7 +63,7 @@ def _pretrain(config: Config, stream: Stream) -> StepFlops:
 
 
 def _heads(model: ModelConfig, data: StreamConfig, stream: Stream) -> float:
-    images = data.masked_patches * model.codes if stream.has_image else 0
+    images = data.num_masked_patches * model.codes if stream.has_image else 0
     texts = (
         masked_slots(data.text_length, data.masked_text) * model.vocabulary
         if stream.has_text

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.masking import masked_slots
 from vlbeit_jax.models.layers import matmul_dtype
-from vlbeit_jax.objectives.base import PARTED
 from vlbeit_jax.ops.attention import can_fuse
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Positions, Stream
@@ -92,7 +91,7 @@ def estimate(
     trained = config.model if config.task == "pretrain" else config.visual_tokenizer
     itemsize = jnp.dtype(matmul_dtype(trained.matmul)).itemsize
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    stays = lambda path: not PARTED.isdisjoint(entry.key for entry in path)  # noqa: E731
+    stays = lambda path: not {"words", "language_head"}.isdisjoint(entry.key for entry in path)  # noqa: E731
     count = sum(shard_size(leaf) if stays(path) else leaf.size // tensor for path, leaf in leaves)
     weights = 0 if itemsize == 4 and rows == 1 else count * itemsize
     weights += 2 * count * itemsize if trained.scan else 0
@@ -178,7 +177,7 @@ def activation_bytes(
     blocks = model.depth * kept + (
         whole if model.remat != "none" else 0
     )  # One block at a time is computed again.
-    logits = data.masked_patches * model.codes * stream.has_image
+    logits = data.num_masked_patches * model.codes * stream.has_image
     logits += masked_slots(data.text_length, data.masked_text) * model.vocabulary * stream.has_text
     return examples * (blocks + 2 * 4 * logits // tensor)  # Logits and their gradient, float32.
 

@@ -1,7 +1,9 @@
-"""Fingerprints of what a prepared set holds: hashes of its decoded fields in order, not of its files.
+"""Fingerprints of the records of a prepared set.
 
-Another release of ArrayRecord or protobuf, or another number of shards, changes the files. It changes
-neither the fingerprint nor the order of training, which depends on the fingerprint.
+They hash the decoded fields in order, not the files.
+
+Another release of ArrayRecord or protobuf, or another number of shards, changes the files. It
+changes neither the fingerprint nor the order of training, which depends on the fingerprint.
 """
 
 import hashlib
@@ -19,7 +21,7 @@ class ContentFingerprint:
     """Hashes records one by one, in the order of their split."""
 
     def __init__(self, kind: str):
-        """Starts a fingerprint of records of a kind; the same fields in another kind give another fingerprint."""
+        """Starts a fingerprint of records of a kind, which is part of it."""
         self._kind = kind
         self._splits: dict[str, Any] = {}
         self._counts: dict[str, int] = {}

@@ -1,8 +1,8 @@
 """Random numbers that no library defines: a run in progress draws the same ones with every release.
 
 NumPy promises to keep the bits of its generators, but not what ``Generator``'s methods make of them
-(NEP 19). Grain promises neither. Here the bits come from SHAKE-128 (FIPS 202). The few draws that we
-need are defined below, in integers and in float64 products, which IEEE 754 rounds in one way.
+(NEP 19). Grain promises neither. Here the bits come from SHAKE-128 (FIPS 202). The few draws that
+we need are defined below, in integers and in float64 products, which IEEE 754 rounds in one way.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ _TO_UNIT = 2.0**-53
 
 
 def framed(*parts: str | int | bytes) -> bytes:
-    """Encodes parts as bytes, each after its type and length, so that other parts give other bytes."""
+    """Encodes each part with its type and length, so that no two lists of parts are equal."""
     found = bytearray()
     for part in parts:
         raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
@@ -24,10 +24,10 @@ def framed(*parts: str | int | bytes) -> bytes:
 
 
 class Draws:
-    """An endless sequence of 64-bit words that a key determines, and draws that use them in order."""
+    """An endless sequence of 64-bit words that a key determines, and draws from it."""
 
     def __init__(self, *key: str | int | bytes):
-        """Starts the sequence of a key; sequences of different keys, even of neighbouring numbers, are unrelated.
+        """Starts the sequence of a key. Sequences of different keys are unrelated.
 
         Args:
           *key: names what is drawn, such as a seed, a stream and a number.

@@ -1,16 +1,18 @@
 """When two pictures or two texts count as the same, and on which side of the split each one is.
 
-Two pictures are the same if their files have the same SHA-256, before anything is re-encoded. We do not
-hash decoded pixels: the next release of a decoder may change a JPEG's pixels by a grey level, which would
-move pictures across the split and hide the move from the check at the start of a run. The price: a
-picture that was saved again (in another format or quality, or with other metadata) counts as another one.
+Two pictures are the same if their files have the same SHA-256, before anything is re-encoded. We do
+not hash decoded pixels: the next release of a decoder may change a JPEG's pixels by a grey level,
+which would move pictures across the split and hide the move from the check at the start of a run.
+The price: a picture that was saved again (in another format or quality, or with other metadata)
+counts as another one.
 
-Two texts are the same if nothing but case, white space and invisible characters is different after the
-tokenizer's normalisation (SentencePiece's nmt_nfkc). So texts that the tokenizer sees as the same are
-always the same here. Some that it distinguishes ("Tiger" and "tiger") are the same here too.
+Two texts are the same if nothing but case, white space and invisible characters is different after
+the tokenizer's normalisation (SentencePiece's nmt_nfkc). So texts that the tokenizer sees as the
+same are always the same here. Some that it distinguishes ("Tiger" and "tiger") are the same here
+too.
 
-The side depends only on the picture or the text. So it is the same in every set, whatever else the set
-holds, and in every process that prepares a part of a set.
+The side depends only on the picture or the text. So it is the same in every set, whatever else the
+set holds, and in every process that prepares a part of a set.
 """
 
 import hashlib
@@ -20,9 +22,9 @@ import unicodedata
 TRAIN, VALIDATION = "train", "validation"
 PICTURES, TEXTS = "pictures", "texts"  # The two kinds of keys.
 KEYS = (PICTURES, TEXTS)
-# The controls, formats (byte-order mark, zero-width characters, direction marks), spaces and separators of
-# Unicode 14, and two more that nmt_nfkc turns into a space: its own word mark and U+FFFD. We write the list
-# down, so that a Python with a newer Unicode splits in the same way.
+# The controls, formats (byte-order mark, zero-width characters, direction marks), spaces and
+# separators of Unicode 14, and two more that nmt_nfkc turns into a space: its own word mark and
+# U+FFFD. We write the list down, so that a Python with a newer Unicode splits in the same way.
 INVISIBLE = re.compile(
     "[\u0000-\u0020\u007f-\u00a0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u1680"
     "\u180e\u2000-\u200f\u2028-\u202f\u205f-\u2064\u2066-\u206f\u2581\u3000\ufeff\ufff9-\ufffb"
@@ -32,7 +34,7 @@ INVISIBLE = re.compile(
 
 
 def picture_digest(encoded: bytes) -> str:
-    """Returns the SHA-256 of a picture's file in hexadecimal, as ``sha256sum`` and img2dataset write it."""
+    """Returns the SHA-256 of a picture's file, as ``sha256sum`` and img2dataset write it."""
     return hashlib.sha256(encoded).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Image bytes to pixels, and BEiT's augmentation (spec section 4)."""
+"""Image bytes to pixels, and the augmentation of BEiT v2's pretraining."""
 
 import math
 
@@ -34,7 +34,10 @@ def decode(encoded: bytes) -> UInt8[np.ndarray, "height width 3"]:
 def resize(
     image: UInt8[np.ndarray, "h w 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Area averaging when shrinking, bicubic when enlarging: within half a grey level of PIL's antialiased bicubic."""
+    """Resizes by area averaging when shrinking, bicubic when enlarging.
+
+    The result is within half a grey level of PIL's antialiased bicubic.
+    """
     shrinks = image.shape[0] * image.shape[1] > height * width
     return cv2.resize(
         image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
@@ -52,8 +55,9 @@ def random_view(
 ) -> UInt8[np.ndarray, "size size 3"]:
     """A training view: random resized crop, flip, colour jitter.
 
-    Jitter comes after the crop, where there are fewest pixels, and as one linear map of the colours (brightness, contrast
-    and saturation are linear), so that values are clipped once and not after each.
+    Jitter comes after the crop, where there are fewest pixels, and as one linear map of the colours
+    (brightness, contrast and saturation are linear), so that values are clipped once and not after
+    each.
     """
     top, left, height, width = _crop_box(draws, image.shape[0], image.shape[1], crop_scale)
     view = resize(image[top : top + height, left : left + width], size, size)
@@ -74,7 +78,10 @@ def centre_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarra
 
 
 def _crop_box(draws: Draws, height: int, width: int, smallest: float) -> tuple[int, int, int, int]:
-    """A box of random area and aspect; after ten misses the largest centred box of an allowed aspect."""
+    """Returns (top, left, height, width) of a box of random area and aspect ratio.
+
+    After ten boxes that do not fit, it is the largest centred box of an allowed aspect ratio.
+    """
     for _ in range(CROP_TRIES):
         area = height * width * draws.uniform(smallest, 1)
         ratio = math.exp(draws.uniform(-ASPECT, ASPECT))
@@ -94,7 +101,10 @@ def _crop_box(draws: Draws, height: int, width: int, smallest: float) -> tuple[i
 def _jitter_map(
     draws: Draws, view: UInt8[np.ndarray, "h w 3"], amount: float
 ) -> Float[np.ndarray, "3 4"]:
-    """Brightness, contrast and saturation, each by a factor in 1 +- amount, in random order, as one affine map."""
+    """Returns brightness, contrast and saturation in random order as one affine map.
+
+    Each factor is drawn from 1 - amount to 1 + amount.
+    """
     factors = [draws.uniform(max(0, 1 - amount), 1 + amount) for _ in range(3)]
     mean = np.array(cv2.mean(view)[:3])
     matrix, offset = IDENTITY, np.zeros(3)

@@ -1,9 +1,9 @@
-"""Keys of the pictures and texts that a split of a prepared set holds: sorted 64-bit hashes beside the shards.
+"""Keys of a split's pictures and texts: sorted 64-bit hashes beside the shards.
 
-With them we compare two sets without reading a record. A file is one array of two rows. The first has the
-keys in rising order; the second has the number of each key's record (in a tokens set, of the document that
-was packed). Ten million keys take 160 MB on disk. The file is memory-mapped, and comparing its keys with a
-million others takes about a second and reads little of it.
+With them we compare two sets without reading a record. A file is one array of two rows. The first
+has the keys in rising order; the second has the number of each key's record (in a tokens set, of
+the document that was packed). Ten million keys take 160 MB on disk. The file is memory-mapped, and
+comparing its keys with a million others takes about a second and reads little of it.
 """
 
 import array

@@ -1,4 +1,8 @@
-"""Which patches and word pieces are hidden: made on the host, from the draws of each example (spec sections 2.2, 2.3)."""
+"""Which patches and word pieces are masked (VL-BEiT, section 2.2).
+
+Masks are made on the host, from the draws of each example. So they do not depend on the device, and
+every row of a batch has the same number of masked patches, as arrays of fixed shape need.
+"""
 
 import math
 from typing import NamedTuple
@@ -9,54 +13,72 @@ from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.shapes import Bool, Float, Int
 from vlbeit_jax.types import Special
 
-ASPECT = math.log(1 / 0.3)
+ASPECT = math.log(1 / 0.3)  # Blocks have an aspect ratio between 0.3 and 1 / 0.3 (BEiT).
 TRIES_PER_BLOCK = 10
-MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # BERT, section 3.1; the remaining 10% stay as they are.
 
 
 def blockwise_mask(
     draws: Draws, grid: int, count: int, smallest_block: int
 ) -> Int[np.ndarray, "M"]:
-    """Exactly ``count`` patches of a ``grid`` x ``grid`` image, in rectangles of random area and aspect (BEiT v2).
+    """Masks exactly ``count`` patches in blocks (BEiT, algorithm 1, as in BEiT v2's code).
 
-    Blocks are placed until the count is reached or none fits; then single random patches are added.
+    Args:
+      draws: the example's own.
+      grid: patches along a side of the image.
+      count: patches to mask, from 0 to ``grid**2``.
+      smallest_block: patches of the smallest block, while at least as many are missing.
 
     Returns:
       Sorted row-major positions.
     """
     mask = np.zeros((grid, grid), bool)
-    while (missing := count - int(mask.sum())) > 0 and _place_block(
-        draws, mask, missing, smallest_block
-    ):
-        pass
+    missing = count
+    while missing > 0 and _place_block(draws, mask, missing, smallest_block):
+        missing = count - int(mask.sum())
+    # Blocks may not exceed the count, so the last few patches often fit no block. Single patches
+    # make up for them; the paper's algorithm would go over the count, or stop below it.
     visible = np.flatnonzero(~mask)
-    mask.ravel()[visible[draws.choose(visible.size, count - int(mask.sum()))]] = True
+    mask.ravel()[visible[draws.choose(visible.size, missing)]] = True
     return np.flatnonzero(mask).astype(np.int32)
 
 
 def _place_block(draws: Draws, mask: Bool[np.ndarray, "G G"], budget: int, smallest: int) -> bool:
-    """Hides one rectangle with between 1 and ``budget`` patches that were visible; False if none was found."""
+    """Masks one more block in ``mask``; returns False if none was found.
+
+    Args:
+      draws: the example's own.
+      mask: is changed.
+      budget: patches that the block may mask in addition to those that are masked already.
+      smallest: patches of the smallest block.
+    """
     grid = mask.shape[0]
     for _ in range(TRIES_PER_BLOCK):
+        # If the budget is below the smallest block, the area lies between the two, and the block
+        # fits only where it overlaps masked patches. The logarithm of the aspect ratio is uniform,
+        # so that wide and tall blocks are equally likely.
         area = draws.uniform(min(smallest, budget), max(smallest, budget))
         ratio = math.exp(draws.uniform(-ASPECT, ASPECT))
         height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        # As in the reference code, a block does not reach over the whole image. Since blocks lie
+        # inside the image, the centre is masked more often than the edges.
         if height >= grid or width >= grid:
             continue
         top, left = draws.below(grid - height + 1), draws.below(grid - width + 1)
         block = mask[top : top + height, left : left + width]
-        if 0 < block.size - int(block.sum()) <= budget:
+        new = block.size - int(block.sum())
+        if 0 < new <= budget:
             block[:] = True
             return True
     return False
 
 
 class MaskedText(NamedTuple):
-    """A corrupted text and what has to be found again.
+    """A text with some pieces replaced, and what has to be predicted.
 
     Attributes:
-      text: word pieces with some replaced.
-      positions: where a piece must be predicted; unused slots are 0.
+      text: word pieces after masking.
+      positions: of the pieces to predict, in rising order; unused slots are 0.
       targets: the original pieces there; unused slots are 0.
       weights: 1 for a used slot, 0 for an unused one.
     """
@@ -68,7 +90,10 @@ class MaskedText(NamedTuple):
 
 
 def masked_slots(length: int, share: float) -> int:
-    """Slots M that suffice for every text of ``length`` pieces, CLS and SEP included."""
+    """Returns the slots M that are enough for every row of ``length`` pieces.
+
+    CLS and SEP are part of the length and never masked.
+    """
     return max(1, round(share * (length - 2)))
 
 
@@ -79,40 +104,57 @@ def mask_text(
     vocabulary: int,
     word_starts: Bool[np.ndarray, "V"] | None = None,
 ) -> MaskedText:
-    """Hides ``max(1, round(share * n))`` of the n real pieces: 80% become MASK, 10% another piece, 10% stay.
+    """Masks ``max(1, round(share * n))`` of the n ordinary pieces of a text.
 
-    Specials are never hidden, and never drawn as a replacement. A text without real pieces has nothing to predict.
+    Of these, 80% become MASK, 10% a random piece and 10% stay (BERT, section 3.1). Special pieces
+    are never masked and never replace another one. A text without ordinary pieces has nothing to
+    predict.
 
     Args:
       draws: the example's own.
       text: word pieces with specials and padding.
-      share: part of the real pieces that is hidden.
-      vocabulary: number of word pieces; replacements are drawn from the ordinary ones.
-      word_starts: per piece, whether it opens a word; given, all pieces of a word are hidden together, as long as the
-        count allows (the last word may be cut).
+      share: of the ordinary pieces that are masked, from 0 to 1.
+      vocabulary: number of word pieces, specials included.
+      word_starts: for each piece of the vocabulary, whether it starts a word. If given, whole words
+        are masked, and the last one is cut where the number of pieces is reached.
     """
     slots = masked_slots(len(text), share)
-    found = MaskedText(
-        text.copy(),
-        np.zeros(slots, np.int32),
-        np.zeros(slots, np.int32),
-        np.zeros(slots, np.float32),
+    masked = MaskedText(
+        text=text.copy(),
+        positions=np.zeros(slots, np.int32),
+        targets=np.zeros(slots, np.int32),
+        weights=np.zeros(slots, np.float32),
     )
-    real = np.flatnonzero(text > Special.MASK)
-    if real.size == 0:
-        return found
-    count = max(1, round(share * real.size))
+    ordinary = np.flatnonzero(text > Special.MASK)  # MASK has the largest id of the specials.
+    if ordinary.size == 0:
+        return masked
+    count = max(1, round(share * ordinary.size))
     if word_starts is None:
-        chosen = real[draws.choose(real.size, count)]
+        chosen = ordinary[draws.choose(ordinary.size, count)]
     else:
-        words = np.cumsum(word_starts[text[real]])
-        order = np.array(draws.choose(int(words[-1]) + 1, int(words[-1]) + 1))
-        chosen = real[np.argsort(order[words], kind="stable")][:count]
+        chosen = _pieces_of_words(draws, ordinary, word_starts[text[ordinary]], count)
     chosen.sort()
-    found.positions[:count], found.targets[:count], found.weights[:count] = chosen, text[chosen], 1
-    draw = np.array([draws.uniform() for _ in range(count)])
-    ordinary = Special.MASK + 1
-    replacement = np.array([ordinary + draws.below(vocabulary - ordinary) for _ in range(count)])
-    kept_or_random = np.where(draw < MASK_SHARE + RANDOM_SHARE, replacement, text[chosen])
-    found.text[chosen] = np.where(draw < MASK_SHARE, Special.MASK, kept_or_random)
-    return found
+    masked.positions[:count] = chosen
+    masked.targets[:count] = text[chosen]
+    masked.weights[:count] = 1
+    # A replacement is drawn for every position, needed or not. So the number of draws depends on
+    # the count alone, and the draws that follow do not depend on what became of each piece.
+    fate = np.array([draws.uniform() for _ in range(count)])
+    first = Special.MASK + 1
+    random = np.array([first + draws.below(vocabulary - first) for _ in range(count)])
+    random_or_same = np.where(fate < MASK_SHARE + RANDOM_SHARE, random, text[chosen])
+    masked.text[chosen] = np.where(fate < MASK_SHARE, Special.MASK, random_or_same)
+    return masked
+
+
+def _pieces_of_words(
+    draws: Draws, ordinary: Int[np.ndarray, "A"], starts: Bool[np.ndarray, "A"], count: int
+) -> Int[np.ndarray, "M"]:
+    """Returns the positions of the first ``count`` pieces, with the words in random order."""
+    # A row that was cut out of a document may begin inside a word, which is then word 0. Otherwise
+    # no piece has word 0, and it takes part in the random order without effect.
+    word = np.cumsum(starts)
+    words = int(word[-1]) + 1
+    rank = np.array(draws.choose(words, words))
+    # The sort is stable, so the pieces of a word stay in order, and the cut is at its end.
+    return ordinary[np.argsort(rank[word], kind="stable")][:count]

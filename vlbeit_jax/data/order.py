@@ -26,8 +26,9 @@ class Permutation:
     """A keyed permutation of 0, ..., ``length - 1`` that computes each place and stores none.
 
     It is an alternating Feistel network over pairs (left, right) with left < a and right < b, where
-    a * b is ``length`` or slightly more. If a result is not below ``length``, the network is applied to
-    it again until it is (cycle walking). Since a is near the square root of ``length``, this is rare.
+    a * b is ``length`` or slightly more. If a result is not below ``length``, the network is
+    applied to it again until it is (cycle walking). Since a is near the square root of ``length``,
+    this is rare.
     """
 
     def __init__(self, length: int, *key: str | int | bytes):
@@ -65,7 +66,8 @@ class Permutation:
         """Returns the number at each of several places, as ``self[place]`` does for one."""
         if places.size and not 0 <= places.min() <= places.max() < self._length:
             raise IndexError(
-                f"places {places.min()} to {places.max()} are not all within the {self._length} of this permutation"
+                f"places {places.min()} to {places.max()} are not all below {self._length}, the "
+                "length of this permutation"
             )
         found = self._once_each(places.astype(np.uint64))
         while (outside := found >= self._length).any():
@@ -131,19 +133,19 @@ class _Node(NamedTuple):
 
 
 class Interleave:
-    """Merges several sources into one sequence, in proportion to their weights at every point of it.
+    """Merges sources into one sequence, in proportion to their weights at every point of it.
 
-    Example ``i`` goes down a binary tree of sources. Of a node's first n examples, its first part gets n
-    times its share, rounded to the nearest integer. So any n can be computed without those before it. All
-    arithmetic is in exact integers.
+    Example ``i`` goes down a binary tree of sources. Of a node's first n examples, its first part
+    gets n times its share, rounded to the nearest integer. So any n can be computed without those
+    before it. All arithmetic is in exact integers.
 
-    After any number of examples, each of up to four sources is within one example of its share. With more
-    sources each is within ``largest_error``, a bound that follows from the tree. It was at most 1.2 in all
-    cases that we tried.
+    After any number of examples, each of up to four sources is within one example of its share.
+    With more sources each is within ``largest_error``, a bound that follows from the tree. It was
+    at most 1.2 in all cases that we tried.
     """
 
     def __init__(self, weights: Sequence[float]):
-        """Makes the sequence of sources 0, 1, ... with these weights; a decimal such as 0.1 counts as exactly 1/10.
+        """Takes the weights of sources 0, 1, ...; a decimal such as 0.1 counts as exactly 1/10.
 
         Raises:
           ValueError: there is no weight, or one is not positive and finite.
@@ -160,7 +162,7 @@ class Interleave:
         self._tree = _as_integers(tree)
 
     def __getitem__(self, index: int) -> tuple[int, int]:
-        """Returns the source of example ``index``, and how many examples of this source came before."""
+        """Returns the source of example ``index``, and how many of its examples came before."""
         node = self._tree
         while not isinstance(node, int):
             first, both, one, other = node
@@ -175,7 +177,10 @@ def _rounded(above: int, below: int) -> int:
 
 
 def _as_integers(node: _Node) -> Any:
-    """Converts a leaf to its source, and a node to its first part's share (numerator, denominator) and both parts."""
+    """Converts a leaf to its source, and a node to (numerator, denominator, part, part).
+
+    The fraction is the first part's share of the node's examples.
+    """
     if not node.parts:
         return node.source
     share = node.parts[0].weight / node.weight
@@ -194,7 +199,10 @@ def _insertions(tree: _Node, leaf: _Node):
 
 
 def _error(node: _Node, above: float = 0.0) -> float:
-    """Twice the largest error of a leaf. Each level adds an error of 1/2; a part below it inherits its share of that."""
+    """Returns twice the largest error of a leaf.
+
+    Each level adds an error of 1/2, and a part inherits its share of the error above it.
+    """
     if not node.parts:
         return above
     return max(_error(part, 1 + float(part.weight / node.weight) * above) for part in node.parts)

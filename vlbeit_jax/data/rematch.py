@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from vlbeit_jax.data.order import Permutation
-from vlbeit_jax.data.source import Records
+from vlbeit_jax.data.records import Records
 from vlbeit_jax.shapes import Int
 
 
 class Rematched:
-    """Records with one field taken from another record; everything else, and so every mask, stays as it is."""
+    """Records with one field taken from another record; all else, and so every mask, stays."""
 
     def __init__(self, records: Records, partners: Int[np.ndarray, "A"], field: str):
         """Record ``i`` gets ``field`` ("image" or "captions") of record ``partners[i]``."""
@@ -28,9 +28,10 @@ class Rematched:
 
 
 def wrong_partners(records: Records, seed: int) -> Int[np.ndarray, "A"]:
-    """For every pair another one, each used about once, whose first caption differs wherever that is possible.
+    """Returns for every pair another one, with another first caption wherever possible.
 
-    Records in random order, equal captions side by side, each paired with the one as far ahead as the largest group is long.
+    Records in random order, equal captions side by side, each paired with the one as far ahead as
+    the largest group is long.
     """
     captions = np.array(
         [record["captions"][0] for record in (records[i] for i in range(len(records)))]

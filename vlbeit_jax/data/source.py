@@ -1,44 +1,33 @@
-"""Prepared data sets: folders that TFDS opens, with a description of what they hold and where it came from."""
+"""Prepared data sets: folders that TFDS opens, with a description of their content."""
 
 import dataclasses
 import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.keys import NONE, Keys, keys_file
+from vlbeit_jax.data.records import Records
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
 __all__ = ["TRAIN", "VALIDATION", "PreparedSet", "Records", "open_set"]
-# Format 2: a record keeps source and sha256; the picture, or the text as the tokenizer sees it, decides the split; keys are
-# stored beside the shards; and the fingerprint is a hash of the content.
+# Format 2: a record keeps source and sha256; the picture, or the text as the tokenizer sees it,
+# decides the split; keys are stored beside the shards; and the fingerprint is a hash of the
+# content.
 FORMAT = 2
 META_FILE = "vlbeit_meta.json"
 SAMPLE_PREFIX = "sample:"
 SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"
 
 
-@runtime_checkable
-class Records(Protocol):
-    """Random access to records. TFDS's data sources, lists and our own views of them have it."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
-        """One record."""
-        ...
-
-
 class _AsWritten:
-    """Records in the order in which they were written. The writer gave one record to each shard in turn."""
+    """Records in the order in which they were written, to each shard in turn."""
 
     def __init__(self, records: Records, lengths: Sequence[int]):
         self._records, self._shards = records, len(lengths)
@@ -61,7 +50,8 @@ class PreparedSet:
     Attributes:
       folder: where it lies.
       kind: what a record holds.
-      meta: the content of ``vlbeit_meta.json``: source, licence, options, counts, drops by reason, fingerprints.
+      meta: the content of ``vlbeit_meta.json``: source, licence, options, counts, drops by reason,
+        fingerprints.
     """
 
     folder: pathlib.Path
@@ -75,7 +65,7 @@ class PreparedSet:
 
     @property
     def contains(self) -> list[str]:
-        """Fingerprints of everything that a model trained on this set has seen: its own, and that of packed texts."""
+        """Fingerprints of all that a model trained on this set has seen: also of packed texts."""
         return [self.fingerprint, *self.meta.get("packed_from", [])]
 
     def count(self, split: str) -> int:
@@ -98,7 +88,8 @@ class PreparedSet:
         lengths, count = list(builder.info.splits[split].shard_lengths), self.count(split)
         if lengths != [len(range(shard, count, len(lengths))) for shard in range(len(lengths))]:
             raise UsageError(
-                f"{self.folder}: its shards hold {lengths} {split} records, but {count} were written to them in turn; prepare it again"
+                f"{self.folder}: its shards hold {lengths} {split} records, but {count} were "
+                "written to them in turn; prepare it again"
             )
         decoders = (
             {"image": tfds.decode.SkipDecoding()} if "image" in builder.info.features else None
@@ -127,7 +118,8 @@ class PreparedSet:
             ) from error
         if found.shape != (2, count) or found.dtype != np.uint64:
             raise UsageError(
-                f"{path}: holds {found.shape[-1]} keys, but {count} were written; copy it again, or prepare the set again"
+                f"{path}: holds {found.shape[-1]} keys, but {count} were written; copy it again, "
+                "or prepare the set again"
             )
         return found
 
@@ -145,8 +137,8 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
       allowed: kinds that will do; none given: any.
 
     Raises:
-      UsageError: there is no such folder, it was not made by ``vlbeit_jax.prepare`` or by one of another format, or it is of
-        another kind.
+      UsageError: there is no such folder, it was not made by ``vlbeit_jax.prepare`` or by one of
+        another format, or it is of another kind.
     """
     folder = (
         SAMPLE_FOLDER / place.removeprefix(SAMPLE_PREFIX)
@@ -161,13 +153,15 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
         )
         state = f"holds no {META_FILE}" if folder.is_dir() else "does not exist"
         raise UsageError(
-            f"data set {place!r}: {folder} {state}; make a data set with python -m vlbeit_jax.prepare (in the package: {known})"
+            f"data set {place!r}: {folder} {state}; make a data set with "
+            f"python -m vlbeit_jax.prepare (in the package: {known})"
         )
     meta = json.loads((folder / META_FILE).read_text())
     if meta.get("format") != FORMAT:
         raise UsageError(
-            f"data set {place!r} has format {meta.get('format')}, but this version reads format {FORMAT}, with other splits, another "
-            "order and another fingerprint; prepare it again from its source with python -m vlbeit_jax.prepare"
+            f"data set {place!r} has format {meta.get('format')}, but this version reads format "
+            f"{FORMAT}, with other splits, another order and another fingerprint; prepare it again "
+            "from its source with python -m vlbeit_jax.prepare"
         )
     kind = Kind(meta["kind"])
     if allowed and kind not in allowed:

@@ -23,7 +23,8 @@ def require_apart(sets: Sequence[PreparedSet]) -> None:
       sets: those of all streams of a run.
 
     Raises:
-      UsageError: one does. The message names both sets, how many pictures or texts they share, an example and what to do.
+      UsageError: one does. The message names both sets, how many pictures or texts they share, an
+        example and what to do.
     """
     different = list({found.fingerprint: found for found in sets}.values())
     for held in different:
@@ -34,8 +35,9 @@ def require_apart(sets: Sequence[PreparedSet]) -> None:
                 both = common(held.keys(what, VALIDATION), trained.keys(what, TRAIN)[0])
                 if both.shape[1]:
                     raise UsageError(
-                        f"{held.folder} holds back {both.shape[1]} {what} that are in the training part of {trained.folder} "
-                        f"({example(held, VALIDATION, both)}), so its held-back results would be results on training data; "
+                        f"{held.folder} holds back {both.shape[1]} {what} that are in the "
+                        f"training part of {trained.folder} ({example(held, VALIDATION, both)}), "
+                        "so its held-back results would be results on training data; "
                         f"{remedy(held, trained)}, or use only one of the two sets"
                     )
 
@@ -61,7 +63,10 @@ def seen_by(sets: Sequence[PreparedSet]) -> Seen:
 
 
 def write_seen(run: pathlib.Path, seen: Seen) -> None:
-    """Writes the keys into a run's folder, because the sets may be gone when the model is evaluated: 8 bytes per picture or text."""
+    """Writes the keys into a run's folder: 8 bytes per picture or text.
+
+    The sets may be gone when the model is evaluated.
+    """
     folder = run / SEEN_FOLDER
     folder.mkdir(exist_ok=True)
     for what, keys in seen.items():
@@ -81,14 +86,19 @@ def read_seen(run: pathlib.Path) -> Seen:
             found[what] = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"{path}: cannot be read ({error}), so it is not known what the run was trained on; copy the run's whole folder "
+                f"{path}: cannot be read ({error}), so it is not known what the run was trained "
+                "on; copy the run's whole folder "
                 "again, or train the run again"
             ) from error
     return found
 
 
 def seen_records(found: PreparedSet, split: str, seen: Seen) -> tuple[str, Keys]:
-    """Finds the pictures of a split that a model has seen or, if there are none, the texts; returns their kind and keys."""
+    """Finds the pictures of a split that a model has seen, or else the texts.
+
+    Returns:
+      The kind of the keys, and the keys; an empty kind if the model has seen none of them.
+    """
     for what in KEYS:
         both = common(found.keys(what, split), seen[what])
         if both.shape[1]:

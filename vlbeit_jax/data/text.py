@@ -1,4 +1,4 @@
-"""The text tokenizer: a SentencePiece model with fixed special ids and a fingerprint of its pieces."""
+"""The text tokenizer: a SentencePiece model with fixed special ids and a fingerprint."""
 
 import functools
 import hashlib
@@ -20,14 +20,16 @@ WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 class TextTokenizer:
     """Texts to word pieces and back.
 
-    CLS, SEP, PAD and MASK are control symbols: raw text such as "<mask>" is split like any other and never becomes one.
+    CLS, SEP, PAD and MASK are control symbols: raw text such as "<mask>" is split like any other
+    and never becomes one.
     """
 
     def __init__(self, folder: str | pathlib.Path):
         """Opens a folder made by ``vlbeit_jax.text_tokenizer``.
 
         Raises:
-          UsageError: the folder holds no tokenizer, or its pieces are not the ones it was written with.
+          UsageError: the folder holds no tokenizer, or its pieces are not the ones it was written
+            with.
         """
         self.folder = pathlib.Path(folder)
         try:
@@ -44,13 +46,14 @@ class TextTokenizer:
             TypeError,
         ) as error:  # SentencePiece raises RuntimeError for a missing file
             raise UsageError(
-                f"no text tokenizer in {str(folder)!r} ({error}); make one with python -m vlbeit_jax.text_tokenizer"
+                f"no text tokenizer in {str(folder)!r} ({error}); make one with "
+                "python -m vlbeit_jax.text_tokenizer"
             ) from error
         self.fingerprint = piece_fingerprint(self._pieces)
         if written != self.fingerprint:
             raise UsageError(
-                f"the text tokenizer in {str(folder)!r} was changed: {DESCRIPTION_FILE} says {written}, "
-                f"the pieces of {MODEL_FILE} give {self.fingerprint}; make it again"
+                f"the text tokenizer in {str(folder)!r} was changed: {DESCRIPTION_FILE} says "
+                f"{written}, but the pieces of {MODEL_FILE} give {self.fingerprint}; make it again"
             )
 
     @property
@@ -94,7 +97,10 @@ def row_of(pieces: list[int], length: int) -> Int[np.ndarray, "T"]:
 
 
 def piece_fingerprint(processor: sentencepiece.SentencePieceProcessor) -> str:
-    """Twelve hex digits over the list of pieces: the model file itself holds paths and float scores that vary."""
+    """Returns twelve hexadecimal digits of the hash of all pieces in order.
+
+    The model file also holds scores, which are floats and may vary.
+    """
     pieces = "\n".join(processor.id_to_piece(i) for i in range(processor.get_piece_size()))
     return hashlib.sha256(pieces.encode()).hexdigest()[:12]
 

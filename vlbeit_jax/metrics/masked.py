@@ -1,4 +1,7 @@
-"""Masked accuracy with its baselines, and the cross-modal gain with its interval. Plain NumPy on per-example totals."""
+"""Masked accuracy with its baselines, and the cross-modal gain with its interval.
+
+NumPy only, on the totals of each example.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -31,8 +34,8 @@ class Scores:
     def summary(self) -> dict[str, float | int]:
         """Accuracy and loss per masked position, with what it takes to judge them.
 
-        ``chance`` is a uniform guess; ``unigram`` the best constant answer, chosen with hindsight on these very targets, so
-        that no predictor blind to its input can beat it.
+        ``chance`` is a uniform guess; ``unigram`` the best constant answer, chosen with hindsight
+        on these very targets, so that no predictor blind to its input can beat it.
         """
         count = self.weight.sum()
         share = max(count, 1.0)
@@ -54,9 +57,10 @@ class Interval(NamedTuple):
 
 
 def gain(own: Scores, other: Scores, seed: int = 0) -> Interval:
-    """Accuracy with the right partner minus accuracy with a wrong one, over the same masked positions.
+    """Accuracy with the right partner minus accuracy with a wrong one, at the same positions.
 
-    The interval is the bootstrap's 2.5% to 97.5% over records: all masks drawn for a record go together.
+    The interval is the bootstrap's 2.5% to 97.5% over records: all masks drawn for a record go
+    together.
 
     Args:
       own: scored with the right partner.

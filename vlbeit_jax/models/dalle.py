@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import matmul_dtype
-from vlbeit_jax.ops.patches import shrunk
+from vlbeit_jax.ops.patches import downsample
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
 
 CONVOLUTIONS = 4  # Of a residual block.
@@ -99,7 +99,7 @@ class DalleEncoder(nn.Module):
     def __call__(self, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N C"]:
         """Logits of the codes, row by row; a larger image is first averaged down to ``config.image_size``."""
         c, dtype = self.config, matmul_dtype(self.matmul)
-        x = 0.8 * shrunk(image.astype(jnp.float32) / 255, c.image_size) + 0.1
+        x = 0.8 * downsample(image.astype(jnp.float32) / 255, c.image_size) + 0.1
         x = Convolution(c.width, 7, dtype, name="input")(x)
         gain = (c.groups * c.blocks) ** -2
         for group in range(c.groups):

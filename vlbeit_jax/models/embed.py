@@ -1,27 +1,29 @@
-"""From pixels and word pieces to tokens: projection or look-up, CLS, position, modality (spec section 1.4)."""
+"""From pixels and word pieces to tokens: projection or look-up, CLS, position, modality."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vlbeit_jax.models.layers import (
-    LayerNorm,
-    Linear,
-    beit_init,
-    padded_vocabulary,
-    partitioned,
-    zero_from,
-)
+from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init
+from vlbeit_jax.models.params import declare
 from vlbeit_jax.models.tokens import Tokens
+from vlbeit_jax.models.vocabulary import WordTable
 from vlbeit_jax.ops.gather import is_at_positions
-from vlbeit_jax.ops.vocabulary import look_up, parts
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Special
 
-TEXT_NORM_EPS = 1e-12
+TEXT_NORM_EPS = 1e-12  # BERT's, which VLMo keeps.
 
 
 class VisionEmbed(nn.Module):
-    """Patches to tokens, image CLS first; masked patches become the mask token before positions are added."""
+    """Patches to tokens, the image CLS first (BEiT, section 2.1).
+
+    Attributes:
+      width: of a token.
+      dtype: of the product.
+      absolute: whether there is a table of positions.
+      maskable: whether there is a mask token.
+      typed: whether the embedding of the modality is added.
+    """
 
     width: int
     dtype: jnp.dtype
@@ -31,30 +33,42 @@ class VisionEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, patches: Float[Array, "B N P"], masked: Int[Array, "B M"] | None) -> Tokens:
-        """Args: ``patches``, and the positions of the masked ones (None: nothing is masked)."""
+        """Returns the tokens.
+
+        Args:
+          patches: normalised pixels of each patch.
+          masked: indices of the patches to replace by the mask token; None: nothing is masked.
+        """
         batch, count, _ = patches.shape
-        x = Linear(self.width, (None, "embed"), self.dtype, name="patch")(patches).astype(
-            jnp.float32
-        )
+        x = Linear(self.width, (None, "embed"), self.dtype, name="patch")(patches)
+        x = x.astype(jnp.float32)
+        embed = declare(beit_init(), "embed")
         if self.maskable:
-            mask_token = self.param("mask_token", partitioned(beit_init(), "embed"), (self.width,))
+            mask_token = self.param("mask_token", embed, (self.width,))
             if masked is not None:
                 x = jnp.where(is_at_positions(masked, count)[..., None], mask_token, x)
-        cls = self.param("cls", partitioned(beit_init(), "embed"), (self.width,))
+        cls = self.param("cls", embed, (self.width,))
         x = jnp.concatenate([jnp.broadcast_to(cls, (batch, 1, self.width)), x], axis=1)
         if self.absolute:
-            x = x + self.param(
-                "positions", partitioned(beit_init(), None, "embed"), (count + 1, self.width)
-            )
+            table = declare(beit_init(), None, "embed")
+            x = x + self.param("positions", table, (count + 1, self.width))
         if self.typed:
-            x = x + self.param("type", partitioned(beit_init(), "embed"), (self.width,))
+            x = x + self.param("type", embed, (self.width,))
         return Tokens(x, None, ((Modality.VISION, count + 1),))
 
 
 class TextEmbed(nn.Module):
     """Word pieces to tokens; padding is marked as not valid.
 
-    Without absolute positions the embeddings are normalised, as in VLMo (and BERT, whose epsilon this is).
+    Without absolute positions the embeddings are normalised, as in VLMo.
+
+    Attributes:
+      width: of a token.
+      vocabulary: word pieces.
+      positions: longest text.
+      dtype: in which embeddings are communicated.
+      absolute: whether there is a table of positions.
+      pad: the word piece that fills up texts.
     """
 
     width: int
@@ -66,17 +80,14 @@ class TextEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, text: Int[Array, "B T"]) -> Tokens:
-        """Args: ``text``, word pieces with CLS first, already corrupted, padded with ``pad``."""
-        init = zero_from(beit_init(), self.vocabulary, axis=0)
-        rows = padded_vocabulary(self.vocabulary) // parts()
-        words = self.param("words", partitioned(init, "word", "word_width"), (rows, self.width))
-        x = look_up(words, text, self.dtype).astype(jnp.float32)
+        """Returns the tokens of word pieces that begin with CLS and are padded with ``pad``."""
+        table = WordTable(self.width, self.vocabulary, self.dtype)
+        nn.share_scope(self, table)  # Its parameter stays beside this module's own.
+        x = table(text)
         if self.absolute:
-            table = self.param(
-                "positions", partitioned(beit_init(), None, "embed"), (self.positions, self.width)
-            )
-            x = x + table[: text.shape[1]]
+            init = declare(beit_init(), None, "embed")
+            x = x + self.param("positions", init, (self.positions, self.width))[: text.shape[1]]
         else:
             x = LayerNorm(eps=TEXT_NORM_EPS, name="norm")(x)
-        x = x + self.param("type", partitioned(beit_init(), "embed"), (self.width,))
+        x = x + self.param("type", declare(beit_init(), "embed"), (self.width,))
         return Tokens(x, text != self.pad, ((Modality.LANGUAGE, text.shape[1]),))

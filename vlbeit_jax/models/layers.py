@@ -1,17 +1,17 @@
-"""Building blocks that own parameters. Each names its logical axes where it is created; the sharding table does the rest."""
+"""Building blocks that own parameters. Each parameter declares its facts where it is created."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlbeit_jax.models.params import FLOAT32, declare
 from vlbeit_jax.ops.attention import (
     attention,
     attention_by_parts,
+    choose_implementation,
     group_by_lanes,
-    implementation,
     ungroup,
 )
 from vlbeit_jax.ops.device import on_tpu
@@ -20,104 +20,85 @@ from vlbeit_jax.ops.gelu import gelu
 from vlbeit_jax.shapes import Array, Bool, Float
 
 LAYER_NORM_EPS = 1e-6
-VOCABULARY_MULTIPLE = 128
-MULTIPLIED = {
-    "kernel",
-    "qkv",
-    "out",
-}  # Last names of the parameters that take part in matrix products.
+zeros, ones = nn.initializers.zeros, nn.initializers.ones
 
 
 def beit_init(depth: int = 0) -> nn.initializers.Initializer:
-    """Normal of deviation .02 cut at one sigma, as in BEiT; output projections of block ``depth`` / sqrt(2 depth) (spec 1.6)."""
+    """Returns BEiT's initializer: normal with standard deviation 0.02, cut at one of them.
+
+    Args:
+      depth: number of the block, from 1, for output projections, which start 1 / sqrt(2 depth)
+        times as large (BEiT, section 2.6); 0 for everything else.
+    """
     law = nn.initializers.truncated_normal(stddev=0.02, lower=-1.0, upper=1.0)
     scale = (2 * depth) ** -0.5 if depth else 1.0
     return lambda key, shape, dtype=jnp.float32: law(key, shape, dtype) * scale
 
 
-def partitioned(
-    init: nn.initializers.Initializer, *axes: str | None
-) -> nn.initializers.Initializer:
-    """An initialiser that records a logical axis per dimension; names are in ``training.sharding.RULES``."""
-    return nn.with_logical_partitioning(init, axes)
-
-
-def padded_vocabulary(size: int) -> int:
-    """Rows of embedding and head: the next multiple of 128 (TPU tiles); the extra rows can never be predicted."""
-    return -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-
-
-def zero_from(
-    init: nn.initializers.Initializer, start: int, axis: int
-) -> nn.initializers.Initializer:
-    """``init`` with zeros from ``start`` on along an axis; no gradient moves rows that pad a vocabulary, so they stay zero."""
-
-    def padded(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        real = jnp.arange(shape[axis]) < start
-        return jnp.where(
-            jnp.expand_dims(real, [other for other in range(len(shape)) if other != axis]),
-            init(key, shape, dtype),
-            0,
-        )
-
-    return padded
-
-
 class Linear(nn.Module):
-    """An affine map of the last axis: float32 parameters, matmul in ``dtype``.
+    """An affine map of the last axis, with float32 parameters and products in ``dtype``.
 
-    ``exact`` gives float32 results whatever ``dtype`` is (logits), and with float32 inputs no shortcuts in the matmul either.
+    Attributes:
+      features: of the result.
+      axes: logical axes of the kernel.
+      dtype: of the product's operands, and of the result.
+      init: of the kernel.
+      exact: sum products and return results in float32 whatever ``dtype`` is, as for logits. With
+        float32 operands, multiply in full precision too.
+      bias: whether there is one.
     """
 
     features: int
     axes: tuple[str | None, str | None]
-    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    dtype: jnp.dtype = FLOAT32
     init: nn.initializers.Initializer = beit_init()
     exact: bool = False
     bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        """Returns ``x @ kernel``, and the bias added to it."""
-        kernel = self.param(
-            "kernel", partitioned(self.init, *self.axes), (x.shape[-1], self.features)
-        )
-        out = jnp.dtype(jnp.float32) if self.exact else self.dtype
+        """Returns ``x @ kernel``, plus the bias."""
+        init = declare(self.init, *self.axes, decay=True, dtype=self.dtype)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        out = FLOAT32 if self.exact else self.dtype
         x = matmul(x.astype(self.dtype), kernel.astype(self.dtype), self.exact)
         if not self.bias:
             return x
-        return x + self.param(
-            "bias", partitioned(nn.initializers.zeros, self.axes[1]), (self.features,)
-        ).astype(out)
+        bias = self.param("bias", declare(zeros, self.axes[1]), (self.features,))
+        return x + bias.astype(out)
 
 
 class LayerNorm(nn.Module):
     """Layer normalisation with float32 statistics and a two-pass variance."""
 
-    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    dtype: jnp.dtype = FLOAT32
     eps: float = LAYER_NORM_EPS
     axis: str = "embed"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Returns the normalised activations in ``dtype``."""
-        scale = self.param("scale", partitioned(nn.initializers.ones, self.axis), (x.shape[-1],))
-        bias = self.param("bias", partitioned(nn.initializers.zeros, self.axis), (x.shape[-1],))
+        scale = self.param("scale", declare(ones, self.axis), (x.shape[-1],))
+        bias = self.param("bias", declare(zeros, self.axis), (x.shape[-1],))
         x = x.astype(jnp.float32)
+        # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = jnp.square(centred).mean(axis=-1, keepdims=True)
         return (centred * jax.lax.rsqrt(variance + self.eps) * scale + bias).astype(self.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection and biases on query and value only (as BEiT and VLMo)."""
+    """Multi-head self-attention: one projection, with biases on query and value (BEiT, VLMo).
+
+    A bias on keys adds the same number to all logits of a query, so the softmax cancels it.
+    """
 
     heads: int
     block: int
     dtype: jnp.dtype
     eps: float = LAYER_NORM_EPS
     sub_norm: bool = False
-    how: str = "auto"
+    implementation: str = "auto"
 
     @nn.compact
     def __call__(
@@ -125,48 +106,66 @@ class Attention(nn.Module):
         x: Float[Array, "B L D"],
         valid: Bool[Array, "B L"] | None,
         bias: Float[Array, "H L L"] | None,
+        mask: Bool[Array, "L L"] | None = None,
     ) -> Float[Array, "B L D"]:
-        """Mixes the tokens of each row; ``valid`` masks keys, ``bias`` is added to the logits."""
+        """Mixes the tokens of each row.
+
+        Args:
+          x: normalised tokens.
+          valid: True where a key may be attended to.
+          bias: added to the logits.
+          mask: True where a query may see a key, the same for all rows.
+        """
         width = x.shape[-1]
         per_head = (self.heads, width // self.heads)
-        # Its columns are in the order of ``group_by_lanes``.
-        kernel = self.param("qkv", partitioned(beit_init(), "embed", "heads"), (width, 3 * width))
-        query_bias = self.param(
-            "query_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head
+        # The columns are in the order of ``group_by_lanes``.
+        in_init = declare(beit_init(), "embed", "heads", decay=True, dtype=self.dtype)
+        kernel = self.param("qkv", in_init, (width, 3 * width))
+        query_bias = self.param("query_bias", declare(zeros, "heads", "head"), per_head)
+        value_bias = self.param("value_bias", declare(zeros, "heads", "head"), per_head)
+        out_init = declare(
+            beit_init(self.block), "heads", "head", "embed", decay=True, dtype=self.dtype
         )
-        value_bias = self.param(
-            "value_bias", partitioned(nn.initializers.zeros, "heads", "head"), per_head
-        )
-        out = self.param(
-            "out", partitioned(beit_init(self.block), "heads", "head", "embed"), (*per_head, width)
-        )
-        out_bias = self.param("out_bias", partitioned(nn.initializers.zeros, "embed"), (width,))
+        out = self.param("out", out_init, (*per_head, width))
+        out_bias = self.param("out_bias", declare(zeros, "embed"), (width,))
 
         shift = group_by_lanes(
             query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads
         )
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        how = implementation(self.how, x.shape[1], width, self.heads, self.dtype, bias is not None)
-        if how == "cudnn":
-            kernels, shifts = (
-                ungroup(kernel, self.heads),
-                ungroup(shift.astype(self.dtype), self.heads),
-            )
+        implementation = choose_implementation(
+            self.implementation,
+            x.shape[1],
+            width,
+            self.heads,
+            self.dtype,
+            biased=bias is not None,
+            masked=mask is not None,
+        )
+        if implementation == "cudnn":
+            # cuDNN reads three arrays: three products write them where it needs them.
+            kernels = ungroup(kernel, self.heads)
+            shifts = ungroup(shift.astype(self.dtype), self.heads)
             query, key, value = (
-                matmul(x, each) + own for each, own in zip(kernels, shifts, strict=True)
+                matmul(x, kernel) + shift for kernel, shift in zip(kernels, shifts, strict=True)
             )
-            mixed = attention_by_parts(query, key, value, self.heads, valid, bias, how)
+            mixed = attention_by_parts(
+                query, key, value, self.heads, valid, bias, mask, implementation
+            )
         else:
-            mixed = attention(matmul(x, kernel), shift, self.heads, valid, bias, how)
+            projected = matmul(x, kernel)
+            mixed = attention(projected, shift, self.heads, valid, bias, mask, implementation)
         if self.sub_norm:
             mixed = LayerNorm(self.dtype, self.eps, name="inner_norm")(mixed)
-        return matmul(mixed, out.astype(self.dtype).reshape(width, width)) + out_bias.astype(
-            self.dtype
-        )
+        mixed = matmul(mixed, out.astype(self.dtype).reshape(width, width))
+        return mixed + out_bias.astype(self.dtype)
 
 
-class Expert(nn.Module):
-    """A modality's own normalisation and feed-forward network: erf GELU, or CLIP's quick one, x sigmoid(1.702 x)."""
+class FeedForward(nn.Module):
+    """The expert of a modality: its own normalisation and feed-forward network.
+
+    The activation is the exact GELU, or CLIP's approximation x sigmoid(1.702 x).
+    """
 
     ffn_width: int
     block: int
@@ -177,16 +176,14 @@ class Expert(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        """Returns the residual of the tokens that are routed here."""
-        hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(
-            LayerNorm(self.dtype, self.eps, name="norm")(x)
-        )
+        """Returns what is added to the tokens that are routed here."""
+        normed = LayerNorm(self.dtype, self.eps, name="norm")(x)
+        hidden = Linear(self.ffn_width, ("embed", "ffn"), self.dtype, name="up")(normed)
         hidden = hidden * jax.nn.sigmoid(1.702 * hidden) if self.quick_gelu else gelu(hidden)
         if self.sub_norm:
             hidden = LayerNorm(self.dtype, self.eps, "ffn", name="inner_norm")(hidden)
-        return Linear(
-            x.shape[-1], ("ffn", "embed"), self.dtype, beit_init(self.block), name="down"
-        )(hidden)
+        init = beit_init(self.block)
+        return Linear(x.shape[-1], ("ffn", "embed"), self.dtype, init, name="down")(hidden)
 
 
 class TanhProjection(nn.Module):
@@ -204,40 +201,39 @@ class TanhProjection(nn.Module):
 def matmul(
     x: Float[Array, "*B I"], kernel: Float[Array, "I O"], exact: bool = False
 ) -> Float[Array, "*B O"]:
-    """``x @ kernel``; ``exact``: in float32 whatever the inputs' type is, and without shortcuts.
+    """Returns ``x @ kernel``; with ``exact``, in float32 and in full precision.
 
-    On a TPU rows stay as they are, so that what is done to them before and after becomes part of the product. Elsewhere they are one
-    two-dimensional matrix: XLA's CPU backend takes 2 to 4 times as long over three dimensions.
+    On a TPU the rows keep their shape, so that XLA can fuse what happens to them before and after
+    into the product. Elsewhere they become one matrix: XLA for CPUs takes 2 to 4 times as long over
+    three dimensions.
     """
     rows = x if on_tpu() else x.reshape(-1, x.shape[-1])
-    axes = "abc"[: rows.ndim - 1]
-    out = (
-        einsum_to_float32(f"{axes}i,io->{axes}o", rows, kernel, jax.lax.Precision.HIGHEST)
-        if exact
-        else rows @ kernel
-    )
+    if exact:
+        axes = "abc"[: rows.ndim - 1]
+        equation, precision = f"{axes}i,io->{axes}o", jax.lax.Precision.HIGHEST
+        out = einsum_to_float32(equation, rows, kernel, precision)
+    else:
+        out = rows @ kernel
     return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def drop_path(
     x: Float[Array, "B L D"], rate: float | Float[Array, ""], draws: Float[Array, "B"]
 ) -> Float[Array, "B L D"]:
-    """Stochastic depth: drops a residual for a whole example where its draw is below ``rate``, scales the kept ones up."""
+    """Stochastic depth: drops the residual of a whole row where its draw is below ``rate``.
+
+    Residuals that are kept are divided by ``1 - rate``, which keeps their mean.
+    """
     return jnp.where(draws[:, None, None] >= rate, x / (1 - rate), 0)
 
 
-def run(network: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
-    """Calls a network as a pure function of its parameters; options go to the call."""
-    return network.apply({"params": params}, *inputs, **options)
-
-
 def matmul_dtype(name: str) -> jnp.dtype:
-    """The type of matmuls: as named, or for "auto" bfloat16 on accelerators and float32 on CPU."""
+    """Returns the type of products: as named; for "auto", bfloat16 on accelerators, else float32."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
 
 def concatenate_axis1(parts: Sequence[Array]) -> Array:
-    """Joins sequences of the same batch; one part is returned as it is."""
+    """Concatenates sequences of the same batch; a single one is returned as it is."""
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)

@@ -1,9 +1,12 @@
-"""The Multiway Transformer: shared self-attention, one feed-forward expert per modality (spec section 1.2)."""
+"""The Multiway Transformer: shared self-attention, one feed-forward expert per modality.
+
+VL-BEiT, section 2.1; VLMo, section 3.1.
+"""
 
 import dataclasses
-import functools
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,41 +18,57 @@ from vlbeit_jax.models.decoupled import DecoupledAttention
 from vlbeit_jax.models.layers import (
     LAYER_NORM_EPS,
     Attention,
-    Expert,
+    FeedForward,
     LayerNorm,
     concatenate_axis1,
     drop_path,
-    partitioned,
-    run,
+    zeros,
 )
+from vlbeit_jax.models.params import declare
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.position import relative_index, table_rows
 from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.types import Layout, Modality
 
 EXPERTS = {*map(str, Modality), "vision_language"}
-# What blocks are called with besides tokens, the first axis is that of blocks: bias, draws, rates of drop path.
-Given = tuple[Float[Array, "Z H L L"] | None, Float[Array, "Z B 2"] | None, np.ndarray]
+# What blocks are called with besides tokens. The first axis is that of blocks: attention bias,
+# uniform draws and rates of drop path.
+BlockInputs = tuple[Float[Array, "Z H L L"] | None, Float[Array, "Z B 2"] | None, np.ndarray]
+
+
+class Encoded(NamedTuple):
+    """What an encoder returns.
+
+    Attributes:
+      tokens: after the last block, normalised if there is a final norm; float32.
+      kept: states after the blocks that were asked for, in that order.
+    """
+
+    tokens: Tokens
+    kept: tuple[Float[Array, "B L D"], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trunk:
-    """What a Multiway Transformer is made of.
+class EncoderConfig:
+    """Sizes and variants of a Multiway Transformer.
 
     Attributes:
       width, depth, heads, ffn_width: sizes.
-      dtype: of matmuls.
+      dtype: of the products.
       fused_layers: top blocks where a pair goes through the vision-language expert.
-      layer_scale: its start; 0: none.
-      drop_path: of the last block, linear from 0.
-      relative_grid, relative_text: patches along a side and longest text of VLMo's joint bias table; 0: no bias.
+      layer_scale: initial LayerScale; 0: none.
+      drop_path: rate of the last block, linear from 0 at the first.
+      relative_grid, relative_text: patches along a side and longest text of VLMo's joint table of
+        relative positions; 0: no attention bias.
       eps: of every norm.
       sub_norm: norms inside attention and experts too (BEiT-3).
       decoupled: projections and norms of attention per modality (BEiT-3).
       quick_gelu: CLIP's activation.
-      attention: how it is computed, see ``ops.attention``.
-      remat: what backward computes again: "none", "dots" (all but products with weights), "full" (whole blocks).
-      scan: one loop over blocks that route alike, instead of a copy of the block for each.
+      final_norm: whether there is a norm after the last block.
+      attention: its implementation, see ``ops.attention``.
+      remat: what the backward pass computes again: "none", "dots" (everything but products with
+        weights) or "full" (whole blocks).
+      scan: whether blocks that route alike run as one loop.
     """
 
     width: int
@@ -66,12 +85,13 @@ class Trunk:
     sub_norm: bool = False
     decoupled: bool = False
     quick_gelu: bool = False
+    final_norm: bool = True
     attention: str = "auto"
     remat: str = "none"
     scan: bool = False
 
     def experts(self, index: int, layout: Layout) -> tuple[str, ...]:
-        """The experts of block ``index`` that see tokens of this layout: one for all of them, or one a modality."""
+        """Returns the experts of block ``index``: one for all tokens, or one per modality."""
         if index >= self.depth - self.fused_layers and len(layout) > 1:
             return ("vision_language",)
         return tuple(str(modality) for modality, _ in layout)
@@ -80,7 +100,7 @@ class Trunk:
 class Block(nn.Module):
     """One pre-normalised block; a pair in a fused block goes through the vision-language expert."""
 
-    trunk: Trunk
+    config: EncoderConfig
     index: int
 
     @nn.compact
@@ -91,7 +111,14 @@ class Block(nn.Module):
         draws: Float[Array, "B 2"] | None,
         rate: float | Float[Array, ""],
     ) -> Tokens:
-        """Returns the tokens after attention and experts, each added as a residual; ``draws`` and ``rate`` are for drop path."""
+        """Returns the tokens after attention and experts, each added as a residual.
+
+        Args:
+          tokens: of the previous block, float32.
+          bias: added to the attention logits.
+          draws: uniform draws of drop path, for attention and experts; None: nothing is dropped.
+          rate: of drop path.
+        """
 
         def residual(x: Float[Array, "B L D"], scale: str, which: int) -> Float[Array, "B L D"]:
             x = self._scaled(x, scale).astype(jnp.float32)
@@ -104,116 +131,140 @@ class Block(nn.Module):
     def _attended(
         self, tokens: Tokens, bias: Float[Array, "H L L"] | None
     ) -> Float[Array, "B L D"]:
-        t, block = self.trunk, self.index + 1
-        if t.decoupled:
-            return DecoupledAttention(
-                t.heads, block, t.dtype, t.eps, t.sub_norm, t.attention, name="attention"
-            )(tokens, bias)
-        normed = LayerNorm(t.dtype, t.eps, name="attention_norm")(tokens.x)
-        return Attention(t.heads, block, t.dtype, t.eps, t.sub_norm, t.attention, name="attention")(
-            normed, tokens.valid, bias
-        )
+        c = self.config
+        shared = (c.heads, self.index + 1, c.dtype, c.eps, c.sub_norm, c.attention)
+        if c.decoupled:
+            return DecoupledAttention(*shared, name="attention")(tokens, bias)
+        normed = LayerNorm(c.dtype, c.eps, name="attention_norm")(tokens.x)
+        return Attention(*shared, name="attention")(normed, tokens.valid, bias, tokens.mask)
 
     def _experts(self, tokens: Tokens) -> Float[Array, "B L D"]:
-        names = self.trunk.experts(self.index, tokens.layout)
-        parts = (
-            [tokens.x]
-            if len(names) == 1
-            else [tokens.segment(modality) for modality, _ in tokens.layout]
-        )
+        names = self.config.experts(self.index, tokens.layout)
+        parts = [tokens.x]
+        if len(names) > 1:
+            parts = [tokens.segment(modality) for modality, _ in tokens.layout]
         return concatenate_axis1(
             [self._expert(name)(part) for name, part in zip(names, parts, strict=True)]
         )
 
-    def _expert(self, name: str) -> Expert:
-        t = self.trunk
-        return Expert(
-            t.ffn_width, self.index + 1, t.dtype, t.eps, t.sub_norm, t.quick_gelu, name=name
-        )
+    def _expert(self, name: str) -> FeedForward:
+        c = self.config
+        shared = (c.ffn_width, self.index + 1, c.dtype, c.eps, c.sub_norm, c.quick_gelu)
+        return FeedForward(*shared, name=name)
 
     def _scaled(self, x: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
-        if not self.trunk.layer_scale:
+        if not self.config.layer_scale:
             return x
-        init = nn.initializers.constant(self.trunk.layer_scale)
-        return x * self.param(name, partitioned(init, "embed"), (x.shape[-1],)).astype(x.dtype)
+        init = declare(nn.initializers.constant(self.config.layer_scale), "embed")
+        return x * self.param(name, init, (x.shape[-1],)).astype(x.dtype)
 
 
 class Multiway(nn.Module):
-    """A stack of blocks and the final normalisation.
+    """A stack of blocks, and a final norm if the configuration has one.
 
-    With a relative grid a learned bias per head and layer is added to the attention logits: VLMo's joint table over patch
-    offsets, text offsets and the two crossings.
+    With a relative grid, a learned bias per head and block is added to the attention logits: VLMo's
+    joint table over offsets of patches, offsets of words, and the two crossings.
     """
 
-    trunk: Trunk
+    config: EncoderConfig
 
     @nn.compact
-    def __call__(self, tokens: Tokens, draws: Float[Array, "B Z 2"] | None = None) -> Tokens:
-        """Returns every token's final state (float32); ``draws`` in [0, 1) decide on drop path, None: nothing is dropped."""
-        t = self.trunk
-        bias = self._relative_bias(tokens.layout) if t.relative_grid else None
-        rates = t.drop_path * np.arange(t.depth) / max(t.depth - 1, 1)
-        tokens = self._blocks(
-            tokens, (bias, None if draws is None else draws.transpose(1, 0, 2), rates)
-        )
-        if not t.decoupled:
-            return dataclasses.replace(tokens, x=LayerNorm(eps=t.eps, name="norm")(tokens.x))
+    def __call__(
+        self,
+        tokens: Tokens,
+        drop_path: Float[Array, "B Z 2"] | None = None,
+        keep: Sequence[int] = (),
+    ) -> Encoded:
+        """Returns the states of all tokens.
+
+        Args:
+          tokens: embedded.
+          drop_path: uniform draws in [0, 1) per row and block; None: nothing is dropped.
+          keep: blocks, counted from 0, whose output is returned as well.
+        """
+        c = self.config
+        assert all(0 <= index < c.depth for index in keep), (keep, c.depth)
+        bias = self._relative_bias(tokens.layout) if c.relative_grid else None
+        draws = None if drop_path is None else drop_path.transpose(1, 0, 2)
+        rates = c.drop_path * np.arange(c.depth) / max(c.depth - 1, 1)
+        tokens, kept = self._blocks(tokens, (bias, draws, rates), keep)
+        return Encoded(self._normalised(tokens) if c.final_norm else tokens, kept)
+
+    def _normalised(self, tokens: Tokens) -> Tokens:
+        c = self.config
+        if not c.decoupled:
+            return dataclasses.replace(tokens, x=LayerNorm(eps=c.eps, name="norm")(tokens.x))
         parts = [
-            LayerNorm(eps=t.eps, name=f"{modality}_norm")(tokens.segment(modality))
+            LayerNorm(eps=c.eps, name=f"{modality}_norm")(tokens.segment(modality))
             for modality, _ in tokens.layout
         ]
         return dataclasses.replace(tokens, x=concatenate_axis1(parts))
 
-    def _blocks(self, tokens: Tokens, given: Given) -> Tokens:
-        t, block = self.trunk, Block
-        if t.remat != "none":
-            policy = (
-                jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-                if t.remat == "dots"
-                else None
-            )
-            block = nn.remat(Block, policy=policy, prevent_cse=not t.scan)
-        if t.scan and not self.is_initializing():
-            for _, alike in itertools.groupby(
-                range(t.depth), functools.partial(t.experts, layout=tokens.layout)
-            ):
-                tokens = self._looped(block, list(alike), tokens, given)
-            return tokens
-        for index in range(t.depth):
-            tokens = block(t, index, name=f"block_{index}")(tokens, *_at(index, given))
-        return tokens
+    def _blocks(
+        self, tokens: Tokens, given: BlockInputs, keep: Sequence[int]
+    ) -> tuple[Tokens, tuple[Array, ...]]:
+        c, block, states = self.config, Block, {}
+        if c.remat != "none":
+            policy = None
+            if c.remat == "dots":
+                policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            block = nn.remat(Block, policy=policy, prevent_cse=not c.scan)
+        # Initialisation goes block by block, so that each has parameters and values of its own.
+        if c.scan and not self.is_initializing():
+            for indices in self._loops(tokens.layout, keep):
+                tokens = self._loop(block, indices, tokens, given)
+                states[indices[-1]] = tokens.x
+        else:
+            for index in range(c.depth):
+                tokens = block(c, index, name=f"block_{index}")(tokens, *_at(index, given))
+                states[index] = tokens.x
+        return tokens, tuple(states[index] for index in keep)
 
-    def _looped(
-        self, block: type[Block], indices: list[int], tokens: Tokens, given: Given
+    def _loops(self, layout: Layout, keep: Sequence[int]) -> list[list[int]]:
+        """Splits the blocks into loops: of the same experts, and ending at every kept block."""
+
+        def loop(index: int) -> tuple[Any, int]:
+            return self.config.experts(index, layout), sum(kept < index for kept in keep)
+
+        blocks = itertools.groupby(range(self.config.depth), loop)
+        return [list(indices) for _, indices in blocks]
+
+    def _loop(
+        self, block: type[Block], indices: list[int], tokens: Tokens, given: BlockInputs
     ) -> Tokens:
-        """Runs consecutive blocks of the same experts as one loop.
+        """Runs consecutive blocks of the same experts as one ``lax.scan``.
 
-        Parameters are stacked here and now, and are kept, initialised and updated block by block as ever. Experts that see no
-        token stay out of it.
+        Stacks the blocks' parameters. The parameter tree and checkpoints still have one entry per
+        block. Experts that receive no tokens are left out of the stack.
         """
         first, last = indices[0], indices[-1]
-        unused = EXPERTS - {*self.trunk.experts(first, tokens.layout)}
-        blocks = [self.get_variable("params", f"block_{index}") for index in indices]
+        unused = EXPERTS - {*self.config.experts(first, tokens.layout)}
         blocks = [
-            {name: leaves for name, leaves in each.items() if name not in unused} for each in blocks
+            {
+                name: leaves
+                for name, leaves in self.get_variable("params", f"block_{index}").items()
+                if name not in unused
+            }
+            for index in indices
         ]
-        network = block(self.trunk, first, parent=None)
+        network = block(self.config, first, parent=None)
 
-        def body(x: Array, own: tuple) -> tuple[Array, None]:
-            return run(network, own[0], dataclasses.replace(tokens, x=x), *own[1:]).x, None
+        def body(x: Array, own: tuple[Any, ...]) -> tuple[Array, None]:
+            params, *inputs = own
+            here = dataclasses.replace(tokens, x=x)
+            after: Any = network.apply({"params": params}, here, *inputs)
+            return after.x, None
 
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
         x, _ = jax.lax.scan(body, tokens.x, (stacked, *_at(slice(first, last + 1), given)))
         return dataclasses.replace(tokens, x=x)
 
     def _relative_bias(self, layout: Layout) -> Float[Array, "Z H L L"]:
-        t = self.trunk
-        shape = (table_rows(t.relative_grid, t.relative_text), t.depth, t.heads)
-        table = self.param(
-            "relative_positions", partitioned(nn.initializers.zeros, None, None, "heads"), shape
-        )
-        return table[relative_index(layout, t.relative_grid, t.relative_text)].transpose(2, 3, 0, 1)
+        c = self.config
+        shape = (table_rows(c.relative_grid, c.relative_text), c.depth, c.heads)
+        table = self.param("relative_positions", declare(zeros, None, None, "heads"), shape)
+        return table[relative_index(layout, c.relative_grid, c.relative_text)].transpose(2, 3, 0, 1)
 
 
-def _at(where: int | slice, given: Given) -> tuple[Any, Any, Any]:
+def _at(where: int | slice, given: BlockInputs) -> tuple[Any, Any, Any]:
     return jax.tree.map(lambda each: each[where], given)

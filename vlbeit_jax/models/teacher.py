@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.models.embed import VisionEmbed
-from vlbeit_jax.models.layers import LayerNorm, Linear, matmul_dtype, run
-from vlbeit_jax.models.multiway import Multiway, Trunk
+from vlbeit_jax.models.layers import LayerNorm, Linear, matmul_dtype
+from vlbeit_jax.models.multiway import EncoderConfig, Multiway
 from vlbeit_jax.ops.patches import from_patches, normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise
 from vlbeit_jax.shapes import Array, Float, UInt8
@@ -108,7 +108,7 @@ class ViT(nn.Module):
         )
         if clip:
             tokens = dataclasses.replace(tokens, x=LayerNorm(eps=1e-5, name="embed_norm")(tokens.x))
-        trunk = Trunk(
+        config = EncoderConfig(
             width=c.width,
             depth=c.depth,
             heads=c.heads,
@@ -117,7 +117,7 @@ class ViT(nn.Module):
             eps=1e-5 if clip else 1e-6,
             quick_gelu=clip,
         )
-        states = Multiway(trunk, name="encoder")(tokens).segment(Modality.VISION)[:, 1:]
+        states = Multiway(config, name="encoder")(tokens).tokens.segment(Modality.VISION)[:, 1:]
         return (
             Linear(c.out, ("embed", None), exact=True, bias=False, name="project")(states)
             if clip
@@ -136,7 +136,8 @@ class ViTTeacher:
         self, params: Tree, image: UInt8[Array, "B height width 3"]
     ) -> Float[Array, "B N O"]:
         """Unit vectors along the features of every patch."""
-        return l2_normalise(run(self._network, params, image))
+        features: Any = self._network.apply({"params": params}, image)
+        return l2_normalise(features)
 
 
 # What each teacher says of a patch: CLIP ViT-B/16's projection, DINO ViT-B/16's width (spec section 3.1).

@@ -10,29 +10,40 @@ from vlbeit_jax.types import Layout, Modality
 
 @struct.dataclass
 class Tokens:
-    """Tokens of a batch; ``valid`` says which may be attended to (None: all)."""
+    """Tokens of a batch.
+
+    Attributes:
+      x: their states.
+      valid: which may be attended to; None: all.
+      layout: modality and length of each run of tokens, in sequence.
+      mask: True where a query may see a key, the same for all rows; None: everywhere.
+    """
 
     x: Float[Array, "B L D"]
     valid: Bool[Array, "B L"] | None
     layout: Layout = struct.field(pytree_node=False)
+    mask: Bool[Array, "L L"] | None = None
 
     def segment(self, modality: Modality) -> Float[Array, "B S D"]:
-        """The tokens of one modality."""
+        """Returns the tokens of one modality.
+
+        Raises:
+          KeyError: there are none.
+        """
         start = 0
-        for found, length in self.layout:
-            if found is modality:
+        for present, length in self.layout:
+            if present is modality:
                 return self.x[:, start : start + length]
             start += length
         raise KeyError(modality)
 
 
 def join(parts: list[Tokens]) -> Tokens:
-    """Parts of one batch in sequence; tokens without a validity are all valid."""
+    """Concatenates parts of one batch; tokens of a part without ``valid`` are all valid."""
     valid = None
     if any(part.valid is not None for part in parts):
         valid = concatenate_axis1(
             [jnp.ones(p.x.shape[:2], bool) if p.valid is None else p.valid for p in parts]
         )
-    return Tokens(
-        concatenate_axis1([p.x for p in parts]), valid, sum((p.layout for p in parts), ())
-    )
+    layout = sum((part.layout for part in parts), ())
+    return Tokens(concatenate_axis1([part.x for part in parts]), valid, layout)

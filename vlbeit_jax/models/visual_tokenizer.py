@@ -1,6 +1,6 @@
-"""VQ-KD: an encoder, a codebook on the unit sphere and a decoder that predicts a teacher (BEiT v2; spec section 3.1).
+"""VQ-KD: an encoder, a codebook on the unit sphere, and a decoder that predicts a teacher.
 
-And ``encode``, which is all that pretraining asks of a visual tokenizer of either kind.
+BEiT v2, section 2.2. And ``encode``, which is all that pretraining asks of a visual tokenizer.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,17 @@ import jax.numpy as jnp
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.models.dalle import DalleEncoder
 from vlbeit_jax.models.embed import VisionEmbed
-from vlbeit_jax.models.layers import MULTIPLIED, TanhProjection, matmul_dtype, run
-from vlbeit_jax.models.multiway import Multiway, Trunk
-from vlbeit_jax.ops.patches import normalise, shrunk, to_patches
+from vlbeit_jax.models.layers import TanhProjection, matmul_dtype
+from vlbeit_jax.models.multiway import EncoderConfig, Multiway
+from vlbeit_jax.models.params import Tree, cast_frozen, read_info
+from vlbeit_jax.ops.patches import downsample, normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise, nearest_code
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
 from vlbeit_jax.types import Modality
 
 
 class VisualTokenizer(nn.Module):
-    """The trainable part; the codebook is not a parameter and is passed in, because no gradient moves it."""
+    """The trainable part. The codebook is passed in: it is no parameter, as no gradient moves it."""
 
     config: VisualTokenizerConfig
     target_width: int
@@ -32,17 +33,18 @@ class VisualTokenizer(nn.Module):
         c, dtype = self.config, matmul_dtype(self.config.matmul)
 
         def transformer(depth: int) -> Multiway:
-            trunk = Trunk(
-                width=c.width,
-                depth=depth,
-                heads=c.heads,
-                ffn_width=c.ffn_width,
-                dtype=dtype,
-                drop_path=c.drop_path,
-                attention=c.attention,
-                scan=c.scan,
+            return Multiway(
+                EncoderConfig(
+                    width=c.width,
+                    depth=depth,
+                    heads=c.heads,
+                    ffn_width=c.ffn_width,
+                    dtype=dtype,
+                    drop_path=c.drop_path,
+                    attention=c.attention,
+                    scan=c.scan,
+                )
             )
-            return Multiway(trunk)
 
         self.encoder_embed = VisionEmbed(c.width, dtype, maskable=False, typed=False)
         self.encoder = transformer(c.encoder_depth)
@@ -52,73 +54,89 @@ class VisualTokenizer(nn.Module):
         self.to_target = TanhProjection(self.target_width)
 
     def features(
-        self, image: UInt8[Array, "B height width 3"], draws: Float[Array, "B Z 2"] | None = None
+        self,
+        image: UInt8[Array, "B height width 3"],
+        drop_path: Float[Array, "B Z 2"] | None = None,
     ) -> Float[Array, "B N E"]:
-        """Unit vectors, one a patch, before quantization; a larger image is first averaged down to ``config.image_size``."""
-        patches = to_patches(
-            shrunk(normalise(image), self.config.image_size), self.config.patch_size
-        )
-        tokens = self.encoder(self.encoder_embed(patches, None), draws)
+        """Returns a unit vector per patch, before quantization.
+
+        An image larger than ``config.image_size`` is averaged down first.
+        """
+        pixels = downsample(normalise(image), self.config.image_size)
+        patches = to_patches(pixels, self.config.patch_size)
+        tokens = self.encoder(self.encoder_embed(patches, None), drop_path).tokens
         return l2_normalise(self.to_code(tokens.segment(Modality.VISION)[:, 1:]))
 
     def encode(
         self, image: UInt8[Array, "B height width 3"], codebook: Float[Array, "C E"]
     ) -> Int[Array, "B N"]:
-        """Visual tokens, row by row."""
+        """Returns visual tokens, row by row."""
         return nearest_code(self.features(image), codebook)
 
     def decode(
-        self, codes: Float[Array, "B N E"], draws: Float[Array, "B Z 2"] | None = None
+        self, codes: Float[Array, "B N E"], drop_path: Float[Array, "B Z 2"] | None = None
     ) -> Float[Array, "B N O"]:
-        """Predictions of the teacher from code vectors."""
-        tokens = self.decoder(self.decoder_embed(codes, None), draws)
+        """Returns predictions of the teacher from code vectors."""
+        tokens = self.decoder(self.decoder_embed(codes, None), drop_path).tokens
         return self.to_target(tokens.segment(Modality.VISION)[:, 1:])
 
     def __call__(
         self,
         image: UInt8[Array, "B height width 3"],
         codebook: Float[Array, "C E"],
-        draws: Float[Array, "B Z 2"] | None = None,
+        drop_path: Float[Array, "B Z 2"] | None = None,
     ) -> tuple[Float[Array, "B N E"], Int[Array, "B N"], Float[Array, "B N O"]]:
-        """Features, their codes and the decoder's predictions; gradients pass the quantizer straight through.
+        """Returns features, their codes and the decoder's predictions.
 
-        ``draws`` are for drop path: those of the encoder's blocks, then those of the decoder's.
+        Args:
+          image: pixels.
+          codebook: unit vectors.
+          drop_path: uniform draws for the encoder's blocks, then for the decoder's.
         """
-        of_encoder, of_decoder = (
-            (None, None) if draws is None else jnp.split(draws, [self.config.encoder_depth], axis=1)
-        )
+        of_encoder = of_decoder = None
+        if drop_path is not None:
+            of_encoder, of_decoder = jnp.split(drop_path, [self.config.encoder_depth], axis=1)
         features = self.features(image, of_encoder)
         codes = nearest_code(jax.lax.stop_gradient(features), codebook)
-        passed = features + jax.lax.stop_gradient(jnp.take(codebook, codes, axis=0) - features)
-        return features, codes, self.decode(passed, of_decoder)
+        # Straight through: the value is the code vector, the gradient that of the features.
+        quantized = features + jax.lax.stop_gradient(jnp.take(codebook, codes, axis=0) - features)
+        return features, codes, self.decode(quantized, of_decoder)
 
 
 Tokenizer = VisualTokenizer | DalleEncoder
-EXACT = ("to_code", "to_target")  # Parts of VQ-KD whose products are in float32.
 
 
-def as_multiplied(tokenizer: Tokenizer, frozen: Mapping[str, Any]) -> dict[str, Any]:
-    """Frozen parameters in the type of their products, once and not in every step; what is computed with them stays the same."""
+def tokenizer_params(config: VisualTokenizerConfig, target_width: int) -> Tree:
+    """Returns the shapes of a VQ-KD's parameters, boxed with their ``ParamInfo``."""
+    side = config.image_size
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
+    codebook = jax.ShapeDtypeStruct((config.codes, config.code_width), jnp.float32)
+    init = VisualTokenizer(config, target_width).init
+    return jax.eval_shape(init, jax.random.key(0), image, codebook)["params"]
+
+
+def cast_tokenizer(tokenizer: Tokenizer, frozen: Mapping[str, Any]) -> dict[str, Any]:
+    """Casts a frozen tokenizer's parameters to the types of their products, once for all steps.
+
+    Visual tokens stay the same, because the network casts its parameters so in any case.
+    """
     if isinstance(tokenizer, DalleEncoder):
         return dict(frozen)
-    dtype = matmul_dtype(tokenizer.config.matmul)
-
-    def cast(path: Any, leaf: Array) -> Array:
-        first, last = path[0].key, path[-1].key
-        return leaf.astype(dtype) if last in MULTIPLIED and first not in EXACT else leaf
-
-    return {**frozen, "params": jax.tree_util.tree_map_with_path(cast, frozen["params"])}
+    info = read_info(tokenizer_params(tokenizer.config, tokenizer.target_width))
+    return {**frozen, "params": cast_frozen(frozen["params"], info)}
 
 
 def encode(
     tokenizer: Tokenizer, frozen: Mapping[str, Any], image: UInt8[Array, "B height width 3"]
 ) -> Int[Array, "B N"]:
-    """Visual tokens of either tokenizer, row by row.
+    """Returns visual tokens of either tokenizer, row by row.
 
     Args:
       tokenizer: the network.
       frozen: its ``params``, and by name what else its ``encode`` takes (VQ-KD's codebook).
-      image: as the model sees it; its sides are multiples of the tokenizer's.
+      image: pixels; its sides are multiples of the tokenizer's image size.
     """
     beside = {name: value for name, value in frozen.items() if name != "params"}
-    return run(tokenizer, frozen["params"], image, method="encode", **beside)
+    variables = {"params": frozen["params"]}
+    tokens: Any = tokenizer.apply(variables, image, method="encode", **beside)
+    return tokens

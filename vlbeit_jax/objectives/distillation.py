@@ -1,15 +1,14 @@
-"""VQ-KD's loss: predict the teacher from quantized features (BEiT v2; spec section 3.1)."""
+"""VQ-KD's loss: predict a teacher from quantized features (BEiT v2, section 2.2)."""
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.models.layers import matmul_dtype, run
 from vlbeit_jax.models.teacher import Teacher
-from vlbeit_jax.models.visual_tokenizer import EXACT, VisualTokenizer
-from vlbeit_jax.objectives.base import ROW, Crossing, Term, Tree, crossing, draws_of_rows
+from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.objectives.base import ROW, Term, Tree, uniform_per_row
 from vlbeit_jax.ops.quantize import assigned_sums, l2_normalise, moved_codebook, reseeded
 from vlbeit_jax.shapes import Array, Float, Int
 
@@ -53,10 +52,11 @@ class Distillation:
         config = self.tokenizer.config
         blocks, draws = config.encoder_depth + config.decoder_depth, None
         if key is not None and config.drop_path:
-            draws = draws_of_rows(key, batch[ROW], blocks, 2)
-        features, codes, predicted = run(
-            self.tokenizer, params, batch["image"], extra["codebook"], draws
+            draws = uniform_per_row(key, batch[ROW], blocks, 2)
+        outputs: Any = self.tokenizer.apply(
+            {"params": params}, batch["image"], extra["codebook"], draws
         )
+        features, codes, predicted = outputs
         row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
         cosine = jnp.sum(
             l2_normalise(predicted) * self.teacher.targets(frozen, batch["image"]), axis=-1
@@ -86,13 +86,6 @@ class Distillation:
         here = drawn[:, None] == rows
         found = jax.lax.stop_gradient(features)[jnp.argmax(here, axis=1), patch]
         return jnp.where(here.any(axis=1)[:, None], found, 0)
-
-    def crossing(self, path: Sequence[str]) -> Crossing:
-        """The projections into the codebook and out of it are exact."""
-        exact = path[0] in EXACT
-        return crossing(
-            path, jnp.dtype(jnp.float32) if exact else matmul_dtype(self.tokenizer.config.matmul)
-        )
 
     def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Moves the codebook; re-seeds dead codes where the config asks for it.

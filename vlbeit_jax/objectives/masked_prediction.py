@@ -1,42 +1,41 @@
-"""Masked prediction: one objective for images, texts and pairs (spec section 2).
+"""Masked prediction: one objective for images, texts and pairs (VL-BEiT, section 2.2).
 
-The streams differ only in what their batches hold. Every modality present is corrupted at its masked positions and predicted
-there: visual tokens for patches, word pieces for texts.
+The streams differ only in what their batches hold. Every modality present is corrupted at its
+masked positions and predicted there: visual tokens for patches, word pieces for texts.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.models.layers import matmul_dtype, run
+from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
-from vlbeit_jax.models.vlbeit import Inputs, VLBEiT
-from vlbeit_jax.objectives.base import ROW, Crossing, Term, Tree, crossing, draws_of_rows
-from vlbeit_jax.ops.losses import Grades, grade
-from vlbeit_jax.ops.vocabulary import grade_parts
+from vlbeit_jax.models.vlbeit import VLBEiT
+from vlbeit_jax.objectives.base import ROW, Term, Tree, uniform_per_row
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Stream
 
-# The name of each loss: by stream and modality (spec section 0, decision 7; weights are all 1).
+# The name of each loss, by stream and modality. All have weight 1 (VL-BEiT, section 2.2).
 TERMS = {
     (Stream.IMAGE, Modality.VISION): "mim",
     (Stream.TEXT, Modality.LANGUAGE): "mlm",
     (Stream.PAIR, Modality.VISION): "mvlm_image",
     (Stream.PAIR, Modality.LANGUAGE): "mvlm_text",
 }
+LARGEST_COUNT = 2**30  # Of a target; two of them still fit into an int32.
 
 
 def terms_of(stream: Stream) -> dict[Modality, str]:
-    """The terms of a stream's loss by modality."""
+    """Returns the names of a stream's losses by modality."""
     return {modality: name for (found, modality), name in TERMS.items() if found is stream}
 
 
 def model_inputs(batch: Mapping[str, Any]) -> Inputs:
-    """The part of a batch that the model sees."""
-    names = ("image", "image_masked", "text", "text_masked")
+    """Returns the part of a batch that the network sees."""
+    names = ("image", "masked_patches", "text", "text_masked")
     return Inputs(**{name: jnp.asarray(batch[name]) for name in names if name in batch})
 
 
@@ -44,8 +43,8 @@ def model_inputs(batch: Mapping[str, Any]) -> Inputs:
 class MaskedPrediction:
     """Cross-entropy at the masked positions of one stream.
 
-    ``extra`` counts, per term, how often each target came up so far. A predictor that always answers with the most frequent
-    one is the unigram baseline that is logged beside the accuracy.
+    ``extra`` counts, per loss, how often each target came up so far. A predictor that always
+    answers with the most frequent one is the unigram baseline that is logged beside the accuracy.
     """
 
     stream: Stream
@@ -53,106 +52,107 @@ class MaskedPrediction:
     tokenizer: Tokenizer
 
     def init_extra(self) -> dict[str, Int[Array, "V"]]:
-        """No target seen yet."""
+        """Returns counts of 0."""
         return {
             name: jnp.zeros(self.vocabulary(modality), jnp.int32)
             for modality, name in terms_of(self.stream).items()
         }
 
     def weights(self, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
-        """Masked positions of every term; those of padding rows do not count."""
+        """Returns the number of masked positions of every loss; padding rows do not count."""
         return {
-            name: self.slot_weights(batch, modality).sum()
+            name: self.position_weights(batch, modality).sum()
             for modality, name in terms_of(self.stream).items()
         }
 
-    def slot_weights(self, batch: dict[str, Array], modality: Modality) -> Float[Array, "B M"]:
-        """1 for a masked position that counts, 0 for an unused slot or a padding row."""
+    def position_weights(self, batch: dict[str, Array], modality: Modality) -> Float[Array, "B M"]:
+        """Returns 1 for a masked position that counts, 0 for an unused slot or a padding row."""
         row = batch["weight"][:, None]
         if modality is Modality.LANGUAGE:
             return batch["text_weights"] * row
-        return jnp.broadcast_to(row, batch["image_masked"].shape)
+        return jnp.broadcast_to(row, batch["masked_patches"].shape)
 
     def targets(
         self, frozen: Tree, batch: dict[str, Array], modality: Modality
     ) -> Int[Array, "B M"]:
-        """What has to be predicted at the masked positions."""
+        """Returns what has to be predicted at the masked positions."""
         if modality is Modality.LANGUAGE:
             return batch["text_targets"]
-        if "image_targets" in batch:  # Kept on disk.
+        if "image_targets" in batch:  # Cached on disk.
             return batch["image_targets"]
         codes = encode(self.tokenizer, frozen, batch["image"])
-        return jnp.take_along_axis(codes, batch["image_masked"], axis=1)
+        return jnp.take_along_axis(codes, batch["masked_patches"], axis=1)
 
     def __call__(
         self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
     ) -> tuple[dict[str, Term], Tree]:
-        """The stream's terms, and counts of their targets."""
-        config = self.model.config
-        draws = draws_of_rows(key, batch[ROW], config.depth, 2) if config.drop_path else None
-        logits = run(self.model, params, model_inputs(batch), draws)
+        """Returns the stream's losses, and counts of their targets."""
+        config, drop_path = self.model.config, None
+        if config.drop_path:
+            drop_path = uniform_per_row(key, batch[ROW], config.depth, 2)
+        targets = self._all_targets(frozen, batch)
+        inputs = model_inputs(batch)
+        predictions: Any = self.model.apply({"params": params}, inputs, targets, drop_path)
         terms, counts = {}, {}
         for modality, name in terms_of(self.stream).items():
-            targets, weights = (
-                self.targets(frozen, batch, modality),
-                self.slot_weights(batch, modality),
-            )
-            loss, right = self.grade(logits[modality], targets, modality)
-            frequent = jnp.argmax(extra[name]) == targets
+            weights = self.position_weights(batch, modality)
+            loss, correct = predictions[modality]
+            frequent = jnp.argmax(extra[name]) == targets[modality]
             terms[name] = Term(
                 loss=(loss * weights).sum(),
                 weight=weights.sum(),
-                sums={"accuracy": (right * weights).sum(), "unigram": (frequent * weights).sum()},
+                sums={
+                    "accuracy": (correct * weights).sum(),
+                    "unigram": (frequent * weights).sum(),
+                },
             )
-            counts[name] = jnp.zeros_like(extra[name]).at[targets].add(weights.astype(jnp.int32))
+            zeros, new = jnp.zeros_like(extra[name]), weights.astype(jnp.int32)
+            counts[name] = zeros.at[targets[modality]].add(new)
         return terms, jax.lax.stop_gradient(counts)
 
     def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
-        """Adds the counts of a step; all of a term are halved before one could overflow, which keeps their order."""
+        """Adds the counts of a step.
 
-        def added(before: Array, new: Array) -> Array:
+        All counts of a loss are halved before one could overflow, which keeps their order.
+        """
+
+        def add(before: Array, new: Array) -> Array:
             total = before + new
-            return jnp.where(total.max() > 2**30, total // 2, total)
+            return jnp.where(total.max() > LARGEST_COUNT, total // 2, total)
 
-        return jax.tree.map(added, extra, statistics), {}
-
-    def crossing(self, path: Sequence[str]) -> Crossing:
-        """All products are in the type of the configuration."""
-        return crossing(path, matmul_dtype(self.model.config.matmul))
+        return jax.tree.map(add, extra, statistics), {}
 
     def score(
         self, params: Tree, frozen: Tree, batch: dict[str, Array]
     ) -> dict[str, dict[str, Array]]:
-        """Per term and example, without drop path: right answers, loss, weight; and the count of every target."""
-        logits = run(self.model, params, model_inputs(batch))
+        """Returns, per loss and row, correct predictions, loss and weight; and counts of targets.
+
+        Nothing is dropped: this is for evaluation.
+        """
+        targets = self._all_targets(frozen, batch)
+        inputs = model_inputs(batch)
+        predictions: Any = self.model.apply({"params": params}, inputs, targets)
         found = {}
         for modality, name in terms_of(self.stream).items():
-            targets, weights = (
-                self.targets(frozen, batch, modality),
-                self.slot_weights(batch, modality),
-            )
-            loss, right = self.grade(logits[modality], targets, modality)
+            weights = self.position_weights(batch, modality)
+            loss, correct = predictions[modality]
+            zeros = jnp.zeros(self.vocabulary(modality), jnp.float32)
             found[name] = {
-                "right": (right * weights).sum(axis=1),
+                "right": (correct * weights).sum(axis=1),
                 "loss": (loss * weights).sum(axis=1),
                 "weight": weights.sum(axis=1),
-                "targets": jnp.zeros(self.vocabulary(modality), jnp.float32)
-                .at[targets]
-                .add(weights),
+                "targets": zeros.at[targets[modality]].add(weights),
             }
         return found
 
-    def grade(
-        self, logits: Float[Array, "R M V"], targets: Int[Array, "B M"], modality: Modality
-    ) -> Grades:
-        """Loss and whether the likeliest answer is right; word pieces may lie in parts on several chips."""
-        return (
-            grade_parts(logits, targets)
-            if modality is Modality.LANGUAGE
-            else grade(logits, targets)
-        )
-
     def vocabulary(self, modality: Modality) -> int:
-        """Number of possible answers."""
+        """Returns the number of classes."""
         config = self.model.config
         return config.codes if modality is Modality.VISION else config.vocabulary
+
+    def _all_targets(
+        self, frozen: Tree, batch: dict[str, Array]
+    ) -> dict[Modality, Int[Array, "B M"]]:
+        return {
+            modality: self.targets(frozen, batch, modality) for modality in terms_of(self.stream)
+        }

@@ -43,7 +43,8 @@ def attention(
     heads: int,
     valid: Bool[Array, "B L"] | None,
     bias: Float[Array, "H L L"] | None = None,
-    how: str = "einsum",
+    mask: Bool[Array, "L L"] | None = None,
+    implementation: str = "einsum",
 ) -> Float[Array, "B L D"]:
     """Scaled dot-product attention; logits and softmax in float32 whatever the input type.
 
@@ -54,18 +55,27 @@ def attention(
       valid: True where a key may be attended to; None when all are. At least one key per row must be valid, and padding
         comes last: "cudnn" takes the number of valid keys alone.
       bias: added to the scaled logits, query by key.
-      how: "einsum"; "fused"; "cudnn"; or "auto": "fused" on a TPU and "cudnn" on an NVIDIA GPU where they are possible,
+      mask: True where a query may see a key, the same for all rows; only "einsum" takes one.
+      implementation: "einsum"; "fused"; "cudnn"; or "auto": "fused" on a TPU and "cudnn" on an NVIDIA GPU where they are possible,
         else "einsum".
 
     Raises:
       UsageError: what was asked for is not possible here; the message says what is missing.
     """
     length, width = projected.shape[1], projected.shape[2] // 3
-    how = implementation(how, length, width, heads, projected.dtype, bias is not None)
-    if how == "fused":
+    implementation = choose_implementation(
+        implementation,
+        length,
+        width,
+        heads,
+        projected.dtype,
+        biased=bias is not None,
+        masked=mask is not None,
+    )
+    if implementation == "fused":
         return fused_attention(projected, shift, valid, heads)
     query, key, value = ungroup(projected + shift.astype(projected.dtype), heads)
-    return attention_by_parts(query, key, value, heads, valid, bias, how)
+    return attention_by_parts(query, key, value, heads, valid, bias, mask, implementation)
 
 
 def attention_by_parts(
@@ -75,7 +85,8 @@ def attention_by_parts(
     heads: int,
     valid: Bool[Array, "B L"] | None,
     bias: Float[Array, "H L L"] | None,
-    how: str,
+    mask: Bool[Array, "L L"] | None,
+    implementation: str,
 ) -> Float[Array, "B L D"]:
     """As ``attention``, of three arrays with their biases added, by "einsum" or "cudnn".
 
@@ -85,11 +96,11 @@ def attention_by_parts(
     query, key, value = (
         x.reshape(batch, length, heads, width // heads) for x in (query, key, value)
     )
-    if how == "cudnn":
-        assert bias is None, "``implementation`` refuses it"
+    if implementation == "cudnn":
+        assert bias is None and mask is None, "``choose_implementation`` refuses them"
         mixed = cudnn_attention(query, key, value, valid)
     else:
-        mixed = _einsum_attention(query, key, value, valid, bias)
+        mixed = _einsum_attention(query, key, value, valid, bias, mask)
     return mixed.reshape(batch, length, width)
 
 
@@ -105,43 +116,55 @@ def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
     return length <= LONGEST_FUSED and _fill_lanes(width, heads) and width % (LANES * chips) == 0
 
 
-def implementation(
-    how: str, length: int, width: int, heads: int, dtype: jnp.dtype, biased: bool
+def choose_implementation(
+    name: str,
+    length: int,
+    width: int,
+    heads: int,
+    dtype: jnp.dtype,
+    *,
+    biased: bool = False,
+    masked: bool = False,
 ) -> str:
-    """Which of "einsum", "fused" and "cudnn" computes attention here.
+    """Returns which of "einsum", "fused" and "cudnn" computes attention here.
 
     Args:
-      how: one of them, or "auto".
+      name: one of them, or "auto".
       length: tokens L.
       width: D.
       heads: H.
       dtype: of the products.
-      biased: whether a bias is added to the logits, which "einsum" alone does.
+      biased: whether a bias is added to the logits, which only "einsum" does.
+      masked: whether a mask of queries by keys is given, which only "einsum" applies.
 
     Raises:
-      UsageError: what was asked for is not possible here.
+      UsageError: the one that was named is not possible here.
     """
-    if how == "fused" or (how == "auto" and on_tpu()):
+    extra = " with a bias" if biased else " with an attention mask" if masked else ""
+    if name == "fused" or (name == "auto" and on_tpu()):
         chips = chips_sharing_heads()
-        if not biased and can_fuse(length, width, heads, chips):
+        if not extra and can_fuse(length, width, heads, chips):
             return "fused"
-        if how == "fused":
+        if name == "fused":
             raise UsageError(
-                f"attention=fused cannot compute {length} tokens of width {width} in {heads} heads"
-                f"{' with a bias' if biased else ''}: it needs absolute positions, at most {LONGEST_FUSED} tokens, and heads that "
-                f"fill {LANES} lanes on each of {chips} chip(s) (for example an even number of heads 64 wide); use attention=auto"
+                f"attention=fused cannot compute {length} tokens of width {width} in {heads} "
+                f"heads{extra}: it needs absolute positions, no attention mask, at most "
+                f"{LONGEST_FUSED} tokens, and heads that fill {LANES} lanes on each of {chips} "
+                "chip(s) (for example an even number of heads 64 wide); use attention=auto"
             )
-    if how == "cudnn" or (how == "auto" and on_nvidia()):
-        missing = (
-            "absolute positions (this model has a relative bias)"
-            if biased
-            else what_is_missing(dtype, width // heads)
-        )
+    if name == "cudnn" or (name == "auto" and on_nvidia()):
+        if biased:
+            missing = "absolute positions (this model has a relative bias)"
+        elif masked:
+            missing = "attention without a mask of queries by keys"
+        else:
+            missing = what_is_missing(dtype, width // heads)
         if not missing:
             return "cudnn"
-        if how == "cudnn":
+        if name == "cudnn":
             raise UsageError(
-                f"attention=cudnn needs {missing}; use attention=auto, which takes an implementation that works here"
+                f"attention=cudnn needs {missing}; use attention=auto, which takes an "
+                "implementation that works here"
             )
     return "einsum"
 
@@ -156,11 +179,14 @@ def _einsum_attention(
     value: Float[Array, "B L H K"],
     valid: Bool[Array, "B L"] | None,
     bias: Float[Array, "H L L"] | None,
+    mask: Bool[Array, "L L"] | None,
 ) -> Float[Array, "B L H K"]:
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
     logits = einsum_to_float32("bhqk,bhsk->bhqs", query * query.shape[-1] ** -0.5, key)
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask, logits, -jnp.inf)
     if valid is not None:
         logits = jnp.where(valid[:, None, None, :], logits, -jnp.inf)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)

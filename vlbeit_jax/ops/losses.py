@@ -8,30 +8,36 @@ import jax.numpy as jnp
 from vlbeit_jax.shapes import Array, Bool, Float, Int
 
 
-class Grades(NamedTuple):
-    """How well masked tokens were predicted.
+class Prediction(NamedTuple):
+    """How well targets were predicted.
 
     Attributes:
-      loss: negative log-likelihood, in nats and float32.
-      right: whether the likeliest answer, of equal ones the first, is the target.
+      loss: negative log-likelihood of the target, in nats, float32.
+      correct: whether the most likely class is the target. Of equally likely classes, the first.
     """
 
     loss: Float[Array, "B M"]
-    right: Bool[Array, "B M"]
+    correct: Bool[Array, "B M"]
 
 
-def grade(logits: Float[Array, "B M V"], targets: Int[Array, "B M"]) -> Grades:
-    """Grades of predictions."""
-    return Grades(cross_entropy(logits, targets), jnp.argmax(logits, axis=-1) == targets)
+def cross_entropy(logits: Float[Array, "B M V"], targets: Int[Array, "B M"]) -> Prediction:
+    """Returns the loss of each target, and whether it is the most likely class."""
+    correct = jnp.argmax(logits, axis=-1) == targets
+    return Prediction(negative_log_likelihood(logits, targets), correct)
 
 
-def cross_entropy(logits: Float[Array, "B M V"], targets: Int[Array, "B M"]) -> Float[Array, "B M"]:
-    """Negative log-likelihood of each target, in nats and float32."""
+def negative_log_likelihood(
+    logits: Float[Array, "B M V"], targets: Int[Array, "B M"]
+) -> Float[Array, "B M"]:
+    """Returns the negative log-likelihood of each target, in nats and float32."""
     logits = logits.astype(jnp.float32)
     picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
 def mean(total: Float[Array, ""], weight: Float[Array, ""]) -> Float[Array, ""]:
-    """``total / weight``, and 0 with finite gradients where nothing was weighed."""
-    return jnp.where(weight > 0, total / jnp.maximum(weight, 1e-9), 0.0)
+    """Returns ``total / weight``; 0, with finite gradients, if the weight is 0.
+
+    A weight that is NaN gives NaN, so that a fault in the data shows in the loss.
+    """
+    return jnp.where(weight == 0, 0.0, total / jnp.where(weight == 0, 1.0, weight))

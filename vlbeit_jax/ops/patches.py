@@ -10,7 +10,7 @@ def normalise(image: UInt8[Array, "*B height width 3"]) -> Float[Array, "*B heig
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
-def shrunk(image: Float[Array, "B height width 3"], side: int) -> Float[Array, "B side side 3"]:
+def downsample(image: Float[Array, "B height width 3"], side: int) -> Float[Array, "B side side 3"]:
     """The image at ``side`` by ``side``, which divides its own sides: means over squares of pixels."""
     batch, size, _, channels = image.shape
     if size == side:

@@ -1,81 +1,91 @@
-"""The vocabulary cut over chips: word embeddings looked up, and word pieces predicted, where their parameters lie.
+"""Collectives of a vocabulary that is sharded over devices.
 
-Within a step (``training.sharding.on_each_chip``) both tables stay: they are the largest parameters, and a chip has a few thousand words
-to look up and a few hundred to predict. So what crosses the links is these words' rows and states and their gradients, and
-neither a table nor a gradient of its size.
+The word table and the head of word pieces are the largest parameters. A device looks up a few
+thousand words and predicts a few hundred, so inside the per-chip part of a step
+(``training.per_chip``) both stay where they are. The rows, states and gradients of those words
+cross the links; a table, or a gradient of its size, never does.
+
+``parts`` is the number of devices that the vocabulary is split over. With 1 part nothing is sent.
 """
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 
-from vlbeit_jax.ops.losses import Grades, grade
+from vlbeit_jax.ops.losses import Prediction, cross_entropy
 from vlbeit_jax.shapes import Array, Float, Int
 
-PARTED_OVER = "fsdp"
+VOCABULARY_AXIS = "fsdp"  # The mesh axis that the vocabulary is split over.
 
 
-def parts() -> int:
-    """Into how many equal parts a table is cut, where this is traced; 1 where the compiler cuts it, or nobody."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    return mesh.shape[PARTED_OVER] if kinds.get(PARTED_OVER) == AxisType.Manual else 1
-
-
-def numbers(count: int) -> Int[Array, "N"]:
-    """Numbers within the vocabulary of the ``count`` words whose rows lie on this chip."""
-    first = jax.lax.axis_index(PARTED_OVER) * count if parts() > 1 else 0
+def local_words(count: int, parts: int) -> Int[Array, "N"]:
+    """Returns the vocabulary indices of the ``count`` words that this device holds."""
+    first = jax.lax.axis_index(VOCABULARY_AXIS) * count if parts > 1 else 0
     return first + jnp.arange(count)
 
 
-def for_all_parts(x: Array) -> Array:
-    """``x`` of every chip that holds a part, one below the other."""
-    return x if parts() == 1 else jax.lax.all_gather(x, PARTED_OVER, tiled=True)
+def gather_rows(x: Array, parts: int) -> Array:
+    """Concatenates ``x`` of all devices that hold a part, along the first axis."""
+    return x if parts == 1 else jax.lax.all_gather(x, VOCABULARY_AXIS, tiled=True)
 
 
-def grade_parts(logits: Float[Array, "R M V"], targets: Int[Array, "B M"]) -> Grades:
-    """Grades of this chip's rows; ``logits`` are of all chips' rows (``for_all_parts``) and of the words that lie here.
+def vocab_parallel_cross_entropy(
+    logits: Float[Array, "R M V"], targets: Int[Array, "B M"], parts: int
+) -> Prediction:
+    """Returns loss and correctness of this device's rows.
 
-    Every chip sums what it has of every row, and the sums go to whose row it is. Gradients come back the same way, so that the
-    loss to derive is the sum over chips of each one's rows.
+    The gradient is that of the sum over devices of each device's losses.
+
+    Args:
+      logits: of all devices' rows (``gather_rows``) and of the words that this device holds.
+      targets: of this device's rows.
+      parts: devices that the vocabulary is split over.
     """
-    if parts() == 1:
-        return grade(logits, targets)
-    asked, here, total = (
-        for_all_parts(targets),
-        numbers(logits.shape[-1]),
-        logits.shape[-1] * parts(),
-    )
-    largest_here = jax.lax.stop_gradient(logits).max(axis=-1)
-    largest = jax.lax.pmax(largest_here, PARTED_OVER)
-    choice = jax.lax.pmin(
-        jnp.where(largest_here == largest, here[0] + jnp.argmax(logits, axis=-1), total),
-        PARTED_OVER,
+    if parts == 1:
+        return cross_entropy(logits, targets)
+    # Every device needs every row's target, to find those that lie in its part.
+    targets, words = gather_rows(targets, parts), local_words(logits.shape[-1], parts)
+    # The largest logit of each row over all devices keeps exp() finite. It cancels in the loss, so
+    # it needs no gradient.
+    local_largest = jax.lax.stop_gradient(logits).max(axis=-1)
+    largest = jax.lax.pmax(local_largest, VOCABULARY_AXIS)
+    # The argmax over the whole vocabulary: the lowest index among the devices that hold the largest
+    # logit. A device without it offers an index behind the last word.
+    local_argmax = words[0] + jnp.argmax(logits, axis=-1)
+    behind = logits.shape[-1] * parts
+    argmax = jax.lax.pmin(
+        jnp.where(local_largest == largest, local_argmax, behind), VOCABULARY_AXIS
     )
     shifted = logits - largest[..., None]
-    of_target = jnp.where(asked[..., None] == here, shifted, 0).sum(axis=-1)
-    # The choice is known to all, so that a share of it from each makes 1.
-    sums = jnp.stack(
-        [jnp.exp(shifted).sum(axis=-1), of_target, (choice == asked) / parts()], axis=1
-    )
-    likelihood, of_target, right = jnp.moveaxis(
-        jax.lax.psum_scatter(sums, PARTED_OVER, tiled=True), 1, 0
-    )
-    return Grades(jnp.log(likelihood) - of_target, right > 0.5)
+    of_target = jnp.where(targets[..., None] == words, shifted, 0).sum(axis=-1)
+    # All devices hold the same argmax. Each contributes 1 / parts, so that the reduce-scatter below
+    # adds up to 1.
+    correct = (argmax == targets) / parts
+    sums = jnp.stack([jnp.exp(shifted).sum(axis=-1), of_target, correct], axis=1)
+    # One reduce-scatter adds the parts and returns each row's sums to the device of that row.
+    sums = jax.lax.psum_scatter(sums, VOCABULARY_AXIS, tiled=True)
+    partition, of_target, correct = jnp.moveaxis(sums, 1, 0)
+    return Prediction(jnp.log(partition) - of_target, correct > 0.5)
 
 
 def look_up(
-    table: Float[Array, "V D"], ids: Int[Array, "B T"], dtype: jnp.dtype
+    table: Float[Array, "V D"], ids: Int[Array, "B T"], dtype: jnp.dtype, parts: int
 ) -> Float[Array, "B T D"]:
-    """Rows ``ids`` in ``dtype``; ``table`` is this chip's part, of ``parts()``.
+    """Returns rows ``ids`` of a table, in ``dtype``.
 
-    All chips' numbers are gathered, each chip finds those that it holds, and what it found goes to who asked. Backward, gradients of
-    rows go the other way, in ``dtype``, and are summed in the type of the table.
+    The gradient of the rows returns to their device in ``dtype`` and is summed in the table's type.
+
+    Args:
+      table: the part that this device holds.
+      ids: of this device's rows, within the whole vocabulary.
+      dtype: of the result.
+      parts: devices that the table is split over.
     """
-    if parts() == 1:
+    if parts == 1:
         return jnp.take(table, ids, axis=0).astype(dtype)
+    # Every device gathers all ids and finds those that it holds. The others are 0, so that the
+    # reduce-scatter returns exactly one row for each id.
     rows = table.shape[0]
-    asked = jax.lax.all_gather(ids, PARTED_OVER) - jax.lax.axis_index(PARTED_OVER) * rows
-    found = jnp.take(table, jnp.clip(asked, 0, rows - 1), axis=0)
-    mine = (asked >= 0) & (asked < rows)
-    return jax.lax.psum_scatter(jnp.where(mine[..., None], found, 0).astype(dtype), PARTED_OVER)
+    local = jax.lax.all_gather(ids, VOCABULARY_AXIS) - jax.lax.axis_index(VOCABULARY_AXIS) * rows
+    found = jnp.take(table, jnp.clip(local, 0, rows - 1), axis=0)
+    held = (local >= 0) & (local < rows)
+    return jax.lax.psum_scatter(jnp.where(held[..., None], found, 0).astype(dtype), VOCABULARY_AXIS)

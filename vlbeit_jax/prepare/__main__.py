@@ -13,14 +13,16 @@ from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.formats import FORMATS
 from vlbeit_jax.types import Kind
 
-OVERVIEW = """Prepares a data set: checks every item, counts what is dropped by reason, splits, writes ArrayRecord.
+OVERVIEW = """Prepares a data set: checks every item, counts drops by reason, splits, writes shards.
 
   python -m vlbeit_jax.prepare --kind=pairs --format=webdataset --input='cc3m/*.tar' --out=data/cc3m
-  python -m vlbeit_jax.prepare --kind=images --format=webdataset --input='cc3m/*.tar' --out=data/cc3m-images
+  python -m vlbeit_jax.prepare --kind=images --format=webdataset --input='cc3m/*.tar' \\
+      --out=data/cc3m-images
   python -m vlbeit_jax.prepare --kind=texts --format=text --input=wiki.txt --out=data/wiki
-  python -m vlbeit_jax.prepare --kind=tokens --input=data/wiki --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128
+  python -m vlbeit_jax.prepare --kind=tokens --input=data/wiki \\
+      --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128
 
-The folder opens with tfds.builder_from_directory; vlbeit_meta.json beside the shards says what is in it."""
+The folder opens with tfds.builder_from_directory. vlbeit_meta.json in it describes the set."""
 
 KIND = flags.DEFINE_enum(
     "kind",
@@ -50,7 +52,8 @@ VALIDATION = flags.DEFINE_float(
 APART = flags.DEFINE_multi_string(
     "apart_from",
     [],
-    "prepared set that this one will be used with, may be repeated: what is held back in one is left out of the "
+    "prepared set that this one will be used with, may be repeated: what is held back in one is "
+    "left out of the "
     "other's training part",
 )
 MAX_DROPPED = flags.DEFINE_float(
@@ -92,7 +95,8 @@ def main() -> None:
             raise UsageError("--kind=tokens needs --text_tokenizer")
         if APART.value:
             raise UsageError(
-                "--apart_from is for texts, before they are packed: give it where the --input of --kind=tokens is made"
+                "--apart_from is for texts, before they are packed: give it where the --input of "
+                "--kind=tokens is made"
             )
         meta = pack_texts(
             out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value

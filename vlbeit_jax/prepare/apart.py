@@ -1,19 +1,19 @@
 """Keeps pictures and texts from being on both sides of the split, within a set and between sets.
 
-The picture decides the side of a pair. So one picture never has captions on both sides, and an image set
-made from the same files is split in the same way. A caption may still belong to pictures of both sides.
-Then training keeps the caption, and validation leaves it out. A held-back pair without any other caption
-is left out too. So training has seen none of the held-back captions.
+The picture decides the side of a pair. So one picture never has captions on both sides, and an
+image set made from the same files is split in the same way. A caption may still belong to pictures
+of both sides. Then training keeps the caption, and validation leaves it out. A held-back pair
+without any other caption is left out too. So training has seen none of the held-back captions.
 
-We compared other rules on the sample (3,447 pairs, a tenth held back, 42% of them with a caption that
-another picture has too). This rule leaves out 140 pairs, all of them held back. To leave out training
-pairs instead costs 1,071 pairs. To decide captions of several pictures by their own hash costs 380. To
-split by connected pictures and captions costs none. But then one more pair can move any other pair to the
-other side, a frequent caption connects a large part of a set, and an image set of the same files, which
-has no captions, cannot be split in the same way.
+We compared other rules on the sample (3,447 pairs, a tenth held back, 42% of them with a caption
+that another picture has too). This rule leaves out 140 pairs, all of them held back. To leave out
+training pairs instead costs 1,071 pairs. To decide captions of several pictures by their own hash
+costs 380. To split by connected pictures and captions costs none. But then one more pair can move
+any other pair to the other side, a frequent caption connects a large part of a set, and an image
+set of the same files, which has no captions, cannot be split in the same way.
 
-Held-back pairs wait in a file until all training captions are known. In memory a training caption takes
-8 bytes, and 16 at the end.
+Held-back pairs wait in a file until all training captions are known. In memory a training caption
+takes 8 bytes, and 16 at the end.
 """
 
 import array
@@ -75,7 +75,7 @@ class OtherSets:
         }
 
     def apart(self, records: Iterator[Placed], left_out: collections.Counter) -> Iterator[Placed]:
-        """Yields the records that are not on the other side of the split in those sets; ``left_out`` counts the rest."""
+        """Yields records that are not on the other side of the split; counts the others."""
         for split, record in records:
             opposite = self._opposite[split]
             strange = not any(

@@ -25,7 +25,7 @@ EARLY_STOP_AFTER = 1000
 
 
 def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
-    """Files of some paths and glob patterns, sorted within each; one that is named twice counts once.
+    """Returns the files of some paths and patterns, sorted within each, each file once.
 
     Raises:
       UsageError: one of them names no file.
@@ -68,10 +68,12 @@ def build_set(
       limits: for images.
       shards: files per split.
       licence: of the content, kept in the description.
-      apart_from: prepared sets that this one will be used with; what is held back in one is not trained on in the other.
+      apart_from: prepared sets that this one will be used with; what is held back in one is not
+        trained on in the other.
 
     Raises:
-      UsageError: an input is missing or unreadable, or too many items had to be dropped. Nothing is left at ``out``.
+      UsageError: an input is missing or unreadable, or too many items had to be dropped. Nothing is
+        left at ``out``.
     """
     paths = expand(inputs)
     others = [open_set(place) for place in apart_from]
@@ -120,7 +122,8 @@ def _records(
 def _stop_above(share: float, dropped: collections.Counter, seen: int) -> None:
     if dropped.total() > share * seen:
         raise UsageError(
-            f"{dropped.total()} of {seen} items cannot be used, more than --max_dropped={share:g}: {dict(dropped)}; "
+            f"{dropped.total()} of {seen} items cannot be used, more than "
+            f"--max_dropped={share:g}: {dict(dropped)}; "
             "mend the source or raise the limit"
         )
 
@@ -128,10 +131,11 @@ def _stop_above(share: float, dropped: collections.Counter, seen: int) -> None:
 def pack_texts(
     out: pathlib.Path, places: Sequence[str], tokenizer: TextTokenizer, length: int, shards: int = 1
 ) -> dict[str, Any]:
-    """Prepares rows of exactly ``length`` word pieces out of prepared texts; splits stay as they are.
+    """Packs prepared texts into rows of exactly ``length`` word pieces; splits stay.
 
-    Documents follow each other with a SEP between them and are cut at row ends; only a split's last row is padded. The keys of
-    the documents go along, so that the rows can be held against other sets.
+    Documents follow each other with a SEP between them and are cut at row ends; only a split's last
+    row is padded. The keys of the documents go along, so that the rows can be held against other
+    sets.
     """
     sets = [open_set(place, Kind.TEXTS) for place in places]
     require_apart(sets)

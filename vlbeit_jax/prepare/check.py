@@ -1,4 +1,4 @@
-"""Whether an item can be trained on: cheap checks first, so that a decompression bomb is never decoded."""
+"""Whether an item can be trained on; a decompression bomb is refused by its header."""
 
 import dataclasses
 import io
@@ -21,7 +21,8 @@ class Limits:
       min_side: shortest side, pixels.
       max_pixels: height times width, as the header states it.
       max_aspect: longer side over shorter side.
-      short_side: re-encode larger images to this shorter side (JPEG, quality 90); 0: keep the file as it is.
+      short_side: re-encode larger images to this shorter side (JPEG, quality 90); 0: keep the file
+        as it is.
     """
 
     min_side: int = 16
@@ -58,10 +59,11 @@ def checked(item: Item, kind: Kind, limits: Limits) -> dict:
 
 
 def checked_image(encoded: bytes, limits: Limits) -> bytes:
-    """The bytes that are stored: the file itself, or a new one where it is transparent or too large.
+    """Returns the bytes to store: the file, or a new one if it is transparent or too large.
 
     Raises:
-      Dropped: not_an_image, image_too_large, image_too_small, image_too_elongated or undecodable_image.
+      Dropped: not_an_image, image_too_large, image_too_small, image_too_elongated or
+        undecodable_image.
     """
     try:
         with warnings.catch_warnings():
@@ -93,7 +95,10 @@ def checked_image(encoded: bytes, limits: Limits) -> bytes:
 
 
 def _complete(encoded: bytes) -> bool:
-    """Whether the file ends properly; OpenCV before 5 fills the missing rest of a cut-off file with grey and says nothing."""
+    """Returns whether the file is complete.
+
+    OpenCV before version 5 fills the missing rest of a file with grey and reports nothing.
+    """
     try:
         Image.open(io.BytesIO(encoded)).load()
     except (OSError, ValueError, SyntaxError):

@@ -15,7 +15,8 @@ class Item:
       image: encoded bytes, unread; None if there is no image.
       captions: of the image.
       text: a document.
-      source: path of its file (of its picture, if it has one): within the archive, or below the inputs' common folder.
+      source: path of its file (of its picture, if it has one): within the archive, or below the
+        inputs' common folder.
     """
 
     key: str
@@ -26,6 +27,9 @@ class Item:
 
 
 def source_paths(paths: Sequence[pathlib.Path]) -> list[pathlib.PurePath]:
-    """The inputs below their common folder, so that no two are equal; without suffix they are what keys of items start with."""
+    """Returns the inputs relative to their common folder, so that no two are equal.
+
+    Without suffix, they begin the keys of their items.
+    """
     common = os.path.commonpath([path.absolute().parent for path in paths])
     return [path.absolute().relative_to(common) for path in paths]

@@ -1,9 +1,13 @@
-"""Trains the text tokenizer: SentencePiece, made deterministic by sampling lines with our own hash (spec section 0)."""
+"""Trains the text tokenizer: a SentencePiece unigram model.
+
+SentencePiece's sampling of lines is not reproducible, even with a seed. So we sample lines by hash,
+and the trainer sees them all.
+"""
 
 import hashlib
 import heapq
+import io
 import json
-import os
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,28 +36,29 @@ def train_text_tokenizer(
 ) -> dict[str, Any]:
     """Learns ``vocabulary`` unigram pieces from the training splits of prepared texts and pairs.
 
-    The same data and options give the same pieces in the same order: lines are sampled by hash, and the trainer sees them
-    all, in a fixed order, with a fixed number of threads.
+    The same data and options give the same pieces in the same order.
 
     Args:
       out: the folder to make.
       places: prepared sets with texts or captions.
-      vocabulary: number of pieces, specials and the 256 bytes of the fallback included.
+      vocabulary: number of pieces, including the specials and the 256 bytes of the fallback.
       max_bytes: largest sample of text; the trainer's memory grows with it.
-      coverage: share of the characters that get pieces of their own; the rest is spelt in bytes.
-      threads: of the trainer; part of what must be equal for equal pieces.
+      coverage: share of the characters that get pieces of their own; others become bytes.
+      threads: of the trainer; another number may give other pieces.
 
     Returns:
       The description that was written: fingerprint, vocabulary, specials, sources.
 
     Raises:
-      UsageError: a data set is missing or of the wrong kind, or the text is too small for the vocabulary.
+      UsageError: a data set is missing or of the wrong kind, or the text is too small for the
+        vocabulary.
     """
     sets = [open_set(place, Kind.TEXTS, Kind.PAIRS) for place in places]
     lines = sample_lines((line for found in sets for line in _lines(found)), max_bytes)
     with published(out) as folder:
-        _train(folder, lines, vocabulary, coverage, threads)
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / MODEL_FILE))
+        model = _train(lines, vocabulary, coverage, threads)
+        (folder / MODEL_FILE).write_bytes(model)
+        processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         assert (
             processor.piece_to_id("<mask>") == Special.MASK
             and processor.get_piece_size() == vocabulary
@@ -72,9 +77,10 @@ def train_text_tokenizer(
 
 
 def sample_lines(lines: Iterable[str], max_bytes: int) -> list[str]:
-    """The lines with the smallest hashes, up to ``max_bytes``, in the order of their hashes.
+    """Returns lines up to ``max_bytes``: those with the smallest hashes, in that order.
 
-    SentencePiece's own sampling is not reproducible, even with a seed; this one does not depend on the order of the lines.
+    The result does not depend on the order of the lines. A line that alone exceeds the limit is
+    kept.
     """
     kept: list[tuple[int, str]] = []
     size, cut = 0, 2**64
@@ -91,7 +97,10 @@ def sample_lines(lines: Iterable[str], max_bytes: int) -> list[str]:
 
 
 def _lines(found: PreparedSet) -> Iterator[str]:
-    """Captions and the sentences of documents, cut into lines that the trainer accepts (it skips those above 4192 bytes)."""
+    """Yields captions and sentences of documents, as lines of at most ``LINE_CHARACTERS``.
+
+    The trainer silently skips lines of more than 4192 bytes.
+    """
     if not found.count(TRAIN):
         return
     for record in found.records(TRAIN):
@@ -106,17 +115,14 @@ def _lines(found: PreparedSet) -> Iterator[str]:
                 yield line[start : start + LINE_CHARACTERS]
 
 
-def _train(
-    folder: pathlib.Path, lines: list[str], vocabulary: int, coverage: float, threads: int
-) -> None:
-    """Runs the trainer inside ``folder`` with relative names, because the model file embeds them."""
-    sample, here = folder / "sample.txt", pathlib.Path.cwd()
-    sample.write_text("\n".join(" ".join(line.split()) for line in lines) + "\n")
-    os.chdir(folder)
+def _train(lines: list[str], vocabulary: int, coverage: float, threads: int) -> bytes:
+    """Returns a trained SentencePiece model."""
+    model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            input=sample.name,
-            model_prefix=pathlib.Path(MODEL_FILE).stem,
+            # The trainer takes one sentence per line, so line breaks become spaces.
+            sentence_iterator=(" ".join(line.split()) for line in lines),
+            model_writer=model,
             model_type="unigram",
             vocab_size=vocabulary,
             character_coverage=coverage,
@@ -127,15 +133,13 @@ def _train(
             bos_id=int(Special.CLS),
             eos_id=int(Special.SEP),
             control_symbols=["<mask>"],
-            input_sentence_size=0,
+            input_sentence_size=0,  # All lines: ``sample_lines`` has chosen them.
             num_threads=threads,
             minloglevel=2,
         )
     except RuntimeError as error:
         raise UsageError(
-            f"SentencePiece could not learn {vocabulary} pieces from {len(lines)} lines: {error}"
+            f"SentencePiece could not learn {vocabulary} pieces from {len(lines)} lines: {error}; "
+            "change --vocabulary, or give more --data"
         ) from error
-    finally:
-        os.chdir(here)
-    sample.unlink()
-    (folder / MODEL_FILE).with_suffix(".vocab").unlink()
+    return model.getvalue()

@@ -1,4 +1,4 @@
-"""Writes prepared data sets: ArrayRecord shards, TFDS metadata, keys and a description, published in one rename."""
+"""Writes prepared data sets: shards, TFDS metadata, keys and a description."""
 
 import collections
 import json
@@ -26,8 +26,9 @@ IMAGE = {
     "sha256": tfds.features.Text(),
     "image": tfds.features.Image(shape=(None, None, 3)),
 }
-# source: path of the file that a record came from, within its archive or below the inputs' common folder. sha256: of the
-# picture's file as it was found, which is another than ``image`` where that was encoded again.
+# source: path of the file that a record came from, within its archive or below the inputs' common
+# folder. sha256: of the picture's file as it was found, which is another than ``image`` where that
+# was encoded again.
 FEATURES = {
     Kind.IMAGES: IMAGE,
     Kind.PAIRS: IMAGE | {"captions": tfds.features.Sequence(tfds.features.Text())},
@@ -52,21 +53,24 @@ def write_set(
     meta: dict[str, Any],
     keys: Mapping[tuple[str, str], Keys] | None = None,
 ) -> dict[str, Any]:
-    """Writes ``(split, record)`` pairs as a data set that ``tfds.builder_from_directory(out)`` opens.
+    """Writes ``(split, record)`` pairs so that ``tfds.builder_from_directory`` opens them.
 
-    Nothing stands at ``out`` until all of it does. ``meta`` may still be filled in while ``records`` is consumed.
+    Nothing stands at ``out`` until all of it does. ``meta`` may still be filled in while
+    ``records`` is consumed.
 
     Args:
       out: the folder to make.
       kind: what records hold.
-      records: with the fields of ``FEATURES``; a picture without ``sha256`` was stored as it was found.
+      records: with the fields of ``FEATURES``; a picture without ``sha256`` was stored as it was
+        found.
       shards: files per split.
       meta: what the description is to say besides.
-      keys: of what the records were made of, by kind of key and split, where the records do not tell.
+      keys: of what the records were made of, by kind of key and split, where the records do not
+        tell.
 
     Returns:
-      What was written to ``vlbeit_meta.json``: ``meta`` with format, kind, counts and numbers of keys per split, and a
-      fingerprint of the content.
+      What was written to ``vlbeit_meta.json``: ``meta`` with format, kind, counts and numbers of
+      keys per split, and a fingerprint of the content.
 
     Raises:
       UsageError: ``out`` exists, or there was no record at all.
@@ -89,7 +93,8 @@ def write_set(
                 f"{name}: {dict(meta[name])}" for name in ("dropped", "left_out") if meta.get(name)
             )
             raise UsageError(
-                f"no record was left to write to {out}{'; ' if gone else ': the input held none'}{gone}"
+                f"no record was left to write to {out}{'; ' if gone else ': the input held none'}"
+                f"{gone}"
             )
         tfds.folder_dataset.write_metadata(
             data_dir=folder,
@@ -143,7 +148,10 @@ class _Shards:
         self._bytes[split] += len(encoded)
 
     def close(self) -> list[tfds.core.SplitInfo]:
-        """Ends the files; a split with fewer records than shards gets empty ones, because the names count them."""
+        """Ends the files; a split with fewer records than shards gets empty files.
+
+        The files' names state how many there are.
+        """
         splits = sorted({split for split, _ in self._writers})
         for split in splits:
             for shard in range(self._shards):
@@ -173,7 +181,8 @@ def _require_apart(keys: Mapping[tuple[str, str], Keys]) -> None:
         both = common(keys.get((what, VALIDATION), NONE), keys.get((what, TRAIN), NONE)[0])
         if both.shape[1]:
             raise ValueError(
-                f"{both.shape[1]} {what} are in both splits, for example that of held-back record {int(both[1, 0])}"
+                f"{both.shape[1]} {what} are in both splits, for example that of held-back record "
+                f"{int(both[1, 0])}"
             )
 
 

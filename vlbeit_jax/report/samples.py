@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlbeit_jax.data.pipeline import evaluation_batches
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
-from vlbeit_jax.data.source import Records
-from vlbeit_jax.models.layers import run as call
+from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer, encode
 from vlbeit_jax.objectives.masked_prediction import model_inputs
@@ -90,19 +90,19 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     larger = side // visual.tokenizer.config.patch_size
     batch = _batch(run, records, Stream.IMAGE)
     codes = _encode(run, batch["image"])
-    logits = call(model.network, run.params, model_inputs(batch))[Modality.VISION]
-    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["image_masked"]].set(
+    variables = {"params": run.params}
+    logits: Any = model.network.apply(variables, model_inputs(batch), method="logits")
+    logits = logits[Modality.VISION]
+    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["masked_patches"]].set(
         jnp.argmax(logits, axis=-1)
     )
-    hidden = is_at_positions(jnp.asarray(batch["image_masked"]), codes.shape[1])
+    hidden = is_at_positions(jnp.asarray(batch["masked_patches"]), codes.shape[1])
 
     def seen(tokens: jax.Array) -> np.ndarray:
         vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-        images = np.asarray(
-            teacher.images(
-                call(visual.tokenizer, visual.frozen["params"], vectors, method="decode")
-            )
-        )
+        variables = {"params": visual.frozen["params"]}
+        decoded: Any = visual.tokenizer.apply(variables, vectors, method="decode")
+        images = np.asarray(teacher.images(decoded))
         return images.repeat(larger, axis=1).repeat(larger, axis=2)
 
     predicted, own = seen(guessed), seen(codes)
@@ -120,7 +120,8 @@ def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.n
     counts = np.zeros(run.model.config.model.codes, np.int64)
     compiled = jax.jit(lambda image: _encode(run, image))
     make = run.model.make_example(Stream.IMAGE, False)
-    with closing(evaluation_batches(records, make, batch_size, 0)) as batches:
+    examples = EvaluationExamples(records, make, batch_size, seed=0)
+    with closing(pipeline.batches(examples, batch_size)) as batches:
         for batch in batches:
             codes = np.asarray(compiled(batch["image"]))[batch["weight"] > 0]
             counts += np.bincount(codes.ravel(), minlength=len(counts))
@@ -156,7 +157,9 @@ def captions(run: OpenedRun, records: Records) -> list[Caption]:
 
 
 def _likeliest(run: OpenedRun, batch: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    logits = call(run.model.network, run.params, model_inputs(batch))[Modality.LANGUAGE]
+    variables = {"params": run.params}
+    logits: Any = run.model.network.apply(variables, model_inputs(batch), method="logits")
+    logits = logits[Modality.LANGUAGE]
     shares, pieces = jax.lax.top_k(jax.nn.softmax(logits), GUESSES)
     return np.asarray(shares), np.asarray(pieces)
 
@@ -167,7 +170,7 @@ def _encode(run: OpenedRun, image: Any) -> jax.Array:
 
 def _batch(run: OpenedRun, records: Records, stream: Stream) -> dict[str, np.ndarray]:
     make = run.model.make_example(stream, False)
-    with closing(
-        evaluation_batches(records, make, len(records), run.model.config.run.seed)
-    ) as batches:
+    count, seed = len(records), run.model.config.run.seed
+    examples = EvaluationExamples(records, make, count, seed=seed)
+    with closing(pipeline.batches(examples, count)) as batches:
         return next(batches)

@@ -1,4 +1,4 @@
-"""Compiled steps on disk, so that a restart does not compile again."""
+"""Keeps compiled steps on disk, so that a restart does not compile again."""
 
 import hashlib
 import os
@@ -11,22 +11,26 @@ from vlbeit_jax.errors import UsageError
 
 
 def use_compilation_cache(place: str) -> None:
-    """Has JAX keep what it compiles; call it before anything is compiled.
+    """Makes JAX keep what it compiles. Call it before anything is compiled.
+
+    The user's own JAX_COMPILATION_CACHE_DIR takes precedence.
 
     Args:
-      place: a folder; "auto": in the user's cache folder, if the user has one; "": nothing is kept. JAX's own
-        JAX_COMPILATION_CACHE_DIR is left alone.
+      place: a folder; "auto" for the user's cache folder, if there is one; "" to keep nothing.
 
     Raises:
-      UsageError: ``place`` begins with ~, and nothing says where that is.
+      UsageError: ``place`` begins with ~, but the user has no home folder.
     """
     if not place or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     if place == "auto":
         home = _user_cache()
-        if home is None:  # A container with a user of its own number, for instance.
-            said = "this user has no writable cache folder: compiled steps are not kept; set config.run.compilation_cache to a folder"
-            print(said, file=sys.stderr)
+        if home is None:  # For instance in a container that runs as an arbitrary user id.
+            print(
+                "this user has no writable cache folder, so compiled steps are not kept; set "
+                "config.run.compilation_cache to a folder",
+                file=sys.stderr,
+            )
             return
         folder = home / "vlbeit_jax"
     else:
@@ -34,7 +38,8 @@ def use_compilation_cache(place: str) -> None:
             folder = pathlib.Path(place).expanduser()
         except RuntimeError as error:
             raise UsageError(
-                f"config.run.compilation_cache={place}: nothing says where ~ is; set HOME or give a whole path"
+                f"config.run.compilation_cache={place}: the user has no home folder; set HOME or "
+                "give an absolute path"
             ) from error
     if jax.default_backend() == "cpu":
         folder /= _processor()
@@ -42,7 +47,7 @@ def use_compilation_cache(place: str) -> None:
 
 
 def _user_cache() -> pathlib.Path | None:
-    """The user's cache folder; None for a user without a home, or with one that cannot be written to."""
+    """Returns the user's cache folder; None if there is no writable one."""
     named = os.environ.get("XDG_CACHE_HOME")
     try:
         folder = pathlib.Path(named) if named else pathlib.Path.home() / ".cache"
@@ -53,18 +58,11 @@ def _user_cache() -> pathlib.Path | None:
 
 
 def _processor() -> str:
-    """What this processor can do, as a name: a program for another one that shares the folder could not run here."""
+    """Returns a name for the features of this processor.
+
+    If machines share the folder, each must find only programs that its processor can run.
+    """
     cpuinfo = pathlib.Path("/proc/cpuinfo")
-    features = (
-        next(
-            (
-                line
-                for line in cpuinfo.read_text().splitlines()
-                if line.startswith(("flags", "Features"))
-            ),
-            "",
-        )
-        if cpuinfo.is_file()
-        else ""
-    )
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return "cpu-" + hashlib.sha256(features.encode()).hexdigest()[:12]

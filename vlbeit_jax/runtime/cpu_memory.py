@@ -1,13 +1,15 @@
-"""Starts a command again with glibc tunables that give XLA's CPU backend huge pages.
+"""Restarts a command with glibc tunables that give XLA's CPU backend huge pages.
 
-XLA allocates the buffers of a step anew in every step. They are so large that glibc maps and unmaps them each time, and the
-kernel provides them page by page: 98,000 pages of 4 kB per step at the size of ``configs/sample.py``. If the kernel gives huge
-pages only to programs that ask for them (``madvise``, the default of Ubuntu and of many images), ``hugetlb=1`` asks for them. The
-thresholds put buffers below 8 GiB side by side, so that those smaller than a huge page share one. With the thresholds a step has
-600 to 700 page faults, without them 2,900.
+XLA allocates the buffers of a step anew in every step. They are so large that glibc maps and unmaps
+them each time, and the kernel provides them page by page: 98,000 pages of 4 kB per step at the size
+of ``configs/sample.py``. If the kernel gives huge pages only to programs that ask for them
+(``madvise``, the default of Ubuntu and of many images), ``hugetlb=1`` asks for them. The thresholds
+place buffers below 8 GiB side by side, so that buffers smaller than a huge page share one. With the
+thresholds a step has 600 to 700 page faults, without them 2,900.
 
-glibc reads tunables before the program begins. So a command that was started without them replaces itself once, by ``exec``.
-Process id, arguments, open files and exit code stay the same. ``docs/scale.md`` has more measurements.
+glibc reads tunables before the program begins. So a command that was started without them replaces
+itself once, by ``exec``. Process id, arguments, open files and exit code stay the same.
+``docs/scale.md`` has more measurements.
 """
 
 import os
@@ -16,17 +18,22 @@ import sys
 from collections.abc import Mapping
 
 TUNABLES = "GLIBC_TUNABLES"
-SETTING = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184"
-MARK = "VLBEIT_JAX_HUGE_PAGES"  # Set before the exec, so that there is no second one if something removes the tunable.
+SETTING = (
+    "glibc.malloc.hugetlb=1"
+    ":glibc.malloc.mmap_threshold=8589934592"
+    ":glibc.malloc.trim_threshold=17179869184"
+)
+# Set before the exec, so that there is no second one if something removes the tunable.
+MARK = "VLBEIT_JAX_HUGE_PAGES"
 THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
-OLDEST_GLIBC = (2, 35)  # The first release with this tunable.
+OLDEST_GLIBC = (2, 35)  # The first release with hugetlb.
 
 
 def use_huge_pages() -> None:
-    """Starts this command again with huge pages if that is possible and changes anything; otherwise returns.
+    """Restarts this command with huge pages if that is possible and has an effect; else returns.
 
-    Call it first, before the command reads or writes anything. It does nothing in programs other than
-    ``python -m vlbeit_jax.COMMAND``, and in a command that a debugger follows.
+    Call it first, before the command reads or writes anything. It does nothing in programs other
+    than ``python -m vlbeit_jax.COMMAND``, and in a command that a debugger follows.
     """
     if not _is_own_command() or sys.gettrace() is not None or not sys.executable:
         return
@@ -38,7 +45,7 @@ def use_huge_pages() -> None:
 
 
 def added(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables to add; tunables that are set already stay."""
+    """Returns the variables to add to an environment; tunables that are set already stay."""
     before = environment.get(TUNABLES)
     return {TUNABLES: f"{before}:{SETTING}" if before else SETTING, MARK: "1"}
 
@@ -46,7 +53,7 @@ def added(environment: Mapping[str, str]) -> dict[str, str]:
 def _obstacle(
     environment: Mapping[str, str], glibc: tuple[int, ...] | None, huge_pages: str
 ) -> str:
-    """Returns why the command is not started again; "" if it is."""
+    """Returns why the command is not restarted; "" if it is."""
     own = [name for name in environment if name.startswith("MALLOC_")]
     if "glibc.malloc." in environment.get(TUNABLES, ""):
         own.append(TUNABLES)
@@ -55,7 +62,7 @@ def _obstacle(
     if own:
         return f"the allocator is set up already: {', '.join(own)}"
     if MARK in environment:
-        return "the command was started again already"
+        return "the command has been restarted already"
     if glibc is None or glibc < OLDEST_GLIBC:
         return "the C library is not glibc 2.35 or newer"
     if "[madvise]" not in huge_pages:

@@ -1,18 +1,21 @@
-"""Converts step times to samples, tokens and operations per second and MFU; describes what they were measured on."""
+"""Converts step times to rates and MFU, and describes what they were measured on."""
 
 import platform
 import statistics
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.cost.chips import device_peak
 from vlbeit_jax.cost.flops import step_flops
 from vlbeit_jax.models.layers import matmul_dtype
-from vlbeit_jax.runtime.throughput import peak_of_all_devices
 from vlbeit_jax.training.schedule import Schedule
+
+PROBE = 1024  # Side of the matrices whose product measures the peak of an unknown device.
 
 
 class Peak(NamedTuple):
@@ -28,7 +31,10 @@ class Peak(NamedTuple):
 
 
 def peak_here() -> Peak:
-    """Returns the peak of this machine's devices: from the table for known accelerators, measured for a CPU."""
+    """Returns the peak of this machine's devices.
+
+    It comes from the table for known accelerators; for a CPU it is measured.
+    """
     kind = jax.devices()[0].device_kind
     if device_peak(kind):
         return Peak(peak_of_all_devices(), f"{kind}: dense bfloat16, vlbeit_jax/cost/chips.py")
@@ -37,8 +43,30 @@ def peak_here() -> Peak:
     return Peak(None, f"{kind} is not in the table of vlbeit_jax/cost/chips.py")
 
 
+def peak_of_all_devices() -> float:
+    """Returns operations per second: from the table if the device is known, else measured."""
+    known = device_peak(jax.devices()[0].device_kind)
+    return jax.device_count() * known if known else measured_peak() * jax.process_count()
+
+
+def measured_peak() -> float:
+    """Returns operations per second of this process's devices in float32 products, best of five.
+
+    Simulated devices of a CPU share its cores, so one product stands for all of them.
+    """
+    x = jnp.ones((PROBE, PROBE), jnp.float32)
+    multiply = jax.jit(jnp.dot)
+    multiply(x, x).block_until_ready()
+    best = float("inf")
+    for _ in range(5):
+        start = time.monotonic()
+        multiply(x, x).block_until_ready()
+        best = min(best, time.monotonic() - start)
+    return 2 * PROBE**3 / best
+
+
 def rates(config: Config, seconds: float, peak: Peak) -> dict[str, float | None]:
-    """Returns rates of steps that take ``seconds`` each; operations are counted from shapes (``cost.flops``)."""
+    """Returns rates of steps that take ``seconds`` each."""
     flops = step_flops(config)
     return {
         "samples_per_second": flops.samples / seconds,
@@ -70,7 +98,10 @@ def circumstances(config: Config, peak: Peak) -> dict[str, Any]:
 
 
 def peak_memory() -> int | None:
-    """Returns the most bytes in use at once on the first device since the start; None if JAX does not count them (CPUs)."""
+    """Returns the most bytes in use at once on the first device; None on CPUs.
+
+    JAX does not count the memory of CPUs.
+    """
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 

@@ -1,4 +1,4 @@
-"""Random inputs and weights for measurements, with the shapes of training, so that a step does the same work."""
+"""Random inputs and weights for measurements, with the shapes of training."""
 
 import dataclasses
 import zlib
@@ -12,15 +12,13 @@ import numpy as np
 from vlbeit_jax.config import Config
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.masking import mask_text
-from vlbeit_jax.training.optimizer import DECAYED
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Special, Stream
 
 Tree = Any
 NOISE = 0.1  # Standard deviation of biases, norms, embeddings and LayerScale.
-STARTS = dict.fromkeys(
-    ("scale", "attention_scale", "expert_scale"), 1.0
-)  # Means of these, so that every block counts; others have mean 0.
+# Means of parameters; others have mean 0. With these, every block affects the loss.
+STARTS = dict.fromkeys(("scale", "attention_scale", "expert_scale"), 1.0)
 
 
 def random_batches(
@@ -28,8 +26,9 @@ def random_batches(
 ) -> dict[Any, Any]:
     """Returns one batch of every stream, on the devices.
 
-    Pixels are noise. Texts begin with CLS, end with SEP and have padding at the end. Their lengths are
-    between half of the word pieces and all of them. Masked positions are distinct and within the text.
+    Pixels are noise. Texts begin with CLS, end with SEP and have padding at the end. Their lengths
+    are between half of the word pieces and all of them. Masked positions are distinct and within
+    the text.
 
     Args:
       config: of the run.
@@ -60,9 +59,9 @@ def _rows(
     rows = {"weight": np.ones(count, np.float32), "uid": rng.integers(0, 2**32, count, np.uint32)}
     if "image" in leaves:
         rows["image"] = rng.integers(0, 256, leaves["image"].shape, np.uint8)
-    if "image_masked" in leaves:
+    if "masked_patches" in leaves:
         patches = rng.random((count, config.model.patches)).argsort(axis=1)
-        rows["image_masked"] = np.sort(patches[:, : leaves["image_masked"].shape[1]])
+        rows["masked_patches"] = np.sort(patches[:, : leaves["masked_patches"].shape[1]])
     if "image_targets" in leaves:
         rows["image_targets"] = rng.integers(0, config.model.codes, leaves["image_targets"].shape)
     if "text" in leaves:
@@ -94,9 +93,9 @@ def random_state(shapes: TrainState, seed: int) -> TrainState:
     """Returns the state in which a measurement starts: random parameters at step 0.
 
     The host draws all values. To initialise the state as training does, XLA would have to compile a
-    program, which takes longer than the measurement. Also, in such a state the residuals are so small and
-    the logits so even that another network would have nearly the same loss. With these values every part
-    of the network affects the loss.
+    program, which takes longer than the measurement. Also, in such a state the residuals are so
+    small and the logits so even that another network would have nearly the same loss. With these
+    values every part of the network affects the loss.
 
     Args:
       shapes: of the state, with shardings.
@@ -104,14 +103,16 @@ def random_state(shapes: TrainState, seed: int) -> TrainState:
     """
     zeros = jax.tree.map(lambda leaf: _placed(np.zeros(leaf.shape, leaf.dtype), leaf), shapes)
     tables = random_weights(shapes.extra, seed)
-    extra = jax.tree.map(
-        lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables
-    )  # Counts start at 0.
+    # Counts start at 0.
+    extra = jax.tree.map(lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables)
     return dataclasses.replace(zeros, params=random_weights(shapes.params, seed), extra=extra)
 
 
 def random_weights(shapes: Tree, seed: int) -> Tree:
-    """Returns random parameters: kernels that keep activations in range, norms and LayerScale around 1, the rest around 0."""
+    """Returns random parameters.
+
+    Kernels keep activations in range, norms and LayerScale are around 1, all others around 0.
+    """
     return jax.tree_util.tree_map_with_path(lambda path, leaf: _random(path, leaf, seed), shapes)
 
 
@@ -120,6 +121,7 @@ def _random(path: Any, leaf: jax.ShapeDtypeStruct, seed: int) -> jax.Array:
     rng = np.random.default_rng([seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return _placed(np.zeros(leaf.shape, leaf.dtype), leaf)
-    spread = leaf.shape[0] ** -0.5 if name in DECAYED - {"words"} and leaf.ndim > 1 else NOISE
+    # Large tables of embeddings are as small as at initialisation.
+    spread = max(leaf.shape[0] ** -0.5, 0.02) if leaf.ndim > 1 else NOISE
     value = spread * rng.standard_normal(leaf.shape, np.float32)
     return _placed(value + STARTS.get(name, 0), leaf)

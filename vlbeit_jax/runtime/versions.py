@@ -1,4 +1,4 @@
-"""Which code runs: hosts have to agree on it, and checkpoints say it."""
+"""Versions of the code that runs. Hosts must agree on them, and checkpoints record them."""
 
 import hashlib
 import importlib.metadata
@@ -6,7 +6,7 @@ import pathlib
 
 import vlbeit_jax
 
-# The packages that take part in what is computed, from the records on disk to the checkpoint.
+# The packages that affect results, from the records on disk to the checkpoint.
 PACKAGES = (
     "array_record",
     "flax",
@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, with a hash of its source files, and of the packages that it computes with."""
+    """Returns versions of this package, with a hash of its sources, and of ``PACKAGES``."""
     source = hashlib.sha256()
     for path in sorted(pathlib.Path(vlbeit_jax.__file__).parent.rglob("*.py")):
         source.update(path.read_bytes())

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.data.examples import example_specs
+from vlbeit_jax.data.examples.masked import masked_specs
 from vlbeit_jax.models.teacher import PixelTeacher, ViTConfig, ViTTeacher, teacher_width
-from vlbeit_jax.models.visual_tokenizer import as_multiplied
+from vlbeit_jax.models.visual_tokenizer import cast_tokenizer
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.distillation import Distillation
@@ -25,8 +25,8 @@ from vlbeit_jax.tasks.teachers import abstract_params
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.training.optimizer import make_optimizer
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import batch_sharding, check_batch, placement, replicated
-from vlbeit_jax.training.state import TrainState, state_maker
+from vlbeit_jax.training.sharding import batch_sharding, check_batch, replicated, shardings
+from vlbeit_jax.training.state import TrainState, declarations, state_maker
 from vlbeit_jax.training.step import TrainStep, make_train_step
 from vlbeit_jax.types import Stream
 
@@ -76,7 +76,8 @@ def abstract_step(config: Config, mesh: Mesh) -> AbstractStep:
     task = abstract_task(config)
     for stream, batch in task.batches.items():
         check_batch(stream, batch["weight"].shape[0], config.run.accumulate, mesh)
-    optimizer = make_optimizer(config.optimizer, config.run.steps)
+    info = declarations(task.init_params).info
+    optimizer = make_optimizer(config.optimizer, config.run.steps, info)
     make_state, state = state_maker(
         task.init_params,
         lambda: {n: o.init_extra() for n, o in task.objectives.items()},
@@ -86,10 +87,11 @@ def abstract_step(config: Config, mesh: Mesh) -> AbstractStep:
     step = make_train_step(
         task.objectives,
         optimizer,
-        config.run.seed,
-        config.run.accumulate,
+        info,
+        shardings(state.params),
         mesh,
-        placement(state.params),
+        seed=config.run.seed,
+        accumulate=config.run.accumulate,
     )
     return AbstractStep(
         step,
@@ -117,14 +119,14 @@ def abstract_task(config: Config) -> AbstractTask:
 def _pretrain(config: Config) -> AbstractTask:
     streams = Schedule.parse(config.run.schedule).streams
     network, tokenizer = VLBEiT(config.model), make_tokenizer(config.visual_tokenizer)
-    frozen, kept = {}, bool(config.data.visual_tokens)
-    if any(stream.has_image for stream in streams) and not kept:
+    frozen, cached = {}, bool(config.data.visual_tokens)
+    if any(stream.has_image for stream in streams) and not cached:
         image, codebook = _image(config), _codebook(config)
         params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))[
             "params"
         ]
         frozen = jax.eval_shape(
-            functools.partial(as_multiplied, tokenizer), {"params": params, "codebook": codebook}
+            functools.partial(cast_tokenizer, tokenizer), {"params": params, "codebook": codebook}
         )
     batches = {}
     for stream in streams:
@@ -132,13 +134,15 @@ def _pretrain(config: Config) -> AbstractTask:
             getattr(config.data, stream),
             config.model.image_size if stream.has_image else 0,
         )
-        specs = example_specs(data, image_size, stream.has_text, kept)
+        specs = masked_specs(data, image_size, stream.has_text, cached)
         batches[stream] = {
             name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
             for name, spec in specs.items()
         }
     objectives: dict[str, Objective] = {
-        stream: MaskedPrediction(stream, network, tokenizer) for stream in streams
+        stream: MaskedPrediction(stream, network, tokenizer)
+        for stream in Stream
+        if stream in streams
     }
     return AbstractTask(
         objectives, lambda key: network.init(key, method="init_all")["params"], frozen, batches
@@ -146,7 +150,10 @@ def _pretrain(config: Config) -> AbstractTask:
 
 
 def _vqkd(config: Config) -> AbstractTask:
-    visual, data = config.visual_tokenizer, dataclasses.replace(config.data.image, masked_patches=0)
+    visual, data = (
+        config.visual_tokenizer,
+        dataclasses.replace(config.data.image, num_masked_patches=0),
+    )
     tokenizer, teacher, frozen = make_tokenizer(visual), PixelTeacher(visual.patch_size), {}
     if visual.teacher != "pixels":
         out = teacher_width(visual.teacher, visual.patch_size)
@@ -154,7 +161,7 @@ def _vqkd(config: Config) -> AbstractTask:
             visual.teacher, visual.image_size, visual.patch_size, 768, 12, 12, 3072, out
         )
         teacher, frozen = ViTTeacher(vit), abstract_params(vit)
-    specs = example_specs(data, visual.image_size, has_text=False)
+    specs = masked_specs(data, visual.image_size, has_text=False)
     batch = {
         name: jax.ShapeDtypeStruct((data.batch_size, *spec.shape), spec.dtype)
         for name, spec in specs.items()

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import jax
 from jax.sharding import Mesh
 
-from vlbeit_jax.data.pipeline import Batches, Share
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.training.state import TrainState
 
@@ -38,18 +39,18 @@ class Task(Protocol):
         """Fresh parameters, boxed with their logical axes."""
         ...
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
+    def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
         """This host's rows of the stream's batches from ``start`` on."""
         ...
 
-    def keep_inputs(self, workdir: pathlib.Path) -> None:
+    def save_assets(self, workdir: pathlib.Path) -> None:
         """Keeps in the run's folder what its results and their evaluation depend on: tokenizers, and what was trained on."""
         ...
 
-    def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
+    def before_training(self, state: TrainState, mesh: Mesh, shard: HostShard) -> TrainState:
         """What has to happen once on a fresh state, before step 0."""
         ...
 
-    def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
+    def evaluate(self, state: TrainState, mesh: Mesh, shard: HostShard) -> dict[str, float]:
         """Figures on held-back data, ``term/name`` to value."""
         ...

@@ -10,14 +10,17 @@ import jax
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, StreamConfig
-from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.kept_tokens import KeptTokens, kept_tokens
-from vlbeit_jax.data.pipeline import Share, evaluation_batches
-from vlbeit_jax.data.source import PreparedSet, Records
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.cached_tokens import CachedTokens, cached_tokens
+from vlbeit_jax.data.examples.masked import MaskedExample
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.sampling import EvaluationExamples
+from vlbeit_jax.data.shard import HostShard
+from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import Scores
-from vlbeit_jax.models.visual_tokenizer import as_multiplied
+from vlbeit_jax.models.visual_tokenizer import cast_tokenizer
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
 from vlbeit_jax.tasks.scoring import score
@@ -68,7 +71,7 @@ class MaskedModel:
             stream: MaskedPrediction(stream, self.network, tokenizer) for stream in streams
         }
         self.frozen: Tree = (
-            as_multiplied(self._visual.tokenizer, self._visual.frozen) if self._visual else {}
+            cast_tokenizer(self._visual.tokenizer, self._visual.frozen) if self._visual else {}
         )
 
     @property
@@ -103,19 +106,19 @@ class MaskedModel:
         """Shapes of the parameters."""
         return nn.unbox(jax.eval_shape(self.init_params, jax.random.key(0)))
 
-    def make_example(self, stream: Stream, augment: bool) -> MakeExample:
+    def make_example(self, stream: Stream, augment: bool) -> MaskedExample:
         """How this stream's records become examples."""
         model = self.config.model
         image_size, tokenizer = (
             model.image_size if stream.has_image else 0,
             self._text if stream.has_text else None,
         )
-        return MakeExample(self.stream_config(stream), image_size, model.grid, tokenizer, augment)
+        return MaskedExample(self.stream_config(stream), image_size, model.grid, tokenizer, augment)
 
-    def kept_tokens(self, stream: Stream, found: PreparedSet) -> KeptTokens:
+    def cached_tokens(self, stream: Stream, found: PreparedSet) -> CachedTokens:
         """Where the visual tokens of a set's views lie, whether they were made or not."""
         config = self.config
-        return kept_tokens(
+        return cached_tokens(
             config.data.visual_tokens,
             found,
             self.stream_config(stream),
@@ -132,20 +135,20 @@ class MaskedModel:
         *,
         draws: int = 1,
         batches: int = 0,
-        share: Share = Share(),
+        shard: HostShard = HostShard(),
     ) -> dict[str, Scores]:
         """Scores of each term of a stream over some records; masks depend on the seed and the place of a record alone."""
         config = self.config
-        found = evaluation_batches(
+        batch_size = padded_batch(self.stream_config(stream).batch_size, mesh)
+        examples = EvaluationExamples(
             records,
             self.make_example(stream, False),
-            padded_batch(self.stream_config(stream).batch_size, mesh),
-            config.run.seed,
-            draws=draws,
-            batches=batches,
-            share=share,
-            data=config.data,
+            batch_size,
+            seed=config.run.seed,
+            repeats=draws,
+            max_batches=batches,
         )
+        found = pipeline.batches(examples, batch_size, shard=shard, loader=config.data)
         return score(
             self.objectives[stream], params, put_replicated(self.frozen, mesh), found, mesh
         )

@@ -9,15 +9,13 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
-from vlbeit_jax.data.kept_tokens import KeptTokens, require_all
-from vlbeit_jax.data.pipeline import (
-    Batches,
-    Share,
-    open_sources,
-    require_validation,
-    training_batches,
-)
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.cached_tokens import CachedTokens, require_all
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.sampling import TrainingExamples
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.masked_prediction import terms_of
@@ -53,9 +51,12 @@ class Pretrain:
         require_apart(self._all_sets)
         if config.run.evaluate_every:
             require_validation([sets[0] for sets in self.sets.values()])
-        self.objectives: Mapping[str, Objective] = {**self.model.objectives}
-        self.kept = self._kept_tokens() if config.data.visual_tokens else {}
-        self.frozen: Tree = {} if self.kept else self.model.frozen
+        # The order in which the step adds gradients.
+        self.objectives: Mapping[str, Objective] = {
+            stream: self.model.objectives[stream] for stream in Stream if stream in self.streams
+        }
+        self.cached = self._cached_tokens() if config.data.visual_tokens else {}
+        self.frozen: Tree = {} if self.cached else self.model.frozen
         self.chance: Mapping[str, float] = {
             name: 1 / objective.vocabulary(modality)
             for stream, objective in self.model.objectives.items()
@@ -74,32 +75,33 @@ class Pretrain:
         """Fresh parameters of every path."""
         return self.model.init_params(key)
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
-        """See ``data.pipeline``."""
-        name, config = Stream(stream), self.config
-        make = self.model.make_example(name, True)
-        kept = self.kept.get(name, ())
-        return training_batches(
-            name,
-            self.model.stream_config(name),
-            config.data,
-            make,
-            config.run.seed,
-            start,
-            share,
-            kept,
+    def examples(self, stream: str) -> TrainingExamples:
+        """The stream's endless examples."""
+        name = Stream(stream)
+        return TrainingExamples(
+            stream,
+            self.sets[name],
+            self.model.make_example(name, True),
+            seed=self.config.run.seed,
+            weights=self.model.stream_config(name).weights,
+            cached=self.cached.get(name, ()),
         )
 
-    def keep_inputs(self, workdir: pathlib.Path) -> None:
+    def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
+        """See ``data.pipeline``."""
+        batch_size = self.model.stream_config(Stream(stream)).batch_size
+        return pipeline.batches(self.examples(stream), batch_size, start, shard, self.config.data)
+
+    def save_assets(self, workdir: pathlib.Path) -> None:
         """Copies both tokenizers, and the keys of what is trained on."""
         self.model.keep_tokenizers(workdir)
         write_seen(workdir, seen_by(self._all_sets))
 
-    def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
+    def before_training(self, state: TrainState, mesh: Mesh, shard: HostShard) -> TrainState:
         """Nothing: pretraining starts from random parameters."""
         return state
 
-    def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
+    def evaluate(self, state: TrainState, mesh: Mesh, shard: HostShard) -> dict[str, float]:
         """Masked accuracy, unigram baseline and loss of every term on the held-back part of each stream's first set."""
         figures = {}
         for stream in self.streams:
@@ -110,17 +112,17 @@ class Pretrain:
                 records,
                 mesh,
                 batches=self.config.run.evaluate_batches,
-                share=share,
+                shard=shard,
             )
             for name, scores in found.items():
                 figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}
         return figures
 
-    def _kept_tokens(self) -> dict[Stream, list[KeptTokens]]:
+    def _cached_tokens(self) -> dict[Stream, list[CachedTokens]]:
         found = {}
         for stream, sets in self.sets.items():
             if stream.has_image:
-                found[stream] = [self.model.kept_tokens(stream, each) for each in sets]
-                for kept, each in zip(found[stream], sets, strict=True):
-                    require_all(kept, each)
+                found[stream] = [self.model.cached_tokens(stream, each) for each in sets]
+                for cached, each in zip(found[stream], sets, strict=True):
+                    require_all(cached, each)
         return found

@@ -19,7 +19,7 @@ from vlbeit_jax.models.teacher import (
     ViTTeacher,
     teacher_width,
 )
-from vlbeit_jax.training.run_folder import IMPORTED_STEP, restore
+from vlbeit_jax.training.saved_run import IMPORTED_STEP, restore
 
 TEACHER_FILE = "teacher.json"
 Tree = Any

@@ -19,7 +19,7 @@ from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, VisualTokenizer
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.run_folder import (
+from vlbeit_jax.training.saved_run import (
     CHECKPOINTS,
     CONFIG_FILE,
     IMPORTED_STEP,

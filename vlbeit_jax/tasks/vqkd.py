@@ -14,25 +14,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config, VisualTokenizerConfig
-from vlbeit_jax.data.examples import MakeExample
-from vlbeit_jax.data.pipeline import (
-    Batches,
-    Share,
-    evaluation_batches,
-    open_sources,
-    require_validation,
-    training_batches,
-)
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.examples.masked import MaskedExample
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart
-from vlbeit_jax.models.layers import run
 from vlbeit_jax.models.teacher import teacher_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.tasks.teachers import open_teacher
-from vlbeit_jax.training.run_folder import tree_fingerprint
+from vlbeit_jax.training.saved_run import tree_fingerprint
 from vlbeit_jax.training.sharding import on_mesh, put_batch, put_replicated, replicated
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Stream
@@ -81,10 +77,10 @@ class VQKD:
             "teacher": tree_fingerprint(self.frozen) if self.frozen else visual.teacher,
         }
 
-    def _make(self, augment: bool) -> MakeExample:
+    def _make(self, augment: bool) -> MaskedExample:
         visual = self.config.visual_tokenizer
-        return MakeExample(
-            dataclasses.replace(self.config.data.image, masked_patches=0),
+        return MaskedExample(
+            dataclasses.replace(self.config.data.image, num_masked_patches=0),
             visual.image_size,
             visual.grid,
             None,
@@ -99,34 +95,38 @@ class VQKD:
             "params"
         ]
 
-    def training_batches(self, stream: str, start: int, share: Share) -> Batches:
-        """Images; see ``data.pipeline``."""
+    def examples(self, stream: str) -> TrainingExamples:
+        """The stream's endless examples."""
         config = self.config
-        return training_batches(
-            Stream(stream),
-            config.data.image,
-            config.data,
+        return TrainingExamples(
+            stream,
+            self.sets,
             self._make(True),
-            config.run.seed,
-            start,
-            share,
+            seed=config.run.seed,
+            weights=config.data.image.weights,
         )
 
-    def keep_inputs(self, workdir: pathlib.Path) -> None:
+    def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
+        """Images; see ``data.pipeline``."""
+        config = self.config
+        return pipeline.batches(
+            self.examples(stream), config.data.image.batch_size, start, shard, config.data
+        )
+
+    def save_assets(self, workdir: pathlib.Path) -> None:
         """Nothing: a visual tokenizer depends on its images alone."""
 
-    def before_training(self, state: TrainState, mesh: Mesh, share: Share) -> TrainState:
+    def before_training(self, state: TrainState, mesh: Mesh, shard: HostShard) -> TrainState:
         """Sets the codebook by k-means on the features of the first batches, gathered over all devices."""
         visual = self.config.visual_tokenizer
         everywhere = replicated(mesh)
 
         def features(params: Tree, image: jax.Array) -> jax.Array:
-            return run(self.tokenizer, params, image, method="features").reshape(
-                -1, visual.code_width
-            )
+            found: Any = self.tokenizer.apply({"params": params}, image, method="features")
+            return found.reshape(-1, visual.code_width)
 
         compiled = jax.jit(features, out_shardings=everywhere)
-        with closing(self.training_batches(Stream.IMAGE, 0, share)) as batches, on_mesh(mesh):
+        with closing(self.training_batches(Stream.IMAGE, 0, shard)) as batches, on_mesh(mesh):
             seen = [
                 compiled(state.params, put_batch(next(batches), mesh)["image"])
                 for _ in range(visual.kmeans_batches)
@@ -139,20 +139,20 @@ class VQKD:
         extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
         return dataclasses.replace(state, extra=extra)
 
-    def evaluate(self, state: TrainState, mesh: Mesh, share: Share) -> dict[str, float]:
+    def evaluate(self, state: TrainState, mesh: Mesh, shard: HostShard) -> dict[str, float]:
         """Held-back losses, and how many codes the held-back images use; warns of a collapse."""
         config = self.config
         compiled = _scorer(self.objective, mesh)
         totals, frozen = None, put_replicated(self.frozen, mesh)
-        held_back = evaluation_batches(
+        batch_size = config.data.image.batch_size
+        examples = EvaluationExamples(
             self.sets[0].records(VALIDATION),
             self._make(False),
-            config.data.image.batch_size,
-            config.run.seed,
-            batches=config.run.evaluate_batches,
-            share=share,
-            data=config.data,
+            batch_size,
+            seed=config.run.seed,
+            max_batches=config.run.evaluate_batches,
         )
+        held_back = pipeline.batches(examples, batch_size, shard=shard, loader=config.data)
         with closing(held_back) as batches, on_mesh(mesh):
             for batch in batches:
                 new = compiled(

@@ -1,4 +1,4 @@
-"""Checkpoints: the one file that knows Orbax. Asynchronous, atomic, self-describing."""
+"""Checkpoints: asynchronous, atomic and self-describing. The only file that imports Orbax."""
 
 import pathlib
 from collections.abc import Mapping
@@ -13,14 +13,15 @@ from vlbeit_jax.errors import UsageError
 
 Tree = Any
 DESCRIPTION = "description"
-CHUNK_BYTES = 16 * 2**20  # So that reading a large array takes little more memory than the array.
+# With small chunks, reading a large array takes little more memory than the array itself.
+CHUNK_BYTES = 16 * 2**20
 _policies = ocp.checkpoint_managers
 
 
 class Checkpointer:
-    """Named trees and a description per step, in ``folder/STEP/NAME``.
+    """Writes and reads checkpoints: named trees and a description, in ``folder/STEP/NAME``.
 
-    A step becomes visible when all of it is written; what a cut-off save left behind is removed on opening.
+    A step becomes visible once it is complete. Opening removes what an interrupted save has left.
     """
 
     def __init__(
@@ -33,23 +34,31 @@ class Checkpointer:
         alone: bool = False,
         little_memory: bool = False,
     ):
-        """Opens or makes ``folder``; keeps the newest ``keep_last`` steps and every multiple of ``keep_every``.
+        """Opens ``folder``, and creates it unless ``read_only``.
 
-        All processes of a run open, save and restore together; ``read_only``, or ``alone``, a process is by itself.
-        ``little_memory``: each array gets files of its own. A shared file's content (OCDBT) waits in memory until it is complete.
+        All processes of a run must open, save and restore together, unless they open with
+        ``read_only`` or ``alone``.
+
+        Args:
+          folder: of the checkpoints.
+          keep_last: number of newest steps to keep.
+          keep_every: multiples of this step are kept as well; 0 for none.
+          read_only: only reads, in this process.
+          alone: this process saves by itself.
+          little_memory: writes each array to its own files. A file of several arrays (OCDBT) stays
+            in memory until it is complete.
         """
         if not read_only:
             pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         keep: list[Any] = [_policies.LatestN(keep_last)]
         if keep_every:
             keep.append(_policies.EveryNSteps(keep_every))
+        processes = ocp.options.MultiprocessingOptions()
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).resolve(),
-            item_handlers=_files_apart() if little_memory else None,
+            item_handlers=_own_files() if little_memory else None,
             options=ocp.CheckpointManagerOptions(
-                multiprocessing_options=_by_itself()
-                if read_only or alone
-                else ocp.options.MultiprocessingOptions(),
+                multiprocessing_options=_this_process() if read_only or alone else processes,
                 preservation_policy=_policies.AnyPreservationPolicy(keep),
                 cleanup_tmp_directories=not read_only,
                 create=False,
@@ -58,86 +67,89 @@ class Checkpointer:
         )
 
     def save(self, step: int, trees: Mapping[str, Tree], description: Mapping[str, Any]) -> None:
-        """Starts writing; returns when the arrays have been copied. The error of a failed write comes with the next call."""
+        """Starts a save and returns once the arrays are copied.
+
+        If writing fails, the next call raises the error.
+
+        Args:
+          step: of the checkpoint.
+          trees: arrays, by name.
+          description: JSON values.
+        """
         chunked = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
-        items = {
+        items: dict[str, Any] = {
             name: ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda _: chunked, tree))
             for name, tree in trees.items()
         }
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**items, **{DESCRIPTION: ocp.args.JsonSave(dict(description))}),
-            force=True,
-        )
+        items[DESCRIPTION] = ocp.args.JsonSave(dict(description))
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def latest(self) -> int | None:
-        """The newest complete step."""
+        """Returns the newest complete step; None if there is none."""
         return self._manager.latest_step()
 
     def describe(self, step: int) -> dict[str, Any]:
-        """What was said about a step when it was saved."""
-        return self._manager.restore(
-            step, args=ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()})
-        )[DESCRIPTION]
+        """Returns the description that was saved with a step."""
+        wanted = ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()})
+        return self._manager.restore(step, args=wanted)[DESCRIPTION]
 
     def restore(self, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
-        """The trees that are asked for, with the shapes, types and shardings of ``abstract``.
+        """Returns trees of a step, with the shapes, types and shardings of ``abstract``.
 
         Raises:
-          UsageError: parameters have other shapes there, as in a run of an older version; every difference is listed.
+          UsageError: the parameters have other shapes; the message lists every difference.
         """
+        if "params" in abstract:
+            saved = self.leaves(step, "params").shapes
+            where = pathlib.Path(self._manager.directory) / str(step)
+            check_shapes(saved, abstract["params"], f"{where} holds another model")
         items = {
             name: ocp.args.PyTreeRestore(
                 tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
             )
             for name, tree in abstract.items()
         }
-        if "params" in abstract:
-            folder = pathlib.Path(self._manager.directory)
-            check_shapes(
-                self.leaves(step, "params").shapes,
-                abstract["params"],
-                f"{folder / str(step)} holds another model",
-            )
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {name: found[name] for name in abstract}
 
     def leaves(self, step: int, name: str) -> "Leaves":
-        """One of the trees, to be read array by array."""
+        """Returns one of the trees, to be read array by array."""
         return Leaves(pathlib.Path(self._manager.directory) / str(step) / name)
 
     def wait(self) -> None:
-        """Until every save is on disk; raises if one failed."""
+        """Waits until every save is on disk; raises if one failed."""
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
 
     def close(self) -> None:
-        """Waits, then ends the background threads."""
+        """Waits for the saves, then ends the background threads."""
         self.wait()
         self._manager.close()
 
 
-def _by_itself() -> ocp.options.MultiprocessingOptions:
-    me = jax.process_index()
+def _this_process() -> ocp.options.MultiprocessingOptions:
+    process = jax.process_index()
     return ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process{process}",
     )
 
 
-def _files_apart() -> dict[str, Any]:
+def _own_files() -> dict[str, Any]:
     trees = {name: ocp.PyTreeCheckpointHandler(use_ocdbt=False) for name in ("params", "extra")}
     return {**trees, DESCRIPTION: ocp.JsonCheckpointHandler()}
 
 
 class Leaves:
-    """A saved tree whose arrays are read one at a time, so that a model may be larger than the memory.
+    """A saved tree whose arrays are read one at a time, so that it may exceed the memory.
 
     Attributes:
-      shapes: by name, the path's parts joined by "/".
+      shapes: shape of each array by name, the parts of its path joined by "/".
     """
 
     def __init__(self, folder: pathlib.Path):
-        """Reads what there is, and nothing of it yet."""
+        """Reads names and shapes, but no array yet."""
         self._folder, self._reader = folder, ocp.PyTreeCheckpointHandler()
         self._tree = self._reader.metadata(epath.Path(folder)).tree
         self.shapes: dict[str, tuple[int, ...]] = {
@@ -146,62 +158,73 @@ class Leaves:
         }
 
     def __getitem__(self, wanted: str) -> np.ndarray:
-        """One array, in the memory of this host.
+        """Returns one array, in the memory of this host.
 
         Raises:
-          UsageError: it cannot be read.
+          UsageError: the array cannot be read.
         """
-        pick = jax.tree_util.tree_map_with_path(
+        item = jax.tree_util.tree_map_with_path(
             lambda path, _: 0 if leaf_name(path) == wanted else ocp.PLACEHOLDER, self._tree
         )
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), self._tree)
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), self._tree)
         try:
             found = self._reader.restore(
-                epath.Path(self._folder), args=ocp.args.PyTreeRestore(item=pick, restore_args=how)
+                epath.Path(self._folder),
+                args=ocp.args.PyTreeRestore(item=item, restore_args=as_numpy),
             )
         except (ValueError, OSError) as error:
             raise UsageError(
-                f"{self._folder}: {wanted} cannot be read, the checkpoint is damaged or cut off: {error}"
+                f"{self._folder}: {wanted} cannot be read; the checkpoint is damaged or "
+                f"incomplete: {error}"
             ) from error
-        (leaf,) = [
-            leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(found)
-            if leaf_name(path) == wanted
-        ]
-        return leaf
+        leaves = jax.tree_util.tree_leaves_with_path(found)
+        (array,) = [leaf for path, leaf in leaves if leaf_name(path) == wanted]
+        return array
 
 
 def leaf_name(path: Any) -> str:
-    """A leaf's path with its parts joined by "/"."""
+    """Returns a leaf's path with its parts joined by "/"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def check_shapes(there: Mapping[str, tuple[int, ...]], abstract: Tree, what: str) -> None:
-    """Raises a ``UsageError`` that begins with ``what`` and has every parameter of another shape, or that one side lacks."""
-    here = {
+def check_shapes(saved: Mapping[str, tuple[int, ...]], abstract: Tree, what: str) -> None:
+    """Compares saved parameters with those that are needed.
+
+    Args:
+      saved: shapes by name.
+      abstract: a tree of shapes.
+      what: beginning of the error message.
+
+    Raises:
+      UsageError: lists every parameter whose shape differs or that is missing on one side.
+    """
+    needed = {
         leaf_name(path): tuple(leaf.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
     }
-    wrong = [
-        f"{name}: {there.get(name, 'nothing')} there, {here.get(name, 'nothing')} here"
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
-    ]
-    if wrong:
-        raise UsageError(f"{what}:\n  " + "\n  ".join(wrong))
-
-
-def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: object) -> None:
-    """Raises a ``UsageError`` with both values for every name on which a checkpoint and this run differ."""
     different = [
-        f"{name}: the checkpoint has {saved.get(name)!r}, this run has {now.get(name)!r}"
-        for name in sorted({*saved, *now})
-        if saved.get(name) != now.get(name)
+        f"{name}: {saved.get(name, 'nothing')} there, {needed.get(name, 'nothing')} here"
+        for name in sorted({*saved, *needed})
+        if saved.get(name) != needed.get(name)
+    ]
+    if different:
+        raise UsageError(f"{what}:\n  " + "\n  ".join(different))
+
+
+def check_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: object) -> None:
+    """Compares what identifies a run in its checkpoint with what was given.
+
+    Raises:
+      UsageError: lists every name on which they differ, with both values.
+    """
+    different = [
+        f"{name}: the checkpoint has {saved.get(name)!r}, this run has {given.get(name)!r}"
+        for name in sorted({*saved, *given})
+        if saved.get(name) != given.get(name)
     ]
     if different:
         raise UsageError(
-            f"{where} was written by another run and cannot go on here:\n  "
+            f"{where} holds another run, which cannot be resumed with these settings:\n  "
             + "\n  ".join(different)
-            + "\n"
-            "use the same data, tokenizers and model, or another --workdir"
+            + "\nuse the same data, tokenizers and model, or choose another --workdir"
         )

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, cosine decay, clipping, and weight decay by the role of a parameter (spec section 4)."""
+"""AdamW with linear warm-up, cosine decay and clipping (VL-BEiT, section 3.1; BEiT's schedule)."""
 
 import math
 from typing import Any
@@ -10,33 +10,34 @@ import optax
 from vlbeit_jax.config import OptimizerConfig
 from vlbeit_jax.shapes import Array, Float
 
-# Matrices that multiply activations, and word embeddings. Everything else escapes decay: biases, normalisation, LayerScale,
-# CLS, mask token, positions of both kinds and modality types.
-DECAYED = {"kernel", "qkv", "out", "words"}
+Tree = Any
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear from 0 to the peak at step ``warmup_steps - 1``, then half a cosine that ends at ``end_lr`` (BEiT)."""
+    """Returns the schedule: linear from 0 to ``peak_lr``, then half a cosine to ``end_lr``.
+
+    The peak is reached at step ``warmup_steps - 1``.
+    """
     warmup = config.warmup_steps
 
     def rate(step: Any) -> Float[Array, ""]:
         rising = config.peak_lr * step / max(warmup - 1, 1)
-        progress = (step - warmup) / max(steps - warmup, 1)
-        falling = config.end_lr + 0.5 * (config.peak_lr - config.end_lr) * (
-            1 + jnp.cos(math.pi * jnp.clip(progress, 0, 1))
-        )
+        progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
+        height = 0.5 * (config.peak_lr - config.end_lr)
+        falling = config.end_lr + height * (1 + jnp.cos(math.pi * progress))
         return jnp.where(step < warmup, rising, falling)
 
     return rate
 
 
-def decay_mask(params: Any) -> Any:
-    """True for parameters that are decayed, by the last part of their name."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path) in DECAYED, params)
+def make_optimizer(config: OptimizerConfig, steps: int, info: Tree) -> optax.GradientTransformation:
+    """Returns clipping by the global norm, then AdamW with float32 moments.
 
-
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping by the global norm, then AdamW; moments are float32 like the parameters."""
+    Args:
+      config: rates and decays.
+      steps: of the run.
+      info: a ``ParamInfo`` per parameter, which says whether weight decay applies.
+    """
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     adamw = optax.adamw(
         learning_rate(config, steps),
@@ -44,11 +45,6 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         b2=config.beta2,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        mask=decay_mask,
+        mask=jax.tree.map(lambda declared: declared.decay, info),
     )
     return optax.chain(clip, adamw)
-
-
-def _name(path: Any) -> str:
-    """The last name on a path; boxes of sharding metadata add an attribute of their own behind it."""
-    return [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)][-1]

@@ -1,6 +1,7 @@
-"""Where every array lies: one table of logical axis to mesh axes, and a mesh of (data, fsdp, tensor)."""
+"""Mesh and layout: one table from logical axes to the axes of a (data, fsdp, tensor) mesh."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,27 +12,26 @@ from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vlbeit_jax.config import MeshConfig
-from vlbeit_jax.data.pipeline import Share
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.objectives.base import Crossing
-from vlbeit_jax.ops.vocabulary import PARTED_OVER
+from vlbeit_jax.models.params import ParamInfo
+from vlbeit_jax.ops.vocabulary import VOCABULARY_AXIS
 
 AXES = ("data", "fsdp", "tensor")
-ROW_AXES = ("data", "fsdp")  # A batch's rows are cut along these, and gradients summed over them.
+ROW_AXES = ("data", "fsdp")  # A batch's rows are split along these; gradients are summed over them.
 
-# Logical axis -> mesh axes. The batch is split over data and fsdp; parameters over fsdp and tensor.
+# Logical axis -> mesh axes. Rows are split over data and fsdp, parameters over fsdp and tensor.
 RULES = (
     ("batch", ("data", "fsdp")),
     ("embed", "fsdp"),
     ("heads", "tensor"),
     ("ffn", "tensor"),
     ("vocab", "tensor"),
-    (
-        "word",
-        PARTED_OVER,
-    ),  # Whole rows, so that gradients of the largest table are cut along their memory.
-    ("piece", (PARTED_OVER, "tensor")),  # Columns of the head of word pieces, and its bias.
+    # Whole rows of the word table, so that gradients of the largest table are contiguous.
+    ("word", VOCABULARY_AXIS),
     ("word_width", "tensor"),
+    # Columns of the word head, and its bias.
+    ("piece", (VOCABULARY_AXIS, "tensor")),
     ("head", None),
 )
 
@@ -83,102 +83,32 @@ def on_mesh(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-def on_each_chip(
-    work: Callable[..., tuple[Tree, Tree]], mesh: Mesh, places: Tree, crossings: Tree
-) -> Callable[..., tuple[Tree, Tree]]:
-    """Makes of ``work(params, batches, rest) -> (gradients, sums)``, on whole parameters and some rows, one on all rows.
-
-    Every chip works on its own rows; only tensor parallelism is left to XLA. Parameters are whole in it but for those that stay
-    where they are, and lie as ``places`` says before and after, as do their gradients. Gradients and sums are summed over
-    chips, once, at the end.
+def param_shardings(shapes: Tree, info: Tree, mesh: Mesh) -> Tree:
+    """Returns a ``NamedSharding`` per parameter, from the logical axes that it declares.
 
     Args:
-      work: may not communicate, but about what stays.
-      mesh: the chips.
-      places: a ``NamedSharding`` per parameter.
-      crossings: a ``Crossing`` per parameter.
-    """
-    axes = tuple(axis for axis in ROW_AXES if mesh.shape[axis] > 1)
-
-    def along_rows(place: NamedSharding) -> PartitionSpec:
-        return PartitionSpec(
-            *(
-                "fsdp" if "fsdp" in axes and "fsdp" in mesh_axes(entry) else None
-                for entry in place.spec
-            )
-        )
-
-    own = jax.tree.map(along_rows, places)
-
-    def whole(shard: jax.Array, spec: PartitionSpec, crossing: Crossing) -> jax.Array:
-        shard = shard.astype(crossing.parameter)
-        if crossing.stays or "fsdp" not in tuple(spec):
-            return shard
-        return jax.lax.all_gather(shard, "fsdp", axis=tuple(spec).index("fsdp"), tiled=True)
-
-    def summed(gradient: jax.Array, spec: PartitionSpec, crossing: Crossing) -> jax.Array:
-        gradient = gradient.astype(crossing.gradient)
-        if "fsdp" in tuple(spec) and not crossing.stays:
-            gradient = jax.lax.psum_scatter(
-                gradient, "fsdp", scatter_dimension=tuple(spec).index("fsdp"), tiled=True
-            )
-        return jax.lax.psum(
-            gradient, tuple(axis for axis in axes if axis not in tuple(spec))
-        ).astype(np.float32)
-
-    def apart(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
-        if not axes:
-            return work(
-                jax.tree.map(
-                    lambda leaf, crossing: leaf.astype(crossing.parameter), params, crossings
-                ),
-                batches,
-                rest,
-            )
-
-        def on_a_chip(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
-            with nn.logical_axis_rules(
-                [(name, None if name == "batch" else found) for name, found in RULES]
-            ):
-                gradients, sums = work(jax.tree.map(whole, params, own, crossings), batches, rest)
-            return jax.tree.map(summed, gradients, own, crossings), jax.lax.psum(sums, axes)
-
-        rows, everywhere = PartitionSpec(axes), PartitionSpec()
-        options = {
-            "axis_names": set(axes),
-            "check_vma": False,
-        }  # What comes out is summed over these axes, above.
-        return jax.shard_map(
-            on_a_chip,
-            mesh=mesh,
-            in_specs=(own, rows, everywhere),
-            out_specs=(own, everywhere),
-            **options,
-        )(params, batches, rest)
-
-    return apart
-
-
-def shardings(abstract: Tree, mesh: Mesh) -> Tree:
-    """A ``NamedSharding`` per leaf from the logical axes that parameters carry; leaves without axes are replicated.
+      shapes: of the parameters.
+      info: a ``ParamInfo`` for each.
+      mesh: of devices.
 
     Raises:
-      UsageError: a mesh axis does not divide a dimension, with the parameter's name.
+      UsageError: the mesh does not divide a dimension; the message names the parameter.
     """
-    specs = spmd.logical_to_mesh(nn.get_partition_spec(abstract), RULES)
 
-    def place(path: Any, spec: PartitionSpec, leaf: Any) -> NamedSharding:
-        for size, axes in zip(leaf.shape, spec, strict=False):
-            parts = int(np.prod([mesh.shape[axis] for axis in mesh_axes(axes)]))
+    def sharding(path: Any, leaf: Any, declared: ParamInfo) -> NamedSharding:
+        spec = spmd.logical_to_mesh_axes(declared.axes, RULES)
+        assert spec is not None, "there are rules"
+        for size, axes in zip(leaf.shape, spec, strict=True):
+            parts = math.prod(mesh.shape[axis] for axis in mesh_axes(axes))
             if size % parts:
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise UsageError(
-                    f"parameter {jax.tree_util.keystr(path, simple=True, separator='/')} of shape {leaf.shape}: {size} is not "
-                    f"a multiple of the {parts} devices along {axes}; change config.mesh"
+                    f"parameter {name} of shape {leaf.shape}: {size} is not a multiple of the "
+                    f"{parts} devices along {axes}; change config.mesh"
                 )
         return NamedSharding(mesh, spec)
 
-    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
-    return jax.tree_util.tree_map_with_path(place, specs, nn.unbox(abstract), is_leaf=is_spec)
+    return jax.tree_util.tree_map_with_path(sharding, shapes, info)
 
 
 def mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -186,8 +116,8 @@ def mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else entry or ()
 
 
-def placement(tree: Tree) -> Tree:
-    """The sharding of every leaf."""
+def shardings(tree: Tree) -> Tree:
+    """Returns the sharding of every leaf."""
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
@@ -196,11 +126,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
-def share_of(mesh: Mesh) -> Share:
-    """The rows of every batch that this process's devices hold, whatever the order of devices on the mesh."""
+def host_shard(mesh: Mesh) -> HostShard:
+    """The rows of a batch that this process's devices hold, in any order of devices on the mesh."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     places = batch_sharding(mesh).addressable_devices_indices_map((parts,))
-    return Share(
+    return HostShard(
         tuple(sorted({rows[0].indices(parts)[0] for rows in places.values() if rows is not None})),
         parts,
     )

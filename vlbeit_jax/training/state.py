@@ -1,7 +1,8 @@
-"""Everything a step changes, and how it comes into being already sharded."""
+"""Everything that a step changes, and how it is created already sharded."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,15 +11,16 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from vlbeit_jax.models.params import read_info
 from vlbeit_jax.shapes import Array, Int
-from vlbeit_jax.training.sharding import shardings
+from vlbeit_jax.training.sharding import param_shardings, replicated
 
 Tree = Any
 
 
 @struct.dataclass
 class TrainState:
-    """What is saved and restored; there is no random key in it, because keys follow from seed and step.
+    """What is saved and restored. It has no random key: keys follow from seed and step.
 
     Attributes:
       step: steps taken.
@@ -33,22 +35,45 @@ class TrainState:
     extra: Tree
 
     def saved(self) -> dict[str, Tree]:
-        """The trees of a checkpoint: parameters lie apart, so that they can be had without the moments."""
-        return {
-            "params": self.params,
-            "extra": self.extra,
-            "optimizer": {"step": self.step, "moments": self.opt_state},
-        }
+        """Returns the trees of a checkpoint; parameters can be read without the moments."""
+        moments = {"step": self.step, "moments": self.opt_state}
+        return {"params": self.params, "extra": self.extra, "optimizer": moments}
 
     @classmethod
     def restored(cls, trees: dict[str, Tree]) -> "TrainState":
-        """From the trees of a checkpoint."""
-        return cls(
-            trees["optimizer"]["step"],
-            trees["params"],
-            trees["optimizer"]["moments"],
-            trees["extra"],
-        )
+        """Returns the state from the trees of a checkpoint."""
+        optimizer = trees["optimizer"]
+        return cls(optimizer["step"], trees["params"], optimizer["moments"], trees["extra"])
+
+
+class Declarations(NamedTuple):
+    """What a network declares of its parameters.
+
+    Attributes:
+      shapes: shape and type of each.
+      info: a ``ParamInfo`` for each.
+    """
+
+    shapes: Tree
+    info: Tree
+
+
+def declarations(init_params: Callable[[Array], Tree]) -> Declarations:
+    """Returns shapes and facts of the parameters that ``init_params(key)`` creates, boxed."""
+    boxed = jax.eval_shape(init_params, jax.random.key(0))
+    return Declarations(nn.unbox(boxed), read_info(boxed))
+
+
+class StateMaker(NamedTuple):
+    """How to make a state on a mesh.
+
+    Attributes:
+      make: a fresh state from a seed, on the mesh.
+      abstract: its shapes, types and shardings, to restore a checkpoint into.
+    """
+
+    make: Callable[[int], TrainState]
+    abstract: TrainState
 
 
 def state_maker(
@@ -56,26 +81,42 @@ def state_maker(
     init_extra: Callable[[], Tree],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-) -> tuple[Callable[[int], TrainState], TrainState]:
-    """How to make a state on the mesh, and its abstract form (shapes, types and shardings) to restore into.
+) -> StateMaker:
+    """Returns how to make a state whose parts already lie on their devices.
 
     Args:
-      init_params: parameters from a key, boxed with their logical axes.
-      init_extra: the objectives' part.
-      optimizer: whose moments follow the parameters' sharding.
-      mesh: where everything lies.
+      init_params: from a key to parameters, boxed with their ``ParamInfo``.
+      init_extra: the objectives' part of the state.
+      optimizer: its moments are sharded as the parameters are.
+      mesh: of devices.
+
+    Raises:
+      UsageError: the mesh does not divide a parameter.
     """
+    params, info = declarations(init_params)
 
     def make(seed: Array) -> TrainState:
-        params = init_params(jax.random.key(seed))
+        params = nn.unbox(init_params(jax.random.key(seed)))
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), init_extra())
 
-    boxed = jax.eval_shape(make, 0)
-    places = shardings(boxed, mesh)
-    compiled = jax.jit(lambda seed: nn.unbox(make(seed)), out_shardings=places)
-    abstract = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        nn.unbox(boxed),
-        places,
+    shapes, everywhere = jax.eval_shape(make, 0), replicated(mesh)
+    of_params = param_shardings(params, info, mesh)
+    shardings = dataclasses.replace(
+        shapes,
+        step=everywhere,
+        params=of_params,
+        opt_state=optax.tree.map_params(
+            optimizer,
+            lambda _, sharding: sharding,
+            shapes.opt_state,
+            of_params,
+            transform_non_params=lambda _: everywhere,
+        ),
+        extra=jax.tree.map(lambda _: everywhere, shapes.extra),
     )
-    return compiled, abstract
+
+    def abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    compiled = jax.jit(make, out_shardings=shardings)
+    return StateMaker(compiled, jax.tree.map(abstract, shapes, shardings))

@@ -1,4 +1,4 @@
-"""The train step: gradients stream by stream, summed, one update. A pure function, compiled once per set of streams."""
+"""The train step: gradients stream by stream, summed, one update. A pure function."""
 
 import time
 import zlib
@@ -14,23 +14,23 @@ from vlbeit_jax.objectives.base import ROW, Objective, Term
 from vlbeit_jax.ops.device import on_nvidia
 from vlbeit_jax.ops.losses import mean
 from vlbeit_jax.shapes import Array
-from vlbeit_jax.training.sharding import on_each_chip, on_mesh
+from vlbeit_jax.training.per_chip import per_chip_gradients, split_rows
+from vlbeit_jax.training.sharding import on_mesh
 from vlbeit_jax.training.state import TrainState
-from vlbeit_jax.types import Stream
 
 Tree = Any
-# XLA for GPUs would join products that share an operand, such as one weight in several streams. It copies the other operands
-# together and cuts the result apart again; on an H200 at base size, 64 rows a stream, it also laid tokens out batch last, and
-# copies and transpositions were 13 of 86 ms a step.
+Rows = Mapping[str, Array]
+# XLA for GPUs would merge products that share an operand, such as one weight in several streams. It
+# concatenates the other operands and splits the result again; on an H200 at base size, with 64 rows
+# per stream, it also laid tokens out batch last, and copies and transpositions were 13 of 86 ms.
 NVIDIA_OPTIONS = {"xla_gpu_dot_merger_threshold_mb": 0}
-Batches = Mapping[Any, Mapping[str, Array]]
 
 
 class TrainStep:
-    """``train_step(state, frozen, batches) -> (state, metrics)``, compiled once per set of streams and never again.
+    """``train_step(state, frozen, batches) -> (state, metrics)``, compiled once per set of streams.
 
-    A step whose shapes, types or shardings differ from those it was compiled for is an error, and not a second compilation
-    that nobody notices.
+    A step whose shapes, types or shardings differ from those it was compiled for is an error, and
+    not a second compilation that nobody notices.
 
     Attributes:
       total_compile_seconds: of all sets of streams so far.
@@ -42,22 +42,21 @@ class TrainStep:
         self._compiled: dict[tuple[str, ...], Any] = {}
         self.total_compile_seconds = 0.0
 
-    def lower(self, state: TrainState, frozen: Tree, batches: Batches) -> Any:
-        """The step before compilation; arguments may be shapes with shardings."""
+    def lower(self, state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]) -> Any:
+        """Returns the step before compilation; arguments may be shapes with shardings."""
         with on_mesh(self._mesh):
             return self._step.lower(state, frozen, batches)
 
     def __call__(
-        self, state: TrainState, frozen: Tree, batches: Batches
+        self, state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]
     ) -> tuple[TrainState, dict[str, Array]]:
         """Takes a step; the state is donated."""
         streams = tuple(sorted(batches))
         if streams not in self._compiled:
             began = time.monotonic()
             lowered = self.lower(state, frozen, batches)
-            self._compiled[streams] = lowered.compile(
-                compiler_options=NVIDIA_OPTIONS if on_nvidia() else None
-            )
+            options = NVIDIA_OPTIONS if on_nvidia() else None
+            self._compiled[streams] = lowered.compile(compiler_options=options)
             self.total_compile_seconds += time.monotonic() - began
         return self._compiled[streams](state, frozen, batches)
 
@@ -65,80 +64,75 @@ class TrainStep:
 def make_train_step(
     objectives: Mapping[str, Objective],
     optimizer: optax.GradientTransformation,
-    seed: int,
-    accumulate: int,
+    info: Tree,
+    shardings: Tree,
     mesh: Mesh,
-    places: Tree,
+    *,
+    seed: int,
+    accumulate: int = 1,
 ) -> TrainStep:
-    """Builds ``train_step(state, frozen, batches) -> (state, metrics)``; the state is donated.
+    """Returns ``train_step(state, frozen, batches) -> (state, metrics)``; the state is donated.
 
-    ``batches`` has one entry per stream of this step. A stream's activations are gone before the next one's exist. The
-    metrics are device arrays: ``term/loss``, ``term/accuracy``, ..., ``grad_norm``.
+    ``batches`` has one entry per stream of this step. The activations of a stream are freed before
+    those of the next one exist. Metrics are device arrays: ``term/loss``, ``term/accuracy``, ...,
+    ``grad_norm``.
 
-    Gradients are summed over microbatches and streams on each chip, and cross the links once a step. Left to itself, XLA
-    sends them after every product of every stream.
+    Each device sums gradients over microbatches and streams; one reduction per step follows
+    (``training.per_chip``).
 
     Args:
-      objectives: by stream.
+      objectives: by stream, in the order in which their gradients are added.
       optimizer: its update.
+      info: a ``ParamInfo`` per parameter.
+      shardings: a ``NamedSharding`` per parameter.
+      mesh: of devices.
       seed: of the run.
       accumulate: microbatches.
-      mesh: where everything lies.
-      places: a ``NamedSharding`` per parameter.
     """
 
     def train_step(
-        state: TrainState, frozen: Tree, batches: Batches
+        state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]
     ) -> tuple[TrainState, dict[str, Array]]:
         numbered = {
             name: {**rows, ROW: jnp.arange(len(rows["weight"]))} for name, rows in batches.items()
         }
+        # The weights come from the data alone, so they are known before the first microbatch.
         weights = {name: objectives[name].weights(rows) for name, rows in batches.items()}
-        gradients, (terms, statistics) = on_chips(
-            state.params, numbered, (state.step, state.extra, frozen, weights)
-        )
+        rest = (state.step, state.extra, frozen, weights)
+        gradients, (terms, statistics) = gradients_of_all_rows(state.params, numbered, rest)
         extra, metrics = dict(state.extra), {}
         for name in batches:
             extra[name], logged = objectives[name].update(extra[name], statistics[name])
-            metrics |= logged | {
-                f"{term}/{kind}": value
-                for term, sums in terms[name].items()
-                for kind, value in sums.means().items()
-            }
+            metrics |= logged | _means(terms[name])
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(gradients)
-        state = TrainState(
-            state.step + 1, optax.apply_updates(state.params, updates), opt_state, extra
-        )
-        return state, metrics
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, extra), metrics
 
     def gradients_and_sums(
-        params: Tree, batches: Batches, rest: tuple[Array, Tree, Tree, Tree]
+        params: Tree, batches: Mapping[Any, Rows], rest: tuple[Array, Tree, Tree, Tree]
     ) -> tuple[Tree, tuple[Tree, Tree]]:
         step, extra, frozen, weights = rest
-        total, terms, statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params), {}, {}
-        for name in (stream for stream in Stream if stream in batches):
-            key = stream_key(seed, name, step)
-            found, terms[name], statistics[name] = accumulated_gradients(
+        total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params)
+        terms, statistics = {}, {}
+        # Not the order of ``batches``, which tracing sorts: floating-point sums depend on it.
+        for name in (stream for stream in objectives if stream in batches):
+            gradients, terms[name], statistics[name] = accumulated_gradients(
                 objectives[name],
                 params,
                 extra[name],
                 frozen,
                 batches[name],
                 weights[name],
-                key,
+                stream_key(seed, name, step),
                 accumulate,
             )
-            total = jax.tree.map(jnp.add, total, found)
+            total = jax.tree.map(jnp.add, total, gradients)
             if on_nvidia():  # Or XLA would keep the activations of all streams at once.
                 params, total = jax.lax.optimization_barrier((params, total))
         return total, (terms, statistics)
 
-    objective = next(iter(objectives.values()))  # All of a run's agree, as they train one network.
-    crossings = jax.tree_util.tree_map_with_path(
-        lambda path, _: objective.crossing([entry.key for entry in path]), places
-    )
-    on_chips = on_each_chip(gradients_and_sums, mesh, places, crossings)
+    gradients_of_all_rows = per_chip_gradients(gradients_and_sums, mesh, shardings, info)
     return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
 
 
@@ -147,45 +141,51 @@ def accumulated_gradients(
     params: Tree,
     extra: Tree,
     frozen: Tree,
-    batch: Mapping[str, Array],
+    batch: Rows,
     weights: Mapping[str, Array],
     key: Array,
-    parts: int,
+    microbatches: int,
 ) -> tuple[Tree, dict[str, Term], Tree]:
-    """Gradients (float32) of the sum over terms of loss / weight, where the weights are those of the whole batch.
+    """Returns gradients (float32) of the sum over terms of loss / weight, and sums over rows.
 
-    The weights come from the data alone, so they are known before the first microbatch, and cutting the batch up changes
-    nothing but the memory that is needed.
+    ``weights`` are those of the whole batch, so splitting the batch changes nothing but the memory
+    that is needed.
 
     Returns:
       Gradients, the terms' totals and the statistics, summed over the rows of ``batch``.
     """
 
-    def loss(params: Tree, rows: Mapping[str, Array]) -> tuple[Array, tuple[dict[str, Term], Tree]]:
+    def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[dict[str, Term], Tree]]:
         terms, statistics = objective(params, extra, frozen, rows, key)
-        return sum(
-            (mean(term.loss, weights[name]) for name, term in terms.items()), jnp.zeros(())
-        ), (terms, statistics)
+        losses = (mean(term.loss, weights[name]) for name, term in terms.items())
+        return sum(losses, jnp.zeros(())), (terms, statistics)
 
-    def part(rows: Mapping[str, Array]) -> tuple[Tree, dict[str, Term], Tree]:
+    def on_rows(rows: Rows) -> tuple[Tree, dict[str, Term], Tree]:
         gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(params, rows)
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients), terms, statistics
+        gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
+        return gradients, terms, statistics
 
-    if parts == 1:
-        return part(batch)
-    micro = {name: rows.reshape(parts, -1, *rows.shape[1:]) for name, rows in batch.items()}
-    zero = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-        jax.eval_shape(part, {name: rows[0] for name, rows in micro.items()}),
-    )
-    total, _ = jax.lax.scan(
-        lambda total, rows: (jax.tree.map(jnp.add, total, part(rows)), None), zero, micro
-    )
-    return total
+    if microbatches == 1:
+        return on_rows(batch)
+    parts = split_rows(dict(batch), microbatches)
+    shapes = jax.eval_shape(on_rows, jax.tree.map(lambda rows: rows[0], parts))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: Tree, rows: Rows) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, on_rows(rows)), None
+
+    return jax.lax.scan(add, zero, parts)[0]
 
 
 def stream_key(seed: int, name: str, step: Array) -> Array:
-    """The key of a stream at a step: a function of the three, so that nothing has to be saved."""
-    return jax.random.fold_in(
-        jax.random.fold_in(jax.random.key(seed), zlib.crc32(str(name).encode())), step
-    )
+    """Returns the key of a stream at a step: a function of the three, so nothing has to be saved."""
+    stream = zlib.crc32(str(name).encode())
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
+
+
+def _means(terms: Mapping[str, Term]) -> dict[str, Array]:
+    return {
+        f"{term}/{kind}": value
+        for term, sums in terms.items()
+        for kind, value in sums.means().items()
+    }

@@ -32,7 +32,7 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
         if "image" in batch:
             pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
             inputs["visual_tokens"] = pixels
-        if "image_masked" in batch:
+        if "masked_patches" in batch:
             hidden = verify.hidden_patches(batch, config.patches).astype(np.float32)
             inputs["vision_masked_position"] = torch.from_numpy(hidden)
         if "text" in batch:
@@ -46,9 +46,12 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
             sequences["image"] = outputs["image"]
         if "text" in batch:
             sequences["text"] = torch.cat([outputs["text_cls"][:, None], outputs["text"]], dim=1)
-        for modality, head in (("image", "mim_head"), ("text", "mlm_head")):
-            if f"{modality}_masked" in batch:
-                positions = torch.from_numpy(batch[f"{modality}_masked"])[..., None]
+        for modality, masked, head in (
+            ("image", "masked_patches", "mim_head"),
+            ("text", "text_masked", "mlm_head"),
+        ):
+            if masked in batch:
+                positions = torch.from_numpy(batch[masked])[..., None]
                 picked = sequences[modality].gather(1, positions.expand(-1, -1, config.width))
                 weight, bias = heads[f"{head}.weight"], heads[f"{head}.bias"]
                 outputs[f"{modality}_logits"] = functional.linear(picked, weight, bias)

@@ -17,7 +17,7 @@ from vlbeit_jax.convert.permutations import (
 )
 from vlbeit_jax.convert.rules import Rule, Table, rule
 from vlbeit_jax.convert.tables import FUSED, AttentionNames, attention, expert, linear, norm
-from vlbeit_jax.models.layers import padded_vocabulary
+from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.types import Modality
 
 SIDES = {Modality.VISION: "A", Modality.LANGUAGE: "B"}

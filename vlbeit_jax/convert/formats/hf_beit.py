@@ -201,9 +201,9 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
         # BEiT's last states are not normalised; the norm belongs to the head.
         states = predicting.layernorm(predicting.beit(**inputs).last_hidden_state)
         outputs = verify.split_states(states.numpy(), batch, run.model.patches)
-        if "image_masked" in batch:
+        if "masked_patches" in batch:
             logits = predicting(**inputs).logits.numpy()
-            positions = batch["image_masked"][..., None]
+            positions = batch["masked_patches"][..., None]
             outputs["image_logits"] = np.take_along_axis(logits, positions, axis=1)
         return outputs
 

@@ -21,7 +21,7 @@ from vlbeit_jax.convert.tables import (
     norm,
 )
 from vlbeit_jax.models.dalle import CONVOLUTIONS, DalleConfig
-from vlbeit_jax.models.layers import padded_vocabulary
+from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.types import Modality, Positions
 
 

@@ -38,7 +38,8 @@ from vlbeit_jax.convert.tables import (
     refuse_beit3,
 )
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.layers import LAYER_NORM_EPS, padded_vocabulary
+from vlbeit_jax.models.layers import LAYER_NORM_EPS
+from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.ops.position import table_rows
 from vlbeit_jax.types import Positions
 

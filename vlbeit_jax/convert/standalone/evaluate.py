@@ -52,9 +52,9 @@ def evaluate(batch_size: int) -> dict[str, dict[str, float]]:
                 )
                 record = torch.arange(start, min(start + batch_size, count)) % len(images)
                 inputs["image"] = normalise(images[record].permute(0, 3, 1, 2))
-                inputs["image_masked"] = batch["image_masked"].long()
+                inputs["masked_patches"] = batch["masked_patches"].long()
                 targets["image"] = visual_tokenizer.encode(inputs["image"]).gather(
-                    1, inputs["image_masked"]
+                    1, inputs["masked_patches"]
                 )
                 weights["image"] = torch.ones(targets["image"].shape)
             if "text" in batch:

@@ -13,7 +13,7 @@
     # Maps [B, D, rows, columns] for dense prediction.
     model(image=..., features=(3, 5, 7, 11)).features
     # Logits of visual tokens at masked patches.
-    model(image=..., image_masked=positions).image_logits
+    model(image=..., masked_patches=positions).image_logits
     # Visual tokens of every patch.
     visual_tokenizer.encode(image)
 
@@ -84,7 +84,7 @@ class Output:
       image: states of patches [B, N, D].
       text_cls: state of the text's CLS [B, D].
       text: states of word pieces [B, T - 1, D].
-      image_logits: [B, M, C] at ``image_masked``.
+      image_logits: [B, M, C] at ``masked_patches``.
       text_logits: [B, M, vocabulary] at ``text_masked``.
       features: maps [B, D, rows, columns] after the requested blocks, before the last norm.
     """
@@ -359,7 +359,7 @@ class VLBEiT(nn.Module):
         self,
         image: Tensor | None = None,
         text: Tensor | None = None,
-        image_masked: Tensor | None = None,
+        masked_patches: Tensor | None = None,
         text_masked: Tensor | None = None,
         features: Sequence[int] = (),
     ) -> Output:
@@ -369,7 +369,7 @@ class VLBEiT(nn.Module):
           image: [B, 3, height, width] in [-1, 1], see ``normalise``.
           text: word pieces [B, T], CLS first, padded with ``config["pad"]``. To mask a word piece,
             replace it before.
-          image_masked: patches [B, M] that become the mask token and are predicted.
+          masked_patches: patches [B, M] that become the mask token and are predicted.
           text_masked: positions [B, M] that are predicted.
           features: blocks, counted from 0, after which patches are returned as maps.
 
@@ -377,10 +377,10 @@ class VLBEiT(nn.Module):
           ValueError: an input is missing or has a size that the model does not support, or there is
             no such block.
         """
-        self._check(image, text, image_masked, text_masked, features)
+        self._check(image, text, masked_patches, text_masked, features)
         parts, layout = [], []
         if image is not None:
-            parts.append(self.vision_embed(image, image_masked))
+            parts.append(self.vision_embed(image, masked_patches))
             layout.append((VISION, parts[-1].shape[1]))
         if text is not None:
             parts.append(self.text_embed(text))
@@ -395,8 +395,8 @@ class VLBEiT(nn.Module):
             output.features = [
                 x[:, 1:patches].transpose(1, 2).unflatten(2, (self.grid, self.grid)) for x in kept
             ]
-            if image_masked is not None:
-                output.image_logits = self.vision_head(_gather(pictures, image_masked))
+            if masked_patches is not None:
+                output.image_logits = self.vision_head(_gather(pictures, masked_patches))
         if text is not None:
             words = states[:, -text.shape[1] :]
             output.text_cls, output.text = words[:, 0], words[:, 1:]
@@ -408,15 +408,15 @@ class VLBEiT(nn.Module):
         self,
         image: Tensor | None,
         text: Tensor | None,
-        image_masked: Tensor | None,
+        masked_patches: Tensor | None,
         text_masked: Tensor | None,
         features: Sequence[int],
     ) -> None:
         longest, depth = self.config["text_positions"], self.config["depth"]
         if image is None and text is None:
             raise ValueError("give an image, a text, or both; neither was given")
-        if image is None and (image_masked is not None or features):
-            raise ValueError("image_masked and features need an image")
+        if image is None and (masked_patches is not None or features):
+            raise ValueError("masked_patches and features need an image")
         if text is None and text_masked is not None:
             raise ValueError("text_masked needs a text")
         if image is not None:

@@ -1,4 +1,7 @@
-"""Webdataset tars, as img2dataset writes them: KEY.jpg (or png, webp, ...), KEY.txt, KEY.json, one key after the other."""
+"""Webdataset tars, as img2dataset writes them: KEY.jpg, KEY.txt and KEY.json in a row.
+
+Images may also be png, webp, bmp, gif or tiff.
+"""
 
 import json
 import pathlib
@@ -12,7 +15,10 @@ IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"}
 
 
 class _Member(tarfile.TarInfo):
-    """A header; where there is none and no end mark either, the tar is cut off or damaged, and tarfile would say nothing."""
+    """A header that must be there unless the end mark is: otherwise the tar is damaged.
+
+    tarfile alone would take a tar that was cut off for one that ends there.
+    """
 
     @classmethod
     def fromtarfile(cls, tarfile_):

@@ -1,24 +1,23 @@
-"""launch/worker.sh: one run of a name on a host, and no other process is touched."""
+"""launch/worker.sh: one run of each name on a host; no other process is touched."""
 
 import os
 import subprocess
 
 import pytest
 
-from tests.test_launch import LAUNCH, alive, misleading, wait_for
+from tests.launch.stand_ins import LAUNCH, alive, executable, misleading, wait_for
 from tests.tiny import TOP
 
 
 @pytest.fixture
 def worker(tmp_path):
     """Calls worker.sh in ``tmp_path`` with an interpreter that has a child."""
-    stub = tmp_path / "python"
-    stub.write_text(
-        f"#!/usr/bin/env bash\necho here in $PWD\nsleep 60 &\necho $! >{tmp_path}/child\nwait\n"
+    python = executable(
+        tmp_path / "python",
+        f"#!/usr/bin/env bash\necho here in $PWD\nsleep 60 &\necho $! >{tmp_path}/child\nwait\n",
     )
-    stub.chmod(0o755)
     environment = misleading(tmp_path, LAUNCH / "worker.sh") | {
-        "PYTHON": str(stub),
+        "PYTHON": str(python),
         "RUNS": str(tmp_path / "runs"),
         "STOP_SECONDS": "5",
     }
@@ -37,7 +36,7 @@ def worker(tmp_path):
     return run
 
 
-def test_a_worker_runs_one_thing_of_a_name_and_can_be_stopped(tmp_path, worker):
+def test_a_worker_runs_one_run_of_a_name_and_can_be_stopped(tmp_path, worker):
     assert worker("status", "a").stdout == "none\n"
     assert worker("start", "a", "--x").returncode == 0
     assert worker("status", "a").stdout.startswith("running ")
@@ -48,7 +47,7 @@ def test_a_worker_runs_one_thing_of_a_name_and_can_be_stopped(tmp_path, worker):
     assert worker("stop", "a").returncode == 0
     assert worker("status", "a").stdout == "ended 143\n" and worker("stop", "a").returncode == 0
     wait_for(lambda: not alive(int((tmp_path / "child").read_text())))
-    assert worker("start", "a", "--x", PYTHON="true").returncode == 0  # A name may be used again.
+    assert worker("start", "a", "--x", PYTHON="true").returncode == 0  # A name can be reused.
     wait_for(lambda: worker("status", "a").stdout == "ended 0\n")
 
 
@@ -59,7 +58,7 @@ def test_a_worker_takes_a_relative_folder_for_its_runs(tmp_path, worker):
 
 
 def test_a_foreign_process_with_the_number_of_an_old_run_is_left_alone(tmp_path, worker):
-    """Numbers are used again, after a reboot soon; the start of the process says whose it is."""
+    """Process ids are reused, soon after a reboot; the start time tells processes apart."""
     foreign = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
         assert worker("start", "a").returncode == 0
@@ -88,9 +87,7 @@ def test_a_worker_without_a_home_says_what_to_set(worker, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert (
-        done.returncode == 2
-        and done.stderr == "error: HOME is not set; set RUNS to the folder for logs\n"
-    )
+    assert done.returncode == 2
+    assert done.stderr == "error: HOME is not set; set RUNS to the folder for logs\n"
     missing = worker("log", "never")
     assert missing.returncode == 2 and "no run of this name was started here" in missing.stderr

@@ -1,4 +1,4 @@
-"""Visual tokens that are kept on disk are those that the step would compute, and no others are taken for them."""
+"""Visual tokens on disk equal those that the step computes, and tokens of other views are refused."""
 
 import dataclasses
 import functools
@@ -11,18 +11,18 @@ import pytest
 from tests import tiny
 from vlbeit_jax.cost.flops import step_flops
 from vlbeit_jax.cost.memory import tree_bytes
-from vlbeit_jax.data import kept_tokens
+from vlbeit_jax.data import cached_tokens
+from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS, WithTokens
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.kept_tokens import VISUAL_TOKENS, WithTokens
-from vlbeit_jax.data.pipeline import open_sources
 from vlbeit_jax.data.source import TRAIN
+from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
-from vlbeit_jax.runtime.loop import train
+from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.masked_model import MaskedModel
 from vlbeit_jax.tasks.pretrain import Pretrain
-from vlbeit_jax.tasks.token_making import TokenMaker
+from vlbeit_jax.tasks.token_caching import TokenCacher
 from vlbeit_jax.types import Stream
 
 STEPS, VIEWS = 12, 3
@@ -55,7 +55,7 @@ def keep(config, folder, *arguments):
 @pytest.fixture(scope="module")
 def tokens(world, tmp_path_factory):
     """Made by the command, with two devices."""
-    folder = tmp_path_factory.mktemp("kept")
+    folder = tmp_path_factory.mktemp("cached")
     done = keep(config_with(world, folder / "tokens"), folder)
     assert done.returncode == 0, done.stderr
     assert (
@@ -67,16 +67,16 @@ def tokens(world, tmp_path_factory):
 def opened(config):
     model = MaskedModel(config, [Stream.IMAGE], "", config.data.visual_tokenizer)
     (found,) = open_sources(Stream.IMAGE, config.data.image)
-    return model, found, model.kept_tokens(Stream.IMAGE, found)
+    return model, found, model.cached_tokens(Stream.IMAGE, found)
 
 
 def test_they_are_the_tokens_of_each_view(world, tokens):
-    model, found, kept = opened(config_with(world, tokens))
-    records, make = WithTokens(found.records(TRAIN), kept), model.make_example(Stream.IMAGE, True)
+    model, found, cached = opened(config_with(world, tokens))
+    records, make = WithTokens(found.records(TRAIN), cached), model.make_example(Stream.IMAGE, True)
     different = 0
     for index in (0, 17, len(records) - 1):
         record = records[index]
-        views = jnp.stack([make.view(record, number) for number in range(VIEWS)])
+        views = jnp.stack([make.views.fixed(record, number) for number in range(VIEWS)])
         expected = np.asarray(encode(model.visual.tokenizer, model.visual.frozen, views))
         assert (
             record[VISUAL_TOKENS] == expected
@@ -88,10 +88,10 @@ def test_they_are_the_tokens_of_each_view(world, tokens):
 def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_views_as_without(
     world, tokens
 ):
-    model, found, kept = opened(config_with(world, tokens))
+    model, found, cached = opened(config_with(world, tokens))
     make, numbers = model.make_example(Stream.IMAGE, True), set()
     for index, record in enumerate(
-        WithTokens(found.records(TRAIN), kept)[index] for index in range(24)
+        WithTokens(found.records(TRAIN), cached)[index] for index in range(24)
     ):
         example = make(record, Draws(index))
         bare = make(found.records(TRAIN)[index], Draws(index))
@@ -99,10 +99,10 @@ def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_view
         (number,) = (
             number
             for number in range(VIEWS)
-            if np.array_equal(make.view(record, number), example["image"])
+            if np.array_equal(make.views.fixed(record, number), example["image"])
         )
         assert np.array_equal(
-            example["image_targets"], record[VISUAL_TOKENS][number][example["image_masked"]]
+            example["image_targets"], record[VISUAL_TOKENS][number][example["masked_patches"]]
         )
         numbers.add(number)
     assert numbers == set(range(VIEWS))
@@ -120,8 +120,8 @@ def test_training_with_them_is_training_without(world, tokens, computed, tmp_pat
         config_with(world, tokens, schedule="image+pair", workers=2), tmp_path / "run"
     ).params
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), params, computed[0])
-    ours, theirs = (tiny.metrics_of(folder)[-1] for folder in (tmp_path / "run", computed[1]))
-    assert ours["mim/accuracy"] == theirs["mim/accuracy"] and ours["split"] == "validation"
+    kept, fresh = (tiny.metrics_of(folder)[-1] for folder in (tmp_path / "run", computed[1]))
+    assert kept["mim/accuracy"] == fresh["mim/accuracy"] and kept["split"] == "validation"
 
 
 def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monkeypatch):
@@ -152,19 +152,19 @@ def test_the_step_has_no_tokenizer_in_it(world, tokens):
 
 def test_a_set_is_read_from_parts_once_all_are_there(world, tmp_path, monkeypatch):
     config = config_with(world, tmp_path / "tokens")
-    monkeypatch.setattr(kept_tokens, "RECORDS_IN_PART", 16)
-    maker = TokenMaker(config, tiny.mesh_of(2))
-    assert [part for *_, part in maker.work] == [0, 1, 2]
-    maker.make(*maker.work[1])
-    kept, found, _ = maker.work[0]
-    assert [kept.has(part) for part in kept.parts] == [False, True, False]
+    monkeypatch.setattr(cached_tokens, "RECORDS_IN_PART", 16)
+    cacher = TokenCacher(config, tiny.mesh_of(2))
+    assert [part for *_, part in cacher.work] == [0, 1, 2]
+    cacher.make(*cacher.work[1])
+    cached, found, _ = cacher.work[0]
+    assert [cached.has(part) for part in cached.parts] == [False, True, False]
     with pytest.raises(UsageError, match="2 of 3 parts of the tokens of .*pairs are missing"):
         Pretrain(config)
-    for each in (maker.work[0], maker.work[2]):
-        maker.make(*each)
-    whole = np.stack([kept[index] for index in range(48)])
+    for each in (cacher.work[0], cacher.work[2]):
+        cacher.make(*each)
+    whole = np.stack([cached[index] for index in range(48)])
     assert whole.shape == (48, VIEWS, 16) and whole.dtype == np.uint8
-    assert not list(kept.folder.glob(".*"))  # Nothing unfinished stays behind.
+    assert not list(cached.folder.glob(".*"))  # Nothing unfinished stays behind.
     Pretrain(config)
 
 

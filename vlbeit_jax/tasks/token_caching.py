@@ -10,9 +10,12 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import schedule_cycle
-from vlbeit_jax.data.kept_tokens import KeptTokens
-from vlbeit_jax.data.pipeline import every_view, open_sources
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.cached_tokens import CachedTokens
+from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.data.sampling import ViewExamples
 from vlbeit_jax.data.source import TRAIN, PreparedSet
+from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.tasks.masked_model import MaskedModel
@@ -26,7 +29,7 @@ from vlbeit_jax.training.sharding import (
 from vlbeit_jax.types import Stream
 
 
-class TokenMaker:
+class TokenCacher:
     """Makes the parts of ``data.visual_tokens`` that a configuration asks for.
 
     Attributes:
@@ -56,40 +59,37 @@ class TokenMaker:
             config, streams, config.data.text_tokenizer, config.data.visual_tokenizer
         )
         self._makes: dict[str, Stream] = {}
-        self.work: list[tuple[KeptTokens, PreparedSet, int]] = []
+        self.work: list[tuple[CachedTokens, PreparedSet, int]] = []
         for stream in streams:
             for found in open_sources(stream, self._model.stream_config(stream)):
-                kept = self._model.kept_tokens(stream, found)
+                cached = self._model.cached_tokens(stream, found)
                 if (
-                    kept.folder.name not in self._makes
+                    cached.folder.name not in self._makes
                 ):  # Two streams that see the same views of a set share them.
-                    self._makes[kept.folder.name] = stream
-                    self.work += [(kept, found, part) for part in kept.parts]
+                    self._makes[cached.folder.name] = stream
+                    self.work += [(cached, found, part) for part in cached.parts]
         tokenizer = self._model.visual.tokenizer
         self._encode = jax.jit(functools.partial(encode, tokenizer), out_shardings=replicated(mesh))
         self._frozen = put_replicated(self._model.frozen, mesh)
 
-    def make(self, kept: KeptTokens, found: PreparedSet, part: int) -> int:
+    def make(self, cached: CachedTokens, found: PreparedSet, part: int) -> int:
         """Computes one part and keeps it; returns how many views it holds."""
-        kept.make_folder()  # Before the work, so that a folder that cannot be written is known at once.
-        stream, which = self._makes[kept.folder.name], kept.records_of(part)
+        cached.make_folder()  # Before the work, so that a folder that cannot be written is known at once.
+        stream, which = self._makes[cached.folder.name], cached.records_of(part)
         rows = padded_batch(self._model.stream_config(stream).batch_size, self._mesh)
         make = self._model.make_example(stream, True)
         views, patches = make.stream.views, self._config.model.patches
+        examples = ViewExamples(found.records(TRAIN), which, make.views, rows)
         with (
-            closing(
-                every_view(found.records(TRAIN), which, make, rows, self._config.data)
-            ) as batches,
+            closing(pipeline.batches(examples, rows, loader=self._config.data)) as batches,
             on_mesh(self._mesh),
         ):
             tokens = np.concatenate(list(self._encoded(batches)))
         kind = np.min_scalar_type(self._model.visual.tokenizer.config.codes - 1)
         count = len(which) * views
-        kept.write(part, tokens[:count].reshape(len(which), views, patches).astype(kind))
+        cached.write(part, tokens[:count].reshape(len(which), views, patches).astype(kind))
         return count
 
-    def _encoded(self, batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        for images in batches:
-            yield np.asarray(
-                self._encode(self._frozen, put_batch({"image": images}, self._mesh)["image"])
-            )
+    def _encoded(self, batches: Batches) -> Iterator[np.ndarray]:
+        for batch in batches:
+            yield np.asarray(self._encode(self._frozen, put_batch(batch, self._mesh)["image"]))

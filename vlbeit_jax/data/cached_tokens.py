@@ -1,7 +1,8 @@
-"""Visual tokens that were computed once and lie on disk: of a fixed number of views of every training record.
+"""Visual tokens that were computed once and are read from disk.
 
-A folder holds those of any number of sets. Each has a folder of its own, named by a hash of all that its tokens depend on, so that
-other tokens than those that are meant are never found. Records come in parts, a file each, which any number of
+A folder holds the tokens of a fixed number of views of every training record, for any number of
+sets. Each set has a folder of its own, named by a hash of all that its tokens depend on, so that a
+run never reads others than its own. Records come in parts of one file each, which any number of
 processes may make.
 """
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from vlbeit_jax.config import StreamConfig
 from vlbeit_jax.config_parse import fingerprint
-from vlbeit_jax.data.source import TRAIN, PreparedSet, Records
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.source import TRAIN, PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import NO_ROOM
 from vlbeit_jax.shapes import UInt
@@ -28,7 +30,7 @@ VISUAL_TOKENS = "visual_tokens"  # The entry of a record that holds those of all
 
 
 @dataclasses.dataclass(frozen=True)
-class KeptTokens:
+class CachedTokens:
     """Where the tokens of one set's views lie, made or not yet.
 
     Attributes:
@@ -104,23 +106,23 @@ def _mapped(file: pathlib.Path) -> np.ndarray:
 class WithTokens:
     """Records, each with the tokens of its views."""
 
-    def __init__(self, records: Records, kept: KeptTokens):
-        self._records, self._kept = records, kept
+    def __init__(self, records: Records, cached: CachedTokens):
+        self._records, self._cached = records, cached
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self._records[index], VISUAL_TOKENS: self._kept[index]}
+        return {**self._records[index], VISUAL_TOKENS: self._cached[index]}
 
 
-def kept_tokens(
+def cached_tokens(
     place: str | pathlib.Path,
     found: PreparedSet,
     stream: StreamConfig,
     image_size: int,
     tokenizer: str,
-) -> KeptTokens:
+) -> CachedTokens:
     """The tokens of a set's views, whether they were made or not.
 
     Args:
@@ -139,33 +141,36 @@ def kept_tokens(
             name: getattr(stream, name) for name in ("views", "crop_scale", "colour_jitter", "flip")
         },
     }
-    return KeptTokens(
+    return CachedTokens(
         pathlib.Path(place) / fingerprint(description), description, found.count(TRAIN)
     )
 
 
-def require_all(kept: KeptTokens, found: PreparedSet) -> None:
+def require_all(cached: CachedTokens, found: PreparedSet) -> None:
     """Raises a ``UsageError`` if tokens of a set are missing; it says what there is instead."""
-    missing = [part for part in kept.parts if not kept.has(part)]
+    missing = [part for part in cached.parts if not cached.has(part)]
     if not missing:
         return
     make = "python -m vlbeit_jax.keep_tokens with the same configuration makes them"
-    if len(missing) < len(kept.parts):
+    if len(missing) < len(cached.parts):
         raise UsageError(
-            f"{kept.folder}: {len(missing)} of {len(kept.parts)} parts of the tokens of {found.folder} are missing; {make}"
+            f"{cached.folder}: {len(missing)} of {len(cached.parts)} parts of the tokens of "
+            f"{found.folder} are missing; {make}"
         )
     others = [
-        json.loads(path.read_text()) for path in sorted(kept.folder.parent.glob(f"*/{DESCRIPTION}"))
+        json.loads(path.read_text())
+        for path in sorted(cached.folder.parent.glob(f"*/{DESCRIPTION}"))
     ]
     differences = [
         ", ".join(
             f"{name}={other.get(name)} and not {value}"
-            for name, value in kept.description.items()
+            for name, value in cached.description.items()
             if other.get(name) != value
         )
         for other in others
     ]
     there = f"; it holds some with {'; some with '.join(differences)}" if differences else ""
     raise UsageError(
-        f"data.visual_tokens={kept.folder.parent} holds no tokens of {found.folder} as configured{there}; {make}"
+        f"data.visual_tokens={cached.folder.parent} holds no tokens of {found.folder} as "
+        f"configured{there}; {make}"
     )

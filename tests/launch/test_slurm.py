@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests import slurm as cluster
 from tests import tiny
-from tests.test_launch import LAUNCH, wait_for
+from tests.launch import slurm_cluster as cluster
+from tests.launch.stand_ins import LAUNCH, wait_for
 
 pytestmark = pytest.mark.slow
 SETTINGS = {"NODES": "1", "GPUS": "0", "PYTHON": sys.executable, "RETRY_SECONDS": "1"}

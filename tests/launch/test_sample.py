@@ -1,0 +1,170 @@
+"""launch/sample.sh and launch/measure.py: stages are measured, and made again when inputs change."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch.stand_ins import LAUNCH, copy_of_launch, executable, misleading
+
+MEASURE = [sys.executable, LAUNCH / "measure.py"]
+
+
+def stage(workdir, output, inputs, code):
+    """Runs a stage whose command is Python code."""
+    words = ["run", workdir, output, inputs, "--", sys.executable, "-c", code]
+    return subprocess.run([*MEASURE, *words], cwd=workdir, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_stage_is_measured_and_passes_its_exit_code_on(tmp_path, code):
+    work = f"x = bytearray(200_000_000); raise SystemExit({code})"
+    for runs in (1, 2):  # A stage without an output runs every time.
+        assert stage(tmp_path, "", "", work).returncode == code
+        lines = (tmp_path / "stages.jsonl").read_text().splitlines()
+        line = json.loads(lines[-1])
+        assert len(lines) == runs and line["exit_code"] == code
+        assert line["peak_memory_bytes"] > 200_000_000 and line["wall_seconds"] >= 0
+
+
+@pytest.fixture
+def model(tmp_path):
+    """An input of stages; the output is a copy of it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("one")
+    return tmp_path / "model" / "weights"
+
+
+COPY = "open('out', 'w').write(open('model/weights').read())"
+
+
+def test_an_output_is_made_again_when_input_or_command_has_changed(model, tmp_path):
+    def made(code=COPY):
+        done = stage(tmp_path, "out", "model sample:pairs", code)
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / "out").read_text(), "already finished" in done.stdout
+
+    assert made() == ("one", False)
+    assert made() == ("one", True)
+    model.write_text("two")
+    assert made() == ("two", False)
+    assert made(f"{COPY}; open('out', 'a').write('!')") == ("two!", False)
+
+
+def test_an_incomplete_output_is_made_again(model, tmp_path):
+    half = "open('out', 'w').write('half'); raise SystemExit(1)"
+    for _ in range(2):
+        assert stage(tmp_path, "out", "model", half).returncode == 1
+    assert (tmp_path / "out").read_text() == "half"
+    assert stage(tmp_path, "out", "model", COPY).returncode == 0
+    assert (tmp_path / "out").read_text() == "one"
+
+
+def test_a_folder_that_no_stage_has_made_is_left_alone(model, tmp_path):
+    done = stage(tmp_path, "model", "", COPY)
+    assert done.returncode == 2 and "model exists, but" in done.stderr and model.exists()
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """A copy of launch/ in a folder with a quote in its name, and a stand-in for the package."""
+    top = tmp_path / "O'Brien's folder"
+    launch = copy_of_launch(top)
+    (top / ".venv" / "bin").mkdir(parents=True)
+    executable(top / ".venv" / "bin" / "python", FAKE.format(python=sys.executable))
+    environment = misleading(tmp_path, launch / "sample.sh")
+
+    def run(*arguments):
+        done = subprocess.run(
+            ["bash", "link", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        calls = top / "calls"
+        made = [json.loads(line) for line in calls.read_text().splitlines()]
+        calls.unlink()
+        return made
+
+    return top, run
+
+
+# Runs scripts with the real Python. For a module of the package, it records the call and makes the
+# output.
+FAKE = """#!{python}
+import json, os, pathlib, sys
+if sys.argv[1] != "-m":
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+with open("calls", "a") as calls:
+    calls.write(json.dumps(sys.argv[2:]) + "\\n")
+given = dict(word.removeprefix("--").partition("=")[::2] for word in sys.argv[3:])
+module = sys.argv[2].removeprefix("vlbeit_jax.")
+if module in ("text_tokenizer", "prepare"):
+    pathlib.Path(given["out"]).mkdir()
+elif module == "main":
+    place = pathlib.Path(given["workdir"])
+    place.mkdir(exist_ok=True)
+    (place / "config.json").write_text('{{"visual_tokenizer": {{"codes": 32}}}}')
+    (place / "metrics.jsonl").write_text('{{"split": "validation", "codes_used": 30}}')
+    (place / "checkpoints").mkdir(exist_ok=True)
+    if not (place / "checkpoints" / "1").exists():
+        (place / "checkpoints" / "1").write_text(str(os.getpid()))
+elif module == "evaluate":
+    weights = (pathlib.Path(given["from"]) / "checkpoints" / "1").read_text()
+    pathlib.Path(given["json"]).write_text(json.dumps({{"of": weights}}))
+elif module == "report":
+    results = pathlib.Path(given["results"]).read_text()
+    (pathlib.Path(given["out"]) / "report.html").write_text(results)
+"""
+
+
+def names(calls):
+    return [call[0].removeprefix("vlbeit_jax.") for call in calls]
+
+
+def test_the_sample_makes_again_what_depends_on_a_change(sample):
+    top, run = sample
+    workdir = top / "sample_run"
+    calls = run()
+    assert names(calls) == ["text_tokenizer", "prepare", "main", "main", "evaluate", "report"]
+    start = "--config.data.text.sources="
+    (sources,) = (word.removeprefix(start) for word in calls[3] if word.startswith(start))
+    assert ast.literal_eval(sources) == (f"{workdir}/tokens",)
+    # Training resumes by itself, so it always runs.
+    assert names(run("O'Brien's folder/sample_run")) == ["main", "main"]
+    for removed, expected in (
+        ("pretrain", ["main", "main", "evaluate", "report"]),
+        ("text_tokenizer", ["text_tokenizer", "main", "main"]),
+    ):
+        shutil.rmtree(workdir / removed)
+        assert names(run()) == expected
+    weights = (workdir / "pretrain" / "checkpoints" / "1").read_text()
+    for result in ("evaluation.json", "report.html", "results.json"):
+        assert json.loads((workdir / result).read_text())["of"] == weights
+
+
+def test_results_join_evaluation_codebook_time_and_memory(tmp_path):
+    (tmp_path / "vqkd").mkdir()
+    (tmp_path / "vqkd" / "metrics.jsonl").write_text(
+        '{"split": "validation", "codes_used": 30}\n{"split": "train", "codes_used": 9}\n'
+    )
+    (tmp_path / "vqkd" / "config.json").write_text('{"visual_tokenizer": {"codes": 32}}')
+    (tmp_path / "evaluation.json").write_text('{"mim": {"accuracy": 0.5}}')
+    (tmp_path / "stages.jsonl").write_text(
+        '{"wall_seconds": 1.5, "peak_memory_bytes": 7}\n'
+        '{"wall_seconds": 2.0, "peak_memory_bytes": 5}\n'
+    )
+    assert subprocess.run([*MEASURE, "results", tmp_path]).returncode == 0
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found == {
+        "mim": {"accuracy": 0.5},
+        "codes_used": 30,
+        "codes": 32,
+        "wall_seconds": 3.5,
+        "peak_memory_bytes": 7,
+    }

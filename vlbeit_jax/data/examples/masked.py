@@ -1,0 +1,113 @@
+"""Masked images, texts and pairs: the examples of pretraining (VL-BEiT, section 2.2)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS
+from vlbeit_jax.data.draws import Draws
+from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, row_fields
+from vlbeit_jax.data.examples.images import Views
+from vlbeit_jax.data.masking import blockwise_mask, mask_text, masked_slots
+from vlbeit_jax.data.text import TextTokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedExample:
+    """An image, a text or both, with the positions that are masked.
+
+    Attributes:
+      stream: sizes, augmentation and mask ratios.
+      image_size: side of the view, pixels; 0: no image.
+      grid: patches along a side.
+      tokenizer: of the text; None: no text.
+      augment: a random view and a random caption, for training; otherwise the centre and the first
+        caption, for evaluation.
+    """
+
+    stream: StreamConfig
+    image_size: int
+    grid: int
+    tokenizer: TextTokenizer | None
+    augment: bool
+
+    @property
+    def views(self) -> Views:
+        """How views are made from images."""
+        return Views(self.stream, self.image_size, self.augment)
+
+    def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
+        """Returns the arrays that ``masked_specs`` lists.
+
+        They are the view before masking and the masked patches' positions, because the visual
+        tokenizer sees the whole image; and the text after masking, with positions, targets and
+        weights. The order of the draws (view, patches, caption, pieces) is part of what a seed
+        reproduces.
+        """
+        example = row_fields(record)
+        if self.image_size:
+            example |= self._image(record, draws)
+        if self.tokenizer is not None:
+            example |= self._text(record, draws, self.tokenizer)
+        return example
+
+    def _image(self, record: Mapping[str, Any], draws: Draws) -> Example:
+        stream = self.stream
+        view, number = self.views(record, draws)
+        masked = blockwise_mask(draws, self.grid, stream.num_masked_patches, stream.mask_block)
+        example: Example = {"image": view, "masked_patches": masked}
+        if VISUAL_TOKENS in record:
+            example["image_targets"] = record[VISUAL_TOKENS][number][masked].astype(np.int32)
+        return example
+
+    def _text(self, record: Mapping[str, Any], draws: Draws, tokenizer: TextTokenizer) -> Example:
+        row = self._pieces(record, draws, tokenizer)
+        word_starts = tokenizer.word_starts if self.stream.whole_words else None
+        masked = mask_text(draws, row, self.stream.masked_text, tokenizer.vocabulary, word_starts)
+        return {
+            "text": masked.text,
+            "text_masked": masked.positions,
+            "text_targets": masked.targets,
+            "text_weights": masked.weights,
+        }
+
+    def _pieces(
+        self, record: Mapping[str, Any], draws: Draws, tokenizer: TextTokenizer
+    ) -> np.ndarray:
+        """Returns a packed row as it is, or one of the captions as a row."""
+        if "tokens" in record:
+            return record["tokens"].astype(np.int32)
+        captions = record["captions"]
+        caption = captions[draws.below(len(captions)) if self.augment else 0]
+        text = caption.decode() if isinstance(caption, bytes) else caption
+        return tokenizer.encode_row(text, self.stream.text_length)
+
+
+def masked_specs(
+    stream: StreamConfig, image_size: int, has_text: bool, cached_tokens: bool = False
+) -> dict[str, Spec]:
+    """Returns the shapes and types of a ``MaskedExample`` without making one.
+
+    Args:
+      stream: sizes and mask ratios.
+      image_size: side of the view, pixels; 0: no image.
+      has_text: whether there is a text.
+      cached_tokens: whether the targets of the image come from the cache. Otherwise the train step
+        computes them.
+    """
+    specs = dict(ROW_SPECS)
+    if image_size:
+        specs["image"] = Spec((image_size, image_size, 3), np.uint8)
+        specs["masked_patches"] = Spec((stream.num_masked_patches,), np.int32)
+    if image_size and cached_tokens:
+        specs["image_targets"] = Spec((stream.num_masked_patches,), np.int32)
+    if has_text:
+        slots = (masked_slots(stream.text_length, stream.masked_text),)
+        specs["text"] = Spec((stream.text_length,), np.int32)
+        specs["text_masked"] = Spec(slots, np.int32)
+        specs["text_targets"] = Spec(slots, np.int32)
+        specs["text_weights"] = Spec(slots, np.float32)
+    return specs

@@ -1,0 +1,79 @@
+"""Writes the metrics of training."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from vlbeit_jax.cost.flops import StepFlops
+from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.timer import Timer
+from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.training.state import TrainState
+
+
+class Log(Hook):
+    """Writes the mean of each metric since the last line, with throughput and waiting times."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        timer: Timer,
+        *,
+        every: int,
+        learning_rate: Callable[[int], object],
+        work: Callable[[int], StepFlops],
+        chance: Mapping[str, float],
+    ):
+        """Writes lines with ``writer``.
+
+        Args:
+          writer: of the run.
+          timer: told the work of every step.
+          every: steps between lines.
+          learning_rate: of the step after a number of steps; a scalar.
+          work: of the step after a number of steps.
+          chance: accuracy of a uniform guess, by term; written beside the term's accuracy.
+        """
+        self._writer, self._timer, self._every = writer, timer, every
+        self._learning_rate, self._work, self._chance = learning_rate, work, chance
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds a step's metrics to the next line."""
+        rate = float(np.asarray(self._learning_rate(step - 1)))
+        for name, value in {**metrics, "learning_rate": rate}.items():
+            self._sums[name] += value
+            self._counts[name] += 1
+        losses = [
+            f"{name.removesuffix('/loss')} {value:.3f}"
+            for name, value in metrics.items()
+            if name.endswith("/loss")
+        ]
+        self._writer.progress(" ".join(losses))
+        # The run ends here, and the log must show why.
+        if not all(math.isfinite(value) for value in metrics.values()):
+            self._write(step)
+
+    def needs_metrics(self, step: int) -> bool:
+        """A line includes the step that it names."""
+        return step % self._every == 0
+
+    def after_step(self, step: int, state: TrainState, ending: str | None) -> None:
+        """Counts the step's work, and writes a line if one is due."""
+        self._timer.count(self._work(step - 1))
+        if ending or step % self._every == 0:
+            self._write(step)
+
+    def _write(self, step: int) -> None:
+        line = {name: total / self._counts[name] for name, total in self._sums.items()}
+        self._sums.clear()
+        self._counts.clear()
+        line |= self._timer.summary()
+        for name in [name for name in line if name.endswith("/accuracy")]:
+            term = name.removesuffix("/accuracy")
+            if term in self._chance:
+                line[f"{term}/chance"] = self._chance[term]
+        self._writer.write(step, "train", line)

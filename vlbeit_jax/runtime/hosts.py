@@ -1,0 +1,132 @@
+"""Agreement between the processes of a run.
+
+Messages go through the key-value store of JAX's coordinator, which works before any device is
+initialised. Process 0, the primary, does what only one process may do, such as writing files. Every
+process learns whether that succeeded.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
+
+import jax
+
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.jax_internals import key_value_store
+
+ABSENT = "nothing"  # Stands in messages for a fact that one process does not have.
+Result = TypeVar("Result")
+
+
+def is_primary() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+class Hosts:
+    """The processes of a run. Every process must make the same calls in the same order."""
+
+    def __init__(self, timeout: int):
+        """Args: ``timeout``, how long each call waits for the other processes, seconds."""
+        self._store, self._timeout = key_value_store(), timeout
+        self._process, self._count = jax.process_index(), jax.process_count()
+        self._calls = 0
+
+    def assert_equal(self, facts: Mapping[str, Any]) -> None:
+        """Compares this process's facts with those of process 0.
+
+        Raises:
+          UsageError: some facts differ (the message names host, fact and both values), or a process
+            did not answer. Every process raises the same error.
+        """
+        if self._count == 1:
+            return
+        answers = self._exchange({"facts": dict(facts)})
+        primary = answers[0]
+        different = []
+        for process, answer in answers.items():
+            for name in sorted({*primary["facts"], *answer["facts"]}):
+                value = answer["facts"].get(name, ABSENT)
+                expected = primary["facts"].get(name, ABSENT)
+                if value != expected:
+                    different.append(
+                        f"{name}: {value!r} on host {answer['host']} (process {process}), "
+                        f"{expected!r} on host {primary['host']} (process 0)"
+                    )
+        if different:
+            raise UsageError("the hosts do not run the same thing:\n  " + "\n  ".join(different))
+
+    def all_or_none(self, action: Callable[[], Result]) -> Result:
+        """Runs ``action`` on every process. If any raises ``UsageError``, all of them do."""
+        result, error = None, None
+        try:
+            result = action()
+        except UsageError as found:
+            if self._count == 1:
+                raise
+            error = str(found)
+        if self._count > 1:
+            answers = self._exchange({"error": error})
+            failed = [
+                f"host {answer['host']} (process {process}): {answer['error']}"
+                for process, answer in answers.items()
+                if answer["error"]
+            ]
+            if failed:
+                raise UsageError("\n".join(failed))
+        return cast(Result, result)
+
+    def on_primary(self, action: Callable[[], None]) -> None:
+        """Runs ``action`` on process 0 while the others wait. All raise its ``UsageError``."""
+        self.all_or_none(action if self._process == 0 else lambda: None)
+
+    def _exchange(self, own: Mapping[str, Any]) -> dict[int, Any]:
+        """Returns what every process passed to this call, and its host, by process."""
+        self._calls += 1
+        prefix = f"vlbeit_jax/{self._calls}"
+        own = {"host": socket.gethostname(), **own}
+        self._store.key_value_set(f"{prefix}/{self._process}", json.dumps(own))
+        answers, silent = {}, []
+        for process in range(self._count):
+            # The first silent process has used up the timeout, and the others had as much time.
+            milliseconds = 1000 if silent else 1000 * self._timeout
+            try:
+                answer = self._store.blocking_key_value_get(f"{prefix}/{process}", milliseconds)
+            except jax.errors.JaxRuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+                silent.append(process)
+            else:
+                answers[process] = json.loads(answer)
+        if silent:
+            raise UsageError(
+                f"process(es) {', '.join(map(str, silent))} of {self._count} did not answer within "
+                f"{self._timeout} s"
+            )
+        return answers
+
+
+@contextlib.contextmanager
+def fails_together() -> Iterator[None]:
+    """Kills this process on an error that the others do not know of, so that they end as well.
+
+    Otherwise Python would wait in JAX's shutdown for the other processes, and they would wait in a
+    collective operation for this one. A ``UsageError`` has been raised by all processes.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except BaseException:
+        if jax.process_count() == 1:
+            raise
+        process = f"process {jax.process_index()} of {jax.process_count()}"
+        print(f"host {socket.gethostname()} ({process}) failed:", file=sys.stderr)
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)

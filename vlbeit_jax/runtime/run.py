@@ -1,0 +1,94 @@
+"""A run as every process sees it, opened and checked before the first array exists."""
+
+import contextlib
+import dataclasses
+import pathlib
+
+from jax.sharding import Mesh
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.data.shard import HostShard
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.hosts import Hosts
+from vlbeit_jax.runtime.identity import host_facts
+from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
+from vlbeit_jax.tasks import TASKS
+from vlbeit_jax.tasks.base import Task
+from vlbeit_jax.training.saved_run import CONFIG_FILE
+from vlbeit_jax.training.schedule import Schedule
+from vlbeit_jax.training.sharding import check_batch, host_shard, make_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that can start.
+
+    Attributes:
+      config: its whole configuration.
+      workdir: its folder.
+      hosts: its processes.
+      task: with its data.
+      mesh: its devices.
+      share: this host's part of each batch.
+      schedule: streams of each step.
+    """
+
+    config: Config
+    workdir: pathlib.Path
+    hosts: Hosts
+    task: Task
+    mesh: Mesh
+    share: HostShard
+    schedule: Schedule
+
+    @classmethod
+    def open(cls, config: Config, workdir: pathlib.Path) -> "Run":
+        """Opens the task with its data, and compares everything between the hosts.
+
+        Raises:
+          UsageError: data, devices or batch sizes do not fit together, or the hosts differ.
+        """
+        hosts = Hosts(config.cluster.initialization_timeout)
+        task, mesh, schedule = hosts.all_or_none(lambda: _open(config))
+        hosts.assert_equal(host_facts(config, task, workdir))
+        return cls(config, workdir, hosts, task, mesh, host_shard(mesh), schedule)
+
+    def claim_folder(self, stack: contextlib.ExitStack) -> list[str]:
+        """Creates or reopens the folder, and locks it until ``stack`` closes.
+
+        Returns:
+          How the configuration differs from the folder's ``config.json``; empty on all processes
+          but the primary.
+
+        Raises:
+          UsageError: the folder cannot be used, or the hosts do not share it.
+        """
+        changes: list[str] = []
+
+        def claim() -> None:
+            stack.enter_context(locked(self.workdir))
+            # The first file of all: a folder with other files but no configuration is refused.
+            if not (self.workdir / CONFIG_FILE).is_file():
+                write_config(self.workdir, self.config)
+            changes.extend(config_changes(self.workdir, self.config))
+
+        def see() -> None:
+            if not (self.workdir / CONFIG_FILE).is_file():
+                raise UsageError(
+                    f"--workdir={self.workdir} is not the folder that process 0 has created; "
+                    "choose one on storage that all hosts share"
+                )
+
+        self.hosts.on_primary(claim)
+        self.hosts.all_or_none(see)
+        return changes
+
+
+def _open(config: Config) -> tuple[Task, Mesh, Schedule]:
+    """Opens and checks what needs no agreement with the other hosts."""
+    task = TASKS[config.task](config)
+    mesh, schedule = make_mesh(config.mesh), Schedule.parse(config.run.schedule)
+    for stream in schedule.streams:
+        batch_size = getattr(config.data, stream).batch_size
+        check_batch(stream, batch_size, config.run.accumulate, mesh)
+    return task, mesh, schedule

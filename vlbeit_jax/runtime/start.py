@@ -1,0 +1,228 @@
+"""Starts or resumes a run: from a ``Config`` to the arguments of ``train_loop``."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.config_parse import to_dict
+from vlbeit_jax.cost.flops import step_flops
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
+from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
+from vlbeit_jax.runtime.hooks.divergence import Divergence
+from vlbeit_jax.runtime.hooks.evaluate import Evaluate, Evaluator
+from vlbeit_jax.runtime.hooks.interrupt import Interrupt
+from vlbeit_jax.runtime.hooks.log import Log
+from vlbeit_jax.runtime.hooks.profile import Profile
+from vlbeit_jax.runtime.hooks.save_config import SaveConfig
+from vlbeit_jax.runtime.hosts import is_primary
+from vlbeit_jax.runtime.identity import must_match
+from vlbeit_jax.runtime.loop import train_loop
+from vlbeit_jax.runtime.run import Run
+from vlbeit_jax.runtime.speed import peak_of_all_devices
+from vlbeit_jax.runtime.timer import Timer
+from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.training.checkpoint import Checkpointer, check_same
+from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
+from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
+from vlbeit_jax.training.sharding import put_batch, put_replicated, shardings
+from vlbeit_jax.training.state import TrainState, declarations, state_maker
+from vlbeit_jax.training.step import make_train_step
+from vlbeit_jax.training.warm_start import check_start, starting_params
+
+PROFILE = "profile"
+Tree = Any
+
+
+def train(
+    config: Config, workdir: pathlib.Path, profile: tuple[int, int] | None = None
+) -> TrainState:
+    """Trains until ``run.steps``, from the newest checkpoint in ``workdir`` if there is one.
+
+    Args:
+      config: of the run.
+      workdir: its folder, the same one on all hosts.
+      profile: first step of a trace in ``workdir/profile``, and the step before which it ends.
+
+    Returns:
+      The final state.
+
+    Raises:
+      UsageError: configuration, data, mesh or folder do not fit together. The train step has not
+        been compiled at that point.
+      FloatingPointError: a loss or gradient is not finite; that step is not saved.
+    """
+    run = Run.open(config, workdir)
+    task, mesh = run.task, run.mesh
+    info = declarations(task.init_params).info
+    optimizer = make_optimizer(config.optimizer, config.run.steps, info)
+    make_state, abstract = state_maker(
+        task.init_params,
+        lambda: {name: each.init_extra() for name, each in task.objectives.items()},
+        optimizer,
+        mesh,
+    )
+    # Once the run has checkpoints of its own, nothing is read from run.start_from any more.
+    if config.run.start_from and not (workdir / CHECKPOINTS).is_dir():
+        start_from = pathlib.Path(config.run.start_from)
+        run.hosts.all_or_none(lambda: check_start(start_from, abstract.params))
+    with contextlib.ExitStack() as stack:
+        changes = run.claim_folder(stack)
+        checkpointer = stack.enter_context(
+            contextlib.closing(
+                Checkpointer(workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every)
+            )
+        )
+        newest = checkpointer.latest()
+        run.hosts.assert_equal({"newest checkpoint": newest})
+        if newest is None:
+            state = _new_state(run, make_state(config.run.seed), abstract)
+        else:
+            state = _restored_state(run, checkpointer, newest, abstract)
+        writer = stack.enter_context(
+            contextlib.closing(Writer(workdir, newest or 0, config.run.steps, enabled=is_primary()))
+        )
+        if newest == config.run.steps:
+            writer.say(f"{workdir}: already finished, at step {newest} of {config.run.steps}")
+            _say_changes(writer, "still has the values of its last step:", changes)
+            return state
+        _say_changes(writer, "changes with the first step:", changes)
+        step = make_train_step(
+            task.objectives,
+            optimizer,
+            info,
+            shardings(abstract.params),
+            mesh,
+            seed=config.run.seed,
+            accumulate=config.run.accumulate,
+        )
+        timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
+        frozen = put_replicated(task.frozen, mesh)
+        hooks = _hooks(run, frozen, checkpointer, writer, timer, profile)
+        try:
+            return _train(run, step, state, frozen, hooks, writer, timer)
+        except KeyboardInterrupt:
+            step_saved = checkpointer.latest() or 0
+            writer.say(f"interrupted; run the same command again to resume from step {step_saved}")
+            raise
+
+
+def _new_state(run: Run, state: TrainState, abstract: TrainState) -> TrainState:
+    """Returns the state before the first step, and saves the task's inputs in the run."""
+    run.hosts.on_primary(lambda: run.task.save_assets(run.workdir))
+    if run.config.run.start_from:
+        folder = pathlib.Path(run.config.run.start_from)
+        params = run.hosts.all_or_none(lambda: starting_params(folder, abstract.params))
+        state = dataclasses.replace(state, params=params)
+    return run.task.before_training(state, run.mesh, run.share)
+
+
+def _restored_state(
+    run: Run, checkpointer: Checkpointer, newest: int, abstract: TrainState
+) -> TrainState:
+    """Returns the state of the newest checkpoint, if this run may resume from it."""
+    saved = checkpointer.describe(newest)["must_match"]
+    check_same(saved, must_match(run.config, run.task), run.workdir)
+    steps = run.config.run.steps
+    if newest > steps:
+        raise UsageError(
+            f"{run.workdir} is already at step {newest}, but run.steps is {steps}; raise run.steps "
+            "to continue this run, or choose a new --workdir"
+        )
+    return TrainState.restored(checkpointer.restore(newest, abstract.saved()))
+
+
+def _hooks(
+    run: Run,
+    frozen: Tree,
+    checkpointer: Checkpointer,
+    writer: Writer,
+    timer: Timer,
+    profile: tuple[int, int] | None,
+) -> list[Hook]:
+    """Returns the hooks in the order in which they are called."""
+    config, task = run.config, run.task
+    description = {
+        "config": to_dict(config),
+        "must_match": must_match(config, task),
+        "trained_on": list(task.trained_on),
+        "versions": versions(),
+    }
+
+    def evaluate(state: TrainState, _: Tree) -> dict[str, float]:
+        return task.evaluate(state, run.mesh, run.share)
+
+    hooks: list[Hook] = [
+        Log(
+            writer,
+            timer,
+            every=config.run.log_every,
+            learning_rate=learning_rate(config.optimizer, config.run.steps),
+            work=lambda index: step_flops(config, run.schedule.streams_at(index)),
+            chance=task.chance,
+        ),
+        Divergence(checkpointer.latest),
+        Evaluate([Evaluator("", config.run.evaluate_every, evaluate)], frozen, writer, timer),
+    ]
+    if is_primary():
+        # Before the checkpoint, whose description holds the same configuration.
+        hooks.append(SaveConfig(run.workdir, config))
+    hooks.append(
+        Checkpoint(
+            checkpointer,
+            lambda step: {"step": step, **description},
+            timer,
+            every=config.run.checkpoint_every,
+        )
+    )
+    if is_primary() and profile:
+        hooks.append(Profile(run.workdir / PROFILE, *profile))
+    return hooks
+
+
+def _train(
+    run: Run,
+    step: Any,
+    state: TrainState,
+    frozen: Tree,
+    hooks: Sequence[Hook],
+    writer: Writer,
+    timer: Timer,
+) -> TrainState:
+    """Says what is trained, opens the data at the right place and runs the loop."""
+    start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    hosts = f" of {jax.process_count()} hosts" if jax.process_count() > 1 else ""
+    writer.say(
+        f"{run.workdir}: {run.config.task}, {size:,} parameters, from step {start} to {steps} "
+        f"on {jax.device_count()} device(s){hosts}"
+    )
+    feeds = {
+        stream: run.task.training_batches(stream, schedule.used_before(stream, start), run.share)
+        for stream in schedule.streams
+    }
+    state, ending = train_loop(
+        step,
+        state,
+        frozen,
+        feeds,
+        schedule,
+        [*hooks, Interrupt()],
+        timer,
+        steps=steps,
+        put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
+    )
+    if ending != FINISHED:
+        writer.say(f"stopped: {ending}; run the same command again to resume")
+    return state
+
+
+def _say_changes(writer: Writer, title: str, changes: list[str]) -> None:
+    if changes:
+        writer.say("\n  ".join([f"{CONFIG_FILE} {title}", *changes]))

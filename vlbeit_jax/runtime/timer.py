@@ -1,0 +1,72 @@
+"""Throughput, MFU, waiting times and goodput of a run."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from vlbeit_jax.cost.flops import StepFlops
+
+WAITS = ("data", "checkpoint", "evaluation")
+
+
+class Timer:
+    """Splits wall time into steps and everything else.
+
+    The device computes a step while the host already does something else. So the time of the steps
+    is what remains of the wall time after waiting and compilation; the parts add up to all of it.
+    """
+
+    def __init__(self, peak: float, compile_seconds: Callable[[], float] = lambda: 0.0):
+        """Starts the clock.
+
+        Args:
+          peak: operations per second of all devices together, the denominator of MFU.
+          compile_seconds: total time spent on compilation so far.
+        """
+        self._peak, self._compile_seconds = peak, compile_seconds
+        self._start = self._last_summary = time.monotonic()
+        self._waited: dict[str, float] = defaultdict(float)
+        self._compiled = self._not_steps = 0.0
+        self._samples = self._tokens = self._flops = 0.0
+
+    @contextmanager
+    def waiting(self, kind: str) -> Iterator[None]:
+        """Counts the time of its body as waiting for ``kind`` (see ``WAITS``)."""
+        assert kind in WAITS, kind
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited[kind] += time.monotonic() - start
+
+    def count(self, work: StepFlops) -> None:
+        """Counts the work of one step."""
+        self._samples += work.samples
+        self._tokens += work.tokens
+        self._flops += work.model
+
+    def summary(self) -> dict[str, float]:
+        """Returns rates and shares of wall time since the last summary, and starts anew.
+
+        ``goodput`` is the share of steps in the wall time since the timer was created.
+        """
+        now = time.monotonic()
+        compiled = self._compile_seconds()
+        not_steps = sum(self._waited.values()) + compiled - self._compiled
+        wall = max(now - self._last_summary, 1e-9)
+        steps = max(wall - not_steps, 1e-9)
+        self._not_steps += not_steps
+        figures = {
+            "samples_per_second": self._samples / steps,
+            "tokens_per_second": self._tokens / steps,
+            "model_flops_per_second": self._flops / steps,
+            "mfu": self._flops / steps / self._peak,
+            "data_wait": self._waited["data"] / wall,
+            "checkpoint_wait": self._waited["checkpoint"] / wall,
+            "goodput": 1 - self._not_steps / max(now - self._start, 1e-9),
+        }
+        self._samples = self._tokens = self._flops = 0.0
+        self._waited.clear()
+        self._compiled, self._last_summary = compiled, now
+        return figures

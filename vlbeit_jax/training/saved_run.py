@@ -1,0 +1,83 @@
+"""Reads the folder of a run: configuration, newest step, parameters. Never writes to it."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.config_parse import parse
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.training.checkpoint import Checkpointer
+
+CONFIG_FILE, CHECKPOINTS, METRICS_FILE = "config.json", "checkpoints", "metrics.jsonl"
+IMPORTED_STEP = 1  # Imported weights look like a finished run of one step.
+Tree = Any
+
+
+def read_config(folder: pathlib.Path) -> Config:
+    """Returns the configuration of a run.
+
+    Raises:
+      UsageError: the folder does not belong to a run, or its configuration cannot be read.
+    """
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{folder} is not the folder of a run: {CONFIG_FILE}: {error}; "
+            "give the --workdir of a run"
+        ) from error
+    return parse(values, to_train=False)
+
+
+def newest_step(folder: pathlib.Path) -> int | None:
+    """Returns the step of a run's newest complete checkpoint; None if it has none."""
+    if not (folder / CHECKPOINTS).is_dir():
+        return None
+    with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
+        return checkpointer.latest()
+
+
+def finished_step(folder: pathlib.Path, config: Config) -> int:
+    """Returns the step of the last checkpoint of a finished run.
+
+    Raises:
+      UsageError: the run has not finished.
+    """
+    step = newest_step(folder)
+    if step is None or step < config.run.steps:
+        raise UsageError(
+            f"the run in {folder} has reached step {step or 0} of {config.run.steps}; "
+            "let it finish first"
+        )
+    return step
+
+
+def restore(folder: pathlib.Path, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
+    """Returns trees of one checkpoint of a run, on the first device of this process.
+
+    Args:
+      folder: of the run.
+      step: of the checkpoint.
+      abstract: shapes and types, by the name of the tree in the checkpoint.
+    """
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    placed = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract
+    )
+    with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
+        return checkpointer.restore(step, placed)
+
+
+def tree_fingerprint(tree: Tree) -> str:
+    """Returns twelve hexadecimal digits of a hash over names and bytes of every array."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        digest.update(jax.tree_util.keystr(path).encode() + np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:12]
