@@ -151,7 +151,7 @@ def imports(file: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
     format, options = IMPORTS[name.partition("-")[0]], ImportOptions(**OPTIONS[name])
     format.read(read_tensors(file), file, options, out)
     lines = [line.partition(":")[0] for line in (out / "import.txt").read_text().splitlines()]
-    found = {"report": sha256("\n".join(lines).encode())}
+    found = {"report": sha256("\n".join(sorted(lines)).encode())}
     for item in ("params", "extra", "model_state"):
         for folder in (out / "checkpoints").glob(f"*/{item}"):
             reader = ocp.PyTreeCheckpointHandler()

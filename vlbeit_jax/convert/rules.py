@@ -141,7 +141,7 @@ def load(
         params |= zip(each.jax, values, strict=True)
     dropped = {
         name: table.ignored.get(name, "holds no values of ours")
-        for name in tensors
+        for name in sorted(tensors)
         if name not in wanted
     }
     return params, Report(sorted(wanted), dict(table.left_out), dropped)
