@@ -12,6 +12,7 @@ that are not equal, losses more than 1e-5 of their size apart.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -25,15 +26,13 @@ import numpy as np
 
 from tests import tiny
 from vlbeit_jax.config import Config
-from vlbeit_jax.data.shard import HostShard
+from vlbeit_jax.data import pipeline
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.pretrain import Pretrain
-from vlbeit_jax.training.optimizer import make_optimizer
 from vlbeit_jax.training.saved_run import CONFIG_FILE, read_config
-from vlbeit_jax.training.sharding import make_mesh, put_batch, shardings
-from vlbeit_jax.training.state import declarations, state_maker
-from vlbeit_jax.training.step import make_train_step
+from vlbeit_jax.training.sharding import make_mesh, put_batch
 
 BATCHES = 3  # Of every stream.
 CLOSE = 1e-5  # Losses of two environments: largest difference, of their size.
@@ -62,46 +61,28 @@ def config_in(folder: pathlib.Path) -> Config:
 
 def found(config: Config) -> dict[str, Any]:
     """Digests of the first batches and of the visual tokens of their images, and the losses of one step on each stream's first."""
-    task, mesh, shard = Pretrain(config), make_mesh(config.mesh), HostShard()
+    task, mesh = Pretrain(config).resolve(), make_mesh(config.mesh)
+    opened = task.open()
+    data = opened.training_data()
     digests: dict[str, str] = {}
     first = {}
-    tokens = jax.jit(lambda frozen, image: encode(task.model.visual.tokenizer, frozen, image))
-    for stream in task.streams:
-        batches = task.training_batches(stream, 0, shard)
+    tokens = jax.jit(functools.partial(encode, opened.visual.tokenizer))
+    for name, stream in task.streams().items():
+        batches = pipeline.batches(data.examples(name), stream.batch_size)
         for index in range(BATCHES):
             batch = next(batches)
-            first.setdefault(stream, batch)
+            first.setdefault(name, batch)
             digests |= {
-                f"batch {index} of {stream}: {name}": digest(array)
-                for name, array in sorted(batch.items())
+                f"batch {index} of {name}: {key}": digest(array)
+                for key, array in sorted(batch.items())
             }
-            if stream.has_image:
-                digests[f"batch {index} of {stream}: visual tokens"] = digest(
-                    tokens(task.model.frozen, batch["image"])
-                )
+            if "image" in batch:
+                codes = tokens(opened.tokenizer_params, batch["image"])
+                digests[f"batch {index} of {name}: visual tokens"] = digest(codes)
         batches.close()
-    info = declarations(task.init_params).info
-    optimizer = make_optimizer(config.optimizer, config.run.steps, info)
-    make_state, abstract = state_maker(
-        task.init_params,
-        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
-        optimizer,
-        mesh,
-    )
-    step = make_train_step(
-        task.objectives,
-        optimizer,
-        info,
-        shardings(abstract.params),
-        mesh,
-        seed=config.run.seed,
-        accumulate=config.run.accumulate,
-    )
-    _, metrics = step(
-        make_state(config.run.seed),
-        task.frozen,
-        {stream: put_batch(batch, mesh) for stream, batch in first.items()},
-    )
+    step, (make_state, _) = step_and_state(task, config, mesh)
+    rows = {name: put_batch(batch, mesh) for name, batch in first.items()}
+    _, metrics = step(make_state(config.run.seed), opened.frozen, rows)
     losses = {
         name: float(value)
         for name, value in jax.device_get(metrics).items()

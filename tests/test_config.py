@@ -13,12 +13,12 @@ from vlbeit_jax.config import SIZES, Config, ModelConfig
 from vlbeit_jax.config_parse import (
     describe,
     fingerprint,
-    parse,
-    schedule_cycle,
     to_config_dict,
     to_dict,
 )
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import parse
+from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.types import Positions, Stream
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -378,7 +378,7 @@ def test_contradictions_are_named_by_their_full_paths():
     ],
 )
 def test_schedules_are_read(text, cycle):
-    assert schedule_cycle(text) == cycle
+    assert Schedule.parse(text).cycle == cycle
 
 
 def test_nothing_in_a_config_can_be_changed():

@@ -69,7 +69,7 @@ def test_every_configuration_states_command_cost_and_source():
 
 @pytest.mark.parametrize("path", sorted((TOP / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_configuration_parses(path):
-    from vlbeit_jax.config_parse import parse
+    from vlbeit_jax.tasks import parse
 
     space: dict = {}
     exec(compile(path.read_text(), str(path), "exec"), space)

@@ -10,11 +10,11 @@ import sys
 from typing import Any
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.config_parse import parse
 from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.plan import memory
 from vlbeit_jax.plan.networks import networks_of
-from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
+from vlbeit_jax.tasks import parse, task_of
+from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.training.sharding import make_mesh
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.types import Stream
@@ -45,17 +45,18 @@ def step_bytes(config: Config, batch: int) -> int:
     # on_tpu: there, too, a kernel recomputes the attention weights. But XLA for GPUs worked on all
     # streams at once (18.0 GiB on an H200 at base size and 64 rows), so we add the activations of
     # the other streams. The TPU's compiler keeps those of the largest stream only.
-    task = abstract_task(config)
-    info = declarations(task.init_params).info
+    task = task_of(config)
+    objectives = {name: stream.objective for name, stream in task.streams().items()}
+    info = declarations(task.init).info
     activations = [
         memory.activation_bytes(
-            networks_of(task.objectives[stream], state.params, frozen, batch), 1, 1, on_tpu=True
+            networks_of(objectives[stream], state.params, frozen, batch), 1, 1, on_tpu=True
         )
         for stream, batch in batches.items()
     ]
     others = sum(activations) - max(activations)
     needed = memory.estimate(
-        task.objectives, state, info, frozen, batches, config.run.accumulate, 1, 1, on_tpu=True
+        objectives, state, info, frozen, batches, config.run.accumulate, 1, 1, on_tpu=True
     )
     return needed.total + others
 

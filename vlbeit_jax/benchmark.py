@@ -10,8 +10,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
-from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import parse
 
 if TYPE_CHECKING:
     from vlbeit_jax.config import Config
@@ -111,22 +111,24 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
 
 
 def _real(config: "Config", mesh: Any) -> tuple[Iterator[dict[str, Any]], Callable[[], None]]:
-    from vlbeit_jax.tasks import TASKS
-    from vlbeit_jax.training.schedule import Schedule
+    """Returns an endless iterator over placed batches, and what closes it."""
+    from vlbeit_jax.data import pipeline
+    from vlbeit_jax.tasks import task_of
     from vlbeit_jax.training.sharding import host_shard, put_batch
 
-    task = TASKS[config.task](config)
-    streams = {
-        stream: task.training_batches(stream, 0, host_shard(mesh))
-        for stream in Schedule.parse(config.run.schedule).streams
+    task = task_of(config).resolve()
+    data, shard = task.open().training_data(), host_shard(mesh)
+    feeds = {
+        name: pipeline.batches(data.examples(name), stream.batch_size, 0, shard, config.data)
+        for name, stream in task.streams().items()
     }
 
     def feed() -> Iterator[dict[str, Any]]:
         while True:
-            yield {stream: put_batch(next(batches), mesh) for stream, batches in streams.items()}
+            yield {name: put_batch(next(batches), mesh) for name, batches in feeds.items()}
 
     def close() -> None:
-        for batches in streams.values():
+        for batches in feeds.values():
             batches.close()
 
     return feed(), close

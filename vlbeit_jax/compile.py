@@ -12,8 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
-from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import parse
 
 if TYPE_CHECKING:
     from vlbeit_jax.plan.plan import Plan

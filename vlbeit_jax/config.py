@@ -5,45 +5,21 @@ A config file builds a ``Config`` and states only what differs from these defaul
 """
 
 import dataclasses
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from vlbeit_jax.config_schema import (
+    AT_LEAST_0,
+    OPEN_SHARE,
+    POSITIVE,
+    SECONDS,
+    SEED,
+    SHARE,
+    Bound,
+    one_of,
+    section,
+    setting,
+)
 from vlbeit_jax.types import Positions
-
-
-class Bound(NamedTuple):
-    """A condition on one value, and how to say it."""
-
-    text: str
-    holds: Callable[[Any], bool]
-
-
-ANY = Bound("anything", lambda value: True)
-POSITIVE = Bound("> 0", lambda value: 0 < value < math.inf)
-AT_LEAST_0 = Bound(">= 0", lambda value: 0 <= value < math.inf)
-LARGEST = 2**31 - 1  # Of a whole number: JAX counts in 32 bits.
-SEED = Bound(f"in [0, {LARGEST}]", lambda value: 0 <= value <= LARGEST)
-SECONDS = Bound(
-    "in [1, 1000000]", lambda value: 1 <= value <= 1_000_000
-)  # Milliseconds of it fit into 32 bits.
-SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
-OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
-
-
-def one_of(*values: str) -> Bound:
-    """A value out of a fixed list."""
-    return Bound("one of " + ", ".join(values), lambda value: value in values)
-
-
-def setting(default: Any, doc: str, bound: Bound = ANY) -> Any:
-    """A field with its default, its meaning and its bound on one line."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "bound": bound})
-
-
-def section(factory: Callable[[], Any], doc: str) -> Any:
-    """A nested group of fields."""
-    return dataclasses.field(default_factory=factory, metadata={"doc": doc, "bound": ANY})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,15 +60,18 @@ class ModelConfig:
         "auto",
         "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
+        may_change=True,
     )
     remat: str = setting(
         "none",
         "what backward computes again instead of keeping it: nothing, all but products with weights, whole blocks",
         one_of("none", "dots", "full"),
+        may_change=True,
     )
     scan: bool = setting(
         False,
         "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)",
+        may_change=True,
     )
 
     @property
@@ -132,14 +111,26 @@ class VisualTokenizerConfig:
     decay: float = setting(0.99, "moving average of the codebook per step", SHARE)
     commitment: float = setting(1.0, "weight beta of the commitment loss", AT_LEAST_0)
     teacher: str = setting("pixels", "what the decoder predicts", one_of("pixels", "clip", "dino"))
-    teacher_weights: str = setting("", "folder of an imported teacher (clip, dino)")
-    kmeans_batches: int = setting(8, "batches that the k-means start sees", POSITIVE)
-    kmeans_iterations: int = setting(10, "Lloyd iterations of the k-means start", AT_LEAST_0)
+    teacher_weights: str = setting(
+        "", "folder of an imported teacher (clip, dino)", may_change=True
+    )
+    kmeans_batches: int = setting(
+        8, "batches that the k-means start sees", POSITIVE, may_change=True
+    )
+    kmeans_iterations: int = setting(
+        10, "Lloyd iterations of the k-means start", AT_LEAST_0, may_change=True
+    )
     reseed_below: float = setting(
-        0.0, "re-seed codes whose mean use falls below this share of 1/C; 0: never", OPEN_SHARE
+        0.0,
+        "re-seed codes whose mean use falls below this share of 1/C; 0: never",
+        OPEN_SHARE,
+        may_change=True,
     )
     collapse_below: float = setting(
-        0.1, "warn CodebookCollapse when fewer than this share of codes is in use", SHARE
+        0.1,
+        "warn CodebookCollapse when fewer than this share of codes is in use",
+        SHARE,
+        may_change=True,
     )
     matmul: str = setting(
         "auto",
@@ -150,10 +141,12 @@ class VisualTokenizerConfig:
         "auto",
         "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
+        may_change=True,
     )
     scan: bool = setting(
         False,
         "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)",
+        may_change=True,
     )
 
     @property
@@ -288,7 +281,7 @@ class RunConfig:
 class Config:
     """A whole run: what is trained, on what, how and where."""
 
-    task: str = setting("pretrain", "what is trained", one_of("pretrain", "vqkd"))
+    task: str = setting("pretrain", "what is trained, see vlbeit_jax/tasks")
     run: RunConfig = section(RunConfig, "length, logs, checkpoints")
     model: ModelConfig = section(ModelConfig, "Multiway Transformer (task pretrain)")
     visual_tokenizer: VisualTokenizerConfig = section(VisualTokenizerConfig, "VQ-KD (task vqkd)")

@@ -6,14 +6,13 @@ import enum
 import hashlib
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from vlbeit_jax.config import LARGEST, Config
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.types import Special, Stream
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -44,23 +43,30 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(to_dict(config)).lock()
 
 
-def parse(values: Any, *, to_train: bool = True) -> Config:
-    """A checked ``Config`` from a ``ConfigDict`` or from parsed JSON.
+def parse(
+    values: Any,
+    tasks: Sequence[str] | None = None,
+    task_problems: Callable[[Config], list[str]] | None = None,
+) -> Config:
+    """Returns a checked ``Config``; commands use ``vlbeit_jax.tasks.parse``.
 
     Args:
-      values: some or all fields.
-      to_train: also check what holds between fields and what training needs; an imported model has no data.
+      values: some or all fields, in a ``ConfigDict`` or as parsed JSON.
+      tasks: names that ``task`` may have; None: any.
+      task_problems: what is wrong between fields; None: that is not checked.
 
     Raises:
-      UsageError: an unknown key, a value of the wrong type or out of bounds, or values that contradict each other; all
-        of them are listed, each with its full path.
+      UsageError: unknown fields, values of the wrong type or out of bounds, or values that
+        contradict each other. All of them are listed, each with its path.
     """
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
     problems: list[str] = []
     config = _parse_section(Config(), values, "config", problems)
-    if not problems and to_train:
-        problems += _contradictions(config)
+    if tasks is not None and config.task not in tasks:
+        problems.append(f"config.task={config.task!r}: must be one of {', '.join(tasks)}")
+    if not problems and task_problems:
+        problems = list(dict.fromkeys([*_common_problems(config), *task_problems(config)]))
     if problems:
         raise UsageError("the configuration cannot be used:\n  " + "\n  ".join(problems))
     return config
@@ -69,14 +75,6 @@ def parse(values: Any, *, to_train: bool = True) -> Config:
 def fingerprint(value: Any) -> str:
     """Twelve hex digits of the SHA-256 of a JSON-ready value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def schedule_cycle(text: str) -> tuple[tuple[Stream, ...], ...]:
-    """The streams of each step over one cycle: 'image,text' alternates, 'image+text' trains both in one update."""
-    return tuple(
-        tuple(sorted(Stream(name) for name in step.split("+")))
-        for step in text.replace(" ", "").split(",")
-    )
 
 
 def describe(section: Any = None, path: str = "config") -> str:
@@ -148,114 +146,8 @@ def _typed(wanted: Any, value: Any) -> Any:
     return value if type(value) is wanted else None
 
 
-def _contradictions(config: Config) -> list[str]:
-    """Conditions that hold between fields."""
-    run, model, visual = config.run, config.model, config.visual_tokenizer
-    shape = model if config.task == "pretrain" else visual
-    where = "config.model" if config.task == "pretrain" else "config.visual_tokenizer"
-    rules = [
-        (
-            shape.image_size % shape.patch_size == 0,
-            f"{where}.image_size={shape.image_size} must be a multiple of patch_size={shape.patch_size}",
-        ),
-        (
-            shape.width % shape.heads == 0,
-            f"{where}.width={shape.width} must be a multiple of heads={shape.heads}",
-        ),
-        (
-            config.optimizer.warmup_steps < run.steps,
-            f"config.optimizer.warmup_steps={config.optimizer.warmup_steps} must be below run.steps={run.steps}",
-        ),
-        (
-            model.fused_layers <= model.depth,
-            f"config.model.fused_layers={model.fused_layers} must be at most model.depth={model.depth}",
-        ),
-        (
-            not (model.decoupled and model.fused_layers),
-            f"config.model.fused_layers={model.fused_layers} must be 0 with model.decoupled: BEiT-3 has no vision-language expert",
-        ),
-        (
-            model.pad == Special.PAD,
-            f"config.model.pad={model.pad} must be {int(Special.PAD)}: data are padded with it here",
-        ),
-    ]
-    try:
-        cycle = schedule_cycle(run.schedule)
-    except ValueError:
-        cycle = ()
-        names = ", ".join(Stream)
-        rules.append(
-            (
-                False,
-                f"config.run.schedule={run.schedule!r}: steps separated by ',', streams of a step by '+', out of {names}",
-            )
-        )
-    used = sorted({stream for step in cycle for stream in step})
-    if config.task == "vqkd" and cycle:
-        rules.append(
-            (
-                used == [Stream.IMAGE],
-                f"config.run.schedule={run.schedule!r}: VQ-KD trains on 'image' alone",
-            )
-        )
-    for step in cycle:
-        rules.append(
-            (
-                len(set(step)) == len(step),
-                f"config.run.schedule={run.schedule!r}: a stream stands twice in one step",
-            )
-        )
-    for name in used:
-        stream, path = getattr(config.data, name), f"config.data.{name}"
-        rules += [
-            (
-                bool(stream.sources),
-                f"{path}.sources is empty: name prepared data sets, or take '{name}' out of run.schedule",
-            ),
-            (
-                len(stream.weights) in (0, len(stream.sources)),
-                f"{path}.weights: {len(stream.weights)} for {len(stream.sources)} sources",
-            ),
-            (
-                all(weight > 0 for weight in stream.weights),
-                f"{path}.weights={stream.weights}: must be > 0",
-            ),
-            (
-                stream.batch_size % run.accumulate == 0,
-                f"{path}.batch_size={stream.batch_size} must be a multiple of run.accumulate={run.accumulate}",
-            ),
-        ]
-        if config.task == "pretrain" and name.has_image:
-            rules += [
-                (
-                    stream.num_masked_patches <= model.patches,
-                    f"{path}.num_masked_patches={stream.num_masked_patches} of only {model.patches} patches",
-                ),
-                (
-                    stream.num_masked_patches == 0
-                    or stream.mask_block <= stream.num_masked_patches,
-                    f"{path}.mask_block={stream.mask_block} is larger than num_masked_patches={stream.num_masked_patches}",
-                ),
-            ]
-        if config.task == "pretrain" and name.has_text:
-            rules += [
-                (
-                    3 <= stream.text_length <= model.text_positions,
-                    f"{path}.text_length={stream.text_length} must be in [3, model.text_positions={model.text_positions}]",
-                ),
-                (
-                    bool(config.data.text_tokenizer),
-                    "config.data.text_tokenizer is empty: a folder made by vlbeit_jax.text_tokenizer",
-                ),
-            ]
-        if config.task == "pretrain" and name.has_image:
-            named = bool(config.data.visual_tokenizer)
-            rules.append(
-                (
-                    named,
-                    "config.data.visual_tokenizer is empty: the workdir of a finished VQ-KD run, or an imported tokenizer",
-                )
-            )
-            limited = f"{path}.views=0: tokens are kept of a number of views of each image; give that of data.visual_tokens"
-            rules.append((stream.views > 0 or not config.data.visual_tokens, limited))
-    return list(dict.fromkeys(text for holds, text in rules if not holds))
+def _common_problems(config: Config) -> list[str]:
+    run, warmup = config.run, config.optimizer.warmup_steps
+    if warmup < run.steps:
+        return []
+    return [f"config.optimizer.warmup_steps={warmup} must be below run.steps={run.steps}"]

@@ -7,8 +7,8 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.config import MeshConfig
-from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import parse
 
 OVERVIEW = """Computes the visual tokens of a pretraining's images once, for all epochs.
 

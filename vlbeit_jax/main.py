@@ -8,8 +8,9 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.config import Config
-from vlbeit_jax.config_parse import describe, parse
+from vlbeit_jax.config_parse import describe
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import parse
 
 OVERVIEW = f"""Trains VL-BEiT or its visual tokenizer.
 

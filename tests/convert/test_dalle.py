@@ -22,8 +22,8 @@ from vlbeit_jax.convert.rules import export
 from vlbeit_jax.convert.source import read_visual
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig
-from vlbeit_jax.models.visual_tokenizer import encode
-from vlbeit_jax.tasks.visual_tokens import dalle_params, open_visual_tokens
+from vlbeit_jax.models.visual_tokenizer import encode, tokenizer_shapes
+from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 
 
 def torch_logits(w, image, config: DalleConfig, gain: float, pool=F.max_pool2d) -> np.ndarray:
@@ -131,7 +131,7 @@ def test_the_full_network_has_the_published_names_and_size():
         + (2048 + 1) * 8192
         + sum(block(i, o) + block(o, o) for i, o in zip(widths, widths[1:], strict=False))
     )
-    params = dalle_params(DalleConfig())
+    params = tokenizer_shapes(DalleEncoder(DalleConfig()))["params"]
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == count == 53_786_240
     assert (
         dalle.config_of(published_shapes(DalleConfig()), ImportOptions()) == DalleConfig()

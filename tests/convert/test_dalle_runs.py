@@ -28,7 +28,7 @@ from vlbeit_jax.report.page import write_report
 from vlbeit_jax.report.samples import pictures, spread
 from vlbeit_jax.runtime.evaluation import evaluate, open_run
 from vlbeit_jax.runtime.start import train
-from vlbeit_jax.tasks.masked_model import VISUAL_TOKENIZER
+from vlbeit_jax.tasks.assets import VISUAL_TOKENIZER
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 from vlbeit_jax.training.sharding import make_mesh
 

@@ -13,10 +13,10 @@ from vlbeit_jax.convert.source import model_shapes, tree_shapes, visual_shapes
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.teacher import ViTConfig
+from vlbeit_jax.models.visual_tokenizer import tokenizer_shapes
 from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.ops.attention import group_by_lanes
 from vlbeit_jax.tasks.teachers import abstract_params
-from vlbeit_jax.tasks.visual_tokens import dalle_params
 
 SMALL = {
     "image_size": 12,
@@ -88,7 +88,12 @@ for name, table_of in (
     ("torch-dalle", lambda c, _: torch_tables.dalle_table(c)),
 ):
     small = DalleConfig(image_size=16, codes=9, width=8)
-    add_case(name, small, lambda c: random_tree(tree_shapes(dalle_params(c))), table_of)
+    add_case(
+        name,
+        small,
+        lambda c: random_tree(tree_shapes(tokenizer_shapes(DalleEncoder(c))["params"])),
+        table_of,
+    )
 for kind, table_of in (
     ("clip", lambda c, _: vit.clip_table(c, ())),
     ("dino", lambda c, _: vit.dino_table(c, ())),

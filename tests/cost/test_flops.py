@@ -14,7 +14,8 @@ from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig, RunConfig
 from vlbeit_jax.config import VisualTokenizerConfig as Visual
 from vlbeit_jax.cost.flops import Flops, loss_flops
 from vlbeit_jax.ops.attention import attention
-from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import flops_of_streams, step_flops
 from vlbeit_jax.types import Positions, Stream
 
@@ -68,9 +69,7 @@ def test_kernels_of_accelerators_are_counted_as_products(kind):
     config = vqkd(SHORT, teacher="clip")
     device = AbstractDevice(kind, None, kind.split()[0].lower())
     with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=device)):
-        assert flops_of_streams(abstract_task(config)) == {
-            Stream.IMAGE: formulas.step_flops(config)
-        }
+        assert flops_of_streams(task_of(config)) == {Stream.IMAGE: formulas.step_flops(config)}
         if kind.startswith("TPU"):
             x, shift = jax.ShapeDtypeStruct((2, 197, 2304), jnp.float32), jnp.zeros(2304)
             with pytest.raises(NotImplementedError, match="pallas_call"):

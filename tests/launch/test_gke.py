@@ -3,8 +3,8 @@
 import pytest
 
 from tests.launch.stand_ins import GKE, WORDS
-from vlbeit_jax.config_parse import parse
 from vlbeit_jax.plan.shared_memory import shared_memory
+from vlbeit_jax.tasks import parse
 
 STREAMS = ("image", "text", "pair")
 

@@ -10,7 +10,8 @@ from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig, RunConfig
 from vlbeit_jax.config import VisualTokenizerConfig as Visual
 from vlbeit_jax.plan.memory import activation_bytes
 from vlbeit_jax.plan.networks import networks_of
-from vlbeit_jax.tasks.abstract import abstract_task
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.abstract import row_shapes
 from vlbeit_jax.types import Modality
 
 BASE = Config(
@@ -22,9 +23,10 @@ BASE = Config(
 
 
 def networks(config, stream):
-    task = abstract_task(config)
-    params = nn.unbox(jax.eval_shape(task.init_params, jax.random.key(0)))
-    return networks_of(task.objectives[stream], params, task.frozen, task.batches[stream])
+    task = task_of(config)
+    params = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)))
+    objective = task.streams()[stream].objective
+    return networks_of(objective, params, task.frozen(), row_shapes(task, stream))
 
 
 def with_model(**changed):
@@ -39,7 +41,7 @@ def test_a_pair_goes_through_the_trained_network_and_the_frozen_tokenizer():
     patches = (Modality.VISION, model.patches + 1)
     assert trained.layout == (patches, (Modality.LANGUAGE, pair.text_length))
     assert tokenizer.layout == (patches,) and tokenizer.config.depth == 2
-    slots = jax.tree.map(lambda leaf: leaf.shape, abstract_task(BASE).batches["pair"])
+    slots = jax.tree.map(lambda leaf: leaf.shape, row_shapes(task_of(BASE), "pair"))
     words = -(-model.vocabulary // 128) * 128
     assert found.logits == slots["image_masked"][1] * model.codes + slots["text_masked"][1] * words
 

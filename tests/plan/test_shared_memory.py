@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config_parse import parse, to_dict
+from vlbeit_jax.config_parse import to_dict
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.plan.shared_memory import HEADROOM, MIB, shared_memory
+from vlbeit_jax.tasks import parse
 
 STREAM = {"batch_size": 64, "sources": ("D",), "num_masked_patches": 4, "mask_block": 2}
 SMALL = {
@@ -76,7 +77,7 @@ def test_a_mesh_that_does_not_fit_is_a_usage_error():
 
 READ = """
 import json, sys, time
-from vlbeit_jax.config_parse import parse
+from vlbeit_jax.tasks import parse
 from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import TrainingExamples

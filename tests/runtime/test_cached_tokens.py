@@ -20,7 +20,7 @@ from vlbeit_jax.plan.memory import tree_bytes
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import step_flops
-from vlbeit_jax.tasks.masked_model import MaskedModel
+from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.token_caching import TokenCacher
 from vlbeit_jax.types import Stream
@@ -65,7 +65,7 @@ def tokens(world, tmp_path_factory):
 
 
 def opened(config):
-    model = MaskedModel(config, [Stream.IMAGE], "", config.data.visual_tokenizer)
+    model = OpenPretrain(Pretrain(config), [Stream.IMAGE], "", config.data.visual_tokenizer)
     (found,) = open_sources(Stream.IMAGE, config.data.image)
     return model, found, model.cached_tokens(Stream.IMAGE, found)
 
@@ -147,7 +147,7 @@ def test_the_step_has_no_tokenizer_in_it(world, tokens):
         step = abstract_step(config, tiny.mesh_of())
         assert bool(tree_bytes(step.frozen)) == bool(step_flops(config).frozen) == encoder
         assert ("image_targets" in step.batches["image"]) != encoder
-        assert bool(Pretrain(config).frozen) == encoder
+        assert bool(Pretrain(config).open().frozen) == encoder
 
 
 def test_a_set_is_read_from_parts_once_all_are_there(world, tmp_path, monkeypatch):
@@ -159,13 +159,13 @@ def test_a_set_is_read_from_parts_once_all_are_there(world, tmp_path, monkeypatc
     cached, found, _ = cacher.work[0]
     assert [cached.has(part) for part in cached.parts] == [False, True, False]
     with pytest.raises(UsageError, match="2 of 3 parts of the tokens of .*pairs are missing"):
-        Pretrain(config)
+        Pretrain(config).open().training_data()
     for each in (cacher.work[0], cacher.work[2]):
         cacher.make(*each)
     whole = np.stack([cached[index] for index in range(48)])
     assert whole.shape == (48, VIEWS, 16) and whole.dtype == np.uint8
     assert not list(cached.folder.glob(".*"))  # Nothing unfinished stays behind.
-    Pretrain(config)
+    Pretrain(config).open().training_data()
 
 
 def test_processes_make_their_own_shares(world, tmp_path):
@@ -182,7 +182,7 @@ def test_processes_make_their_own_shares(world, tmp_path):
         assert done.returncode == 0 and done.stdout.startswith("1/1:") and said in done.stdout, (
             done.stderr
         )
-    Pretrain(config)
+    Pretrain(config).open().training_data()
 
 
 def test_a_second_run_of_the_command_makes_nothing(world, tokens, tmp_path):
@@ -201,7 +201,7 @@ def test_a_second_run_of_the_command_makes_nothing(world, tokens, tmp_path):
 )
 def test_tokens_of_other_views_are_refused_with_the_difference(world, tokens, change, said):
     with pytest.raises(UsageError, match=said):
-        Pretrain(config_with(world, tokens, **change))
+        Pretrain(config_with(world, tokens, **change)).open().training_data()
 
 
 def test_usage_errors(world, tmp_path):

@@ -150,10 +150,10 @@ def test_a_host_that_does_not_come_is_named(config, tmp_path):
 
 BROKEN = """
 import runpy
-from vlbeit_jax.tasks import pretrain
+from vlbeit_jax.data import pipeline
 def fail(*_):
     raise OSError("disk gone")
-pretrain.Pretrain.training_batches = fail
+pipeline.batches = fail
 runpy.run_module("vlbeit_jax.main", run_name="__main__")
 """
 

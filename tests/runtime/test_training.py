@@ -13,7 +13,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.evaluation import evaluate, open_run
 from vlbeit_jax.runtime.run_folder import read_metrics
 from vlbeit_jax.runtime.start import train
-from vlbeit_jax.tasks.vqkd import VQKD, CodebookCollapse
+from vlbeit_jax.tasks.open_vqkd import CodebookCollapse
+from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.training.sharding import make_mesh
 
 TERMS = ("mim", "mlm", "mvlm_image", "mvlm_text")
@@ -165,30 +166,33 @@ def test_the_visual_tokenizer_uses_its_codes_and_reseeding_revives_them(world, t
 
 def test_the_kmeans_start_is_a_step_on_data(world):
     task = VQKD(tiny.vqkd_config(world))
+    opened = task.open()
     from vlbeit_jax.data.shard import HostShard
     from vlbeit_jax.training.optimizer import make_optimizer
     from vlbeit_jax.training.state import declarations, state_maker
 
     mesh = tiny.mesh_of(4)
-    info = declarations(task.init_params).info
+    info = declarations(task.init).info
     optimizer = make_optimizer(task.config.optimizer, 3, info)
     make, _ = state_maker(
-        task.init_params,
-        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
+        task.init,
+        lambda: {n: each.objective.init_extra() for n, each in task.streams().items()},
         optimizer,
         mesh,
     )
     codebook = np.asarray(
-        task.before_training(make(0), mesh, HostShard()).extra["image"]["codebook"]
+        opened.prepare_state(make(0), opened.training_data(), mesh, HostShard()).extra["image"][
+            "codebook"
+        ]
     )
     np.testing.assert_allclose(np.linalg.norm(codebook, axis=1), 1, rtol=1e-5)
     assert len(np.unique(codebook.round(5), axis=0)) == 32
 
 
 def test_a_collapsed_codebook_warns_by_name(world):
-    task = VQKD(tiny.vqkd_config(world))
+    opened = VQKD(tiny.vqkd_config(world)).open()
     with pytest.warns(CodebookCollapse, match="only 2 of 32 codes"):
-        task._warn_of_collapse(np.array([16.0, 16.0] + [0.0] * 30))
+        opened._warn_of_collapse(np.array([16.0, 16.0] + [0.0] * 30))
 
 
 def test_a_visual_tokenizer_that_does_not_fit_is_refused(world, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import TASKS
+from vlbeit_jax.tasks import task_of
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.state import TrainState, state_maker
 
@@ -23,14 +23,14 @@ MOVES = [
 
 @pytest.fixture(scope="module")
 def task(world):
-    return TASKS["pretrain"](tiny.pretrain_config(world, schedule="pair"))
+    return task_of(tiny.pretrain_config(world, schedule="pair"))
 
 
 def state_on(task, shape):
     """A fresh state, and its shapes with shardings."""
-    objectives = {name: objective.init_extra() for name, objective in task.objectives.items()}
+    objectives = {name: each.objective.init_extra() for name, each in task.streams().items()}
     make, abstract = state_maker(
-        task.init_params, lambda: objectives, optax.adamw(1e-3), tiny.mesh_of(*shape)
+        task.init, lambda: objectives, optax.adamw(1e-3), tiny.mesh_of(*shape)
     )
     return make, abstract
 

@@ -7,7 +7,7 @@ import pytest
 from tests import tiny
 from vlbeit_jax.config import MeshConfig
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import TASKS
+from vlbeit_jax.tasks import task_of
 from vlbeit_jax.training.sharding import check_batch, make_mesh, param_shardings, put_batch
 from vlbeit_jax.training.state import declarations, state_maker
 
@@ -38,18 +38,18 @@ def test_batch_that_the_mesh_does_not_divide_is_refused():
 def test_dimension_that_the_mesh_does_not_divide_names_the_parameter(world):
     config = tiny.pretrain_config(world)
     model = tiny.dataclasses.replace(config.model, width=30, heads=3)
-    task = TASKS["pretrain"](tiny.dataclasses.replace(config, model=model))
+    task = task_of(tiny.dataclasses.replace(config, model=model))
     with pytest.raises(
         UsageError,
         match=r"encoder/block_0/attention/.*heads=3|encoder/block_0/attention/\w+ of shape",
     ):
-        param_shardings(*declarations(task.init_params), tiny.mesh_of(1, 1, 2))
+        param_shardings(*declarations(task.init), tiny.mesh_of(1, 1, 2))
 
 
 def test_parameters_and_moments_are_really_split(world):
-    task = TASKS["pretrain"](tiny.pretrain_config(world))
+    task = task_of(tiny.pretrain_config(world))
     mesh = tiny.mesh_of(1, 4, 2)
-    make, _ = state_maker(task.init_params, dict, optax.adam(1e-3), mesh)
+    make, _ = state_maker(task.init, dict, optax.adam(1e-3), mesh)
     state = make(0)
     kernel = state.params["encoder"]["block_0"]["vision"]["up"]["kernel"]
     assert kernel.addressable_shards[0].data.size * 8 == kernel.size

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from tests import tiny
-from vlbeit_jax.data.shard import HostShard
-from vlbeit_jax.tasks import TASKS
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.tasks import task_of
 from vlbeit_jax.training.sharding import put_batch, replicated, shardings
 from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
@@ -21,9 +21,9 @@ MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2), (4, 1, 2), (1, 4, 2)]
 
 
 def first_batches(task, size: int = 8):
-    found = {}
+    found, data = {}, task.open().training_data()
     for stream in Stream:
-        batches = task.training_batches(stream, 0, HostShard())
+        batches = pipeline.batches(data.examples(stream), size)
         found[stream] = next(batches)
         batches.close()
         assert len(found[stream]["uid"]) == size
@@ -35,8 +35,8 @@ OPTIMIZER = optax.sgd(1.0)  # Plain descent of rate 1: the change of a parameter
 
 def state_for(task, shape):
     """How a state is made on a mesh, and its shapes there."""
-    extra = lambda: {name: objective.init_extra() for name, objective in task.objectives.items()}  # noqa: E731
-    return state_maker(task.init_params, extra, OPTIMIZER, tiny.mesh_of(*shape))
+    extra = lambda: {n: each.objective.init_extra() for n, each in task.streams().items()}  # noqa: E731
+    return state_maker(task.init, extra, OPTIMIZER, tiny.mesh_of(*shape))
 
 
 @functools.cache
@@ -46,13 +46,19 @@ def start_of(task):
 
 
 @functools.cache
+def frozen_of(task):
+    """The parameters of the visual tokenizer."""
+    return task.open().frozen
+
+
+@functools.cache
 def step_for(task, shape, accumulate):
     """A step on a mesh, which compiles once for each set of streams, and where its state lies."""
     abstract = state_for(task, shape)[1]
     step = make_train_step(
-        task.objectives,
+        {name: each.objective for name, each in task.streams().items()},
         OPTIMIZER,
-        declarations(task.init_params).info,
+        declarations(task.init).info,
         shardings(abstract.params),
         tiny.mesh_of(*shape),
         seed=0,
@@ -68,7 +74,10 @@ def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(Stream)):
         start_of(task),
         step_for(task, shape, accumulate),
     )
-    state, frozen = jax.device_put(before, places), jax.device_put(task.frozen, replicated(mesh))
+    state, frozen = (
+        jax.device_put(before, places),
+        jax.device_put(frozen_of(task), replicated(mesh)),
+    )
     state, metrics = step(state, frozen, {name: put_batch(batches[name], mesh) for name in streams})
     gradients = jax.tree.map(
         lambda a, b: np.asarray(a) - np.asarray(b), before.params, jax.device_get(state.params)
@@ -78,7 +87,7 @@ def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(Stream)):
 
 @pytest.fixture(scope="module")
 def task(world):
-    yield TASKS["pretrain"](tiny.pretrain_config(world, schedule="image+text+pair"))
+    yield task_of(tiny.pretrain_config(world, schedule="image+text+pair")).resolve()
     start_of.cache_clear()
     step_for.cache_clear()
 
@@ -139,7 +148,7 @@ def test_computing_again_and_looping_change_nothing(
 ):
     config = tiny.pretrain_config(world, schedule="image+text+pair")
     model = tiny.dataclasses.replace(config.model, remat=remat, scan=scan)
-    again = TASKS["pretrain"](tiny.dataclasses.replace(config, model=model))
+    again = task_of(tiny.dataclasses.replace(config, model=model)).resolve()
     assert_same(one_step(again, batches, shape), on_one_device)
 
 
@@ -152,7 +161,7 @@ def test_what_is_asked_of_xla_for_gpus_changes_nothing(task, batches, on_one_dev
 
 def test_another_shape_is_an_error_and_no_second_compilation(task, batches):
     mesh, (step, places) = tiny.mesh_of(), step_for(task, ONE, 1)
-    frozen, text = jax.device_put(task.frozen, replicated(mesh)), batches[Stream.TEXT]
+    frozen, text = jax.device_put(frozen_of(task), replicated(mesh)), batches[Stream.TEXT]
     state, _ = step(
         jax.device_put(start_of(task), places), frozen, {Stream.TEXT: put_batch(text, mesh)}
     )
@@ -201,7 +210,7 @@ def test_nothing_masked_gives_loss_0_and_finite_gradients(task, batches, empty):
 
 
 def test_unigram_answers_with_what_came_up_most_often(task, batches):
-    objective = task.objectives[Stream.TEXT]
+    objective = task.streams()[Stream.TEXT].objective
     extra = objective.init_extra()
     extra = {"mlm": extra["mlm"].at[7].set(5)}
     rows = {name: jnp.asarray(value) for name, value in batches[Stream.TEXT].items()}

@@ -10,8 +10,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
-from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import parse
 
 OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares both.
 

@@ -15,7 +15,9 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.runtime.speed import circumstances, peak_here, peak_memory, rates, spread
 from vlbeit_jax.runtime.synthetic import random_batches, random_state, random_weights
+from vlbeit_jax.tasks import task_of
 from vlbeit_jax.tasks.abstract import abstract_step
+from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.sharding import make_mesh
 
 BATCHES = 4  # Different batches; the steps take them in turn.
@@ -70,7 +72,9 @@ def is_compiled(peer: str) -> bool:
 def check_comparable(config: Config) -> None:
     """Raises a ``UsageError`` that lists what only one of the two sides can do."""
     problems = {
-        f"task={config.task} (only pretrain has a PyTorch step)": config.task != "pretrain",
+        f"task={config.task} (only pretrain has a PyTorch step)": not isinstance(
+            task_of(config), Pretrain
+        ),
         f"model.drop_path={config.model.drop_path} (the two sides draw different random numbers; "
         "set --config.model.drop_path=0.0)": config.model.drop_path != 0,
         f"run.accumulate={config.run.accumulate} (set --config.run.accumulate=1)": (

@@ -74,7 +74,7 @@ class TorchStep:
             stream: StreamLoss(
                 config, stream, self.model, tokenizer if stream.has_image else None, module
             ).to(self._device)
-            for stream in Schedule.parse(config.run.schedule).streams
+            for stream in map(Stream, Schedule.parse(config.run.schedule).streams)
         }
         if compiled:
             for loss in self._losses.values():

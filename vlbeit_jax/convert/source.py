@@ -14,9 +14,11 @@ from vlbeit_jax.convert.rules import Arrays, Shape
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, VISUAL_TOKENIZER
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
+from vlbeit_jax.tasks.open_vqkd import make_tokenizer
+from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.visual_tokens import DALLE_FILE, read_dalle
-from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, finished_step, read_config
 from vlbeit_jax.types import Stream
@@ -64,7 +66,7 @@ def read_run(folder: pathlib.Path) -> Run:
       UsageError: the folder holds no pretraining run, or the run has no checkpoint yet.
     """
     config = read_config(folder)
-    if config.task != "pretrain":
+    if not isinstance(task_of(config), Pretrain):
         raise UsageError(
             f"--from={folder} holds a run of task {config.task!r}; a pretraining run is needed"
         )

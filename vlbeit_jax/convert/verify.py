@@ -19,7 +19,7 @@ from vlbeit_jax.convert.source import CODEBOOK, Run, Visual, as_tree
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.tasks.vqkd import make_tokenizer
+from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.types import Modality, Special
 
 LIMIT = 1e-4  # Largest absolute difference of an output.

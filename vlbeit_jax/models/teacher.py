@@ -129,7 +129,7 @@ class ViTTeacher:
     """A vision transformer as a teacher; its parameters are frozen and given with every call."""
 
     def __init__(self, config: ViTConfig):
-        self.width = config.out
+        self.config, self.width = config, config.out
         self._network = ViT(config)
 
     def targets(

@@ -115,6 +115,20 @@ def tokenizer_params(config: VisualTokenizerConfig, target_width: int) -> Tree:
     return jax.eval_shape(init, jax.random.key(0), image, codebook)["params"]
 
 
+def tokenizer_shapes(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns the shapes of what ``encode`` takes as ``frozen``."""
+    config = tokenizer.config
+    if isinstance(tokenizer, DalleEncoder):
+        image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)
+        return dict(jax.eval_shape(tokenizer.init, jax.random.key(0), image))
+    boxed = tokenizer_params(tokenizer.config, tokenizer.target_width)
+    codebook = (tokenizer.config.codes, tokenizer.config.code_width)
+    return {
+        "params": nn.unbox(boxed),
+        "codebook": jax.ShapeDtypeStruct(codebook, jnp.float32),
+    }
+
+
 def cast_tokenizer(tokenizer: Tokenizer, frozen: Mapping[str, Any]) -> dict[str, Any]:
     """Casts a frozen tokenizer's parameters to the types of their products, once for all steps.
 

@@ -21,7 +21,8 @@ from vlbeit_jax.plan.links import Collective, collectives
 from vlbeit_jax.plan.memory import Memory
 from vlbeit_jax.plan.step_time import StepTime, step_time
 from vlbeit_jax.plan.topology import Topology
-from vlbeit_jax.tasks.abstract import abstract_step, abstract_task
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import make_mesh
@@ -106,15 +107,16 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     mesh = make_mesh(config.mesh, devices_of(topology))
     schedule = Schedule.parse(config.run.schedule)
     step, _, state, frozen, batches = abstract_step(config, mesh)
-    task = abstract_task(config)
-    info = declarations(task.init_params).info
+    task = task_of(config)
+    objectives = {name: stream.objective for name, stream in task.streams().items()}
+    info = declarations(task.init).info
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
         inputs = {stream: batches[stream] for stream in streams}
         by_formula = memory.estimate(
-            task.objectives,
+            objectives,
             state,
             info,
             frozen,

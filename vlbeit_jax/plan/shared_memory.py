@@ -8,7 +8,8 @@ import jax
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks.abstract import abstract_task
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.abstract import row_shapes
 
 MIB = 2**20
 HEADROOM = 256 * MIB  # For everything else that uses /dev/shm, such as XLA's runtime.
@@ -32,7 +33,8 @@ def shared_memory(config: Config, hosts: int, chips: int) -> int:
     Raises:
       UsageError: the mesh does not fit the chips.
     """
-    batches = abstract_task(config).batches
+    task = task_of(config)
+    batches = {name: row_shapes(task, name) for name in task.streams()}
     workers = config.data.workers
     held = [
         _batch_bytes(batch, _share(config, hosts, chips)) * (PER_WORKER * workers + PER_STREAM)

@@ -16,7 +16,9 @@ from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import gain
 from vlbeit_jax.objectives.masked_prediction import TERMS
-from vlbeit_jax.tasks.masked_model import TEXT_TOKENIZER, VISUAL_TOKENIZER, MaskedModel
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.open_pretrain import OpenPretrain
+from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step, read_config, restore
 from vlbeit_jax.training.sharding import put_replicated
@@ -39,7 +41,7 @@ class OpenedRun:
       seen: keys of the images and texts in their training parts.
     """
 
-    model: MaskedModel
+    model: OpenPretrain
     params: Tree
     step: int
     trained_on: frozenset[str]
@@ -53,20 +55,14 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
       UsageError: the folder does not belong to a pretraining run, or has no checkpoint yet.
     """
     config = read_config(folder)
-    if config.task != "pretrain":
+    if not isinstance(task_of(config), Pretrain):
         raise UsageError(
             f"{folder} holds a run of task {config.task!r}; a pretraining run is needed"
         )
     step = newest_step(folder)
     if step is None:
         raise UsageError(f"the run in {folder} has no checkpoint yet")
-    streams = [
-        stream
-        for stream in Stream
-        if (not stream.has_text or (folder / TEXT_TOKENIZER).is_dir())
-        and (not stream.has_image or (folder / VISUAL_TOKENIZER).is_dir())
-    ]
-    model = MaskedModel(config, streams, folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER)
+    model = Pretrain(config).open(folder)
     params = restore(folder, step, {"params": model.abstract_params()})["params"]
     with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
         trained_on = frozenset(checkpointer.describe(step)["trained_on"])

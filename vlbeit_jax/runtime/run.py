@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -12,8 +13,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
-from vlbeit_jax.tasks import TASKS
-from vlbeit_jax.tasks.base import Task
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.base import OpenTask, Task, TrainingData
 from vlbeit_jax.training.saved_run import CONFIG_FILE
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import check_batch, host_shard, make_mesh
@@ -27,7 +28,9 @@ class Run:
       config: its whole configuration.
       workdir: its folder.
       hosts: its processes.
-      task: with its data.
+      task: what is trained, resolved.
+      opened: the task with its tokenizers and frozen weights.
+      data: its training sets.
       mesh: its devices.
       shard: this host's part of each batch.
       schedule: streams of each step.
@@ -37,6 +40,8 @@ class Run:
     workdir: pathlib.Path
     hosts: Hosts
     task: Task
+    opened: OpenTask
+    data: TrainingData
     mesh: Mesh
     shard: HostShard
     schedule: Schedule
@@ -49,9 +54,19 @@ class Run:
           UsageError: data, devices or batch sizes do not fit together, or the hosts differ.
         """
         hosts = Hosts(config.cluster.initialization_timeout)
-        task, mesh, schedule = hosts.all_or_none(lambda: _open(config))
-        hosts.assert_equal(host_facts(config, task, workdir))
-        return cls(config, workdir, hosts, task, mesh, host_shard(mesh), schedule)
+        task, opened, data, mesh = hosts.all_or_none(lambda: _open(config))
+        fingerprints = {**opened.fingerprints, **data.fingerprints}
+        hosts.assert_equal(host_facts(config, fingerprints, workdir))
+        schedule = Schedule.parse(config.run.schedule)
+        return cls(config, workdir, hosts, task, opened, data, mesh, host_shard(mesh), schedule)
+
+    @property
+    def must_match(self) -> dict[str, Any]:
+        """What must equal the checkpoint's on resume, by a name for messages."""
+        run = self.config.run
+        found = {"task": self.config.task, "run.seed": run.seed, "run.schedule": run.schedule}
+        found |= self.task.must_match()
+        return found | {**self.opened.fingerprints, **self.data.fingerprints}
 
     def claim_folder(self, stack: contextlib.ExitStack) -> list[str]:
         """Creates or reopens the folder, and locks it until ``stack`` closes.
@@ -84,11 +99,11 @@ class Run:
         return changes
 
 
-def _open(config: Config) -> tuple[Task, Mesh, Schedule]:
+def _open(config: Config) -> tuple[Task, OpenTask, TrainingData, Mesh]:
     """Opens and checks what needs no agreement with the other hosts."""
-    task = TASKS[config.task](config)
-    mesh, schedule = make_mesh(config.mesh), Schedule.parse(config.run.schedule)
-    for stream in schedule.streams:
-        batch_size = getattr(config.data, stream).batch_size
-        check_batch(stream, batch_size, config.run.accumulate, mesh)
-    return task, mesh, schedule
+    task = task_of(config).resolve()
+    opened = task.open()
+    data, mesh = opened.training_data(), make_mesh(config.mesh)
+    for name, stream in task.streams().items():
+        check_batch(name, stream.batch_size, config.run.accumulate, mesh)
+    return task, opened, data, mesh

@@ -10,31 +10,30 @@ import jax
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import to_dict
+from vlbeit_jax.data import pipeline
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
-from vlbeit_jax.runtime.hooks.evaluate import Evaluate, Evaluator
+from vlbeit_jax.runtime.hooks.evaluate import Evaluate
 from vlbeit_jax.runtime.hooks.interrupt import Interrupt
 from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.profile import Profile
 from vlbeit_jax.runtime.hooks.save_config import SaveConfig
 from vlbeit_jax.runtime.hosts import is_primary
-from vlbeit_jax.runtime.identity import must_match
 from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
-from vlbeit_jax.tasks.abstract import abstract_task
+from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.training.checkpoint import Checkpointer, check_same
-from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
+from vlbeit_jax.training.optimizer import learning_rate
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
-from vlbeit_jax.training.sharding import put_batch, put_replicated, shardings
-from vlbeit_jax.training.state import TrainState, declarations, state_maker
-from vlbeit_jax.training.step import make_train_step
+from vlbeit_jax.training.sharding import put_batch, put_replicated
+from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.warm_start import check_start, starting_params
 
 PROFILE = "profile"
@@ -60,15 +59,7 @@ def train(
       FloatingPointError: a loss or gradient is not finite; that step is not saved.
     """
     run = Run.open(config, workdir)
-    task, mesh = run.task, run.mesh
-    info = declarations(task.init_params).info
-    optimizer = make_optimizer(config.optimizer, config.run.steps, info)
-    make_state, abstract = state_maker(
-        task.init_params,
-        lambda: {name: each.init_extra() for name, each in task.objectives.items()},
-        optimizer,
-        mesh,
-    )
+    step, (make_state, abstract) = step_and_state(run.task, config, run.mesh)
     # Once the run has checkpoints of its own, nothing is read from run.start_from any more.
     if config.run.start_from and not (workdir / CHECKPOINTS).is_dir():
         start_from = pathlib.Path(config.run.start_from)
@@ -88,17 +79,8 @@ def train(
             _say_changes(writer, "still has the values of its last step:", changes)
             return state
         _say_changes(writer, "changes with the first step:", changes)
-        step = make_train_step(
-            task.objectives,
-            optimizer,
-            info,
-            shardings(abstract.params),
-            mesh,
-            seed=config.run.seed,
-            accumulate=config.run.accumulate,
-        )
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
-        frozen = put_replicated(task.frozen, mesh)
+        frozen = put_replicated(run.opened.frozen, run.mesh)
         hooks = _hooks(run, frozen, checkpointer, writer, timer, profile)
         try:
             return _train(run, step, state, frozen, hooks, writer, timer)
@@ -124,12 +106,13 @@ def _first_state(
 
 def _new_state(run: Run, state: TrainState, abstract: TrainState) -> TrainState:
     """Returns the state before the first step, and saves the task's inputs in the run."""
-    run.hosts.on_primary(lambda: run.task.save_assets(run.workdir))
+    run.hosts.on_primary(lambda: run.opened.save_assets(run.workdir))
+    run.hosts.on_primary(lambda: run.data.save_seen(run.workdir))
     if run.config.run.start_from:
         folder = pathlib.Path(run.config.run.start_from)
         params = run.hosts.all_or_none(lambda: starting_params(folder, abstract.params))
         state = dataclasses.replace(state, params=params)
-    return run.task.before_training(state, run.mesh, run.shard)
+    return run.opened.prepare_state(state, run.data, run.mesh, run.shard)
 
 
 def _restored_state(
@@ -137,7 +120,7 @@ def _restored_state(
 ) -> TrainState:
     """Returns the state of the newest checkpoint, if this run may resume from it."""
     saved = checkpointer.describe(newest)["must_match"]
-    check_same(saved, must_match(run.config, run.task), run.workdir)
+    check_same(saved, run.must_match, run.workdir)
     steps = run.config.run.steps
     if newest > steps:
         raise UsageError(
@@ -156,23 +139,16 @@ def _hooks(
     profile: tuple[int, int] | None,
 ) -> list[Hook]:
     """Returns the hooks in the order in which they are called."""
-    config, task = run.config, run.task
+    config = run.config
     description = {
         "config": to_dict(config),
-        "must_match": must_match(config, task),
-        "trained_on": list(task.trained_on),
+        "must_match": run.must_match,
+        "trained_on": list(run.data.trained_on),
         "versions": versions(),
     }
 
-    # Tracing for it takes seconds at base size. The networks are those of the open task, because the
-    # folders that it names may define them.
-    flops = flops_of_streams(
-        abstract_task(config)._replace(objectives=task.objectives, frozen=task.frozen)
-    )
-
-    def evaluate(state: TrainState, _: Tree) -> dict[str, float]:
-        return task.evaluate(state, run.mesh, run.shard)
-
+    flops = flops_of_streams(run.task)  # Traces each loss, which takes seconds at base size.
+    evaluators = run.opened.evaluators(run.data, run.mesh, run.shard)
     hooks: list[Hook] = [
         Log(
             writer,
@@ -180,10 +156,10 @@ def _hooks(
             every=config.run.log_every,
             learning_rate=learning_rate(config.optimizer, config.run.steps),
             work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
-            chance=task.chance,
+            chance=run.opened.chance,
         ),
         Divergence(checkpointer.latest),
-        Evaluate([Evaluator("", config.run.evaluate_every, evaluate)], frozen, writer, timer),
+        Evaluate(evaluators, frozen, writer, timer),
     ]
     if is_primary():
         # Before the checkpoint, whose description holds the same configuration.
@@ -219,8 +195,14 @@ def _train(
         f"on {jax.device_count()} device(s){hosts}"
     )
     feeds = {
-        stream: run.task.training_batches(stream, schedule.used_before(stream, start), run.shard)
-        for stream in schedule.streams
+        name: pipeline.batches(
+            run.data.examples(name),
+            stream.batch_size,
+            schedule.used_before(name, start),
+            run.shard,
+            run.config.data,
+        )
+        for name, stream in run.task.streams().items()
     }
     state, ending = train_loop(
         step,

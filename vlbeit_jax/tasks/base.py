@@ -1,16 +1,22 @@
-"""A task is data: a model, objectives by stream, streams, what a checkpoint has to match, how to evaluate.
+"""A task in three stages: described, opened, with training data.
 
-There is one loop, one step and one checkpointer; a new task is one file here and one line in ``tasks.TASKS``.
+A ``Task`` is a frozen value that opens nothing: enough to compile ahead of time and to count
+operations. An ``OpenTask`` adds what inference needs: tokenizers, frozen weights. ``TrainingData``
+adds the training sets. There is one loop, one step and one checkpointer, and none of them asks which
+task it runs. A new task is one file here and one line in ``tasks.TASKS``.
 """
 
+import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import jax
 from jax.sharding import Mesh
 
-from vlbeit_jax.data.pipeline import Batches
+from vlbeit_jax.config import Config
+from vlbeit_jax.data.examples.base import Spec
+from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.training.state import TrainState
@@ -18,39 +24,167 @@ from vlbeit_jax.training.state import TrainState
 Tree = Any
 
 
-class Task(Protocol):
-    """What the loop needs to know. Constructing one opens and checks all data, before any array exists.
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """One kind of training row; its name is its key in ``Task.streams()``.
 
     Attributes:
-      objectives: by stream.
-      frozen: parameters that are used and never change.
-      fingerprints: names to values that must be the same when a run goes on: tokenizers and data sets.
-      trained_on: fingerprints of the data sets whose training part is used; evaluation keeps away from it.
-      chance: accuracy of a uniform guess, by term; logged beside each accuracy.
+      objective: its loss.
+      example: shape and type of a row's arrays.
+      batch_size: rows of a step, over all hosts.
+      tokens: of a row, through the trained Transformer.
     """
 
-    objectives: Mapping[str, Objective]
-    frozen: Tree
-    fingerprints: Mapping[str, Any]
-    trained_on: Sequence[str]
-    chance: Mapping[str, float]
+    objective: Objective
+    example: Mapping[str, Spec]
+    batch_size: int
+    tokens: int
 
-    def init_params(self, key: jax.Array) -> Tree:
-        """Fresh parameters, boxed with their logical axes."""
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """One evaluation during training.
+
+    Attributes:
+      name: prefix of its figures in the log; "" for none.
+      every: steps between evaluations; 0 for none.
+      run: from the state and the frozen parameters on the devices to figures, the same on all
+        hosts.
+    """
+
+    name: str
+    every: int
+    run: Callable[[TrainState, Tree], dict[str, float]]
+
+
+def stream_settings(config: Config, name: str) -> dict[str, Any]:
+    """Returns the settings of a stream that a run must not change when it resumes, by their path."""
+    stream = getattr(config.data, name)
+    return {
+        f"data.{name}.batch_size": stream.batch_size,
+        f"data.{name}.weights": list(stream.weights),  # As JSON reads it back.
+    }
+
+
+class Task(Protocol):
+    """What is trained: a frozen, hashable dataclass around the configuration.
+
+    Methods open no data. ``resolve`` alone may read small files.
+    """
+
+    def problems(self) -> Iterable[str]:
+        """Returns what is wrong between fields; each text begins with a field's path."""
         ...
 
-    def training_batches(self, stream: str, start: int, shard: HostShard) -> Batches:
-        """This host's rows of the stream's batches from ``start`` on."""
+    def must_match(self) -> dict[str, Any]:
+        """Returns the settings that a run must not change when it resumes, by their path."""
         ...
 
-    def save_assets(self, workdir: pathlib.Path) -> None:
-        """Keeps in the run's folder what its results and their evaluation depend on: tokenizers, and what was trained on."""
+    def resolve(self) -> Self:
+        """Returns the task with what the folders that it names define, such as a tokenizer's sizes.
+
+        Raises:
+          UsageError: a folder is missing, or what it holds does not fit the configuration.
+        """
         ...
 
-    def before_training(self, state: TrainState, mesh: Mesh, shard: HostShard) -> TrainState:
-        """What has to happen once on a fresh state, before step 0."""
+    def init(self, key: jax.Array) -> Tree:
+        """Returns parameters, boxed with their ``ParamInfo``."""
         ...
 
-    def evaluate(self, state: TrainState, mesh: Mesh, shard: HostShard) -> dict[str, float]:
-        """Figures on held-back data, ``term/name`` to value."""
+    def streams(self) -> Mapping[str, Stream]:
+        """Returns the streams of the schedule, in the order in which their gradients are added."""
+        ...
+
+    def frozen(self) -> Tree:
+        """Returns the shapes of parameters that are used and never change."""
+        ...
+
+    def open(self, folder: pathlib.Path | None = None) -> "OpenTask":
+        """Opens tokenizers and frozen weights: those that the settings name, or a run's copies.
+
+        Raises:
+          UsageError: one is missing or does not fit the model.
+        """
+        ...
+
+
+class OpenTask(Protocol):
+    """A task with everything but training data.
+
+    Attributes:
+      task: its description, resolved.
+      frozen: parameters that are used and never change, in the types they are used in.
+      fingerprints: names to values that must be the same when a run resumes.
+      chance: accuracy of a uniform guess, by loss; logged beside each accuracy.
+    """
+
+    @property
+    def task(self) -> Task:
+        """See above."""
+        ...
+
+    @property
+    def frozen(self) -> Tree:
+        """See above."""
+        ...
+
+    @property
+    def fingerprints(self) -> Mapping[str, Any]:
+        """See above."""
+        ...
+
+    @property
+    def chance(self) -> Mapping[str, float]:
+        """See above."""
+        ...
+
+    def save_assets(self, folder: pathlib.Path) -> None:
+        """Copies into a run's folder what its results depend on, such as tokenizers."""
+        ...
+
+    def training_data(self) -> "TrainingData":
+        """Opens and checks all training sets.
+
+        Raises:
+          UsageError: one is missing, of the wrong kind, or holds back what another trains on.
+        """
+        ...
+
+    def evaluators(self, data: "TrainingData", mesh: Mesh, shard: HostShard) -> Sequence[Evaluator]:
+        """Returns the evaluations of a training run, on the held-back part of its data."""
+        ...
+
+    def prepare_state(
+        self, state: TrainState, data: "TrainingData", mesh: Mesh, shard: HostShard
+    ) -> TrainState:
+        """Returns a new run's state after what has to happen once, before step 0."""
+        ...
+
+
+class TrainingData(Protocol):
+    """The training sets of a task, open.
+
+    Attributes:
+      fingerprints: names to values that must be the same when a run resumes.
+      trained_on: fingerprints of the sets whose training part is used. Evaluation keeps away from
+        them.
+    """
+
+    @property
+    def fingerprints(self) -> Mapping[str, Any]:
+        """See above."""
+        ...
+
+    @property
+    def trained_on(self) -> Sequence[str]:
+        """See above."""
+        ...
+
+    def examples(self, stream: str) -> Examples:
+        """Returns the stream's endless examples, by random access."""
+        ...
+
+    def save_seen(self, folder: pathlib.Path) -> None:
+        """Writes into a run's folder the keys of the records that it trains on."""
         ...

@@ -13,9 +13,12 @@ from jax.sharding import AbstractDevice, AbstractMesh
 from vlbeit_jax.config import Config
 from vlbeit_jax.cost.flops import StepFlops, loss_flops
 from vlbeit_jax.objectives.base import ROW
-from vlbeit_jax.tasks.abstract import AbstractTask, abstract_task
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.abstract import row_shapes
+from vlbeit_jax.tasks.base import Task
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import AXES
+from vlbeit_jax.training.state import declarations
 
 Tree = Any
 # Traced for one CPU, "auto" means no kernel in networks whose settings nobody can reach either.
@@ -40,13 +43,13 @@ def step_flops(config: Config, streams: Sequence[str] | None = None) -> StepFlop
 # Tracing takes seconds at base size, and the benchmark asks twice.
 @functools.cache
 def _flops_of_config(config: Config) -> dict[str, StepFlops]:
-    return flops_of_streams(abstract_task(config))
+    return flops_of_streams(task_of(config))
 
 
-def flops_of_streams(task: AbstractTask) -> dict[str, StepFlops]:
+def flops_of_streams(task: Task) -> dict[str, StepFlops]:
     """Operations, tokens and samples that every stream adds to a step."""
-    params = nn.unbox(jax.eval_shape(task.init_params, jax.random.key(0)))
-    return {stream: _stream_flops(task, stream, params) for stream in task.objectives}
+    params = declarations(task.init).shapes
+    return {stream: _stream_flops(task, stream, params) for stream in task.streams()}
 
 
 def total(flops: Iterable[StepFlops]) -> StepFlops:
@@ -54,11 +57,11 @@ def total(flops: Iterable[StepFlops]) -> StepFlops:
     return StepFlops(*(sum(values) for values in zip(*flops, strict=True)))
 
 
-def _stream_flops(task: AbstractTask, stream: str, params: Tree) -> StepFlops:
+def _stream_flops(task: Task, stream: str, params: Tree) -> StepFlops:
     # The same mathematics, but quick to trace and to count: attention is matrix products and not a
     # kernel whose operations JAX cannot see, and blocks that are alike are one loop.
-    objective = _with_settings(task.objectives[stream], attention="einsum", scan=True)
-    batch = dict(task.batches[stream])
+    objective = _with_settings(task.streams()[stream].objective, attention="einsum", scan=True)
+    batch = row_shapes(task, stream)
     # The train step numbers the rows, and passes a key.
     batch[ROW] = jax.ShapeDtypeStruct(batch["weight"].shape, jnp.int32)
     key = jax.eval_shape(jax.random.key, 0)
@@ -69,9 +72,9 @@ def _stream_flops(task: AbstractTask, stream: str, params: Tree) -> StepFlops:
         return sum((term.loss for term in terms.values()), jnp.zeros(())), (terms, statistics)
 
     with jax.sharding.use_abstract_mesh(_ONE_CPU):
-        flops = loss_flops(loss, params, extra, task.frozen, batch, key)
+        flops = loss_flops(loss, params, extra, task.frozen(), batch, key)
     rows = batch["weight"].shape[0]
-    return StepFlops(flops.trained, flops.frozen, rows * task.tokens[stream], rows)
+    return StepFlops(flops.trained, flops.frozen, rows * task.streams()[stream].tokens, rows)
 
 
 def _with_settings(value: Any, **settings: Any) -> Any:

@@ -25,19 +25,35 @@ TEACHER_FILE = "teacher.json"
 Tree = Any
 
 
-def open_teacher(config: VisualTokenizerConfig) -> tuple[Teacher, Tree]:
-    """The teacher of a visual tokenizer and its frozen parameters (none for pixels).
+def describe_teacher(config: VisualTokenizerConfig) -> Teacher:
+    """Returns the teacher of a visual tokenizer, without opening anything.
+
+    One with weights is taken for a ViT of base size.
+    """
+    if config.teacher == "pixels":
+        return PixelTeacher(config.patch_size)
+    width = teacher_width(config.teacher, config.patch_size)
+    sizes = (768, 12, 12, 3072, width)
+    return ViTTeacher(ViTConfig(config.teacher, config.image_size, config.patch_size, *sizes))
+
+
+def read_teacher(config: VisualTokenizerConfig) -> Teacher:
+    """Returns the teacher of a visual tokenizer, from the small file of its folder.
 
     Raises:
       UsageError: its folder is missing, of another kind, or cuts images in another way.
     """
     if config.teacher == "pixels":
-        return PixelTeacher(config.patch_size), {}
+        return PixelTeacher(config.patch_size)
     folder = pathlib.Path(config.teacher_weights)
-    how = f"import the weights with python -m vlbeit_jax.convert --from=FILE --format={config.teacher} --out=DIR"
+    how = (
+        "import the weights with python -m vlbeit_jax.convert --from=FILE "
+        f"--format={config.teacher} --out=DIR"
+    )
     if not config.teacher_weights:
         raise UsageError(
-            f"visual_tokenizer.teacher={config.teacher} needs visual_tokenizer.teacher_weights; {how}"
+            f"visual_tokenizer.teacher={config.teacher} needs visual_tokenizer.teacher_weights; "
+            f"{how}"
         )
     try:
         vit = ViTConfig(**json.loads((folder / TEACHER_FILE).read_text()))
@@ -58,9 +74,20 @@ def open_teacher(config: VisualTokenizerConfig) -> tuple[Teacher, Tree]:
     ]
     if wrong:
         raise UsageError(f"visual_tokenizer.teacher_weights={folder}: {'; '.join(wrong)}")
-    return ViTTeacher(vit), restore(folder, IMPORTED_STEP, {"params": abstract_params(vit)})[
-        "params"
-    ]
+    return ViTTeacher(vit)
+
+
+def teacher_shapes(teacher: Teacher) -> Tree:
+    """Returns the shapes of a teacher's parameters; pixels have none."""
+    return abstract_params(teacher.config) if isinstance(teacher, ViTTeacher) else {}
+
+
+def restore_teacher(config: VisualTokenizerConfig, teacher: Teacher) -> Tree:
+    """Returns the parameters of a teacher that ``read_teacher`` gave."""
+    if not isinstance(teacher, ViTTeacher):
+        return {}
+    folder = pathlib.Path(config.teacher_weights)
+    return restore(folder, IMPORTED_STEP, {"params": teacher_shapes(teacher)})["params"]
 
 
 def abstract_params(vit: ViTConfig) -> Tree:

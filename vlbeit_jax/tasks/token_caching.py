@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vlbeit_jax.config import Config
-from vlbeit_jax.config_parse import schedule_cycle
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.cached_tokens import CachedTokens
 from vlbeit_jax.data.pipeline import Batches
@@ -18,7 +17,8 @@ from vlbeit_jax.data.source import TRAIN, PreparedSet
 from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
-from vlbeit_jax.tasks.masked_model import MaskedModel
+from vlbeit_jax.tasks.open_pretrain import OpenPretrain
+from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.sharding import (
     on_mesh,
     padded_batch,
@@ -42,22 +42,14 @@ class TokenCacher:
         Raises:
           UsageError: one is missing or does not fit the model.
         """
-        streams = sorted(
-            {
-                stream
-                for step in schedule_cycle(config.run.schedule)
-                for stream in step
-                if stream.has_image
-            }
-        )
+        streams = [stream for stream in Pretrain(config).used_streams if stream.has_image]
         if not streams:
             raise UsageError(
                 f"run.schedule={config.run.schedule} has no images, and so no visual tokens"
             )
         self._config, self._mesh = config, mesh
-        self._model = MaskedModel(
-            config, streams, config.data.text_tokenizer, config.data.visual_tokenizer
-        )
+        tokenizers = config.data.text_tokenizer, config.data.visual_tokenizer
+        self._model = OpenPretrain(Pretrain(config), streams, *tokenizers)
         self._makes: dict[str, Stream] = {}
         self.work: list[tuple[CachedTokens, PreparedSet, int]] = []
         for stream in streams:
@@ -70,7 +62,7 @@ class TokenCacher:
                     self.work += [(cached, found, part) for part in cached.parts]
         tokenizer = self._model.visual.tokenizer
         self._encode = jax.jit(functools.partial(encode, tokenizer), out_shardings=replicated(mesh))
-        self._frozen = put_replicated(self._model.frozen, mesh)
+        self._frozen = put_replicated(self._model.tokenizer_params, mesh)
 
     def make(self, cached: CachedTokens, found: PreparedSet, part: int) -> int:
         """Computes one part and keeps it; returns how many views it holds."""

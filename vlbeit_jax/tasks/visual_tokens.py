@@ -1,6 +1,7 @@
-"""A finished visual tokenizer, opened for use: by pretraining for its targets, by the report for its pictures.
+"""A finished visual tokenizer, opened for use: pretraining's targets, pictures of the report.
 
-It lies in the workdir of a VQ-KD run, or is an imported encoder of DALL-E's dVAE: a checkpoint with a small file that describes it.
+It lies in the workdir of a VQ-KD run, or is an imported encoder of DALL-E's dVAE: a checkpoint with
+a small file that describes it.
 """
 
 import dataclasses
@@ -9,15 +10,17 @@ import pathlib
 import shutil
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlbeit_jax.config import Config
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
-from vlbeit_jax.models.visual_tokenizer import Tokenizer, VisualTokenizer
-from vlbeit_jax.tasks.vqkd import make_tokenizer
+from vlbeit_jax.models.visual_tokenizer import Tokenizer, tokenizer_shapes
+from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks.open_vqkd import make_tokenizer
+from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.saved_run import (
     CHECKPOINTS,
@@ -32,11 +35,8 @@ from vlbeit_jax.training.saved_run import (
 from vlbeit_jax.types import Stream
 
 DALLE_FILE = "dalle.json"
-KEPT = (
-    CONFIG_FILE,
-    DALLE_FILE,
-    METRICS_FILE,
-)  # The report shows from the metrics how the tokenizer was trained.
+# The report shows from the metrics how the tokenizer was trained.
+KEPT = (CONFIG_FILE, DALLE_FILE, METRICS_FILE)
 Tree = Any
 
 
@@ -60,28 +60,44 @@ class VisualTokens(NamedTuple):
     fingerprint: str
 
 
+def describe_visual_tokens(place: str | pathlib.Path) -> Tokenizer:
+    """Returns the network of a visual tokenizer, from the small files of its folder.
+
+    Raises:
+      UsageError: there is none in the folder.
+    """
+    folder = pathlib.Path(place)
+    if (folder / DALLE_FILE).is_file():
+        return DalleEncoder(read_dalle(folder))
+    return make_tokenizer(_vqkd_config(place).visual_tokenizer)
+
+
 def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
-    """Opens a VQ-KD run or an imported tokenizer (or the copy of one that a pretraining run keeps).
+    """Opens a VQ-KD run, an imported tokenizer, or the copy of one that a pretraining run keeps.
 
     Raises:
       UsageError: it is none, or has not finished.
     """
-    folder = pathlib.Path(place)
-    if (folder / DALLE_FILE).is_file():
-        config = read_dalle(folder)
-        saved = restore(folder, IMPORTED_STEP, {"params": dalle_params(config)})
-        return VisualTokens(
-            folder, DalleEncoder(config), IMPORTED_STEP, saved, saved, tree_fingerprint(saved)
-        )
-    config = read_config(folder)
-    if config.task != "vqkd":
+    folder, tokenizer = pathlib.Path(place), describe_visual_tokens(place)
+    shapes = tokenizer_shapes(tokenizer)
+    if isinstance(tokenizer, DalleEncoder):
+        saved = restore(folder, IMPORTED_STEP, shapes)
+        return VisualTokens(folder, tokenizer, IMPORTED_STEP, saved, saved, tree_fingerprint(saved))
+    step = finished_step(folder, _vqkd_config(place))
+    use = jax.ShapeDtypeStruct((tokenizer.config.codes,), jnp.float32)
+    extra = {Stream.IMAGE: {"codebook": shapes["codebook"], "use": use}}
+    saved = restore(folder, step, {"params": shapes["params"], "extra": extra})
+    frozen = {"params": saved["params"], "codebook": saved["extra"][Stream.IMAGE]["codebook"]}
+    return VisualTokens(folder, tokenizer, step, saved, frozen, tree_fingerprint(frozen))
+
+
+def _vqkd_config(place: str | pathlib.Path) -> Config:
+    config = read_config(pathlib.Path(place))
+    if not isinstance(task_of(config), VQKD):
         raise UsageError(
             f"visual tokenizer {place}: holds a run of task {config.task!r}, not 'vqkd'"
         )
-    tokenizer, step = make_tokenizer(config.visual_tokenizer), finished_step(folder, config)
-    saved = restore(folder, step, _vqkd_trees(tokenizer))
-    frozen = {"params": saved["params"], "codebook": saved["extra"][Stream.IMAGE]["codebook"]}
-    return VisualTokens(folder, tokenizer, step, saved, frozen, tree_fingerprint(frozen))
+    return config
 
 
 def keep_copy(tokens: VisualTokens, folder: pathlib.Path) -> None:
@@ -119,21 +135,3 @@ def read_dalle(folder: pathlib.Path) -> DalleConfig:
         raise UsageError(
             f"{folder}: {DALLE_FILE}: {error}; import the visual tokenizer again"
         ) from error
-
-
-def dalle_params(config: DalleConfig) -> Tree:
-    """Shapes of an encoder's parameters."""
-    image = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.uint8)
-    return jax.eval_shape(DalleEncoder(config).init, jax.random.key(0), image)["params"]
-
-
-def _vqkd_trees(tokenizer: VisualTokenizer) -> dict[str, Tree]:
-    """Shapes of the part of a checkpoint that is needed."""
-    config = tokenizer.config
-    image = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.uint8)
-    codebook = jnp.zeros((config.codes, config.code_width))
-    params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))["params"]
-    return {
-        "params": params,
-        "extra": {Stream.IMAGE: {"codebook": codebook, "use": jnp.zeros(config.codes)}},
-    }

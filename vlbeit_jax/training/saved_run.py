@@ -33,7 +33,7 @@ def read_config(folder: pathlib.Path) -> Config:
             f"{folder} is not the folder of a run: {CONFIG_FILE}: {error}; "
             "give the --workdir of a run"
         ) from error
-    return parse(values, to_train=False)
+    return parse(values)
 
 
 def newest_step(folder: pathlib.Path) -> int | None:

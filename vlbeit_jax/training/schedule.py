@@ -1,33 +1,68 @@
-"""Which streams a step trains on: a pure function of the step, so that there is nothing to save or to agree on."""
+"""Which streams a step trains on: a pure function of the step, so nothing has to be saved."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
-from vlbeit_jax.config_parse import schedule_cycle
-from vlbeit_jax.types import Stream
+from vlbeit_jax.config import StreamConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A cycle of steps, each with its streams: alternating (``image,text,pair``) or joint (``image+text+pair``)."""
+    """A cycle of steps, each with its streams.
 
-    cycle: tuple[tuple[Stream, ...], ...]
+    Attributes:
+      cycle: names of streams, alternating (``image,text,pair``) or joint (``image+text+pair``).
+    """
+
+    cycle: tuple[tuple[str, ...], ...]
 
     @classmethod
     def parse(cls, text: str) -> "Schedule":
-        """From ``run.schedule``."""
-        return cls(schedule_cycle(text))
+        """Returns the schedule of a text: "," separates steps, "+" the streams of a step."""
+        steps = text.replace(" ", "").split(",")
+        return cls(tuple(tuple(sorted(step.split("+"))) for step in steps))
 
     @property
-    def streams(self) -> list[Stream]:
-        """Every stream of the cycle."""
+    def streams(self) -> list[str]:
+        """Every stream of the cycle, sorted."""
         return sorted({stream for step in self.cycle for stream in step})
 
-    def streams_at(self, step: int) -> tuple[Stream, ...]:
-        """The streams of a step."""
+    def streams_at(self, step: int) -> tuple[str, ...]:
+        """Returns the streams of a step."""
         return self.cycle[step % len(self.cycle)]
 
-    def used_before(self, stream: Stream, step: int) -> int:
-        """Batches that a stream has given before a step: where its data go on after a restart."""
+    def used_before(self, stream: str, step: int) -> int:
+        """Returns the batches that a stream has given before a step: where its data resume."""
         per_cycle = [stream in streams for streams in self.cycle]
         whole, rest = divmod(step, len(self.cycle))
         return whole * sum(per_cycle) + sum(per_cycle[:rest])
+
+
+def schedule_problems(text: str, streams: Sequence[str]) -> Iterable[str]:
+    """Returns what is wrong with a schedule of a task that has these streams."""
+    path = f"config.run.schedule={text!r}"
+    cycle = Schedule.parse(text).cycle
+    if any(name not in streams for step in cycle for name in step):
+        names = ", ".join(streams)
+        yield f"{path}: steps separated by ',', streams of a step by '+', out of {names}"
+    elif any(len(set(step)) < len(step) for step in cycle):
+        yield f"{path}: a stream stands twice in one step"
+
+
+def stream_problems(stream: StreamConfig, name: str, accumulate: int) -> Iterable[str]:
+    """Returns what is wrong with the settings that every stream has."""
+    path, sources = f"config.data.{name}", len(stream.sources)
+    if not sources:
+        yield (
+            f"{path}.sources is empty: name prepared data sets, or take '{name}' out of "
+            "run.schedule"
+        )
+    if len(stream.weights) not in (0, sources):
+        yield f"{path}.weights: {len(stream.weights)} for {sources} sources"
+    if any(weight <= 0 for weight in stream.weights):
+        yield f"{path}.weights={stream.weights}: must be > 0"
+    if stream.batch_size % accumulate:
+        yield (
+            f"{path}.batch_size={stream.batch_size} must be a multiple of "
+            f"run.accumulate={accumulate}"
+        )

@@ -42,7 +42,7 @@ class TrainStep:
         self._compiled: dict[tuple[str, ...], Any] = {}
         self.total_compile_seconds = 0.0
 
-    def lower(self, state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]) -> Any:
+    def lower(self, state: TrainState, frozen: Tree, batches: Mapping[Any, Any]) -> Any:
         """Returns the step before compilation; arguments may be shapes with shardings."""
         with on_mesh(self._mesh):
             return self._step.lower(state, frozen, batches)

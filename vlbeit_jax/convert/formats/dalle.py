@@ -16,8 +16,9 @@ from vlbeit_jax.convert.importing import import_network
 from vlbeit_jax.convert.permutations import CONVOLUTION
 from vlbeit_jax.convert.read_tensors import TensorFile
 from vlbeit_jax.convert.rules import Report, Rule, Shape, Table, rule
-from vlbeit_jax.models.dalle import CONVOLUTIONS, DalleConfig
-from vlbeit_jax.tasks.visual_tokens import dalle_params, write_dalle
+from vlbeit_jax.models.dalle import CONVOLUTIONS, DalleConfig, DalleEncoder
+from vlbeit_jax.models.visual_tokenizer import tokenizer_shapes
+from vlbeit_jax.tasks.visual_tokens import write_dalle
 
 
 def table(config: DalleConfig) -> Table:
@@ -69,7 +70,14 @@ def _read(
 ) -> Report:
     config = config_of(file.shapes, options)
     describe = functools.partial(write_dalle, config=config)
-    return import_network(path, file.tensors, table(config), dalle_params(config), describe, out)
+    return import_network(
+        path,
+        file.tensors,
+        table(config),
+        tokenizer_shapes(DalleEncoder(config))["params"],
+        describe,
+        out,
+    )
 
 
 IMPORT = Import(

@@ -23,7 +23,7 @@ from vlbeit_jax.convert.source import Run
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.embed import TEXT_NORM_EPS
 from vlbeit_jax.models.layers import LAYER_NORM_EPS
-from vlbeit_jax.tasks.vqkd import make_tokenizer
+from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.types import Special
 
 STANDALONE = pathlib.Path(__file__).parent.parent / "standalone"

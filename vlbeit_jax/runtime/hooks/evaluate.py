@@ -1,31 +1,15 @@
 """Evaluates on held-back data during training."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.tasks.base import Evaluator
 from vlbeit_jax.training.state import TrainState
 
 Tree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluator:
-    """One evaluation.
-
-    Attributes:
-      name: prefix of its figures in the log; "" for none.
-      every: steps between evaluations; 0 for none during training.
-      run: from the state and the frozen parameters on the devices to figures, the same on all
-        hosts.
-    """
-
-    name: str
-    every: int
-    run: Callable[[TrainState, Tree], dict[str, float]]
 
 
 class Evaluate(Hook):

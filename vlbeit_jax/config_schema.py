@@ -1,0 +1,56 @@
+"""What a setting is: its default, its meaning, its bound, and whether a resumed run may change it."""
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Bound(NamedTuple):
+    """A condition on one value, and how to say it."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+ANY = Bound("anything", lambda value: True)
+POSITIVE = Bound("> 0", lambda value: 0 < value < math.inf)
+AT_LEAST_0 = Bound(">= 0", lambda value: 0 <= value < math.inf)
+LARGEST = 2**31 - 1  # Of a whole number: JAX counts in 32 bits.
+SEED = Bound(f"in [0, {LARGEST}]", lambda value: 0 <= value <= LARGEST)
+SECONDS = Bound(
+    "in [1, 1000000]", lambda value: 1 <= value <= 1_000_000
+)  # Milliseconds of it fit into 32 bits.
+SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
+OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def one_of(*values: str) -> Bound:
+    """A value out of a fixed list."""
+    return Bound("one of " + ", ".join(values), lambda value: value in values)
+
+
+def setting(default: Any, doc: str, bound: Bound = ANY, *, may_change: bool = False) -> Any:
+    """Returns a field with its default, its meaning and its bound on one line.
+
+    ``may_change`` marks a setting that does not change what is trained, so that a run may resume
+    with another value.
+    """
+    metadata = {"doc": doc, "bound": bound, "may_change": may_change}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def fixed_settings(section: Any, path: str) -> dict[str, Any]:
+    """Returns the settings of a section that must not change on resume, by path, ready for JSON."""
+    found = {}
+    for field in dataclasses.fields(section):
+        if not field.metadata["may_change"]:
+            value = getattr(section, field.name)
+            found[f"{path}.{field.name}"] = str(value) if isinstance(value, enum.Enum) else value
+    return found
+
+
+def section(factory: Callable[[], Any], doc: str) -> Any:
+    """A nested group of fields."""
+    return dataclasses.field(default_factory=factory, metadata={"doc": doc, "bound": ANY})

@@ -1,0 +1,216 @@
+"""VQ-KD with its teacher, and its training sets."""
+
+import dataclasses
+import functools
+import pathlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from vlbeit_jax.config import Config, VisualTokenizerConfig
+from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.examples.images import ImageExample, Views
+from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
+from vlbeit_jax.data.shard import HostShard
+from vlbeit_jax.data.source import VALIDATION
+from vlbeit_jax.data.sources import open_sources, require_validation
+from vlbeit_jax.data.splits import require_apart
+from vlbeit_jax.models.params import Tree
+from vlbeit_jax.models.teacher import teacher_width
+from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
+from vlbeit_jax.objectives.distillation import Distillation
+from vlbeit_jax.ops.quantize import kmeans, l2_normalise
+from vlbeit_jax.tasks import base
+from vlbeit_jax.tasks.teachers import (
+    restore_teacher,
+)
+from vlbeit_jax.training.saved_run import tree_fingerprint
+from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
+from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.types import Stream
+
+
+class CodebookCollapse(UserWarning):
+    """Few codes are used: visual tokens say little, and pretraining on them teaches little."""
+
+
+def make_tokenizer(config: VisualTokenizerConfig) -> VisualTokenizer:
+    """Returns the network; its output is as wide as its teacher's."""
+    return VisualTokenizer(config, teacher_width(config.teacher, config.patch_size))
+
+
+class OpenVQKD:
+    """VQ-KD with its teacher; see ``tasks.base.OpenTask``.
+
+    Attributes:
+      task: its description, a resolved ``tasks.vqkd.VQKD``.
+      frozen: the teacher's parameters.
+      objective: with the teacher.
+      chance: empty, because nothing is guessed.
+    """
+
+    def __init__(self, task: Any):
+        """Opens the teacher."""
+        self.task, self.config = task, task.config
+        assert task.teacher is not None, "resolved"
+        self.frozen = restore_teacher(self.config.visual_tokenizer, task.teacher)
+        self.objective = task.streams()[Stream.IMAGE].objective
+        self.chance: Mapping[str, float] = {}
+
+    @property
+    def fingerprints(self) -> Mapping[str, Any]:
+        """That of the teacher: its weights, or its name."""
+        teacher = self.config.visual_tokenizer.teacher
+        return {"teacher": tree_fingerprint(self.frozen) if self.frozen else teacher}
+
+    def save_assets(self, folder: pathlib.Path) -> None:
+        """Does nothing: a visual tokenizer needs neither tokenizers nor its teacher."""
+
+    def training_data(self) -> "VQKDData":
+        """Opens the sets of images.
+
+        Raises:
+          UsageError: one is missing or of the wrong kind.
+        """
+        return VQKDData(self.config)
+
+    def evaluators(
+        self, data: "VQKDData", mesh: Mesh, shard: HostShard
+    ) -> Sequence[base.Evaluator]:
+        """Returns held-back losses, and how many codes the held-back images use."""
+        run = functools.partial(self._evaluate, data, mesh, shard)
+        return [base.Evaluator("", self.config.run.evaluate_every, run)]
+
+    def prepare_state(
+        self, state: TrainState, data: "VQKDData", mesh: Mesh, shard: HostShard
+    ) -> TrainState:
+        """Returns the state with a codebook from k-means on the features of the first batches.
+
+        The features of all devices are gathered, so every host finds the same codes.
+        """
+        visual, everywhere = self.config.visual_tokenizer, replicated(mesh)
+        network = make_tokenizer(visual)
+
+        def features(params: Tree, image: jax.Array) -> jax.Array:
+            found: Any = network.apply({"params": params}, image, method="features")
+            return found.reshape(-1, visual.code_width)
+
+        def cluster(features: jax.Array, key: jax.Array) -> jax.Array:
+            return kmeans(l2_normalise(features), visual.codes, visual.kmeans_iterations, key)
+
+        compiled = jax.jit(features, out_shardings=everywhere)
+        feed = pipeline.batches(
+            data.examples(Stream.IMAGE),
+            self.config.data.image.batch_size,
+            shard=shard,
+            loader=self.config.data,
+        )
+        with closing(feed) as batches, on_mesh(mesh):
+            seen = [
+                compiled(state.params, put_batch(next(batches), mesh)["image"])
+                for _ in range(visual.kmeans_batches)
+            ]
+            key = jax.random.key(self.config.run.seed)
+            codebook = jax.jit(cluster, out_shardings=everywhere)(jnp.concatenate(seen), key)
+        extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
+        return dataclasses.replace(state, extra=extra)
+
+    def _evaluate(
+        self, data: "VQKDData", mesh: Mesh, shard: HostShard, state: TrainState, frozen: Tree
+    ) -> dict[str, float]:
+        config, totals = self.config, None
+        compiled = _scorer(self.objective, mesh)
+        batch_size = config.data.image.batch_size
+        examples = EvaluationExamples(
+            data.sets[0].records(VALIDATION),
+            _example(config, augment=False),
+            batch_size,
+            seed=config.run.seed,
+            max_batches=config.run.evaluate_batches,
+        )
+        feed = pipeline.batches(examples, batch_size, shard=shard, loader=config.data)
+        with closing(feed) as batches, on_mesh(mesh):
+            for batch in batches:
+                extra, rows = state.extra[Stream.IMAGE], put_batch(batch, mesh)
+                new = compiled(state.params, extra, frozen, rows)
+                totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
+        terms, counts = jax.device_get(totals)
+        figures = {
+            f"{name}/loss": float(term.loss / max(term.weight, 1)) for name, term in terms.items()
+        }
+        share = counts[counts > 0] / counts.sum()
+        figures["codes_used"] = int((counts > 0).sum())
+        figures["perplexity"] = float(np.exp(-(share * np.log(share)).sum()))
+        figures["most_frequent_code"] = float(share.max())
+        self._warn_of_collapse(np.asarray(state.extra[Stream.IMAGE]["use"]))
+        return figures
+
+    def _warn_of_collapse(self, use: np.ndarray) -> None:
+        visual = self.config.visual_tokenizer
+        used = int((use >= 0.1).sum())
+        if used < visual.collapse_below * visual.codes:
+            warnings.warn(
+                f"only {used} of {visual.codes} codes are in use (below "
+                f"collapse_below={visual.collapse_below:g}); try a lower learning rate, more "
+                "k-means batches, or --config.visual_tokenizer.reseed_below=0.01",
+                CodebookCollapse,
+                stacklevel=2,
+            )
+
+
+class VQKDData:
+    """The sets of images; see ``tasks.base.TrainingData``.
+
+    Attributes:
+      sets: open.
+    """
+
+    def __init__(self, config: Config):
+        """Opens the sets, and checks them against each other."""
+        self._config = config
+        self.sets = open_sources(Stream.IMAGE, config.data.image)
+        require_apart(self.sets)
+        if config.run.evaluate_every:
+            require_validation(self.sets[:1])
+
+    @property
+    def fingerprints(self) -> Mapping[str, Any]:
+        """Those of the sets."""
+        return {"data.image": [each.fingerprint for each in self.sets]}
+
+    @property
+    def trained_on(self) -> Sequence[str]:
+        """Fingerprints of everything in the sets."""
+        return sorted({name for each in self.sets for name in each.contains})
+
+    def examples(self, stream: str) -> TrainingExamples:
+        """Returns the endless images."""
+        return TrainingExamples(
+            stream,
+            self.sets,
+            _example(self._config, augment=True),
+            seed=self._config.run.seed,
+            weights=self._config.data.image.weights,
+        )
+
+    def save_seen(self, folder: pathlib.Path) -> None:
+        """Does nothing: a visual tokenizer is not evaluated on sets of others."""
+
+
+def _example(config: Config, augment: bool) -> ImageExample:
+    return ImageExample(Views(config.data.image, config.visual_tokenizer.image_size, augment))
+
+
+@functools.cache
+def _scorer(objective: Distillation, mesh: Mesh) -> Callable[..., Any]:
+    def score(params: Tree, extra: Tree, frozen: Tree, batch: Any) -> Any:
+        terms, statistics = objective.losses(params, extra, frozen, batch, None)
+        return terms, statistics["counts"]
+
+    return jax.jit(score, out_shardings=replicated(mesh))

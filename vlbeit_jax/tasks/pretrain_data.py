@@ -1,0 +1,72 @@
+"""The training sets of pretraining."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlbeit_jax.data.cached_tokens import CachedTokens, require_all
+from vlbeit_jax.data.sampling import TrainingExamples
+from vlbeit_jax.data.sources import open_sources, require_validation
+from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.types import Stream
+
+
+class PretrainData:
+    """The training sets of every stream; see ``tasks.base.TrainingData``.
+
+    Attributes:
+      sets: by stream.
+    """
+
+    def __init__(self, model: Any):
+        """Opens the sets of an ``OpenPretrain``, and checks them against it and each other."""
+        self._model, config = model, model.config
+        pieces = model.fingerprints.get(TEXT_TOKENIZER, "")
+        self.sets = {
+            stream: open_sources(stream, model.stream_config(stream), pieces)
+            for stream in model.objectives
+        }
+        self._all = [each for sets in self.sets.values() for each in sets]
+        require_apart(self._all)
+        if config.run.evaluate_every:
+            require_validation([sets[0] for sets in self.sets.values()])
+        self._cached = self._cached_tokens() if config.data.visual_tokens else {}
+
+    @property
+    def fingerprints(self) -> Mapping[str, Any]:
+        """Those of the sets, by stream."""
+        return {
+            f"data.{stream}": [each.fingerprint for each in sets]
+            for stream, sets in self.sets.items()
+        }
+
+    @property
+    def trained_on(self) -> Sequence[str]:
+        """Fingerprints of everything in the sets."""
+        return sorted({name for each in self._all for name in each.contains})
+
+    def examples(self, stream: str) -> TrainingExamples:
+        """Returns the stream's endless examples."""
+        name = Stream(stream)
+        return TrainingExamples(
+            stream,
+            self.sets[name],
+            self._model.make_example(name, True),
+            seed=self._model.config.run.seed,
+            weights=self._model.stream_config(name).weights,
+            cached=self._cached.get(name, ()),
+        )
+
+    def save_seen(self, folder: Path) -> None:
+        """Writes the keys of the images and texts that are trained on."""
+        write_seen(folder, seen_by(self._all))
+
+    def _cached_tokens(self) -> dict[Stream, list[CachedTokens]]:
+        found = {}
+        for stream, sets in self.sets.items():
+            if stream.has_image:
+                found[stream] = [self._model.cached_tokens(stream, each) for each in sets]
+                for cached, each in zip(found[stream], sets, strict=True):
+                    require_all(cached, each)
+        return found
