@@ -11,7 +11,8 @@ from typing import Any
 
 import ml_collections
 
-from vlbeit_jax.config import LARGEST, Config
+from vlbeit_jax.config import Config
+from vlbeit_jax.config_schema import LARGEST
 from vlbeit_jax.errors import UsageError
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from vlbeit_jax.config import Config, fixed_settings
+from vlbeit_jax.config import Config
+from vlbeit_jax.config_schema import fixed_settings
 from vlbeit_jax.data.examples.masked import masked_specs
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, cast_tokenizer, tokenizer_shapes

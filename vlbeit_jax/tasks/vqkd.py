@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.config import Config, ModelConfig, VisualTokenizerConfig, fixed_settings
+from vlbeit_jax.config import Config, ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config_schema import fixed_settings
 from vlbeit_jax.data.examples.images import image_specs
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.teacher import Teacher
