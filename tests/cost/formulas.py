@@ -24,7 +24,8 @@ def step_flops(config: Config, streams: tuple[Stream, ...] | None = None) -> Ste
     return StepFlops(*(sum(values) for values in zip(*found, strict=True)))
 
 
-def _pretrain(config: Config, stream: Stream) -> StepFlops:
+def _pretrain(config: Config, name: str) -> StepFlops:
+    stream = Stream(name)
     model, data = config.model, getattr(config.data, stream)
     length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
     forward = transformer(length, model.width, model.depth, model.ffn_width) + _heads(
