@@ -142,8 +142,10 @@ def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monke
 
 
 def test_the_step_has_no_tokenizer_in_it(world, tokens):
+    visual = tiny.vqkd_config(world).visual_tokenizer  # Shapes of the step come from settings alone.
     for place, encoder in ((tokens, False), ("", True)):
         config = config_with(world, place, schedule="image+pair")
+        config = dataclasses.replace(config, visual_tokenizer=visual)
         step = abstract_step(config, tiny.mesh_of())
         assert bool(tree_bytes(step.frozen)) == bool(step_flops(config).frozen) == encoder
         assert ("image_targets" in step.batches["image"]) != encoder
