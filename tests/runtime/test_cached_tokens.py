@@ -142,7 +142,8 @@ def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monke
 
 
 def test_the_step_has_no_tokenizer_in_it(world, tokens):
-    visual = tiny.vqkd_config(world).visual_tokenizer  # Shapes of the step come from settings alone.
+    # Shapes of a step come from the settings alone, so they must state those of the folder.
+    visual = tiny.vqkd_config(world).visual_tokenizer
     for place, encoder in ((tokens, False), ("", True)):
         config = config_with(world, place, schedule="image+pair")
         config = dataclasses.replace(config, visual_tokenizer=visual)
