@@ -38,7 +38,7 @@ def test_a_jobset_is_deleted_by_its_name(cloud):
 
 
 def test_pods_get_shared_memory_by_the_configuration(cloud):
-    """Its size comes from the formula, whose own test is tests/cost/test_shared_memory.py."""
+    """Its size comes from the formula, whose own test is tests/plan/test_shared_memory.py."""
     arguments = [
         "--config=configs/pretrain_base.py",
         "--workdir=/data/run",

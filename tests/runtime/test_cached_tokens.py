@@ -142,8 +142,11 @@ def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monke
 
 
 def test_the_step_has_no_tokenizer_in_it(world, tokens):
+    # Shapes of a step come from the settings alone, so they must state those of the folder.
+    visual = tiny.vqkd_config(world).visual_tokenizer
     for place, encoder in ((tokens, False), ("", True)):
         config = config_with(world, place, schedule="image+pair")
+        config = dataclasses.replace(config, visual_tokenizer=visual)
         step = abstract_step(config, tiny.mesh_of())
         assert bool(tree_bytes(step.frozen)) == bool(step_flops(config).frozen) == encoder
         assert ("image_targets" in step.batches["image"]) != encoder

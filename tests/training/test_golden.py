@@ -7,13 +7,13 @@ of this machine beside the others, run this file with VLBEIT_RECORD=1, at the co
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
 import zlib
 
 import jax
-import jaxlib
 import numpy as np
 import pytest
 
@@ -103,7 +103,8 @@ def environment():
     """What a digest depends on besides the program."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"jaxlib {jaxlib.__version__}, {names[0] if names else 'unknown processor'}"
+    processor = names[0] if names else "unknown processor"
+    return f"jaxlib {importlib.metadata.version('jaxlib')}, {processor}"
 
 
 @pytest.mark.parametrize("case", CASES)
