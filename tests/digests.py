@@ -84,7 +84,7 @@ def found(config: Config) -> dict[str, Any]:
     optimizer = make_optimizer(config.optimizer, config.run.steps, info)
     make_state, abstract = state_maker(
         task.init_params,
-        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
+        lambda: {n: o.init_model_state() for n, o in task.objectives.items()},
         optimizer,
         mesh,
     )

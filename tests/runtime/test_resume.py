@@ -17,8 +17,9 @@ from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
+from vlbeit_jax.runtime.identity import check_same
 from vlbeit_jax.runtime.start import train
-from vlbeit_jax.training.checkpoint import Checkpointer, check_same
+from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.types import Kind
 
 
@@ -27,7 +28,7 @@ def weights(workdir, step=20):
     import orbax.checkpoint as ocp
 
     found = {}
-    for item in ("params", "extra", "optimizer"):
+    for item in ("params", "model_state", "optimizer"):
         tree = ocp.StandardCheckpointer().restore(
             (workdir / "checkpoints" / str(step) / item).resolve()
         )

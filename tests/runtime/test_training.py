@@ -174,12 +174,12 @@ def test_the_kmeans_start_is_a_step_on_data(world):
     optimizer = make_optimizer(task.config.optimizer, 3, info)
     make, _ = state_maker(
         task.init_params,
-        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
+        lambda: {n: o.init_model_state() for n, o in task.objectives.items()},
         optimizer,
         mesh,
     )
     codebook = np.asarray(
-        task.before_training(make(0), mesh, HostShard()).extra["image"]["codebook"]
+        task.before_training(make(0), mesh, HostShard()).model_state["image"]["codebook"]
     )
     np.testing.assert_allclose(np.linalg.norm(codebook, axis=1), 1, rtol=1e-5)
     assert len(np.unique(codebook.round(5), axis=0)) == 32

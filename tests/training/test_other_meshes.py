@@ -28,7 +28,7 @@ def task(world):
 
 def state_on(task, shape):
     """A fresh state, and its shapes with shardings."""
-    objectives = {name: objective.init_extra() for name, objective in task.objectives.items()}
+    objectives = {name: objective.init_model_state() for name, objective in task.objectives.items()}
     make, abstract = state_maker(
         task.init_params, lambda: objectives, optax.adamw(1e-3), tiny.mesh_of(*shape)
     )

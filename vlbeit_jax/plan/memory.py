@@ -53,7 +53,7 @@ class Memory(NamedTuple):
 
 def kept(state: TrainState, frozen: Tree, batches: Tree) -> Memory:
     """What is on a chip before a step begins; the trees are shapes with shardings."""
-    parts = (state.params, (state.opt_state, state.step), state.extra, frozen, batches)
+    parts = (state.params, (state.opt_state, state.step), state.model_state, frozen, batches)
     return Memory(*(tree_bytes(part) for part in parts), temporaries=0, program=0)
 
 

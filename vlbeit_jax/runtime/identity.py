@@ -1,12 +1,14 @@
 """What identifies a run: compared between hosts at the start, and with the checkpoint on resume."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import flat, to_dict
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.tasks.base import Task
 from vlbeit_jax.training.schedule import Schedule
@@ -54,3 +56,22 @@ def must_match(config: Config, task: Task) -> dict[str, Any]:
         found[f"data.{stream}.batch_size"] = data.batch_size
         found[f"data.{stream}.weights"] = list(data.weights)  # As JSON reads it back.
     return found | dict(task.fingerprints)
+
+
+def check_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: object) -> None:
+    """Compares what identifies a run in its checkpoint with what was given.
+
+    Raises:
+      UsageError: lists every name on which they differ, with both values.
+    """
+    different = [
+        f"{name}: the checkpoint has {saved.get(name)!r}, this run has {given.get(name)!r}"
+        for name in sorted({*saved, *given})
+        if saved.get(name) != given.get(name)
+    ]
+    if different:
+        raise UsageError(
+            f"{where} holds another run, which cannot be resumed with these settings:\n  "
+            + "\n  ".join(different)
+            + "\nuse the same data, tokenizers and model, or choose another --workdir"
+        )

@@ -20,7 +20,7 @@ from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.profile import Profile
 from vlbeit_jax.runtime.hooks.save_config import SaveConfig
 from vlbeit_jax.runtime.hosts import is_primary
-from vlbeit_jax.runtime.identity import must_match
+from vlbeit_jax.runtime.identity import check_same, must_match
 from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
@@ -29,7 +29,7 @@ from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.tasks.abstract import abstract_task
 from vlbeit_jax.tasks.flops import flops_of_streams, total
-from vlbeit_jax.training.checkpoint import Checkpointer, check_same
+from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
 from vlbeit_jax.training.sharding import put_batch, put_replicated, shardings
@@ -65,7 +65,7 @@ def train(
     optimizer = make_optimizer(config.optimizer, config.run.steps, info)
     make_state, abstract = state_maker(
         task.init_params,
-        lambda: {name: each.init_extra() for name, each in task.objectives.items()},
+        lambda: {name: each.init_model_state() for name, each in task.objectives.items()},
         optimizer,
         mesh,
     )

@@ -82,7 +82,7 @@ def abstract_step(config: Config, mesh: Mesh) -> AbstractStep:
     optimizer = make_optimizer(config.optimizer, config.run.steps, info)
     make_state, state = state_maker(
         task.init_params,
-        lambda: {n: o.init_extra() for n, o in task.objectives.items()},
+        lambda: {n: o.init_model_state() for n, o in task.objectives.items()},
         optimizer,
         mesh,
     )

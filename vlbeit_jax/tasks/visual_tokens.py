@@ -80,7 +80,7 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
         )
     tokenizer, step = make_tokenizer(config.visual_tokenizer), finished_step(folder, config)
     saved = restore(folder, step, _vqkd_trees(tokenizer))
-    frozen = {"params": saved["params"], "codebook": saved["extra"][Stream.IMAGE]["codebook"]}
+    frozen = {"params": saved["params"], "codebook": saved["model_state"][Stream.IMAGE]["codebook"]}
     return VisualTokens(folder, tokenizer, step, saved, frozen, tree_fingerprint(frozen))
 
 
@@ -135,5 +135,5 @@ def _vqkd_trees(tokenizer: VisualTokenizer) -> dict[str, Tree]:
     params = nn.unbox(jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook))["params"]
     return {
         "params": params,
-        "extra": {Stream.IMAGE: {"codebook": codebook, "use": jnp.zeros(config.codes)}},
+        "model_state": {Stream.IMAGE: {"codebook": codebook, "use": jnp.zeros(config.codes)}},
     }

@@ -47,8 +47,8 @@ def make_tokenizer(config: VisualTokenizerConfig) -> VisualTokenizer:
 
 @functools.cache
 def _scorer(objective: Distillation, mesh: Mesh) -> Callable[..., Any]:
-    def score(params: Tree, extra: Tree, frozen: Tree, batch: Any) -> Any:
-        terms, statistics = objective.losses(params, extra, frozen, batch, None)
+    def score(params: Tree, model_state: Tree, frozen: Tree, batch: Any) -> Any:
+        terms, statistics = objective.losses(params, model_state, frozen, batch, None)
         return terms, statistics["counts"]
 
     return jax.jit(score, out_shardings=replicated(mesh))
@@ -136,8 +136,10 @@ class VQKD:
                 out_shardings=everywhere,
             )
             codebook = cluster(jnp.concatenate(seen), jax.random.key(self.config.run.seed))
-        extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
-        return dataclasses.replace(state, extra=extra)
+        model_state = state.model_state | {
+            Stream.IMAGE: state.model_state[Stream.IMAGE] | {"codebook": codebook}
+        }
+        return dataclasses.replace(state, model_state=model_state)
 
     def evaluate(self, state: TrainState, mesh: Mesh, shard: HostShard) -> dict[str, float]:
         """Held-back losses, and how many codes the held-back images use; warns of a collapse."""
@@ -156,7 +158,7 @@ class VQKD:
         with closing(held_back) as batches, on_mesh(mesh):
             for batch in batches:
                 new = compiled(
-                    state.params, state.extra[Stream.IMAGE], frozen, put_batch(batch, mesh)
+                    state.params, state.model_state[Stream.IMAGE], frozen, put_batch(batch, mesh)
                 )
                 totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
         terms, counts = jax.device_get(totals)
@@ -167,7 +169,7 @@ class VQKD:
         figures["codes_used"] = int((counts > 0).sum())
         figures["perplexity"] = float(np.exp(-(spread * np.log(spread)).sum()))
         figures["most_frequent_code"] = float(spread.max())
-        self._warn_of_collapse(np.asarray(state.extra[Stream.IMAGE]["use"]))
+        self._warn_of_collapse(np.asarray(state.model_state[Stream.IMAGE]["use"]))
         return figures
 
     def _warn_of_collapse(self, use: np.ndarray) -> None:

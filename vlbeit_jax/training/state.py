@@ -26,24 +26,24 @@ class TrainState:
       step: steps taken.
       params: what gradients move.
       opt_state: moments.
-      extra: what the objectives move by rules of their own (codebook, counts of targets).
+      model_state: what the objectives move by rules of their own (codebook, counts of targets).
     """
 
     step: Int[Array, ""]
     params: Tree
     opt_state: Tree
-    extra: Tree
+    model_state: Tree
 
     def saved(self) -> dict[str, Tree]:
         """Returns the trees of a checkpoint; parameters can be read without the moments."""
         moments = {"step": self.step, "moments": self.opt_state}
-        return {"params": self.params, "extra": self.extra, "optimizer": moments}
+        return {"params": self.params, "model_state": self.model_state, "optimizer": moments}
 
     @classmethod
     def restored(cls, trees: dict[str, Tree]) -> "TrainState":
         """Returns the state from the trees of a checkpoint."""
         optimizer = trees["optimizer"]
-        return cls(optimizer["step"], trees["params"], optimizer["moments"], trees["extra"])
+        return cls(optimizer["step"], trees["params"], optimizer["moments"], trees["model_state"])
 
 
 class Declarations(NamedTuple):
@@ -78,7 +78,7 @@ class StateMaker(NamedTuple):
 
 def state_maker(
     init_params: Callable[[Array], Tree],
-    init_extra: Callable[[], Tree],
+    init_model_state: Callable[[], Tree],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
 ) -> StateMaker:
@@ -86,7 +86,7 @@ def state_maker(
 
     Args:
       init_params: from a key to parameters, boxed with their ``ParamInfo``.
-      init_extra: the objectives' part of the state.
+      init_model_state: the objectives' part of the state.
       optimizer: its moments are sharded as the parameters are.
       mesh: of devices.
 
@@ -97,7 +97,9 @@ def state_maker(
 
     def make(seed: Array) -> TrainState:
         params = nn.unbox(init_params(jax.random.key(seed)))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), init_extra())
+        return TrainState(
+            jnp.zeros((), jnp.int32), params, optimizer.init(params), init_model_state()
+        )
 
     shapes, everywhere = jax.eval_shape(make, 0), replicated(mesh)
     of_params = param_shardings(params, info, mesh)
@@ -112,7 +114,7 @@ def state_maker(
             of_params,
             transform_non_params=lambda _: everywhere,
         ),
-        extra=jax.tree.map(lambda _: everywhere, shapes.extra),
+        model_state=jax.tree.map(lambda _: everywhere, shapes.model_state),
     )
 
     def abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:

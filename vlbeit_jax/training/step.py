@@ -98,21 +98,21 @@ def make_train_step(
         }
         # The weights come from the data alone, so they are known before the first microbatch.
         weights = {name: objectives[name].weights(rows) for name, rows in batches.items()}
-        rest = (state.step, state.extra, frozen, weights)
+        rest = (state.step, state.model_state, frozen, weights)
         gradients, (terms, statistics) = gradients_of_all_rows(state.params, numbered, rest)
-        extra, metrics = dict(state.extra), {}
+        model_state, metrics = dict(state.model_state), {}
         for name in batches:
-            extra[name], logged = objectives[name].update(extra[name], statistics[name])
+            model_state[name], logged = objectives[name].update(model_state[name], statistics[name])
             metrics |= logged | _means(terms[name])
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(gradients)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, extra), metrics
+        return TrainState(state.step + 1, params, opt_state, model_state), metrics
 
     def gradients_and_sums(
         params: Tree, batches: Mapping[Any, Rows], rest: tuple[Array, Tree, Tree, Tree]
     ) -> tuple[Tree, tuple[Tree, Tree]]:
-        step, extra, frozen, weights = rest
+        step, model_state, frozen, weights = rest
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params)
         terms, statistics = {}, {}
         # Not the order of ``batches``, which tracing sorts: floating-point sums depend on it.
@@ -120,7 +120,7 @@ def make_train_step(
             gradients, terms[name], statistics[name] = accumulated_gradients(
                 objectives[name],
                 params,
-                extra[name],
+                model_state[name],
                 frozen,
                 batches[name],
                 weights[name],
@@ -139,7 +139,7 @@ def make_train_step(
 def accumulated_gradients(
     objective: Objective,
     params: Tree,
-    extra: Tree,
+    model_state: Tree,
     frozen: Tree,
     batch: Rows,
     weights: Mapping[str, Array],
@@ -156,7 +156,7 @@ def accumulated_gradients(
     """
 
     def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[dict[str, Term], Tree]]:
-        terms, statistics = objective(params, extra, frozen, rows, key)
+        terms, statistics = objective(params, model_state, frozen, rows, key)
         losses = (mean(term.loss, weights[name]) for name, term in terms.items())
         return sum(losses, jnp.zeros(())), (terms, statistics)
 
