@@ -202,7 +202,7 @@ def test_a_checkpoint_describes_itself(straight):
     assert described["versions"]["jax"] == jax.__version__
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_every_checkpoint_is_good(world, tmp_path):
     run, config = tmp_path / "run", tiny.pretrain_config(world, checkpoint_every=1)
     optimizer = dataclasses.replace(config.optimizer, peak_lr=1e30, clip_norm=0.0)
     with pytest.raises(FloatingPointError, match="not finite"):

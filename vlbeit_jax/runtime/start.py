@@ -144,7 +144,7 @@ def _restored_state(
             f"{run.workdir} is already at step {newest}, but run.steps is {steps}; raise run.steps "
             "to continue this run, or choose a new --workdir"
         )
-    return TrainState.restored(checkpointer.restore(newest, abstract.saved()))
+    return checkpointer.restore_state(newest, abstract)
 
 
 def _hooks(

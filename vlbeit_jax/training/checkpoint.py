@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.training.state import TrainState
 
 Tree = Any
 DESCRIPTION = "description"
@@ -127,6 +129,24 @@ class Checkpointer:
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {name: found[item_names[name]] for name in abstract}
 
+    def restore_state(self, step: int, abstract: TrainState) -> TrainState:
+        """Returns the state of a run, with the shapes, types and shardings of ``abstract``.
+
+        If the checkpoint has no averaged parameters but the run wants them, the average starts at
+        the parameters.
+        """
+        wanted, place = abstract.saved(), abstract.skipped.sharding
+        if no_average := abstract.ema is not None and not (self._folder(step) / "ema").is_dir():
+            del wanted["ema"]
+        if no_count := self.format(step) == 1:
+            del wanted["optimizer"]["skipped"]
+        trees = self.restore(step, wanted)
+        if no_average:  # A copy, because a step donates each array.
+            trees["ema"] = jax.tree.map(jnp.copy, trees["params"])
+        if no_count:
+            trees["optimizer"]["skipped"] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
+        return TrainState.restored(trees)
+
     def leaves(self, step: int, name: str) -> "Leaves":
         """Returns one of the trees, to be read array by array."""
         return Leaves(self._folder(step) / self._item_name(step, name))
@@ -145,8 +165,8 @@ class Checkpointer:
         return pathlib.Path(self._manager.directory) / str(step)
 
     def _item_name(self, step: int, name: str) -> str:
-        is_old = self.format(step) == 1
-        return MODEL_STATE_OF_FORMAT_1 if is_old and name == "model_state" else name
+        old = name == "model_state" and self.format(step) == 1
+        return MODEL_STATE_OF_FORMAT_1 if old else name
 
 
 def _this_process() -> ocp.options.MultiprocessingOptions:
