@@ -18,25 +18,25 @@ def objective_and_state(reseed_below):
     teacher = PixelTeacher(config.patch_size)
     network, params, codebook = tiny.random_tokenizer(config, teacher.width)
     objective = Distillation(network, teacher, IMAGES)
-    extra = objective.init_extra() | {"codebook": codebook}
+    model_state = objective.init_model_state() | {"codebook": codebook}
     weight = jnp.ones(IMAGES).at[3].set(0)
     return (
         objective,
         params,
-        extra,
+        model_state,
         {"image": tiny.images(config, batch=IMAGES), "weight": weight, "row": jnp.arange(IMAGES)},
     )
 
 
-def after_a_step(objective, params, extra, batch, parts):
+def after_a_step(objective, params, model_state, batch, parts):
     weights = objective.weights(batch)
     cut = jax.jit(
         lambda: accumulated_gradients(
-            objective, params, extra, {}, batch, weights, jax.random.key(5), parts
+            objective, params, model_state, {}, batch, weights, jax.random.key(5), parts
         )
     )
     gradients, terms, statistics = cut()
-    return gradients, terms, *objective.update(extra, statistics)
+    return gradients, terms, *objective.update(model_state, statistics)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -49,15 +49,15 @@ def test_microbatches_move_the_codebook_alike(parts):
 
 
 def test_dead_codes_become_features_of_many_images_however_the_batch_is_cut():
-    objective, params, extra, batch = objective_and_state(0.5)
-    extra["use"] = extra["use"].at[:10].set(0.0)
-    *_, after, logged = after_a_step(objective, params, extra, batch, 1)
+    objective, params, model_state, batch = objective_and_state(0.5)
+    model_state["use"] = model_state["use"].at[:10].set(0.0)
+    *_, after, logged = after_a_step(objective, params, model_state, batch, 1)
     assert int(logged["reseeded"]) == 10 and (after["use"][:10] == 1).all()
     features = objective.tokenizer.apply({"params": params}, batch["image"], method="features")
     cosines = jnp.einsum("ce,bne->cbn", after["codebook"][:10], features).max(axis=-1)
     np.testing.assert_allclose(cosines.max(axis=1), 1, atol=1e-5)
     assert len(set(cosines.argmax(axis=1).tolist())) > 3
     for parts in (2, 4):
-        *_, cut, _ = after_a_step(objective, params, extra, batch, parts)
+        *_, cut, _ = after_a_step(objective, params, model_state, batch, parts)
         np.testing.assert_allclose(cut["codebook"], after["codebook"], atol=1e-5)
-    assert not np.allclose(after["codebook"][:10], extra["codebook"][:10], atol=0.1)
+    assert not np.allclose(after["codebook"][:10], model_state["codebook"][:10], atol=0.1)

@@ -48,13 +48,22 @@ def test_checkpoints_are_saved_on_their_period_and_on_every_ending(stop, saved):
     assert saves.steps == saved and saves.waited
 
 
-@pytest.mark.parametrize(("bad", "kept"), [(1, None), (2, 1), (3, 2)])
-def test_a_step_that_is_not_finite_is_not_saved(bad, kept):
+@pytest.mark.parametrize(("bad", "kept"), [(1, 1), (2, 2), (3, 2)])
+def test_a_run_ends_at_the_first_refused_step_and_names_the_newest_checkpoint(bad, kept):
+    """The step has kept its old state, so a checkpoint that is saved before its metrics is good."""
     saves = Saves()
-    said = f"that of step {kept}" if kept else "no checkpoint yet"
-    with pytest.raises(FloatingPointError, match=f"step {bad}: not finite: .*{said}"):
+    message = f"step {bad}: not finite: {{'loss': nan}}; .* that of step {kept}; lower"
+    with pytest.raises(FloatingPointError, match=message):
         loop([Divergence(saves.latest), checkpoint(saves, 1)], losses={bad: np.nan})
     assert saves.latest() == kept
+
+
+def test_divergence_names_the_model_state_if_all_metrics_are_finite():
+    hook = Divergence(lambda: None)
+    hook.on_metrics(6, {"loss": 1.0, "skipped": 0.0})
+    message = "step 7: not finite: the model state; there is no checkpoint yet"
+    with pytest.raises(FloatingPointError, match=message):
+        hook.on_metrics(7, {"loss": 1.0, "skipped": 1.0})
 
 
 class Lines:
@@ -105,6 +114,16 @@ def test_a_line_has_the_means_since_the_last_one_and_includes_its_own_step():
         (5, 4.5, 40.0),
     ]
     assert all(line["samples_per_second"] > 0 for *_, line in lines.lines)
+
+
+def test_refused_steps_are_counted_and_not_averaged():
+    lines = Lines()
+    hook = log(lines, Timer(1.0), every=4)
+    for step, skipped in ((1, 0.0), (2, 1.0), (3, 1.0), (4, 0.0)):
+        hook.on_metrics(step, {"loss": 8.0, "skipped": skipped})
+    hook.after_step(4, None, None)
+    ((_, _, line),) = lines.lines
+    assert (line["skipped"], line["loss"]) == (2, 8)
 
 
 def test_the_log_shows_the_step_at_which_a_run_fails():

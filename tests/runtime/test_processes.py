@@ -50,7 +50,7 @@ def together(count, arguments, devices=1, only=None, program=lambda _: MAIN):
 
 def assert_close(found, wanted, step=20):
     """Every parameter and moment is within float32 round-off of twenty steps."""
-    for item in ("params", "optimizer", "extra"):
+    for item in ("params", "optimizer", "model_state"):
         one, other = (Leaves(run / "checkpoints" / str(step) / item) for run in (found, wanted))
         assert one.shapes == other.shapes
         for name in one.shapes:

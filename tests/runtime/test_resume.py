@@ -17,8 +17,9 @@ from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
+from vlbeit_jax.runtime.identity import check_same
 from vlbeit_jax.runtime.start import train
-from vlbeit_jax.training.checkpoint import Checkpointer, check_same
+from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.types import Kind
 
 
@@ -27,7 +28,7 @@ def weights(workdir, step=20):
     import orbax.checkpoint as ocp
 
     found = {}
-    for item in ("params", "extra", "optimizer"):
+    for item in ("params", "model_state", "optimizer"):
         tree = ocp.StandardCheckpointer().restore(
             (workdir / "checkpoints" / str(step) / item).resolve()
         )
@@ -201,7 +202,7 @@ def test_a_checkpoint_describes_itself(straight):
     assert described["versions"]["jax"] == jax.__version__
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_every_checkpoint_is_good(world, tmp_path):
     run, config = tmp_path / "run", tiny.pretrain_config(world, checkpoint_every=1)
     optimizer = dataclasses.replace(config.optimizer, peak_lr=1e30, clip_norm=0.0)
     with pytest.raises(FloatingPointError, match="not finite"):

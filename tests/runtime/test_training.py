@@ -176,14 +176,14 @@ def test_the_kmeans_start_is_a_step_on_data(world):
     optimizer = make_optimizer(task.config.optimizer, 3, info)
     make, _ = state_maker(
         task.init,
-        lambda: {n: each.objective.init_extra() for n, each in task.streams().items()},
+        lambda: {n: each.objective.init_model_state() for n, each in task.streams().items()},
         optimizer,
         mesh,
     )
     codebook = np.asarray(
-        opened.prepare_state(make(0), opened.training_data(), mesh, HostShard()).extra["image"][
-            "codebook"
-        ]
+        opened.prepare_state(make(0), opened.training_data(), mesh, HostShard()).model_state[
+            "image"
+        ]["codebook"]
     )
     np.testing.assert_allclose(np.linalg.norm(codebook, axis=1), 1, rtol=1e-5)
     assert len(np.unique(codebook.round(5), axis=0)) == 32

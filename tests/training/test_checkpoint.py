@@ -1,11 +1,13 @@
 """Checkpoints: which ones are kept, and saves that were cut off."""
 
+import contextlib
 import time
 
 import numpy as np
 import pytest
 
-from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.training.checkpoint import FORMAT, Checkpointer
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,16 @@ def test_a_cut_off_save_is_cleaned_up_and_does_not_count(tmp_path):
     while (tmp_path / "2.orbax-checkpoint-tmp").exists() and time.monotonic() < patience:
         time.sleep(0.05)
     assert not (tmp_path / "2.orbax-checkpoint-tmp").exists()
+
+
+def test_a_checkpoint_states_its_format_and_a_newer_one_is_refused(tmp_path):
+    newer = {"format": FORMAT + 1, "versions": {"vlbeit_jax": "9.1+abc"}}
+    with contextlib.closing(Checkpointer(tmp_path, keep_last=2)) as checkpointer:
+        for step, description in ((1, {}), (2, newer)):
+            checkpointer.save(step, {"params": {"a": np.ones(2)}}, description)
+        checkpointer.wait()
+        assert checkpointer.describe(1)["format"] == FORMAT == checkpointer.format(1)
+        assert checkpointer.leaves(1, "params").shapes == {"a": (2,)}
+        message = f"2 has format {FORMAT + 1}, .* up to {FORMAT}; install .*: 9.1"
+        with pytest.raises(UsageError, match=message):
+            checkpointer.leaves(2, "params")

@@ -95,7 +95,7 @@ def three_steps(config, shape):
         # Two steps at once could wait for each other: a few cores simulate all devices.
         state, metrics = jax.block_until_ready(step(state, frozen, rows))
     losses = {name: value for name, value in metrics.items() if name.endswith("/loss")}
-    parts = {"params": state.params, "moments": state.opt_state, "extra": state.extra}
+    parts = {"params": state.params, "moments": state.opt_state, "extra": state.model_state}
     return {name: digest(tree) for name, tree in parts.items()} | {"losses": digest(losses)}
 
 

@@ -28,7 +28,7 @@ def task(world):
 
 def state_on(task, shape):
     """A fresh state, and its shapes with shardings."""
-    objectives = {name: each.objective.init_extra() for name, each in task.streams().items()}
+    objectives = {name: each.objective.init_model_state() for name, each in task.streams().items()}
     make, abstract = state_maker(
         task.init, lambda: objectives, optax.adamw(1e-3), tiny.mesh_of(*shape)
     )

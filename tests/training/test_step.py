@@ -35,8 +35,8 @@ OPTIMIZER = optax.sgd(1.0)  # Plain descent of rate 1: the change of a parameter
 
 def state_for(task, shape):
     """How a state is made on a mesh, and its shapes there."""
-    extra = lambda: {n: each.objective.init_extra() for n, each in task.streams().items()}  # noqa: E731
-    return state_maker(task.init, extra, OPTIMIZER, tiny.mesh_of(*shape))
+    model_state = {n: each.objective.init_model_state() for n, each in task.streams().items()}
+    return state_maker(task.init, lambda: model_state, OPTIMIZER, tiny.mesh_of(*shape))
 
 
 @functools.cache
@@ -211,13 +211,13 @@ def test_nothing_masked_gives_loss_0_and_finite_gradients(task, batches, empty):
 
 def test_unigram_answers_with_what_came_up_most_often(task, batches):
     objective = task.streams()[Stream.TEXT].objective
-    extra = objective.init_extra()
-    extra = {"mlm": extra["mlm"].at[7].set(5)}
+    model_state = objective.init_model_state()
+    model_state = {"mlm": model_state["mlm"].at[7].set(5)}
     rows = {name: jnp.asarray(value) for name, value in batches[Stream.TEXT].items()}
     rows["row"] = jnp.arange(len(rows["weight"]))
     rows["text_targets"] = jnp.full_like(rows["text_targets"], 9).at[:2].set(7)
     params = jax.tree.map(jnp.zeros_like, start_of(task).params)
-    terms, counts = jax.jit(objective)(params, extra, {}, rows, jax.random.key(0))
+    terms, counts = jax.jit(objective)(params, model_state, {}, rows, jax.random.key(0))
     weight = rows["text_weights"]
     assert float(terms["mlm"].sums["unigram"]) == float(weight[:2].sum())
     assert int(counts["mlm"][7]) == int(weight[:2].sum()) and int(counts["mlm"].sum()) == int(

@@ -62,11 +62,11 @@ def import_visual_tokenizer(
     params, report = load(table, tensors, visual_shapes(config))
     _check_finite(params)
     use = np.ones(config.codes, np.float32)
-    extra = {Stream.IMAGE: {"codebook": params.pop(CODEBOOK), "use": use}}
+    model_state = {Stream.IMAGE: {"codebook": params.pop(CODEBOOK), "use": use}}
     run = RunConfig(steps=IMPORTED_STEP, schedule="image")
     with _folder(out, file, report) as folder:
         write_config(folder, Config(task="vqkd", visual_tokenizer=config, run=run))
-        _save(folder, file, {"params": as_tree(params), "extra": extra})
+        _save(folder, file, {"params": as_tree(params), "model_state": model_state})
     return report
 
 

@@ -94,7 +94,7 @@ def read_visual(folder: pathlib.Path) -> Visual:
     config = read_config(folder)
     step = finished_step(folder, config)
     params = _read_tree(checkpointer, step, "params")
-    params[CODEBOOK] = checkpointer.leaves(step, "extra")[f"{Stream.IMAGE}/{CODEBOOK}"]
+    params[CODEBOOK] = checkpointer.leaves(step, "model_state")[f"{Stream.IMAGE}/{CODEBOOK}"]
     return Visual(params, config.visual_tokenizer)
 
 

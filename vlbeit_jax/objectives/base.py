@@ -36,15 +36,15 @@ class Term:
 class Objective(Protocol):
     """A loss over one stream's batches.
 
-    ``extra`` is the part of the state that no gradient moves (a codebook, counts of targets), and
+    ``model_state`` is the part of the state that no gradient moves (a codebook, counts of targets), and
     ``frozen`` are parameters that nothing moves (pretraining's visual tokenizer).
 
     Everything is summed over rows, and every random draw depends on a row's number (``batch[ROW]``),
     so that a batch may be split over devices and microbatches at will.
     """
 
-    def init_extra(self) -> Tree:
-        """Returns ``extra`` before the first step."""
+    def init_model_state(self) -> Tree:
+        """Returns ``model_state`` before the first step."""
         ...
 
     def weights(self, batch: Tree) -> dict[str, Float[Array, ""]]:
@@ -55,13 +55,13 @@ class Objective(Protocol):
         ...
 
     def __call__(
-        self, params: Tree, extra: Tree, frozen: Tree, batch: Tree, key: Array
+        self, params: Tree, model_state: Tree, frozen: Tree, batch: Tree, key: Array
     ) -> tuple[dict[str, Term], Tree]:
         """Returns terms by name, and statistics for ``update``: sums over rows."""
         ...
 
-    def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
-        """Returns ``extra`` after a step, and metrics, from the statistics of the whole batch."""
+    def update(self, model_state: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
+        """Returns ``model_state`` after a step, and metrics, from the statistics of the whole batch."""
         ...
 
 

@@ -19,14 +19,14 @@ USE_DECAY = 0.99
 class Distillation:
     """Cosine to the teacher plus commitment; the codebook follows its assignments by a moving average.
 
-    ``extra`` holds the codebook and the moving average of how often each code is used (1 on average).
+    ``model_state`` holds the codebook and the moving average of how often each code is used (1 on average).
     """
 
     tokenizer: VisualTokenizer
     teacher: Teacher
     batch_size: int  # Rows of a whole batch: dead codes are replaced by features of any of them.
 
-    def init_extra(self) -> dict[str, Array]:
+    def init_model_state(self) -> dict[str, Array]:
         """A codebook of zeros: the k-means start fills it before the first step."""
         config = self.tokenizer.config
         return {
@@ -40,13 +40,18 @@ class Distillation:
         return {"distillation": patches, "commitment": patches}
 
     def __call__(
-        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
+        self, params: Tree, model_state: Tree, frozen: Tree, batch: dict[str, Array], key: Array
     ) -> tuple[dict[str, Term], Tree]:
         """Both terms; statistics are the assignments, and features that could replace dead codes."""
-        return self.losses(params, extra, frozen, batch, key)
+        return self.losses(params, model_state, frozen, batch, key)
 
     def losses(
-        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array | None
+        self,
+        params: Tree,
+        model_state: Tree,
+        frozen: Tree,
+        batch: dict[str, Array],
+        key: Array | None,
     ) -> tuple[dict[str, Term], Tree]:
         """The same, without drop path and candidates if there is no key."""
         config = self.tokenizer.config
@@ -54,14 +59,14 @@ class Distillation:
         if key is not None and config.drop_path:
             draws = uniform_per_row(key, batch[ROW], blocks, 2)
         outputs: Any = self.tokenizer.apply(
-            {"params": params}, batch["image"], extra["codebook"], draws
+            {"params": params}, batch["image"], model_state["codebook"], draws
         )
         features, codes, predicted = outputs
         row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
         cosine = jnp.sum(
             l2_normalise(predicted) * self.teacher.targets(frozen, batch["image"]), axis=-1
         )
-        assigned = jax.lax.stop_gradient(jnp.take(extra["codebook"], codes, axis=0))
+        assigned = jax.lax.stop_gradient(jnp.take(model_state["codebook"], codes, axis=0))
         distance = jnp.square(features - assigned).mean(axis=-1)
         terms = {
             "distillation": Term(loss=((1 - cosine) * row).sum(), weight=row.sum()),
@@ -87,16 +92,16 @@ class Distillation:
         found = jax.lax.stop_gradient(features)[jnp.argmax(here, axis=1), patch]
         return jnp.where(here.any(axis=1)[:, None], found, 0)
 
-    def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
+    def update(self, model_state: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Moves the codebook; re-seeds dead codes where the config asks for it.
 
         Logs codes in use (at least a tenth of the mean use), perplexity of the use, and codes that were re-seeded.
         """
         config = self.tokenizer.config
         counts = statistics["counts"]
-        codebook = ema_codebook(extra["codebook"], counts, statistics["sums"], config.decay)
+        codebook = ema_codebook(model_state["codebook"], counts, statistics["sums"], config.decay)
         share = counts / jnp.maximum(counts.sum(), 1.0)
-        use = USE_DECAY * extra["use"] + (1 - USE_DECAY) * share * config.codes
+        use = USE_DECAY * model_state["use"] + (1 - USE_DECAY) * share * config.codes
         dead = use < config.reseed_below
         if config.reseed_below:
             codebook = reseeded(codebook, dead, statistics["candidates"])

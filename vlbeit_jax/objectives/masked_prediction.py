@@ -43,7 +43,7 @@ def model_inputs(batch: Mapping[str, Any]) -> Inputs:
 class MaskedPrediction:
     """Cross-entropy at the masked positions of one stream.
 
-    ``extra`` counts, per loss, how often each target came up so far. A predictor that always
+    ``model_state`` counts, per loss, how often each target came up so far. A predictor that always
     answers with the most frequent one is the unigram baseline that is logged beside the accuracy.
     """
 
@@ -51,7 +51,7 @@ class MaskedPrediction:
     model: VLBEiT
     tokenizer: Tokenizer
 
-    def init_extra(self) -> dict[str, Int[Array, "V"]]:
+    def init_model_state(self) -> dict[str, Int[Array, "V"]]:
         """Returns counts of 0."""
         return {
             name: jnp.zeros(self.vocabulary(modality), jnp.int32)
@@ -84,7 +84,7 @@ class MaskedPrediction:
         return jnp.take_along_axis(codes, batch["masked_patches"], axis=1)
 
     def __call__(
-        self, params: Tree, extra: Tree, frozen: Tree, batch: dict[str, Array], key: Array
+        self, params: Tree, model_state: Tree, frozen: Tree, batch: dict[str, Array], key: Array
     ) -> tuple[dict[str, Term], Tree]:
         """Returns the stream's losses, and counts of their targets."""
         config, drop_path = self.model.config, None
@@ -97,7 +97,7 @@ class MaskedPrediction:
         for modality, name in terms_of(self.stream).items():
             weights = self.position_weights(batch, modality)
             loss, correct = predictions[modality]
-            frequent = jnp.argmax(extra[name]) == targets[modality]
+            frequent = jnp.argmax(model_state[name]) == targets[modality]
             terms[name] = Term(
                 loss=(loss * weights).sum(),
                 weight=weights.sum(),
@@ -106,11 +106,11 @@ class MaskedPrediction:
                     "unigram": (frequent * weights).sum(),
                 },
             )
-            zeros, new = jnp.zeros_like(extra[name]), weights.astype(jnp.int32)
+            zeros, new = jnp.zeros_like(model_state[name]), weights.astype(jnp.int32)
             counts[name] = zeros.at[targets[modality]].add(new)
         return terms, jax.lax.stop_gradient(counts)
 
-    def update(self, extra: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
+    def update(self, model_state: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Adds the counts of a step.
 
         All counts of a loss are halved before one could overflow, which keeps their order.
@@ -120,7 +120,7 @@ class MaskedPrediction:
             total = before + new
             return jnp.where(total.max() > LARGEST_COUNT, total // 2, total)
 
-        return jax.tree.map(add, extra, statistics), {}
+        return jax.tree.map(add, model_state, statistics), {}
 
     def score(
         self, params: Tree, frozen: Tree, batch: dict[str, Array]

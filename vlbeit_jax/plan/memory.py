@@ -29,7 +29,7 @@ class Memory(NamedTuple):
 
     Attributes:
       parameters: of the trained networks.
-      optimizer: moments and step count.
+      optimizer: moments, averaged parameters and counts of steps.
       other: model state that no gradient moves, such as a codebook and counts.
       frozen: parameters of frozen networks.
       batch: one step's rows.
@@ -53,7 +53,8 @@ class Memory(NamedTuple):
 
 def kept(state: TrainState, frozen: Tree, batches: Tree) -> Memory:
     """What is on a chip before a step begins; the trees are shapes with shardings."""
-    parts = (state.params, (state.opt_state, state.step), state.extra, frozen, batches)
+    moments = (state.opt_state, state.step, state.skipped, state.ema)
+    parts = (state.params, moments, state.model_state, frozen, batches)
     return Memory(*(tree_bytes(part) for part in parts), temporaries=0, program=0)
 
 

@@ -67,7 +67,7 @@ def networks_of(
     """Finds the networks that a loss calls, by tracing it; the trees are shapes."""
     stacks, logits, rows = [], [], batch["weight"].shape[0]
 
-    def forward(params: Tree, extra: Tree, frozen: Tree, batch: Tree, key: jax.Array) -> Tree:
+    def forward(params: Tree, model_state: Tree, frozen: Tree, batch: Tree, key: jax.Array) -> Tree:
         # Within one trace, a trained parameter is the same object wherever a network reads it.
         trained = {id(leaf) for leaf in jax.tree.leaves(params)}
 
@@ -93,13 +93,13 @@ def networks_of(
             return outputs
 
         with nn.intercept_methods(note):
-            return objective(params, extra, frozen, batch, key)
+            return objective(params, model_state, frozen, batch, key)
 
     key = jax.eval_shape(jax.random.key, 0)
     numbered = {**batch, ROW: jax.ShapeDtypeStruct((rows,), jnp.int32)}
     unplaced = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-        (params, jax.eval_shape(objective.init_extra), frozen, numbered),
+        (params, jax.eval_shape(objective.init_model_state), frozen, numbered),
     )
     jax.eval_shape(forward, *unplaced, key)
     return Networks(tuple(stacks), sum(logits) // rows, rows)

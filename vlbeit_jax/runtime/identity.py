@@ -8,6 +8,7 @@ import jax
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import flat, to_dict
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.versions import versions
 
 
@@ -24,3 +25,22 @@ def host_facts(
         "devices, in all": jax.device_count(),
         "--workdir": str(workdir),
     }
+
+
+def check_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: object) -> None:
+    """Compares what identifies a run in its checkpoint with what was given.
+
+    Raises:
+      UsageError: lists every name on which they differ, with both values.
+    """
+    different = [
+        f"{name}: the checkpoint has {saved.get(name)!r}, this run has {given.get(name)!r}"
+        for name in sorted({*saved, *given})
+        if saved.get(name) != given.get(name)
+    ]
+    if different:
+        raise UsageError(
+            f"{where} holds another run, which cannot be resumed with these settings:\n  "
+            + "\n  ".join(different)
+            + "\nuse the same data, tokenizers and model, or choose another --workdir"
+        )

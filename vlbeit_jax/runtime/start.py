@@ -21,6 +21,7 @@ from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.profile import Profile
 from vlbeit_jax.runtime.hooks.save_config import SaveConfig
 from vlbeit_jax.runtime.hosts import is_primary
+from vlbeit_jax.runtime.identity import check_same
 from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
@@ -29,7 +30,7 @@ from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.flops import flops_of_streams, total
-from vlbeit_jax.training.checkpoint import Checkpointer, check_same
+from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.optimizer import learning_rate
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
 from vlbeit_jax.training.sharding import put_batch, put_replicated
@@ -127,7 +128,7 @@ def _restored_state(
             f"{run.workdir} is already at step {newest}, but run.steps is {steps}; raise run.steps "
             "to continue this run, or choose a new --workdir"
         )
-    return TrainState.restored(checkpointer.restore(newest, abstract.saved()))
+    return checkpointer.restore_state(newest, abstract)
 
 
 def _hooks(

@@ -102,10 +102,14 @@ def random_state(shapes: TrainState, seed: int) -> TrainState:
       seed: of the values.
     """
     zeros = jax.tree.map(lambda leaf: _placed(np.zeros(leaf.shape, leaf.dtype), leaf), shapes)
-    tables = random_weights(shapes.extra, seed)
+    tables = random_weights(shapes.model_state, seed)
     # Counts start at 0.
-    extra = jax.tree.map(lambda zero, table: table if table.ndim > 1 else zero, zeros.extra, tables)
-    return dataclasses.replace(zeros, params=random_weights(shapes.params, seed), extra=extra)
+    model_state = jax.tree.map(
+        lambda zero, table: table if table.ndim > 1 else zero, zeros.model_state, tables
+    )
+    return dataclasses.replace(
+        zeros, params=random_weights(shapes.params, seed), model_state=model_state
+    )
 
 
 def random_weights(shapes: Tree, seed: int) -> Tree:

@@ -65,7 +65,7 @@ def step_and_state(task: Task, config: Config, mesh: Mesh) -> tuple[TrainStep, S
     optimizer = make_optimizer(config.optimizer, config.run.steps, info)
     maker = state_maker(
         task.init,
-        lambda: {name: objective.init_extra() for name, objective in objectives.items()},
+        lambda: {name: objective.init_model_state() for name, objective in objectives.items()},
         optimizer,
         mesh,
     )

@@ -65,14 +65,14 @@ def _stream_flops(task: Task, stream: str, params: Tree) -> StepFlops:
     # The train step numbers the rows, and passes a key.
     batch[ROW] = jax.ShapeDtypeStruct(batch["weight"].shape, jnp.int32)
     key = jax.eval_shape(jax.random.key, 0)
-    extra = jax.eval_shape(objective.init_extra)
+    model_state = jax.eval_shape(objective.init_model_state)
 
     def loss(params: Tree, *others: Tree) -> tuple[jax.Array, Tree]:
         terms, statistics = objective(params, *others)
         return sum((term.loss for term in terms.values()), jnp.zeros(())), (terms, statistics)
 
     with jax.sharding.use_abstract_mesh(_ONE_CPU):
-        flops = loss_flops(loss, params, extra, task.frozen(), batch, key)
+        flops = loss_flops(loss, params, model_state, task.frozen(), batch, key)
     rows = batch["weight"].shape[0]
     return StepFlops(flops.trained, flops.frozen, rows * task.streams()[stream].tokens, rows)
 

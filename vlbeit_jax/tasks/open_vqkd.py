@@ -118,8 +118,10 @@ class OpenVQKD:
             ]
             key = jax.random.key(self.config.run.seed)
             codebook = jax.jit(cluster, out_shardings=everywhere)(jnp.concatenate(seen), key)
-        extra = state.extra | {Stream.IMAGE: state.extra[Stream.IMAGE] | {"codebook": codebook}}
-        return dataclasses.replace(state, extra=extra)
+        model_state = state.model_state | {
+            Stream.IMAGE: state.model_state[Stream.IMAGE] | {"codebook": codebook}
+        }
+        return dataclasses.replace(state, model_state=model_state)
 
     def _evaluate(
         self, data: "VQKDData", mesh: Mesh, shard: HostShard, state: TrainState, frozen: Tree
@@ -137,8 +139,8 @@ class OpenVQKD:
         feed = pipeline.batches(examples, batch_size, shard=shard, loader=config.data)
         with closing(feed) as batches, on_mesh(mesh):
             for batch in batches:
-                extra, rows = state.extra[Stream.IMAGE], put_batch(batch, mesh)
-                new = compiled(state.params, extra, frozen, rows)
+                model_state, rows = state.model_state[Stream.IMAGE], put_batch(batch, mesh)
+                new = compiled(state.params, model_state, frozen, rows)
                 totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
         terms, counts = jax.device_get(totals)
         figures = {
@@ -148,7 +150,7 @@ class OpenVQKD:
         figures["codes_used"] = int((counts > 0).sum())
         figures["perplexity"] = float(np.exp(-(share * np.log(share)).sum()))
         figures["most_frequent_code"] = float(share.max())
-        self._warn_of_collapse(np.asarray(state.extra[Stream.IMAGE]["use"]))
+        self._warn_of_collapse(np.asarray(state.model_state[Stream.IMAGE]["use"]))
         return figures
 
     def _warn_of_collapse(self, use: np.ndarray) -> None:
@@ -209,8 +211,8 @@ def _example(config: Config, augment: bool) -> ImageExample:
 
 @functools.cache
 def _scorer(objective: Distillation, mesh: Mesh) -> Callable[..., Any]:
-    def score(params: Tree, extra: Tree, frozen: Tree, batch: Any) -> Any:
-        terms, statistics = objective.losses(params, extra, frozen, batch, None)
+    def score(params: Tree, model_state: Tree, frozen: Tree, batch: Any) -> Any:
+        terms, statistics = objective.losses(params, model_state, frozen, batch, None)
         return terms, statistics["counts"]
 
     return jax.jit(score, out_shardings=replicated(mesh))

@@ -85,9 +85,9 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
         return VisualTokens(folder, tokenizer, IMPORTED_STEP, saved, saved, tree_fingerprint(saved))
     step = finished_step(folder, _vqkd_config(place))
     use = jax.ShapeDtypeStruct((tokenizer.config.codes,), jnp.float32)
-    extra = {Stream.IMAGE: {"codebook": shapes["codebook"], "use": use}}
-    saved = restore(folder, step, {"params": shapes["params"], "extra": extra})
-    frozen = {"params": saved["params"], "codebook": saved["extra"][Stream.IMAGE]["codebook"]}
+    model_state = {Stream.IMAGE: {"codebook": shapes["codebook"], "use": use}}
+    saved = restore(folder, step, {"params": shapes["params"], "model_state": model_state})
+    frozen = {"params": saved["params"], "codebook": saved["model_state"][Stream.IMAGE]["codebook"]}
     return VisualTokens(folder, tokenizer, step, saved, frozen, tree_fingerprint(frozen))
 
 

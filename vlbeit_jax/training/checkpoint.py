@@ -5,14 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.training.state import TrainState
 
 Tree = Any
 DESCRIPTION = "description"
+# The layout of a checkpoint, which its description states. Format 1 has no such entry: it kept the
+# model state in the item "extra", and did not count refused updates.
+FORMAT, MODEL_STATE_OF_FORMAT_1 = 2, "extra"
 # With small chunks, reading a large array takes little more memory than the array itself.
 CHUNK_BYTES = 16 * 2**20
 _policies = ocp.checkpoint_managers
@@ -32,7 +37,6 @@ class Checkpointer:
         *,
         read_only: bool = False,
         alone: bool = False,
-        little_memory: bool = False,
     ):
         """Opens ``folder``, and creates it unless ``read_only``.
 
@@ -45,8 +49,6 @@ class Checkpointer:
           keep_every: multiples of this step are kept as well; 0 for none.
           read_only: only reads, in this process.
           alone: this process saves by itself.
-          little_memory: writes each array to its own files. A file of several arrays (OCDBT) stays
-            in memory until it is complete.
         """
         if not read_only:
             pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,6 @@ class Checkpointer:
         processes = ocp.options.MultiprocessingOptions()
         self._manager = ocp.CheckpointManager(
             pathlib.Path(folder).resolve(),
-            item_handlers=_own_files() if little_memory else None,
             options=ocp.CheckpointManagerOptions(
                 multiprocessing_options=_this_process() if read_only or alone else processes,
                 preservation_policy=_policies.AnyPreservationPolicy(keep),
@@ -74,14 +75,14 @@ class Checkpointer:
         Args:
           step: of the checkpoint.
           trees: arrays, by name.
-          description: JSON values.
+          description: JSON values; the format of the checkpoint is added.
         """
         chunked = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
         items: dict[str, Any] = {
             name: ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda _: chunked, tree))
             for name, tree in trees.items()
         }
-        items[DESCRIPTION] = ocp.args.JsonSave(dict(description))
+        items[DESCRIPTION] = ocp.args.JsonSave({"format": FORMAT, **description})
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def latest(self) -> int | None:
@@ -93,6 +94,22 @@ class Checkpointer:
         wanted = ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()})
         return self._manager.restore(step, args=wanted)[DESCRIPTION]
 
+    def format(self, step: int) -> int:
+        """Returns the format of a checkpoint.
+
+        Raises:
+          UsageError: a newer version of this package wrote it.
+        """
+        description = self.describe(step)
+        found = description.get("format", 1)
+        if found > FORMAT:
+            version = description.get("versions", {}).get("vlbeit_jax", "a newer one")
+            raise UsageError(
+                f"{self._folder(step)} has format {found}, but this version of vlbeit_jax reads "
+                f"formats up to {FORMAT}; install the version that wrote it: {version}"
+            )
+        return found
+
     def restore(self, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
         """Returns trees of a step, with the shapes, types and shardings of ``abstract``.
 
@@ -101,20 +118,38 @@ class Checkpointer:
         """
         if "params" in abstract:
             saved = self.leaves(step, "params").shapes
-            where = pathlib.Path(self._manager.directory) / str(step)
-            check_shapes(saved, abstract["params"], f"{where} holds another model")
+            check_shapes(saved, abstract["params"], f"{self._folder(step)} holds another model")
+        item_names = {name: self._item_name(step, name) for name in abstract}
         items = {
-            name: ocp.args.PyTreeRestore(
+            item_names[name]: ocp.args.PyTreeRestore(
                 tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
             )
             for name, tree in abstract.items()
         }
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return {name: found[name] for name in abstract}
+        return {name: found[item_names[name]] for name in abstract}
+
+    def restore_state(self, step: int, abstract: TrainState) -> TrainState:
+        """Returns the state of a run, with the shapes, types and shardings of ``abstract``.
+
+        If the checkpoint has no averaged parameters but the run wants them, the average starts at
+        the parameters.
+        """
+        wanted, place = abstract.saved(), abstract.skipped.sharding
+        if no_average := abstract.ema is not None and not (self._folder(step) / "ema").is_dir():
+            del wanted["ema"]
+        if no_count := self.format(step) == 1:
+            del wanted["optimizer"]["skipped"]
+        trees = self.restore(step, wanted)
+        if no_average:  # A copy, because a step donates each array.
+            trees["ema"] = jax.tree.map(jnp.copy, trees["params"])
+        if no_count:
+            trees["optimizer"]["skipped"] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
+        return TrainState.restored(trees)
 
     def leaves(self, step: int, name: str) -> "Leaves":
         """Returns one of the trees, to be read array by array."""
-        return Leaves(pathlib.Path(self._manager.directory) / str(step) / name)
+        return Leaves(self._folder(step) / self._item_name(step, name))
 
     def wait(self) -> None:
         """Waits until every save is on disk; raises if one failed."""
@@ -126,6 +161,13 @@ class Checkpointer:
         self.wait()
         self._manager.close()
 
+    def _folder(self, step: int) -> pathlib.Path:
+        return pathlib.Path(self._manager.directory) / str(step)
+
+    def _item_name(self, step: int, name: str) -> str:
+        old = name == "model_state" and self.format(step) == 1
+        return MODEL_STATE_OF_FORMAT_1 if old else name
+
 
 def _this_process() -> ocp.options.MultiprocessingOptions:
     process = jax.process_index()
@@ -134,11 +176,6 @@ def _this_process() -> ocp.options.MultiprocessingOptions:
         active_processes={process},
         barrier_sync_key_prefix=f"process{process}",
     )
-
-
-def _own_files() -> dict[str, Any]:
-    trees = {name: ocp.PyTreeCheckpointHandler(use_ocdbt=False) for name in ("params", "extra")}
-    return {**trees, DESCRIPTION: ocp.JsonCheckpointHandler()}
 
 
 class Leaves:
@@ -209,22 +246,3 @@ def check_shapes(saved: Mapping[str, tuple[int, ...]], abstract: Tree, what: str
     ]
     if different:
         raise UsageError(f"{what}:\n  " + "\n  ".join(different))
-
-
-def check_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: object) -> None:
-    """Compares what identifies a run in its checkpoint with what was given.
-
-    Raises:
-      UsageError: lists every name on which they differ, with both values.
-    """
-    different = [
-        f"{name}: the checkpoint has {saved.get(name)!r}, this run has {given.get(name)!r}"
-        for name in sorted({*saved, *given})
-        if saved.get(name) != given.get(name)
-    ]
-    if different:
-        raise UsageError(
-            f"{where} holds another run, which cannot be resumed with these settings:\n  "
-            + "\n  ".join(different)
-            + "\nuse the same data, tokenizers and model, or choose another --workdir"
-        )

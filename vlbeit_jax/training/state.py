@@ -23,27 +23,39 @@ class TrainState:
     """What is saved and restored. It has no random key: keys follow from seed and step.
 
     Attributes:
-      step: steps taken.
+      step: batches consumed; it advances even if an update is refused.
       params: what gradients move.
       opt_state: moments.
-      extra: what the objectives move by rules of their own (codebook, counts of targets).
+      model_state: what the objectives move by rules of their own (codebook, counts of targets).
+      ema: an exponential moving average of ``params``; None if the run keeps none.
+      skipped: updates refused so far, because something in them was not finite.
     """
 
     step: Int[Array, ""]
     params: Tree
     opt_state: Tree
-    extra: Tree
+    model_state: Tree
+    ema: Tree | None
+    skipped: Int[Array, ""]
 
     def saved(self) -> dict[str, Tree]:
         """Returns the trees of a checkpoint; parameters can be read without the moments."""
-        moments = {"step": self.step, "moments": self.opt_state}
-        return {"params": self.params, "extra": self.extra, "optimizer": moments}
+        progress = {"step": self.step, "moments": self.opt_state, "skipped": self.skipped}
+        trees = {"params": self.params, "model_state": self.model_state, "optimizer": progress}
+        return trees if self.ema is None else {**trees, "ema": self.ema}
 
     @classmethod
     def restored(cls, trees: dict[str, Tree]) -> "TrainState":
         """Returns the state from the trees of a checkpoint."""
-        optimizer = trees["optimizer"]
-        return cls(optimizer["step"], trees["params"], optimizer["moments"], trees["extra"])
+        progress = trees["optimizer"]
+        return cls(
+            step=progress["step"],
+            params=trees["params"],
+            opt_state=progress["moments"],
+            model_state=trees["model_state"],
+            ema=trees.get("ema"),
+            skipped=progress["skipped"],
+        )
 
 
 class Declarations(NamedTuple):
@@ -78,17 +90,20 @@ class StateMaker(NamedTuple):
 
 def state_maker(
     init_params: Callable[[Array], Tree],
-    init_extra: Callable[[], Tree],
+    init_model_state: Callable[[], Tree],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
+    *,
+    ema: bool = False,
 ) -> StateMaker:
     """Returns how to make a state whose parts already lie on their devices.
 
     Args:
       init_params: from a key to parameters, boxed with their ``ParamInfo``.
-      init_extra: the objectives' part of the state.
+      init_model_state: the objectives' part of the state.
       optimizer: its moments are sharded as the parameters are.
       mesh: of devices.
+      ema: whether the state has averaged parameters, which start at the parameters.
 
     Raises:
       UsageError: the mesh does not divide a parameter.
@@ -96,8 +111,15 @@ def state_maker(
     params, info = declarations(init_params)
 
     def make(seed: Array) -> TrainState:
-        params = nn.unbox(init_params(jax.random.key(seed)))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), init_extra())
+        params, zero = nn.unbox(init_params(jax.random.key(seed))), jnp.zeros((), jnp.int32)
+        return TrainState(
+            step=zero,
+            params=params,
+            opt_state=optimizer.init(params),
+            model_state=init_model_state(),
+            ema=params if ema else None,
+            skipped=zero,
+        )
 
     shapes, everywhere = jax.eval_shape(make, 0), replicated(mesh)
     of_params = param_shardings(params, info, mesh)
@@ -112,7 +134,9 @@ def state_maker(
             of_params,
             transform_non_params=lambda _: everywhere,
         ),
-        extra=jax.tree.map(lambda _: everywhere, shapes.extra),
+        model_state=jax.tree.map(lambda _: everywhere, shapes.model_state),
+        ema=of_params if ema else None,
+        skipped=everywhere,
     )
 
     def abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -1,9 +1,10 @@
 """The train step: gradients stream by stream, summed, one update. A pure function."""
 
+import functools
 import time
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from vlbeit_jax.objectives.base import ROW, Objective, Term
 from vlbeit_jax.ops.device import on_nvidia
 from vlbeit_jax.ops.losses import mean
-from vlbeit_jax.shapes import Array
+from vlbeit_jax.shapes import Array, Bool
 from vlbeit_jax.training.per_chip import per_chip_gradients, split_rows
 from vlbeit_jax.training.sharding import on_mesh
 from vlbeit_jax.training.state import TrainState
@@ -61,6 +62,15 @@ class TrainStep:
         return self._compiled[streams](state, frozen, batches)
 
 
+class Guarded(NamedTuple):
+    """The part of a state that a refused update leaves alone."""
+
+    params: Tree
+    opt_state: Tree
+    model_state: Tree
+    ema: Tree | None
+
+
 def make_train_step(
     objectives: Mapping[str, Objective],
     optimizer: optax.GradientTransformation,
@@ -70,12 +80,18 @@ def make_train_step(
     *,
     seed: int,
     accumulate: int = 1,
+    ema_decay: float = 0.0,
 ) -> TrainStep:
     """Returns ``train_step(state, frozen, batches) -> (state, metrics)``; the state is donated.
 
     ``batches`` has one entry per stream of this step. The activations of a stream are freed before
     those of the next one exist. Metrics are device arrays: ``term/loss``, ``term/accuracy``, ...,
-    ``grad_norm``.
+    ``grad_norm``, ``update_norm``, and ``skipped``.
+
+    If a loss, the gradient, the update or the next model state is not finite, the step refuses the
+    update: parameters, their average, moments and model state stay as they are, on all devices,
+    and ``skipped`` is 1. ``state.step`` advances all the same, or a resumed run would take the same
+    bad batch for ever.
 
     Each device sums gradients over microbatches and streams; one reduction per step follows
     (``training.per_chip``).
@@ -88,6 +104,7 @@ def make_train_step(
       mesh: of devices.
       seed: of the run.
       accumulate: microbatches.
+      ema_decay: of ``state.ema``, per update; 0 if the state has none.
     """
 
     def train_step(
@@ -98,21 +115,31 @@ def make_train_step(
         }
         # The weights come from the data alone, so they are known before the first microbatch.
         weights = {name: objectives[name].weights(rows) for name, rows in batches.items()}
-        rest = (state.step, state.extra, frozen, weights)
+        rest = (state.step, state.model_state, frozen, weights)
         gradients, (terms, statistics) = gradients_of_all_rows(state.params, numbered, rest)
-        extra, metrics = dict(state.extra), {}
+        model_state, metrics = dict(state.model_state), {}
         for name in batches:
-            extra[name], logged = objectives[name].update(extra[name], statistics[name])
+            model_state[name], logged = objectives[name].update(model_state[name], statistics[name])
             metrics |= logged | _means(terms[name])
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(gradients)
+        metrics["update_norm"] = optax.tree.norm(updates)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, extra), metrics
+        new = Guarded(params, opt_state, model_state, averaged(state.ema, params, ema_decay))
+        old = Guarded(state.params, state.opt_state, state.model_state, state.ema)
+        losses = [metrics[f"{term}/loss"] for name in batches for term in terms[name]]
+        ok = all_finite((losses, metrics["grad_norm"], metrics["update_norm"], model_state))
+        # Selecting element by element costs no communication and keeps donation complete. lax.cond
+        # would copy what its branches share.
+        kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)
+        metrics["skipped"] = 1 - ok.astype(jnp.int32)
+        skipped = state.skipped + metrics["skipped"]
+        return TrainState(step=state.step + 1, skipped=skipped, **kept._asdict()), metrics
 
     def gradients_and_sums(
         params: Tree, batches: Mapping[Any, Rows], rest: tuple[Array, Tree, Tree, Tree]
     ) -> tuple[Tree, tuple[Tree, Tree]]:
-        step, extra, frozen, weights = rest
+        step, model_state, frozen, weights = rest
         total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params)
         terms, statistics = {}, {}
         # Not the order of ``batches``, which tracing sorts: floating-point sums depend on it.
@@ -120,7 +147,7 @@ def make_train_step(
             gradients, terms[name], statistics[name] = accumulated_gradients(
                 objectives[name],
                 params,
-                extra[name],
+                model_state[name],
                 frozen,
                 batches[name],
                 weights[name],
@@ -139,7 +166,7 @@ def make_train_step(
 def accumulated_gradients(
     objective: Objective,
     params: Tree,
-    extra: Tree,
+    model_state: Tree,
     frozen: Tree,
     batch: Rows,
     weights: Mapping[str, Array],
@@ -156,7 +183,7 @@ def accumulated_gradients(
     """
 
     def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[dict[str, Term], Tree]]:
-        terms, statistics = objective(params, extra, frozen, rows, key)
+        terms, statistics = objective(params, model_state, frozen, rows, key)
         losses = (mean(term.loss, weights[name]) for name, term in terms.items())
         return sum(losses, jnp.zeros(())), (terms, statistics)
 
@@ -175,6 +202,23 @@ def accumulated_gradients(
         return jax.tree.map(jnp.add, total, on_rows(rows)), None
 
     return jax.lax.scan(add, zero, parts)[0]
+
+
+def averaged(ema: Tree | None, params: Tree, decay: float) -> Tree | None:
+    """Returns the next exponential moving average of the parameters; None if there is none."""
+    if (ema is not None) != bool(decay):
+        raise ValueError(
+            f"ema_decay={decay}, but the state has {'no' if ema is None else 'an'} ema"
+        )
+    if ema is None:
+        return None
+    return jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, ema, params)
+
+
+def all_finite(tree: Tree) -> Bool[Array, ""]:
+    """Returns whether every floating-point number in a tree is finite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in leaves])
 
 
 def stream_key(seed: int, name: str, step: Array) -> Array:

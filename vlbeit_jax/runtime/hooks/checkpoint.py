@@ -30,12 +30,11 @@ class Checkpoint(Hook):
         self._checkpointer, self._describe = checkpointer, describe
         self._timer, self._every = timer, every
 
-    def needs_metrics(self, step: int) -> bool:
-        """Metrics come first, so that ``Divergence`` can refuse a state that is not finite."""
-        return step % self._every == 0
-
     def after_step(self, step: int, state: TrainState, ending: str | None) -> None:
-        """Starts a save if one is due."""
+        """Starts a save if one is due.
+
+        It does not wait for the step's metrics: a step that is not finite has changed nothing.
+        """
         if ending or step % self._every == 0:
             with self._timer.waiting("checkpoint"):
                 self._checkpointer.save(step, state.saved(), self._describe(step))

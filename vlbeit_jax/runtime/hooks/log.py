@@ -12,6 +12,9 @@ from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.training.state import TrainState
 
+# Metrics that are counted, not averaged, between two lines.
+COUNTED = {"skipped"}
+
 
 class Log(Hook):
     """Writes the mean of each metric since the last line, with throughput and waiting times."""
@@ -68,7 +71,10 @@ class Log(Hook):
             self._write(step)
 
     def _write(self, step: int) -> None:
-        line = {name: total / self._counts[name] for name, total in self._sums.items()}
+        line = {
+            name: total if name in COUNTED else total / self._counts[name]
+            for name, total in self._sums.items()
+        }
         self._sums.clear()
         self._counts.clear()
         line |= self._timer.summary()

@@ -1,0 +1,176 @@
+"""A step whose loss, gradient or update is not finite changes nothing but the count of steps."""
+
+import contextlib
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.training.linear import Training, rows
+from vlbeit_jax.training import checkpoint
+from vlbeit_jax.training.checkpoint import Checkpointer
+
+EIGHT = [(8, 1, 1), (2, 4, 1)]
+GUARDED = ("params", "opt_state", "model_state", "ema")
+
+
+def bits(state, names=GUARDED):
+    """The bytes of every device's part."""
+    trees = [getattr(state, name) for name in names]
+    return [
+        np.asarray(shard.data).tobytes()
+        for leaf in jax.tree.leaves(trees)
+        for shard in leaf.addressable_shards
+    ]
+
+
+def spoilt(name, value, row=9):
+    """Rows of which one, on one of eight devices, has a bad number."""
+    found = rows(1)
+    found[name] = found[name].copy()
+    found[name][row] = value
+    return found
+
+
+BAD = {
+    "a NaN in the input": spoilt("x", np.nan),
+    "a NaN in the target": spoilt("y", np.nan),
+    "a NaN in the weight": spoilt("weight", np.nan),
+    "a gradient that overflows": spoilt("y", 1e25),
+    "statistics alone": spoilt("statistic", np.inf),
+}
+
+
+@pytest.mark.parametrize("shape", EIGHT, ids=str)
+def test_one_bad_row_on_eight_devices_changes_nothing(shape):
+    training = Training(shape, ema_decay=0.5)
+    state, metrics = training(training.make(0), rows(0))
+    assert int(metrics["skipped"]) == 0
+    for number, (what, bad) in enumerate(BAD.items(), start=1):
+        before = bits(state)
+        state, metrics = training(state, bad)
+        assert bits(state) == before, what
+        flags = {int(shard.data) for shard in metrics["skipped"].addressable_shards}
+        assert flags == {1}, what
+        assert int(state.step) == 1 + number and int(state.skipped) == number
+    # The control: a finite step changes all of it, and is not counted.
+    after, metrics = training(state, rows(1))
+    for name in GUARDED:
+        assert bits(after, [name]) != before, name
+    assert int(metrics["skipped"]) == 0 and int(after.skipped) == len(BAD)
+
+
+def test_metrics_say_what_was_not_finite():
+    training = Training((8, 1, 1))
+    _, metrics = training(training.make(0), BAD["a NaN in the input"])
+    assert np.isnan(metrics["fit/loss"]) and np.isnan(metrics["grad_norm"])
+    _, metrics = training(training.make(0), BAD["a gradient that overflows"])
+    assert np.isinf(metrics["grad_norm"])
+
+
+def test_good_bad_good_equals_two_good_steps():
+    training = Training((2, 4, 1), ema_decay=0.5)
+    spoiled, straight = training.make(0), training.make(0)
+    for batch in (rows(0), BAD["a NaN in the input"], rows(1)):
+        spoiled, _ = training(spoiled, batch)
+    for batch in (rows(0), rows(1)):
+        straight, _ = training(straight, batch)
+    assert bits(spoiled) == bits(straight)
+    assert (int(spoiled.step), int(straight.step)) == (3, 2)
+
+
+def test_an_update_that_is_not_finite_is_refused_even_if_the_gradient_is():
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda leaf: leaf * jnp.inf, updates), state
+
+    training = Training((1, 1, 1), optimizer=optax.GradientTransformation(lambda _: (), update))
+    state = training.make(0)
+    before = bits(state)
+    state, metrics = training(state, rows(0))
+    assert np.isfinite(metrics["grad_norm"]) and not np.isfinite(metrics["update_norm"])
+    assert int(metrics["skipped"]) == 1 and bits(state) == before
+
+
+def test_the_average_follows_the_parameters():
+    training, decay = Training((2, 4, 1), ema_decay=0.75), 0.75
+    state = training.make(0)
+    expected = jax.device_get(state.params)
+    for seed in range(3):
+        state, _ = training(state, rows(seed))
+        expected = jax.tree.map(
+            lambda mean, new: decay * mean + (1 - decay) * new,
+            expected,
+            jax.device_get(state.params),
+        )
+    found = jax.device_get(state.ema)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    assert bits(state, ["ema"]) != bits(state, ["params"])
+
+
+def test_a_decay_without_an_average_is_an_error():
+    with_ema, without = Training((1, 1, 1), ema_decay=0.5), Training((1, 1, 1))
+    with pytest.raises(ValueError, match="ema_decay=0.5, but the state has no ema"):
+        with_ema(without.make(0), rows(0))
+    with pytest.raises(ValueError, match="ema_decay=0.0, but the state has an ema"):
+        without(with_ema.make(0), rows(0))
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_the_guard_donates_the_whole_state(ema_decay):
+    training = Training((2, 4, 1), ema_decay)
+    state, batch = training.make(0), training.put(rows(0))
+    memory = training.step.lower(state, {}, batch).compile().memory_analysis()
+    on_one_device = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
+    assert memory.alias_size_in_bytes == on_one_device
+
+
+def saved_and_restored(folder, state, abstract):
+    with contextlib.closing(Checkpointer(folder)) as checkpointer:
+        checkpointer.save(int(state.step), state.saved(), {})
+        checkpointer.wait()
+        return checkpointer.restore_state(int(state.step), abstract)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_average_and_count_survive_a_restart(tmp_path, ema_decay):
+    training = Training((2, 4, 1), ema_decay)
+    state, _ = training(training.make(0), BAD["a NaN in the input"])
+    state, _ = training(state, rows(0))
+    found = saved_and_restored(tmp_path, state, training.abstract)
+    assert bits(found) == bits(state) and (int(found.step), int(found.skipped)) == (2, 1)
+
+
+def test_an_average_that_was_not_saved_starts_at_the_parameters(tmp_path):
+    before, after = Training((1, 1, 1)), Training((1, 1, 1), ema_decay=0.5)
+    state, _ = before(before.make(0), rows(0))
+    found = saved_and_restored(tmp_path, state, after.abstract)
+    assert bits(found, ["ema"]) == bits(found, ["params"]) == bits(state, ["params"])
+    after(found, rows(1))  # No array is donated twice.
+
+
+def test_a_checkpoint_of_format_1_is_read(tmp_path, monkeypatch):
+    """Format 1 had no entry for it, called the model state "extra" and counted no refusals."""
+    training = Training((2, 4, 1))
+    state, _ = training(training.make(0), rows(0))
+    trees = state.saved()
+    trees["extra"] = trees.pop("model_state")
+    del trees["optimizer"]["skipped"]
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    with contextlib.closing(Checkpointer(tmp_path)) as checkpointer:
+        checkpointer.save(1, trees, {})
+    monkeypatch.undo()
+    with contextlib.closing(Checkpointer(tmp_path)) as checkpointer:
+        found = checkpointer.restore_state(1, training.abstract)
+    assert bits(found) == bits(state) and (int(found.step), int(found.skipped)) == (1, 0)
+    assert found.skipped.sharding == training.abstract.skipped.sharding
+    training(found, rows(1))
+
+
+def test_the_state_has_no_other_part():
+    """A new field of the state must be guarded, or be a count."""
+    state = Training((1, 1, 1)).abstract
+    names = {field.name for field in dataclasses.fields(state)}
+    assert names == {*GUARDED, "step", "skipped"}
