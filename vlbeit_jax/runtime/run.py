@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -14,9 +15,13 @@ from vlbeit_jax.runtime.identity import host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
 from vlbeit_jax.tasks import TASKS
 from vlbeit_jax.tasks.base import Task
-from vlbeit_jax.training.saved_run import CONFIG_FILE
+from vlbeit_jax.training.saved_run import CONFIG_FILE, newest_step
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import check_batch, host_shard, make_mesh
+from vlbeit_jax.training.start_from import Start
+from vlbeit_jax.training.warm_start import WarmStart
+
+Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,27 @@ class Run:
         task, mesh, schedule = hosts.all_or_none(lambda: _open(config))
         hosts.assert_equal(host_facts(config, task, workdir))
         return cls(config, workdir, hosts, task, mesh, host_shard(mesh), schedule)
+
+    def open_start(self, abstract: Tree, rules: WarmStart) -> Start | None:
+        """Returns the start that ``run.start_from`` names; None without one, or when resuming.
+
+        Args:
+          abstract: shapes of the parameters.
+          rules: which parameters of the start may differ.
+
+        Raises:
+          UsageError: the start does not fit, or the hosts find different checkpoints.
+        """
+
+        def open_start() -> Start | None:
+            # A run with checkpoints of its own needs no start, which may be gone by now.
+            if not self.config.run.start_from or newest_step(self.workdir) is not None:
+                return None
+            return Start.open(pathlib.Path(self.config.run.start_from), abstract, rules)
+
+        start = self.hosts.all_or_none(open_start)
+        self.hosts.assert_equal({"newest checkpoint in run.start_from": start and start.step})
+        return start
 
     def claim_folder(self, stack: contextlib.ExitStack) -> list[str]:
         """Creates or reopens the folder, and locks it until ``stack`` closes.

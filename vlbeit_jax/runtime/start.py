@@ -33,9 +33,10 @@ from vlbeit_jax.training.checkpoint import Checkpointer, check_same
 from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
 from vlbeit_jax.training.sharding import put_batch, put_replicated, shardings
+from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import TrainState, declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
-from vlbeit_jax.training.warm_start import check_start, starting_params
+from vlbeit_jax.training.warm_start import WarmStart
 
 PROFILE = "profile"
 Tree = Any
@@ -69,17 +70,14 @@ def train(
         optimizer,
         mesh,
     )
-    # Once the run has checkpoints of its own, nothing is read from run.start_from any more.
-    if config.run.start_from and not (workdir / CHECKPOINTS).is_dir():
-        start_from = pathlib.Path(config.run.start_from)
-        run.hosts.all_or_none(lambda: check_start(start_from, abstract.params))
+    start_from = run.open_start(abstract.params, WarmStart())
     with contextlib.ExitStack() as stack:
         changes = run.claim_folder(stack)
         checkpointer = Checkpointer(
             workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every
         )
         stack.callback(checkpointer.close)
-        state = _first_state(run, checkpointer, make_state, abstract)
+        state = _first_state(run, checkpointer, make_state, abstract, start_from)
         start = int(state.step)
         writer = Writer(workdir, start, config.run.steps, enabled=is_primary())
         stack.callback(writer.close)
@@ -88,6 +86,8 @@ def train(
             _say_changes(writer, "still has the values of its last step:", changes)
             return state
         _say_changes(writer, "changes with the first step:", changes)
+        if start_from is not None:
+            writer.say(f"{workdir} {start_from}")
         step = make_train_step(
             task.objectives,
             optimizer,
@@ -113,21 +113,21 @@ def _first_state(
     checkpointer: Checkpointer,
     make_state: Callable[[int], TrainState],
     abstract: TrainState,
+    start_from: Start | None,
 ) -> TrainState:
     """Returns the state of the newest checkpoint, or that of a new run."""
     newest = checkpointer.latest()
     run.hosts.assert_equal({"newest checkpoint": newest})
     if newest is None:
-        return _new_state(run, make_state(run.config.run.seed), abstract)
+        return _new_state(run, make_state(run.config.run.seed), start_from)
     return _restored_state(run, checkpointer, newest, abstract)
 
 
-def _new_state(run: Run, state: TrainState, abstract: TrainState) -> TrainState:
+def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainState:
     """Returns the state before the first step, and saves the task's inputs in the run."""
     run.hosts.on_primary(lambda: run.task.save_assets(run.workdir))
-    if run.config.run.start_from:
-        folder = pathlib.Path(run.config.run.start_from)
-        params = run.hosts.all_or_none(lambda: starting_params(folder, abstract.params))
+    if start_from is not None:
+        params = run.hosts.all_or_none(lambda: start_from.load(state.params))
         state = dataclasses.replace(state, params=params)
     return run.task.before_training(state, run.mesh, run.shard)
 
