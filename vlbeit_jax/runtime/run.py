@@ -15,9 +15,12 @@ from vlbeit_jax.runtime.identity import host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
 from vlbeit_jax.tasks import task_of
 from vlbeit_jax.tasks.base import OpenTask, Task, TrainingData
-from vlbeit_jax.training.saved_run import CONFIG_FILE
+from vlbeit_jax.training.saved_run import CONFIG_FILE, newest_step
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.sharding import check_batch, host_shard, make_mesh
+from vlbeit_jax.training.start_from import Start
+
+Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,27 @@ class Run:
         found = {"task": self.config.task, "run.seed": run.seed, "run.schedule": run.schedule}
         found |= self.task.must_match()
         return found | {**self.opened.fingerprints, **self.data.fingerprints}
+
+    def open_start(self, abstract: Tree) -> Start | None:
+        """Returns the start that ``run.start_from`` names; None without one, or when resuming.
+
+        Args:
+          abstract: shapes of the parameters.
+
+        Raises:
+          UsageError: the start does not fit, or the hosts find different checkpoints.
+        """
+
+        def open_start() -> Start | None:
+            # A run with checkpoints of its own needs no start, which may be gone by now.
+            if not self.config.run.start_from or newest_step(self.workdir) is not None:
+                return None
+            folder = pathlib.Path(self.config.run.start_from)
+            return Start.open(folder, abstract, self.task.warm_start())
+
+        start = self.hosts.all_or_none(open_start)
+        self.hosts.assert_equal({"newest checkpoint in run.start_from": start and start.step})
+        return start
 
     def claim_folder(self, stack: contextlib.ExitStack) -> list[str]:
         """Creates or reopens the folder, and locks it until ``stack`` closes.

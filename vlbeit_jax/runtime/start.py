@@ -34,8 +34,8 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.optimizer import learning_rate
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
 from vlbeit_jax.training.sharding import put_batch, put_replicated
+from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import TrainState
-from vlbeit_jax.training.warm_start import check_start, starting_params
 
 PROFILE = "profile"
 Tree = Any
@@ -61,17 +61,14 @@ def train(
     """
     run = Run.open(config, workdir)
     step, (make_state, abstract) = step_and_state(run.task, config, run.mesh)
-    # Once the run has checkpoints of its own, nothing is read from run.start_from any more.
-    if config.run.start_from and not (workdir / CHECKPOINTS).is_dir():
-        start_from = pathlib.Path(config.run.start_from)
-        run.hosts.all_or_none(lambda: check_start(start_from, abstract.params))
+    start_from = run.open_start(abstract.params)
     with contextlib.ExitStack() as stack:
         changes = run.claim_folder(stack)
         checkpointer = Checkpointer(
             workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every
         )
         stack.callback(checkpointer.close)
-        state = _first_state(run, checkpointer, make_state, abstract)
+        state = _first_state(run, checkpointer, make_state, abstract, start_from)
         start = int(state.step)
         writer = Writer(workdir, start, config.run.steps, enabled=is_primary())
         stack.callback(writer.close)
@@ -80,6 +77,8 @@ def train(
             _say_changes(writer, "still has the values of its last step:", changes)
             return state
         _say_changes(writer, "changes with the first step:", changes)
+        if start_from is not None:
+            writer.say(f"{workdir} {start_from}")
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(run.opened.frozen, run.mesh)
         hooks = _hooks(run, frozen, checkpointer, writer, timer, profile)
@@ -96,22 +95,22 @@ def _first_state(
     checkpointer: Checkpointer,
     make_state: Callable[[int], TrainState],
     abstract: TrainState,
+    start_from: Start | None,
 ) -> TrainState:
     """Returns the state of the newest checkpoint, or that of a new run."""
     newest = checkpointer.latest()
     run.hosts.assert_equal({"newest checkpoint": newest})
     if newest is None:
-        return _new_state(run, make_state(run.config.run.seed), abstract)
+        return _new_state(run, make_state(run.config.run.seed), start_from)
     return _restored_state(run, checkpointer, newest, abstract)
 
 
-def _new_state(run: Run, state: TrainState, abstract: TrainState) -> TrainState:
+def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainState:
     """Returns the state before the first step, and saves the task's inputs in the run."""
     run.hosts.on_primary(lambda: run.opened.save_assets(run.workdir))
     run.hosts.on_primary(lambda: run.data.save_seen(run.workdir))
-    if run.config.run.start_from:
-        folder = pathlib.Path(run.config.run.start_from)
-        params = run.hosts.all_or_none(lambda: starting_params(folder, abstract.params))
+    if start_from is not None:
+        params = run.hosts.all_or_none(lambda: start_from.load(state.params))
         state = dataclasses.replace(state, params=params)
     return run.opened.prepare_state(state, run.data, run.mesh, run.shard)
 

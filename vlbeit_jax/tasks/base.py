@@ -20,6 +20,7 @@ from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.training.warm_start import WarmStart
 
 Tree = Any
 
@@ -98,6 +99,10 @@ class Task(Protocol):
 
     def frozen(self) -> Tree:
         """Returns the shapes of parameters that are used and never change."""
+        ...
+
+    def warm_start(self) -> WarmStart:
+        """Returns which parameters of ``run.start_from`` may be missing, left over or adapted."""
         ...
 
     def open(self, folder: pathlib.Path | None = None) -> "OpenTask":

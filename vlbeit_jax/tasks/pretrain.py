@@ -21,6 +21,7 @@ from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.tasks.visual_tokens import describe_visual_tokens
 from vlbeit_jax.tasks.vqkd import model_problems
 from vlbeit_jax.training.schedule import Schedule, schedule_problems, stream_problems
+from vlbeit_jax.training.warm_start import WarmStart
 from vlbeit_jax.types import Special, Stream
 
 
@@ -148,6 +149,10 @@ class Pretrain:
         return jax.eval_shape(
             lambda frozen: cast_tokenizer(tokenizer, frozen), tokenizer_shapes(tokenizer)
         )
+
+    def warm_start(self) -> WarmStart:
+        """Returns no rules: a start must have the same parameters."""
+        return WarmStart()
 
     def open(self, folder: Path | None = None) -> OpenPretrain:
         """Opens the tokenizers; from a run's folder, those that it holds.

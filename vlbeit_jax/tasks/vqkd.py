@@ -22,6 +22,7 @@ from vlbeit_jax.tasks.teachers import (
     teacher_shapes,
 )
 from vlbeit_jax.training.schedule import Schedule, schedule_problems, stream_problems
+from vlbeit_jax.training.warm_start import WarmStart
 from vlbeit_jax.types import Stream
 
 
@@ -97,6 +98,10 @@ class VQKD:
 
     def _teacher(self) -> Teacher:
         return self.teacher or describe_teacher(self.config.visual_tokenizer)
+
+    def warm_start(self) -> WarmStart:
+        """Returns no rules: a start must have the same parameters."""
+        return WarmStart()
 
     def open(self, folder: pathlib.Path | None = None) -> OpenVQKD:
         """Opens the teacher; a run keeps no copy of it.

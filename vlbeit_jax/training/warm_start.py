@@ -1,35 +1,216 @@
-"""Starts a run with the parameters of another run or of an import (``run.start_from``)."""
+"""Warm start: a run begins with parameters of another run or of an import.
 
-import contextlib
-import pathlib
-from typing import Any
+What each parameter begins with is planned from names and shapes, before any array is read. The plan
+is total: each parameter of this model gets one value, and each parameter of the start is used or
+dropped. Everything that does not fit is listed in one usage error.
+"""
+
+import dataclasses
+import enum
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.training.checkpoint import Checkpointer, check_shapes
-from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step, read_config
+from vlbeit_jax.training.checkpoint import leaf_name
 
 Tree = Any
+Shape = tuple[int, ...]
+Adapter = Callable[[np.ndarray, Shape], np.ndarray]
 
 
-def check_start(folder: pathlib.Path, abstract: Tree) -> int:
-    """Checks that a run's newest parameters have the shapes of ``abstract``; returns their step.
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """Globs over parameter names. What no rule names must match in name and shape.
+
+    "*" stands for any characters, "/" included.
+
+    Attributes:
+      fresh: parameters of this model that keep their initial values.
+      dropped: parameters of the start that are left out.
+      adapt: parameters whose shape may differ, each with an adapter: from the start's array and the
+        shape that is needed to the new array. An adapter raises ``UsageError`` for what it cannot
+        do. The first glob that matches counts.
+    """
+
+    fresh: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    adapt: tuple[tuple[str, Adapter], ...] = ()
+
+
+class Origin(enum.StrEnum):
+    """Where the value of a parameter comes from."""
+
+    SAME = enum.auto()
+    ADAPTED = enum.auto()
+    FRESH = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """The value that one parameter of this model gets.
+
+    Attributes:
+      name: of the parameter.
+      origin: where its value comes from.
+      shape: of the parameter.
+      source: its shape in the start; None if the start does not have it.
+      adapter: for ``Origin.ADAPTED``.
+    """
+
+    name: str
+    origin: Origin
+    shape: Shape
+    source: Shape | None
+    adapter: Adapter | None = None
+
+
+def plan_warm_start(
+    source: Mapping[str, Shape],
+    target: Mapping[str, Shape],
+    rules: WarmStart,
+    *,
+    start: str = "the start",
+) -> list[Assignment]:
+    """Decides what each parameter begins with.
+
+    Args:
+      source: shapes in the start, by name.
+      target: shapes in this model, by name.
+      rules: what may differ.
+      start: how the error message names the start.
+
+    Returns:
+      One assignment per parameter of ``target``, in the order of the names.
 
     Raises:
-      UsageError: there are no parameters, or they belong to another model; the message lists every
-        difference.
+      UsageError: lists every parameter that is missing in the start, left over in it or of another
+        shape, what adapters refuse, and rules that match nothing.
     """
-    read_config(folder)
-    step = newest_step(folder)
-    if step is None:
-        raise UsageError(f"run.start_from={folder}: the run has no checkpoint yet")
-    with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
-        saved = checkpointer.leaves(step, "params").shapes
-    check_shapes(saved, abstract, f"run.start_from={folder} holds another model")
-    return step
+    decided = [_assign(name, source, target[name], rules) for name in sorted(target)]
+    problems = [each for each in decided if isinstance(each, str)]
+    problems += [
+        f"{name}: {source[name]} there, nothing here"
+        for name in sorted(source.keys() - target.keys())
+        if _match(name, rules.dropped) is None
+    ]
+    problems += _idle_rules(source, target, rules)
+    if problems:
+        raise UsageError(
+            "\n  ".join([f"{start} holds another model:", *problems])
+            + "\ngive this run the model's settings in the config.json there, or another start"
+        )
+    return [each for each in decided if isinstance(each, Assignment)]
 
 
-def starting_params(folder: pathlib.Path, abstract: Tree) -> Tree:
-    """Returns these parameters in the shardings of ``abstract``; raises as ``check_start`` does."""
-    step = check_start(folder, abstract)
-    with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
-        return checkpointer.restore(step, {"params": abstract})["params"]
+def _assign(
+    name: str, source: Mapping[str, Shape], shape: Shape, rules: WarmStart
+) -> Assignment | str:
+    """Returns what a parameter begins with, or why there is nothing for it."""
+    found = source.get(name)
+    if _match(name, rules.fresh) is not None:
+        return Assignment(name, Origin.FRESH, shape, found)
+    if found is None:
+        return f"{name}: nothing there, {shape} here"
+    dropped = _match(name, rules.dropped)
+    if dropped is not None:
+        return f"{name}: the rule dropped={dropped!r} leaves it out, but this model needs it"
+    if found == shape:
+        return Assignment(name, Origin.SAME, shape, found)
+    for pattern, adapter in rules.adapt:
+        if not fnmatch.fnmatchcase(name, pattern):
+            continue
+        # On zeros, so that what the adapter refuses is listed with all other problems.
+        try:
+            _adapt(adapter, np.zeros(found, np.float32), shape)
+        except UsageError as error:
+            return f"{name}: {found} there, {shape} here: {error}"
+        return Assignment(name, Origin.ADAPTED, shape, found, adapter)
+    return f"{name}: {found} there, {shape} here"
+
+
+def _idle_rules(
+    source: Mapping[str, Shape], target: Mapping[str, Shape], rules: WarmStart
+) -> Iterator[str]:
+    """Names the rules that match nothing: they are misspelt, or made for other models."""
+    for kind, patterns, names, where in (
+        ("fresh", rules.fresh, target, "this model"),
+        ("dropped", rules.dropped, source, "the start"),
+        ("adapt", [pattern for pattern, _ in rules.adapt], target, "this model"),
+    ):
+        for pattern in patterns:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                yield f"the rule {kind}={pattern!r} matches no parameter of {where}"
+
+
+def _match(name: str, patterns: Iterable[str]) -> str | None:
+    """Returns the first pattern that matches."""
+    return next((each for each in patterns if fnmatch.fnmatchcase(name, each)), None)
+
+
+def _adapt(adapter: Adapter, array: np.ndarray, shape: Shape) -> np.ndarray:
+    result = adapter(array, shape)
+    assert result.shape == shape, f"{_label(adapter)}: {result.shape} instead of {shape}"
+    return result
+
+
+def _label(adapter: Adapter) -> str:
+    return getattr(adapter, "__name__", repr(adapter))
+
+
+def describe(plan: Sequence[Assignment], source: Iterable[str]) -> str:
+    """Returns how many parameters are the same, and which ones are not.
+
+    Args:
+      plan: of ``plan_warm_start``.
+      source: names of the parameters in the start.
+    """
+    names: dict[str, list[str]] = {str(origin): [] for origin in Origin}
+    for each in plan:
+        how = f" {each.source} -> {each.shape} by {_label(each.adapter)}" if each.adapter else ""
+        names[each.origin].append(each.name + how)
+    used = {each.name for each in plan if each.origin is not Origin.FRESH}
+    names["dropped"] = sorted(set(source) - used)
+    lines = [", ".join(f"{len(found)} {kind}" for kind, found in names.items())]
+    del names[Origin.SAME]
+    lines += [f"{kind}: {', '.join(found)}" for kind, found in names.items() if found]
+    return "\n  ".join(lines)
+
+
+class Arrays(Protocol):
+    """Arrays by name, each read when it is asked for."""
+
+    def __getitem__(self, name: str, /) -> np.ndarray:
+        """Returns one array."""
+        ...
+
+
+def apply_plan(plan: Sequence[Assignment], source: Arrays, params: Tree) -> Tree:
+    """Returns the parameters that a plan describes, placed on devices as ``params`` are.
+
+    This host holds one array of the start at a time.
+
+    Args:
+      plan: of ``plan_warm_start``.
+      source: arrays of the start.
+      params: initial values of this model, on their devices.
+    """
+    assignments = {each.name: each for each in plan}
+
+    def value(path: Any, initial: jax.Array) -> jax.Array:
+        assignment = assignments[leaf_name(path)]
+        if assignment.origin is Origin.FRESH:
+            return initial
+        array = source[assignment.name]
+        if assignment.adapter is not None:
+            array = _adapt(assignment.adapter, array, initial.shape)
+        array = array.astype(initial.dtype, copy=False)
+        # Each device takes its part.
+        return jax.make_array_from_callback(
+            initial.shape, initial.sharding, lambda index: array[index]
+        )
+
+    return jax.tree_util.tree_map_with_path(value, params)
