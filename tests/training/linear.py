@@ -3,6 +3,7 @@
 import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -15,6 +16,8 @@ from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 
 ROWS, WIDTH = 16, 8
+# What a refused update leaves alone.
+GUARDED = ("params", "opt_state", "model_state", "ema")
 
 
 class Regression(nn.Module):
@@ -91,3 +94,13 @@ class Training:
 
     def __call__(self, state, rows):
         return self.step(state, {}, self.put(rows))
+
+
+def bits(state, names=GUARDED):
+    """The bytes of every device's part."""
+    trees = [getattr(state, name) for name in names]
+    return [
+        np.asarray(shard.data).tobytes()
+        for leaf in jax.tree.leaves(trees)
+        for shard in leaf.addressable_shards
+    ]
