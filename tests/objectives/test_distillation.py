@@ -7,8 +7,9 @@ import pytest
 
 from tests.models import tiny_models as tiny
 from vlbeit_jax.models.teacher import PixelTeacher
+from vlbeit_jax.objectives.base import Context, Variables
 from vlbeit_jax.objectives.distillation import Distillation
-from vlbeit_jax.training.step import accumulated_gradients
+from vlbeit_jax.training.gradients import accumulated_gradients
 
 IMAGES = 8
 
@@ -29,10 +30,10 @@ def objective_and_state(reseed_below):
 
 
 def after_a_step(objective, params, model_state, batch, parts):
-    weights = objective.weights(batch)
+    weights, variables = objective.weights(batch), Variables(params, model_state, {})
     cut = jax.jit(
         lambda: accumulated_gradients(
-            objective, params, model_state, {}, batch, weights, jax.random.key(5), parts
+            objective, variables, batch, weights, Context(jax.random.key(5)), parts
         )
     )
     gradients, terms, statistics = cut()

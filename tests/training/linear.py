@@ -3,18 +3,21 @@
 import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from tests import tiny
 from vlbeit_jax.models.params import declare
-from vlbeit_jax.objectives.base import Term
+from vlbeit_jax.objectives.base import Objective, Term
 from vlbeit_jax.training.sharding import put_batch, shardings
 from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 
 ROWS, WIDTH = 16, 8
+# What a refused update leaves alone.
+GUARDED = ("params", "opt_state", "model_state", "ema")
 
 
 class Regression(nn.Module):
@@ -27,7 +30,7 @@ class Regression(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class SquaredError:
+class SquaredError(Objective):
     """Squared errors; the model state is the running mean of the inputs."""
 
     def init_model_state(self):
@@ -36,8 +39,10 @@ class SquaredError:
     def weights(self, batch):
         return {"fit": batch["weight"].sum()}
 
-    def __call__(self, params, model_state, frozen, batch, key):
-        error = jnp.square(Regression().apply({"params": params}, batch["x"]) - batch["y"])
+    def __call__(self, variables, batch, ctx):
+        error = jnp.square(
+            Regression().apply({"params": variables.params}, batch["x"]) - batch["y"]
+        )
         term = Term((error * batch["weight"]).sum(), batch["weight"].sum())
         return {"fit": term}, {"sum": batch["x"].sum(axis=0) * batch["statistic"].sum()}
 
@@ -59,20 +64,24 @@ def rows(seed):
 class Training:
     """A state on a mesh, and the step that moves it."""
 
-    def __init__(self, shape, ema_decay=0.0, accumulate=1, optimizer=None, objective=None):
-        self.mesh, self.objective = tiny.mesh_of(*shape), objective or SquaredError()
-        self.optimizer = optimizer or optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
+    def __init__(
+        self, shape, ema_decay=0.0, accumulate=1, optimizer=None, objective=None, init=init_params
+    ):
+        objective = objective or SquaredError()
+        optimizer = optimizer or optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1))
+        self.mesh = tiny.mesh_of(*shape)
+        self.info = declarations(init).info
         self.make, self.abstract = state_maker(
-            init_params,
-            lambda: {"toy": self.objective.init_model_state()},
-            self.optimizer,
+            init,
+            lambda: {"toy": objective.init_model_state()},
+            optimizer,
             self.mesh,
             ema=bool(ema_decay),
         )
         self.step = make_train_step(
-            {"toy": self.objective},
-            self.optimizer,
-            declarations(init_params).info,
+            {"toy": objective},
+            optimizer,
+            self.info,
             shardings(self.abstract.params),
             self.mesh,
             seed=0,
@@ -85,3 +94,13 @@ class Training:
 
     def __call__(self, state, rows):
         return self.step(state, {}, self.put(rows))
+
+
+def bits(state, names=GUARDED):
+    """The bytes of every device's part."""
+    trees = [getattr(state, name) for name in names]
+    return [
+        np.asarray(shard.data).tobytes()
+        for leaf in jax.tree.leaves(trees)
+        for shard in leaf.addressable_shards
+    ]

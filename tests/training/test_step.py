@@ -10,6 +10,7 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.data import pipeline
+from vlbeit_jax.objectives.base import Context, Variables
 from vlbeit_jax.tasks import task_of
 from vlbeit_jax.training.sharding import put_batch, replicated, shardings
 from vlbeit_jax.training.state import declarations, state_maker
@@ -217,7 +218,9 @@ def test_unigram_answers_with_what_came_up_most_often(task, batches):
     rows["row"] = jnp.arange(len(rows["weight"]))
     rows["text_targets"] = jnp.full_like(rows["text_targets"], 9).at[:2].set(7)
     params = jax.tree.map(jnp.zeros_like, start_of(task).params)
-    terms, counts = jax.jit(objective)(params, model_state, {}, rows, jax.random.key(0))
+    terms, counts = jax.jit(objective)(
+        Variables(params, model_state, {}), rows, Context(jax.random.key(0))
+    )
     weight = rows["text_weights"]
     assert float(terms["mlm"].sums["unigram"]) == float(weight[:2].sum())
     assert int(counts["mlm"][7]) == int(weight[:2].sum()) and int(counts["mlm"].sum()) == int(

@@ -1,7 +1,7 @@
 """What an objective gives the train step: sums that add up over rows, microbatches and devices."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -33,19 +33,56 @@ class Term:
         return {name: mean(total, self.weight) for name, total in totals.items()}
 
 
-class Objective(Protocol):
-    """A loss over one stream's batches.
+class Variables(NamedTuple):
+    """The arrays that a loss depends on, besides the batch.
 
-    ``model_state`` is the part of the state that no gradient moves (a codebook, counts of targets), and
-    ``frozen`` are parameters that nothing moves (pretraining's visual tokenizer).
-
-    Everything is summed over rows, and every random draw depends on a row's number (``batch[ROW]``),
-    so that a batch may be split over devices and microbatches at will.
+    Attributes:
+      params: what gradients move.
+      model_state: the objective's own part of the state, which no gradient moves (a codebook,
+        counts of targets).
+      frozen: parameters that nothing moves (pretraining's visual tokenizer).
     """
 
+    params: Tree
+    model_state: Tree
+    frozen: Tree
+
+
+@struct.dataclass
+class Context:
+    """Where and when a loss is computed.
+
+    Attributes:
+      key: of (seed, stream, step); the same on all devices and in all microbatches. Fold in
+        ``batch[ROW]`` for a draw per row.
+      row_axes: mesh axes that the rows are split over here, if any.
+    """
+
+    key: Array
+    row_axes: tuple[str, ...] = struct.field(pytree_node=False, default=())
+
+
+# ``per_row(fn, batch)``: the outputs of ``fn(variables, rows, ctx)`` for all rows of a batch.
+PerRow = Callable[[Callable[[Variables, Tree, Context], Tree], Tree], Tree]
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A loss over one stream's batches. Inherit from it, and make it frozen and hashable.
+
+    All sums are over rows, and every random draw depends on a row's number (``batch[ROW]``), so
+    that the train step may split a batch over devices and microbatches at will.
+
+    Attributes:
+      whole_batch: True if the forward pass communicates over ``Context.row_axes`` (BatchNorm).
+        Such a stream cannot be split into microbatches.
+    """
+
+    whole_batch: ClassVar[bool] = False
+
     def init_model_state(self) -> Tree:
-        """Returns ``model_state`` before the first step."""
-        ...
+        """Returns the model state before the first step."""
+        return {}
 
     def weights(self, batch: Tree) -> dict[str, Float[Array, ""]]:
         """Returns the weight of every term, from the data alone.
@@ -54,15 +91,42 @@ class Objective(Protocol):
         """
         ...
 
+    def prepare(self, variables: Variables, batch: Tree, ctx: Context, per_row: PerRow) -> Tree:
+        """Returns the batch, perhaps with new entries: the one place where rows see each other.
+
+        It runs on global arrays, before rows are split over devices and microbatches. For
+        contrastive losses, hard negatives, mixup.
+
+        Args:
+          variables: all of it; no gradient flows back from here.
+          batch: all rows, with their numbers.
+          ctx: as in ``__call__``, which therefore makes the same draws.
+          per_row: evaluates a function device by device and microbatch by microbatch, so that it
+            takes no more memory than the loss does.
+        """
+        return batch
+
     def __call__(
-        self, params: Tree, model_state: Tree, frozen: Tree, batch: Tree, key: Array
+        self, variables: Variables, batch: Tree, ctx: Context
     ) -> tuple[dict[str, Term], Tree]:
         """Returns terms by name, and statistics for ``update``: sums over rows."""
         ...
 
     def update(self, model_state: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
-        """Returns ``model_state`` after a step, and metrics, from the statistics of the whole batch."""
-        ...
+        """Returns the next model state and metrics, from the statistics of the whole batch."""
+        return model_state, {}
+
+
+def on_one_device(
+    objective: Objective, variables: Variables, batch: Tree, ctx: Context
+) -> tuple[dict[str, Term], Tree]:
+    """Returns what an objective returns for a whole batch, prepared without any mesh.
+
+    This is what the train step computes, without splitting: for counting and tracing.
+    """
+    fixed = jax.lax.stop_gradient(variables)
+    prepared = objective.prepare(fixed, batch, ctx, lambda fn, rows: fn(fixed, rows, ctx))
+    return objective(variables, prepared, ctx)
 
 
 def uniform_per_row(key: Array, rows: Int[Array, "B"], *shape: int) -> Float[Array, "B *S"]:

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 
 from vlbeit_jax.models.teacher import Teacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
-from vlbeit_jax.objectives.base import ROW, Term, Tree, uniform_per_row
+from vlbeit_jax.objectives.base import (
+    ROW,
+    Context,
+    Objective,
+    Term,
+    Tree,
+    Variables,
+    uniform_per_row,
+)
 from vlbeit_jax.ops.quantize import assigned_sums, ema_codebook, l2_normalise, reseeded
 from vlbeit_jax.shapes import Array, Float, Int
 
@@ -16,7 +24,7 @@ USE_DECAY = 0.99
 
 
 @dataclasses.dataclass(frozen=True)
-class Distillation:
+class Distillation(Objective):
     """Cosine to the teacher plus commitment; the codebook follows its assignments by a moving average.
 
     ``model_state`` holds the codebook and the moving average of how often each code is used (1 on average).
@@ -40,10 +48,10 @@ class Distillation:
         return {"distillation": patches, "commitment": patches}
 
     def __call__(
-        self, params: Tree, model_state: Tree, frozen: Tree, batch: dict[str, Array], key: Array
+        self, variables: Variables, batch: dict[str, Array], ctx: Context
     ) -> tuple[dict[str, Term], Tree]:
-        """Both terms; statistics are the assignments, and features that could replace dead codes."""
-        return self.losses(params, model_state, frozen, batch, key)
+        """Returns both terms; statistics are the assignments, and candidates for dead codes."""
+        return self.losses(*variables, batch, ctx.key)
 
     def losses(
         self,

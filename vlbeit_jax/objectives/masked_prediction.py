@@ -14,7 +14,15 @@ import jax.numpy as jnp
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.objectives.base import ROW, Term, Tree, uniform_per_row
+from vlbeit_jax.objectives.base import (
+    ROW,
+    Context,
+    Objective,
+    Term,
+    Tree,
+    Variables,
+    uniform_per_row,
+)
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Stream
 
@@ -40,7 +48,7 @@ def model_inputs(batch: Mapping[str, Any]) -> Inputs:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedPrediction:
+class MaskedPrediction(Objective):
     """Cross-entropy at the masked positions of one stream.
 
     ``model_state`` counts, per loss, how often each target came up so far. A predictor that always
@@ -84,12 +92,13 @@ class MaskedPrediction:
         return jnp.take_along_axis(codes, batch["masked_patches"], axis=1)
 
     def __call__(
-        self, params: Tree, model_state: Tree, frozen: Tree, batch: dict[str, Array], key: Array
+        self, variables: Variables, batch: dict[str, Array], ctx: Context
     ) -> tuple[dict[str, Term], Tree]:
         """Returns the stream's losses, and counts of their targets."""
+        params, model_state, frozen = variables
         config, drop_path = self.model.config, None
         if config.drop_path:
-            drop_path = uniform_per_row(key, batch[ROW], config.depth, 2)
+            drop_path = uniform_per_row(ctx.key, batch[ROW], config.depth, 2)
         targets = self._all_targets(frozen, batch)
         inputs = model_inputs(batch)
         predictions: Any = self.model.apply({"params": params}, inputs, targets, drop_path)

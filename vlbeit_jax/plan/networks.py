@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vlbeit_jax.models.layers import Linear
 from vlbeit_jax.models.multiway import EncoderConfig, Multiway
 from vlbeit_jax.models.vocabulary import WordHead, padded_vocabulary
-from vlbeit_jax.objectives.base import ROW, Objective
+from vlbeit_jax.objectives.base import ROW, Context, Objective, Variables, on_one_device
 from vlbeit_jax.types import Layout
 
 Tree = Any
@@ -93,7 +93,8 @@ def networks_of(
             return outputs
 
         with nn.intercept_methods(note):
-            return objective(params, model_state, frozen, batch, key)
+            variables = Variables(params, model_state, frozen)
+            return on_one_device(objective, variables, batch, Context(key))
 
     key = jax.eval_shape(jax.random.key, 0)
     numbered = {**batch, ROW: jax.ShapeDtypeStruct((rows,), jnp.int32)}

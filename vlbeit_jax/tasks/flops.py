@@ -12,7 +12,7 @@ from jax.sharding import AbstractDevice, AbstractMesh
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.cost.flops import StepFlops, loss_flops
-from vlbeit_jax.objectives.base import ROW
+from vlbeit_jax.objectives.base import ROW, Context, Variables, on_one_device
 from vlbeit_jax.tasks import task_of
 from vlbeit_jax.tasks.abstract import row_shapes
 from vlbeit_jax.tasks.base import Task
@@ -67,8 +67,10 @@ def _stream_flops(task: Task, stream: str, params: Tree) -> StepFlops:
     key = jax.eval_shape(jax.random.key, 0)
     model_state = jax.eval_shape(objective.init_model_state)
 
-    def loss(params: Tree, *others: Tree) -> tuple[jax.Array, Tree]:
-        terms, statistics = objective(params, *others)
+    def loss(params: Tree, model_state: Tree, frozen: Tree, *rest: Tree) -> tuple[jax.Array, Tree]:
+        batch, key = rest
+        variables = Variables(params, model_state, frozen)
+        terms, statistics = on_one_device(objective, variables, batch, Context(key))
         return sum((term.loss for term in terms.values()), jnp.zeros(())), (terms, statistics)
 
     with jax.sharding.use_abstract_mesh(_ONE_CPU):

@@ -66,11 +66,12 @@ def per_chip_gradients(work: Work, mesh: Mesh, shardings: Tree, info: Tree) -> W
 
 def per_row(
     mesh: Mesh, shardings: Tree, info: Tree, microbatches: int
-) -> Callable[[Callable[[Tree, Tree], Tree], Tree, Tree], Tree]:
-    """Returns ``run(fn, params, batch)``: the outputs of ``fn(params, rows)`` for all rows.
+) -> Callable[[Callable[[Tree, Tree, Tree], Tree], Tree, Tree, Tree], Tree]:
+    """Returns ``run(fn, params, batch, rest)``: outputs of ``fn(params, rows, rest)`` for all rows.
 
-    It computes no gradient. Chips work on their own rows, one microbatch after the other, so that it
-    needs no more memory than a step does. ``fn`` must return arrays with one entry per row.
+    It computes no gradient. Chips work on their own rows, one microbatch after the other, so that
+    it needs no more memory than a step does. ``fn`` must return arrays with one entry per row;
+    ``rest`` is the same on all chips.
 
     Args:
       mesh: of chips.
@@ -81,27 +82,31 @@ def per_row(
     axes = row_axes(mesh)
     specs = jax.tree.map(lambda sharding: _fsdp_spec(sharding, axes), shardings)
 
-    def run(fn: Callable[[Tree, Tree], Tree], params: Tree, batch: Tree) -> Tree:
-        def work(params: Tree, batch: Tree) -> Tree:
-            outputs = jax.lax.map(lambda rows: fn(params, rows), split_rows(batch, microbatches))
-            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
+    def run(fn: Callable[[Tree, Tree, Tree], Tree], params: Tree, batch: Tree, rest: Tree) -> Tree:
+        def work(params: Tree, batch: Tree, rest: Tree) -> Tree:
+            if microbatches == 1:
+                return fn(params, batch, rest)
+            parts = split_rows(batch, microbatches)
+            outputs = jax.lax.map(lambda rows: fn(params, rows, rest), parts)
+            return jax.tree.map(_join_rows, outputs)
 
         if not axes:
-            return work(_cast(params, info), batch)
+            return work(_cast(params, info), batch, rest)
 
-        def on_one_chip(params: Tree, batch: Tree) -> Tree:
+        def on_one_chip(params: Tree, batch: Tree, rest: Tree) -> Tree:
             with nn.logical_axis_rules(_RULES_INSIDE):
-                return work(jax.tree.map(gather_param, params, specs, info), batch)
+                return work(jax.tree.map(gather_param, params, specs, info), batch, rest)
 
         rows = PartitionSpec(axes)
         return jax.shard_map(
             on_one_chip,
             mesh=mesh,
-            in_specs=(specs, rows),
+            in_specs=(specs, rows, PartitionSpec()),
             out_specs=rows,
             axis_names=set(axes),
+            # As above: the checker cannot see what the collectives of the vocabulary make equal.
             check_vma=False,
-        )(params, batch)
+        )(params, batch, rest)
 
     return run
 
@@ -114,6 +119,11 @@ def split_rows(batch: Tree, parts: int) -> Tree:
         return rows.reshape(parts, rows.shape[0] // parts, *rows.shape[1:])
 
     return jax.tree.map(split, batch)
+
+
+def _join_rows(parts: jax.Array) -> jax.Array:
+    """The opposite of ``split_rows``, for one array."""
+    return parts.reshape(parts.shape[0] * parts.shape[1], *parts.shape[2:])
 
 
 def row_axes(mesh: Mesh) -> tuple[str, ...]:

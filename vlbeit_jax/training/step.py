@@ -3,7 +3,7 @@
 import functools
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from vlbeit_jax.objectives.base import ROW, Objective, Term
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.objectives.base import ROW, Context, Objective, Term, Variables
 from vlbeit_jax.ops.device import on_nvidia
-from vlbeit_jax.ops.losses import mean
 from vlbeit_jax.shapes import Array, Bool
-from vlbeit_jax.training.per_chip import per_chip_gradients, split_rows
+from vlbeit_jax.training.gradients import accumulated_gradients
+from vlbeit_jax.training.per_chip import per_chip_gradients, per_row, row_axes
 from vlbeit_jax.training.sharding import on_mesh
 from vlbeit_jax.training.state import TrainState
 
@@ -105,7 +106,16 @@ def make_train_step(
       seed: of the run.
       accumulate: microbatches.
       ema_decay: of ``state.ema``, per update; 0 if the state has none.
+
+    Raises:
+      UsageError: an objective needs its whole batch, but there are several microbatches.
     """
+    for name, objective in objectives.items():
+        if objective.whole_batch and accumulate > 1:
+            raise UsageError(
+                f"stream {name} needs its whole batch at once, but run.accumulate={accumulate}; "
+                "set run.accumulate=1"
+            )
 
     def train_step(
         state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]
@@ -113,6 +123,8 @@ def make_train_step(
         numbered = {
             name: {**rows, ROW: jnp.arange(len(rows["weight"]))} for name, rows in batches.items()
         }
+        for name, rows in numbered.items():
+            numbered[name] = prepared(name, state, frozen, rows)
         # The weights come from the data alone, so they are known before the first microbatch.
         weights = {name: objectives[name].weights(rows) for name, rows in batches.items()}
         rest = (state.step, state.model_state, frozen, weights)
@@ -136,6 +148,19 @@ def make_train_step(
         skipped = state.skipped + metrics["skipped"]
         return TrainState(step=state.step + 1, skipped=skipped, **kept._asdict()), metrics
 
+    def prepared(name: str, state: TrainState, frozen: Tree, rows: Rows) -> Rows:
+        variables = Variables(state.params, state.model_state[name], frozen)
+        key = stream_key(seed, name, state.step)
+
+        def run_per_row(fn: Callable[[Variables, Tree, Context], Tree], batch: Tree) -> Tree:
+            def on_rows(params: Tree, rows: Tree, rest: tuple[Tree, Tree, Array]) -> Tree:
+                model_state, frozen, key = rest
+                return fn(Variables(params, model_state, frozen), rows, Context(key, axes))
+
+            return outputs_of_all_rows(on_rows, state.params, batch, (*variables[1:], key))
+
+        return objectives[name].prepare(variables, rows, Context(key), run_per_row)
+
     def gradients_and_sums(
         params: Tree, batches: Mapping[Any, Rows], rest: tuple[Array, Tree, Tree, Tree]
     ) -> tuple[Tree, tuple[Tree, Tree]]:
@@ -146,12 +171,10 @@ def make_train_step(
         for name in (stream for stream in objectives if stream in batches):
             gradients, terms[name], statistics[name] = accumulated_gradients(
                 objectives[name],
-                params,
-                model_state[name],
-                frozen,
+                Variables(params, model_state[name], frozen),
                 batches[name],
                 weights[name],
-                stream_key(seed, name, step),
+                Context(stream_key(seed, name, step), axes),
                 accumulate,
             )
             total = jax.tree.map(jnp.add, total, gradients)
@@ -159,49 +182,10 @@ def make_train_step(
                 params, total = jax.lax.optimization_barrier((params, total))
         return total, (terms, statistics)
 
+    axes = row_axes(mesh)
+    outputs_of_all_rows = per_row(mesh, shardings, info, accumulate)
     gradients_of_all_rows = per_chip_gradients(gradients_and_sums, mesh, shardings, info)
     return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
-
-
-def accumulated_gradients(
-    objective: Objective,
-    params: Tree,
-    model_state: Tree,
-    frozen: Tree,
-    batch: Rows,
-    weights: Mapping[str, Array],
-    key: Array,
-    microbatches: int,
-) -> tuple[Tree, dict[str, Term], Tree]:
-    """Returns gradients (float32) of the sum over terms of loss / weight, and sums over rows.
-
-    ``weights`` are those of the whole batch, so splitting the batch changes nothing but the memory
-    that is needed.
-
-    Returns:
-      Gradients, the terms' totals and the statistics, summed over the rows of ``batch``.
-    """
-
-    def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[dict[str, Term], Tree]]:
-        terms, statistics = objective(params, model_state, frozen, rows, key)
-        losses = (mean(term.loss, weights[name]) for name, term in terms.items())
-        return sum(losses, jnp.zeros(())), (terms, statistics)
-
-    def on_rows(rows: Rows) -> tuple[Tree, dict[str, Term], Tree]:
-        gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(params, rows)
-        gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
-        return gradients, terms, statistics
-
-    if microbatches == 1:
-        return on_rows(batch)
-    parts = split_rows(dict(batch), microbatches)
-    shapes = jax.eval_shape(on_rows, jax.tree.map(lambda rows: rows[0], parts))
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    def add(total: Tree, rows: Rows) -> tuple[Tree, None]:
-        return jax.tree.map(jnp.add, total, on_rows(rows)), None
-
-    return jax.lax.scan(add, zero, parts)[0]
 
 
 def averaged(ema: Tree | None, params: Tree, decay: float) -> Tree | None:

@@ -1,0 +1,54 @@
+"""Gradients of one stream's loss, microbatch by microbatch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.objectives.base import Context, Objective, Term, Variables
+from vlbeit_jax.ops.losses import mean
+from vlbeit_jax.shapes import Array
+from vlbeit_jax.training.per_chip import split_rows
+
+Tree = Any
+Rows = Mapping[str, Array]
+
+
+def accumulated_gradients(
+    objective: Objective,
+    variables: Variables,
+    batch: Rows,
+    weights: Mapping[str, Array],
+    ctx: Context,
+    microbatches: int,
+) -> tuple[Tree, dict[str, Term], Tree]:
+    """Returns gradients (float32) of the sum over terms of loss / weight, and sums over rows.
+
+    ``weights`` are those of the whole batch, so splitting the batch changes nothing but the memory
+    that is needed.
+
+    Returns:
+      Gradients, the terms' totals and the statistics, summed over the rows of ``batch``.
+    """
+
+    def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[dict[str, Term], Tree]]:
+        terms, statistics = objective(variables._replace(params=params), rows, ctx)
+        losses = (mean(term.loss, weights[name]) for name, term in terms.items())
+        return sum(losses, jnp.zeros(())), (terms, statistics)
+
+    def on_rows(rows: Rows) -> tuple[Tree, dict[str, Term], Tree]:
+        gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(variables.params, rows)
+        gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
+        return gradients, terms, statistics
+
+    if microbatches == 1:
+        return on_rows(batch)
+    parts = split_rows(dict(batch), microbatches)
+    shapes = jax.eval_shape(on_rows, jax.tree.map(lambda rows: rows[0], parts))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: Tree, rows: Rows) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, on_rows(rows)), None
+
+    return jax.lax.scan(add, zero, parts)[0]
