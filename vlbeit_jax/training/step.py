@@ -1,10 +1,10 @@
 """The train step: gradients stream by stream, summed, one update. A pure function."""
 
-import functools
+import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.objectives.base import ROW, Context, Objective, Term, Variables
 from vlbeit_jax.ops.device import on_nvidia
-from vlbeit_jax.shapes import Array, Bool
+from vlbeit_jax.shapes import Array
 from vlbeit_jax.training.gradients import accumulated_gradients
+from vlbeit_jax.training.guard import guarded_update
 from vlbeit_jax.training.per_chip import per_chip_gradients, per_row, row_axes
 from vlbeit_jax.training.sharding import on_mesh
 from vlbeit_jax.training.state import TrainState
@@ -63,15 +64,6 @@ class TrainStep:
         return self._compiled[streams](state, frozen, batches)
 
 
-class Guarded(NamedTuple):
-    """The part of a state that a refused update leaves alone."""
-
-    params: Tree
-    opt_state: Tree
-    model_state: Tree
-    ema: Tree | None
-
-
 def make_train_step(
     objectives: Mapping[str, Objective],
     optimizer: optax.GradientTransformation,
@@ -89,10 +81,7 @@ def make_train_step(
     those of the next one exist. Metrics are device arrays: ``term/loss``, ``term/accuracy``, ...,
     ``grad_norm``, ``update_norm``, and ``skipped``.
 
-    If a loss, the gradient, the update or the next model state is not finite, the step refuses the
-    update: parameters, their average, moments and model state stay as they are, on all devices,
-    and ``skipped`` is 1. ``state.step`` advances all the same, or a resumed run would take the same
-    bad batch for ever.
+    A step that is not finite changes nothing (``training.guard``), and its ``skipped`` is 1.
 
     Each device sums gradients over microbatches and streams; one reduction per step follows
     (``training.per_chip``).
@@ -121,10 +110,9 @@ def make_train_step(
         state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]
     ) -> tuple[TrainState, dict[str, Array]]:
         numbered = {
-            name: {**rows, ROW: jnp.arange(len(rows["weight"]))} for name, rows in batches.items()
+            name: prepared(name, state, frozen, {**rows, ROW: jnp.arange(len(rows["weight"]))})
+            for name, rows in batches.items()
         }
-        for name, rows in numbered.items():
-            numbered[name] = prepared(name, state, frozen, rows)
         # The weights come from the data alone, so they are known before the first microbatch.
         weights = {name: objectives[name].weights(rows) for name, rows in batches.items()}
         rest = (state.step, state.model_state, frozen, weights)
@@ -133,33 +121,12 @@ def make_train_step(
         for name in batches:
             model_state[name], logged = objectives[name].update(model_state[name], statistics[name])
             metrics |= logged | _means(terms[name])
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        metrics["grad_norm"] = optax.tree.norm(gradients)
-        metrics["update_norm"] = optax.tree.norm(updates)
-        params = optax.apply_updates(state.params, updates)
-        new = Guarded(params, opt_state, model_state, averaged(state.ema, params, ema_decay))
-        old = Guarded(state.params, state.opt_state, state.model_state, state.ema)
-        losses = [metrics[f"{term}/loss"] for name in batches for term in terms[name]]
-        ok = all_finite((losses, metrics["grad_norm"], metrics["update_norm"], model_state))
-        # Selecting element by element costs no communication and keeps donation complete. lax.cond
-        # would copy what its branches share.
-        kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)
-        metrics["skipped"] = 1 - ok.astype(jnp.int32)
-        skipped = state.skipped + metrics["skipped"]
-        return TrainState(step=state.step + 1, skipped=skipped, **kept._asdict()), metrics
+        return guarded_update(optimizer, state, gradients, model_state, metrics, ema_decay)
 
     def prepared(name: str, state: TrainState, frozen: Tree, rows: Rows) -> Rows:
         variables = Variables(state.params, state.model_state[name], frozen)
-        key = stream_key(seed, name, state.step)
-
-        def run_per_row(fn: Callable[[Variables, Tree, Context], Tree], batch: Tree) -> Tree:
-            def on_rows(params: Tree, rows: Tree, rest: tuple[Tree, Tree, Array]) -> Tree:
-                model_state, frozen, key = rest
-                return fn(Variables(params, model_state, frozen), rows, Context(key, axes))
-
-            return outputs_of_all_rows(on_rows, state.params, batch, (*variables[1:], key))
-
-        return objectives[name].prepare(variables, rows, Context(key), run_per_row)
+        ctx = Context(stream_key(seed, name, state.step), axes)
+        return prepare_rows(objectives[name], variables, rows, ctx, outputs_of_all_rows)
 
     def gradients_and_sums(
         params: Tree, batches: Mapping[Any, Rows], rest: tuple[Array, Tree, Tree, Tree]
@@ -188,21 +155,29 @@ def make_train_step(
     return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
 
 
-def averaged(ema: Tree | None, params: Tree, decay: float) -> Tree | None:
-    """Returns the next exponential moving average of the parameters; None if there is none."""
-    if (ema is not None) != bool(decay):
-        raise ValueError(
-            f"ema_decay={decay}, but the state has {'no' if ema is None else 'an'} ema"
-        )
-    if ema is None:
-        return None
-    return jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, ema, params)
+def prepare_rows(
+    objective: Objective, variables: Variables, rows: Rows, ctx: Context, run: Callable[..., Tree]
+) -> Rows:
+    """Returns a stream's rows with what its objective adds to them.
 
+    Args:
+      objective: of the stream.
+      variables: global arrays.
+      rows: all rows, with their numbers.
+      ctx: as the loss gets it, per chip.
+      run: of ``training.per_chip.per_row``.
+    """
+    params, *others = variables
 
-def all_finite(tree: Tree) -> Bool[Array, ""]:
-    """Returns whether every floating-point number in a tree is finite."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in leaves])
+    def per_row(fn: Callable[[Variables, Tree, Context], Tree], batch: Tree) -> Tree:
+        def on_rows(params: Tree, rows: Tree, rest: tuple[list[Tree], Array]) -> Tree:
+            others, key = rest
+            return fn(Variables(params, *others), rows, dataclasses.replace(ctx, key=key))
+
+        return run(on_rows, params, batch, (others, ctx.key))
+
+    # No axis splits the rows of a global array.
+    return objective.prepare(variables, rows, dataclasses.replace(ctx, row_axes=()), per_row)
 
 
 def stream_key(seed: int, name: str, step: Array) -> Array:

@@ -1,0 +1,79 @@
+"""Refuses an update that is not finite, so that no state is ever ruined."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vlbeit_jax.shapes import Array, Bool
+from vlbeit_jax.training.state import TrainState
+
+Tree = Any
+
+
+class Guarded(NamedTuple):
+    """The part of a state that a refused update leaves alone."""
+
+    params: Tree
+    opt_state: Tree
+    model_state: Tree
+    ema: Tree | None
+
+
+def guarded_update(
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    gradients: Tree,
+    model_state: Tree,
+    metrics: Mapping[str, Array],
+    ema_decay: float,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Returns the next state, and metrics with ``grad_norm``, ``update_norm`` and ``skipped``.
+
+    If a loss, either norm or the next model state is not finite, parameters, moments, model state
+    and averaged parameters stay as they are. All devices decide alike, since all of these are sums
+    over devices. ``step`` advances all the same, or a resumed run would take the same bad batch for
+    ever.
+
+    Args:
+      optimizer: its update.
+      state: before the step.
+      gradients: summed over all rows.
+      model_state: after the step.
+      metrics: of the step; names of losses end in "/loss".
+      ema_decay: of the averaged parameters, per update; 0 if the state has none.
+    """
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    new = Guarded(params, opt_state, model_state, averaged(state.ema, params, ema_decay))
+    old = Guarded(state.params, state.opt_state, state.model_state, state.ema)
+
+    norms = {"grad_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
+    losses = [value for name, value in metrics.items() if name.endswith("/loss")]
+    ok = all_finite((losses, norms, model_state))
+    # Selecting element by element needs no communication and keeps donation complete. lax.cond
+    # would copy what its branches share.
+    kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)
+    refused = 1 - ok.astype(jnp.int32)
+    after = TrainState(step=state.step + 1, skipped=state.skipped + refused, **kept._asdict())
+    return after, {**metrics, **norms, "skipped": refused}
+
+
+def averaged(ema: Tree | None, params: Tree, decay: float) -> Tree | None:
+    """Returns the next exponential moving average of the parameters; None if there is none."""
+    if (ema is not None) != bool(decay):
+        raise ValueError(
+            f"ema_decay={decay}, but the state has {'no' if ema is None else 'an'} ema"
+        )
+    if ema is None:
+        return None
+    return jax.tree.map(lambda mean, new: decay * mean + (1 - decay) * new, ema, params)
+
+
+def all_finite(tree: Tree) -> Bool[Array, ""]:
+    """Returns whether every floating-point number in a tree is finite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in leaves])
