@@ -16,9 +16,8 @@ import numpy as np
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.convert.formats import beit3_check
 from vlbeit_jax.convert.formats.base import Export, Import
-from vlbeit_jax.convert.formats.beit3_check import FUSION_FILE, WEIGHTS_FILE
+from vlbeit_jax.convert.formats.beit3_check import FUSION_FILE, WEIGHTS_FILE, check
 from vlbeit_jax.convert.formats.beit3_tables import EMBED, ENCODER, UNUSED_ROWS, table
 from vlbeit_jax.convert.import_options import (
     ImportOptions,
@@ -206,7 +205,7 @@ EXPORT = Export(
     peers=("torch", "torchscale"),
     require=require,
     write=write,
-    check=beit3_check.check,
+    check=check,
 )
 IMPORT = Import(
     exact="all of it: images, texts, pairs, heads",

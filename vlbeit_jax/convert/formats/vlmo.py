@@ -7,9 +7,8 @@ import numpy as np
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.convert.formats import vlmo_check
 from vlbeit_jax.convert.formats.base import START, Export, Import
-from vlbeit_jax.convert.formats.vlmo_check import WEIGHTS_FILE
+from vlbeit_jax.convert.formats.vlmo_check import WEIGHTS_FILE, check
 from vlbeit_jax.convert.import_options import (
     ImportOptions,
     check_heads,
@@ -232,7 +231,7 @@ EXPORT = Export(
     peers=(),
     require=require,
     write=write,
-    check=vlmo_check.check,
+    check=check,
 )
 IMPORT = Import(
     exact="states of images, texts and pairs",
