@@ -16,6 +16,7 @@ from vlbeit_jax.tasks import parse
 STREAM = {"batch_size": 64, "sources": ("D",), "num_masked_patches": 4, "mask_block": 2}
 SMALL = {
     "model": {"image_size": 64, "patch_size": 16},
+    "visual_tokenizer": {"encoder_depth": 1, "decoder_depth": 1},
     "data": {
         "image": STREAM,
         "pair": STREAM,
