@@ -132,6 +132,16 @@ def test_libraries_are_imported_where_they_belong(library, allowed):
     assert users or library == "tensorflow"
 
 
+def test_the_package_imports_neither_tools_nor_tests():
+    outside = [
+        f"{path}: {name}"
+        for path in FILES
+        for name in imports(path)
+        if name.split(".")[0] in ("tools", "tests")
+    ]
+    assert not outside
+
+
 def test_flags_are_read_in_commands_only():
     users = {part(path) for path in FILES if {"absl.flags"} & imports(path)}
     assert users <= LEVELS[-1] | {"data"}  # data marks Grain's own flag as parsed.

@@ -97,12 +97,14 @@ class Check:
             end(process)
         return 124 if timed_out else process.returncode, log.read_text()
 
-    def benchmark(self, name: str, config: str, batch: int, *more: str) -> dict[str, Any]:
-        """Returns what ``vlbeit_jax.benchmark`` measured, with ``error`` if it failed."""
+    def benchmark(
+        self, name: str, config: str, batch: int, *more: str, module: str = "vlbeit_jax.benchmark"
+    ) -> dict[str, Any]:
+        """Returns what the benchmark in ``module`` measured, with ``error`` if it failed."""
         result = self.out / f"{name}.json"
         result.unlink(missing_ok=True)  # It may be of a larger batch that did not fit.
         command = [
-            "vlbeit_jax.benchmark",
+            module,
             f"--config={config}",
             JOINT,
             "--config.model.matmul=bfloat16",
@@ -126,7 +128,10 @@ class Check:
         }
 
     def largest(self, name: str, config: str, *more: str) -> dict[str, Any]:
-        """Runs the benchmark at the largest batch that fits: starts with the formula's and halves it until it fits."""
+        """Runs the benchmark at the largest batch that fits.
+
+        Starts with the batch that a formula gives, and halves it until it fits.
+        """
         batch = 2
         if not self.rehearse:
             code, text = self.run(
@@ -162,7 +167,7 @@ def end(process: subprocess.Popen) -> None:
 
 
 def failure(code: int, text: str) -> dict[str, Any]:
-    """Returns ``error`` with the reason that a command's output gives; nothing if the command succeeded."""
+    """Returns ``error`` with the reason in a command's output; nothing if the command succeeded."""
     if code == 0:
         return {}
     if code == 124:

@@ -11,17 +11,15 @@ from typing import Any
 from tools.gpu_runner import Check, failure
 
 BASE, LARGE = "configs/pretrain_base.py", "configs/pretrain_large.py"
-PEER_BATCH = {
-    False: 64,
-    True: 2,
-}  # Key: whether it is a rehearsal. The memory of both sides has to fit.
+PEER_BATCH = {False: 64, True: 2}  # By whether it is a rehearsal; both sides must fit into memory.
 NO_DROP_PATH = "--config.model.drop_path=0.0"  # The two sides would draw different random numbers.
 TESTS = [
     "tests/ops/test_cudnn_attention.py",
     "tests/models/test_parity.py",
     "tests/ops/test_losses.py",
 ]
-WHICH = "cudnn or absolute or cross_entropy"  # Each test compiles for seconds on a GPU, and the check has minutes.
+# Each test compiles for seconds on a GPU, and the check has minutes.
+WHICH = "cudnn or absolute or cross_entropy"
 
 
 def core_tests(check: Check) -> Iterator[dict[str, Any]]:
@@ -46,7 +44,9 @@ def base(check: Check) -> Iterator[dict[str, Any]]:
 
 def peer(check: Check) -> Iterator[dict[str, Any]]:
     """The same step in PyTorch, in turn with ours."""
-    found = check.benchmark("peer", BASE, PEER_BATCH[check.rehearse], "--peer=torch", NO_DROP_PATH)
+    found = check.benchmark(
+        "peer", BASE, PEER_BATCH[check.rehearse], NO_DROP_PATH, module="tools.torch_peer"
+    )
     failed = {name: found[name] for name in ("error",) if name in found}
     shared = {name: found[name] for name in ("batch", "command")} | failed
     if "jax" not in found:
@@ -86,7 +86,7 @@ def cached(check: Check) -> Iterator[dict[str, Any]]:
 
 
 def sample(check: Check) -> Iterator[dict[str, Any]]:
-    """The sample's recipe for one minute: real data, a real visual tokenizer, evaluation and checkpoints."""
+    """Trains on the sample for a minute: real data and tokenizers, evaluation, checkpoints."""
     out, seconds = check.out / "sample", 60
     steps = "2" if check.rehearse else "200"
     text, tokens = (

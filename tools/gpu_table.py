@@ -1,4 +1,7 @@
-"""Writes the table of tools/gpu_check.py as JSON lines and as Markdown, with the card, versions and published figures."""
+"""Writes the table of tools/gpu_check.py as JSON lines and as Markdown.
+
+It also states the card, versions and published figures.
+"""
 
 import importlib.metadata
 import json
@@ -29,7 +32,7 @@ COLUMNS = (
     "wall, s",
     "notes",
 )
-# Figures that others have published. Their models, and the way they count operations, differ from ours.
+# Published by others, whose models and ways to count operations differ from ours.
 NEIGHBOURS = (
     ("ViT-B/16 in JAX on 8 H100 (NVIDIA JAX-Toolbox, 2023)", "1,459 images/s a GPU, 16% MFU"),
     ("ModernBERT-base", "about 25% MFU"),

@@ -1,10 +1,7 @@
 """Command: how fast the train step of a configuration runs here."""
 
-import importlib.util
 import json
-import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -26,14 +23,9 @@ OVERVIEW = r"""Times the train step of a configuration on this machine's devices
       --config.data.pair.batch_size=8
   python -m vlbeit_jax.benchmark --config=configs/sample.py --config.run.schedule=pair --input=real \
       --config.data.text_tokenizer=sample_run/text_tokenizer ...
-  python -m vlbeit_jax.benchmark --config=configs/sample.py --config.run.schedule=image+text+pair --peer=torch
 
 Synthetic input is random and lies on the devices already; no data and no tokenizer are needed. Real input is read, decoded and sent
-as in training, and the time that a step waits for it is a figure of its own.
-
-With --peer the same step is taken in PyTorch (vlbeit_torch.py) in turn with JAX's, from the same weights on the same batches. Both
-are printed with the ratio of each pair. The command ends with exit code 1 if losses and gradient norm of the first step differ.
---peer=torch is PyTorch as one would use it: compiled on a GPU, eager on a CPU; torch-compiled and torch-eager say which."""
+as in training, and the time that a step waits for it is a figure of its own."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
@@ -41,12 +33,7 @@ CONFIG = config_flags.DEFINE_config_file(
 INPUT = flags.DEFINE_enum(
     "input", "synthetic", ["synthetic", "real"], "random arrays, or what the configuration names"
 )
-PEER = flags.DEFINE_enum(
-    "peer",
-    "",
-    ["", "torch", "torch-eager", "torch-compiled"],
-    "what takes the same steps and is timed beside",
-)
+PEER = flags.DEFINE_string("peer", "", "moved to python -m tools.torch_peer")
 STEPS = flags.DEFINE_integer("steps", 20, "steps that are timed", lower_bound=2)
 WARMUP = flags.DEFINE_integer("warmup", 3, "steps before them", lower_bound=1)
 JSON = flags.DEFINE_string("json", "", "file for the result")
@@ -55,6 +42,10 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Compiles, times, prints."""
+    if PEER.value:
+        raise UsageError(
+            "--peer has moved: run python -m tools.torch_peer with the same flags, in a checkout"
+        )
     config = parse(CONFIG.value.to_dict(), to_train=INPUT.value == "real")
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
@@ -62,15 +53,8 @@ def main() -> None:
         raise UsageError(
             f"run.schedule={config.run.schedule} has steps of several kinds; time one, e.g. --config.run.schedule=image+text+pair"
         )
-    if PEER.value and INPUT.value == "real":
-        raise UsageError(
-            f"--peer={PEER.value} needs --input=synthetic: both sides take the same batch in every step"
-        )
     try:
-        if PEER.value:
-            found = measure_beside(PEER.value, config, STEPS.value, WARMUP.value)
-        else:
-            found = measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
+        found = measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
     except (
         RuntimeError
     ) as error:  # What both libraries raise when a device is full; they have no common type for it.
@@ -83,10 +67,6 @@ def main() -> None:
     print(text)
     if JSON.value:
         pathlib.Path(JSON.value).write_text(text + "\n")
-    if not found.get("agrees", True):
-        sys.exit(
-            f"error: the first step is not the same on both sides within {found['limit']}: {found['first_step']}"
-        )
 
 
 def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, Any]:
@@ -128,19 +108,6 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
         **rates(config, found["median"], peak),
         "peak_memory_bytes": peak_memory(),
     }
-
-
-def measure_beside(peer: str, config: "Config", steps: int, warmup: int) -> dict[str, Any]:
-    """The same step in JAX and in PyTorch, in turn, in one process."""
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError(
-            f"--peer={peer} needs PyTorch, which is not installed; its extra is vlbeit-jax[torch]"
-        )
-    # JAX would take three quarters of a GPU's memory at once, and leave PyTorch the rest. Read when JAX first asks for devices.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from vlbeit_jax.convert.peer_benchmark import compare
-
-    return compare(config, peer, steps, warmup)
 
 
 def _real(config: "Config", mesh: Any) -> tuple[Iterator[dict[str, Any]], Callable[[], None]]:

@@ -1,4 +1,4 @@
-"""Runs with random parameters, as they would lie on disk after training."""
+"""Runs with random parameters, written as training would write them."""
 
 import dataclasses
 import importlib.util
@@ -9,19 +9,23 @@ import pytest
 from tests import tiny
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config import Config, ModelConfig, RunConfig
-from vlbeit_jax.convert.source import as_tree, model_shapes, open_run
+from vlbeit_jax.convert import verify
+from vlbeit_jax.convert.source import as_tree, model_shapes, read_run
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.types import Positions
 
-# For tests that import it late or run a command that does; a file that imports it at once is skipped as a whole.
+# For tests that import PyTorch in their bodies, or that run a command which does.
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
 )
 
 
 def write_random_run(folder, config: Config, world=None, zero=()):
-    """A finished run whose every bias and scale is random; with tokenizers, if a world is given; ``zero`` are set so."""
+    """A finished run with random biases and scales, and tokenizers if a world is given.
+
+    ``zero`` names parameters that are zero instead.
+    """
     folder.mkdir(parents=True)
     write_config(folder, config)
     checkpointer = Checkpointer(folder / "checkpoints")
@@ -38,7 +42,7 @@ def write_random_run(folder, config: Config, world=None, zero=()):
 
 
 def small_run(folder, **model):
-    """A run without data, opened; ``model`` changes what it is."""
+    """Reads a run without data; ``model`` changes fields of its model."""
     sizes = {
         "image_size": 32,
         "patch_size": 8,
@@ -50,8 +54,20 @@ def small_run(folder, **model):
         "vocabulary": 300,
         "codes": 40,
     }
-    return open_run(
+    return read_run(
         write_random_run(folder, Config(model=ModelConfig(**sizes | model), run=RunConfig(steps=1)))
+    )
+
+
+@pytest.fixture
+def pairs_only(monkeypatch):
+    """Lets checks compare on pairs alone, which go through every part of the network.
+
+    Controls use it: one batch tells another network apart, and each batch costs a compilation.
+    """
+    all_batches = verify.random_batches
+    monkeypatch.setattr(
+        verify, "random_batches", lambda config: {"pair": all_batches(config)["pair"]}
     )
 
 

@@ -1,24 +1,22 @@
-"""Files of other programs as their lists of names say, with random content."""
-
-import dataclasses
+"""Files of other programs, made from lists of their published names."""
 
 import numpy as np
 
+from vlbeit_jax.convert.read_tensors import TensorFile
 
-@dataclasses.dataclass(frozen=True)
-class Named:
-    """A file as it is opened: arrays (zeros where there are none), shapes and notes."""
 
-    arrays: dict
-    shapes: dict
-    metadata: dict = dataclasses.field(default_factory=dict)
-
-    def __getitem__(self, name):
-        return self.arrays.get(name, np.zeros(self.shapes[name], np.float32))
+def tensor_file(shapes, arrays=None, metadata=None):
+    """A file with these shapes; zeros where ``arrays`` has none."""
+    arrays = arrays or {}
+    tensors = {
+        name: arrays[name] if name in arrays else np.zeros(shape, np.float32)
+        for name, shape in shapes.items()
+    }
+    return TensorFile(tensors, metadata or {})
 
 
 def randomised(shapes, seed=0):
-    """Weights of a size that keeps activations in range, norms around one, biases and tables that can be seen."""
+    """Weights that keep activations in range, norms around one, visible biases and tables."""
     rng = np.random.default_rng(seed)
     tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     for name, value in tensors.items():

@@ -6,8 +6,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vlbeit_jax.convert.formats import IMPORTS
-from vlbeit_jax.convert.opening import open_tensors
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.models.dalle import DalleConfig
 
 DEEP = DalleConfig(
@@ -19,7 +19,7 @@ SMALL = DalleConfig(
 
 
 def published_shapes(config: DalleConfig) -> dict[str, tuple[int, ...]]:
-    """By the facts of the network alone."""
+    """Names and shapes as the network's description states them."""
 
     def convolution(name, i, o, side):
         return {f"{name}.w": (o, i, side, side), f"{name}.b": (o,)}
@@ -39,7 +39,11 @@ def published_shapes(config: DalleConfig) -> dict[str, tuple[int, ...]]:
 
 
 def published(config: DalleConfig, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights and biases, large enough that 1/64 of a block can be seen; weights of mean zero, so that many tokens come up."""
+    """Random weights and biases.
+
+    They are so large that 1/64 of a block is visible, and weights have mean zero, so that many
+    different tokens come up.
+    """
     rng = np.random.default_rng(seed)
 
     def drawn(shape):
@@ -57,9 +61,9 @@ def read(folder, config: DalleConfig, arrays=None):
     """Imports a file for a model with the encoder's own grid; returns the folder."""
     folder.mkdir(exist_ok=True)
     save_file(published(config) if arrays is None else arrays, folder / "encoder.safetensors")
-    for_model = Unsaid(image_size=16 * config.grid)
+    for_model = ImportOptions(image_size=16 * config.grid)
     IMPORTS["dalle"].read(
-        open_tensors(folder / "encoder.safetensors"),
+        read_tensors(folder / "encoder.safetensors"),
         folder / "encoder.safetensors",
         for_model,
         folder / "dalle",

@@ -1,15 +1,15 @@
-"""BEiT and BEiT v2 files: images compute what the file's own network computes, stated independently."""
+"""Imported BEiT and BEiT v2 files compute what an independent network computes from them."""
 
 import numpy as np
 import pytest
 import torch
 
-from tests import tiny
-from tests.convert.named import Named, randomised
+from tests.convert.named import randomised, tensor_file
 from vlbeit_jax.convert import reference, verify
 from vlbeit_jax.convert.formats import IMPORTS
-from vlbeit_jax.convert.source import open_run
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import read_tensors
+from vlbeit_jax.convert.source import as_tree, read_run
 from vlbeit_jax.errors import UsageError
 
 WIDTH, DEPTH, HEADS, FFN, SIDE, PATCH, CODES = 128, 2, 2, 96, 32, 8, 40
@@ -18,7 +18,10 @@ ROWS = (2 * GRID - 1) ** 2 + 3
 
 
 def published(fine_tuned):
-    """A state dict under BEiT's names: one bias table for all blocks in pretraining, one a block after fine-tuning."""
+    """A state dict under BEiT's names.
+
+    Pretrained files have one bias table for all blocks, fine-tuned ones have one per block.
+    """
     shapes = {
         "cls_token": (1, 1, WIDTH),
         "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
@@ -61,7 +64,7 @@ def published(fine_tuned):
 
 
 def reference_weights(tensors):
-    """The same for the independent statement, which takes one table with a column a block and head."""
+    """The same for the reference, which takes one table with a column per block and head."""
     w = {name: value.astype(np.float64) for name, value in tensors.items()}
     shared = w.get("rel_pos_bias.relative_position_bias_table")
     tables = [
@@ -74,26 +77,28 @@ def reference_weights(tensors):
     }
 
 
-def imported(folder, tensors, form, *flags):
-    torch.save(
-        {"model": {name: torch.tensor(value) for name, value in tensors.items()}},
-        folder / "beit.pth",
-    )
-    arguments = [f"--from={folder / 'beit.pth'}", f"--format={form}", f"--out={folder / 'run'}"]
-    return tiny.command(
-        "vlbeit_jax.convert", *arguments, "--vocabulary=300", "--text_positions=16", *flags
-    )
+def imported(folder, tensors, form, **flags):
+    path = folder / "beit.pth"
+    torch.save({"model": {name: torch.tensor(value) for name, value in tensors.items()}}, path)
+    options = ImportOptions(vocabulary=300, text_positions=16, **flags)
+    return IMPORTS[form].read(read_tensors(path), path, options, folder / "run")
 
 
-def largest_difference(tensors, run, pixels, **changes):
-    """Of the states of patches, and of the logits where there is a head, between the run and the file's own network."""
+def outputs_of(run, fine_tuned):
+    """A batch, and what JAX computes for it."""
+    batch = verify.random_batches(run.model)["image" if fine_tuned else "image_masked"]
+    return batch, verify.jax_outputs(run.model, as_tree(run.params), batch)
+
+
+def largest_difference(tensors, outputs, pixels, **changes):
+    """Compares JAX's states of patches, and logits if there are any, with the reference."""
     fine_tuned = "mask_token" not in tensors
-    batch = verify.batches(run.model)["image" if fine_tuned else "image_masked"]
+    batch, found = outputs
     hidden = np.zeros((len(batch["image"]), GRID * GRID), bool)
     if not fine_tuned:
         np.put_along_axis(hidden, batch["masked_patches"], True, axis=1)
     weights = reference_weights(tensors)
-    if fine_tuned:  # It has no last norm, and ours is fresh there: one and zero.
+    if fine_tuned:  # It has no last norm; ours starts as the identity.
         weights |= {"norm.weight": np.ones(WIDTH), "norm.bias": np.zeros(WIDTH)}
     net = reference.Net(
         **{
@@ -107,7 +112,6 @@ def largest_difference(tensors, run, pixels, **changes):
         | changes
     )
     wanted = reference.states(weights, net, image=pixels(batch["image"]), masked=hidden)
-    found = verify.ours(run.model, verify.parameters(run.params), batch)
     difference = np.abs(found["image"] - wanted[:, 1:]).max()
     if fine_tuned:
         return difference
@@ -135,17 +139,20 @@ PIXELS = {"beit": in_unit_range, "beit2": of_imagenet}
 @pytest.mark.parametrize("form", PIXELS)
 @pytest.mark.parametrize("fine_tuned", [False, True], ids=["pretrained", "fine-tuned"])
 def test_images_compute_what_the_file_computes(tmp_path, fine_tuned, form):
-    """On the pixels that the file expects, and not on the other's; the image's size is found in the bias table."""
+    """On the pixels that the file expects, and not on the other format's.
+
+    The image size comes from the bias table.
+    """
     tensors = published(fine_tuned)
-    done = imported(tmp_path, tensors, form, *([f"--codes={CODES}"] if fine_tuned else []))
-    assert done.returncode == 0, done.stderr
-    assert "fresh    text_embed/words: BEiT knows no texts" in done.stdout
-    run = open_run(tmp_path / "run")
+    report = imported(tmp_path, tensors, form, **({"codes": CODES} if fine_tuned else {}))
+    assert "fresh    text_embed/words: BEiT has no text" in str(report)
+    run = read_run(tmp_path / "run")
     assert run.model.image_size == SIDE and run.model.codes == CODES
+    outputs = outputs_of(run, fine_tuned)
     for other, pixels in PIXELS.items():
-        difference = largest_difference(tensors, run, pixels)
+        difference = largest_difference(tensors, outputs, pixels)
         assert difference < 1e-4 if other == form else difference > 1e-2, other
-    assert largest_difference(tensors, run, PIXELS[form], tanh_gelu=True) > 1e-4
+    assert largest_difference(tensors, outputs, PIXELS[form], tanh_gelu=True) > 1e-4
 
 
 BIASES = "rel_pos_bias.relative_position_bias_table"
@@ -154,16 +161,16 @@ BIASES = "rel_pos_bias.relative_position_bias_table"
 @pytest.mark.parametrize(
     ("changed", "flags", "said"),
     [
-        ({}, {"image_size": 40}, "--image_size=40: the file is of image_size 32"),
+        ({}, {"image_size": 40}, "--image_size=40, but the file has image_size=32"),
         ({}, {"image_size": 33}, "--image_size=33"),
-        ({}, {"codes": 41}, "--codes=41: the file is of codes 40"),
-        ({BIASES: None}, {}, f"no BEiT checkpoint with relative positions: {BIASES} missing"),
+        ({}, {"codes": 41}, "--codes=41, but the file has codes=40"),
+        ({BIASES: None}, {}, f"not a BEiT checkpoint with relative positions: {BIASES} missing"),
         ({"cls_token": None}, {}, "cls_token missing"),
         ({BIASES: (53, HEADS)}, {}, "has 53 rows"),
         ({BIASES: (7, HEADS)}, {}, "has 7 rows"),
-        ({BIASES: (ROWS, 3)}, {}, "3 heads do not share"),
-        ({"lm_head.bias": None}, {}, "missing: lm_head.bias"),
-        ({"pos_embed": (1, GRID**2 + 1, WIDTH)}, {}, "nothing uses: pos_embed"),
+        ({BIASES: (ROWS, 3)}, {}, "3 heads do not divide"),
+        ({"lm_head.bias": None}, {}, "missing tensors: lm_head.bias"),
+        ({"pos_embed": (1, GRID**2 + 1, WIDTH)}, {}, "no rule uses: pos_embed"),
     ],
     ids=str,
 )
@@ -172,6 +179,6 @@ def test_files_that_do_not_fit_are_refused(tmp_path, changed, flags, said):
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
         IMPORTS["beit"].read(
-            Named({}, shapes), tmp_path / "beit.pth", Unsaid(**flags), tmp_path / "run"
+            tensor_file(shapes), tmp_path / "beit.pth", ImportOptions(**flags), tmp_path / "run"
         )
     assert not (tmp_path / "run").exists()

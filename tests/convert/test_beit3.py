@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 
 from tests.convert.conftest import small_run
-from tests.convert.named import Named, randomised
+from tests.convert.named import randomised, tensor_file
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, beit3
-from vlbeit_jax.convert.opening import open_tensors
-from vlbeit_jax.convert.source import open_run
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import read_tensors
+from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.errors import UsageError
 
 WIDTH, DEPTH, FFN, GRID, PATCH, WORDS, TEXTS = 128, 2, 48, 4, 8, 300, 16
@@ -65,13 +65,15 @@ def published_shapes(inner_norms=True):
 @pytest.mark.parametrize("inner_norms", [True, False])
 def test_a_published_file_gives_what_it_holds(tmp_path, inner_norms, flags, heads):
     tensors = randomised(published_shapes(inner_norms))
-    file = Named(tensors, published_shapes(inner_norms))
-    report = IMPORTS["beit3"].read(file, tmp_path / "beit3.pth", Unsaid(**flags), tmp_path / "run")
+    file = tensor_file(published_shapes(inner_norms), tensors)
+    report = IMPORTS["beit3"].read(
+        file, tmp_path / "beit3.pth", ImportOptions(**flags), tmp_path / "run"
+    )
     assert set(report.dropped) == set(HEADS_THERE) and set(report.fresh) == {
         "language_head/kernel",
         "language_head/bias",
     }
-    run = open_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
     assert run.model == ModelConfig(
         image_size=GRID * PATCH,
         patch_size=PATCH,
@@ -100,7 +102,7 @@ def test_a_published_file_gives_what_it_holds(tmp_path, inner_norms, flags, head
         assert (run.params[ours] == theirs).all(), ours
     EXPORTS["beit3"].require(run)
     EXPORTS["beit3"].write(run, tmp_path)
-    again = open_tensors(tmp_path / "beit3.safetensors")
+    again = read_tensors(tmp_path / "beit3.safetensors").tensors
     for name in tensors.keys() - set(HEADS_THERE):
         value = tensors[name].copy()
         if "embed_positions" in name:
@@ -122,22 +124,22 @@ def test_our_decoupled_models_come_back_as_they_were(tmp_path, inner_norms):
     run = small_run(tmp_path / "run", **model)
     EXPORTS["beit3"].require(run)
     EXPORTS["beit3"].write(run, tmp_path)
-    file = open_tensors(tmp_path / "beit3.safetensors")
-    IMPORTS["beit3"].read(file, tmp_path / "beit3.safetensors", Unsaid(), tmp_path / "again")
-    again = open_run(tmp_path / "again")
+    file = read_tensors(tmp_path / "beit3.safetensors")
+    IMPORTS["beit3"].read(file, tmp_path / "beit3.safetensors", ImportOptions(), tmp_path / "again")
+    again = read_run(tmp_path / "again")
     assert (
         dataclasses.replace(again.model, drop_path=run.model.drop_path) == run.model
-        and again.params.shapes == run.params.shapes
+        and again.params.keys() == run.params.keys()
     )
-    with pytest.raises(UsageError, match="--heads=2: the file is of heads 4"):
-        beit3.config_of(file, Unsaid(heads=2))
+    with pytest.raises(UsageError, match="--heads=2, but the file has heads=4"):
+        beit3.config_of(file, ImportOptions(heads=2))
 
 
 @pytest.mark.parametrize("name", ["beit3.safetensors", "beit3_fusion.safetensors"])
 def test_the_two_parts_of_a_shared_model_are_refused(tmp_path, name):
     EXPORTS["beit3"].write(small_run(tmp_path / "run"), tmp_path)
     with pytest.raises(UsageError, match="shared attention"):
-        beit3.config_of(open_tensors(tmp_path / name), Unsaid())
+        beit3.config_of(read_tensors(tmp_path / name), ImportOptions())
 
 
 @pytest.mark.parametrize(
@@ -156,17 +158,17 @@ def test_what_torchscale_cannot_say_is_refused(tmp_path, model, refused):
     if not refused:
         EXPORTS["beit3"].require(run)
         return
-    with pytest.raises(UsageError, match="--to=beit3: model"):
+    with pytest.raises(UsageError, match="--to=beit3 does not support model"):
         EXPORTS["beit3"].require(run)
 
 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"sub_norm": True}, "model.sub_norm=True has no place there; --to=torch has one"),
+        ({"sub_norm": True}, "model.sub_norm=True; export with --to=torch"),
         (
             {"decoupled": True, "fused_layers": 0, "layer_scale": 0.0},
-            "decoupled=True has no place there; --to=torch and --to=beit3 have one",
+            "decoupled=True; export with --to=torch or --to=beit3",
         ),
     ],
 )
@@ -181,12 +183,12 @@ PLACES = "beit3.encoder.embed_positions.A.weight"
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({PLACES: None}, f"no BEiT-3 checkpoint: {PLACES} missing"),
-        ({PLACES: (18, WIDTH)}, "18 rows, which are no square"),
-        ({"beit3.vision_embed.proj.weight": (100, 3, PATCH, PATCH)}, "100, is no multiple"),
-        ({"mim_head.bias": None}, "missing: mim_head.bias"),
-        ({"beit3.encoder.layers.1.ffn.B.fc1.bias": (3,)}, r"fc1.bias is \[3\], not \[48\]"),
-        ({"beit3.more": (3,)}, "nothing uses: beit3.more"),
+        ({PLACES: None}, f"not a BEiT-3 checkpoint: {PLACES} missing"),
+        ({PLACES: (18, WIDTH)}, "18 rows, which no square"),
+        ({"beit3.vision_embed.proj.weight": (100, 3, PATCH, PATCH)}, "100, is not a multiple"),
+        ({"mim_head.bias": None}, "missing tensors: mim_head.bias"),
+        ({"beit3.encoder.layers.1.ffn.B.fc1.bias": (3,)}, r"fc1.bias is \[3\], expected \[48\]"),
+        ({"beit3.more": (3,)}, "no rule uses: beit3.more"),
     ],
     ids=str,
 )
@@ -195,5 +197,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, changed, said):
         name: shape for name, shape in (published_shapes() | changed).items() if shape is not None
     }
     with pytest.raises(UsageError, match=said):
-        IMPORTS["beit3"].read(Named({}, shapes), tmp_path / "beit3.pth", Unsaid(), tmp_path / "run")
+        IMPORTS["beit3"].read(
+            tensor_file(shapes), tmp_path / "beit3.pth", ImportOptions(), tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()

@@ -1,43 +1,71 @@
 """The command's flags: mistakes are told before anything is read or written."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from tests import tiny
 from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
 
+MISTAKES = [
+    ([], "--to"),
+    (["--to=torch"], "--from and --out missing"),
+    (["--to=tensorflow", "--from=x", "--out=y"], "choose from torch, hf-beit, vlmo"),
+    (["--format=onnx", "--from=x", "--out=y"], "choose from vlmo, beit"),
+    (["--to=torch", "--format=vlmo", "--from=x", "--out=y"], "--list"),
+    (
+        ["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"],
+        "--data is for --to=torch, not for --to=vlmo",
+    ),
+    (
+        ["--to=torch", "--from=x", "--out=y", "--codes=8"],
+        "--codes is for --format=vlmo, --format=beit",
+    ),
+    (["--format=vqkd", "--from=x", "--out=y", "--verify"], "--verify is for --to=torch"),
+    (["--format=vqkd", "--from=x", "--out=y", "--image_size=32"], "--image_size is for"),
+    (["--format=vqkd", "--from=tests", "--out=y"], "tests is a folder; name the file in it"),
+    (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is not the folder of a run"),
+    (["--format=vlmo", "--from=nowhere.pth", "--out=y"], "no such file"),
+]
 
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        ([], "--to"),
-        (["--to=torch"], "--from and --out missing"),
-        (["--to=tensorflow", "--from=x", "--out=y"], "there are torch, hf-beit, vlmo"),
-        (["--format=onnx", "--from=x", "--out=y"], "there are vlmo, beit"),
-        (["--to=torch", "--format=vlmo", "--from=x", "--out=y"], "--list"),
-        (
-            ["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"],
-            "--data goes with --to=torch, and has no meaning with --to=vlmo",
-        ),
-        (
-            ["--to=torch", "--from=x", "--out=y", "--codes=8"],
-            "--codes goes with --format=vlmo, --format=beit",
-        ),
-        (["--format=vqkd", "--from=x", "--out=y", "--verify"], "--verify goes with --to=torch"),
-        (["--format=vqkd", "--from=x", "--out=y", "--image_size=32"], "--image_size goes with"),
-        (["--format=vqkd", "--from=tests", "--out=y"], "tests is a folder; name the file in it"),
-        (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is not the folder of a run"),
-        (["--format=vlmo", "--from=nowhere.pth", "--out=y"], "no such file"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_mistakes_end_with_one_message(arguments, said):
-    done = tiny.command("vlbeit_jax.convert", *arguments)
-    assert (
-        done.returncode == 2
-        and done.stderr.startswith("error: ")
-        and "Traceback" not in done.stderr
-        and said in done.stderr
+
+@pytest.fixture(scope="module")
+def endings():
+    """Exit code and output of the command for each of MISTAKES, in one process to save time."""
+    code = """
+import contextlib, io, json, sys
+from absl import flags
+from vlbeit_jax import cli
+from vlbeit_jax.convert import __main__ as command
+endings = []
+for arguments in json.loads(sys.argv[1]):
+    flags.FLAGS.unparse_flags()
+    for flag in flags.FLAGS.flags_by_module_dict()[command.__name__]:
+        flag.unparse()
+    sys.argv[1:] = arguments
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output):
+        try:
+            cli.run(command.main, command.OVERVIEW)
+        except SystemExit as end:
+            endings.append((end.code, output.getvalue()))
+print(json.dumps(endings))
+"""
+    arguments = json.dumps([arguments for arguments, _ in MISTAKES])
+    done = subprocess.run(
+        [sys.executable, "-c", code, arguments], cwd=tiny.TOP, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[" ".join(a) for a, _ in MISTAKES])
+def test_mistakes_end_with_one_message(endings, number):
+    (code, output), (_, message) = endings[number], MISTAKES[number]
+    assert code == 2 and output.startswith("error: ") and "Traceback" not in output
+    assert message in output
 
 
 def test_every_format_is_listed():

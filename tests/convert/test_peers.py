@@ -1,4 +1,4 @@
-"""Exports in the programs they are for: two versions of transformers, and VLMo's network stated independently."""
+"""Exports agree in the programs they are for: transformers 4 and 5, torchscale, VLMo."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from tests import tiny
 from tests.convert.conftest import needs_torch, write_random_run
 from vlbeit_jax.config import OptimizerConfig
 from vlbeit_jax.convert.formats import vlmo
-from vlbeit_jax.convert.source import open_run
+from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.types import Positions
@@ -59,13 +59,15 @@ def test_hugging_face_opens_it_and_agrees(random_run, tmp_path, peer):
 def test_another_network_is_told_apart(random_run, tmp_path, change):
     from vlbeit_jax.convert.formats import hf_beit
 
-    run, out = open_run(random_run), tmp_path / "out"
+    if random_run.name == "relative":
+        pytest.skip("the changes do not depend on positions")
+    run, out = read_run(random_run), tmp_path / "out"
     out.mkdir()
     hf_beit.write(run, out)
     config = out / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     if "use_mean_pooling" in change:
-        with pytest.raises(ValueError, match="does not take all names"):
+        with pytest.raises(ValueError, match="does not accept all names"):
             hf_beit.check(run, out)
     else:
         assert hf_beit.check(run, out).summary()["max_abs"] > 1e-4
@@ -89,7 +91,7 @@ def test_vlmo_agrees_or_refuses_by_name(random_run, tmp_path):
 
 
 def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
-    """Export and import: what VLMo knows is there bit for bit, the rest is fresh. Then train from it."""
+    """Export, import and train: what VLMo holds is bit-identical, the rest is initialised."""
     if random_run.name == "absolute":
         pytest.skip("VLMo has relative positions")
     convert(f"--from={random_run}", "--to=vlmo", f"--out={tmp_path / 'out'}")
@@ -103,7 +105,7 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     assert (tmp_path / "start" / "import.txt").read_text().count("matched") == done.stdout.count(
         "matched"
     )
-    before, after = open_run(random_run), open_run(tmp_path / "start")
+    before, after = read_run(random_run), read_run(tmp_path / "start")
     for name in (
         "text_embed/words",
         "encoder/block_1/attention/qkv",
@@ -122,8 +124,8 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
         optimizer=OptimizerConfig(peak_lr=1e-12, end_lr=0.0, warmup_steps=0, weight_decay=0.0),
     )
     train(config, tmp_path / "run")
-    trained, fresh = open_run(tmp_path / "run"), open_run(tmp_path / "start")
-    for name in fresh.params.shapes:  # The rate is so small that what it started from can be seen.
+    trained, fresh = read_run(tmp_path / "run"), read_run(tmp_path / "start")
+    for name in fresh.params:  # The rate is so small that what it started from can be seen.
         assert abs(trained.params[name] - fresh.params[name]).max() < 1e-8, name
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, width=64))
     with pytest.raises(
@@ -148,7 +150,7 @@ def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path
 
 @needs_torch
 def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_path):
-    """Images and texts with one state dict, pairs with the other: LayerScale, types and shared attention have found a place."""
+    """Images and texts in one state dict, pairs in the other; LayerScale and types are folded."""
     out = tmp_path / "out"
     done = convert(
         f"--from={random_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale"
@@ -170,7 +172,7 @@ def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_pat
 
 @pytest.fixture(scope="module")
 def decoupled_run(world, tmp_path_factory):
-    """BEiT-3's form: everything per modality, norms inside, another epsilon, padding with piece 1."""
+    """BEiT-3's form: everything per modality, inner norms, another epsilon, padding 1."""
     config = tiny.pretrain_config(world)
     model = dataclasses.replace(
         config.model,
@@ -208,12 +210,12 @@ def test_the_decoupled_form_runs_torchscale_weights_exactly(decoupled_run, tmp_p
         f"--from={out / 'beit3.safetensors'}", "--format=beit3", f"--out={tmp_path / 'again'}"
     )
     assert done.returncode == 0, done.stderr
-    before, after = open_run(decoupled_run), open_run(tmp_path / "again")
+    before, after = read_run(decoupled_run), read_run(tmp_path / "again")
     assert (
-        before.params.shapes == after.params.shapes
+        before.params.keys() == after.params.keys()
         and dataclasses.replace(before.model, matmul="auto") == after.model
     )
-    for name in before.params.shapes:
+    for name in before.params:
         rows = (
             slice(tiny.PIECES)
             if name in ("text_embed/words", "language_head/bias")
@@ -242,8 +244,8 @@ def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
     code = (
         "import json, pathlib, sys\n"
         "from vlbeit_jax.convert.formats import beit3, beit3_check\n"
-        "from vlbeit_jax.convert.source import open_run\n"
-        "run, out = open_run(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])\n"
+        "from vlbeit_jax.convert.source import read_run\n"
+        "run, out = read_run(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])\n"
         "out.mkdir(); beit3.write(run, out); file = out / 'config.json'\n"
         "file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(sys.argv[3])))\n"
         "print(beit3_check.check(run, out).summary()['max_abs'])"

@@ -1,4 +1,4 @@
-"""CLIP's and DINO's image encoders as teachers, against transformers' own networks under their published names."""
+"""Imported CLIP and DINO teachers compute what transformers computes."""
 
 import dataclasses
 import json
@@ -12,9 +12,10 @@ import transformers
 from safetensors.torch import save_file
 
 from tests import tiny
-from tests.convert.named import Named
+from tests.convert.named import tensor_file
 from vlbeit_jax.convert.formats import IMPORTS
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.teacher import PIXELS, ViT, ViTConfig
 from vlbeit_jax.runtime.start import train
@@ -177,14 +178,14 @@ def imported(kind, network, folder):
         {name: value.contiguous() for name, value in KINDS[kind][1](network).items()},
         folder / "x.safetensors",
     )
-    done = tiny.command(
-        "vlbeit_jax.convert",
-        f"--from={folder / 'x.safetensors'}",
-        f"--format={kind}",
-        f"--out={folder / 'teacher'}",
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "teacher"
+    path, out = folder / "x.safetensors", folder / "teacher"
+    IMPORTS[kind].read(read_tensors(path), path, ImportOptions(), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def clip_teacher(tmp_path_factory):
+    return imported("clip", clip_network(), tmp_path_factory.mktemp("clip"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -211,12 +212,11 @@ def test_features_are_those_of_transformers(kind, tmp_path):
     assert np.abs(found - other).max() > 1e-3 * np.abs(wanted).max()
 
 
-def test_clip_teaches_vqkd(world, tmp_path):
+def test_clip_teaches_vqkd(world, clip_teacher, tmp_path):
     """Two steps of VQ-KD towards an imported CLIP."""
-    folder = imported("clip", clip_network(), tmp_path)
     config = tiny.vqkd_config(world, evaluate_every=3)
     visual = dataclasses.replace(
-        config.visual_tokenizer, teacher="clip", teacher_weights=str(folder)
+        config.visual_tokenizer, teacher="clip", teacher_weights=str(clip_teacher)
     )
     train(dataclasses.replace(config, visual_tokenizer=visual), tmp_path / "run")
     lines = tiny.metrics_of(tmp_path / "run")
@@ -232,9 +232,8 @@ def test_clip_teaches_vqkd(world, tmp_path):
         ({"teacher": "clip", "teacher_weights": "nowhere"}, "no imported teacher"),
     ],
 )
-def test_teachers_that_do_not_fit_are_refused(world, tmp_path, changed, said):
-    folder = imported("clip", clip_network(), tmp_path)
-    weights = {} if said == "teacher_weights" else {"teacher_weights": str(folder)}
+def test_teachers_that_do_not_fit_are_refused(world, clip_teacher, changed, said):
+    weights = {} if said == "teacher_weights" else {"teacher_weights": str(clip_teacher)}
     visual = dataclasses.replace(tiny.vqkd_config(world).visual_tokenizer, **weights | changed)
     with pytest.raises(UsageError, match=said):
         teachers.open_teacher(visual)
@@ -243,16 +242,16 @@ def test_teachers_that_do_not_fit_are_refused(world, tmp_path, changed, said):
 @pytest.mark.parametrize(
     ("kind", "changed", "said"),
     [
-        ("clip", {"visual.proj": None}, "no clip checkpoint: visual.proj missing"),
-        ("dino", {"norm.weight": None}, "no dino checkpoint: norm.weight missing"),
-        ("dino", {"pos_embed": (17, WIDTH)}, "no dino checkpoint: pos_embed is"),
+        ("clip", {"visual.proj": None}, "not a clip checkpoint: visual.proj missing"),
+        ("dino", {"norm.weight": None}, "not a dino checkpoint: norm.weight missing"),
+        ("dino", {"pos_embed": (17, WIDTH)}, "not a dino checkpoint: pos_embed is"),
         (
             "clip",
             {"visual.conv1.weight": (100, 3, PATCH, PATCH)},
-            "100, is no multiple of a head's 64",
+            "100, is not a multiple of 64",
         ),
-        ("dino", {"blocks.1.norm1.bias": None}, "missing: blocks.1.norm1.bias"),
-        ("clip", {"visual.more": (3,)}, "nothing uses: visual.more"),
+        ("dino", {"blocks.1.norm1.bias": None}, "missing tensors: blocks.1.norm1.bias"),
+        ("clip", {"visual.more": (3,)}, "no rule uses: visual.more"),
     ],
     ids=str,
 )
@@ -262,5 +261,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, kind, changed, said):
     } | changed
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
-        IMPORTS[kind].read(Named({}, shapes), tmp_path / "x.pt", Unsaid(), tmp_path / "out")
+        IMPORTS[kind].read(
+            tensor_file(shapes), tmp_path / "x.pt", ImportOptions(), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""VLMo's files: images, texts and pairs compute what the file's own network computes; sizes that do not fit are refused."""
+"""Imported VLMo files compute what an independent network computes; misfits are refused."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ from safetensors.numpy import save_file
 
 from tests import tiny
 from tests.convert.conftest import small_run
-from tests.convert.named import Named, randomised
+from tests.convert.named import randomised, tensor_file
 from vlbeit_jax.convert import reference, verify
 from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, vlmo
-from vlbeit_jax.convert.opening import open_tensors
-from vlbeit_jax.convert.source import open_run
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import read_tensors
+from vlbeit_jax.convert.source import as_tree, read_run
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Special
 
@@ -39,7 +39,7 @@ INDICES = (
 
 
 def published_shapes(indices=True):
-    """By the facts of the network alone: texts of 30 in a table for 196, BERT's embeddings with types of their own, several heads."""
+    """Names and shapes as published: texts of 30, a bias table for 196, BERT's types, heads."""
     shapes = {
         "token_type_embeddings.weight": (2, WIDTH),
         "relative_position_bias_table": (ROWS, DEPTH * HEADS),
@@ -86,7 +86,7 @@ def published_shapes(indices=True):
 
 
 def config_of(shapes, metadata=None, **flags):
-    return vlmo.config_of(Named({}, shapes, metadata or {}), Unsaid(**flags))
+    return vlmo.config_of(tensor_file(shapes, metadata=metadata), ImportOptions(**flags))
 
 
 def test_images_texts_and_pairs_compute_what_the_file_computes(tmp_path):
@@ -106,7 +106,7 @@ def test_images_texts_and_pairs_compute_what_the_file_computes(tmp_path):
     }
     of_bert = ("position_embeddings.weight", "token_type_embeddings.weight", "position_ids")
     assert dropped == {*HEADS_THERE, *INDICES, *(f"text_embeddings.{name}" for name in of_bert)}
-    run = open_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
     weights = {
         name.removeprefix("transformer."): value.astype(np.float64)
         for name, value in tensors.items()
@@ -117,7 +117,7 @@ def test_images_texts_and_pairs_compute_what_the_file_computes(tmp_path):
     net = reference.Net(
         depth=DEPTH, heads=HEADS, grid=GRID, patch=PATCH, fused=1, text_positions=196, relative=True
     )
-    for name, batch in verify.batches(run.model).items():
+    for name, batch in verify.random_batches(run.model).items():
         if name == "image_masked":
             continue
         inputs = {key: value for key, value in batch.items() if key in ("image", "text")}
@@ -128,7 +128,7 @@ def test_images_texts_and_pairs_compute_what_the_file_computes(tmp_path):
         )
         images = {"image": inputs["image"] / 127.5 - 1} if "image" in inputs else {}
         wanted = reference.states(weights, net, **images, **texts)
-        found = verify.ours(run.model, verify.parameters(run.params), inputs)
+        found = verify.jax_outputs(run.model, as_tree(run.params), inputs)
         if images:
             assert np.abs(found["image"] - wanted[:, 1 : GRID**2 + 1]).max() < 1e-4, name
         if texts:
@@ -160,14 +160,14 @@ def test_sizes_are_found(indices, metadata, flags):
 @pytest.mark.parametrize(
     ("indices", "flags", "said"),
     [
-        (True, {"image_size": 16}, "--image_size=16: the file is of image_size 32"),
+        (True, {"image_size": 16}, "--image_size=16, but the file has image_size=32"),
         (True, {"text_positions": 64}, "has 446 rows"),
         (
             False,
             {"image_size": 16},
-            "do not fit images of 16 with texts of 196 or 30 word pieces; give --image_size and",
+            "do not fit images of 16 with texts of 196 or 30 word pieces. Give --image_size and",
         ),
-        (False, {"image_size": 36}, "--image_size=36 is no multiple of the patch size, 8"),
+        (False, {"image_size": 36}, "--image_size=36 is not a multiple of the patch size, 8"),
         (False, {"image_size": 160}, "has 446 rows"),
         (False, {"text_positions": 100}, "do not fit images of any size with texts of 100"),
     ],
@@ -198,19 +198,19 @@ def test_a_table_that_fits_two_sizes_needs_the_flag():
     [
         (
             {"relative_position_bias_table": None},
-            "no VLMo checkpoint: relative_position_bias_table missing",
+            "not a VLMo checkpoint: relative_position_bias_table missing",
         ),
         ({"relative_position_bias_table": (ROWS, 7)}, "7 columns, which 2 blocks"),
-        ({"relative_position_bias_table": (ROWS, 6)}, "3 heads do not share"),
+        ({"relative_position_bias_table": (ROWS, 6)}, "3 heads do not divide"),
         ({"relative_position_bias_table": (ROWS + 1, 8)}, "447 rows"),
         ({"transformer.patch_embed.proj.weight": (WIDTH, 3)}, r"proj.weight is \[32, 3\]"),
         ({"transformer.blocks.0.norm1.weight": None}, "norm1.weight missing"),
         (
             {"transformer.blocks.1.mlp_vl.fc2.bias": None},
-            "missing: transformer.blocks.1.mlp_vl.fc2.bias",
+            "missing tensors: transformer.blocks.1.mlp_vl.fc2.bias",
         ),
-        ({"transformer.mask_token": (1, 1, WIDTH)}, "nothing uses: transformer.mask_token"),
-        ({"transformer.cls_token": (WIDTH,)}, r"cls_token is \[32\], not \[1, 1, 32\]"),
+        ({"transformer.mask_token": (1, 1, WIDTH)}, "no rule uses: transformer.mask_token"),
+        ({"transformer.cls_token": (WIDTH,)}, r"cls_token is \[32\], expected \[1, 1, 32\]"),
     ],
     ids=str,
 )
@@ -220,7 +220,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, changed, said):
     }
     with pytest.raises(UsageError, match=said):
         IMPORTS["vlmo"].read(
-            Named({}, shapes, {}), tmp_path / "vlmo.pt", Unsaid(), tmp_path / "out"
+            tensor_file(shapes), tmp_path / "vlmo.pt", ImportOptions(), tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
 
@@ -234,7 +234,7 @@ def test_the_check_knows_the_models_own_padding(tmp_path):
 def test_exports_say_their_size_themselves(tmp_path):
     run = small_run(tmp_path / "run", positions="relative")
     EXPORTS["vlmo"].write(run, tmp_path)
-    file = open_tensors(tmp_path / "vlmo.safetensors")
-    assert file.metadata["grid"] == "4" and vlmo.config_of(file, Unsaid()).image_size == 32
-    with pytest.raises(UsageError, match="--image_size=16: the file is of image_size 32"):
-        vlmo.config_of(file, Unsaid(image_size=16))
+    file = read_tensors(tmp_path / "vlmo.safetensors")
+    assert file.metadata["grid"] == "4" and vlmo.config_of(file, ImportOptions()).image_size == 32
+    with pytest.raises(UsageError, match="--image_size=16, but the file has image_size=32"):
+        vlmo.config_of(file, ImportOptions(image_size=16))

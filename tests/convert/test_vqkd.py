@@ -1,4 +1,4 @@
-"""BEiT v2's visual tokenizers: the same tokens from the published names as two independent statements of the network give."""
+"""Imported VQ-KD gives the tokens that two independent networks give."""
 
 import dataclasses
 import json
@@ -10,17 +10,18 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests import reference, tiny
-from tests.convert.named import Named
+from tests import tiny
+from tests.convert.named import tensor_file
 from tests.convert.random_runs import random_tree
 from tests.models.tiny_models import vit_nets, vqkd_weights
+from tests.references import vlbeit as reference
 from vlbeit_jax.config import VisualTokenizerConfig
 from vlbeit_jax.convert.formats import IMPORTS, vqkd
 from vlbeit_jax.convert.formats.torch_module import STANDALONE
 from vlbeit_jax.convert.formats.torch_tables import vqkd_table
-from vlbeit_jax.convert.rules import exported
-from vlbeit_jax.convert.source import as_tree, open_visual, visual_shapes
-from vlbeit_jax.convert.unsaid import Unsaid
+from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.rules import export
+from vlbeit_jax.convert.source import as_tree, read_visual, visual_shapes
 from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
@@ -42,7 +43,7 @@ CONFIG = VisualTokenizerConfig(
 
 @pytest.fixture(scope="module")
 def published():
-    """Tensors under BEiT v2's names, made by the tests' own statement of them and not by the table that is tested."""
+    """Tensors under BEiT v2's names, which the tests state themselves, without the table."""
     arrays = random_tree(visual_shapes(CONFIG))
     codebook = arrays.pop("codebook")
     codebook /= np.linalg.norm(codebook, axis=1, keepdims=True)
@@ -104,7 +105,7 @@ def test_tokens_of_100_images_are_those_of_a_float64_statement(folder, published
 def test_tokens_of_100_images_are_those_of_pytorch(folder):
     visual = open_visual_tokens(folder)
     ours = np.asarray(encode(visual.tokenizer, visual.frozen, jnp.asarray(images())))
-    tensors, config = open_visual(folder)
+    tensors, config = read_visual(folder)
     module = module_of(STANDALONE / "vlbeit_torch.py")
     settings = {name: getattr(config, name) for name in vars(config)} | {
         "target_width": 512,
@@ -112,8 +113,8 @@ def test_tokens_of_100_images_are_those_of_pytorch(folder):
     }
     network = module.VisualTokenizer(settings)
     state = {
-        each.name: torch.tensor(np.ascontiguousarray(each.read()))
-        for each in exported(vqkd_table(config), tensors)
+        name: torch.tensor(np.ascontiguousarray(value))
+        for name, value in export(vqkd_table(config), tensors).items()
     }
     network.load_state_dict(state, strict=True)
     with torch.no_grad():
@@ -163,14 +164,14 @@ def test_the_command_refuses_what_it_cannot_read(folder, tmp_path, arguments):
         ({"decode_task_layer.2.weight": (100, 128)}, "decode_task_layer predicts 100 values"),
         (
             {"quantize.embedding.weight": None},
-            "no VQ-KD checkpoint: quantize.embedding.weight missing",
+            "not a VQ-KD checkpoint: quantize.embedding.weight missing",
         ),
-        ({"encoder.patch_embed.proj.weight": (100, 3, 8, 8)}, "100, is no multiple of a head's 64"),
+        ({"encoder.patch_embed.proj.weight": (100, 3, 8, 8)}, "100, is not a multiple of 64"),
         (
             {"encoder.pos_embed": (1, 15, 128)},
-            r"encoder.pos_embed is \[1, 15, 128\], not \[1, 17, 128\]",
+            r"encoder.pos_embed is \[1, 15, 128\], expected \[1, 17, 128\]",
         ),
-        ({"encoder.mask_token": (1, 1, 128)}, "nothing uses: encoder.mask_token"),
+        ({"encoder.mask_token": (1, 1, 128)}, "no rule uses: encoder.mask_token"),
     ],
     ids=str,
 )
@@ -178,15 +179,17 @@ def test_files_that_do_not_fit_are_refused(published, tmp_path, changed, said):
     shapes = {name: value.shape for name, value in published.items()} | changed
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
-        IMPORTS["vqkd"].read(Named({}, shapes), tmp_path / "vqkd.pth", Unsaid(), tmp_path / "run")
+        IMPORTS["vqkd"].read(
+            tensor_file(shapes), tmp_path / "vqkd.pth", ImportOptions(), tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_heads_are_64_wide_unless_their_number_is_given(published):
     shapes = {name: value.shape for name, value in published.items()}
     assert (
-        vqkd.config_of(shapes, Unsaid()).heads,
-        vqkd.config_of(shapes, Unsaid(heads=8)).heads,
+        vqkd.config_of(shapes, ImportOptions()).heads,
+        vqkd.config_of(shapes, ImportOptions(heads=8)).heads,
     ) == (2, 8)
-    with pytest.raises(UsageError, match="3 heads do not share"):
-        vqkd.config_of(shapes, Unsaid(heads=3))
+    with pytest.raises(UsageError, match="3 heads do not divide"):
+        vqkd.config_of(shapes, ImportOptions(heads=3))

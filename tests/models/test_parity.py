@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from tests import reference
 from tests.models import tiny_models as tiny
+from tests.references import vlbeit as reference
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.types import Modality, Positions

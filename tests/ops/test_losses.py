@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.reference import cross_entropy as reference_cross_entropy
+from tests.references.vlbeit import cross_entropy as reference_cross_entropy
 from vlbeit_jax.convert.reference import softmax
 from vlbeit_jax.ops.losses import mean, negative_log_likelihood
 

@@ -1,1 +1,1 @@
-"""Weights in and out: tables of bijections between our parameters and other programs' tensors."""
+"""Weights in and out: tables of rules between our parameters and other programs' tensors."""

@@ -1,8 +1,8 @@
-"""Command: weights in and out."""
+"""Command: exports runs to other programs, and imports their weights."""
 
 import importlib.util
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -13,42 +13,43 @@ from vlbeit_jax.errors import UsageError
 if TYPE_CHECKING:
     from vlbeit_jax.convert.formats import Export, Import
 
-OVERVIEW = """Writes a pretraining run for PyTorch programs, checks that both sides compute the same, and reads the weights of others.
+OVERVIEW = r"""Exports pretraining runs to PyTorch programs, and imports weights of other programs.
 
   python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --verify
-  python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --data=data/pairs --data=data/texts     with DIR/evaluate.py's examples
+  python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --data=data/pairs --data=data/texts
   python -m vlbeit_jax.convert --from=RUN --to=hf-beit --out=DIR --verify
   python -m vlbeit_jax.convert --from=FILE --format=vqkd --out=RUN
   python -m vlbeit_jax.convert --from=FILE --format=dalle --out=DIR
   python -m vlbeit_jax.convert --list
 
---verify leaves DIR/verify.json and ends with exit code 1 above a difference of 1e-4."""
+--data adds held-back examples, which DIR/evaluate.py scores. --verify computes the same inputs on
+both sides, writes DIR/verify.json and exits with code 1 if outputs differ by more than 1e-4."""
 
 FROM = flags.DEFINE_string(
     "from", "", "workdir of a pretraining run; with --format, a safetensors or PyTorch file"
 )
-FORMAT = flags.DEFINE_string(
-    "format", "", "what --from is, when it is another program's file, see --list"
-)
+FORMAT = flags.DEFINE_string("format", "", "format of another program's file (see --list)")
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "of the model in the file, pixels, where it does not say; dalle: of the model that it is for, in patches of 16 (224)",
+    "pixels per side of the model's images, if the file does not tell; dalle: of the model that it "
+    "is for, in patches of 16 (224)",
     lower_bound=16,
 )
 CODES = flags.DEFINE_integer(
     "codes",
     None,
-    "visual tokens of the run to start, where the file has no head for them (8192)",
+    "number of visual tokens, if the file has no head for them (8192)",
     lower_bound=2,
 )
 VOCABULARY = flags.DEFINE_integer(
-    "vocabulary", None, "beit, beit2: word pieces of the run to start (64000)", lower_bound=300
+    "vocabulary", None, "beit, beit2: number of word pieces (64000)", lower_bound=300
 )
 TEXT_POSITIONS = flags.DEFINE_integer(
     "text_positions",
     None,
-    "beit, beit2: longest text of the run to start (128); vlmo: that the bias table in the file is for, where the file does not say",
+    "beit, beit2: longest text (128); vlmo: longest text of the bias table, if the file does not "
+    "tell",
     lower_bound=3,
 )
 HEADS = flags.DEFINE_integer(
@@ -57,18 +58,16 @@ HEADS = flags.DEFINE_integer(
     "attention heads of the network in the file, if they are not 64 wide",
     lower_bound=1,
 )
-TO = flags.DEFINE_string("to", "", "format to write, see --list")
-OUT = flags.DEFINE_string("out", "", "folder to make")
+TO = flags.DEFINE_string("to", "", "format to write (see --list)")
+OUT = flags.DEFINE_string("out", "", "new folder")
 VERIFY = flags.DEFINE_bool("verify", False, "compare both sides on random inputs")
 LIST = flags.DEFINE_bool(
-    "list", False, "show every format: what is exact, what it needs, what it drops"
+    "list", False, "show what each format converts exactly, what it needs and what it drops"
 )
 DATA = flags.DEFINE_multi_string(
-    "data", [], "torch: prepared data whose held-back examples go along, may be repeated"
+    "data", [], "torch: prepared data whose held-back examples are added; may be repeated"
 )
-DRAWS = flags.DEFINE_integer(
-    "draws", 4, "torch: masks drawn for every record of --data", lower_bound=1
-)
+DRAWS = flags.DEFINE_integer("draws", 4, "torch: masks per record of --data", lower_bound=1)
 OF_SOME_FORMATS = (IMAGE_SIZE, CODES, VOCABULARY, TEXT_POSITIONS, HEADS, VERIFY, DATA, DRAWS)
 
 
@@ -77,108 +76,106 @@ def main() -> None:
     from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
 
     if LIST.value:
-        for name, found in EXPORTS.items():
-            print(
-                f"--to={name}\n  exact: {found.exact}\n  needs: {found.needs}\n  drops: {found.drops}"
-            )
-            _print_flags(found.flags)
-        for name, found in IMPORTS.items():
-            print(
-                f"--format={name}\n  exact: {found.exact}\n  gives: {found.gives}\n  drops: {found.drops}"
-            )
-            _print_flags(found.flags)
+        _list(EXPORTS, IMPORTS)
         return
     if bool(TO.value) == bool(FORMAT.value):
         raise UsageError(
-            "give --to, the format to write, or --format, what --from is; --list shows them"
+            "give either --to, the format to write, or --format, the format of --from; --list "
+            "shows them"
         )
     missing = [flag for flag, value in (("--from", FROM.value), ("--out", OUT.value)) if not value]
     if missing:
-        raise UsageError(f"{' and '.join(missing)} missing; --help shows how to use this")
-    flag, name, known = (
-        ("--to", TO.value, EXPORTS) if TO.value else ("--format", FORMAT.value, IMPORTS)
-    )
+        raise UsageError(f"{' and '.join(missing)} missing; --help shows examples")
+    source, out = pathlib.Path(FROM.value), pathlib.Path(OUT.value)
+    if TO.value:
+        _check_flags("--to", TO.value, EXPORTS, EXPORTS, IMPORTS)
+        _export(source, EXPORTS[TO.value], out)
+    else:
+        _check_flags("--format", FORMAT.value, IMPORTS, EXPORTS, IMPORTS)
+        _import(source, IMPORTS[FORMAT.value], out)
+
+
+def _list(exports: "Mapping[str, Export]", imports: "Mapping[str, Import]") -> None:
+    for name, format in exports.items():
+        print(f"--to={name}\n  exact: {format.exact}\n  needs: {format.needs}")
+        _print_rest(format)
+    for name, format in imports.items():
+        print(f"--format={name}\n  exact: {format.exact}\n  gives: {format.gives}")
+        _print_rest(format)
+
+
+def _print_rest(format: "Export | Import") -> None:
+    print(f"  drops: {format.drops}")
+    print(f"  flags: {', '.join(f'--{name}' for name in format.flags)}")
+
+
+def _check_flags(
+    flag: str,
+    name: str,
+    known: "Mapping[str, Export | Import]",
+    exports: "Mapping[str, Export]",
+    imports: "Mapping[str, Import]",
+) -> None:
+    """Raises a ``UsageError`` for an unknown format or for a flag that it does not use."""
     if name not in known:
-        raise UsageError(f"{flag}={name}: no such format; there are {', '.join(known)}")
+        raise UsageError(f"{flag}={name}: no such format; choose from {', '.join(known)}")
     for each in OF_SOME_FORMATS:
         if each.present and each.name not in known[name].flags:
-            there = [
-                f"--to={other}" for other, found in EXPORTS.items() if each.name in found.flags
+            users = [f"--to={key}" for key, format in exports.items() if each.name in format.flags]
+            users += [
+                f"--format={key}" for key, format in imports.items() if each.name in format.flags
             ]
-            there += [
-                f"--format={other}" for other, found in IMPORTS.items() if each.name in found.flags
-            ]
-            raise UsageError(
-                f"--{each.name} goes with {', '.join(there)}, and has no meaning with {flag}={name}"
-            )
-    if TO.value:
-        _write(pathlib.Path(FROM.value), EXPORTS[name], pathlib.Path(OUT.value))
-    else:
-        _read(pathlib.Path(FROM.value), IMPORTS[name], pathlib.Path(OUT.value))
+            raise UsageError(f"--{each.name} is for {', '.join(users)}, not for {flag}={name}")
 
 
-def _print_flags(names: Sequence[str]) -> None:
-    print(f"  flags: {', '.join(f'--{name}' for name in names)}")
+def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
+    from vlbeit_jax.convert.files import check_manifest
+    from vlbeit_jax.convert.import_options import ImportOptions
+    from vlbeit_jax.convert.read_tensors import read_tensors
 
-
-def _read(file: pathlib.Path, kind: "Import", out: pathlib.Path) -> None:
-    from vlbeit_jax.convert.files import check_manifest, give_memory_back
-    from vlbeit_jax.convert.opening import open_tensors
-    from vlbeit_jax.convert.unsaid import Unsaid
-
-    give_memory_back()
-    tensors = open_tensors(file)
+    content = read_tensors(file)
     check_manifest(file)
-    print(
-        kind.read(
-            tensors,
-            file,
-            Unsaid(
-                IMAGE_SIZE.value, CODES.value, VOCABULARY.value, TEXT_POSITIONS.value, HEADS.value
-            ),
-            out,
-        )
+    options = ImportOptions(
+        image_size=IMAGE_SIZE.value,
+        codes=CODES.value,
+        vocabulary=VOCABULARY.value,
+        text_positions=TEXT_POSITIONS.value,
+        heads=HEADS.value,
     )
-    print(f"written to {out}, {kind.gives}")
+    print(format.read(content, file, options, out))
+    print(f"written to {out}, {format.gives}")
 
 
-def _write(place: pathlib.Path, export: "Export", out: pathlib.Path) -> None:
+def _export(run_folder: pathlib.Path, format: "Export", out: pathlib.Path) -> None:
     from vlbeit_jax.convert.examples import write_examples
-    from vlbeit_jax.convert.files import give_memory_back, write_manifest
-    from vlbeit_jax.convert.source import open_run
+    from vlbeit_jax.convert.files import write_manifest
+    from vlbeit_jax.convert.source import read_run
     from vlbeit_jax.folders import published
 
-    give_memory_back()
-    run = open_run(place)
-    if export.require is not None:
-        export.require(run)
-    absent = (
-        [name for name in export.peers if importlib.util.find_spec(name) is None]
-        if VERIFY.value
-        else []
-    )
-    if absent:
+    run = read_run(run_folder)
+    if format.require is not None:
+        format.require(run)
+    absent = [name for name in format.peers if importlib.util.find_spec(name) is None]
+    if VERIFY.value and absent:
         raise UsageError(
-            f"--verify compares with {' and '.join(absent)}, not installed here; install it, or leave --verify out"
+            f"--verify needs {' and '.join(absent)}. Install it, or leave --verify out"
         )
     with published(out) as folder:
         if DATA.value:
-            write_examples(place, DATA.value, DRAWS.value, folder)
-        export.write(run, folder)
+            write_examples(run_folder, DATA.value, DRAWS.value, folder)
+        format.write(run, folder)
         write_manifest(folder)
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    if VERIFY.value:
-        found = export.check(run, out)
-        good = found.write(out)
-        print(f"against {found.peer}")
-        for name, case in found.cases.items():
-            print(
-                f"{name:36s} max |difference| {case['max_abs']:.2e}, relative {case['max_rel']:.2e}"
-            )
-        if not good:
-            raise SystemExit(
-                f"error: differences above {found.summary()['limit']:g}; see {out / 'verify.json'}"
-            )
+    if not VERIFY.value:
+        return
+    differences = format.check(run, out)
+    is_within_limit = differences.write(out)
+    print(f"against {differences.peer}")
+    for name, case in differences.cases.items():
+        print(f"{name:36s} max |difference| {case['max_abs']:.2e}, relative {case['max_rel']:.2e}")
+    if not is_within_limit:
+        limit = differences.summary()["limit"]
+        raise SystemExit(f"error: differences above {limit:g}; see {out / 'verify.json'}")
 
 
 if __name__ == "__main__":

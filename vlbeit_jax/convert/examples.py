@@ -1,4 +1,4 @@
-"""Held-back examples in a file, as the evaluation draws them, so that PyTorch can be scored on the very same ones."""
+"""Writes held-back examples to a file, so that PyTorch can be scored on the very same ones."""
 
 import pathlib
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ from contextlib import closing
 import numpy as np
 
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.convert.rules import Written
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import open_set
@@ -19,41 +18,35 @@ ROWS = 64
 
 
 def write_examples(
-    place: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path
+    run_folder: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path
 ) -> None:
-    """Writes ``STREAM/NAME`` arrays: images once a record, masks and corrupted texts ``draws`` times.
+    """Writes STREAM/NAME arrays: images once per record, masks and masked texts ``draws`` times.
 
     Args:
-      place: the run.
-      data: prepared sets; the parts that the run was trained on are left out.
-      draws: masks for every record.
-      folder: gets ``evaluation.safetensors``.
+      run_folder: workdir of the run.
+      data: prepared sets; records that the run was trained on are left out.
+      draws: masks per record.
+      folder: where ``evaluation.safetensors`` is written.
 
     Raises:
       UsageError: a data set is missing, or holds nothing that the run's streams can use.
     """
-    run = open_run(place)
+    run = open_run(run_folder)
+    seed = run.model.config.run.seed
     arrays = {}
     for stream, records in records_by_stream(run, data, [open_set(name) for name in data]).items():
         make = run.model.make_example(stream, False)
-        seen: dict[str, list[np.ndarray]] = {}
+        parts: dict[str, list[np.ndarray]] = {}
         count = 0
-        seed = run.model.config.run.seed
         examples = EvaluationExamples(records, make, ROWS, seed=seed, repeats=draws)
-        with closing(batches(examples, ROWS)) as found:
-            for batch in found:
-                real = np.flatnonzero(batch["weight"] > 0)
-                first = real[
-                    : max(0, len(records) - count)
-                ]  # The views are the same in every draw: the first one's are kept.
-                count += len(real)
-                for name in batch.keys() - LEFT_OUT:
-                    seen.setdefault(name, []).append(
-                        batch[name][first if name == "image" else real]
-                    )
-        arrays |= {f"{stream}/{name}": np.concatenate(parts) for name, parts in seen.items()}
-    tensors = [
-        Written(name, value.shape, value.dtype, lambda value=value: value)
-        for name, value in arrays.items()
-    ]
-    write_safetensors(folder / EXAMPLES_FILE, tensors, {"format": "pt"})
+        with closing(batches(examples, ROWS)) as feed:
+            for batch in feed:
+                valid = np.flatnonzero(batch["weight"] > 0)
+                # Every draw has the same view of an image, so only the first draw's are written.
+                first_draw = valid[: max(0, len(records) - count)]
+                count += len(valid)
+                for name in [name for name in batch if name not in LEFT_OUT]:
+                    rows = first_draw if name == "image" else valid
+                    parts.setdefault(name, []).append(batch[name][rows])
+        arrays |= {f"{stream}/{name}": np.concatenate(values) for name, values in parts.items()}
+    write_safetensors(folder / EXAMPLES_FILE, arrays, {"format": "pt"})

@@ -1,4 +1,7 @@
-"""VLMo's network in plain NumPy float64, under its parameter names: stated from the paper, to check what is written."""
+"""VLMo's network in NumPy float64, under its parameter names, written from the paper alone.
+
+--to=vlmo --verify compares exports with it, because VLMo's own program cannot be installed.
+"""
 
 import dataclasses
 import functools
@@ -7,27 +10,40 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erf
 
-TEXT, IMAGE = 0, 1  # rows of the token type table, as VLMo orders them
+TEXT, IMAGE = 0, 1  # Rows of the token type table, in VLMo's order.
 
 
 @dataclass(frozen=True)
 class Net:
-    """What the parameters alone do not say."""
+    """What the parameters do not tell.
+
+    Attributes:
+      depth: number of blocks.
+      heads: attention heads.
+      grid: patches per side.
+      patch: pixels per side of a patch.
+      fused: top blocks in which pairs use the vision-language expert.
+      text_positions: longest text of the relative table.
+      vocabulary: rows of the text head that can be predicted.
+      relative: whether positions are relative.
+      eps: of layer norms.
+      tanh_gelu: whether GELU is the tanh approximation.
+    """
 
     depth: int
     heads: int
     grid: int
     patch: int
-    fused: int = 0  # top blocks in which a pair goes through the vision-language expert
-    text_positions: int = 0  # texts the relative table was made for
-    vocabulary: int = 0  # rows of the text head that may be predicted
+    fused: int = 0
+    text_positions: int = 0
+    vocabulary: int = 0
     relative: bool = False
     eps: float = 1e-6
     tanh_gelu: bool = False
 
 
 def gelu(x, net):
-    """The error-function form; the tanh form is a control that has to be told apart."""
+    """The error-function form; the tanh form is a control, which tests must tell apart."""
     if net.tanh_gelu:
         return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
     return 0.5 * x * (1 + erf(x / np.sqrt(2)))
@@ -98,7 +114,7 @@ def joint_index(net, image, text):
 
 
 def attention(w, name, x, valid, bias, net):
-    """One head after the other; keys where ``valid`` is False are not seen."""
+    """One head after the other; keys where ``valid`` is False get no weight."""
     b, t, d = x.shape
     fused_bias = np.concatenate([w[f"{name}.q_bias"], np.zeros(d), w[f"{name}.v_bias"]])
     qkv = (x @ w[f"{name}.qkv.weight"].T + fused_bias).reshape(b, t, 3, net.heads, d // net.heads)
@@ -123,9 +139,9 @@ def expert(w, block, which, x, net):
 
 
 def feed_forward(w, layer, x, net, images, texts, prefix):
-    """`images` and `texts` are the numbers of positions of each modality; images come first."""
+    """The experts of a block; ``images`` and ``texts`` are token counts, images come first."""
     block = f"{prefix}blocks.{layer}"
-    if f"{block}.norm2.weight" in w:  # a plain ViT
+    if f"{block}.norm2.weight" in w:  # A plain ViT has one expert.
         return expert(w, block, "", x, net)
     if images and texts and layer >= net.depth - net.fused:
         return expert(w, block, "vl", x, net)
@@ -135,7 +151,7 @@ def feed_forward(w, layer, x, net, images, texts, prefix):
 
 
 def blocks(w, x, valid, net, images, texts, prefix=""):
-    """All blocks without the last norm."""
+    """All blocks, without the last norm."""
     d = x.shape[-1]
     for layer in range(net.depth):
         block = f"{prefix}blocks.{layer}"
@@ -154,7 +170,7 @@ def blocks(w, x, valid, net, images, texts, prefix=""):
 
 
 def patch_embed(w, name, image, patch):
-    """Image [B, height, width, channels] -> [B, N, D]: a convolution whose stride is its size, row by row."""
+    """Image [B, height, width, channels] to [B, N, D], patch by patch, row by row."""
     kernel, bias = w[f"{name}.weight"], w[f"{name}.bias"]  # [D, channels, P, P]
     b, height, width, _ = image.shape
     out = []
@@ -167,7 +183,7 @@ def patch_embed(w, name, image, patch):
 
 
 def image_tokens(w, image, masked, net):
-    """Patches and CLS, with positions or without."""
+    """CLS and patches; positions are added unless they are relative."""
     x = patch_embed(w, "patch_embed.proj", image, net.patch)
     if masked is not None:
         x = np.where(masked[..., None], w["mask_token"], x)
@@ -178,7 +194,7 @@ def image_tokens(w, image, masked, net):
 
 
 def text_tokens(w, ids, net):
-    """Word pieces, with positions or normalised."""
+    """Word pieces; positions are added, or, if they are relative, words are normalised."""
     x = w["text_embeddings.word_embeddings.weight"][ids]
     if net.relative:
         x = layer_norm(w, "text_embeddings.LayerNorm", x, dataclasses.replace(net, eps=1e-12))
@@ -190,7 +206,13 @@ def text_tokens(w, ids, net):
 def states(w, net, image=None, masked=None, ids=None, valid=None):
     """Final states [B, L, D], images first.
 
-    image [B, height, width, 3]; masked bool [B, N], patches to replace; ids [B, T]; valid bool [B, T], False is padding.
+    Args:
+      w: parameters by name.
+      net: sizes.
+      image: [B, height, width, 3].
+      masked: bool [B, N], True where the mask token replaces a patch.
+      ids: word pieces [B, T].
+      valid: bool [B, T], False for padding.
     """
     images, texts = (
         (net.grid**2 + 1 if image is not None else 0),

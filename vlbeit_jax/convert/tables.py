@@ -1,74 +1,133 @@
-"""Rules that several formats share: a linear map, a normalisation, an expert, a block, in the naming of the other side."""
+"""Rules that several formats share: linear maps, norms, attention, experts, relative biases."""
+
+from typing import NamedTuple
 
 from vlbeit_jax.config import ModelConfig
-from vlbeit_jax.convert.layouts import TRANSPOSED, attention_out, fused_qkv, head_bias, image_biases
+from vlbeit_jax.convert.permutations import (
+    TRANSPOSED,
+    attention_out,
+    fused_bias,
+    fused_qkv,
+    head_bias,
+    image_biases,
+    split_qkv,
+)
 from vlbeit_jax.convert.rules import Rule, rule
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops.position import table_rows
 from vlbeit_jax.types import Modality
 
-FUSED = "vision_language"
+FUSED = "vision_language"  # The expert of pairs.
 
 
-def linear(ours: str, theirs: str) -> list[Rule]:
+def linear(jax: str, torch: str) -> list[Rule]:
     """Kernel and bias of ``Linear``."""
     return [
-        rule(f"{ours}/kernel", f"{theirs}.weight", TRANSPOSED),
-        rule(f"{ours}/bias", f"{theirs}.bias"),
+        rule(f"{jax}/kernel", f"{torch}.weight", TRANSPOSED),
+        rule(f"{jax}/bias", f"{torch}.bias"),
     ]
 
 
-def norm(ours: str, theirs: str) -> list[Rule]:
+def norm(jax: str, torch: str) -> list[Rule]:
     """Scale and bias of ``LayerNorm``."""
-    return [rule(f"{ours}/scale", f"{theirs}.weight"), rule(f"{ours}/bias", f"{theirs}.bias")]
+    return [rule(f"{jax}/scale", f"{torch}.weight"), rule(f"{jax}/bias", f"{torch}.bias")]
 
 
-def beit_attention(ours: str, theirs: str, heads: int) -> list[Rule]:
-    """First norm and attention of a block, as BEiT, VLMo and VQ-KD name them."""
-    return norm(f"{ours}/attention_norm", f"{theirs}.norm1") + [
-        rule(f"{ours}/attention/qkv", f"{theirs}.attn.qkv.weight", fused_qkv(heads)),
-        rule(f"{ours}/attention/query_bias", f"{theirs}.attn.q_bias", head_bias(heads)),
-        rule(f"{ours}/attention/value_bias", f"{theirs}.attn.v_bias", head_bias(heads)),
-        rule(f"{ours}/attention/out", f"{theirs}.attn.proj.weight", attention_out(heads)),
-        rule(f"{ours}/attention/out_bias", f"{theirs}.attn.proj.bias"),
+class AttentionNames(NamedTuple):
+    """What another program calls the parts of one block's attention.
+
+    Attributes:
+      norm: the norm before attention, without ".weight".
+      qkv: one fused weight, or those of query, key and value, separated by blanks.
+      bias: those of query and value, or one fused with the bias of keys.
+      out: the output projection, without ".weight".
+    """
+
+    norm: str
+    qkv: str
+    bias: str
+    out: str
+
+
+def attention(block: str, names: AttentionNames, heads: int) -> list[Rule]:
+    """Norm and shared attention of our ``block``."""
+    ours, bias = f"{block}/attention", names.bias.split()
+    if len(bias) == 1:
+        biases = [rule(f"{ours}/query_bias {ours}/value_bias", names.bias, fused_bias(heads))]
+    else:
+        biases = [
+            rule(f"{ours}/{part}_bias", name, head_bias(heads))
+            for part, name in zip(("query", "value"), bias, strict=True)
+        ]
+    qkv = fused_qkv(heads) if len(names.qkv.split()) == 1 else split_qkv(heads)
+    return [
+        *norm(f"{block}/attention_norm", names.norm),
+        rule(f"{ours}/qkv", names.qkv, qkv),
+        *biases,
+        rule(f"{ours}/out", f"{names.out}.weight", attention_out(heads)),
+        rule(f"{ours}/out_bias", f"{names.out}.bias"),
     ]
 
 
-def beit_expert(ours: str, theirs: str, suffix: str = "") -> list[Rule]:
-    """Second norm and feed-forward network of a block, as BEiT, VLMo and VQ-KD name them."""
-    rules = norm(f"{ours}/norm", f"{theirs}.norm2{suffix}") + linear(
-        f"{ours}/up", f"{theirs}.mlp{suffix}.fc1"
+def expert(ours: str, norm_name: str, up: str, down: str) -> list[Rule]:
+    """Norm and feed-forward network of an expert of ours."""
+    return [
+        *norm(f"{ours}/norm", norm_name),
+        *linear(f"{ours}/up", up),
+        *linear(f"{ours}/down", down),
+    ]
+
+
+def beit_attention(block: str, torch: str, heads: int) -> list[Rule]:
+    """Norm and attention as BEiT, VLMo and VQ-KD name them."""
+    attn = f"{torch}.attn"
+    names = AttentionNames(
+        norm=f"{torch}.norm1",
+        qkv=f"{attn}.qkv.weight",
+        bias=f"{attn}.q_bias {attn}.v_bias",
+        out=f"{attn}.proj",
     )
-    return rules + linear(f"{ours}/down", f"{theirs}.mlp{suffix}.fc2")
+    return attention(block, names, heads)
+
+
+def beit_expert(ours: str, torch: str, suffix: str = "") -> list[Rule]:
+    """Norm and feed-forward network as BEiT, VLMo and VQ-KD name them."""
+    mlp = f"{torch}.mlp{suffix}"
+    return expert(ours, f"{torch}.norm2{suffix}", f"{mlp}.fc1", f"{mlp}.fc2")
+
+
+def layer_scale(config: ModelConfig, block: str, attention: str, expert: str) -> list[Rule]:
+    """LayerScale of a block; none if the model has none."""
+    if not config.layer_scale:
+        return []
+    return [rule(f"{block}/attention_scale", attention), rule(f"{block}/expert_scale", expert)]
 
 
 def sees_images(name: str) -> bool:
-    """Whether images alone go through a parameter."""
+    """Whether a parameter is used when only images are given."""
     parts = name.split("/")
-    return parts[0] not in ("text_embed", "language_head") and not {
-        str(Modality.LANGUAGE),
-        FUSED,
-    } & set(parts)
+    of_text = {str(Modality.LANGUAGE), FUSED} & set(parts)
+    return parts[0] not in ("text_embed", "language_head") and not of_text
 
 
 def relative_biases(config: ModelConfig, tables: tuple[str, ...]) -> Rule:
-    """The image part of the joint bias table as BEiT has it: one table for all blocks, or one each."""
-    rows, whole = (2 * config.grid - 1) ** 2 + 3, table_rows(config.grid, config.text_positions)
-    layout = image_biases(rows, whole, config.depth, shared=len(tables) < config.depth)
-    return Rule(("encoder/relative_positions",), tables, layout)
+    """The image part of relative biases, in BEiT's form: a table for all blocks, or one each."""
+    rows, all_rows = (2 * config.grid - 1) ** 2 + 3, table_rows(config.grid, config.text_positions)
+    permutation = image_biases(rows, all_rows, config.depth, shared=len(tables) < config.depth)
+    return Rule(("encoder/relative_positions",), tables, permutation)
 
 
 def experts_of(config: ModelConfig, block: int) -> list[str]:
-    """Names of the experts that a block has."""
+    """Returns the names of a block's experts."""
     fused = block >= config.depth - config.fused_layers
     return [str(modality) for modality in Modality] + ([FUSED] if fused else [])
 
 
 def refuse_beit3(config: ModelConfig, target: str) -> None:
-    """Raises a ``UsageError`` for what only BEiT-3 has."""
+    """Raises a ``UsageError`` for models with parts that only BEiT-3 has."""
     for name in ("decoupled", "sub_norm"):
         if getattr(config, name):
-            elsewhere = "--to=torch and --to=beit3 have" if config.decoupled else "--to=torch has"
+            others = "--to=torch or --to=beit3" if config.decoupled else "--to=torch"
             raise UsageError(
-                f"--to={target}: model.{name}=True has no place there; {elsewhere} one"
+                f"--to={target} does not support model.{name}=True; export with {others}"
             )

@@ -1,4 +1,4 @@
-"""Both sides on the same random inputs: images, texts and pairs, with masks and padding, in float32."""
+"""Compares JAX with an export: random images, texts and pairs, masked and padded, in float32."""
 
 import dataclasses
 import importlib.util
@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -15,52 +15,50 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.config import ModelConfig
-from vlbeit_jax.convert.rules import Tensors
-from vlbeit_jax.convert.source import CODEBOOK, Visual, as_tree
+from vlbeit_jax.convert.source import CODEBOOK, Run, Visual, as_tree
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.tasks.vqkd import make_tokenizer
 from vlbeit_jax.types import Modality, Special
 
-LIMIT = 1e-4
+LIMIT = 1e-4  # Largest absolute difference of an output.
 BATCH = 2
+MASKED_FRACTION = 0.4  # Of patches; about as many as in pretraining.
 VERIFY_FILE = "verify.json"
 Batch = dict[str, np.ndarray]
 
 
 class Differences:
-    """Largest absolute and relative difference of every case; relative to the largest expected value."""
+    """Largest difference of each case, absolute and relative to the case's largest value."""
 
     def __init__(self, peer: str, pad: int = Special.PAD):
-        """None yet; ``peer`` says what JAX is compared with, ``pad`` which word piece is padding."""
+        """``peer`` names what JAX is compared with; ``pad`` is the word piece of padding."""
         self.peer, self.pad = peer, pad
         self.cases: dict[str, dict[str, float]] = {}
 
-    def add(self, name: str, found: np.ndarray, wanted: np.ndarray) -> None:
-        """One case."""
-        assert found.shape == wanted.shape, (name, found.shape, wanted.shape)
-        difference = float(np.abs(found.astype(np.float64) - wanted).max())
-        self.cases[name] = {
-            "max_abs": difference,
-            "max_rel": difference / max(float(np.abs(wanted).max()), 1e-30),
-        }
+    def add(self, name: str, actual: np.ndarray, expected: np.ndarray) -> None:
+        """Adds a case."""
+        assert actual.shape == expected.shape, (name, actual.shape, expected.shape)
+        difference = float(np.abs(actual.astype(np.float64) - expected).max())
+        largest = max(float(np.abs(expected).max()), 1e-30)
+        self.cases[name] = {"max_abs": difference, "max_rel": difference / largest}
 
-    def add_output(
+    def add_outputs(
         self,
         name: str,
-        found: Mapping[str, np.ndarray],
-        wanted: Mapping[str, np.ndarray],
+        actual: Mapping[str, np.ndarray],
+        expected: Mapping[str, np.ndarray],
         batch: Batch,
     ) -> None:
-        """What a model returned for a batch; states of padding are left out."""
-        assert set(found) == set(wanted), (name, sorted(found), sorted(wanted))
-        for part, value in wanted.items():
-            real = batch["text"][:, 1:] != self.pad if part == "text" else ...
-            self.add(f"{name}/{part}", found[part][real], value[real])
+        """Adds every output of a model for a batch, without the states of padding."""
+        assert set(actual) == set(expected), (name, sorted(actual), sorted(expected))
+        for output, value in expected.items():
+            valid = batch["text"][:, 1:] != self.pad if output == "text" else ...
+            self.add(f"{name}/{output}", actual[output][valid], value[valid])
 
     def summary(self) -> dict[str, Any]:
-        """The content of ``verify.json``."""
+        """Returns the content of ``verify.json``."""
         worst = {
             kind: float(np.max([case[kind] for case in self.cases.values()]))
             for kind in ("max_abs", "max_rel")
@@ -68,35 +66,58 @@ class Differences:
         return worst | {"limit": LIMIT, "peer": self.peer, "cases": self.cases}
 
     def write(self, folder: pathlib.Path) -> bool:
-        """Leaves ``verify.json`` and says whether all is within the limit (a difference that is no number is not)."""
+        """Writes ``verify.json``; returns whether all differences are within the limit.
+
+        A difference that is not a number is beyond it.
+        """
         summary = self.summary()
         (folder / VERIFY_FILE).write_text(json.dumps(summary, indent=1) + "\n")
         return summary["max_abs"] <= LIMIT
 
 
-def images(side: int, seed: int = 0) -> np.ndarray:
-    """Random pixels."""
+def compare(
+    run: Run,
+    peer: str,
+    forward: Callable[[str, Batch], Mapping[str, np.ndarray]],
+    batches: Mapping[str, Batch] | None = None,
+) -> Differences:
+    """Compares the outputs of ``forward`` with JAX's, batch by batch.
+
+    Args:
+      run: that was exported.
+      peer: names the other program.
+      forward: from the batch's name and content to outputs, named as by ``jax_outputs``.
+      batches: to compare on; default: all of ``random_batches``.
+    """
+    differences = Differences(peer, run.model.pad)
+    params = as_tree(run.params)
+    for name, batch in (batches or random_batches(run.model)).items():
+        expected = jax_outputs(run.model, params, batch)
+        differences.add_outputs(name, forward(name, batch), expected, batch)
+    return differences
+
+
+def random_images(side: int, seed: int = 0) -> np.ndarray:
+    """Returns random pixels [B, side, side, 3]."""
     return np.random.default_rng(seed).integers(0, 256, (BATCH, side, side, 3), np.uint8)
 
 
-def batches(config: ModelConfig, seed: int = 0) -> dict[str, Batch]:
-    """Random batches by name: every stream, images also unmasked, texts of different lengths."""
+def random_batches(config: ModelConfig, seed: int = 0) -> dict[str, Batch]:
+    """Returns a batch per stream, and one of unmasked images; texts have different lengths."""
     rng = np.random.default_rng(seed)
-    image = {"image": images(config.image_size, seed)}
-    masked = np.stack(
-        [
-            rng.permutation(config.patches)[: max(1, round(0.4 * config.patches))]
-            for _ in range(BATCH)
-        ]
-    )
+    image = {"image": random_images(config.image_size, seed)}
+    num_masked = max(1, round(MASKED_FRACTION * config.patches))
+    masked = np.stack([rng.permutation(config.patches)[:num_masked] for _ in range(BATCH)])
     length = min(config.text_positions, 59)
     text = rng.integers(Special.MASK, config.vocabulary, (BATCH, length))
     text[:, 0] = Special.CLS
     ends = np.linspace(max(3, length // 3), length, BATCH).astype(int)
     for row, end in zip(text, ends, strict=True):
         row[end - 1], row[end:] = Special.SEP, config.pad
+    # Positions between CLS and SEP of the shortest text, so that they are valid in every text.
+    shortest = ends.min()
     positions = np.stack(
-        [1 + rng.permutation(ends.min() - 2)[: max(1, ends.min() // 3)] for _ in range(BATCH)]
+        [1 + rng.permutation(shortest - 2)[: max(1, shortest // 3)] for _ in range(BATCH)]
     )
     words = {"text": text, "text_masked": positions}
     return {
@@ -107,61 +128,71 @@ def batches(config: ModelConfig, seed: int = 0) -> dict[str, Batch]:
     }
 
 
-def parameters(leaves: Tensors) -> Any:
-    """The whole tree."""
-    return as_tree({name: leaves[name] for name in leaves.shapes})
-
-
-def ours(config: ModelConfig, params: Any, batch: Batch) -> dict[str, np.ndarray]:
-    """What JAX returns: CLS states, states and logits by modality, named as in ``standalone``."""
+def jax_outputs(config: ModelConfig, params: Any, batch: Batch) -> dict[str, np.ndarray]:
+    """Returns JAX's CLS states, states and logits by modality, named as in vlbeit_torch.py."""
     network = VLBEiT(dataclasses.replace(config, matmul="float32"))
     inputs = Inputs(**{name: jnp.asarray(value) for name, value in batch.items()})
+
+    def forward(params: Any) -> tuple[Any, Any]:
+        variables = {"params": params}
+        states = network.apply(variables, inputs, method="encode")
+        return states, network.apply(variables, inputs, method="logits")
+
     with jax.default_matmul_precision("highest"):
-        tokens = jax.jit(lambda params: network.apply({"params": params}, inputs, method="encode"))(
-            params
-        )
-        logits = jax.jit(lambda params: network.apply({"params": params}, inputs, method="logits"))(
-            params
-        )
-    found = {}
+        tokens, logits = jax.jit(forward)(params)
+    outputs = {}
     for modality, _ in tokens.layout:
-        name = "image" if modality is Modality.VISION else "text"
+        is_image = modality is Modality.VISION
+        name = "image" if is_image else "text"
         states = np.asarray(tokens.segment(modality))
-        found |= {f"{name}_cls": states[:, 0], name: states[:, 1:]}
+        outputs |= {f"{name}_cls": states[:, 0], name: states[:, 1:]}
         if modality in logits:
-            found[f"{name}_logits"] = np.asarray(logits[modality])[
-                ..., : config.codes if name == "image" else config.vocabulary
-            ]
-    return found
+            classes = config.codes if is_image else config.vocabulary
+            outputs[f"{name}_logits"] = np.asarray(logits[modality])[..., :classes]
+    return outputs
 
 
-def visual_tokens(visual: Visual, image: np.ndarray) -> dict[str, np.ndarray]:
-    """By what a visual tokenizer chooses tokens, in JAX: VQ-KD's features, DALL-E's logits."""
+def split_states(states: Any, batch: Iterable[str], patches: int) -> dict[str, Any]:
+    """Splits states [B, L, D] of another program, images first, into the outputs' names."""
+    first_text = patches + 1 if "image" in batch else 0
+    outputs = {}
+    if "image" in batch:
+        outputs |= {"image_cls": states[:, 0], "image": states[:, 1:first_text]}
+    if "text" in batch:
+        outputs |= {"text_cls": states[:, first_text], "text": states[:, first_text + 1 :]}
+    return outputs
+
+
+def hidden_patches(batch: Batch, patches: int) -> np.ndarray:
+    """Returns Bool[B, N], True where a patch is masked."""
+    hidden = np.zeros((len(batch["image"]), patches), bool)
+    if "masked_patches" in batch:
+        np.put_along_axis(hidden, batch["masked_patches"], True, axis=1)
+    return hidden
+
+
+def tokenizer_outputs(visual: Visual, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what JAX chooses visual tokens by: VQ-KD's features, or DALL-E's logits."""
     if isinstance(visual.config, DalleConfig):
         network, method, name = DalleEncoder(visual.config, "float32"), "__call__", "logits"
     else:
-        network, method, name = (
-            make_tokenizer(dataclasses.replace(visual.config, matmul="float32")),
-            "features",
-            "features",
-        )
-    params = as_tree(
-        {name: visual.params[name] for name in visual.params.shapes if name != CODEBOOK}
-    )
+        config = dataclasses.replace(visual.config, matmul="float32")
+        network, method, name = make_tokenizer(config), "features", "features"
+    params = as_tree({key: value for key, value in visual.params.items() if key != CODEBOOK})
+
+    def forward(params: Any) -> Any:
+        return network.apply({"params": params}, jnp.asarray(image), method=method)
+
     with jax.default_matmul_precision("highest"):
-        return {
-            name: np.asarray(
-                jax.jit(
-                    lambda params: network.apply(
-                        {"params": params}, jnp.asarray(image), method=method
-                    )
-                )(params)
-            )
-        }
+        return {name: np.asarray(jax.jit(forward)(params))}
 
 
 def module_of(path: pathlib.Path) -> ModuleType:
-    """A Python file as a module, listed under a name of its own: torch.compile looks up by it what functions refer to."""
+    """Imports a Python file as a module of its own.
+
+    Each path has its own entry in ``sys.modules``, where ``torch.compile`` looks up the globals of
+    functions.
+    """
     name = f"{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None

@@ -1,146 +1,169 @@
-"""BEiT and BEiT v2 checkpoints, pretrained or fine-tuned: a warm start of everything that images go through.
+"""BEiT and BEiT v2, pretrained or fine-tuned: a warm start of everything that images use.
 
-They differ in the pixels that they were trained on: BEiT's are in [-1, 1] as ours, BEiT v2's are normalised by ImageNet's mean and
-deviation, which is folded into the patch embedding.
+BEiT takes pixels in [-1, 1] as we do. BEiT v2's pixels are normalised by ImageNet's mean and
+standard deviation, which an import folds into the patch embedding.
 """
 
-import re
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from vlbeit_jax.config import ModelConfig
-from vlbeit_jax.convert.layouts import TOKEN, patches, zero
-from vlbeit_jax.convert.rules import Changed, Shape, Table, TensorFile, Tensors, rule
+from vlbeit_jax.convert.formats.base import START, Import
+from vlbeit_jax.convert.import_options import (
+    ImportOptions,
+    check_heads,
+    count_matches,
+    exact_sqrt,
+    match_reasons,
+    require_shapes,
+)
+from vlbeit_jax.convert.importing import import_model
+from vlbeit_jax.convert.permutations import TOKEN, patches, zero
+from vlbeit_jax.convert.read_tensors import TensorFile
+from vlbeit_jax.convert.rules import Arrays, Report, Table, rule
+from vlbeit_jax.convert.source import model_shapes
 from vlbeit_jax.convert.tables import (
     beit_attention,
     beit_expert,
+    layer_scale,
     linear,
     norm,
     relative_biases,
     sees_images,
 )
-from vlbeit_jax.convert.unsaid import Unsaid, required, root, whole_heads
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.teacher import PIXELS
 from vlbeit_jax.types import Positions
 
-IMAGENET = PIXELS[
-    "dino"
-]  # Mean and deviation of ImageNet's pixels in [0, 1], which DINO takes too.
+IMAGENET = PIXELS["dino"]  # Mean and deviation of pixels in [0, 1]; DINO uses the same.
 KERNEL, BIAS = "patch_embed.proj.weight", "patch_embed.proj.bias"
 SHARED = "rel_pos_bias.relative_position_bias_table"
 OWN = "blocks.{block}.attn.relative_position_bias_table"
 IGNORED = {
     "rel_pos_bias.relative_position_index": "computed, not learned",
     r"blocks.\d+.attn.relative_position_index": "computed, not learned",
-    r"cls_pt_layers\..*": "BEiT v2's second path through the CLS token, which pretraining here does not have",
-    r"(head|fc_norm)\..*": "of a fine-tuned classifier",
+    r"cls_pt_layers\..*": "BEiT v2's second path through CLS, which we do not train",
+    r"(head|fc_norm)\..*": "a fine-tuned classifier",
 }
 
 
-def table(config: ModelConfig, theirs: Mapping[str, Shape], names: Mapping[str, Shape]) -> Table:
-    """Images' part of a model; ``theirs`` tells pretrained files from fine-tuned ones, ``names`` are our parameters."""
+def table(config: ModelConfig, tensors: Iterable[str], params: Iterable[str]) -> Table:
+    """The image part of a model.
+
+    Args:
+      config: of the model.
+      tensors: names in the file, which tell pretrained from fine-tuned files.
+      params: names of all our parameters.
+    """
+    tensors = set(tensors)
+    own = tuple(OWN.format(block=block) for block in range(config.depth))
     rules = [
         rule("vision_embed/cls", "cls_token", TOKEN),
         rule("vision_embed/patch/kernel", KERNEL, patches(config.patch_size)),
         rule("vision_embed/patch/bias", BIAS),
         rule("vision_embed/type", "", zero(config.width)),
-        relative_biases(
-            config,
-            (SHARED,)
-            if SHARED in theirs
-            else tuple(OWN.format(block=block) for block in range(config.depth)),
-        ),
+        relative_biases(config, (SHARED,) if SHARED in tensors else own),
     ]
-    left_out = {name: "BEiT knows no texts" for name in names if not sees_images(name)}
-    if "mask_token" in theirs:
-        rules += [
-            rule("vision_embed/mask_token", "mask_token", TOKEN),
-            *linear("vision_head", "lm_head"),
-            *norm("encoder/norm", "norm"),
-        ]
+    left_out = {name: "BEiT has no text" for name in params if not sees_images(name)}
+    pretraining = [
+        rule("vision_embed/mask_token", "mask_token", TOKEN),
+        *linear("vision_head", "lm_head"),
+        *norm("encoder/norm", "norm"),
+    ]
+    if "mask_token" in tensors:
+        rules += pretraining
     else:
-        gone = [
-            "vision_embed/mask_token",
-            "vision_head/kernel",
-            "vision_head/bias",
-            "encoder/norm/scale",
-            "encoder/norm/bias",
-        ]
-        left_out |= dict.fromkeys(gone, "a fine-tuned checkpoint has none")
+        names = [name for each in pretraining for name in each.jax]
+        left_out |= dict.fromkeys(names, "a fine-tuned checkpoint has none")
     for block in range(config.depth):
-        ours, place = f"encoder/block_{block}", f"blocks.{block}"
-        rules += beit_attention(ours, place, config.heads) + beit_expert(f"{ours}/vision", place)
-        if config.layer_scale:
-            rules += [
-                rule(f"{ours}/attention_scale", f"{place}.gamma_1"),
-                rule(f"{ours}/expert_scale", f"{place}.gamma_2"),
-            ]
-    ignored = {
-        name: why
-        for name in theirs
-        for pattern, why in IGNORED.items()
-        if re.fullmatch(pattern, name)
-    }
-    return Table(rules, left_out, {}, ignored)
+        ours, torch = f"encoder/block_{block}", f"blocks.{block}"
+        rules += beit_attention(ours, torch, config.heads)
+        rules += beit_expert(f"{ours}/vision", torch)
+        rules += layer_scale(config, ours, f"{torch}.gamma_1", f"{torch}.gamma_2")
+    return Table(rules, left_out, {}, match_reasons(tensors, IGNORED))
 
 
-def config_of(file: TensorFile, unsaid: Unsaid) -> ModelConfig:
-    """The model that a file's shapes speak of; all of texts, of which they do not, is as in ``unsaid``.
+def config_of(file: TensorFile, options: ImportOptions) -> ModelConfig:
+    """Infers the model from tensor shapes; text settings come from the flags.
 
     Raises:
-      UsageError: the file has not BEiT's names, or a flag contradicts it.
+      UsageError: the file does not have BEiT's names, or a flag contradicts it.
     """
-    theirs = file.shapes
-    biases = next((name for name in (SHARED, OWN.format(block=0)) if name in theirs), SHARED)
-    (width, _, patch_size, _), (ffn_width, _), (rows, heads), *_ = required(
-        "BEiT checkpoint with relative positions",
-        theirs,
-        {
-            KERNEL: 4,
-            "blocks.0.mlp.fc1.weight": 2,
-            biases: 2,
-            "blocks.0.norm1.weight": 1,
-            "cls_token": 3,
-        },
+    shapes = file.shapes
+    biases = next((name for name in (SHARED, OWN.format(block=0)) if name in shapes), SHARED)
+    ranks = {
+        KERNEL: 4,
+        "blocks.0.mlp.fc1.weight": 2,
+        biases: 2,
+        "blocks.0.norm1.weight": 1,
+        "cls_token": 3,
+    }
+    kernel, (ffn_width, _), (rows, heads), *_ = require_shapes(
+        "BEiT checkpoint with relative positions", shapes, ranks
     )
-    side = root(rows - 3)
+    width, _, patch_size, _ = kernel
+    side = exact_sqrt(rows - 3)  # Offsets -(grid - 1) to grid - 1 along each axis.
     if side is None or side % 2 == 0:
         raise UsageError(
-            f"no BEiT checkpoint: {biases} has {rows} rows, which is 3 more than no odd number's square"
+            f"not a BEiT checkpoint: {biases} has {rows} rows, which is not 3 more than the square "
+            "of an odd number"
         )
-    return unsaid.model(
-        image_size=unsaid.agreed("image_size", (side + 1) // 2 * patch_size),
+    read = {}
+    if "lm_head.weight" in shapes:
+        read["codes"] = options.agree("codes", shapes["lm_head.weight"][0])
+    return options.model_config(
+        image_size=options.agree("image_size", (side + 1) // 2 * patch_size),
         patch_size=patch_size,
         width=width,
-        depth=len([name for name in theirs if re.fullmatch(r"blocks\.\d+\.norm1\.weight", name)]),
-        heads=whole_heads(width, heads),
+        depth=count_matches(shapes, r"blocks\.\d+\.norm1\.weight"),
+        heads=check_heads(width, heads),
         ffn_width=ffn_width,
         positions=Positions.RELATIVE,
-        layer_scale=0.1 if "blocks.0.gamma_1" in theirs else 0.0,
-        **(
-            {"codes": unsaid.agreed("codes", theirs["lm_head.weight"][0])}
-            if "lm_head.weight" in theirs
-            else {}
-        ),
+        layer_scale=0.1 if "blocks.0.gamma_1" in shapes else 0.0,
+        **read,
     )
 
 
-def read(theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]) -> tuple[Table, Tensors]:
-    """The table for a file, and its tensors."""
-    return table(config, theirs.shapes, names), theirs
-
-
-def read_v2(
-    theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]
-) -> tuple[Table, Tensors]:
-    """The table for a file of BEiT v2, and its tensors for pixels in [-1, 1]."""
+def fold_pixels(tensors: Arrays) -> dict[str, np.ndarray]:
+    """Returns BEiT v2's tensors for pixels in [-1, 1]."""
     mean, deviation = (np.array(values, np.float32)[:, None, None] for values in IMAGENET)
-    changes = {
-        KERNEL: lambda tensors: tensors[KERNEL] * (0.5 / deviation),
-        BIAS: lambda tensors: (
-            tensors[BIAS] + (tensors[KERNEL] * ((0.5 - mean) / deviation)).sum((1, 2, 3))
-        ),
+    kernel, bias = tensors[KERNEL], tensors[BIAS]
+    folded = {
+        KERNEL: kernel * (0.5 / deviation),
+        BIAS: bias + (kernel * ((0.5 - mean) / deviation)).sum((1, 2, 3)),
     }
-    return table(config, theirs.shapes, names), Changed(theirs, changes)
+    return {**tensors, **folded}
+
+
+def _read(
+    file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
+) -> Report:
+    config = config_of(file, options)
+    rules = table(config, file.tensors, model_shapes(config))
+    return import_model(path, file.tensors, rules, config, out)
+
+
+def _read_v2(
+    file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
+) -> Report:
+    config_of(file, options)  # Names the missing tensors before any is folded.
+    return _read(file._replace(tensors=fold_pixels(file.tensors)), path, options, out)
+
+
+FLAGS = ("image_size", "codes", "vocabulary", "text_positions")
+IMPORT = Import(
+    exact="images: states, visual-token logits",
+    gives=START,
+    drops="a classifier; everything for text is initialised",
+    read=_read,
+    flags=FLAGS,
+)
+IMPORT_V2 = Import(
+    exact="images: states, visual-token logits; the normalisation of pixels is folded",
+    gives=START,
+    drops="the CLS layers; everything for text is initialised",
+    read=_read_v2,
+    flags=FLAGS,
+)

@@ -1,110 +1,109 @@
-"""BEiT-3's names, as torchscale's ``BEiT3`` has them: what is written, and what is read (tables: ``beit3_tables``).
+"""BEiT-3's names, as torchscale's ``BEiT3`` has them (tables: ``beit3_tables``).
 
-Our standard model goes out as two state dicts: unimodal (A vision, B language), and fusion, where the top blocks have the
-vision-language expert in both places. LayerScale is folded into the projections it scales, modality types into positions. A
-decoupled model (imported BEiT-3) goes both ways as it is.
+A model with shared attention is exported as two state dicts. One is for images and texts; the
+other, for pairs, has the vision-language expert as A and B of the top blocks. LayerScale is folded
+into the projections that it scales, modality types into positions. A decoupled model, such as an
+imported BEiT-3, is exported and imported as it is.
 """
 
+import dataclasses
 import json
 import pathlib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert.files import write_safetensors
+from vlbeit_jax.convert.formats import beit3_check
+from vlbeit_jax.convert.formats.base import Export, Import
+from vlbeit_jax.convert.formats.beit3_check import FUSION_FILE, WEIGHTS_FILE
 from vlbeit_jax.convert.formats.beit3_tables import EMBED, ENCODER, UNUSED_ROWS, table
-from vlbeit_jax.convert.rules import Changed, Shape, Table, TensorFile, Tensors, exported
+from vlbeit_jax.convert.import_options import (
+    ImportOptions,
+    count_matches,
+    exact_sqrt,
+    require_shapes,
+)
+from vlbeit_jax.convert.importing import import_model
+from vlbeit_jax.convert.read_tensors import TensorFile
+from vlbeit_jax.convert.rules import Arrays, Report, Table, export
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.tables import FUSED, experts_of
-from vlbeit_jax.convert.unsaid import Unsaid, required, root
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Modality, Positions
 
-WEIGHTS_FILE, FUSION_FILE = "beit3.safetensors", "beit3_fusion.safetensors"
 PAD, EPS = 1, 1e-5  # Of every published BEiT-3.
 FORM, SHARED_FORM = "form", "shared"
-NOTED = {
-    "heads": int,
-    "norm_eps": float,
-    "pad": int,
-}  # What no shape says, in the notes of our files.
+NOTED = {"heads": int, "norm_eps": float, "pad": int}  # Our exports note what no shape tells.
 OTHER_HEADS = ("pooler.", "head.", "fc_norm.", "vision_head.", "language_head.", "logit_scale")
 
 
-def _left_out(table: Table, names: Mapping[str, Shape]) -> Table:
-    """The table with what this state dict has no place for: the other one's experts, and what is folded."""
-    used = {name for each in table.rules for name in each.ours}
+def _leave_out_rest(table: Table, params: Iterable[str]) -> Table:
+    """Leaves out what is folded, and experts that are in the other state dict."""
+    used = {name for each in table.rules for name in each.jax}
     experts = {FUSED, *map(str, Modality)}
     reasons = {}
-    for name in set(names) - used:
+    for name in set(params) - used:
         if name.endswith(("_scale", "/type")):
             reasons[name] = "folded into what it is multiplied with or added to"
         elif experts & set(name.split("/")):
             reasons[name] = "in the other state dict"
-    return Table(table.rules, reasons, table.constant)
+    return dataclasses.replace(table, left_out=reasons)
 
 
-def folded(config: ModelConfig, params: Tensors) -> Tensors:
-    """The same network with LayerScale in the projections and types in the positions."""
-    changes: dict[str, Callable[[Tensors], np.ndarray]] = {
-        f"{embed}/positions": lambda leaves, embed=embed: (
-            leaves[f"{embed}/positions"] + leaves[f"{embed}/type"]
-        )
-        for embed in ("vision_embed", "text_embed")
-    }
-    if config.layer_scale:
-        for block in range(config.depth):
-            place = f"encoder/block_{block}"
-            scaled = {
-                f"{place}/attention/{name}": f"{place}/attention_scale"
-                for name in ("out", "out_bias")
-            }
-            experts = experts_of(config, block)
-            scaled |= {
-                f"{place}/{name}/down/{part}": f"{place}/expert_scale"
-                for name in experts
-                for part in ("kernel", "bias")
-            }
-            changes |= {
-                name: lambda leaves, name=name, scale=scale: leaves[name] * leaves[scale]
-                for name, scale in scaled.items()
-            }
-    return Changed(params, changes)
+def fold(config: ModelConfig, params: Arrays) -> dict[str, np.ndarray]:
+    """Returns the same network with LayerScale in the projections and types in the positions."""
+    folded = dict(params)
+    for part in ("vision_embed", "text_embed"):
+        folded[f"{part}/positions"] = params[f"{part}/positions"] + params[f"{part}/type"]
+    for block in range(config.depth if config.layer_scale else 0):
+        ours = f"encoder/block_{block}"
+        for name in ("out", "out_bias"):
+            name = f"{ours}/attention/{name}"
+            folded[name] = params[name] * params[f"{ours}/attention_scale"]
+        for expert in experts_of(config, block):
+            for part in ("kernel", "bias"):
+                name = f"{ours}/{expert}/down/{part}"
+                folded[name] = params[name] * params[f"{ours}/expert_scale"]
+    return folded
 
 
 def require(run: Run) -> None:
-    """Raises a ``UsageError`` if the model adds a relative bias, which BEiT3 does not, or is something between ours and BEiT-3."""
+    """Raises a ``UsageError`` for relative positions, and for forms between ours and BEiT-3's."""
     config = run.model
     if config.positions is not Positions.ABSOLUTE:
         raise UsageError(
-            "--to=beit3: model.positions=relative has no place in torchscale's BEiT3, which adds no relative bias"
+            "--to=beit3 does not support model.positions=relative; torchscale's BEiT3 has no "
+            "relative bias"
         )
     if config.layer_scale if config.decoupled else config.sub_norm:
         raise UsageError(
-            f"--to=beit3: model.decoupled={config.decoupled}, sub_norm={config.sub_norm}, layer_scale={config.layer_scale:g} are neither "
-            "our standard model (no, no, any) nor BEiT-3 (yes, any, 0)"
+            f"--to=beit3 does not support model.decoupled={config.decoupled} with "
+            f"sub_norm={config.sub_norm} and layer_scale={config.layer_scale:g}. It takes our "
+            "standard model (decoupled=False, sub_norm=False) or BEiT-3 (decoupled=True, "
+            "layer_scale=0)"
         )
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """State dicts, and the arguments of torchscale's ``EncoderConfig`` as JSON."""
+    """Writes the state dicts, and the arguments of torchscale's ``EncoderConfig`` as JSON."""
     config = run.model
-    params = folded(config, run.params)
+    params = fold(config, run.params)
     notes = {"format": "pt", FORM: "decoupled" if config.decoupled else SHARED_FORM}
     notes |= {name: str(getattr(config, name)) for name in NOTED}
-    for name, fusion in ((WEIGHTS_FILE, False), (FUSION_FILE, True))[
-        : 1 if config.decoupled else 2
-    ]:
-        rules = _left_out(table(config, fusion), params.shapes)
-        write_safetensors(folder / name, exported(rules, params), notes)
+    files = {WEIGHTS_FILE: False}
+    if not config.decoupled:
+        files[FUSION_FILE] = True
+    for name, fusion in files.items():
+        rules = _leave_out_rest(table(config, fusion), params)
+        write_safetensors(folder / name, export(rules, params), notes)
     (folder / "config.json").write_text(json.dumps(encoder_arguments(config), indent=1) + "\n")
 
 
 def encoder_arguments(config: ModelConfig) -> dict[str, Any]:
-    """Keyword arguments of torchscale's ``EncoderConfig`` for these weights."""
+    """Returns keyword arguments of torchscale's ``EncoderConfig`` for these weights."""
     return {
         "multiway": True,
         "encoder_embed_dim": config.width,
@@ -121,79 +120,98 @@ def encoder_arguments(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def config_of(file: TensorFile, unsaid: Unsaid) -> ModelConfig:
-    """The decoupled model that a file speaks of: by its notes if it is one of ours, otherwise as every published BEiT-3 is.
+def config_of(file: TensorFile, options: ImportOptions) -> ModelConfig:
+    """Infers the decoupled model from tensor shapes.
+
+    What no shape tells comes from the notes of our own exports; other files are taken to be as
+    every published BEiT-3.
 
     Raises:
-      UsageError: the file has not BEiT-3's names, or is one of the two that a model of ours with shared attention is written as.
+      UsageError: the file does not have BEiT-3's names, or is one of the two state dicts of a model
+        with shared attention.
     """
-    theirs, notes, first = file.shapes, file.metadata, f"{ENCODER}.layers.0"
+    shapes, notes, first = file.shapes, file.metadata, f"{ENCODER}.layers.0"
     if notes.get(FORM) == SHARED_FORM:
         raise UsageError(
-            f"--format=beit3: the file is {WEIGHTS_FILE} or {FUSION_FILE} of a model with shared attention, of which each holds a part "
-            "with its types and LayerScale folded; start from the run that was exported: --config.run.start_from=RUN"
+            f"--format=beit3: the file is {WEIGHTS_FILE} or {FUSION_FILE} of a model with shared "
+            "attention. Each holds a part of the model, with types and LayerScale folded. Start "
+            "from the run that was exported: --config.run.start_from=RUN"
         )
-    (
-        (width, _, patch_size, _),
-        (vocabulary, _),
-        (ffn_width, _),
-        (patch_rows, _),
-        (text_rows, _),
-        *_,
-    ) = required(
-        "BEiT-3 checkpoint",
-        theirs,
-        {f"{EMBED}.proj.weight": 4, "beit3.text_embed.weight": 2, f"{first}.ffn.A.fc1.weight": 2}
-        | {f"{ENCODER}.embed_positions.{side}.weight": 2 for side in "AB"}
-        | {f"{first}.self_attn_layer_norm.A.weight": 1},
+    ranks = {
+        f"{EMBED}.proj.weight": 4,
+        "beit3.text_embed.weight": 2,
+        f"{first}.ffn.A.fc1.weight": 2,
+        f"{ENCODER}.embed_positions.A.weight": 2,
+        f"{ENCODER}.embed_positions.B.weight": 2,
+        f"{first}.self_attn_layer_norm.A.weight": 1,
+    }
+    kernel, (vocabulary, _), (ffn_width, _), (patch_rows, _), (text_rows, _), _ = require_shapes(
+        "BEiT-3 checkpoint", shapes, ranks
     )
-    grid = root(patch_rows - UNUSED_ROWS - 1)
+    width, _, patch_size, _ = kernel
+    grid = exact_sqrt(patch_rows - UNUSED_ROWS - 1)  # One of the positions is CLS.
     if not grid:
         raise UsageError(
-            f"no BEiT-3 checkpoint: {ENCODER}.embed_positions.A.weight has {patch_rows} rows, which are no square image's"
+            f"not a BEiT-3 checkpoint: {ENCODER}.embed_positions.A.weight has {patch_rows} rows, "
+            "which no square image has"
         )
-    noted = {name: kind(notes[name]) for name, kind in NOTED.items() if name in notes}
-    heads = (
-        unsaid.agreed("heads", int(noted["heads"])) if "heads" in noted else unsaid.heads_of(width)
-    )
-    return unsaid.model(
-        **{"norm_eps": EPS, "pad": PAD} | noted | {"heads": heads},
+    read = {"norm_eps": EPS, "pad": PAD}
+    read |= {name: kind(notes[name]) for name, kind in NOTED.items() if name in notes}
+    if "heads" in notes:
+        read["heads"] = options.agree("heads", int(notes["heads"]))
+    else:
+        read["heads"] = options.count_heads(width)
+    if "mim_head.weight" in shapes:
+        read["codes"] = options.agree("codes", shapes["mim_head.weight"][0])
+    return options.model_config(
         image_size=grid * patch_size,
         patch_size=patch_size,
         width=width,
-        depth=len(
-            [
-                name
-                for name in theirs
-                if re.fullmatch(rf"{ENCODER}\.layers\.\d+\.self_attn_layer_norm\.A\.weight", name)
-            ]
-        ),
+        depth=count_matches(shapes, rf"{ENCODER}\.layers\.\d+\.self_attn_layer_norm\.A\.weight"),
         ffn_width=ffn_width,
         fused_layers=0,
         text_positions=text_rows - UNUSED_ROWS,
         layer_scale=0.0,
-        sub_norm=f"{first}.ffn.A.ffn_layernorm.weight" in theirs,
+        sub_norm=f"{first}.ffn.A.ffn_layernorm.weight" in shapes,
         decoupled=True,
         vocabulary=vocabulary,
-        **(
-            {"codes": unsaid.agreed("codes", theirs["mim_head.weight"][0])}
-            if "mim_head.weight" in theirs
-            else {}
-        ),
+        **read,
     )
 
 
-def read(theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]) -> tuple[Table, Tensors]:
-    """The table for a file, and its tensors; a head that the file lacks starts afresh."""
+def import_table(config: ModelConfig, tensors: Iterable[str]) -> Table:
+    """The table for a file; a head that the file lacks is left out."""
     whole, left_out = table(config), {}
+    tensors = list(tensors)
     for ours, head in (("vision_head", "mim_head"), ("language_head", "mlm_head")):
-        if f"{head}.weight" not in theirs.shapes:
-            left_out |= {
-                f"{ours}/{part}": "the file has no such head" for part in ("kernel", "bias")
-            }
-    ignored = {
-        name: "a head of fine-tuning" for name in theirs.shapes if name.startswith(OTHER_HEADS)
-    }
-    return Table(
-        [each for each in whole.rules if not set(each.ours) & set(left_out)], left_out, {}, ignored
-    ), theirs
+        if f"{head}.weight" not in tensors:
+            reason = "the file has no such head"
+            left_out |= {f"{ours}/kernel": reason, f"{ours}/bias": reason}
+    rules = [each for each in whole.rules if not set(each.jax) & set(left_out)]
+    others = [name for name in tensors if name.startswith(OTHER_HEADS)]
+    return Table(rules, left_out, {}, dict.fromkeys(others, "a head of fine-tuning"))
+
+
+def _read(
+    file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
+) -> Report:
+    config = config_of(file, options)
+    return import_model(path, file.tensors, import_table(config, file.tensors), config, out)
+
+
+EXPORT = Export(
+    exact="images and texts in one state dict, pairs in the other; a decoupled model in one",
+    needs="absolute positions; torchscale to verify it",
+    drops="nothing: types and LayerScale are folded",
+    peers=("torch", "torchscale"),
+    require=require,
+    write=write,
+    check=beit3_check.check,
+)
+IMPORT = Import(
+    exact="all of it: images, texts, pairs, heads",
+    gives="a model to use and to export; a start for pretraining if its padding is word piece 0",
+    drops="heads of fine-tuning",
+    read=_read,
+    flags=("heads", "codes"),
+)

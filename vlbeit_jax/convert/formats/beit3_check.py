@@ -1,82 +1,71 @@
-"""Exports under BEiT-3's names, run in torchscale."""
+"""Runs exports under BEiT-3's names in torchscale and compares them with JAX."""
 
+import functools
 import importlib.util
 import json
 import pathlib
 import sys
 import types
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vlbeit_jax.convert import verify
-from vlbeit_jax.convert.formats.beit3 import FUSION_FILE, WEIGHTS_FILE
 from vlbeit_jax.convert.source import Run
+
+WEIGHTS_FILE, FUSION_FILE = "beit3.safetensors", "beit3_fusion.safetensors"
 
 
 def check(run: Run, folder: pathlib.Path) -> verify.Differences:
-    """Torchscale's BEiT3 against JAX: one state dict for images and texts, the other one for pairs."""
+    """Compares torchscale's BEiT3 with JAX: one state dict for images and texts, one for pairs."""
     import torch
     from torch.nn import functional
 
-    found = verify.Differences("torchscale's BEiT3", run.model.pad)
-    config, params = run.model, verify.parameters(run.params)
-    arguments = json.loads((folder / "config.json").read_text())
-    opened = {}
-    for name, batch in verify.batches(config).items():
-        file = folder / (FUSION_FILE if name == "pair" and not config.decoupled else WEIGHTS_FILE)
-        if file not in opened:
-            opened[file] = _torchscale(arguments, file)
-        model, heads = opened[file]
+    config = run.model
+    open_file = functools.cache(functools.partial(_open_torchscale, folder))
+
+    @torch.no_grad()
+    def forward(name: str, batch: verify.Batch) -> dict[str, np.ndarray]:
+        is_fusion = name == "pair" and not config.decoupled
+        model, heads = open_file(FUSION_FILE if is_fusion else WEIGHTS_FILE)
         inputs: dict[str, Any] = {}
         if "image" in batch:
-            inputs["visual_tokens"] = (
-                torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-            )
+            pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+            inputs["visual_tokens"] = pixels
         if "masked_patches" in batch:
-            hidden = np.zeros((len(batch["image"]), config.patches), np.float32)
-            np.put_along_axis(hidden, batch["masked_patches"], 1, axis=1)
+            hidden = verify.hidden_patches(batch, config.patches).astype(np.float32)
             inputs["vision_masked_position"] = torch.from_numpy(hidden)
         if "text" in batch:
             text = torch.from_numpy(batch["text"])
             inputs |= {"textual_tokens": text, "text_padding_position": text == config.pad}
-        with torch.no_grad():
-            states = model(**inputs)["encoder_out"]
-            patches_here = config.patches + 1 if "image" in batch else 0
-            parts = {}
-            if "image" in batch:
-                parts |= {"image_cls": states[:, 0], "image": states[:, 1:patches_here]}
-            if "text" in batch:
-                parts |= {
-                    "text_cls": states[:, patches_here],
-                    "text": states[:, patches_here + 1 :],
-                }
-            for modality, head, first in (
-                ("image", "mim_head", 1),
-                ("text", "mlm_head", patches_here),
-            ):
-                if f"{modality}_masked" in batch:
-                    places = torch.from_numpy(batch[f"{modality}_masked"])[..., None] + first
-                    picked = states.gather(1, places.expand(-1, -1, states.shape[-1]))
-                    parts[f"{modality}_logits"] = functional.linear(
-                        picked, heads[f"{head}.weight"], heads[f"{head}.bias"]
-                    )
-        found.add_output(
-            name,
-            {part: value.numpy() for part, value in parts.items()},
-            verify.ours(config, params, batch),
-            batch,
-        )
-    return found
+        states = model(**inputs)["encoder_out"]
+        outputs = verify.split_states(states, batch, config.patches)
+        # Masked patches are counted from the first patch, masked word pieces from the text's CLS.
+        sequences = {}
+        if "image" in batch:
+            sequences["image"] = outputs["image"]
+        if "text" in batch:
+            sequences["text"] = torch.cat([outputs["text_cls"][:, None], outputs["text"]], dim=1)
+        for modality, masked, head in (
+            ("image", "masked_patches", "mim_head"),
+            ("text", "text_masked", "mlm_head"),
+        ):
+            if masked in batch:
+                positions = torch.from_numpy(batch[masked])[..., None]
+                picked = sequences[modality].gather(1, positions.expand(-1, -1, config.width))
+                weight, bias = heads[f"{head}.weight"], heads[f"{head}.bias"]
+                outputs[f"{modality}_logits"] = functional.linear(picked, weight, bias)
+        return {output: value.numpy() for output, value in outputs.items()}
+
+    return verify.compare(run, "torchscale's BEiT3", forward)
 
 
-def _torchscale(arguments: Mapping[str, Any], file: pathlib.Path) -> tuple[Any, dict[str, Any]]:
-    """The model with its weights, and the heads that torchscale leaves to its users."""
+def _open_torchscale(folder: pathlib.Path, file: str) -> tuple[Any, dict[str, Any]]:
+    """Returns the model with its weights, and the heads, which torchscale leaves to its users."""
     from safetensors.torch import load_file
 
     if "timm" not in sys.modules and importlib.util.find_spec("timm") is None:
-        # Torchscale wants one function of it, for drop path, which is off here.
+        # torchscale imports one function of timm, for drop path, which is off here.
         layers = types.ModuleType("timm.models.layers")
         layers.drop_path = lambda x, *_: x  # pyright: ignore[reportAttributeAccessIssue]
         sys.modules |= {
@@ -87,7 +76,8 @@ def _torchscale(arguments: Mapping[str, Any], file: pathlib.Path) -> tuple[Any, 
     from torchscale.architecture.config import EncoderConfig  # pyright: ignore[reportMissingImports]
     from torchscale.model.BEiT3 import BEiT3  # pyright: ignore[reportMissingImports]
 
-    weights = load_file(file)
+    arguments = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / file)
     heads = {name: weights.pop(name) for name in list(weights) if not name.startswith("beit3.")}
     model = BEiT3(EncoderConfig(**arguments))
     model.load_state_dict(

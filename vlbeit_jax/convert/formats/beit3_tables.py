@@ -1,40 +1,44 @@
-"""Where parameters lie under BEiT-3's names: everything twice, A for vision and B for language.
+"""Tables of BEiT-3's names, in which everything exists twice: A for vision and B for language.
 
-Of a model with shared attention, the same array stands in A and B.
+A model with shared attention is written with the same array in A and B.
 """
 
 import numpy as np
 
 from vlbeit_jax.config import ModelConfig
-from vlbeit_jax.convert.layouts import (
+from vlbeit_jax.convert.permutations import (
     TOKEN,
-    Layout,
-    attention_out,
-    head_bias,
+    Permutation,
+    one_to_one,
     patches,
-    split_qkv,
     vocabulary_columns,
     vocabulary_rows,
     zero,
 )
 from vlbeit_jax.convert.rules import Rule, Table, rule
-from vlbeit_jax.convert.tables import FUSED, linear, norm
+from vlbeit_jax.convert.tables import FUSED, AttentionNames, attention, expert, linear, norm
 from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.types import Modality
 
 SIDES = {Modality.VISION: "A", Modality.LANGUAGE: "B"}
 UNUSED_ROWS = 2  # Positions start at the third row of each table, as in fairseq.
-PARTS = ("query", "key", "value")
 EMBED, ENCODER = "beit3.vision_embed", "beit3.encoder"
+PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 
 
 def table(config: ModelConfig, fusion: bool = False) -> Table:
-    """All of a model: the unimodal paths, or pairs' with the vision-language expert in the top blocks."""
+    """All of a model.
+
+    Args:
+      config: of the model.
+      fusion: for shared attention: whether the top blocks have the expert of pairs, instead of
+        those of images and texts.
+    """
     return _decoupled(config) if config.decoupled else _shared(config, fusion)
 
 
 def _ends(config: ModelConfig) -> list[Rule]:
-    """Embeddings and heads, which both kinds have alike."""
+    """Embeddings and heads, which both forms have in common."""
     size, padded = config.vocabulary, padded_vocabulary(config.vocabulary)
     return [
         rule("text_embed/words", "beit3.text_embed.weight", vocabulary_rows(size, padded)),
@@ -50,97 +54,64 @@ def _ends(config: ModelConfig) -> list[Rule]:
     ]
 
 
-_POSITIONS = Layout(
-    lambda x: (np.concatenate([np.zeros((UNUSED_ROWS, x.shape[1]), x.dtype), x]),),
-    lambda x: (x[UNUSED_ROWS:],),
+_POSITIONS = one_to_one(
+    lambda x: np.concatenate([np.zeros((UNUSED_ROWS, x.shape[1]), x.dtype), x]),
+    lambda x: x[UNUSED_ROWS:],
 )
 
 
 def _decoupled(config: ModelConfig) -> Table:
-    rules = _ends(config) + [
-        rule(f"{embed}/type", "", zero(config.width)) for embed in ("vision_embed", "text_embed")
-    ]
+    rules = _ends(config)
+    rules += [rule(f"{part}_embed/type", "", zero(config.width)) for part in ("vision", "text")]
     for modality, side in SIDES.items():
         for block in range(config.depth):
-            ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
-            rules += norm(
-                f"{ours}/attention/{modality}_norm", f"{theirs}.self_attn_layer_norm.{side}"
-            )
-            for part, letter in zip((*PARTS, "out"), "qkvo", strict=True):
-                name = "out_proj" if part == "out" else f"{letter}_proj"
-                rules += linear(
-                    f"{ours}/attention/{modality}_{part}", f"{theirs}.self_attn.{name}.{side}"
-                )
+            ours, torch = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
+            own, attn = f"{ours}/attention/{modality}", f"{torch}.self_attn"
+            rules += norm(f"{own}_norm", f"{torch}.self_attn_layer_norm.{side}")
+            for part, name in PROJECTIONS.items():
+                rules += linear(f"{own}_{part}", f"{attn}.{name}.{side}")
             if config.sub_norm:
-                rules += norm(
-                    f"{ours}/attention/{modality}_inner_norm",
-                    f"{theirs}.self_attn.inner_attn_ln.{side}",
-                )
-                rules += norm(f"{ours}/{modality}/inner_norm", f"{theirs}.ffn.{side}.ffn_layernorm")
-            rules += _expert(f"{ours}/{modality}", theirs, side)
+                rules += norm(f"{own}_inner_norm", f"{attn}.inner_attn_ln.{side}")
+                rules += norm(f"{ours}/{modality}/inner_norm", f"{torch}.ffn.{side}.ffn_layernorm")
+            rules += _expert(f"{ours}/{modality}", torch, side)
         rules += norm(f"encoder/{modality}_norm", f"{ENCODER}.layer_norm.{side}")
     return Table(rules)
 
 
-def _expert(ours: str, theirs: str, side: str) -> list[Rule]:
-    rules = norm(f"{ours}/norm", f"{theirs}.final_layer_norm.{side}")
-    return (
-        rules
-        + linear(f"{ours}/up", f"{theirs}.ffn.{side}.fc1")
-        + linear(f"{ours}/down", f"{theirs}.ffn.{side}.fc2")
-    )
+def _expert(ours: str, torch: str, side: str) -> list[Rule]:
+    ffn = f"{torch}.ffn.{side}"
+    return expert(ours, f"{torch}.final_layer_norm.{side}", f"{ffn}.fc1", f"{ffn}.fc2")
 
 
 def _twice(each: Rule) -> Rule:
-    """The same array of ours in A and in B; the names on the other side have {side} where they differ."""
-    names = tuple(name.format(side=side) for side in SIDES.values() for name in each.theirs)
-    there, back = each.layout
-    return Rule(
-        each.ours,
-        names,
-        Layout(lambda x: there(x) * 2, lambda *both: back(*both[: len(both) // 2])),
+    """The same array in A and in B; {side} in the other program's names stands for the letter."""
+    names = tuple(name.format(side=side) for side in SIDES.values() for name in each.torch)
+    export, load = each.permutation
+    both = Permutation(
+        lambda *arrays: export(*arrays) * 2,
+        lambda *tensors: load(*tensors[: len(tensors) // 2]),
     )
+    return Rule(each.jax, names, both)
 
 
 def _shared(config: ModelConfig, fusion: bool) -> Table:
-    rules, both, constant = (
-        _ends(config),
-        norm("encoder/norm", f"{ENCODER}.layer_norm.{{side}}"),
-        {},
-    )
+    rules, constant = _ends(config), {}
+    both = norm("encoder/norm", f"{ENCODER}.layer_norm.{{side}}")
     for block in range(config.depth):
-        ours, theirs = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
-        attention = f"{theirs}.self_attn"
-        weights = " ".join(f"{attention}.{letter}_proj.{{side}}.weight" for letter in "qkv")
-        both += norm(f"{ours}/attention_norm", f"{theirs}.self_attn_layer_norm.{{side}}") + [
-            rule(f"{ours}/attention/qkv", weights, split_qkv(config.heads)),
-            rule(
-                f"{ours}/attention/query_bias",
-                f"{attention}.q_proj.{{side}}.bias",
-                head_bias(config.heads),
-            ),
-            rule(
-                f"{ours}/attention/value_bias",
-                f"{attention}.v_proj.{{side}}.bias",
-                head_bias(config.heads),
-            ),
-            rule(
-                f"{ours}/attention/out",
-                f"{attention}.out_proj.{{side}}.weight",
-                attention_out(config.heads),
-            ),
-            rule(f"{ours}/attention/out_bias", f"{attention}.out_proj.{{side}}.bias"),
-        ]
-        constant |= {
-            f"{attention}.k_proj.{side}.bias": np.zeros(config.width, np.float32)
-            for side in SIDES.values()
-        }
+        ours, torch = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
+        attn = f"{torch}.self_attn"
+        names = AttentionNames(
+            norm=f"{torch}.self_attn_layer_norm.{{side}}",
+            qkv=" ".join(f"{attn}.{letter}_proj.{{side}}.weight" for letter in "qkv"),
+            bias=f"{attn}.q_proj.{{side}}.bias {attn}.v_proj.{{side}}.bias",
+            out=f"{attn}.out_proj.{{side}}",
+        )
+        both += attention(ours, names, config.heads)
+        for side in SIDES.values():
+            constant[f"{attn}.k_proj.{side}.bias"] = np.zeros(config.width, np.float32)
         if fusion and block >= config.depth - config.fused_layers:
-            both += _expert(f"{ours}/{FUSED}", theirs, "{side}")
+            both += _expert(f"{ours}/{FUSED}", torch, "{side}")
         else:
-            rules += [
-                each
-                for modality, side in SIDES.items()
-                for each in _expert(f"{ours}/{modality}", theirs, side)
-            ]
+            for modality, side in SIDES.items():
+                rules += _expert(f"{ours}/{modality}", torch, side)
     return Table(rules + [_twice(each) for each in both], {}, constant)

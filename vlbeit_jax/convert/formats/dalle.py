@@ -1,61 +1,81 @@
 """The encoder of DALL-E's dVAE, as a visual tokenizer."""
 
 import dataclasses
-import re
+import functools
+import pathlib
 from collections.abc import Mapping
 
-from vlbeit_jax.convert.layouts import CONVOLUTION
-from vlbeit_jax.convert.rules import Rule, Shape, Table, rule
-from vlbeit_jax.convert.unsaid import Unsaid, grid_of, required
+from vlbeit_jax.convert.formats.base import TOKENIZER, Import
+from vlbeit_jax.convert.import_options import (
+    ImportOptions,
+    count_matches,
+    grid_of,
+    require_shapes,
+)
+from vlbeit_jax.convert.importing import import_network
+from vlbeit_jax.convert.permutations import CONVOLUTION
+from vlbeit_jax.convert.read_tensors import TensorFile
+from vlbeit_jax.convert.rules import Report, Rule, Shape, Table, rule
 from vlbeit_jax.models.dalle import CONVOLUTIONS, DalleConfig
+from vlbeit_jax.tasks.visual_tokens import dalle_params, write_dalle
 
 
 def table(config: DalleConfig) -> Table:
-    """Every parameter under the published names."""
+    """Every parameter under its published name."""
     rules = _convolution("input", "blocks.input") + _convolution("output", "blocks.output.conv")
     for group in range(1, config.groups + 1):
         for block in range(1, config.blocks + 1):
-            ours, place = f"group_{group}_block_{block}", f"blocks.group_{group}.block_{block}"
+            ours, theirs = f"group_{group}_block_{block}", f"blocks.group_{group}.block_{block}"
             for number in range(1, CONVOLUTIONS + 1):
-                rules += _convolution(f"{ours}/conv_{number}", f"{place}.res_path.conv_{number}")
+                rules += _convolution(f"{ours}/conv_{number}", f"{theirs}.res_path.conv_{number}")
             if group > 1 and block == 1:
-                rules += _convolution(f"{ours}/identity", f"{place}.id_path")
+                rules += _convolution(f"{ours}/identity", f"{theirs}.id_path")
     return Table(rules)
 
 
-def _convolution(ours: str, theirs: str) -> list[Rule]:
-    return [rule(f"{ours}/kernel", f"{theirs}.w", CONVOLUTION), rule(f"{ours}/bias", f"{theirs}.b")]
+def _convolution(jax: str, torch: str) -> list[Rule]:
+    return [rule(f"{jax}/kernel", f"{torch}.w", CONVOLUTION), rule(f"{jax}/bias", f"{torch}.b")]
 
 
-def config_of(theirs: Mapping[str, Shape], unsaid: Unsaid) -> DalleConfig:
-    """The encoder that a file's shapes speak of, at the image size that gives as many tokens as the model has patches.
+def config_of(shapes: Mapping[str, Shape], options: ImportOptions) -> DalleConfig:
+    """Infers the encoder from tensor shapes.
+
+    Its image size is the one that gives as many tokens as the model has patches.
 
     Raises:
-      UsageError: the file has not the encoder's names, or no whole patches go into the model's images.
+      UsageError: the file does not have the encoder's names, or the model's images are not whole
+        patches.
     """
-    (width, *_), (codes, *_), _ = required(
-        "encoder of DALL-E's dVAE",
-        theirs,
-        {
-            "blocks.input.w": 4,
-            "blocks.output.conv.w": 4,
-            "blocks.group_1.block_1.res_path.conv_1.w": 4,
-        },
+    ranks = {
+        "blocks.input.w": 4,
+        "blocks.output.conv.w": 4,
+        "blocks.group_1.block_1.res_path.conv_1.w": 4,
+    }
+    (width, *_), (codes, *_), _ = require_shapes("encoder of DALL-E's dVAE", shapes, ranks)
+    first_convolution = r"\.res_path\.conv_1\.w"
+    network = DalleConfig(
+        codes=codes,
+        width=width,
+        groups=count_matches(shapes, r"blocks\.group_\d+\.block_1" + first_convolution),
+        blocks=count_matches(shapes, r"blocks\.group_1\.block_\d+" + first_convolution),
     )
-    groups, blocks = (
-        len(
-            [
-                name
-                for name in theirs
-                if re.fullmatch(rf"blocks\.{block}\.res_path\.conv_1\.w", name)
-            ]
-        )
-        for block in (r"group_\d+\.block_1", r"group_1\.block_\d+")
-    )
-    network, model = (
-        DalleConfig(codes=codes, width=width, groups=groups, blocks=blocks),
-        unsaid.model(),
-    )
-    return dataclasses.replace(
-        network, image_size=grid_of(model.image_size, model.patch_size) * network.patch_size
-    )
+    model = options.model_config()
+    grid = grid_of(model.image_size, model.patch_size)
+    return dataclasses.replace(network, image_size=grid * network.patch_size)
+
+
+def _read(
+    file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
+) -> Report:
+    config = config_of(file.shapes, options)
+    describe = functools.partial(write_dalle, config=config)
+    return import_network(path, file.tensors, table(config), dalle_params(config), describe, out)
+
+
+IMPORT = Import(
+    exact="visual tokens",
+    gives=TOKENIZER,
+    drops="nothing: the decoder is another file",
+    read=_read,
+    flags=("image_size",),
+)

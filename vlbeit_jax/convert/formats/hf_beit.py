@@ -1,4 +1,7 @@
-"""The image side as Hugging Face's BEiT: names that transformers 4 and 5 both read (they are written with version 4's)."""
+"""The image side as Hugging Face's BEiT.
+
+Names are those of transformers 4, which versions 4 and 5 both read.
+"""
 
 import json
 import pathlib
@@ -10,116 +13,108 @@ import numpy as np
 from vlbeit_jax.config import ModelConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.convert.layouts import ROWS, TOKEN, attention_out, head_bias, patches, split_qkv
-from vlbeit_jax.convert.rules import Changed, Table, Tensors, exported, rule
+from vlbeit_jax.convert.formats.base import Export
+from vlbeit_jax.convert.permutations import ROWS, TOKEN, patches
+from vlbeit_jax.convert.rules import Arrays, Table, export, rule
 from vlbeit_jax.convert.source import Run
-from vlbeit_jax.convert.tables import linear, norm, refuse_beit3, relative_biases, sees_images
+from vlbeit_jax.convert.tables import (
+    AttentionNames,
+    attention,
+    expert,
+    layer_scale,
+    linear,
+    norm,
+    refuse_beit3,
+    relative_biases,
+    sees_images,
+)
 from vlbeit_jax.types import Positions
 
 TYPE = "vision_embed/type"
 RELATIVE = "attention.attention.relative_position_bias.relative_position_bias_table"
 VARIANT = "backbone"
+NOTES = {"format": "pt"}
 
 
 def table(
-    config: ModelConfig, names: Iterable[str], prefix: str, final_norm: str, head: str | None
+    config: ModelConfig, params: Iterable[str], prefix: str, final_norm: str, head: str | None
 ) -> Table:
     """The image side of a model.
 
     Args:
       config: of the model.
-      names: all of its parameters.
-      prefix: of everything below the heads.
-      final_norm: where the last norm stands.
-      head: where the prediction of visual tokens stands; None: it is left out.
+      params: names of all its parameters.
+      prefix: of every name below the heads.
+      final_norm: name of the last norm.
+      head: name of the visual-token head; None: it is left out.
     """
-    heads, place = config.heads, f"{prefix}embeddings"
+    embed = f"{prefix}embeddings"
+    projection = f"{embed}.patch_embeddings.projection"
     rules = [
-        rule("vision_embed/cls", f"{place}.cls_token", TOKEN),
-        rule("vision_embed/mask_token", f"{place}.mask_token", TOKEN),
-        rule(
-            "vision_embed/patch/kernel",
-            f"{place}.patch_embeddings.projection.weight",
-            patches(config.patch_size),
-        ),
-        rule("vision_embed/patch/bias", f"{place}.patch_embeddings.projection.bias"),
+        rule("vision_embed/cls", f"{embed}.cls_token", TOKEN),
+        rule("vision_embed/mask_token", f"{embed}.mask_token", TOKEN),
+        rule("vision_embed/patch/kernel", f"{projection}.weight", patches(config.patch_size)),
+        rule("vision_embed/patch/bias", f"{projection}.bias"),
     ]
+    blocks = [f"{prefix}encoder.layer.{block}" for block in range(config.depth)]
     if config.positions is Positions.ABSOLUTE:
-        rules.append(rule("vision_embed/positions", f"{place}.position_embeddings", ROWS))
+        rules.append(rule("vision_embed/positions", f"{embed}.position_embeddings", ROWS))
     else:
-        rules.append(
-            relative_biases(
-                config,
-                tuple(f"{prefix}encoder.layer.{block}.{RELATIVE}" for block in range(config.depth)),
-            )
+        rules.append(relative_biases(config, tuple(f"{torch}.{RELATIVE}" for torch in blocks)))
+    for block, torch in enumerate(blocks):
+        ours, attn = f"encoder/block_{block}", f"{torch}.attention.attention"
+        names = AttentionNames(
+            norm=f"{torch}.layernorm_before",
+            qkv=f"{attn}.query.weight {attn}.key.weight {attn}.value.weight",
+            bias=f"{attn}.query.bias {attn}.value.bias",
+            out=f"{torch}.attention.output.dense",
         )
-    for block in range(config.depth):
-        ours, theirs = f"encoder/block_{block}", f"{prefix}encoder.layer.{block}"
-        attention = f"{theirs}.attention.attention"
-        keys = " ".join(f"{attention}.{name}.weight" for name in ("query", "key", "value"))
-        rules += norm(f"{ours}/attention_norm", f"{theirs}.layernorm_before") + [
-            rule(f"{ours}/attention/qkv", keys, split_qkv(heads)),
-            rule(f"{ours}/attention/query_bias", f"{attention}.query.bias", head_bias(heads)),
-            rule(f"{ours}/attention/value_bias", f"{attention}.value.bias", head_bias(heads)),
-            rule(
-                f"{ours}/attention/out",
-                f"{theirs}.attention.output.dense.weight",
-                attention_out(heads),
-            ),
-            rule(f"{ours}/attention/out_bias", f"{theirs}.attention.output.dense.bias"),
-        ]
-        rules += norm(f"{ours}/vision/norm", f"{theirs}.layernorm_after")
-        rules += linear(f"{ours}/vision/up", f"{theirs}.intermediate.dense") + linear(
-            f"{ours}/vision/down", f"{theirs}.output.dense"
+        rules += attention(ours, names, config.heads)
+        rules += expert(
+            f"{ours}/vision",
+            f"{torch}.layernorm_after",
+            f"{torch}.intermediate.dense",
+            f"{torch}.output.dense",
         )
-        if config.layer_scale:
-            rules += [
-                rule(f"{ours}/attention_scale", f"{theirs}.lambda_1"),
-                rule(f"{ours}/expert_scale", f"{theirs}.lambda_2"),
-            ]
-    rules += norm("encoder/norm", final_norm) + (linear("vision_head", head) if head else [])
-    left_out = {name: "not part of the image side" for name in names if not sees_images(name)} | {
-        TYPE: "folded into the embeddings"
-    }
-    return Table(
-        rules,
-        left_out
-        | ({} if head else {f"vision_head/{part}": "no head here" for part in ("kernel", "bias")}),
-    )
+        rules += layer_scale(config, ours, f"{torch}.lambda_1", f"{torch}.lambda_2")
+    rules += norm("encoder/norm", final_norm)
+    left_out = {name: "not part of the image side" for name in params if not sees_images(name)}
+    left_out[TYPE] = "folded into the embeddings"
+    if head:
+        rules += linear("vision_head", head)
+    else:
+        left_out |= {"vision_head/kernel": "no head here", "vision_head/bias": "no head here"}
+    return Table(rules, left_out)
 
 
-def folded(config: ModelConfig, params: Tensors) -> Tensors:
-    """The same network without a modality type: it is added where every image token gets it."""
-    absolute = config.positions is Positions.ABSOLUTE
-    places = (
-        ["vision_embed/positions"]
-        if absolute
-        else [f"vision_embed/{name}" for name in ("cls", "mask_token", "patch/bias")]
-    )
-    return Changed(
-        params,
-        {place: lambda leaves, place=place: leaves[place] + leaves[TYPE] for place in places},
-    )
+def fold_type(config: ModelConfig, params: Arrays) -> dict[str, np.ndarray]:
+    """Returns the same network without a modality type.
+
+    The type is added to positions, which every image token gets. Without absolute positions it is
+    added to CLS, the mask token and the bias of patches.
+    """
+    if config.positions is Positions.ABSOLUTE:
+        names = ["vision_embed/positions"]
+    else:
+        names = [f"vision_embed/{name}" for name in ("cls", "mask_token", "patch/bias")]
+    return {**params, **{name: params[name] + params[TYPE] for name in names}}
 
 
 def require(run: Run) -> None:
-    """Raises a ``UsageError`` if the model has what BEiT has not."""
+    """Raises a ``UsageError`` if the model has parts that BEiT does not support."""
     refuse_beit3(run.model, "hf-beit")
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """``BeitForMaskedImageModeling`` as ``model.safetensors``, and ``BeitModel`` as the variant "backbone"."""
-    params, names = folded(run.model, run.params), run.params.shapes
-    whole = table(run.model, names, "beit.", "layernorm", "lm_head")
-    backbone = table(run.model, names, "", "pooler.layernorm", None)
-    write_safetensors(folder / "model.safetensors", exported(whole, params), {"format": "pt"})
-    write_safetensors(
-        folder / f"model.{VARIANT}.safetensors", exported(backbone, params), {"format": "pt"}
-    )
-    (folder / "config.json").write_text(json.dumps(_config(run.model), indent=1) + "\n")
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps(_preprocessor(run.model), indent=1) + "\n"
-    )
+    """Writes ``BeitForMaskedImageModeling``, and ``BeitModel`` as the variant "backbone"."""
+    params, config = fold_type(run.model, run.params), run.model
+    whole = table(config, params, "beit.", "layernorm", "lm_head")
+    backbone = table(config, params, "", "pooler.layernorm", None)
+    write_safetensors(folder / "model.safetensors", export(whole, params), NOTES)
+    write_safetensors(folder / f"model.{VARIANT}.safetensors", export(backbone, params), NOTES)
+    (folder / "config.json").write_text(json.dumps(_config(config), indent=1) + "\n")
+    preprocessor = json.dumps(_preprocessor(config), indent=1)
+    (folder / "preprocessor_config.json").write_text(preprocessor + "\n")
 
 
 def _config(config: ModelConfig) -> dict[str, Any]:
@@ -146,7 +141,8 @@ def _config(config: ModelConfig) -> dict[str, Any]:
         "use_shared_relative_position_bias": False,
         "layer_scale_init_value": config.layer_scale,
         "drop_path_rate": config.drop_path,
-        "use_mean_pooling": True,  # Otherwise BeitForMaskedImageModeling normalises twice.
+        # Without mean pooling BeitForMaskedImageModeling normalises twice.
+        "use_mean_pooling": True,
     }
 
 
@@ -169,54 +165,62 @@ def _preprocessor(config: ModelConfig) -> dict[str, Any]:
 
 
 def check(run: Run, folder: pathlib.Path) -> verify.Differences:
-    """Both classes of transformers against JAX; a missing or unexpected name is an error."""
+    """Compares both classes of transformers with JAX.
+
+    Raises:
+      ValueError: a class reports a missing or unexpected name.
+    """
     import torch
     import transformers
 
-    def opened(kind: str, **options: str) -> Any:
+    def open_model(kind: str, **options: str) -> Any:
         model, names = getattr(transformers, kind).from_pretrained(
             folder, output_loading_info=True, **options
         )
-        wrong = {what: sorted(found) for what, found in names.items() if found}
+        wrong = {problem: sorted(listed) for problem, listed in names.items() if listed}
         if wrong:
             raise ValueError(
-                f"{kind} of transformers {transformers.__version__} does not take all names of {folder}: {wrong}"
+                f"{kind} of transformers {transformers.__version__} does not accept all names of "
+                f"{folder}: {wrong}"
             )
         return model.eval()
 
-    predicting, backbone = (
-        opened("BeitForMaskedImageModeling"),
-        opened("BeitModel", variant=VARIANT),
-    )
-    found, params = (
-        verify.Differences(f"transformers {transformers.__version__}"),
-        verify.parameters(run.params),
-    )
-    for name in ("image", "image_masked"):
-        batch = verify.batches(run.model)[name]
+    predicting = open_model("BeitForMaskedImageModeling")
+    backbone = open_model("BeitModel", variant=VARIANT)
+    batches = verify.random_batches(run.model)
+    batches = {name: batches[name] for name in ("image", "image_masked")}
+
+    def inputs_of(batch: verify.Batch) -> dict[str, Any]:
         pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        wanted = verify.ours(run.model, params, batch)
-        hidden, masked = (
-            np.zeros((len(pixels), run.model.patches), bool),
-            batch.get("masked_patches"),
-        )
-        if masked is not None:
-            np.put_along_axis(hidden, masked, True, axis=1)
+        hidden = verify.hidden_patches(batch, run.model.patches)
+        return {"pixel_values": pixels, "bool_masked_pos": torch.from_numpy(hidden)}
+
+    @torch.no_grad()
+    def forward(name: str, batch: verify.Batch) -> dict[str, np.ndarray]:
+        inputs = inputs_of(batch)
+        # BEiT's last states are not normalised; the norm belongs to the head.
+        states = predicting.layernorm(predicting.beit(**inputs).last_hidden_state)
+        outputs = verify.split_states(states.numpy(), batch, run.model.patches)
+        if "masked_patches" in batch:
+            logits = predicting(**inputs).logits.numpy()
+            positions = batch["masked_patches"][..., None]
+            outputs["image_logits"] = np.take_along_axis(logits, positions, axis=1)
+        return outputs
+
+    differences = verify.compare(run, f"transformers {transformers.__version__}", forward, batches)
+    for name, batch in batches.items():
         with torch.no_grad():
-            states = predicting.beit(
-                pixels, bool_masked_pos=torch.from_numpy(hidden)
-            ).last_hidden_state
-            logits = predicting(pixels, bool_masked_pos=torch.from_numpy(hidden)).logits.numpy()
-            pooled = backbone(pixels, bool_masked_pos=torch.from_numpy(hidden))
-        normed = predicting.layernorm(states).detach().numpy()
-        found.add(f"{name}/image_cls", normed[:, 0], wanted["image_cls"])
-        found.add(f"{name}/image", normed[:, 1:], wanted["image"])
-        found.add(
-            f"{name}/backbone",
-            backbone.pooler.layernorm(pooled.last_hidden_state)[:, 1:].detach().numpy(),
-            wanted["image"],
-        )
-        if masked is not None:
-            picked = np.take_along_axis(logits, masked[..., None], axis=1)
-            found.add(f"{name}/image_logits", picked, wanted["image_logits"])
-    return found
+            states = backbone.pooler.layernorm(backbone(**inputs_of(batch)).last_hidden_state)
+        differences.add(f"{name}/backbone", states.numpy()[:, 1:], forward(name, batch)["image"])
+    return differences
+
+
+EXPORT = Export(
+    exact="images: states and visual-token logits; both position schemes",
+    needs="transformers (4.57 or 5) to verify it",
+    drops="texts, pairs, visual tokenizer; modality types are folded into positions or embeddings",
+    peers=("torch", "transformers"),
+    require=require,
+    write=write,
+    check=check,
+)

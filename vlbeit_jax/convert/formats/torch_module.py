@@ -1,4 +1,7 @@
-"""The whole model and its visual tokenizer for PyTorch, with the one file that defines them (``convert/standalone``)."""
+"""The whole model and its visual tokenizer for PyTorch, with the file that defines them.
+
+That file is ``convert/standalone/vlbeit_torch.py``.
+"""
 
 import dataclasses
 import json
@@ -13,8 +16,9 @@ from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.config_parse import to_dict
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
+from vlbeit_jax.convert.formats.base import Export
 from vlbeit_jax.convert.formats.torch_tables import dalle_table, model_table, vqkd_table
-from vlbeit_jax.convert.rules import Rule, Table, exported
+from vlbeit_jax.convert.rules import export
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.embed import TEXT_NORM_EPS
@@ -27,12 +31,14 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """Weights, configuration, text tokenizer, and the files of ``convert/standalone``."""
-    tensors = [*exported(_prefixed(model_table(run.model), "model."), run.params)]
+    """Writes weights, configuration, text tokenizer, and the files of ``convert/standalone``."""
+    model = export(model_table(run.model), run.params)
+    tensors = {f"model.{name}": value for name, value in model.items()}
     if run.visual is not None:
         config = run.visual.config
         table = dalle_table(config) if isinstance(config, DalleConfig) else vqkd_table(config)
-        tensors += exported(_prefixed(table, "visual_tokenizer."), run.visual.params)
+        visual = export(table, run.visual.params)
+        tensors |= {f"visual_tokenizer.{name}": value for name, value in visual.items()}
     write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(_config(run), indent=1) + "\n")
     for path in sorted(STANDALONE.glob("*.py")):
@@ -41,84 +47,77 @@ def write(run: Run, folder: pathlib.Path) -> None:
         shutil.copytree(run.text_tokenizer, folder / "text_tokenizer")
 
 
-def _prefixed(table: Table, prefix: str) -> Table:
-    return Table(
-        [
-            Rule(ours, tuple(prefix + name for name in theirs), layout)
-            for ours, theirs, layout in table.rules
-        ]
-    )
-
-
 def _config(run: Run) -> dict[str, Any]:
+    # An imported model has the word pieces of another program, and their numbers are unknown here.
+    specials = None
+    if run.text_tokenizer is not None:
+        specials = {special.name: int(special) for special in Special}
     return {
         "format": 1,
         "written_by": f"vlbeit_jax {vlbeit_jax.__version__}",
         "step": run.step,
         "model": model_config(run.model),
         "visual_tokenizer": None if run.visual is None else visual_config(run.visual.config),
-        # An imported model knows the word pieces of the program that it was trained with, of which nothing is known here.
-        "specials": None
-        if run.text_tokenizer is None
-        else {special.name: int(special) for special in Special},
+        "specials": specials,
     }
 
 
 def model_config(config: ModelConfig) -> dict[str, Any]:
-    """What ``VLBEiT`` of ``vlbeit_torch.py`` is made from."""
+    """Returns the argument of ``VLBEiT`` in vlbeit_torch.py."""
     return to_dict(config) | {"layer_norm_eps": config.norm_eps, "text_norm_eps": TEXT_NORM_EPS}
 
 
 def visual_config(config: VisualTokenizerConfig | DalleConfig) -> dict[str, Any]:
-    """What a visual tokenizer of ``vlbeit_torch.py`` is made from."""
+    """Returns the argument of the visual tokenizer in vlbeit_torch.py."""
     if isinstance(config, DalleConfig):
         return {"kind": "dalle"} | dataclasses.asdict(config)
-    width = make_tokenizer(config).target_width
-    return (
-        {"kind": "vqkd"}
-        | to_dict(config)
-        | {"target_width": width, "layer_norm_eps": LAYER_NORM_EPS}
-    )
+    added = {
+        "target_width": make_tokenizer(config).target_width,
+        "layer_norm_eps": LAYER_NORM_EPS,
+    }
+    return {"kind": "vqkd"} | to_dict(config) | added
 
 
 def check(run: Run, folder: pathlib.Path) -> verify.Differences:
-    """The module in the folder against JAX, on random images, texts and pairs; and what visual tokens are chosen by."""
+    """Compares the folder's module with JAX: the model, and what visual tokens are chosen by."""
     import torch
 
     module = verify.module_of(folder / "vlbeit_torch.py")
     model, visual_tokenizer = module.load(folder)
-    found = verify.Differences(f"vlbeit_torch.py with PyTorch {torch.__version__}", run.model.pad)
-    parameters = verify.parameters(run.params)
-    for name, batch in verify.batches(run.model).items():
+
+    def pixels_of(image: np.ndarray) -> torch.Tensor:
+        return module.normalise(torch.from_numpy(image).permute(0, 3, 1, 2))
+
+    @torch.inference_mode()
+    def forward(name: str, batch: verify.Batch) -> dict[str, np.ndarray]:
+        inputs = {
+            key: pixels_of(value) if key == "image" else torch.from_numpy(value).long()
+            for key, value in batch.items()
+        }
+        outputs = vars(model(**inputs)).items()
+        return {key: value.numpy() for key, value in outputs if isinstance(value, torch.Tensor)}
+
+    peer = f"vlbeit_torch.py with PyTorch {torch.__version__}"
+    differences = verify.compare(run, peer, forward)
+    if run.visual is None:
+        return differences
+    image = verify.random_images(run.visual.config.image_size)
+    for name, expected in verify.tokenizer_outputs(run.visual, image).items():
         with torch.inference_mode():
-            inputs = {
-                key: torch.from_numpy(value).long()
-                for key, value in batch.items()
-                if key != "image"
-            }
-            if "image" in batch:
-                inputs["image"] = module.normalise(
-                    torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
-                )
-            theirs = {
-                key: value
-                for key, value in vars(model(**inputs)).items()
-                if isinstance(value, torch.Tensor)
-            }
-        found.add_output(
-            name,
-            {key: value.numpy() for key, value in theirs.items()},
-            verify.ours(run.model, parameters, batch),
-            batch,
-        )
-    if run.visual is not None:
-        image = verify.images(run.visual.config.image_size)
-        for name, wanted in verify.visual_tokens(run.visual, image).items():
-            with torch.inference_mode():
-                theirs = getattr(visual_tokenizer, name)(
-                    module.normalise(torch.from_numpy(image).permute(0, 3, 1, 2))
-                )
-            # VQ-KD's features are unit vectors. Logits are of any size: theirs is what is compared in.
-            unit = np.abs(wanted).max() if name == "logits" else np.float32(1)
-            found.add(f"visual_tokenizer/{name}", theirs.numpy() / unit, wanted / unit)
-    return found
+            actual = getattr(visual_tokenizer, name)(pixels_of(image)).numpy()
+        # VQ-KD's features are unit vectors. Logits have no scale, so the largest is the unit.
+        unit = np.abs(expected).max() if name == "logits" else np.float32(1)
+        differences.add(f"visual_tokenizer/{name}", actual / unit, expected / unit)
+    return differences
+
+
+EXPORT = Export(
+    exact="all of it: images, texts, pairs, heads, visual tokenizer, BEiT-3's form",
+    needs="torch and safetensors to load it, nothing else",
+    drops="nothing",
+    peers=("torch",),
+    require=None,
+    write=write,
+    check=check,
+    flags=("verify", "data", "draws"),
+)

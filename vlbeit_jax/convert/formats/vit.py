@@ -1,24 +1,36 @@
 """CLIP's and DINO's ViT-B/16 image encoders, as teachers of VQ-KD."""
 
-import re
-from collections.abc import Mapping
+import functools
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
-
-from vlbeit_jax.convert.layouts import ROWS, TOKEN, Layout, attention_out, fused_qkv, patches, zero
-from vlbeit_jax.convert.rules import Rule, Shape, Table, rule
-from vlbeit_jax.convert.tables import linear, norm
-from vlbeit_jax.convert.unsaid import Unsaid, required
+from vlbeit_jax.convert.formats.base import TEACHER, Import
+from vlbeit_jax.convert.import_options import (
+    ImportOptions,
+    count_matches,
+    match_reasons,
+    require_shapes,
+)
+from vlbeit_jax.convert.importing import import_network
+from vlbeit_jax.convert.permutations import ROWS, TOKEN, patches, zero
+from vlbeit_jax.convert.read_tensors import TensorFile
+from vlbeit_jax.convert.rules import Report, Shape, Table, rule
+from vlbeit_jax.convert.tables import AttentionNames, attention, expert, norm
 from vlbeit_jax.models.teacher import ViTConfig
+from vlbeit_jax.tasks.teachers import abstract_params, write_teacher
 
+CLIP_TEXT = (
+    r"transformer\..*|token_embedding\..*|ln_final\..*|positional_embedding|text_projection"
+    r"|logit_scale"
+)
 CLIP_IGNORED = {
-    r"transformer\..*|token_embedding\..*|ln_final\..*|positional_embedding|text_projection|logit_scale": "CLIP's text side",
+    CLIP_TEXT: "CLIP's text side",
     r"input_resolution|context_length|vocab_size": "sizes",
 }
-DINO_IGNORED = {r"head\..*": "DINO's projection, which nothing here looks at"}
+DINO_IGNORED = {r"head\..*": "DINO's projection head, which is not used as a target"}
 
 
-def clip_table(config: ViTConfig, theirs: Mapping[str, Shape]) -> Table:
+def clip_table(config: ViTConfig, tensors: Iterable[str]) -> Table:
     """OpenAI's names, with or without the text side."""
     rules = [
         rule("embed/cls", "visual.class_embedding"),
@@ -30,24 +42,20 @@ def clip_table(config: ViTConfig, theirs: Mapping[str, Shape]) -> Table:
         rule("project/kernel", "visual.proj"),
     ]
     for block in range(config.depth):
-        ours, place = f"encoder/block_{block}", f"visual.transformer.resblocks.{block}"
-        rules += _block(
-            config,
-            ours,
-            f"{place}.attn.in_proj_weight",
-            f"{place}.attn.in_proj_bias",
-            f"{place}.attn.out_proj",
+        ours, torch = f"encoder/block_{block}", f"visual.transformer.resblocks.{block}"
+        attn, mlp = f"{torch}.attn", f"{torch}.mlp"
+        names = AttentionNames(
+            norm=f"{torch}.ln_1",
+            qkv=f"{attn}.in_proj_weight",
+            bias=f"{attn}.in_proj_bias",
+            out=f"{attn}.out_proj",
         )
-        rules += norm(f"{ours}/attention_norm", f"{place}.ln_1") + norm(
-            f"{ours}/vision/norm", f"{place}.ln_2"
-        )
-        rules += linear(f"{ours}/vision/up", f"{place}.mlp.c_fc") + linear(
-            f"{ours}/vision/down", f"{place}.mlp.c_proj"
-        )
-    return Table(rules, {}, {}, _ignored(theirs, CLIP_IGNORED))
+        rules += attention(ours, names, config.heads)
+        rules += expert(f"{ours}/vision", f"{torch}.ln_2", f"{mlp}.c_fc", f"{mlp}.c_proj")
+    return Table(rules, {}, {}, match_reasons(tensors, CLIP_IGNORED))
 
 
-def dino_table(config: ViTConfig, theirs: Mapping[str, Shape]) -> Table:
+def dino_table(config: ViTConfig, tensors: Iterable[str]) -> Table:
     """The names of DINO's own vision transformer."""
     rules = [
         rule("embed/cls", "cls_token", TOKEN),
@@ -57,81 +65,90 @@ def dino_table(config: ViTConfig, theirs: Mapping[str, Shape]) -> Table:
         *norm("encoder/norm", "norm"),
     ]
     for block in range(config.depth):
-        ours, place = f"encoder/block_{block}", f"blocks.{block}"
-        rules += _block(
-            config, ours, f"{place}.attn.qkv.weight", f"{place}.attn.qkv.bias", f"{place}.attn.proj"
+        ours, torch = f"encoder/block_{block}", f"blocks.{block}"
+        attn, mlp = f"{torch}.attn", f"{torch}.mlp"
+        names = AttentionNames(
+            norm=f"{torch}.norm1",
+            qkv=f"{attn}.qkv.weight",
+            bias=f"{attn}.qkv.bias",
+            out=f"{attn}.proj",
         )
-        rules += norm(f"{ours}/attention_norm", f"{place}.norm1") + norm(
-            f"{ours}/vision/norm", f"{place}.norm2"
-        )
-        rules += linear(f"{ours}/vision/up", f"{place}.mlp.fc1") + linear(
-            f"{ours}/vision/down", f"{place}.mlp.fc2"
-        )
-    return Table(rules, {}, {}, _ignored(theirs, DINO_IGNORED))
+        rules += attention(ours, names, config.heads)
+        rules += expert(f"{ours}/vision", f"{torch}.norm2", f"{mlp}.fc1", f"{mlp}.fc2")
+    return Table(rules, {}, {}, match_reasons(tensors, DINO_IGNORED))
 
 
-def _block(config: ViTConfig, ours: str, weight: str, bias: str, out: str) -> list[Rule]:
-    heads = config.heads
-
-    def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        query, _, value = x.reshape(
-            3, heads, -1
-        )  # The keys' part moves all logits of a query alike.
-        return query, value
-
-    def fused(query: np.ndarray, value: np.ndarray) -> tuple[np.ndarray]:
-        return (np.stack([query, np.zeros_like(query), value]).reshape(-1),)
-
-    return [
-        rule(f"{ours}/attention/qkv", weight, fused_qkv(heads)),
-        Rule(
-            (f"{ours}/attention/query_bias", f"{ours}/attention/value_bias"),
-            (bias,),
-            Layout(fused, split),
-        ),
-        rule(f"{ours}/attention/out", f"{out}.weight", attention_out(heads)),
-        rule(f"{ours}/attention/out_bias", f"{out}.bias"),
-    ]
-
-
-def _ignored(theirs: Mapping[str, Shape], patterns: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: why
-        for name in theirs
-        for pattern, why in patterns.items()
-        if re.fullmatch(pattern, name)
-    }
-
-
-def clip_config(theirs: Mapping[str, Shape], unsaid: Unsaid) -> ViTConfig:
-    """From the shapes of a file with OpenAI's names."""
-    axes = {
+def clip_config(shapes: Mapping[str, Shape], options: ImportOptions) -> ViTConfig:
+    """Infers CLIP's encoder from the shapes of a file with OpenAI's names."""
+    ranks = {
         "visual.conv1.weight": 4,
         "visual.positional_embedding": 2,
         "visual.transformer.resblocks.0.mlp.c_fc.weight": 2,
         "visual.proj": 2,
     }
-    return _config(
-        "clip", theirs, axes, r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight", unsaid
-    )
+    block = r"visual\.transformer\.resblocks\.\d+\.ln_1\.weight"
+    return _config("clip", shapes, ranks, block, options)
 
 
-def dino_config(theirs: Mapping[str, Shape], unsaid: Unsaid) -> ViTConfig:
-    """From the shapes of a file with DINO's names."""
-    axes = {
+def dino_config(shapes: Mapping[str, Shape], options: ImportOptions) -> ViTConfig:
+    """Infers DINO's encoder from the shapes of a file with DINO's names."""
+    ranks = {
         "patch_embed.proj.weight": 4,
         "pos_embed": 3,
         "blocks.0.mlp.fc1.weight": 2,
         "norm.weight": 1,
     }
-    return _config("dino", theirs, axes, r"blocks\.\d+\.norm1\.weight", unsaid)
+    return _config("dino", shapes, ranks, r"blocks\.\d+\.norm1\.weight", options)
 
 
 def _config(
-    kind: str, theirs: Mapping[str, Shape], axes: Mapping[str, int], block: str, unsaid: Unsaid
+    kind: str,
+    shapes: Mapping[str, Shape],
+    ranks: Mapping[str, int],
+    block: str,
+    options: ImportOptions,
 ) -> ViTConfig:
-    patch, positions, up, last = required(f"{kind} checkpoint", theirs, axes)
-    width, _, side, _ = patch
-    grid = round((positions[-2] - 1) ** 0.5)
-    depth = len([name for name in theirs if re.fullmatch(block, name)])
-    return ViTConfig(kind, grid * side, side, width, depth, unsaid.heads_of(width), up[0], last[-1])
+    kernel, positions, up, features = require_shapes(f"{kind} checkpoint", shapes, ranks)
+    width, _, patch_size, _ = kernel
+    grid = round((positions[-2] - 1) ** 0.5)  # One of the positions is CLS.
+    return ViTConfig(
+        kind,
+        grid * patch_size,
+        patch_size,
+        width,
+        count_matches(shapes, block),
+        options.count_heads(width),
+        up[0],
+        features[-1],
+    )
+
+
+def _reader(
+    config_of: Callable[[Mapping[str, Shape], ImportOptions], ViTConfig],
+    table_of: Callable[[ViTConfig, Iterable[str]], Table],
+) -> Callable[[TensorFile, pathlib.Path, ImportOptions, pathlib.Path], Report]:
+    def read(
+        file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
+    ) -> Report:
+        config = config_of(file.shapes, options)
+        rules = table_of(config, file.tensors)
+        describe = functools.partial(write_teacher, vit=config)
+        return import_network(path, file.tensors, rules, abstract_params(config), describe, out)
+
+    return read
+
+
+IMPORT_CLIP = Import(
+    exact="features of patches",
+    gives=TEACHER,
+    drops="the text side",
+    read=_reader(clip_config, clip_table),
+    flags=("heads",),
+)
+IMPORT_DINO = Import(
+    exact="features of patches",
+    gives=TEACHER,
+    drops="the projection head",
+    read=_reader(dino_config, dino_table),
+    flags=("heads",),
+)

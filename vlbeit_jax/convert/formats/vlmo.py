@@ -1,20 +1,42 @@
-"""VLMo's names: what its published checkpoints hold, for models with relative positions."""
+"""VLMo's names, as its published checkpoints have them, for models with relative positions."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
 from vlbeit_jax.config import ModelConfig
-from vlbeit_jax.convert import reference, verify
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.convert.layouts import TOKEN, layer_columns, patches, stacked, vocabulary_rows
-from vlbeit_jax.convert.opening import open_tensors
-from vlbeit_jax.convert.reference import Net
-from vlbeit_jax.convert.rules import Changed, Shape, Table, TensorFile, Tensors, exported, rule
+from vlbeit_jax.convert.formats import vlmo_check
+from vlbeit_jax.convert.formats.base import START, Export, Import
+from vlbeit_jax.convert.formats.vlmo_check import WEIGHTS_FILE
+from vlbeit_jax.convert.import_options import (
+    ImportOptions,
+    check_heads,
+    count_matches,
+    exact_sqrt,
+    grid_of,
+    require_shapes,
+)
+from vlbeit_jax.convert.importing import import_model
+from vlbeit_jax.convert.permutations import (
+    TOKEN,
+    layer_columns,
+    patches,
+    stacked,
+    vocabulary_rows,
+)
+from vlbeit_jax.convert.read_tensors import TensorFile
+from vlbeit_jax.convert.rules import Arrays, Report, Table, export, rule
 from vlbeit_jax.convert.source import Run
-from vlbeit_jax.convert.tables import beit_attention, beit_expert, experts_of, norm, refuse_beit3
-from vlbeit_jax.convert.unsaid import Unsaid, grid_of, required, root, whole_heads
+from vlbeit_jax.convert.tables import (
+    beit_attention,
+    beit_expert,
+    experts_of,
+    layer_scale,
+    norm,
+    refuse_beit3,
+)
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import LAYER_NORM_EPS
 from vlbeit_jax.models.vocabulary import padded_vocabulary
@@ -22,18 +44,15 @@ from vlbeit_jax.ops.position import table_rows
 from vlbeit_jax.types import Positions
 
 EXPERTS = {"vision": "imag", "language": "text", "vision_language": "vl"}
-NO_PLACE = "VLMo has no masked image modelling, and another head for texts"
-WORDS, INNER_TYPES = (
-    "text_embeddings.word_embeddings.weight",
-    "text_embeddings.token_type_embeddings.weight",
-)
-PLACES, BIASES = "text_embeddings.position_embeddings.weight", "relative_position_bias_table"
-PUBLISHED_TEXTS = (
-    196  # That VLMo's own bias tables are for, whatever the texts that a model then takes.
-)
-SHORTEST = 3
-GRID = "grid"  # In the notes of our files.
-WEIGHTS_FILE = "vlmo.safetensors"
+NO_PLACE = "VLMo does not predict masked patches, and has another head for text"
+WORDS = "text_embeddings.word_embeddings.weight"
+INNER_TYPES = "text_embeddings.token_type_embeddings.weight"
+PLACES = "text_embeddings.position_embeddings.weight"
+BIASES = "relative_position_bias_table"
+PATCH = "transformer.patch_embed.proj"
+PUBLISHED_TEXTS = 196  # Longest text of VLMo's own bias tables, whatever a model then takes.
+SHORTEST = 3  # CLS, one word piece, SEP.
+GRID = "grid"  # Our exports note patches per side under this name.
 OTHER_HEADS = (
     "pooler.",
     "mlm_score.",
@@ -50,205 +69,175 @@ INDICES = (
 )
 
 
-def table(config: ModelConfig, names: Mapping[str, Shape]) -> Table:
-    """All but the mask token and the heads; ``names`` are those of a file that is read (none: to be written)."""
-    heads, width = config.heads, config.width
+def table(config: ModelConfig, tensors: Iterable[str]) -> Table:
+    """All but the mask token and the heads.
+
+    Args:
+      config: of the model.
+      tensors: names in the file that is read; empty for an export.
+    """
+    vocabulary = vocabulary_rows(config.vocabulary, padded_vocabulary(config.vocabulary))
     rules = [
         rule("text_embed/type vision_embed/type", "token_type_embeddings.weight", stacked(2)),
-        rule(
-            "text_embed/words",
-            WORDS,
-            vocabulary_rows(config.vocabulary, padded_vocabulary(config.vocabulary)),
-        ),
+        rule("text_embed/words", WORDS, vocabulary),
         *norm("text_embed/norm", "text_embeddings.LayerNorm"),
         rule("vision_embed/cls", "transformer.cls_token", TOKEN),
-        rule(
-            "vision_embed/patch/kernel",
-            "transformer.patch_embed.proj.weight",
-            patches(config.patch_size),
-        ),
-        rule("vision_embed/patch/bias", "transformer.patch_embed.proj.bias"),
-        rule("encoder/relative_positions", BIASES, layer_columns(config.depth, heads)),
+        rule("vision_embed/patch/kernel", f"{PATCH}.weight", patches(config.patch_size)),
+        rule("vision_embed/patch/bias", f"{PATCH}.bias"),
+        rule("encoder/relative_positions", BIASES, layer_columns(config.depth, config.heads)),
         *norm("encoder/norm", "transformer.norm"),
     ]
     for block in range(config.depth):
-        ours, theirs = f"encoder/block_{block}", f"transformer.blocks.{block}"
-        rules += beit_attention(ours, theirs, heads)
-        if config.layer_scale:
-            rules += [
-                rule(f"{ours}/attention_scale", f"{theirs}.gamma_1"),
-                rule(f"{ours}/expert_scale", f"{theirs}.gamma_2"),
-            ]
+        ours, torch = f"encoder/block_{block}", f"transformer.blocks.{block}"
+        rules += beit_attention(ours, torch, config.heads)
+        rules += layer_scale(config, ours, f"{torch}.gamma_1", f"{torch}.gamma_2")
         for expert in experts_of(config, block):
-            rules += beit_expert(f"{ours}/{expert}", theirs, f"_{EXPERTS[expert]}")
-    heads_of_ours = [
-        f"{head}/{part}" for head in ("vision_head", "language_head") for part in ("kernel", "bias")
+            rules += beit_expert(f"{ours}/{expert}", torch, f"_{EXPERTS[expert]}")
+    heads = [
+        f"{head}_head/{part}" for head in ("vision", "language") for part in ("kernel", "bias")
     ]
-    constant = {  # Of BERT's embeddings: switched off in VLMo, or nothing to add.
-        PLACES: np.zeros((config.text_positions, width), np.float32),
-        INNER_TYPES: np.zeros((2, width), np.float32),
+    # Parts of BERT's embeddings that VLMo has switched off, or that add nothing.
+    constant = {
+        PLACES: np.zeros((config.text_positions, config.width), np.float32),
+        INNER_TYPES: np.zeros((2, config.width), np.float32),
         "text_embeddings.position_ids": np.arange(config.text_positions, dtype=np.int64)[None],
     }
-    ignored = {
-        name: "a head that pretraining here does not have"
-        for name in names
-        if name.startswith(OTHER_HEADS)
-    }
-    ignored |= {name: "computed, not learned" for name in INDICES}
+    ignored = dict.fromkeys(
+        (name for name in tensors if name.startswith(OTHER_HEADS)), "a head that we do not have"
+    )
+    ignored |= dict.fromkeys(INDICES, "computed, not learned")
     return Table(
-        rules,
-        dict.fromkeys(["vision_embed/mask_token", *heads_of_ours], NO_PLACE),
-        constant,
-        ignored,
+        rules, dict.fromkeys(["vision_embed/mask_token", *heads], NO_PLACE), constant, ignored
     )
 
 
 def require(run: Run) -> None:
-    """Raises a ``UsageError`` if the model has absolute positions or another epsilon, which VLMo has not."""
+    """Raises a ``UsageError`` if the model has parts or settings that VLMo does not support."""
     refuse_beit3(run.model, "vlmo")
     if run.model.norm_eps != LAYER_NORM_EPS:
         raise UsageError(
-            f"--to=vlmo: model.norm_eps={run.model.norm_eps:g} has no place in VLMo, whose norms add {LAYER_NORM_EPS:g}"
+            f"--to=vlmo does not support model.norm_eps={run.model.norm_eps:g}; VLMo's norms use "
+            f"{LAYER_NORM_EPS:g}"
         )
     if run.model.positions is not Positions.RELATIVE:
         raise UsageError(
-            "--to=vlmo: model.positions=absolute has no place in VLMo, which knows relative positions alone"
+            "--to=vlmo does not support model.positions=absolute; VLMo has relative positions"
         )
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
-    """``vlmo.safetensors``, the state dict under VLMo's names."""
+    """Writes ``vlmo.safetensors``, the state dict under VLMo's names."""
     notes = {"format": "pt", GRID: str(run.model.grid)}
-    write_safetensors(folder / WEIGHTS_FILE, exported(table(run.model, {}), run.params), notes)
+    write_safetensors(folder / WEIGHTS_FILE, export(table(run.model, ()), run.params), notes)
 
 
-def config_of(file: TensorFile, unsaid: Unsaid) -> ModelConfig:
-    """The model that a file's shapes speak of; codes, of which they do not, are as in ``unsaid``.
+def config_of(file: TensorFile, options: ImportOptions) -> ModelConfig:
+    """Infers the model from tensor shapes; the number of visual tokens comes from the flags.
 
     Raises:
-      UsageError: the file has not VLMo's names, or its bias table is not for this image size.
+      UsageError: the file does not have VLMo's names, or its bias table is for other sizes.
     """
-    theirs, first = file.shapes, "transformer.blocks.0"
-    (width, _, patch_size, _), (vocabulary, _), (_, columns), (ffn_width, _), *_ = required(
-        "VLMo checkpoint",
-        theirs,
-        {
-            "transformer.patch_embed.proj.weight": 4,
-            WORDS: 2,
-            BIASES: 2,
-            f"{first}.mlp_imag.fc1.weight": 2,
-            f"{first}.norm1.weight": 1,
-        },
+    shapes, first = file.shapes, "transformer.blocks.0"
+    ranks = {
+        f"{PATCH}.weight": 4,
+        WORDS: 2,
+        BIASES: 2,
+        f"{first}.mlp_imag.fc1.weight": 2,
+        f"{first}.norm1.weight": 1,
+    }
+    kernel, (vocabulary, _), (_, columns), (ffn_width, _), _ = require_shapes(
+        "VLMo checkpoint", shapes, ranks
     )
-    depth = sum(
-        name.startswith("transformer.blocks.") and name.endswith(".norm1.weight") for name in theirs
-    )
+    width, _, patch_size, _ = kernel
+    depth = count_matches(shapes, r"transformer\.blocks\.\d+\.norm1\.weight")
     if columns % depth:
         raise UsageError(
-            f"no VLMo checkpoint: {BIASES} has {columns} columns, which {depth} blocks do not share evenly"
+            f"not a VLMo checkpoint: {BIASES} has {columns} columns, which {depth} blocks do not "
+            "divide"
         )
-    grid, text_positions = _sizes(file, patch_size, unsaid)
-    return unsaid.model(
+    grid, text_positions = _sizes(file, patch_size, options)
+    return options.model_config(
         image_size=grid * patch_size,
         patch_size=patch_size,
         width=width,
         depth=depth,
-        heads=whole_heads(width, columns // depth),
+        heads=check_heads(width, columns // depth),
         ffn_width=ffn_width,
-        fused_layers=sum(name.endswith("mlp_vl.fc1.weight") for name in theirs),
+        fused_layers=count_matches(shapes, r"transformer\.blocks\.\d+\.mlp_vl\.fc1\.weight"),
         text_positions=text_positions,
         positions=Positions.RELATIVE,
-        layer_scale=0.1 if f"{first}.gamma_1" in theirs else 0.0,
+        layer_scale=0.1 if f"{first}.gamma_1" in shapes else 0.0,
         vocabulary=vocabulary,
     )
 
 
-def _sizes(file: TensorFile, patch_size: int, unsaid: Unsaid) -> tuple[int, int]:
-    """Patches along a side, and the longest text: images and texts share the rows of one bias table.
+def _sizes(file: TensorFile, patch_size: int, options: ImportOptions) -> tuple[int, int]:
+    """Returns patches per side and the longest text.
 
-    Any smaller image would leave room for longer texts, so that one of the two has to be known.
+    Images and texts share the rows of one bias table. A smaller image would leave room for longer
+    texts, so one of the two must be known: from the file, from a flag, or as VLMo published it.
     """
-    theirs, rows = file.shapes, file.shapes[BIASES][0]
-    known = int(file.metadata.get(GRID, 0)) or (
-        root(theirs[INDICES[0]][0] - 1) if INDICES[0] in theirs else None
-    )
-    if known:
-        grids = [unsaid.agreed("image_size", known * patch_size) // patch_size]
+    shapes, rows = file.shapes, file.shapes[BIASES][0]
+    grid = int(file.metadata.get(GRID, 0))
+    if not grid and INDICES[0] in shapes:
+        grid = exact_sqrt(shapes[INDICES[0]][0] - 1)
+    if grid:
+        grids = [options.agree("image_size", grid * patch_size) // patch_size]
+    elif options.image_size is not None:
+        grids = [grid_of(options.image_size, patch_size)]
     else:
-        grids = (
-            range(1, rows)
-            if unsaid.image_size is None
-            else [grid_of(unsaid.image_size, patch_size)]
-        )
-    found = {grid: (rows - table_rows(grid, 0)) // 2 for grid in grids}
-    longest = (
-        [unsaid.text_positions]
-        if unsaid.text_positions
-        else [PUBLISHED_TEXTS, *theirs.get(PLACES, ())[:1]]
-    )
-    if unsaid.text_positions or not known:
-        found = {grid: texts for grid, texts in found.items() if texts in longest}
-    found = {
-        grid: texts
-        for grid, texts in found.items()
-        if table_rows(grid, texts) == rows and texts >= SHORTEST
+        grids = range(1, rows)
+    if options.text_positions:
+        lengths = [options.text_positions]
+    else:
+        lengths = [PUBLISHED_TEXTS, *shapes.get(PLACES, ())[:1]]
+    fits = {each: (rows - table_rows(each, 0)) // 2 for each in grids}
+    if options.text_positions or not grid:
+        fits = {each: texts for each, texts in fits.items() if texts in lengths}
+    fits = {
+        each: texts
+        for each, texts in fits.items()
+        if table_rows(each, texts) == rows and texts >= SHORTEST
     }
-    if len(found) != 1:
-        images = (
-            " or ".join(
-                str(grid * patch_size) for grid in found or ([] if len(grids) > 1 else grids)
-            )
-            or "any size"
-        )
-        raise UsageError(
-            f"{BIASES} has {rows} rows, which {'fit' if found else 'do not fit'} images of {images} with texts of "
-            f"{' or '.join(map(str, longest))} word pieces; give --image_size and --text_positions as the file was trained with"
-        )
-    return next(iter(found.items()))
-
-
-def read(theirs: Tensors, config: ModelConfig, names: Mapping[str, Shape]) -> tuple[Table, Tensors]:
-    """The table for a file, and its tensors with BERT's inner type, always row 0, folded into the words."""
-    fold = (
-        {WORDS: lambda tensors: tensors[WORDS] + tensors[INNER_TYPES][0]}
-        if INNER_TYPES in theirs.shapes
-        else {}
+    if len(fits) == 1:
+        return next(iter(fits.items()))
+    tried = fits or ([] if len(grids) > 1 else grids)
+    images = " or ".join(str(each * patch_size) for each in tried) or "any size"
+    raise UsageError(
+        f"{BIASES} has {rows} rows, which {'fit' if fits else 'do not fit'} images of {images} "
+        f"with texts of {' or '.join(map(str, lengths))} word pieces. Give --image_size and "
+        "--text_positions as the file was trained with"
     )
-    return table(config, theirs.shapes), Changed(theirs, fold)
 
 
-def check(run: Run, folder: pathlib.Path) -> verify.Differences:
-    """The written names through an independent float64 statement of VLMo's network (``convert.reference``) against JAX."""
-    tensors = open_tensors(folder / WEIGHTS_FILE)
-    weights = {
-        name.removeprefix("transformer."): tensors[name].astype(np.float64)
-        for name in tensors.shapes
-    }
-    found = verify.Differences("VLMo's network in float64 NumPy", run.model.pad)
-    config, params = run.model, verify.parameters(run.params)
-    net = Net(
-        depth=config.depth,
-        heads=config.heads,
-        grid=config.grid,
-        patch=config.patch_size,
-        fused=config.fused_layers,
-        text_positions=config.text_positions,
-        relative=True,
-    )
-    for name, batch in verify.batches(config).items():
-        if name == "image_masked":
-            continue  # VLMo has no mask token.
-        inputs = {key: value for key, value in batch.items() if key in ("image", "text")}
-        wanted = verify.ours(config, params, inputs)
-        texts = (
-            {"ids": inputs["text"], "valid": inputs["text"] != config.pad}
-            if "text" in inputs
-            else {}
-        )
-        images = {"image": inputs["image"] / 127.5 - 1, "masked": None} if "image" in inputs else {}
-        states = reference.states(weights, net, **images, **texts)
-        patches = config.patches + 1 if images else 0
-        parts = {"image_cls": states[:, 0], "image": states[:, 1:patches]} if images else {}
-        parts |= {"text_cls": states[:, patches], "text": states[:, patches + 1 :]} if texts else {}
-        found.add_output(name, parts, wanted, inputs)
-    return found
+def fold_inner_type(tensors: Arrays) -> Arrays:
+    """Returns the tensors with BERT's inner type, always row 0, added to the words."""
+    if INNER_TYPES not in tensors:
+        return tensors
+    return {**tensors, WORDS: tensors[WORDS] + tensors[INNER_TYPES][0]}
+
+
+def _read(
+    file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
+) -> Report:
+    config = config_of(file, options)
+    tensors = fold_inner_type(file.tensors)
+    return import_model(path, tensors, table(config, tensors), config, out)
+
+
+EXPORT = Export(
+    exact="states of images, texts and pairs, for model.positions=relative",
+    needs="relative positions",
+    drops="mask token and both heads, of which VLMo has none or others",
+    peers=(),
+    require=require,
+    write=write,
+    check=vlmo_check.check,
+)
+IMPORT = Import(
+    exact="states of images, texts and pairs",
+    gives=START,
+    drops="its heads; the mask token and our heads are initialised",
+    read=_read,
+    flags=("image_size", "text_positions", "codes"),
+)

@@ -1,25 +1,33 @@
-"""BEiT v2's visual tokenizers (VQ-KD), in both directions of one table."""
+"""BEiT v2's visual tokenizers (VQ-KD)."""
 
-import re
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Iterable, Mapping
 
 from vlbeit_jax.config import VisualTokenizerConfig
-from vlbeit_jax.convert.layouts import ROWS, TOKEN, patches
-from vlbeit_jax.convert.rules import Shape, Table, rule
+from vlbeit_jax.convert.formats.base import TOKENIZER, Import
+from vlbeit_jax.convert.import_options import (
+    ImportOptions,
+    count_matches,
+    match_reasons,
+    require_shapes,
+)
+from vlbeit_jax.convert.importing import import_visual_tokenizer
+from vlbeit_jax.convert.permutations import ROWS, TOKEN, patches
+from vlbeit_jax.convert.read_tensors import TensorFile
+from vlbeit_jax.convert.rules import Report, Shape, Table, rule
 from vlbeit_jax.convert.source import CODEBOOK
 from vlbeit_jax.convert.tables import beit_attention, beit_expert, linear, norm
-from vlbeit_jax.convert.unsaid import Unsaid, required
 from vlbeit_jax.errors import UsageError
 
 IGNORED = {
     r"quantize\.(embedding\.)?(cluster_size|embed_avg|initted)": "statistics of training",
     r"(loss|teacher|scaling).*": "the teacher and its loss",
 }
-TEACHERS = {512: "clip", 768: "dino"}
+TEACHERS = {512: "clip", 768: "dino"}  # By the width of their features; both are ViT-B/16.
 
 
-def table(config: VisualTokenizerConfig, theirs: Mapping[str, Shape]) -> Table:
-    """Encoder, codebook and decoder; ``theirs`` are the names of a file that is read."""
+def table(config: VisualTokenizerConfig, tensors: Iterable[str]) -> Table:
+    """Encoder, codebook and decoder; ``tensors`` are the names in the file."""
     rules = [rule(CODEBOOK, "quantize.embedding.weight")]
     for part, side, depth in (
         ("encoder", config.patch_size, config.encoder_depth),
@@ -34,68 +42,66 @@ def table(config: VisualTokenizerConfig, theirs: Mapping[str, Shape]) -> Table:
             *norm(f"{part}/norm", f"{part}.fc_norm"),
         ]
         for block in range(depth):
-            ours, place = f"{part}/block_{block}", f"{part}.blocks.{block}"
-            rules += beit_attention(ours, place, config.heads) + beit_expert(
-                f"{ours}/vision", place
-            )
-    for ours, place in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
-        rules += linear(f"{ours}/inner", f"{place}.0") + linear(f"{ours}/outer", f"{place}.2")
-    return Table(
-        rules,
-        {},
-        {},
-        {
-            name: why
-            for name in theirs
-            for pattern, why in IGNORED.items()
-            if re.fullmatch(pattern, name)
-        },
-    )
+            ours, torch = f"{part}/block_{block}", f"{part}.blocks.{block}"
+            rules += beit_attention(ours, torch, config.heads)
+            rules += beit_expert(f"{ours}/vision", torch)
+    for ours, torch in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
+        rules += linear(f"{ours}/inner", f"{torch}.0") + linear(f"{ours}/outer", f"{torch}.2")
+    return Table(rules, {}, {}, match_reasons(tensors, IGNORED))
 
 
-def config_of(theirs: Mapping[str, Shape], unsaid: Unsaid) -> VisualTokenizerConfig:
-    """The tokenizer that a file's shapes speak of.
+def config_of(shapes: Mapping[str, Shape], options: ImportOptions) -> VisualTokenizerConfig:
+    """Infers the tokenizer from tensor shapes.
 
     Raises:
-      UsageError: the file has not VQ-KD's names, or its teacher is none that is known.
+      UsageError: the file does not have VQ-KD's names, or its teacher is unknown.
     """
-    (
-        (width, _, patch_size, _),
-        (_, places, _),
-        (ffn_width, _),
-        (codes, code_width),
-        (target, _),
-        *_,
-    ) = required(
-        "VQ-KD checkpoint",
-        theirs,
-        {
-            "encoder.patch_embed.proj.weight": 4,
-            "encoder.pos_embed": 3,
-            "encoder.blocks.0.mlp.fc1.weight": 2,
-            "quantize.embedding.weight": 2,
-            "decode_task_layer.2.weight": 2,
-        },
+    ranks = {
+        "encoder.patch_embed.proj.weight": 4,
+        "encoder.pos_embed": 3,
+        "encoder.blocks.0.mlp.fc1.weight": 2,
+        "quantize.embedding.weight": 2,
+        "decode_task_layer.2.weight": 2,
+    }
+    kernel, positions, (ffn_width, _), codebook, (target, _) = require_shapes(
+        "VQ-KD checkpoint", shapes, ranks
     )
+    width, _, patch_size, _ = kernel
     if target not in TEACHERS:
         raise UsageError(
-            f"decode_task_layer predicts {target} values; known are {TEACHERS} (CLIP and DINO ViT-B/16)"
+            f"decode_task_layer predicts {target} values, but known teachers have {TEACHERS} "
+            "(CLIP and DINO ViT-B/16)"
         )
     depth = {
-        part: len(
-            [name for name in theirs if re.fullmatch(rf"{part}\.blocks\.\d+\.norm1\.weight", name)]
-        )
+        part: count_matches(shapes, rf"{part}\.blocks\.\d+\.norm1\.weight")
         for part in ("encoder", "decoder")
     }
     return VisualTokenizerConfig(
-        image_size=round((places - 1) ** 0.5) * patch_size,
+        image_size=round((positions[1] - 1) ** 0.5) * patch_size,
         patch_size=patch_size,
         width=width,
-        heads=unsaid.heads_of(width),
+        heads=options.count_heads(width),
         ffn_width=ffn_width,
         encoder_depth=depth["encoder"],
         decoder_depth=depth["decoder"],
-        codes=codes,
-        code_width=code_width,
+        codes=codebook[0],
+        code_width=codebook[1],
         teacher=TEACHERS[target],
     )
+
+
+def _read(
+    file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
+) -> Report:
+    config = config_of(file.shapes, options)
+    rules = table(config, file.tensors)
+    return import_visual_tokenizer(path, file.tensors, rules, config, out)
+
+
+IMPORT = Import(
+    exact="visual tokens, predictions of the teacher",
+    gives=TOKENIZER,
+    drops="training statistics",
+    read=_read,
+    flags=("heads",),
+)

@@ -1,8 +1,9 @@
-"""Masked accuracy on the held-back examples beside this file: the figures of vlbeit_jax.evaluate, from PyTorch alone.
+"""Computes masked accuracy on the held-back examples in this folder, in PyTorch alone.
 
     python evaluate.py [--json FILE] [--batch_size 64]
 
-evaluation.safetensors holds images, masks and corrupted texts as the JAX program drew them; the visual tokens are made here.
+The figures are those of vlbeit_jax.evaluate. evaluation.safetensors holds images, masks and masked
+texts as JAX drew them; visual tokens are computed here.
 """
 
 import argparse
@@ -24,7 +25,7 @@ TERMS = {
 
 
 def evaluate(batch_size: int) -> dict[str, dict[str, float]]:
-    """Accuracy, loss and number of masked positions of every term."""
+    """Returns accuracy, loss and number of masked positions of every term."""
     model, visual_tokenizer = load(FOLDER)
     check_files(FOLDER, [EXAMPLES])
     data = load_file(FOLDER / EXAMPLES)
@@ -39,16 +40,15 @@ def evaluate(batch_size: int) -> dict[str, dict[str, float]]:
             for name, rows in data.items()
             if name.startswith(f"{stream}/")
         }
-        images = examples.pop(
-            "image", None
-        )  # Once a record; all else is once an example, and there are several masks a record.
+        # One image per record, but several masks: the other arrays have a row per mask.
+        images = examples.pop("image", None)
         count = len(next(iter(examples.values()))) if examples else 0
         for start in range(0, count, batch_size):
             batch = {name: rows[start : start + batch_size] for name, rows in examples.items()}
             inputs, targets, weights = {}, {}, {}
             if images is not None:
                 assert visual_tokenizer is not None, (
-                    "images were exported without the tokenizer that names their targets"
+                    "images were exported without the visual tokenizer"
                 )
                 record = torch.arange(start, min(start + batch_size, count)) % len(images)
                 inputs["image"] = normalise(images[record].permute(0, 3, 1, 2))
@@ -63,51 +63,52 @@ def evaluate(batch_size: int) -> dict[str, dict[str, float]]:
                     batch["text_targets"].long(),
                     batch["text_weights"],
                 )
-            found = model(**inputs)
+            output = model(**inputs)
             for modality, name in terms.items():
-                logits = getattr(found, f"{modality}_logits")
+                logits = getattr(output, f"{modality}_logits")
                 loss = cross_entropy(logits.transpose(1, 2), targets[modality], reduction="none")
-                right = logits.argmax(dim=-1) == targets[modality]
+                correct = logits.argmax(dim=-1) == targets[modality]
                 weight = weights[modality].double()
                 totals[name] += torch.stack(
-                    [(right * weight).sum(), (loss * weight).sum(), weight.sum()]
+                    [(correct * weight).sum(), (loss * weight).sum(), weight.sum()]
                 )
     return {
         name: {
-            "accuracy": float(right / weight),
+            "accuracy": float(correct / weight),
             "loss": float(loss / weight),
             "count": int(weight),
         }
-        for name, (right, loss, weight) in totals.items()
+        for name, (correct, loss, weight) in totals.items()
         if weight
     }
 
 
 def main() -> int:
-    """Prints a line a term, and writes JSON if asked to; 2: something is wrong with the arguments or the folder."""
+    """Prints one line per term; exits with code 2 if arguments or folder are wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=pathlib.Path, help="file to write")
+    parser.add_argument("--json", type=pathlib.Path, help="file to write the figures to")
     parser.add_argument("--batch_size", type=int, default=64)
     arguments = parser.parse_args()
     if arguments.batch_size < 1:
-        parser.error(f"--batch_size={arguments.batch_size}: at least 1 is needed")
+        parser.error(f"--batch_size={arguments.batch_size}: give at least 1")
     if arguments.json and (arguments.json.is_dir() or not arguments.json.parent.is_dir()):
         parser.error(f"--json={arguments.json}: name a file in an existing folder")
     if not (FOLDER / EXAMPLES).is_file():
         parser.error(f"no {EXAMPLES} here; export with vlbeit_jax.convert --to=torch --data=...")
     try:
         with torch.inference_mode():
-            found = evaluate(arguments.batch_size)
+            results = evaluate(arguments.batch_size)
     except ValueError as error:
         parser.error(str(error))
-    for name, figures in found.items():
+    for name, figures in results.items():
         print(
-            f"{name:10s} accuracy {figures['accuracy']:.4%}  loss {figures['loss']:.4f}  over {figures['count']} masked positions"
+            f"{name:10s} accuracy {figures['accuracy']:.4%}  loss {figures['loss']:.4f}  "
+            f"over {figures['count']} masked positions"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0
 
 

@@ -1,20 +1,32 @@
-"""VL-BEiT and its visual tokenizer in PyTorch: one file that needs nothing but torch, and safetensors to read the weights.
+"""VL-BEiT and its visual tokenizer in PyTorch.
 
     from vlbeit_torch import load, normalise
 
-    model, visual_tokenizer = load(".")                     # the folder that holds this file, its weights and config.json
-    found = model(image=normalise(pixels), text=pieces)     # pixels: uint8 [B, 3, height, width]; pieces: int [B, T]
-    found.image, found.text                                 # states of every patch and word piece, after the last norm
-    found.image_cls, found.text_cls                         # one vector an image and a text
-    model(image=..., features=(3, 5, 7, 11)).features       # maps [B, D, rows, columns] for dense prediction
-    model(image=..., masked_patches=positions).image_logits   # visual tokens at masked patches
-    visual_tokenizer.encode(image)                          # visual tokens of every patch
+    # The folder with this file, the weights and config.json.
+    model, visual_tokenizer = load(".")
+    # pixels: uint8 [B, 3, height, width]; pieces: int64 [B, T].
+    output = model(image=normalise(pixels), text=pieces)
+    # States of every patch and word piece, after the last norm.
+    output.image, output.text
+    # One vector per image and per text.
+    output.image_cls, output.text_cls
+    # Maps [B, D, rows, columns] for dense prediction.
+    model(image=..., features=(3, 5, 7, 11)).features
+    # Logits of visual tokens at masked patches.
+    model(image=..., masked_patches=positions).image_logits
+    # Visual tokens of every patch.
+    visual_tokenizer.encode(image)
 
-Images, texts and pairs go through one Transformer. Self-attention is shared; each modality has its own feed-forward expert,
-and pairs have a third one in the top blocks. In BEiT-3's form ("decoupled") attention's projections and norms are each modality's
-own too. Dimension letters: B batch, L tokens, N patches, T word pieces, D width, C codes.
+This file needs nothing but torch, and safetensors to read the weights. It is one file, whatever its
+length, so that users can copy it into their projects. It holds, in this order: the Transformer,
+embeddings, the model, visual tokenizers, relative positions, loading.
 
-In this file: the Transformer, embeddings, the model, visual tokenizers, relative positions, loading.
+Images, texts and pairs go through one Transformer. Self-attention is shared. Each modality has its
+own feed-forward expert, and pairs have a third one in the top blocks (VL-BEiT, section 2.2). In
+BEiT-3's form ("decoupled"), each modality also has its own attention projections and norms.
+
+Dimension letters: B batch, L tokens, N patches, T word pieces, M masked positions, D width,
+C visual tokens, E width of a code, K width of a head.
 """
 
 import dataclasses
@@ -28,12 +40,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 VISION, LANGUAGE, VISION_LANGUAGE = "vision", "language", "vision_language"
-Layout = Sequence[tuple[str, int]]  # Which run of tokens is of which modality.
+Layout = Sequence[tuple[str, int]]  # Modality and length of each run of tokens.
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Sizes of a Transformer, as ``config.json`` has them."""
+    """Sizes of a Transformer, as in config.json."""
 
     width: int
     depth: int
@@ -47,19 +59,19 @@ class Shape:
     sub_norm: bool = False
 
     def norm(self) -> nn.LayerNorm:
-        """Of tokens of one kind."""
+        """Makes a norm for tokens of one kind."""
         return nn.LayerNorm(self.width, eps=self.eps)
 
     def token_norm(self) -> nn.Module:
-        """Of tokens of several modalities: one for all, or in BEiT-3's form each its own; called by ``normed``."""
+        """Makes what ``apply_norm`` calls: a norm for all tokens, or in BEiT-3's form one each."""
         return self.routed(self.norm) if self.decoupled else self.norm()
 
     def inner_norm(self, width: int) -> nn.Module:
-        """Before an output projection, where there is one."""
+        """Makes the norm before an output projection, if the model has such norms."""
         return nn.LayerNorm(width, eps=self.eps) if self.sub_norm else nn.Identity()
 
     def routed(self, make: Callable[[], nn.Module]) -> "Routed":
-        """A module for every modality."""
+        """Makes one module per modality."""
         return Routed({name: make() for name in self.experts})
 
 
@@ -68,9 +80,13 @@ class Output:
     """What the model returns; fields of an absent modality are None.
 
     Attributes:
-      image_cls: [B, D], image: states [B, N, D]; text_cls: [B, D], text: states [B, T - 1, D]. All after the last norm.
-      image_logits: [B, M, codes] at ``masked_patches``; text_logits: [B, M, vocabulary] at ``text_masked``.
-      features: maps [B, D, rows, columns] after the blocks that were asked for.
+      image_cls: state of the image's CLS [B, D], after the last norm as all states.
+      image: states of patches [B, N, D].
+      text_cls: state of the text's CLS [B, D].
+      text: states of word pieces [B, T - 1, D].
+      image_logits: [B, M, C] at ``masked_patches``.
+      text_logits: [B, M, vocabulary] at ``text_masked``.
+      features: maps [B, D, rows, columns] after the requested blocks, before the last norm.
     """
 
     image_cls: Tensor | None = None
@@ -83,7 +99,7 @@ class Output:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Pixels 0 to 255, [B, 3, height, width], to the [-1, 1] that every network here expects."""
+    """Scales pixels 0 to 255, [B, 3, height, width], to [-1, 1], which every network here takes."""
     return pixels.float() / 127.5 - 1
 
 
@@ -91,21 +107,25 @@ def _check_image(image: Tensor, side: int, larger: bool = False) -> None:
     size = image.shape[-1]
     fits = size >= side and size % side == 0 if larger else size == side
     if not fits or list(image.shape[1:]) != [3, size, size]:
-        wanted = f"[B, 3, height, width], height = width = {side}{' or a multiple of it' if larger else ''}"
-        raise ValueError(f"an image of shape {list(image.shape)}; needed is {wanted}")
+        multiple = " or a multiple of it" if larger else ""
+        raise ValueError(
+            f"image has shape {list(image.shape)}; needed is [B, 3, height, width] with "
+            f"height = width = {side}{multiple}"
+        )
     if not image.is_floating_point():
         raise ValueError(
-            f"pixels are {image.dtype}; normalise(pixels) makes of 0 to 255 what is needed here"
+            f"pixels are {image.dtype}; call normalise(pixels) to scale 0 to 255 to [-1, 1]"
         )
 
 
-def _shrunk(image: Tensor, side: int) -> Tensor:
+def _downsample(image: Tensor, side: int) -> Tensor:
+    """Averages a larger image down to ``side`` pixels."""
     _check_image(image, side, larger=True)
     return functional.avg_pool2d(image, image.shape[-1] // side)
 
 
 class Routed(nn.ModuleDict):
-    """Modules by modality: each run of tokens goes through its own."""
+    """Modules by modality: each run of tokens goes through its modality's module."""
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """[B, L, I] to [B, L, O]."""
@@ -115,15 +135,16 @@ class Routed(nn.ModuleDict):
         )
 
 
-def normed(norm: nn.Module, x: Tensor, layout: Layout) -> Tensor:
-    """[B, L, D], by one norm for all tokens or by each modality's own."""
+def apply_norm(norm: nn.Module, x: Tensor, layout: Layout) -> Tensor:
+    """Normalises [B, L, D] by one norm for all tokens, or by each modality's own."""
     return norm(x, layout) if isinstance(norm, Routed) else norm(x)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """[B, L, heads, K] each, to the heads' results side by side, [B, L, D].
+    """Attends; each input is [B, L, heads, K], the result is [B, L, D] with heads concatenated.
 
-    ``mask`` broadcasts to [B, heads, L, L]: True where a key may be attended to, or numbers to add to the logits.
+    ``mask`` broadcasts to [B, heads, L, L]. It is True where a query may attend to a key, or holds
+    numbers that are added to the logits.
     """
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     return (
@@ -134,7 +155,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, the same for all modalities; queries and values have a bias, keys have none."""
+    """Multi-head self-attention that all modalities share; queries and values have a bias."""
 
     def __init__(self, shape: Shape):
         super().__init__()
@@ -154,7 +175,7 @@ class Attention(nn.Module):
 
 
 class DecoupledAttention(nn.Module):
-    """BEiT-3's: every modality has its own projections and inner norm, and all tokens attend to each other."""
+    """BEiT-3's attention: own projections per modality, and all tokens attend to each other."""
 
     def __init__(self, shape: Shape):
         super().__init__()
@@ -195,9 +216,8 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm = shape.token_norm()
         self.attention = DecoupledAttention(shape) if shape.decoupled else Attention(shape)
-        self.experts = Routed(
-            {name: Expert(shape) for name in shape.experts + (VISION_LANGUAGE,) * fused}
-        )
+        names = (*shape.experts, VISION_LANGUAGE) if fused else shape.experts
+        self.experts = Routed({name: Expert(shape) for name in names})
         self.scaled = shape.layer_scale
         if self.scaled:
             self.attention_scale = nn.Parameter(torch.ones(shape.width))
@@ -205,11 +225,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
         """[B, L, D] to [B, L, D]."""
-        mixed = self.attention(normed(self.attention_norm, x, layout), layout, mask)
+        mixed = self.attention(apply_norm(self.attention_norm, x, layout), layout, mask)
         x = x + (mixed * self.attention_scale if self.scaled else mixed)
         together = len(layout) > 1 and VISION_LANGUAGE in self.experts
-        found = self.experts[VISION_LANGUAGE](x) if together else self.experts(x, layout)
-        return x + (found * self.expert_scale if self.scaled else found)
+        fed = self.experts[VISION_LANGUAGE](x) if together else self.experts(x, layout)
+        return x + (fed * self.expert_scale if self.scaled else fed)
 
 
 class Transformer(nn.Module):
@@ -226,17 +246,20 @@ class Transformer(nn.Module):
     def forward(
         self, x: Tensor, layout: Layout, masks: Sequence[Tensor | None], keep: Sequence[int] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """Last states, and those after the blocks in ``keep``."""
+        """Returns the last states, and those after the blocks in ``keep``."""
         kept = {}
         for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
             x = block(x, layout, mask)
             if index in keep:
                 kept[index] = x
-        return normed(self.norm, x, layout), [kept[index] for index in keep]
+        return apply_norm(self.norm, x, layout), [kept[index] for index in keep]
 
 
 class VisionEmbed(nn.Module):
-    """Patches to tokens, CLS first; masked patches become the mask token before positions are added."""
+    """Turns patches into tokens, CLS first.
+
+    Masked patches become the mask token before positions are added.
+    """
 
     def __init__(
         self,
@@ -255,7 +278,7 @@ class VisionEmbed(nn.Module):
         self.modality = nn.Parameter(torch.zeros(width)) if maskable else None
 
     def forward(self, image: Tensor, masked: Tensor | None = None) -> Tensor:
-        """[B, channels, height, width], and positions [B, M] of the masked patches, to [B, N + 1, D]."""
+        """Image [B, channels, height, width] and masked patches [B, M] to [B, N + 1, D]."""
         x = functional.linear(
             _patches(image, self.patch.kernel_size[0]),
             self.patch.weight.flatten(1),
@@ -273,13 +296,16 @@ class VisionEmbed(nn.Module):
 
 
 def _patches(image: Tensor, side: int) -> Tensor:
-    """[B, channels, height, width] to [B, N, channels * side * side]: one product then embeds them, faster than a convolution."""
+    """[B, channels, height, width] to [B, N, channels * side * side].
+
+    One matrix product then embeds the patches, which is faster than a convolution.
+    """
     cut = image.unflatten(3, (-1, side)).unflatten(2, (-1, side))
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 class TextEmbed(nn.Module):
-    """Word pieces to tokens; without absolute positions they are normalised."""
+    """Turns word pieces into tokens; without absolute positions they are normalised."""
 
     def __init__(self, width: int, vocabulary: int, positions: int, absolute: bool, eps: float):
         super().__init__()
@@ -296,16 +322,14 @@ class TextEmbed(nn.Module):
 
 
 class VLBEiT(nn.Module):
-    """The pretrained model. ``config`` is the part "model" of ``config.json``."""
+    """The pretrained model; ``config`` is "model" in config.json."""
 
     def __init__(self, config: dict):
         super().__init__()
         self.config = config
-        self.grid, absolute = (
-            config["image_size"] // config["patch_size"],
-            config["positions"] == "absolute",
-        )
+        self.grid = config["image_size"] // config["patch_size"]
         self.pad, width = config["pad"], config["width"]
+        absolute = config["positions"] == "absolute"
         shape = Shape(
             width,
             config["depth"],
@@ -339,17 +363,19 @@ class VLBEiT(nn.Module):
         text_masked: Tensor | None = None,
         features: Sequence[int] = (),
     ) -> Output:
-        """An image, a text, or both as a pair.
+        """Encodes images, texts, or both as pairs.
 
         Args:
           image: [B, 3, height, width] in [-1, 1], see ``normalise``.
-          text: word pieces [B, T], CLS first, padded with ``config["pad"]``; masked ones already replaced.
-          masked_patches: [B, M] patches that become the mask token and are predicted.
-          text_masked: [B, M] positions that are predicted.
-          features: blocks, counted from 0, after which the patches are returned as maps.
+          text: word pieces [B, T], CLS first, padded with ``config["pad"]``. To mask a word piece,
+            replace it before.
+          masked_patches: patches [B, M] that become the mask token and are predicted.
+          text_masked: positions [B, M] that are predicted.
+          features: blocks, counted from 0, after which patches are returned as maps.
 
         Raises:
-          ValueError: an input is missing or of a size that the model does not know, or there is no such block.
+          ValueError: an input is missing or has a size that the model does not support, or there is
+            no such block.
         """
         self._check(image, text, masked_patches, text_masked, features)
         parts, layout = [], []
@@ -361,22 +387,22 @@ class VLBEiT(nn.Module):
             layout.append((LANGUAGE, text.shape[1]))
         masks = self._masks(text, layout)
         states, kept = self.encoder(torch.cat(parts, dim=1), layout, masks, features)
-        found = Output()
+        output = Output()
         if image is not None:
             patches = layout[0][1]
             pictures = states[:, 1:patches]
-            found.image_cls, found.image = states[:, 0], pictures
-            found.features = [
+            output.image_cls, output.image = states[:, 0], pictures
+            output.features = [
                 x[:, 1:patches].transpose(1, 2).unflatten(2, (self.grid, self.grid)) for x in kept
             ]
             if masked_patches is not None:
-                found.image_logits = self.vision_head(_gathered(pictures, masked_patches))
+                output.image_logits = self.vision_head(_gather(pictures, masked_patches))
         if text is not None:
             words = states[:, -text.shape[1] :]
-            found.text_cls, found.text = words[:, 0], words[:, 1:]
+            output.text_cls, output.text = words[:, 0], words[:, 1:]
             if text_masked is not None:
-                found.text_logits = self.language_head(_gathered(words, text_masked))
-        return found
+                output.text_logits = self.language_head(_gather(words, text_masked))
+        return output
 
     def _check(
         self,
@@ -388,7 +414,7 @@ class VLBEiT(nn.Module):
     ) -> None:
         longest, depth = self.config["text_positions"], self.config["depth"]
         if image is None and text is None:
-            raise ValueError("neither image nor text was given")
+            raise ValueError("give an image, a text, or both; neither was given")
         if image is None and (masked_patches is not None or features):
             raise ValueError("masked_patches and features need an image")
         if text is None and text_masked is not None:
@@ -396,38 +422,39 @@ class VLBEiT(nn.Module):
         if image is not None:
             _check_image(image, self.config["image_size"])
         if text is not None and text.ndim != 2:
-            raise ValueError(f"a text of shape {list(text.shape)}; needed is [B, T]")
+            raise ValueError(f"text has shape {list(text.shape)}; needed is [B, T]")
         if text is not None and text.shape[1] > longest:
             raise ValueError(
-                f"texts of {text.shape[1]} word pieces; the model knows {longest} positions at most"
+                f"texts of {text.shape[1]} word pieces; the model has {longest} positions"
             )
         if image is not None and text is not None and len(image) != len(text):
-            raise ValueError(f"{len(image)} images and {len(text)} texts; a pair is one of each")
+            raise ValueError(f"{len(image)} images but {len(text)} texts; a pair is one of each")
         if any(not 0 <= block < depth for block in features):
             raise ValueError(f"features={list(features)}: the model has blocks 0 to {depth - 1}")
 
     def _masks(self, text: Tensor | None, layout: Layout) -> list[Tensor | None]:
-        """For every block: which keys may be attended to, or what is added to the logits. Depends on sizes alone, not on values."""
+        """Returns each block's attention mask (see ``attend``).
+
+        Which masks there are depends on sizes alone, so ``torch.compile`` sees no branch on values.
+        """
         valid = None
-        if text is not None:  # Patches before it are never padding.
-            valid = functional.pad(
-                text != self.pad,
-                (sum(length for _, length in layout) - text.shape[1], 0),
-                value=True,
-            )[:, None, None]
+        if text is not None:
+            # Patches come first and are never padding.
+            patches = sum(length for _, length in layout) - text.shape[1]
+            valid = functional.pad(text != self.pad, (patches, 0), value=True)[:, None, None]
         if self.relative_positions is None:
             return [valid] * self.config["depth"]
-        index = relative_index(layout, self.grid, self.config["text_positions"]).to(
-            self.relative_positions.device
-        )
-        bias = self.relative_positions[index].permute(2, 3, 0, 1)[
-            :, None
-        ]  # [depth, 1, heads, L, L]
+        index = relative_index(layout, self.grid, self.config["text_positions"])
+        table = self.relative_positions[index.to(self.relative_positions.device)]
+        bias = table.permute(2, 3, 0, 1)[:, None]  # [depth, 1, heads, L, L]
         return list(bias if valid is None else bias.masked_fill(~valid, float("-inf")))
 
 
 class VisualTokenizer(nn.Module):
-    """VQ-KD: images to visual tokens, and tokens to what its teacher would say. ``config``: "visual_tokenizer" of ``config.json``."""
+    """VQ-KD: images to visual tokens, and visual tokens to its teacher's features.
+
+    ``config`` is "visual_tokenizer" in config.json. Source: BEiT v2, section 3.
+    """
 
     codebook: Tensor  # [C, E], unit vectors
 
@@ -464,11 +491,13 @@ class VisualTokenizer(nn.Module):
         )
 
     def features(self, image: Tensor) -> Tensor:
-        """[B, 3, height, width] in [-1, 1] to unit vectors [B, N, E]; a larger image is first averaged down to the tokenizer's size."""
-        x = self._run(self.encoder_embed(_shrunk(image, self.image_size)), self.encoder)
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # Whose codes are close to each other; in bfloat16 others would be nearest.
+        """[B, 3, height, width] in [-1, 1] to unit vectors [B, N, E].
+
+        A larger image is first averaged down to the tokenizer's size.
+        """
+        x = self._run(self.encoder_embed(_downsample(image, self.image_size)), self.encoder)
+        # Codes are close to each other, so rounding to bfloat16 would change which one is nearest.
+        with torch.autocast(x.device.type, enabled=False):
             return functional.normalize(self.to_code(x.to(self.codebook.dtype)), dim=-1)
 
     def encode(self, image: Tensor) -> Tensor:
@@ -478,7 +507,7 @@ class VisualTokenizer(nn.Module):
             return (features @ self.codebook.T).argmax(dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Visual tokens [B, N] to the teacher's features [B, N, O]."""
+        """Visual tokens [B, N] to the teacher's features [B, N, width]."""
         image = self.codebook[codes].transpose(1, 2).unflatten(2, (self.grid, self.grid))
         return self.to_target(self._run(self.decoder_embed(image), self.decoder))
 
@@ -488,7 +517,7 @@ class VisualTokenizer(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Four convolutions beside the identity; ``gain`` scales what they add."""
+    """Adds four convolutions, scaled by ``gain``, to the input."""
 
     def __init__(self, channels: int, features: int, gain: float):
         super().__init__()
@@ -508,7 +537,10 @@ class ResidualBlock(nn.Module):
 
 
 class DalleEncoder(nn.Module):
-    """The encoder of DALL-E's discrete VAE: images to visual tokens. ``config``: "visual_tokenizer" of ``config.json``."""
+    """The encoder of DALL-E's discrete VAE: images to visual tokens.
+
+    ``config`` is "visual_tokenizer" in config.json.
+    """
 
     def __init__(self, config: dict):
         super().__init__()
@@ -526,10 +558,12 @@ class DalleEncoder(nn.Module):
         self.output = nn.Conv2d(channels, config["codes"], 1)
 
     def logits(self, image: Tensor) -> Tensor:
-        """[B, 3, height, width] in [-1, 1] to [B, N, C]; a larger image is first averaged down to the tokenizer's size."""
-        x = self.input(
-            0.4 * _shrunk(image, self.image_size) + 0.5
-        )  # DALL-E's pixels are 0.1 to 0.9.
+        """[B, 3, height, width] in [-1, 1] to [B, N, C].
+
+        A larger image is first averaged down to the tokenizer's size.
+        """
+        pixels = 0.4 * _downsample(image, self.image_size) + 0.5  # DALL-E's range is 0.1 to 0.9.
+        x = self.input(pixels)
         for index, group in enumerate(self.groups):
             x = group(functional.max_pool2d(x, 2) if index else x)
         return self.output(functional.relu(x)).flatten(2).transpose(1, 2)
@@ -540,10 +574,11 @@ class DalleEncoder(nn.Module):
 
 
 def relative_index(layout: Layout, grid: int, text_positions: int) -> Tensor:
-    """Row of the bias table for every query and key (VLMo's joint table).
+    """Returns the row of the bias table for every query and key, [L, L], in VLMo's joint table.
 
-    Rows: patch offsets, query minus key; image CLS to patch, patch to CLS, CLS to CLS; text to image; image to text; text
-    offsets, key minus query; text CLS to piece, piece to CLS, CLS to CLS.
+    The table's rows, in order: offsets between patches (query minus key); image CLS to patch, patch
+    to CLS, CLS to CLS; text to image; image to text; offsets between word pieces (key minus query);
+    text CLS to word piece, word piece to CLS, CLS to CLS.
     """
     first = (2 * grid - 1) ** 2 + 3
     rows = []
@@ -555,8 +590,8 @@ def relative_index(layout: Layout, grid: int, text_positions: int) -> Tensor:
             elif query == VISION:
                 row.append(_with_cls(_vision_offsets(grid), first - 3))
             else:
-                place = torch.arange(length - 1)
-                offsets = first + 2 + text_positions - 2 + place[None, :] - place[:, None]
+                position = torch.arange(length - 1)
+                offsets = first + 2 + text_positions - 2 + position[None, :] - position[:, None]
                 row.append(_with_cls(offsets, _table_rows(grid, text_positions) - 3))
         rows.append(torch.cat(row, dim=1))
     return torch.cat(rows, dim=0)
@@ -569,7 +604,7 @@ def _table_rows(grid: int, text_positions: int) -> int:
 def _vision_offsets(grid: int) -> Tensor:
     row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     down, right = (
-        place.flatten()[:, None] - place.flatten()[None, :] + grid - 1 for place in (row, column)
+        axis.flatten()[:, None] - axis.flatten()[None, :] + grid - 1 for axis in (row, column)
     )
     return down * (2 * grid - 1) + right
 
@@ -581,40 +616,44 @@ def _with_cls(inner: Tensor, first: int) -> Tensor:
     return index
 
 
-def _gathered(x: Tensor, positions: Tensor) -> Tensor:
+def _gather(x: Tensor, positions: Tensor) -> Tensor:
     return x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
 
 
 def check_files(folder: pathlib.Path, names: Sequence[str]) -> None:
-    """Raises a ``ValueError`` if a file is missing or has changed since it was written."""
+    """Raises a ``ValueError`` if a file is missing, or has changed since it was exported."""
     for name in ("manifest.json", *names):
         if not (folder / name).is_file():
             raise ValueError(
-                f"{folder}: {name} is missing; give the folder that vlbeit_jax.convert has written"
+                f"{folder}: {name} is missing; give a folder that vlbeit_jax.convert has written"
             )
     try:
-        said = json.loads((folder / "manifest.json").read_text())
-        digests = {name: said[name]["sha256"] for name in names}
+        manifest = json.loads((folder / "manifest.json").read_text())
+        digests = {name: manifest[name]["sha256"] for name in names}
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"{folder / 'manifest.json'} is not the one that vlbeit_jax.convert has written ({error!r})"
+            f"{folder / 'manifest.json'} is not the one that vlbeit_jax.convert wrote ({error!r})"
         ) from error
     for name, digest in digests.items():
         with (folder / name).open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != digest:
                 raise ValueError(
-                    f"{folder / name} is damaged or cut off: its SHA-256 is not that of {folder / 'manifest.json'}"
+                    f"{folder / name} is damaged or cut off: its SHA-256 is not the one in "
+                    "manifest.json. Export it again"
                 )
 
 
-VISUAL_TOKENIZERS = {"vqkd": VisualTokenizer, "dalle": DalleEncoder}  # By "kind" in config.json.
+VISUAL_TOKENIZERS = {"vqkd": VisualTokenizer, "dalle": DalleEncoder}  # By kind in config.json.
 
 
 def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEncoder | None]:
-    """The model and its visual tokenizer (None if it was trained without images), in evaluation mode.
+    """Loads the model and its visual tokenizer, in evaluation mode.
+
+    The visual tokenizer is None if the model was trained without images, or was imported.
 
     Raises:
-      ValueError: a file is missing or has changed since it was written, or the weights do not fit the configuration.
+      ValueError: a file is missing, has changed since it was exported, or the weights do not fit
+        config.json.
     """
     from safetensors.torch import load_file
 
@@ -624,10 +663,9 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEnc
     model = VLBEiT(config["model"])
     visual = config["visual_tokenizer"]
     visual_tokenizer = None if visual is None else VISUAL_TOKENIZERS[visual["kind"]](visual)
-    parts = nn.ModuleDict(
-        {"model": model}
-        | ({} if visual_tokenizer is None else {"visual_tokenizer": visual_tokenizer})
-    )
+    parts = nn.ModuleDict({"model": model})
+    if visual_tokenizer is not None:
+        parts["visual_tokenizer"] = visual_tokenizer
     try:
         parts.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Files of other programs are known by their content and read tensor by tensor; damage, code and other things are refused in one line."""
+"""Tensor files are recognised by their content; damage, code and other files are refused."""
 
 import argparse
 import pickle
@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vlbeit_jax.convert.opening import open_tensors
+from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.errors import UsageError
 
 
@@ -40,11 +40,11 @@ def pytorch_file(path, wrapper=None, zipped=True):
 
 
 def assert_holds(path, wanted):
-    found = open_tensors(path)
-    assert found.shapes == {name: tuple(value.shape) for name, value in wanted.items()}
+    file = read_tensors(path)
+    assert file.shapes == {name: tuple(value.shape) for name, value in wanted.items()}
     for name, value in wanted.items():
-        assert found[name].dtype == np.float32
-        np.testing.assert_array_equal(found[name], value.detach().float().numpy())
+        assert file.tensors[name].dtype == np.float32
+        np.testing.assert_array_equal(file.tensors[name], value.detach().float().numpy())
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -68,7 +68,7 @@ def test_every_type_of_safetensors_is_read_under_any_name(tmp_path, name):
     tensors = some_tensors() | {str(dtype): (3 * torch.rand(2, 5)).to(dtype) for dtype in types}
     save_file(tensors, tmp_path / name, {"note": "said"})
     assert_holds(tmp_path / name, tensors)
-    assert open_tensors(tmp_path / name).metadata == {"note": "said"}
+    assert read_tensors(tmp_path / name).metadata == {"note": "said"}
 
 
 def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path):
@@ -100,14 +100,14 @@ class Hostile:
 
 @pytest.mark.parametrize("how", ["torch", 2, 4])
 def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, how):
-    """Without a warning before the message, which PyTorch has for pickles of its own protocols alone."""
+    """PyTorch must not warn before our message, as it does for pickles of other protocols."""
     monkeypatch.chdir(tmp_path)
     if how == "torch":
         torch.save({"model": Hostile()}, "x.pth")
     else:
         (tmp_path / "x.pth").write_bytes(pickle.dumps(Hostile(), protocol=how))
     with pytest.raises(UsageError, match="x.pth: (refused|cannot be read)"):
-        open_tensors(tmp_path / "x.pth")
+        read_tensors(tmp_path / "x.pth")
     assert not (tmp_path / "hacked").exists()
 
 
@@ -129,7 +129,7 @@ def test_the_way_out_for_more_than_tensors_works_as_printed(tmp_path, kind):
         )
     before = path.read_bytes()
     with pytest.raises(UsageError, match="x.pth: refused") as refused:
-        open_tensors(path)
+        read_tensors(path)
     assert "two options" not in str(refused.value) and str(refused.value).count("weights_only") == (
         kind != "torchscript"
     )
@@ -150,7 +150,7 @@ def test_cut_off_files_are_refused(tmp_path, name, kept):
     whole = path.read_bytes()
     path.write_bytes(whole[: kept if isinstance(kept, int) else int(len(whole) * kept)])
     with pytest.raises(UsageError, match=f"{name}: .*cut off"):
-        open_tensors(path)
+        read_tensors(path)
 
 
 def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
@@ -159,7 +159,7 @@ def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
     content[content.index(some_tensors()["a"].numpy().tobytes()) + 5] ^= 1
     path.write_bytes(content)
     with pytest.raises(UsageError, match="x.pth is damaged: .*checksum"):
-        open_tensors(path)
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
@@ -177,7 +177,7 @@ def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
 def test_what_is_no_tensor_file_is_called_that(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=f"{name}: neither.*{said}"):
-        open_tensors(tmp_path / name)
+        read_tensors(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -194,15 +194,15 @@ def test_what_is_no_tensor_file_is_called_that(tmp_path, name, content, said):
 def test_what_holds_no_named_tensors_is_refused(tmp_path, content, said):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(UsageError, match=said):
-        open_tensors(tmp_path / "x.pth")
+        read_tensors(tmp_path / "x.pth")
 
 
 def test_other_places_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
-        open_tensors(tmp_path / "none.pth")
+        read_tensors(tmp_path / "none.pth")
     with pytest.raises(UsageError, match="is a folder; name the file in it"):
-        open_tensors(tmp_path)
+        read_tensors(tmp_path)
     with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
         archive.writestr("a.npy", b"1")
-    with pytest.raises(UsageError, match="a zip archive, but no PyTorch file"):
-        open_tensors(tmp_path / "x.pth")
+    with pytest.raises(UsageError, match="a zip archive, but not a PyTorch file"):
+        read_tensors(tmp_path / "x.pth")

@@ -1,16 +1,18 @@
-"""The train step in PyTorch is the train step in JAX, and the benchmark that times both tells when it is not."""
+"""PyTorch's train step agrees with JAX's, and the benchmark notices when it does not."""
 
 import dataclasses
+import functools
 import json
+import pathlib
 
 import numpy as np
 import pytest
 
 from tests import tiny
+from tools.torch_peer import compare, train_step
 from vlbeit_jax.config import VisualTokenizerConfig
-from vlbeit_jax.convert import peer_benchmark, peer_step
 from vlbeit_jax.convert.formats.torch_tables import model_table
-from vlbeit_jax.convert.rules import exported
+from vlbeit_jax.convert.rules import export
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.synthetic import random_batches, random_weights
 from vlbeit_jax.tasks.abstract import abstract_step
@@ -68,22 +70,31 @@ def cached_tokens(config):
     )
 
 
+@functools.cache
+def compiled_step(config):
+    """JAX's step, compiled once per configuration: the controls change PyTorch's side only."""
+    return abstract_step(config, tiny.mesh_of())
+
+
 def compared(config, peer="torch-eager"):
-    """Both sides in this process, as on one device."""
-    mesh = {"make_mesh": lambda _: tiny.mesh_of(), "check_comparable": lambda _: None}
+    """Compares both sides in this process, as on one device."""
+    one_device = {
+        "abstract_step": lambda config, _: compiled_step(config),
+        "make_mesh": lambda _: None,
+        "check_comparable": lambda _: None,
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in mesh.items():
-            patch.setattr(peer_benchmark, name, value)
-        return peer_benchmark.compare(config, peer, steps=2, warmup=1)
+        for name, value in one_device.items():
+            patch.setattr(compare, name, value)
+        return compare.compare(config, peer, steps=2, warmup=1)
 
 
 def test_the_command_times_both_sides_and_finds_them_equal(tmp_path):
     out = tmp_path / "speed.json"
     config = tiny.config_file(peer_config(tmp_path), tmp_path)
     done = tiny.command(
-        "vlbeit_jax.benchmark",
+        "tools.torch_peer",
         f"--config={config}",
-        "--peer=torch",
         "--steps=3",
         "--warmup=1",
         f"--json={out}",
@@ -154,8 +165,8 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
         tmp_path, "image", weight_decay=200.0, clip_norm=0.1
     )  # Texts' expert and head decay without a gradient.
     step, state, frozen, batches = parts(config)
-    before = peer_step.Arrays(state.params)
-    peer = peer_step.TorchStep(config, state.params, frozen, 3)
+    before = train_step.arrays_of(state.params)
+    peer = train_step.TorchStep(config, state.params, frozen, 3)
     for _ in range(3):
         state, metrics = step(state, frozen, batches)
         theirs = peer({name: peer.batch(rows) for name, rows in batches.items()})
@@ -166,10 +177,9 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
         np.abs(after["encoder.blocks.0.experts.language.up.weight"].numpy().T / before - 0.64).max()
         < 0.01
     )
-    for each in exported(model_table(config.model), peer_step.Arrays(state.params)):
-        np.testing.assert_allclose(
-            after[each.name].numpy(), each.read(), atol=2e-4, err_msg=each.name
-        )
+    tensors = export(model_table(config.model), train_step.arrays_of(state.params))
+    for name, value in tensors.items():
+        np.testing.assert_allclose(after[name].numpy(), value, atol=2e-4, err_msg=name)
 
 
 def test_kept_visual_tokens_are_the_targets_of_both_sides(tmp_path):
@@ -188,13 +198,12 @@ CHANGES = {
 @pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
-    text, (old, new) = (peer_step.STANDALONE / "vlbeit_torch.py").read_text(), CHANGES[change]
+    text, (old, new) = (train_step.STANDALONE / "vlbeit_torch.py").read_text(), CHANGES[change]
     assert not old or text.count(old) == 1
     (tmp_path / "vlbeit_torch.py").write_text(text.replace(old, new) if old else text)
-    monkeypatch.setattr(peer_step, "STANDALONE", tmp_path)
-    config = in_type(
-        matmul, cached_tokens(peer_config(tmp_path, "pair"))
-    )  # In bfloat16 a few tokens of so small a batch may differ.
+    monkeypatch.setattr(train_step, "STANDALONE", tmp_path)
+    # Cached visual tokens, because in bfloat16 a few tokens of so small a batch may differ.
+    config = in_type(matmul, cached_tokens(peer_config(pathlib.Path("WORLD"), "pair")))
     assert compared(config)["agrees"] == (change == "none")
 
 
@@ -219,15 +228,21 @@ def test_the_compiled_step_is_one_graph_a_stream_and_agrees(tmp_path, form, matm
 )
 def test_what_cannot_be_compared_is_refused_by_name(tmp_path, change, said):
     config = tiny.config_file(peer_config(tmp_path, **change), tmp_path)
-    done = tiny.command("vlbeit_jax.benchmark", f"--config={config}", "--peer=torch", "--steps=2")
+    done = tiny.command("tools.torch_peer", f"--config={config}", "--steps=2")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_several_devices_and_microbatches_are_refused(tmp_path):
     config = peer_config(tmp_path)
     with pytest.raises(UsageError, match="8 devices"):
-        peer_benchmark.check_comparable(config)
+        compare.check_comparable(config)
     with pytest.raises(UsageError, match=r"run\.accumulate=2"):
-        peer_benchmark.check_comparable(
+        compare.check_comparable(
             dataclasses.replace(config, run=dataclasses.replace(config.run, accumulate=2))
         )
+
+
+def test_the_benchmark_command_names_the_new_place(tmp_path):
+    config = tiny.config_file(peer_config(tmp_path), tmp_path)
+    done = tiny.command("vlbeit_jax.benchmark", f"--config={config}", "--peer=torch")
+    assert done.returncode == 2 and "python -m tools.torch_peer" in done.stderr

@@ -1,4 +1,7 @@
-"""VL-BEiT's heads and losses and VQ-KD in plain NumPy float64, stated from the papers on top of ``convert.reference``."""
+"""VL-BEiT's heads and losses, and VQ-KD, in NumPy float64, written from the papers alone.
+
+They build on VLMo's network in ``vlbeit_jax.convert.reference``, which --to=vlmo --verify uses too.
+"""
 
 import numpy as np
 
@@ -48,7 +51,7 @@ def vqkd_encode(w, net, image):
 
 
 def vqkd_decode(w, net, codes):
-    """Teacher features [B, N, A] of codes [B, N, E], laid out as an image of `grid` by `grid` pixels."""
+    """Codes [B, N, E], as an image of ``grid`` x ``grid`` pixels, to teacher features [B, N, A]."""
     image = codes.reshape(len(codes), net.grid, net.grid, -1)
     return task_layer(w, "decode_task_layer", vit(w, "decoder.", image, net))
 

@@ -1,0 +1,83 @@
+"""Command: our train step and PyTorch's, timed in turn."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from vlbeit_jax import cli
+from vlbeit_jax.config_parse import parse
+from vlbeit_jax.errors import UsageError
+
+OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares both.
+
+  python -m tools.torch_peer --config=configs/sample.py --config.run.schedule=image+text+pair
+  python -m tools.torch_peer --config=configs/sample.py --config.run.schedule=pair \
+      --peer=torch-compiled --steps=50 --json=speed.json
+
+Both sides start from the same random weights and take turns on the same random batches. The command
+prints times, rates and the ratio of each pair as JSON. It exits with code 1 if losses and gradient
+norm of the first step differ. --peer=torch runs PyTorch as one would use it: compiled on a GPU,
+eager on a CPU. --peer=torch-compiled and --peer=torch-eager choose one of them."""
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
+)
+PEER = flags.DEFINE_enum(
+    "peer",
+    "torch",
+    ["torch", "torch-eager", "torch-compiled"],
+    "how PyTorch runs; torch: compiled on a GPU, eager on a CPU",
+)
+STEPS = flags.DEFINE_integer("steps", 20, "timed steps", lower_bound=2)
+WARMUP = flags.DEFINE_integer("warmup", 3, "steps before timing starts", lower_bound=1)
+JSON = flags.DEFINE_string("json", "", "file to write the result to")
+flags.mark_flag_as_required("config")
+
+# JAX and PyTorch have no common exception type for a full device; both put one of these into it.
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
+
+
+def main() -> None:
+    """Compares, prints, and exits with code 1 if the two sides disagree."""
+    config = parse(CONFIG.value.to_dict(), to_train=False)
+    if JSON.value:
+        cli.require_writable(pathlib.Path(JSON.value))
+    if "," in config.run.schedule:
+        raise UsageError(
+            f"run.schedule={config.run.schedule} has steps of several kinds. Choose one, e.g. "
+            "--config.run.schedule=image+text+pair"
+        )
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("PyTorch is not installed. Install it with vlbeit-jax[torch]")
+    # By default JAX reserves three quarters of a GPU's memory, which would leave PyTorch the rest.
+    # JAX reads this variable when it is first asked for devices.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from tools.torch_peer.compare import compare
+
+    try:
+        result = compare(config, PEER.value, STEPS.value, WARMUP.value)
+    except RuntimeError as error:
+        if not any(message in str(error) for message in OUT_OF_MEMORY):
+            raise
+        raise UsageError(
+            "the step does not fit into memory. Reduce the batch size, e.g. "
+            f"--config.data.image.batch_size=8: {error}"
+        ) from error
+    text = json.dumps(result, indent=1)
+    print(text)
+    if JSON.value:
+        pathlib.Path(JSON.value).write_text(text + "\n")
+    if not result["agrees"]:
+        sys.exit(
+            f"error: the first step of the two sides differs by more than {result['limit']}: "
+            f"{result['first_step']}"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main, OVERVIEW)

@@ -1,0 +1,86 @@
+"""Losses and metrics of one stream in PyTorch."""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlbeit_jax.config import Config
+from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.objectives.masked_prediction import terms_of
+from vlbeit_jax.types import Modality, Stream
+
+
+class StreamLoss(nn.Module):
+    """Computes the losses and metrics of one stream.
+
+    Each stream has a module of its own, so that ``torch.compile`` specialises it for the stream's
+    shapes. Forward pass, targets and losses form one graph without breaks.
+    """
+
+    def __init__(
+        self, config: Config, stream: Stream, model: nn.Module, tokenizer: Any, module: ModuleType
+    ):
+        """Shares ``model`` and ``tokenizer`` with the other streams.
+
+        Args:
+          config: of the run.
+          stream: whose losses these are.
+          model: ``VLBEiT`` of vlbeit_torch.py.
+          tokenizer: the visual tokenizer; None if the rows hold their targets.
+          module: vlbeit_torch.py itself.
+        """
+        super().__init__()
+        self.model, self.tokenizer, self._normalise = model, tokenizer, module.normalise
+        self._terms = [
+            (modality is Modality.VISION, name) for modality, name in terms_of(stream).items()
+        ]
+        self._dtype = getattr(torch, matmul_dtype(config.model.matmul).name)
+        for is_image, name in self._terms:
+            classes = config.model.codes if is_image else config.model.vocabulary
+            self.register_buffer(_counts_of(name), torch.zeros(classes))
+
+    def forward(self, rows: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns losses and other metrics, under the names that JAX's step uses."""
+        device = rows["weight"].device
+        inputs = {
+            name: rows[name] for name in ("masked_patches", "text", "text_masked") if name in rows
+        }
+        if "image" in rows:
+            inputs["image"] = self._normalise(rows["image"])
+        losses, metrics = {}, {}
+        with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32):
+            output = self.model(**inputs)
+            for is_image, name in self._terms:
+                if is_image:
+                    logits, targets = output.image_logits, self._image_targets(inputs, rows)
+                    weights = rows["weight"][:, None].expand_as(targets)
+                else:
+                    logits, targets = output.text_logits, rows["text_targets"]
+                    weights = rows["text_weights"] * rows["weight"][:, None]
+                cross_entropy = functional.cross_entropy(
+                    logits.float().flatten(0, 1), targets.flatten(), reduction="none"
+                )
+                total = weights.sum()
+                losses[f"{name}/loss"] = (cross_entropy * weights.flatten()).sum() / total
+                # The unigram baseline predicts the most frequent target of all earlier steps.
+                counts = self.get_buffer(_counts_of(name))
+                is_correct = logits.detach().argmax(dim=-1) == targets
+                is_frequent = counts.argmax() == targets
+                counts.index_add_(0, targets.flatten(), weights.flatten())
+                metrics[f"{name}/accuracy"] = (is_correct * weights).sum() / total
+                metrics[f"{name}/unigram"] = (is_frequent * weights).sum() / total
+        return losses, metrics
+
+    def _image_targets(self, inputs: dict[str, Tensor], rows: dict[str, Tensor]) -> Tensor:
+        """Visual tokens of the masked patches."""
+        if self.tokenizer is None:
+            return rows["image_targets"]
+        with torch.no_grad():
+            return self.tokenizer.encode(inputs["image"]).gather(1, rows["masked_patches"])
+
+
+def _counts_of(term: str) -> str:
+    return f"{term}_counts"
