@@ -22,11 +22,13 @@ from vlbeit_jax.data.source import TRAIN, open_set
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.types import Kind, Stream
 
-OVERVIEW = """Examples of the image stream per second of processor time (one core) through the whole pipeline (read, decode, crop, resize,
-jitter, mask, batch), and images per second decoded alone.
+OVERVIEW = """Measures how many image examples the pipeline makes per second of processor time
+(one core): read, decode, crop, resize, jitter, mask, batch. Measures decoding alone as well.
 
   python -m vlbeit_jax.benchmark_input --data=sample:pairs --image_size=64 --patch_size=8
-  python -m vlbeit_jax.benchmark_input --data=synthetic        500 x 375 JPEGs of about 41 kB, made for the purpose"""
+  python -m vlbeit_jax.benchmark_input --data=synthetic
+
+Synthetic images are JPEGs of 500 x 375 pixels and about 41 kB, made for the measurement."""
 
 DATA = flags.DEFINE_string("data", "synthetic", "prepared images or pairs, or synthetic")
 IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "side of the view, pixels", lower_bound=8)

@@ -19,15 +19,18 @@ if TYPE_CHECKING:
     from vlbeit_jax.plan.plan import Plan
     from vlbeit_jax.plan.topology import Topology
 
-OVERVIEW = """Compiles the train step of a configuration for a TPU topology, on any Linux machine, and prints memory, time and cost.
+OVERVIEW = """Compiles the train step of a configuration for a TPU topology and prints
+memory, time and cost. It runs on any Linux machine.
 
-  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5e:16x16 --json=plan.json
-  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5p:4x4x4 --config.mesh.fsdp=16
-  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5e:16x16 --estimate     memory by formula, in seconds
-  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=cpu:8                    collectives on simulated devices
+  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5e:16x16
+  python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5p:4x4x4 \\
+      --config.mesh.fsdp=16 --json=plan.json
 
-Needs libtpu (launch/install.sh tpu, or pip install 'jax[tpu]'), and no TPU. Data and tokenizers are not opened: config.visual_tokenizer
-says what kind is meant."""
+With --estimate, memory comes from a formula, in seconds. With --topology=cpu:8, the command lists
+the collectives on simulated devices.
+
+Compiling needs libtpu (launch/install.sh tpu, or pip install 'jax[tpu]'), but no TPU. Data and
+tokenizers are not opened; config.visual_tokenizer tells which kind of tokenizer is meant."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
@@ -39,8 +42,8 @@ JSON = flags.DEFINE_string("json", "", "file for the result")
 ESTIMATE = flags.DEFINE_bool("estimate", False, "memory by formula, without compiling")
 flags.mark_flag_as_required("config")
 
-# To compile without a TPU, JAX itself runs on the CPU, and libtpu does not ask a metadata server for
-# its chips.
+# To compile without a TPU, JAX itself runs on the CPU, and libtpu does not ask a metadata server
+# for its chips.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -94,7 +97,7 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def describe(plan: "Plan", topology: "Topology") -> str:
-    """The plan as text."""
+    """Returns the plan as text."""
     from vlbeit_jax.cost.peaks import GIB
 
     chip, values = topology.chip, plan.as_json()
@@ -106,8 +109,8 @@ def describe(plan: "Plan", topology: "Topology") -> str:
     limit = f" of {chip.hbm_bytes / GIB:.0f}" if chip else ""
     how = "as compiled" if plan.compile_seconds else "by formula"
     lines.append(
-        f"memory of a {'chip' if chip else 'device'}, {how}: {plan.memory.total / GIB:.2f}{limit} GiB "
-        f"({', '.join(parts)})"
+        f"memory of a {'chip' if chip else 'device'}, {how}: {plan.memory.total / GIB:.2f}{limit} "
+        f"GiB ({', '.join(parts)})"
     )
     lines.append(
         f"model: {plan.flops.model / 1e12:.2f} TFLOP a step, forward and backward; "
@@ -134,14 +137,14 @@ def describe(plan: "Plan", topology: "Topology") -> str:
         lines.append(f"compiled in {plan.compile_seconds:.0f} s")
     if "mfu" in values:
         lines.append(
-            "Times are estimates: the compiler's own cost model, no chip was asked. The truth is "
-            "expected between the two (docs/scale.md: how they were held against a published run)."
+            "Times are estimates by the compiler's cost model; no chip was used. Expect the truth "
+            "between the two. docs/scale.md compares them with a published run."
         )
         assert chip
         if not chip.calibrated:
             lines.append(
-                f"On {chip.name} the clock is a guess and nothing was held against anything: take its "
-                "times as a rough order."
+                f"The clock of {chip.name} is a guess, and no estimate for it was compared with a "
+                "run: its times are rough."
             )
     return "\n".join(lines)
 

@@ -6,10 +6,13 @@ from absl import flags
 
 from vlbeit_jax import cli, main
 
-OVERVIEW = """Prints how many bytes of /dev/shm a run needs on each host, by its configuration (docs/launch.md has the formula).
-All other flags are those of vlbeit_jax.main, with the same checks. The command opens no data set or tokenizer that they name.
+OVERVIEW = """Prints how many bytes of /dev/shm a run needs on each host (docs/launch.md).
 
-  python -m vlbeit_jax.shared_memory --hosts=64 --chips=4 --config=configs/pretrain_base.py --workdir=RUN --config.data.workers=16"""
+  python -m vlbeit_jax.shared_memory --hosts=64 --chips=4 \\
+      --config=configs/pretrain_base.py --workdir=RUN --config.data.workers=16
+
+All other flags are those of vlbeit_jax.main, with the same checks. The command does not open the
+data sets and tokenizers that they name."""
 
 HOSTS = flags.DEFINE_integer("hosts", 1, "number of hosts, with one process each", lower_bound=1)
 CHIPS = flags.DEFINE_integer("chips", 1, "chips per host", lower_bound=1)

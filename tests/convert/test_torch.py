@@ -281,7 +281,7 @@ def test_a_cut_off_checkpoint_is_one_message_and_leaves_nothing(random_run, tmp_
     done = convert(f"--from={run}", "--to=torch", f"--out={tmp_path / 'out'}")
     assert (
         done.returncode == 2
-        and "the checkpoint is damaged or cut off" in done.stderr
+        and "the checkpoint is damaged or incomplete" in done.stderr
         and "Traceback" not in done.stderr
     )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

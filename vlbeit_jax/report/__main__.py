@@ -8,8 +8,9 @@ from absl import flags
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
 
-OVERVIEW = """One self-contained page: curves against their baselines, use of the codebook, held-back images through predicted visual
-tokens, captions with guesses under the right and a wrong image. Pictures lie beside it as PNG.
+OVERVIEW = """Writes one self-contained page about a pretraining run: curves with their baselines,
+use of the codebook, held-back images rebuilt from predicted visual tokens, and guesses of masked
+words under the right and a wrong image. The pictures lie beside it as PNG files.
 
   python -m vlbeit_jax.report --from=RUN --data=sample:pairs --results=results.json --out=RUN"""
 

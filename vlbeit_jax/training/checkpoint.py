@@ -1,7 +1,7 @@
 """Checkpoints: asynchronous, atomic and self-describing. The only file that imports Orbax."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -188,10 +188,10 @@ class Leaves:
     def __init__(self, folder: pathlib.Path):
         """Reads names and shapes, but no array yet."""
         self._folder, self._reader = folder, ocp.PyTreeCheckpointHandler()
-        self._tree = self._reader.metadata(epath.Path(folder)).tree
+        tree = self._reader.metadata(epath.Path(folder)).tree
         self.shapes: dict[str, tuple[int, ...]] = {
             leaf_name(path): tuple(leaf.shape)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         }
 
     def __getitem__(self, wanted: str) -> np.ndarray:
@@ -200,23 +200,30 @@ class Leaves:
         Raises:
           UsageError: the array cannot be read.
         """
-        item = jax.tree_util.tree_map_with_path(
-            lambda path, _: 0 if leaf_name(path) == wanted else ocp.PLACEHOLDER, self._tree
+        # A tree of this array alone: with the others as placeholders, each call would take time for
+        # all of them.
+        parts = wanted.split("/")
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+        alone = ocp.args.PyTreeRestore(
+            item=_nested(parts, 0), restore_args=_nested(parts, as_numpy), partial_restore=True
         )
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), self._tree)
         try:
-            found = self._reader.restore(
-                epath.Path(self._folder),
-                args=ocp.args.PyTreeRestore(item=item, restore_args=as_numpy),
-            )
+            found = self._reader.restore(epath.Path(self._folder), args=alone)
         except (ValueError, OSError) as error:
             raise UsageError(
                 f"{self._folder}: {wanted} cannot be read; the checkpoint is damaged or "
                 f"incomplete: {error}"
             ) from error
-        leaves = jax.tree_util.tree_leaves_with_path(found)
-        (array,) = [leaf for path, leaf in leaves if leaf_name(path) == wanted]
-        return array
+        for part in parts:
+            found = found[part]
+        return found
+
+
+def _nested(parts: Sequence[str], leaf: Any) -> Any:
+    """Returns a tree of dictionaries with one leaf, at the end of a path."""
+    for part in reversed(parts):
+        leaf = {part: leaf}
+    return leaf
 
 
 def leaf_name(path: Any) -> str:
