@@ -41,7 +41,7 @@ def test_a_pair_goes_through_the_trained_network_and_the_frozen_tokenizer():
     assert tokenizer.layout == (patches,) and tokenizer.config.depth == 2
     slots = jax.tree.map(lambda leaf: leaf.shape, abstract_task(BASE).batches["pair"])
     words = -(-model.vocabulary // 128) * 128
-    assert found.logits == slots["image_masked"][1] * model.codes + slots["text_masked"][1] * words
+    assert found.logits == slots["masked_patches"][1] * model.codes + slots["text_masked"][1] * words
 
 
 def test_cached_tokens_need_no_tokenizer():
