@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import to_dict
@@ -111,7 +112,9 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
     run.hosts.on_primary(lambda: run.data.save_seen(run.workdir))
     if start_from is not None:
         params = run.hosts.all_or_none(lambda: start_from.load(state.params))
-        state = dataclasses.replace(state, params=params)
+        # An average starts at the parameters that are averaged.
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+        state = dataclasses.replace(state, params=params, ema=ema)
     return run.opened.prepare_state(state, run.data, run.mesh, run.shard)
 
 
