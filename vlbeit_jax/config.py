@@ -24,7 +24,7 @@ from vlbeit_jax.types import Positions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The Multiway Transformer (spec section 1; defaults are base size)."""
+    """The Multiway Transformer (arXiv 2206.01127; defaults are base size)."""
 
     image_size: int = setting(224, "image side, pixels", POSITIVE)
     patch_size: int = setting(16, "patch side, pixels", POSITIVE)
@@ -85,7 +85,8 @@ class ModelConfig:
         return self.grid**2
 
 
-# Width, depth, heads, FFN width and fused layers (base and large as in spec section 0; tiny and small as in ViT).
+# Width, depth, heads, FFN width and fused layers. Base: VL-BEiT; large: VLMo's;
+# tiny and small: as ViT's.
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"width": 192, "depth": 12, "heads": 3, "ffn_width": 768, "fused_layers": 2},
     "small": {"width": 384, "depth": 12, "heads": 6, "ffn_width": 1536, "fused_layers": 2},
@@ -96,7 +97,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisualTokenizerConfig:
-    """VQ-KD (spec section 3.1; defaults are BEiT v2's ``encoder_base_decoder_3x768x12``)."""
+    """VQ-KD (BEiT v2, arXiv 2208.06366; defaults are its ``encoder_base_decoder_3x768x12``)."""
 
     image_size: int = setting(224, "image side, pixels", POSITIVE)
     patch_size: int = setting(16, "patch side, pixels", POSITIVE)
@@ -201,7 +202,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with warm-up and cosine decay (spec section 4)."""
+    """AdamW with warm-up and cosine decay, on BEiT's schedule."""
 
     peak_lr: float = setting(2e-3, "learning rate after warm-up", POSITIVE)
     end_lr: float = setting(1e-5, "learning rate at the last step", AT_LEAST_0)

@@ -22,7 +22,7 @@ def masks(grid, count, smallest, draws):
 
 
 def reference_mask(rng, grid, count, smallest):
-    """Spec section 2.2, word by word."""
+    """The block-wise mask of BEiT v2, statement by statement."""
     mask = [[0] * grid for _ in range(grid)]
     while (have := sum(map(sum, mask))) < count:
         budget, delta = count - have, 0

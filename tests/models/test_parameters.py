@@ -53,7 +53,7 @@ def test_parameter_count_of_base():
 
 
 def test_parameter_count_of_vlmo():
-    """From our count to VLMo's (spec section 1.1): BERT's embedding and prediction head have parts that we leave out."""
+    """From our count to VLMo's: BERT's embedding and prediction head have parts that we leave out."""
     d, vocabulary = 768, 30522
     config = ModelConfig(
         **SIZES["base"], positions=Positions.RELATIVE, text_positions=196, vocabulary=vocabulary
@@ -67,7 +67,7 @@ def test_parameter_count_of_vlmo():
 
 
 def test_fresh_parameters():
-    """Deviation .02 cut at one sigma, the last projection of each branch / sqrt(2 l), LayerScale .1 (spec section 1.6)."""
+    """Deviation .02 cut at one sigma, the last projection of each branch / sqrt(2 l), LayerScale .1."""
     config = tiny.model_config(Positions.RELATIVE)
     fresh = tiny.usual_jit(lambda key: VLBEiT(config).init(key, method="init_all")["params"])(
         jax.random.key(0)

@@ -99,7 +99,7 @@ def test_codes_follow_a_reordered_codebook():
 
 
 def test_parameter_count_of_base():
-    """BEiT v2's encoder_base_decoder_3x768x12 for CLIP has 108.83M parameters that are trained (spec section 3.1)."""
+    """BEiT v2's encoder_base_decoder_3x768x12 for CLIP has 108.83M parameters that are trained."""
     config = VisualTokenizerConfig()
     shapes = jax.eval_shape(
         lambda key: VisualTokenizer(config, 512).init(

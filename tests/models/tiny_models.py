@@ -205,7 +205,7 @@ def vit_nets(config):
 
 
 def vlmo_weights(params, config):
-    """Parameters of ``VLBEiT`` as VLMo names and lays them out (spec section 6b), float64."""
+    """Parameters of ``VLBEiT`` as VLMo names and lays them out, float64."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     types = {IMAGE: p["vision_embed"]["type"], TEXT: p["text_embed"]["type"]}
     w = {
@@ -241,7 +241,7 @@ def vlmo_weights(params, config):
 
 
 def vqkd_weights(params, codebook, config):
-    """Parameters of ``VisualTokenizer`` as BEiT v2 names and lays them out (spec section 6d), float64."""
+    """Parameters of ``VisualTokenizer`` as BEiT v2 names and lays them out, float64."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     w = {"quantize.embedding.weight": np.asarray(codebook, np.float64)}
     for part, side, depth in (

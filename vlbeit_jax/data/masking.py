@@ -1,4 +1,4 @@
-"""Which patches and word pieces are masked (VL-BEiT, section 2.2).
+"""Which patches and word pieces are masked (VL-BEiT).
 
 Masks are made on the host, from the draws of each example. So they do not depend on the device, and
 every row of a batch has the same number of masked patches, as arrays of fixed shape need.

@@ -15,7 +15,7 @@ TEXT_NORM_EPS = 1e-12  # BERT's, which VLMo keeps.
 
 
 class VisionEmbed(nn.Module):
-    """Patches to tokens, the image CLS first (BEiT, section 2.1).
+    """Patches to tokens, the image CLS first (BEiT).
 
     Attributes:
       width: of a token.

@@ -28,7 +28,7 @@ def beit_init(depth: int = 0) -> nn.initializers.Initializer:
 
     Args:
       depth: number of the block, from 1, for output projections, which start 1 / sqrt(2 depth)
-        times as large (BEiT, section 2.6); 0 for everything else.
+        times as large (BEiT); 0 for everything else.
     """
     law = nn.initializers.truncated_normal(stddev=0.02, lower=-1.0, upper=1.0)
     scale = (2 * depth) ** -0.5 if depth else 1.0

@@ -1,6 +1,6 @@
 """The Multiway Transformer: shared self-attention, one feed-forward expert per modality.
 
-VL-BEiT, section 2.1; VLMo, section 3.1.
+VLMo (arXiv 2111.02358), which VL-BEiT builds on.
 """
 
 import dataclasses

@@ -140,7 +140,7 @@ class ViTTeacher:
         return l2_normalise(features)
 
 
-# What each teacher says of a patch: CLIP ViT-B/16's projection, DINO ViT-B/16's width (spec section 3.1).
+# Width of a patch's features: CLIP ViT-B/16's projection, DINO ViT-B/16's own (BEiT v2).
 WIDTHS = {"clip": 512, "dino": 768}
 
 

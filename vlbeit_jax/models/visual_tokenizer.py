@@ -1,6 +1,6 @@
 """VQ-KD: an encoder, a codebook on the unit sphere, and a decoder that predicts a teacher.
 
-BEiT v2, section 2.2. And ``encode``, which is all that pretraining asks of a visual tokenizer.
+BEiT v2 (arXiv 2208.06366). And ``encode``, which is all that pretraining asks of a visual tokenizer.
 """
 
 from collections.abc import Mapping

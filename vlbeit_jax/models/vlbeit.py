@@ -1,4 +1,4 @@
-"""VL-BEiT: the backbone and a prediction head per modality (VL-BEiT, section 2)."""
+"""VL-BEiT: the backbone and a prediction head per modality (arXiv 2206.01127)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""VQ-KD's loss: predict a teacher from quantized features (BEiT v2, section 2.2)."""
+"""VQ-KD's loss: predict a teacher from quantized features (BEiT v2)."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""Masked prediction: one objective for images, texts and pairs (VL-BEiT, section 2.2).
+"""Masked prediction: one objective for images, texts and pairs (VL-BEiT).
 
 The streams differ only in what their batches hold. Every modality present is corrupted at its
 masked positions and predicted there: visual tokens for patches, word pieces for texts.
@@ -26,7 +26,7 @@ from vlbeit_jax.objectives.base import (
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Modality, Stream
 
-# The name of each loss, by stream and modality. All have weight 1 (VL-BEiT, section 2.2).
+# The name of each loss, by stream and modality. All have weight 1 (VL-BEiT).
 TERMS = {
     (Stream.IMAGE, Modality.VISION): "mim",
     (Stream.TEXT, Modality.LANGUAGE): "mlm",

@@ -1,4 +1,4 @@
-"""Vector quantisation on the unit sphere (BEiT v2, section 2.2).
+"""Vector quantisation on the unit sphere (BEiT v2).
 
 Features and codes are unit vectors, so the nearest code is the one with the largest cosine.
 """
@@ -51,7 +51,7 @@ def ema_codebook(
     sums: Float[Array, "C E"],
     decay: float,
 ) -> Float[Array, "C E"]:
-    """Moves the codes towards their features: an exponential moving average (BEiT v2, section 2.2).
+    """Moves the codes towards their features: an exponential moving average (BEiT v2).
 
     Args:
       codebook: codes, unit vectors.

@@ -1,4 +1,4 @@
-"""Training of the visual tokenizer: VQ-KD on images alone (BEiT v2, section 2.2)."""
+"""Training of the visual tokenizer: VQ-KD on images alone (BEiT v2)."""
 
 import dataclasses
 import pathlib

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, cosine decay and clipping (VL-BEiT, section 3.1; BEiT's schedule)."""
+"""AdamW with linear warm-up, cosine decay and clipping, on BEiT's schedule."""
 
 import math
 from typing import Any

@@ -22,7 +22,7 @@ length, so that users can copy it into their projects. It holds, in this order: 
 embeddings, the model, visual tokenizers, relative positions, loading.
 
 Images, texts and pairs go through one Transformer. Self-attention is shared. Each modality has its
-own feed-forward expert, and pairs have a third one in the top blocks (VL-BEiT, section 2.2). In
+own feed-forward expert, and pairs have a third one in the top blocks (VL-BEiT). In
 BEiT-3's form ("decoupled"), each modality also has its own attention projections and norms.
 
 Dimension letters: B batch, L tokens, N patches, T word pieces, M masked positions, D width,
@@ -453,7 +453,7 @@ class VLBEiT(nn.Module):
 class VisualTokenizer(nn.Module):
     """VQ-KD: images to visual tokens, and visual tokens to its teacher's features.
 
-    ``config`` is "visual_tokenizer" in config.json. Source: BEiT v2, section 3.
+    ``config`` is "visual_tokenizer" in config.json. Source: BEiT v2.
     """
 
     codebook: Tensor  # [C, E], unit vectors

@@ -1,4 +1,4 @@
-"""Masked images, texts and pairs: the examples of pretraining (VL-BEiT, section 2.2)."""
+"""Masked images, texts and pairs: the examples of pretraining (VL-BEiT)."""
 
 import dataclasses
 from collections.abc import Mapping
