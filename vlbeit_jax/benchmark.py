@@ -16,16 +16,21 @@ from vlbeit_jax.tasks import parse
 if TYPE_CHECKING:
     from vlbeit_jax.config import Config
 
-OVERVIEW = r"""Times the train step of a configuration on this machine's devices, and prints median and spread as JSON.
+OVERVIEW = r"""Times the train step of a configuration on this machine's devices.
+
+Prints the median and the spread as JSON.
 
   python -m vlbeit_jax.benchmark --config=configs/sample.py --config.run.schedule=image+text+pair
-  python -m vlbeit_jax.benchmark --config=configs/pretrain_base.py --config.data.image.batch_size=8 --config.data.text.batch_size=8 \
+  python -m vlbeit_jax.benchmark --config=configs/pretrain_base.py \
+      --config.data.image.batch_size=8 --config.data.text.batch_size=8 \
       --config.data.pair.batch_size=8
-  python -m vlbeit_jax.benchmark --config=configs/sample.py --config.run.schedule=pair --input=real \
+  python -m vlbeit_jax.benchmark --config=configs/sample.py \
+      --config.run.schedule=pair --input=real \
       --config.data.text_tokenizer=sample_run/text_tokenizer ...
 
-Synthetic input is random and lies on the devices already; no data and no tokenizer are needed. Real input is read, decoded and sent
-as in training, and the time that a step waits for it is a figure of its own."""
+Synthetic input is random and already on the devices; it needs no data and no tokenizer. Real
+input is read, decoded and transferred as in training, and the time that a step waits for it is
+reported separately."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
@@ -51,17 +56,17 @@ def main() -> None:
         cli.require_writable(pathlib.Path(JSON.value))
     if "," in config.run.schedule:
         raise UsageError(
-            f"run.schedule={config.run.schedule} has steps of several kinds; time one, e.g. --config.run.schedule=image+text+pair"
+            f"run.schedule={config.run.schedule} has steps of several kinds; time one of them, "
+            "e.g. --config.run.schedule=image+text+pair"
         )
     try:
         found = measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
-    except (
-        RuntimeError
-    ) as error:  # What both libraries raise when a device is full; they have no common type for it.
+    except RuntimeError as error:  # JAX raises it when a device is full.
         if not any(said in str(error) for said in ("RESOURCE_EXHAUSTED", "out of memory")):
             raise
         raise UsageError(
-            f"the step does not fit into memory; give smaller batches (--config.data.image.batch_size=...): {error}"
+            "the step does not fit into memory; give smaller batches "
+            f"(--config.data.image.batch_size=...): {error}"
         ) from error
     text = json.dumps(found, indent=1)
     print(text)

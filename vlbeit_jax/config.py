@@ -1,7 +1,8 @@
 """The one configuration schema: every field, its default, its meaning and its bounds.
 
-A config file builds a ``Config`` and states only what differs from these defaults. ``config_parse`` turns it into a
-``ConfigDict`` for the command line and back; everything is checked there, before the first array exists.
+A config file builds a ``Config`` and states only what differs from these defaults.
+``config_parse`` converts it to a ``ConfigDict`` for the command line and back, and checks every
+value before the first array is created.
 """
 
 import dataclasses
@@ -58,19 +59,19 @@ class ModelConfig:
     )
     attention: str = setting(
         "auto",
-        "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
+        "XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
         may_change=True,
     )
     remat: str = setting(
         "none",
-        "what backward computes again instead of keeping it: nothing, all but products with weights, whole blocks",
+        "backward recomputes nothing (none), all but weight products (dots), whole blocks (full)",
         one_of("none", "dots", "full"),
         may_change=True,
     )
     scan: bool = setting(
         False,
-        "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)",
+        "one loop over blocks that route alike: smaller program, slower steps (docs/scale.md)",
         may_change=True,
     )
 
@@ -140,13 +141,13 @@ class VisualTokenizerConfig:
     )
     attention: str = setting(
         "auto",
-        "by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the kernel of the device if possible",
+        "XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
         may_change=True,
     )
     scan: bool = setting(
         False,
-        "one loop over blocks that route alike: a smaller program, and slower steps (docs/scale.md)",
+        "one loop over blocks that route alike: smaller program, slower steps (docs/scale.md)",
         may_change=True,
     )
 
@@ -231,11 +232,15 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """How the processes of a run find each other; explicit addresses are flags of the command, because hosts differ in them."""
+    """How the processes of a run find each other.
+
+    Explicit addresses are flags of the command, because they differ between hosts.
+    """
 
     kind: str = setting(
         "auto",
-        "where the others are: in the environment of a TPU VM or pod slice (tpu), of SLURM, of Kubernetes; none: there are none",
+        "environment in which processes find each other: TPU VM or pod slice (tpu), SLURM, "
+        "Kubernetes; none: a single process",
         one_of("auto", "none", "tpu", "slurm", "kubernetes"),
     )
     initialization_timeout: int = setting(

@@ -133,7 +133,7 @@ def _parse_value(
 
 
 def _typed(wanted: Any, value: Any) -> Any:
-    """The value as the wanted type, or None if it is of another; an int may stand for a float, nothing else."""
+    """Returns the value as the wanted type, or None if it has another; an int may be a float."""
     if typing.get_origin(wanted) is tuple:
         item = typing.get_args(wanted)[0]
         items = (

@@ -1,4 +1,4 @@
-"""What a setting is: its default, its meaning, its bound, and whether a resumed run may change it."""
+"""Settings: default, meaning, bound, and whether a resumed run may change the value."""
 
 import dataclasses
 import enum

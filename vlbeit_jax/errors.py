@@ -1,8 +1,9 @@
-"""The one error that means: the user can mend this."""
+"""The error for problems that the user can fix."""
 
 
 class UsageError(ValueError):
     """What was given, what is needed and what to change, in one readable message.
 
-    Commands turn it into exit code 2 without a traceback; every other exception is a defect and keeps its traceback.
+    Commands print it without a traceback and exit with code 2. Every other exception is a defect
+    and keeps its traceback.
     """

@@ -7,12 +7,14 @@ from absl import flags
 
 from vlbeit_jax import cli
 
-OVERVIEW = """Masked accuracy of every term beside chance and unigram baseline, and the cross-modal gain with its 95% interval.
+OVERVIEW = """Evaluates a pretraining run: each term's masked accuracy beside chance and the unigram
+baseline, and the cross-modal gain with its 95% interval.
 
   python -m vlbeit_jax.evaluate --from=RUN --data=data/cc3m --data=data/wiki --json=results.json
 
-Data sets that the run was trained on are scored on their held-back part, others as a whole. The cross-modal gain is the masked
-accuracy of pairs with their own partner minus that with a wrong one, over the same masks."""
+Data sets that the run was trained on are scored on their held-back part, others as a whole. The
+cross-modal gain is the masked accuracy of pairs with their own partner minus that with a wrong
+one, over the same masks."""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a pretraining run", required=True)
 DATA = flags.DEFINE_multi_string(
@@ -37,12 +39,14 @@ def main() -> None:
     for name, found in results.items():
         if isinstance(found, dict) and "accuracy" in found:
             print(
-                f"{name:10s} accuracy {found['accuracy']:7.2%}  unigram {found['unigram']:7.2%}  chance {found['chance']:7.3%}  "
+                f"{name:10s} accuracy {found['accuracy']:7.2%}  "
+                f"unigram {found['unigram']:7.2%}  chance {found['chance']:7.3%}  "
                 f"loss {found['loss']:.3f}  over {found['count']} masked positions"
             )
         elif isinstance(found, dict):
             print(
-                f"{name:10s} {found['value']:+.2%}  95% interval {found['low']:+.2%} to {found['high']:+.2%}"
+                f"{name:10s} {found['value']:+.2%}  "
+                f"95% interval {found['low']:+.2%} to {found['high']:+.2%}"
             )
     print(f"written to {out}")
 

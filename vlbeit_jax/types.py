@@ -31,8 +31,8 @@ class Modality(enum.StrEnum):
 class Positions(enum.StrEnum):
     """How a token knows its place.
 
-    ABSOLUTE: a learned table per modality, as in BEiT-3. RELATIVE: VLMo's joint bias table per layer, and its normalised text
-    embeddings; its image part is BEiT's.
+    ABSOLUTE: a learned table per modality, as in BEiT-3. RELATIVE: as in VLMo, each layer has one
+    bias table for both modalities, and text embeddings are normalised; the image part is BEiT's.
     """
 
     ABSOLUTE = "absolute"

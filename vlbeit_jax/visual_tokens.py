@@ -10,13 +10,14 @@ from PIL import Image, ImageOps
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
 
-OVERVIEW = """Prints the visual tokens of images, row by row, and how many agree with those that another program gives.
+OVERVIEW = """Prints the visual tokens of images, row by row.
 
   python -m vlbeit_jax.visual_tokens --from=VQKD --image=cat.jpg --resize=256
   python -m vlbeit_jax.visual_tokens --from=VQKD --image=cat.jpg --resize=256 --expect=ids.json
 
-Images are prepared as BEiT v2 does it for its published example: shorter side to --resize (bicubic), then the centre. --expect is a
-JSON list of integers; the exit code is 1 if fewer than 99.9% agree."""
+Images are prepared as in BEiT v2's published example: the shorter side is resized to --resize
+(bicubic), then the centre is cropped. --expect names a JSON list of another program's tokens: the
+command prints how many agree and exits with code 1 if fewer than 99.9% do."""
 
 FROM = flags.DEFINE_string(
     "from", None, "workdir of a finished VQ-KD run, or an import", required=True
@@ -57,7 +58,8 @@ def main() -> None:
     if expected is not None:
         if expected.shape != tokens.shape:
             raise UsageError(
-                f"--expect={EXPECT.value} holds {expected.size} tokens, these images have {tokens.size}"
+                f"--expect={EXPECT.value} holds {expected.size} tokens, "
+                f"these images have {tokens.size}"
             )
         share = float((expected == tokens).mean())
         print(f"{share:.2%} of {tokens.size} tokens agree")

@@ -1,4 +1,7 @@
-"""The encoder of DALL-E's discrete VAE, the image tokenizer of BEiT's first version: residual convolutions, an argmax over codes."""
+"""The encoder of DALL-E's discrete VAE, the image tokenizer of the first BEiT.
+
+It is a residual convolutional network. A patch's visual token is the argmax of its code logits.
+"""
 
 import dataclasses
 
@@ -43,7 +46,10 @@ class DalleConfig:
 
 
 class Convolution(nn.Module):
-    """A convolution that keeps height and width: operands in ``dtype``, sums and results in float32."""
+    """A convolution that keeps height and width.
+
+    Operands have the type ``dtype``; sums and results are float32.
+    """
 
     features: int
     side: int
@@ -51,7 +57,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B height width I"]) -> Float[Array, "B height width O"]:
-        """Returns the convolution, and the bias added to it."""
+        """Returns the convolution of ``x`` plus the bias."""
         kernel = self.param(
             "kernel",
             nn.initializers.lecun_normal(),
@@ -70,7 +76,7 @@ class Convolution(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Four convolutions beside the identity; ``gain`` scales what they add."""
+    """Four convolutions on a residual branch, scaled by ``gain``."""
 
     features: int
     gain: float
@@ -78,7 +84,10 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B height width I"]) -> Float[Array, "B height width O"]:
-        """Returns activations of ``features`` channels; the identity is a 1x1 convolution where ``x`` has another number."""
+        """Returns activations of ``features`` channels.
+
+        If ``x`` has another number of channels, a 1x1 convolution replaces the identity.
+        """
         inner, added = self.features // 4, x
         for number, (features, side) in enumerate(
             [(inner, 3), (inner, 3), (inner, 3), (self.features, 1)], start=1
@@ -90,14 +99,21 @@ class ResidualBlock(nn.Module):
 
 
 class DalleEncoder(nn.Module):
-    """Images to visual tokens. The residual stream is float32 whatever ``matmul`` is, because a block adds as little as 1/64."""
+    """Predicts the visual tokens of images.
+
+    The residual stream is float32 whatever ``matmul`` is, because a block's branch is scaled by as
+    little as 1/64.
+    """
 
     config: DalleConfig
     matmul: str = "auto"
 
     @nn.compact
     def __call__(self, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N C"]:
-        """Logits of the codes, row by row; a larger image is first averaged down to ``config.image_size``."""
+        """Returns the code logits of each patch, row by row.
+
+        Averages a larger image down to ``config.image_size`` first.
+        """
         c, dtype = self.config, matmul_dtype(self.matmul)
         x = 0.8 * downsample(image.astype(jnp.float32) / 255, c.image_size) + 0.1
         x = Convolution(c.width, 7, dtype, name="input")(x)

@@ -1,4 +1,4 @@
-"""BEiT-3's attention: each modality has its own projections and norms, and all tokens attend to all."""
+"""BEiT-3's attention: projections and norms per modality; every token attends to all tokens."""
 
 import dataclasses
 import functools

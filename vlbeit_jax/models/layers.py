@@ -228,7 +228,7 @@ def drop_path(
 
 
 def matmul_dtype(name: str) -> jnp.dtype:
-    """Returns the type of products: as named; for "auto", bfloat16 on accelerators, else float32."""
+    """Returns the dtype of matmuls: as named; "auto" is bfloat16 on accelerators, else float32."""
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name)

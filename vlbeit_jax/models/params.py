@@ -1,4 +1,4 @@
-"""Each parameter declares, where it is created, what the rest of the program needs to know about it.
+"""Parameters declare, at creation, what the rest of the program must know about them.
 
 ``declare`` wraps an initializer so that its value comes boxed with a ``ParamInfo``. Boxes exist
 between ``init`` and ``read_info`` only: unbox the tree (``flax.linen.unbox``) and keep the

@@ -1,6 +1,7 @@
 """Teachers of VQ-KD: what the visual tokenizer's decoder has to predict for every patch.
 
-A teacher is an object with a ``width`` and ``targets(params, images)``. The pixels' predictions can also be looked at.
+A teacher is an object with a ``width`` and ``targets(params, images)``. Predictions of the pixel
+teacher can also be shown as pictures.
 """
 
 import dataclasses
@@ -23,7 +24,10 @@ Tree = Any
 
 @runtime_checkable
 class Teacher(Protocol):
-    """Gives every patch a direction to predict; only directions count, because VQ-KD's loss is a cosine."""
+    """Gives each patch a direction to predict.
+
+    The length of a target does not matter, because VQ-KD's loss is a cosine.
+    """
 
     width: int
 
@@ -35,10 +39,11 @@ class Teacher(Protocol):
 
 
 class PixelTeacher:
-    """The patch's own pixels in [-1, 1], with one constant more.
+    """Targets are the patch's own pixels in [-1, 1] and one constant.
 
-    A cosine sees no length, so that grey and white would be one direction. The constant sqrt(P) (homogeneous coordinates)
-    makes brightness part of the direction, and the picture can be had back by dividing by it.
+    A cosine ignores length, so grey and white would be the same direction. The constant sqrt(P)
+    (homogeneous coordinates) makes brightness part of the direction. Dividing a prediction by its
+    last component recovers the picture.
     """
 
     def __init__(self, patch_size: int):
@@ -81,7 +86,7 @@ class ViTConfig:
     out: int
 
 
-# Mean and standard deviation of the pixels in [0, 1] that each was trained with, from their published preprocessing.
+# Mean and standard deviation of pixels in [0, 1], from each teacher's published preprocessing.
 PIXELS = {
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "dino": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -89,9 +94,10 @@ PIXELS = {
 
 
 class ViT(nn.Module):
-    """Features of every patch: DINO's after the last norm; CLIP's also projected into the space it shares with texts.
+    """Patch features: DINO's after the last norm; CLIP's also projected to the image-text space.
 
-    A bias on keys, which both have, is the same for all keys of a query and falls out of the softmax: there is none here.
+    Both published networks have a key bias, which this one omits: it adds the same amount to all
+    logits of a query, so the softmax cancels it.
     """
 
     config: ViTConfig
@@ -99,7 +105,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, image: UInt8[Array, "B height width 3"]) -> Float[Array, "B N O"]:
-        """Returns what the network says of each patch."""
+        """Returns the features of each patch."""
         c, dtype, clip = self.config, matmul_dtype(self.matmul), self.config.kind == "clip"
         mean, deviation = (np.array(values, np.float32) for values in PIXELS[c.kind])
         patches = to_patches((image.astype(jnp.float32) / 255 - mean) / deviation, c.patch_size)

@@ -1,6 +1,6 @@
 """VQ-KD: an encoder, a codebook on the unit sphere, and a decoder that predicts a teacher.
 
-BEiT v2 (arXiv 2208.06366). And ``encode``, which is all that pretraining asks of a visual tokenizer.
+From BEiT v2 (arXiv 2208.06366). Pretraining uses only ``encode``.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from vlbeit_jax.types import Modality
 
 
 class VisualTokenizer(nn.Module):
-    """The trainable part. The codebook is passed in: it is no parameter, as no gradient moves it."""
+    """The trainable part. The codebook is an input, because no gradient updates it."""
 
     config: VisualTokenizerConfig
     target_width: int

@@ -25,9 +25,10 @@ USE_DECAY = 0.99
 
 @dataclasses.dataclass(frozen=True)
 class Distillation(Objective):
-    """Cosine to the teacher plus commitment; the codebook follows its assignments by a moving average.
+    """Cosine loss to the teacher plus commitment loss.
 
-    ``model_state`` holds the codebook and the moving average of how often each code is used (1 on average).
+    Each code is a moving average of the features assigned to it. ``model_state`` holds the codebook
+    and a moving average of each code's usage, whose mean over the codes is 1.
     """
 
     tokenizer: VisualTokenizer
@@ -90,7 +91,10 @@ class Distillation(Objective):
     def _candidates(
         self, features: Float[Array, "B N E"], rows: Int[Array, "B"], key: Array
     ) -> Float[Array, "C E"]:
-        """A feature a code, of a patch of a row that is drawn from the whole batch; zeros where the row is not here."""
+        """Returns one candidate per code: a feature of a random patch of the whole batch.
+
+        A candidate whose row is not among ``rows`` is zero; the sum over all rows completes it.
+        """
         codes, patches = self.tokenizer.config.codes, features.shape[1]
         drawn, patch = (
             jax.random.randint(jax.random.fold_in(key, i), (codes,), 0, n)
@@ -103,7 +107,8 @@ class Distillation(Objective):
     def update(self, model_state: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Moves the codebook; re-seeds dead codes where the config asks for it.
 
-        Logs codes in use (at least a tenth of the mean use), perplexity of the use, and codes that were re-seeded.
+        Logs the codes in use (at least a tenth of the mean usage), the perplexity of the usage and
+        the number of re-seeded codes.
         """
         config = self.tokenizer.config
         counts = statistics["counts"]

@@ -21,11 +21,20 @@ from vlbeit_jax.types import Kind
 
 SHOWN_IMAGES, SHOWN_CAPTIONS = 10, 12
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }
-img.wide { max-width: 100% } table { border-collapse: collapse } td, th { padding: .25rem .7rem; text-align: right }
-th:first-child, td:first-child { text-align: left } tr { border-bottom: 1px solid #ddd } .mask { background: #fde68a }
-.hit { color: #15803d; font-weight: 600 } figure { margin: .5rem 1rem .5rem 0; display: inline-block } .guess td { text-align: left }
-.caption { border-top: 2px solid #bbb; padding: .7rem 0 } figcaption, .note { color: #666; font-size: 13px } pre { font-size: 12px }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
+body { max-width: 1100px; margin: 2rem auto; padding: 0 1rem }
+img.wide { max-width: 100% }
+table { border-collapse: collapse }
+td, th { padding: .25rem .7rem; text-align: right }
+th:first-child, td:first-child { text-align: left }
+tr { border-bottom: 1px solid #ddd }
+.mask { background: #fde68a }
+.hit { color: #15803d; font-weight: 600 }
+figure { margin: .5rem 1rem .5rem 0; display: inline-block }
+.guess td { text-align: left }
+.caption { border-top: 2px solid #bbb; padding: .7rem 0 }
+figcaption, .note { color: #666; font-size: 13px }
+pre { font-size: 12px }
 """
 
 
@@ -74,15 +83,16 @@ def write_report(
             parts.append(f"<h2>{title}</h2><img class=wide alt='{title}' src='{_inline(png)}'>")
     parts.append("<h2>Held-back captions: guesses with the right image and with a wrong one</h2>")
     parts.append(
-        "<p class=note>Masked pieces are marked; a low line opens a word. The right answer is green.</p>"
+        "<p class=note>Masked pieces are highlighted; an underscore starts a word. "
+        "The right answer is green.</p>"
     )
     parts += [_caption(found) for found in captions(run, spread(records, SHOWN_CAPTIONS))]
-    parts.append(
-        f"<h2>Configuration</h2><pre>{html.escape(json.dumps(to_dict(run.model.config), indent=1))}</pre>"
-    )
+    config = json.dumps(to_dict(run.model.config), indent=1)
+    parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
     page = out / "report.html"
     page.write_text(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>VL-BEiT</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
+        "<!doctype html><html lang=en><meta charset=utf-8><title>VL-BEiT</title>"
+        f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
     )
     return page
 
@@ -93,19 +103,36 @@ def _overview(run: OpenedRun, results: Mapping[str, Any] | None) -> str:
     if not results:
         return text
     rows = [
-        f"<tr><td>{name}</td><td>{found['accuracy']:.2%}</td><td>{found['unigram']:.2%}</td><td>{found['chance']:.3%}</td>"
-        f"<td>{found['loss']:.3f}</td><td>{found['count']}</td></tr>"
+        _row(
+            name,
+            f"{found['accuracy']:.2%}",
+            f"{found['unigram']:.2%}",
+            f"{found['chance']:.3%}",
+            f"{found['loss']:.3f}",
+            found["count"],
+        )
         for name, found in results.items()
         if isinstance(found, dict) and "accuracy" in found
     ]
     gains = [
-        f"<tr><td>{name}</td><td>{found['value']:+.2%}</td><td>{found['low']:+.2%} to {found['high']:+.2%}</td></tr>"
+        _row(name, f"{found['value']:+.2%}", f"{found['low']:+.2%} to {found['high']:+.2%}")
         for name, found in results.items()
         if isinstance(found, dict) and "low" in found
     ]
-    head = "<tr><th>term</th><th>accuracy</th><th>unigram</th><th>chance</th><th>loss</th><th>masked positions</th></tr>"
-    gain_head = "<tr><th>cross-modal gain</th><th>accuracy points</th><th>95% interval</th></tr>"
-    return f"{text}<h2>Held-back data</h2><table>{head}{''.join(rows)}</table><table>{gain_head}{''.join(gains)}</table>"
+    head = _head("term", "accuracy", "unigram", "chance", "loss", "masked positions")
+    gain_head = _head("cross-modal gain", "accuracy points", "95% interval")
+    return (
+        f"{text}<h2>Held-back data</h2><table>{head}{''.join(rows)}</table>"
+        f"<table>{gain_head}{''.join(gains)}</table>"
+    )
+
+
+def _head(*names: str) -> str:
+    return f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"
+
+
+def _row(*cells: object) -> str:
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _caption(found: Caption) -> str:
@@ -115,14 +142,19 @@ def _caption(found: Caption) -> str:
         for place, piece in enumerate(found.pieces)
     )
     images = "".join(
-        f"<figure><img alt='{name}' src='{_inline(figures.picture(image))}'><figcaption>{name}</figcaption></figure>"
+        f"<figure><img alt='{name}' src='{_inline(figures.picture(image))}'>"
+        f"<figcaption>{name}</figcaption></figure>"
         for name, image in (("right image", found.image), ("wrong image", found.other))
     )
     rows = "".join(
-        f"<tr><td><b>{html.escape(guess.truth)}</b></td><td>{_guesses(guess, guess.right)}</td><td>{_guesses(guess, guess.wrong)}</td></tr>"
+        _row(
+            f"<b>{html.escape(guess.truth)}</b>",
+            _guesses(guess, guess.right),
+            _guesses(guess, guess.wrong),
+        )
         for guess in found.guesses
     )
-    head = "<tr><th>masked</th><th>with the right image</th><th>with the wrong image</th></tr>"
+    head = _head("masked", "with the right image", "with the wrong image")
     return (
         f"<div class=caption>{images}<p>{pieces}</p><table class=guess>{head}{rows}</table></div>"
     )
@@ -130,7 +162,8 @@ def _caption(found: Caption) -> str:
 
 def _guesses(guess: Guess, found: Sequence[tuple[str, float]]) -> str:
     return ", ".join(
-        f"<span class={'hit' if piece == guess.truth else 'miss'}>{html.escape(piece)} {share:.0%}</span>"
+        f"<span class={'hit' if piece == guess.truth else 'miss'}>"
+        f"{html.escape(piece)} {share:.0%}</span>"
         for piece, share in found
     )
 

@@ -2,8 +2,8 @@
 
 A ``Task`` is a frozen value that opens nothing: enough to compile ahead of time and to count
 operations. An ``OpenTask`` adds what inference needs: tokenizers, frozen weights. ``TrainingData``
-adds the training sets. There is one loop, one step and one checkpointer, and none of them asks which
-task it runs. A new task is one file here and one line in ``tasks.TASKS``.
+adds the training sets. All tasks share one loop, one step and one checkpointer, none of which asks
+which task it runs. A new task is one file here and one line in ``tasks.TASKS``.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class Evaluator:
 
 
 def stream_settings(config: Config, name: str) -> dict[str, Any]:
-    """Returns the settings of a stream that a run must not change when it resumes, by their path."""
+    """Returns the settings of a stream that a resumed run must not change, by path."""
     stream = getattr(config.data, name)
     return {
         f"data.{name}.batch_size": stream.batch_size,

@@ -80,7 +80,7 @@ def _stream_flops(task: Task, stream: str, params: Tree) -> StepFlops:
 
 
 def _with_settings(value: Any, **settings: Any) -> Any:
-    """A dataclass with these fields, wherever they are in it, in its networks or in their configs."""
+    """Returns a dataclass with these fields replaced, also in nested networks and configs."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     names = [field.name for field in dataclasses.fields(value) if field.init]

@@ -1,4 +1,4 @@
-"""Pretraining: masked prediction on images, texts and pairs with one shared Multiway Transformer."""
+"""Pretraining: masked prediction on images, texts and pairs by one Multiway Transformer."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -83,8 +83,8 @@ class Pretrain:
                 )
             if not data.visual_tokenizer:
                 yield (
-                    "config.data.visual_tokenizer is empty: the workdir of a finished VQ-KD run, or "
-                    "an imported tokenizer"
+                    "config.data.visual_tokenizer is empty: give the workdir of a finished VQ-KD "
+                    "run or an imported tokenizer"
                 )
             if data.visual_tokens and not stream.views:
                 yield (

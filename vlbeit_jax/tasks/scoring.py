@@ -28,7 +28,7 @@ def _compiled(objective: MaskedPrediction, mesh: Mesh) -> Callable[..., Any]:
 def score(
     objective: MaskedPrediction, params: Tree, frozen: Tree, batches: Batches, mesh: Mesh
 ) -> dict[str, Scores]:
-    """Per term, the totals of every example of weight 1; rows that only fill up a batch are left out."""
+    """Returns, per term, the totals of each example; padding rows, of weight 0, are left out."""
     compiled = _compiled(objective, mesh)
     seen = []
     with closing(batches), on_mesh(mesh):

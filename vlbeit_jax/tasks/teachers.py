@@ -1,4 +1,4 @@
-"""Teachers with weights of their own: the folders that ``vlbeit_jax.convert`` makes of CLIP and DINO, opened for VQ-KD."""
+"""VQ-KD's teachers with weights: opens CLIP and DINO as ``vlbeit_jax.convert`` imports them."""
 
 import dataclasses
 import json

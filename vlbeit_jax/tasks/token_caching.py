@@ -33,7 +33,7 @@ class TokenCacher:
     """Makes the parts of ``data.visual_tokens`` that a configuration asks for.
 
     Attributes:
-      work: every part of every set that training will read, in order: where it lies, its set and its number.
+      work: every part that training will read, in order, as (cached tokens, set, part number).
     """
 
     def __init__(self, config: Config, mesh: Mesh):
@@ -66,7 +66,7 @@ class TokenCacher:
 
     def make(self, cached: CachedTokens, found: PreparedSet, part: int) -> int:
         """Computes one part and keeps it; returns how many views it holds."""
-        cached.make_folder()  # Before the work, so that a folder that cannot be written is known at once.
+        cached.make_folder()  # Before the work, so that a folder without write access fails now.
         stream, which = self._makes[cached.folder.name], cached.records_of(part)
         rows = padded_batch(self._model.stream_config(stream).batch_size, self._mesh)
         make = self._model.make_example(stream, True)

@@ -101,7 +101,10 @@ def _vqkd_config(place: str | pathlib.Path) -> Config:
 
 
 def keep_copy(tokens: VisualTokens, folder: pathlib.Path) -> None:
-    """Writes what is needed to use the tokenizer, so that a pretraining run stands on its own; replaces an older copy."""
+    """Copies the tokenizer into a pretraining run, so that the run is self-contained.
+
+    Replaces an older copy.
+    """
     kept = {
         name: (tokens.folder / name).read_bytes()
         for name in KEPT

@@ -163,7 +163,7 @@ _RULES_INSIDE = tuple((name, None if name == "batch" else axes) for name, axes i
 
 
 def _fsdp_spec(sharding: NamedSharding, axes: tuple[str, ...]) -> PartitionSpec:
-    """Returns how a parameter is split along ``fsdp``, which is manual inside if it is in ``axes``."""
+    """Returns how a parameter is split along ``fsdp``, which is manual if it is in ``axes``."""
 
     def along(entry: Any) -> str | None:
         return "fsdp" if "fsdp" in axes and "fsdp" in mesh_axes(entry) else None

@@ -49,8 +49,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     data = count // fixed if config.data == -1 else config.data
     if data * fixed != count:
         raise UsageError(
-            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} does not make the {count} devices "
-            "there are; change config.mesh (data=-1 takes what is left)"
+            f"mesh data={config.data} x fsdp={config.fsdp} x tensor={config.tensor} "
+            f"does not make the {count} devices there are; change config.mesh "
+            "(data=-1 takes what is left)"
         )
     return jax.make_mesh(
         (data, config.fsdp, config.tensor),
@@ -65,13 +66,14 @@ def check_batch(name: str, batch_size: int, accumulate: int, mesh: Mesh) -> None
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % (accumulate * parts):
         raise UsageError(
-            f"data.{name}.batch_size={batch_size} is not a multiple of run.accumulate={accumulate} x mesh data "
-            f"{mesh.shape['data']} x fsdp {mesh.shape['fsdp']} = {accumulate * parts}"
+            f"data.{name}.batch_size={batch_size} is not a multiple of "
+            f"run.accumulate={accumulate} x mesh data {mesh.shape['data']} x "
+            f"fsdp {mesh.shape['fsdp']} = {accumulate * parts}"
         )
 
 
 def padded_batch(batch_size: int, mesh: Mesh) -> int:
-    """The next batch size that the mesh divides: evaluation fills batches up with rows of weight 0 anyway."""
+    """Rounds a batch size up to a multiple of the mesh; evaluation adds rows of weight 0."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     return -(-batch_size // parts) * parts
 

@@ -181,7 +181,7 @@ def prepare_rows(
 
 
 def stream_key(seed: int, name: str, step: Array) -> Array:
-    """Returns the key of a stream at a step: a function of the three, so nothing has to be saved."""
+    """Returns a stream's key at a step: a function of its arguments, so no key is saved."""
     stream = zlib.crc32(str(name).encode())
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
 
