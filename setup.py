@@ -10,9 +10,10 @@ VERSION = re.search(
     r'^__version__ = "(.+)"', (HERE / "vlbeit_jax" / "__init__.py").read_text(), re.MULTILINE
 ).group(1)
 
-# Upper bounds are the next release that may break. With the lower bounds, batches, visual tokens and first losses are those of the
-# locked versions (tests/digests.py), and a run trains and resumes. launch/locks pins what all tests ran with, with hashes. Python 3.14
-# is left out until they ran there: launch/install.sh has the same bounds.
+# An upper bound is the next release that may break something. With the lower bounds, batches,
+# visual tokens and first losses equal those of the locked versions (tests/digests.py), and a run
+# trains and resumes. launch/locks pins, with hashes, the versions that all tests ran with. Python
+# 3.14 is left out until they have run there; launch/install.sh has the same bounds.
 PYTHON = ">=3.11,<3.14"
 JAX = ">=0.10,<0.13"
 INSTALL = [
@@ -41,7 +42,8 @@ INSTALL = [
 setup(
     name="vlbeit-jax",
     version=VERSION,
-    description="VL-BEiT in JAX: one Multiway Transformer pretrained by masked prediction on images, texts and pairs",
+    description="VL-BEiT in JAX: one Multiway Transformer pretrained by masked prediction on "
+    "images, texts and pairs",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

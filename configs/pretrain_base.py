@@ -1,16 +1,21 @@
-"""VL-BEiT base: 12 blocks of width 768, vision-language experts in the top 2; 256.7M parameters with embeddings and heads.
+"""VL-BEiT base: 12 blocks of width 768, vision-language experts in the top 2.
+
+It has 256.7M parameters with embeddings and heads.
 
 Command: python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=RUN \
              --config.data.image.sources="('IMAGES',)" --config.data.text.sources="('TOKENS',)" \
              --config.data.pair.sources="('PAIRS',)" --config.data.text_tokenizer=TEXT_TOKENIZER \
              --config.data.visual_tokenizer=VQKD_RUN
-         --config=configs/pretrain_base.py:tiny (or :small) trains a smaller model by the same recipe;
-         data by python -m vlbeit_jax.prepare, tokenizers by vlbeit_jax.text_tokenizer and configs/vqkd_base.py.
-Cost:    480k steps of 2048 images, 2048 texts and 2048 pairs: 13.57 ms a step on 256 TPU v5e chips at 100% of their peak, so
-         at least 1.8 hours; by the TPU compiler's estimate 31.2 to 42.5 ms, 4.2 to 5.7 hours (docs/scale.md). Not run by us.
-Figures: the defaults of vlbeit_jax/config.py: batch, steps, learning rate, warm-up, AdamW .9/.98/1e-6, weight decay .05,
-         masks 15% / 50% / 40% and drop path .1 as recalled from the paper (arXiv 2206.01127) and agreeing with BEiT-3's; end
-         learning rate, clipping 3.0 and colour jitter .4 from BEiT-3 (arXiv 2208.10442); LayerScale .1 from BEiT.
+         --config=configs/pretrain_base.py:tiny (or :small) trains a smaller model by the same
+         recipe. Make the data with python -m vlbeit_jax.prepare, the text tokenizer with
+         python -m vlbeit_jax.text_tokenizer, the visual tokenizer with configs/vqkd_base.py.
+Cost:    480k steps of 2048 images, 2048 texts and 2048 pairs. 256 TPU v5e chips at 100% of their
+         peak would take 13.57 ms a step, so at least 1.8 hours; the TPU compiler estimates 31.2
+         to 42.5 ms a step, or 4.2 to 5.7 hours (docs/scale.md). Not run by us.
+Figures: the defaults of vlbeit_jax/config.py. Batch, steps, learning rate, warm-up, AdamW
+         .9/.98/1e-6, weight decay .05, masks 15% / 50% / 40% and drop path .1 are as recalled
+         from the paper (arXiv 2206.01127) and agree with BEiT-3's. End learning rate, clipping
+         3.0 and colour jitter .4 are from BEiT-3 (arXiv 2208.10442), LayerScale .1 from BEiT.
 """
 
 from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig

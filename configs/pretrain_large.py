@@ -2,8 +2,9 @@
 
 Command: as configs/pretrain_base.py, with --config=configs/pretrain_large.py --config.mesh.fsdp=16
 Cost:    about 3.6 times the base model's operations a step. Not run by us.
-Figures: the paper describes the base model; width, depth and heads are those of BEiT large, the experts those of VLMo large,
-         the learning rate half of base's as in BEiT's large recipes, the rest as base.
+Figures: the paper describes only the base model. Width, depth and heads are those of BEiT large,
+         the experts those of VLMo large. The learning rate is half that of base, as in BEiT's
+         large recipes; the rest is as in base.
 """
 
 from vlbeit_jax.config import SIZES, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig

@@ -1,14 +1,19 @@
 """VL-BEiT on the sample data, small enough for two CPU cores.
 
-Command: python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN --config.data.text_tokenizer=TEXT_TOKENIZER \
-             --config.data.visual_tokenizer=VQKD_RUN --config.data.text.sources="('TOKENS',)"   (a stage of launch/sample.sh)
-Cost:    4400 steps of 32 images, texts or pairs; 2.2M parameters; see the README for the time on two CPU cores.
-Expect:  every masked accuracy several times its unigram baseline (texts: twice or more), and captions that are read better with the
-         right image than with a wrong one; the README has the figures.
-Figures: our own, tried on 3,182 pairs (docs/sample.md). What it took for a cross-modal gain: pairs in every second step, small
-         batches (more updates), and more of both sides masked than the paper's 50% and 40%, because these captions are short
-         lists of keywords that give each other away, and these pictures show their colours everywhere. Colours of pairs are
-         left as they are, because captions name them.
+Command: python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN \
+             --config.data.text.sources="('TOKENS',)" \
+             --config.data.text_tokenizer=TEXT_TOKENIZER --config.data.visual_tokenizer=VQKD_RUN
+         It is a stage of launch/sample.sh.
+Cost:    4400 steps of 32 images, texts or pairs; 2.2M parameters. The README has the time on two
+         CPU cores.
+Expect:  each masked accuracy is several times its unigram baseline (texts: twice or more), and
+         masked words of captions are predicted better with the right image than with a wrong
+         one. The README has the figures.
+Figures: our own, tried on 3,182 pairs (docs/sample.md). Three choices made the cross-modal gain
+         appear: pairs in every second step, small batches (more updates), and a larger masked
+         share than the paper's 50% and 40% on both sides. These captions are short lists of
+         keywords that predict each other, and these pictures show their colours everywhere.
+         Pairs have no colour jitter, because captions name the colours.
 """
 
 from vlbeit_jax.config import (
@@ -48,7 +53,8 @@ def get_config():
             codes=256,
             drop_path=0.0,
         ),
-        visual_tokenizer=VisualTokenizerConfig(  # What is timed without data; a run opens data.visual_tokenizer.
+        # The benchmark times this one without data; a run opens data.visual_tokenizer instead.
+        visual_tokenizer=VisualTokenizerConfig(
             image_size=64,
             patch_size=8,
             width=128,

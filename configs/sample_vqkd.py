@@ -1,11 +1,16 @@
-"""A visual tokenizer for the sample data: VQ-KD with the teacher 'pixels', 64 codes an image out of 256.
+"""A visual tokenizer for the sample data: VQ-KD with the teacher 'pixels'.
 
-Command: python -m vlbeit_jax.main --config=configs/sample_vqkd.py --workdir=RUN      (a stage of launch/sample.sh)
-Cost:    500 steps of 64 images of 64 x 64; 0.9M parameters; see the README for the time on two CPU cores.
+Each image has 64 tokens out of 256 codes.
+
+Command: python -m vlbeit_jax.main --config=configs/sample_vqkd.py --workdir=RUN
+         It is a stage of launch/sample.sh.
+Cost:    500 steps of 64 images of 64 x 64; 0.9M parameters. The README has the time on two CPU
+         cores.
 Expect:  254 or 255 of 256 codes in use on held-back images.
-Figures: our own, for this data. 39% of the patches are white; without re-seeding the codebook collapsed to 141 of
-         512 codes within 600 steps (BEiT v2, on photographs, has none); a code that falls below 0.3 of its even share
-         is set to a feature of the current batch. No colour jitter: the tokens are to tell colours apart.
+Figures: our own, for this data. 39% of the patches are white. Without re-seeding, the codebook
+         collapsed to 141 of 512 codes within 600 steps; BEiT v2, trained on photographs, needs
+         no re-seeding. A code whose usage falls below 0.3 of the mean is set to a feature of the
+         current batch. There is no colour jitter, because the tokens must tell colours apart.
 """
 
 from vlbeit_jax.config import (

@@ -1,11 +1,18 @@
-"""VQ-KD at base size: BEiT v2's visual tokenizer (encoder 12, decoder 3 x 768 x 12, 8192 codes of 32).
+"""VQ-KD at base size, the visual tokenizer of BEiT v2.
 
-Command: python -m vlbeit_jax.main --config=configs/vqkd_base.py --workdir=RUN --config.data.image.sources="('IMAGES',)"
-         where IMAGES was made by python -m vlbeit_jax.prepare --kind=images (BEiT v2 used ImageNet-1K).
-Cost:    250k steps of 512 images of 224 x 224; 108.8M trainable parameters (with a teacher of width 512); not run by us.
-Figures: BEiT v2's published recipe (arXiv 2208.06366 and its code): 100 epochs of ImageNet-1K, batch 512, learning rate 2e-4,
-         10 epochs of warm-up, AdamW .9/.99, weight decay 1e-4, crops from 8% of the area, no colour jitter, no clipping, no
-         re-seeding. Ours: the teacher is 'pixels' until the weights of CLIP or DINO can be imported.
+The encoder has 12 blocks and the decoder 3, of width 768 with 12 heads; the codebook has 8192 codes
+of width 32.
+
+Command: python -m vlbeit_jax.main --config=configs/vqkd_base.py --workdir=RUN \
+             --config.data.image.sources="('IMAGES',)"
+         Make IMAGES with python -m vlbeit_jax.prepare --kind=images (BEiT v2 used ImageNet-1K).
+Cost:    250k steps of 512 images of 224 x 224; 108.8M trainable parameters (with a teacher of
+         width 512). Not run by us.
+Figures: BEiT v2's published recipe (arXiv 2208.06366 and its code): 100 epochs of ImageNet-1K,
+         batch 512, learning rate 2e-4, 10 epochs of warm-up, AdamW .9/.99, weight decay 1e-4,
+         crops from 8% of the area, no colour jitter, no clipping, no re-seeding. Ours: the
+         teacher is 'pixels'. BEiT v2's teachers, CLIP and DINO, are imported by
+         python -m vlbeit_jax.convert and chosen by config.visual_tokenizer.teacher.
 """
 
 from vlbeit_jax.config import Config, DataConfig, OptimizerConfig, RunConfig, StreamConfig
