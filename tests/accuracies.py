@@ -1,9 +1,10 @@
-"""Whether a run in another environment ended like the first one: no further from it than a run with another seed.
+"""Whether a run in another environment ended as close to the first as a run with another seed.
 
     python -m tests.accuracies RUN OTHER_ENVIRONMENT OTHER_SEED
 
-Prints each term's held-back accuracy in the three runs. The largest distance between the environments must not be above the largest
-distance between the seeds; otherwise the process ends with code 1. Single terms are not judged: two seeds may end alike by chance.
+Prints each term's held-back accuracy in the three runs. The process exits with code 1 if the
+largest distance between the environments exceeds the largest distance between the seeds. Single
+terms are not judged, because two seeds may end alike by chance.
 """
 
 import pathlib
@@ -49,7 +50,8 @@ def main(folders: list[str]) -> int:
     apart = [max(distances(runs[0], other).values()) for other in runs[1:]]
     good = verdict(*runs)
     print(
-        f"environments at most {apart[0]:.4f} apart, seeds at most {apart[1]:.4f}: {'alike' if good else 'NOT alike'}"
+        f"environments at most {apart[0]:.4f} apart, seeds at most {apart[1]:.4f}: "
+        f"{'alike' if good else 'NOT alike'}"
     )
     return int(not good)
 

@@ -1,4 +1,7 @@
-"""Checks of types and shapes on every annotated function of the array code, switched on by ``conftest`` through an import hook."""
+"""Checks types and shapes in every annotated function of the array code.
+
+``conftest`` switches the checks on through an import hook.
+"""
 
 from beartype import beartype
 
@@ -7,5 +10,8 @@ CHECKER = f"{__name__}.checked"
 
 
 def checked(function):
-    """JAX fills the fields of its trees with placeholders when it maps over them, so constructors are left alone."""
+    """Checks every function but constructors.
+
+    JAX calls those with placeholders for the fields when it maps over a tree.
+    """
     return function if function.__name__ == "__init__" else beartype(function)

@@ -9,7 +9,8 @@ import tempfile
 
 from tests.quick_compilation import known_flags
 
-# A GPU has no simulated siblings: tests that need several devices skip there, and those that need a GPU run there alone.
+# One CPU simulates eight devices; a GPU cannot. Tests that need several devices are skipped on a
+# GPU, and tests that need a GPU run only there.
 os.environ["JAX_PLATFORMS"] = os.environ.get("VLBEIT_TEST_PLATFORM", "cpu")
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ["XLA_FLAGS"] = " ".join(
@@ -33,12 +34,12 @@ from tests.annotations import CHECKED, CHECKER  # noqa: E402
 
 install_import_hook(CHECKED, CHECKER)
 
-from tests import tiny  # noqa: E402 - from here on the package is imported, with its annotations checked
+from tests import tiny  # noqa: E402 - imports the package, with its annotations checked
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> tiny.World:
-    """Small data sets, tokenizers and a finished visual tokenizer, made once for all test processes."""
+    """Small data sets, tokenizers and a trained visual tokenizer, made once for all processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "world"
     with open(
@@ -53,7 +54,7 @@ NO_TORCH = importlib.util.find_spec("torch") is None
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report(collector):
-    """Skips a file that cannot be imported without PyTorch where there is none, with the number of its tests."""
+    """Skips test files that need PyTorch where it is not installed, and counts their tests."""
     outcome = yield
     report = outcome.get_result()
     if NO_TORCH and report.failed and "No module named 'torch'" in str(report.longrepr):

@@ -1,13 +1,14 @@
-"""Whether two environments train on the same thing: digests of batches and visual tokens, and the losses of the first step.
+"""Whether two environments agree in batches and visual tokens (digests) and in the first losses.
 
 Run it in each environment on one folder, and give the second the first one's output:
 
     .venv/bin/python -m tests.digests FOLDER >first.json
     .venv-3.13/bin/python -m tests.digests FOLDER --against=first.json
 
-FOLDER holds a pretraining run (``sample_run/pretrain``), whose configuration and tokenizers are taken; or it does not exist, and a
-world of the tests' size is made there first. With --against, the process ends with code 1 and the names of what differs: digests
-that are not equal, losses more than 1e-5 of their size apart.
+FOLDER holds a pretraining run (``sample_run/pretrain``), whose configuration and tokenizers are
+used. If FOLDER does not exist, the small data sets of the tests are made there first. With
+--against, the process prints every digest that is not equal and every loss whose relative
+difference exceeds 1e-5; if there is any, it exits with code 1.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def digest(array: Any) -> str:
 
 
 def config_in(folder: pathlib.Path) -> Config:
-    """The configuration of the run there with its own tokenizers, or that of a world of the tests."""
+    """The configuration of the run in the folder, with its own tokenizers, or that of the tests."""
     if (folder / CONFIG_FILE).is_file():
         config = read_config(folder)
         own = {
@@ -60,7 +61,7 @@ def config_in(folder: pathlib.Path) -> Config:
 
 
 def found(config: Config) -> dict[str, Any]:
-    """Digests of the first batches and of the visual tokens of their images, and the losses of one step on each stream's first."""
+    """Digests of each stream's first batches and visual tokens, and losses of the first step."""
     task, mesh = Pretrain(config).resolve(), make_mesh(config.mesh)
     opened = task.open()
     data = opened.training_data()
@@ -97,7 +98,7 @@ def found(config: Config) -> dict[str, Any]:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of what two environments do not have in common, apart from versions, with both values."""
+    """Digests and losses in which two environments differ: each name with both values."""
     wrong = []
     for part in ("digests", "losses"):
         for name in sorted(one[part].keys() | other[part].keys()):
@@ -113,7 +114,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """The command: prints what was found as JSON, and compares it if asked to; returns the exit code."""
+    """Prints the findings as JSON and compares them if asked to; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

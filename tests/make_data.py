@@ -18,7 +18,10 @@ from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.types import Kind
 
-WORDS = "a red blue green small large round old dog cat house tree boat river sees near under with plays sleeps runs behind".split()
+WORDS = (
+    "a red blue green small large round old dog cat house tree "
+    "boat river sees near under with plays sleeps runs behind"
+).split()
 OTHER_SCRIPTS = (
     "Öltanker fährt über die Ostsee, déjà vu à Nîmes.",
     "東京は日本の首都です。",

@@ -1,6 +1,7 @@
 """XLA flags that make compilation quick, as far as this jaxlib knows them.
 
-XLA ends the process at a flag that it does not know, and flags come and go with its releases. So a process of its own tries them.
+XLA ends the process at an unknown flag, and each release adds and removes flags. So the flags are
+tried in another process.
 """
 
 import os
@@ -8,7 +9,8 @@ import subprocess
 import sys
 
 WITHOUT_FUSION_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
-# Tests are small: compiling is what takes time. Emitters of fusions alone are half of it where they can be left out.
+# The tests' networks are small, so most of the time is compilation. Leaving out the fusion emitters
+# halves it.
 FLAGS = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
@@ -18,7 +20,7 @@ REMEMBERED = "VLBEIT_TESTS_KNOWN_XLA_FLAGS"
 
 
 def known_flags(flags: tuple[str, ...] = FLAGS) -> tuple[str, ...]:
-    """Those of the flags that this jaxlib takes. Processes that this one starts do not try again."""
+    """Returns the flags that this jaxlib accepts; child processes inherit the answer."""
     if REMEMBERED not in os.environ:
         known = (
             flags if _starts_with(flags) else tuple(flag for flag in flags if _starts_with((flag,)))
@@ -28,7 +30,7 @@ def known_flags(flags: tuple[str, ...] = FLAGS) -> tuple[str, ...]:
 
 
 def _starts_with(flags: tuple[str, ...]) -> bool:
-    """Whether JAX finds its CPU with these flags. They are read when it does, not when it is imported."""
+    """Whether JAX accepts these flags; it reads them when it looks for devices, not on import."""
     environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
     return (
         subprocess.run(

@@ -123,7 +123,7 @@ def test_addresses_that_are_right_are_taken():
 
 @pytest.fixture(scope="module")
 def nobody():
-    """Runs a module as a user who has no name and no home, as a container does for docker run --user 12345."""
+    """Runs a module as a user without a name or a home, as in docker run --user 12345."""
     start = ["unshare", "--user", "--map-user=12345"]
     code = "import os, pwd; pwd.getpwuid(os.getuid())"
     if (
@@ -148,7 +148,10 @@ def nobody():
 
 
 def test_a_user_without_a_home_keeps_no_compiled_steps(nobody):
-    code = "import sys; from vlbeit_jax.runtime.compilation_cache import use_compilation_cache; use_compilation_cache(sys.argv[1])"
+    code = (
+        "import sys; from vlbeit_jax.runtime.compilation_cache import use_compilation_cache; "
+        "use_compilation_cache(sys.argv[1])"
+    )
     done = nobody("-c", code, "auto")
     assert (
         done.returncode == 0

@@ -1,4 +1,7 @@
-"""launch/install.sh with real environments and a stand-in for pip: what is broken is mended, what cannot be used is refused."""
+"""launch/install.sh repairs a broken environment and refuses one that it cannot use.
+
+The environments are real; pip is a stand-in.
+"""
 
 import os
 import re
@@ -12,7 +15,8 @@ from tests.tiny import TOP
 
 SUPPORTED = "Python 3.11, 3.12 and 3.13 are supported"
 OURS = f"{sys.version_info[0]}.{sys.version_info[1]}"
-# Notes its arguments, puts the package where it is told, and can fail or be killed at the file that it is asked for.
+# Logs its arguments and installs the package. STOP_AT names the file at which it fails or is
+# killed.
 PIP = """
 import os, pathlib, signal, sys, sysconfig
 site = pathlib.Path(sysconfig.get_paths()["purelib"])
@@ -98,9 +102,8 @@ def checkout(tmp_path):
 
 def test_it_installs_once_and_again_after_a_change(checkout):
     first = checkout.done("test")
-    assert first[0].endswith(
-        f"--require-hashes -r launch/locks/python{'3.11' if OURS == '3.11' else '3.13'}/requirements-test.txt"
-    )
+    lock = f"launch/locks/python{'3.11' if OURS == '3.11' else '3.13'}/requirements-test.txt"
+    assert first[0].endswith(f"--require-hashes -r {lock}")
     assert first[1].endswith("--editable .")
     assert (
         checkout.done("test") == [] and checkout.done() == []
@@ -113,11 +116,19 @@ def test_it_installs_once_and_again_after_a_change(checkout):
     assert checkout.done("tpu") != []  # It was installed from the files as they were.
 
 
+def claims(minor, checkout):
+    """A script that runs the checkout's Python but claims another version."""
+    return (
+        f"#!/usr/bin/env bash\n[[ $1 == -c ]] && echo {minor} && exit\n"
+        f'exec "{checkout.python}" "$@"\n'
+    )
+
+
 def test_the_lock_follows_the_interpreter(checkout):
     for minor, folder in (("3.11", "3.11"), ("3.12", "3.13"), ("3.13", "3.13")):
         shutil.rmtree(checkout.venv, ignore_errors=True)
-        says = f'#!/usr/bin/env bash\n[[ $1 == -c ]] && echo {minor} && exit\nexec "{checkout.python}" "$@"\n'
-        found = checkout.done(PYTHON=str(stand_in(checkout.top.parent / "bin" / minor, says)))
+        python = stand_in(checkout.top.parent / "bin" / minor, claims(minor, checkout))
+        found = checkout.done(PYTHON=str(python))
         assert f"launch/locks/python{folder}/requirements.txt" in found[0]
 
 
@@ -225,10 +236,7 @@ def test_only_unsupported_pythons_on_the_path_are_named(checkout, tmp_path):
         and SUPPORTED in done.stderr
         and "python3 is Python 3.14" in done.stderr
     )
-    stand_in(
-        tools / "python3.12",
-        f'#!/usr/bin/env bash\n[[ $1 == -c ]] && echo 3.12 && exit\nexec "{checkout.python}" "$@"\n',
-    )
+    stand_in(tools / "python3.12", claims("3.12", checkout))
     assert "python3.12-venv" in checkout.install(PYTHON="", PATH=str(tools), NO_VENV="1").stderr
 
 

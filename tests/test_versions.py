@@ -1,4 +1,7 @@
-"""One source for every supported version: lock files, XLA's flags, JAX's private names, what two environments have in common."""
+"""One source serves all supported versions: lock files, XLA's flags, JAX's private names.
+
+Also tests the comparison of two environments.
+"""
 
 import copy
 import functools

@@ -92,7 +92,10 @@ def png(image: np.ndarray) -> bytes:
 
 
 def pair_records(count: int, seed: int = 0, first: int = 0, side: int = 32):
-    """Pairs, every fourth held back, each with a picture and a caption of its own; of another side, pictures are others too."""
+    """Pairs with distinct pictures and captions; every fourth pair is held back.
+
+    Pictures of another ``side`` differ in content too.
+    """
     rng, drawn = np.random.default_rng(seed), set()
     for index in range(first, first + count):
         shape, colour = str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))
@@ -212,7 +215,8 @@ def config_file(config: Config, folder: pathlib.Path) -> pathlib.Path:
     """A configuration as a file for the command line."""
     path = folder / "config_of_test.py"
     path.write_text(
-        f"import ml_collections\n\n\ndef get_config():\n    return ml_collections.ConfigDict({to_dict(config)!r}).lock()\n"
+        "import ml_collections\n\n\ndef get_config():\n"
+        f"    return ml_collections.ConfigDict({to_dict(config)!r}).lock()\n"
     )
     return path
 

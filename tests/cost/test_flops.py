@@ -1,4 +1,4 @@
-"""Operations counted in jaxprs are those of hand-written formulas, of XLA, and of a reader's arithmetic."""
+"""Operations counted in jaxprs equal hand-written formulas, XLA's count and worked examples."""
 
 import dataclasses
 

@@ -1,8 +1,8 @@
-"""The first batches of a fixed data set are pinned: ids, masks, crop boxes, captions, for ever.
+"""The first batches of a fixed data set are pinned: ids, masks, crop boxes, captions.
 
-Nothing here comes from a library's random numbers or encoder: pictures are uncompressed, word pieces are
-letters. If this test fails, a run in progress would go on with other examples than it began with; mend
-the change, and not the numbers.
+Nothing here depends on a library's random numbers or encoder: pictures are uncompressed, word
+pieces are letters. If this test fails, a run that resumes would see other examples than before.
+Fix the change, not the numbers.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def pairs_in(folder, name, count):
 
 @pytest.fixture
 def boxes(monkeypatch):
-    """Crop boxes by the key of the draws that they are made from: batches are read ahead, so they come in any order."""
+    """Crop boxes by the key of their random draws; reading ahead makes them in any order."""
     drawn, draw = {}, images._crop_box
 
     def noted(draws, *arguments):

@@ -1,4 +1,4 @@
-"""Files of every colour mode become upright RGB pixels, and views keep shape, bounds and colours."""
+"""Files of every colour mode become upright RGB pixels; views keep shape, bounds and colours."""
 
 import io
 

@@ -74,7 +74,8 @@ def assembled(by_host, shards):
     return [{key: whole(parts, key) for key in parts[0]} for parts in zip(*by_host, strict=True)]
 
 
-# Hosts with a block each; hosts whose devices hold blocks that do not touch, as on a torus; two hosts with the same rows.
+# Hosts with one block each; a torus, where the blocks of a host are not contiguous; and tensor
+# parallelism, where two hosts have the same rows.
 SHARDS = {
     "2": [HostShard((0,), 2), HostShard((1,), 2)],
     "4": [HostShard((host,), 4) for host in range(4)],

@@ -1,4 +1,4 @@
-"""Sources that a stream cannot use are refused before anything is read, and good ones are opened."""
+"""Sources that a stream cannot use are refused before any record is read; others are opened."""
 
 import json
 

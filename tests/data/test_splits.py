@@ -1,4 +1,7 @@
-"""What one set holds back and another trains on is refused at a start, with both sets, a count and an example."""
+"""A run refuses to start if one set holds back what another trains on.
+
+The message names both sets, the count and an example.
+"""
 
 import dataclasses
 import json
@@ -27,7 +30,7 @@ from vlbeit_jax.types import Kind
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory, tokenizer):
-    """By name: pairs, images of the same files by the same and another share, texts, and tokens of them."""
+    """By name: pairs; images of the same files, with the same and another share; texts; tokens."""
     folder = tmp_path_factory.mktemp("sets")
     tar = write_tar(folder / "a.tar", pair_members(60))
     build(folder / "pairs", Kind.PAIRS, [tar], validation_share=0.3)
@@ -73,7 +76,8 @@ def test_held_back_records_that_another_set_trains_on_are_refused(sets):
 def test_documents_of_packed_texts_are_known(sets):
     with pytest.raises(
         UsageError,
-        match="texts_tokens holds back .* texts .*all_texts_tokens .*packed document .*prepare its texts again",
+        match="texts_tokens holds back .* texts .*all_texts_tokens .*packed document "
+        ".*prepare its texts again",
     ):
         require_apart([sets["texts_tokens"], sets["all_texts_tokens"]])
     with pytest.raises(

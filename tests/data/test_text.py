@@ -134,7 +134,7 @@ def other_model(folder, path):
         ),
         (lambda folder, copy: (copy / DESCRIPTION_FILE).unlink(), "no text tokenizer"),
         (lambda folder, copy: shutil.rmtree(copy), "no text tokenizer"),
-        # FAIL (defect in data/text.py): RuntimeError of SentencePiece twice, then JSONDecodeError, instead of UsageError.
+        # SentencePiece raises RuntimeError for the next two, json JSONDecodeError for the last.
         (lambda folder, copy: (copy / MODEL_FILE).unlink(), "no text tokenizer"),
         (
             lambda folder, copy: (copy / MODEL_FILE).write_bytes(

@@ -24,14 +24,16 @@ def scores(uid, right, weight=None, loss=None, targets=None):
 
 
 def synthetic(seed, records=80, draws=4, truth=0.05):
-    """Own and wrong partners' scores; all draws of a record share its difficulty, so that they are far from independent."""
+    """Scores with own and with wrong partners.
+
+    All draws of a record share its difficulty, so they are far from independent.
+    """
     rng = np.random.default_rng(seed)
     uid = rng.permutation(np.repeat(rng.choice(2**32, records, replace=False), draws))
     _, record = np.unique(uid, return_inverse=True)
     weight = rng.integers(0, COUNT + 1, len(uid))
-    helped = (
-        rng.random(records)[record] < 2 * truth
-    )  # a record that is helped at all is helped at half its positions
+    # The right partner helps some records, at half of their positions.
+    helped = rng.random(records)[record] < 2 * truth
     right = rng.binomial(weight, 0.3)
     better = np.where(helped, rng.binomial(weight - right, 0.5 / 0.7), 0)
     return scores(uid, right + better, weight), scores(uid, right, weight)

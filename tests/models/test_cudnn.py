@@ -13,7 +13,7 @@ from vlbeit_jax.ops.device import on_nvidia
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    """JAX's own implementation, in float32: what is tested is what leads to cuDNN's and away from it."""
+    """Replaces cuDNN by JAX's implementation in float32, to test the code around the call."""
     monkeypatch.setattr("vlbeit_jax.ops.cudnn_attention.IMPLEMENTATION", "xla")
     monkeypatch.setattr("vlbeit_jax.ops.attention.what_is_missing", lambda *_: "")
 

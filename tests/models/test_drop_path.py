@@ -43,7 +43,10 @@ def test_draws_belong_to_rows():
 
 
 def test_drop_path_grows_with_depth():
-    """Rates 0, .3, .6: whether a residual was dropped shows in what is left when its scale is the only one that is not 0."""
+    """Rates are 0, .3 and .6.
+
+    With every other scale at 0, the output shows whether a block's residual was dropped.
+    """
     batch, layout = 2000, ((Modality.VISION, 3),)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 8)), jnp.float32).repeat(batch, 0)
     encoder = Multiway(

@@ -53,21 +53,20 @@ def test_parameter_count_of_base():
 
 
 def test_parameter_count_of_vlmo():
-    """From our count to VLMo's: BERT's embedding and prediction head have parts that we leave out."""
+    """VLMo's count is ours less padding, plus parts of BERT's embedding and head that we omit."""
     d, vocabulary = 768, 30522
     config = ModelConfig(
         **SIZES["base"], positions=Positions.RELATIVE, text_positions=196, vocabulary=vocabulary
     )
-    padding_rows = (padded_vocabulary(vocabulary) - vocabulary) * (
-        2 * d + 1
-    )  # of the embedding and of the head
+    # A padding row of the embedding has d parameters; one of the head also has a bias.
+    padding_rows = (padded_vocabulary(vocabulary) - vocabulary) * (2 * d + 1)
     bert_embedding = 196 * d + 2 * d  # unused positions, inner types
     head_transform = d * d + d + 2 * d
     assert parameter_count(config) - padding_rows + bert_embedding + head_transform == 205_914_266
 
 
 def test_fresh_parameters():
-    """Deviation .02 cut at one sigma, the last projection of each branch / sqrt(2 l), LayerScale .1."""
+    """Standard deviation .02, cut at one sigma; last projections / sqrt(2 l); LayerScale .1."""
     config = tiny.model_config(Positions.RELATIVE)
     fresh = tiny.usual_jit(lambda key: VLBEiT(config).init(key, method="init_all")["params"])(
         jax.random.key(0)

@@ -1,4 +1,4 @@
-"""The networks equal ``reference``, which was written from the specification alone: outputs and gradients."""
+"""Outputs and gradients of the networks equal those of ``reference``, written independently."""
 
 import functools
 import zlib

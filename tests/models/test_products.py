@@ -1,4 +1,4 @@
-"""With bfloat16 products, every product of the trained network takes bfloat16, forward and backward; with float32, float32."""
+"""Every matmul of the trained network, forward and backward, has the configured operand type."""
 
 import jax
 import jax.extend

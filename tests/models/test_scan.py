@@ -44,7 +44,7 @@ def draws_for(config):
 
 @functools.cache
 def compiled(config):
-    """(params, inputs, answers, draws) -> losses by modality, and gradients of their sum by path."""
+    """(params, inputs, answers, draws) -> losses by modality, gradients of their sum by path."""
 
     def losses(params, batch, answers, draws):
         logits = VLBEiT(config).apply({"params": params}, batch, draws, method="logits")

@@ -1,4 +1,4 @@
-"""VQ-KD's invariants: where gradients go, what codes depend on, what the pixel teacher can tell apart."""
+"""VQ-KD: where gradients go, what codes depend on, what the pixel teacher can tell apart."""
 
 import functools
 
@@ -28,7 +28,7 @@ def compiled(method=None):
 
 @functools.cache
 def gradients():
-    """Of a random sum of the decoder's predictions, with respect to parameters (by path) and codebook."""
+    """Gradients of a random sum of the predictions, for the parameters (by path) and codebook."""
     model, params, codebook = tiny.random_tokenizer(CONFIG, WIDTH)
     image = tiny.images(CONFIG)
     weight = np.random.default_rng(0).normal(size=(tiny.BATCH, 9, WIDTH))

@@ -1,4 +1,7 @@
-"""Tiny networks with random parameters, batches for them, and their parameters under VLMo's names for ``reference``."""
+"""Tiny networks with random parameters, and batches for them.
+
+For ``reference``, their parameters also come under VLMo's names.
+"""
 
 import functools
 
@@ -19,14 +22,18 @@ from vlbeit_jax.types import Modality, Positions, Special, Stream
 
 STREAMS, POSITIONS = tuple(Stream), tuple(Positions)
 BATCH, TEXT_LENGTH = 3, 7
-# With the emitters that users' programs have: others sum in another order, 2.2e-6 off where these are 0.8e-6.
+# Compiles with the fusion emitters that users have. Without them sums have another order, and the
+# largest error is 2.2e-6 instead of 0.8e-6.
 USUAL = {"xla_cpu_use_fusion_emitters": True} if WITHOUT_FUSION_EMITTERS in known_flags() else {}
 usual_jit = functools.partial(jax.jit, compiler_options=USUAL)
 LENGTHS = (TEXT_LENGTH, 4, 5)  # real pieces of each text
 
 
 def model_config(positions=Positions.ABSOLUTE, **changes):
-    """No two dimensions are equal; the top 2 of 3 blocks are fused; the vocabulary is padded from 150 to 256."""
+    """A model in which no two dimensions are equal.
+
+    The top 2 of 3 blocks have vision-language experts; the vocabulary is padded from 150 to 256.
+    """
     settings = {
         "image_size": 12,
         "patch_size": 4,
@@ -61,7 +68,10 @@ def tokenizer_config(**changes):
 
 
 def randomise(params, seed, embedding):
-    """Every leaf anew, so that nothing is left at zero or one; ``embedding`` is the deviation of tokens that enter."""
+    """Draws every leaf at random, so that none stays at zero or one.
+
+    ``embedding`` is the standard deviation of embedded tokens.
+    """
     rng = np.random.default_rng(seed)
 
     def leaf(path, value):
@@ -86,7 +96,7 @@ def randomise(params, seed, embedding):
 
 @functools.cache
 def random_params(config, embedding=0.05):
-    """By default tokens are as small as after initialisation, so that LayerNorm's epsilon is seen."""
+    """By default tokens are as small as after initialisation, so LayerNorm's epsilon matters."""
     shapes = jax.eval_shape(
         lambda key: VLBEiT(config).init(key, method="init_all")["params"], jax.random.key(0)
     )
@@ -146,7 +156,10 @@ def targets(config, found, seed=0):
 
 @functools.cache
 def outputs(config):
-    """(params, inputs) -> final states of all tokens, and the logits; in float32 even where an accelerator would cut corners."""
+    """(params, inputs) -> final states of all tokens, and the logits, in full float32.
+
+    By default, accelerators multiply float32 in lower precision.
+    """
     model = VLBEiT(config)
 
     @usual_jit
@@ -161,7 +174,7 @@ def outputs(config):
 
 @functools.cache
 def losses_and_gradients(config):
-    """(params, inputs, answers) -> mean cross-entropy by modality, and gradients of their sum by path."""
+    """(params, inputs, answers) -> mean losses by modality, gradients of their sum by path."""
     model = VLBEiT(config)
 
     def losses(params, batch, answers):

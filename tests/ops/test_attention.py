@@ -1,4 +1,4 @@
-"""The fused kernel (emulated here) and the products that XLA arranges are one function, forward and backward."""
+"""The fused kernel (emulated here) equals XLA's attention, forward and backward."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ BATCH, LENGTH, WIDTH, HEADS = 4, 37, 256, 4
 
 
 def arrays(dtype=jnp.float32):
-    """Queries, keys, values, biases of queries and values; which keys are valid; and a change of the result."""
+    """Queries, keys, values, biases of queries and values; valid keys; the output's cotangent."""
     rng = np.random.default_rng(0)
     *inputs, change = (
         jnp.asarray(rng.normal(size=(BATCH, LENGTH, WIDTH)), dtype) for _ in range(4)

@@ -23,7 +23,7 @@ VOCABULARY, WIDTH, BATCH, LENGTH = 24, 6, 16, 5
 
 
 def parted(dtype):
-    """(table, ids, change) -> rows and the table's gradient, on two copies of a table cut in four."""
+    """(table, ids, change) -> rows and the table's gradient; two replicas of four shards each."""
     mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     rows, table = PartitionSpec(("data", "fsdp")), PartitionSpec("fsdp")
 
@@ -58,13 +58,15 @@ def test_rows_and_gradients_are_those_of_the_whole_table(dtype):
     np.testing.assert_array_equal(found, jnp.asarray(table[ids], dtype))
     expected = np.zeros((VOCABULARY, WIDTH))
     np.add.at(expected, ids, np.asarray(jnp.asarray(change, dtype), np.float64))
-    np.testing.assert_allclose(
-        gradient, expected, atol=1e-6
-    )  # Summed in float32, whatever crossed.
+    # The gradient is summed in float32, whatever type is communicated.
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
 def states_and_targets():
-    """(states, kernel, targets) of whole numbers, so that logits are exact: many answers are equally likely, in several parts."""
+    """(states, kernel, targets) of whole numbers, so that logits are exact.
+
+    Many answers tie for the argmax, on several shards of the vocabulary.
+    """
     rng = np.random.default_rng(1)
     states, kernel = (
         rng.integers(-2, 3, shape).astype(np.float32)

@@ -1,4 +1,7 @@
-"""Programs are read as XLA writes them: loops, fusions, memory spaces, groups; and added up as docs/scale.md says."""
+"""XLA's programs are parsed (loops, fusions, memory spaces, groups) and timed.
+
+Times are added up as docs/scale.md says.
+"""
 
 import itertools
 
@@ -18,7 +21,18 @@ BESIDE = (
     "output_to_operand_aliasing={{1}: (1, {}), {2}: (2, {})}, calls=%async_collective_fusion.1, "
     + CYCLES.format(7515)
 )
-# As the TPU compiler writes a program, with all that does not matter left out. 1503 cycles are a microsecond of a v5e.
+GATHER = "channel_id=1, replica_groups=mesh['x'=2,'y'=4] {'y'}, dimensions={0}"
+SHAPES = "(f32[1024,1024], bf16[64,1024], bf16[1024,1024])"
+SCATTER = "channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%negate"
+PARTS = "(f32[1024,1024]{1,0}, bf16[64,1024]{1,0}, bf16[1024,1024]{1,0})"
+REDUCE = "channel_id=9, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%negate"
+START = 'custom_call_target="AsyncCollectiveStart"'
+CUSTOM = "kind=kCustom, calls="
+MATMUL = "kind=kOutput, calls=%matmul, " + CYCLES.format(15030)
+SLOW = "kind=kLoop, calls=%negate, " + CYCLES.format(150300)
+QUICK = "kind=kLoop, calls=%negate, " + CYCLES.format(1503)
+# A program as the TPU compiler writes it, without the attributes that do not matter here. 1503
+# cycles of a v5e are a microsecond.
 PROGRAM = f"""HloModule jit_step, is_scheduled=true
 
 %matmul (a: bf16[1024,1024], b: bf16[1024,1024]) -> bf16[1024,1024] {{
@@ -34,27 +48,27 @@ PROGRAM = f"""HloModule jit_step, is_scheduled=true
 
 %all-reduce-scatter.1 (input: bf16[1024,1024]) -> bf16[64,1024] {{
   %input = bf16[1024,1024]{{1,0}} parameter(0)
-  %all-reduce.1 = bf16[1024,1024]{{1,0}} all-reduce(%input), channel_id=1, replica_groups={{{{0,1,2,3}},{{4,5,6,7}}}}, to_apply=%negate
+  %all-reduce.1 = bf16[1024,1024]{{1,0}} all-reduce(%input), {SCATTER}
   ROOT %s = bf16[64,1024]{{1,0}} dynamic-slice(%all-reduce.1)
 }}
 
 %begin (p: bf16[64,1024]) -> (bf16[64,1024], bf16[1024,1024], u32[]) {{
   %p = bf16[64,1024]{{1,0}} parameter(0)
-  %g = bf16[1024,1024]{{1,0}} all-gather(%p), channel_id=1, replica_groups=mesh['x'=2,'y'=4] {{'y'}}, dimensions={{0}}
-  ROOT %s.1 = (bf16[64,1024]{{1,0}}, bf16[1024,1024]{{1,0}}, u32[]) custom-call(%g), custom_call_target="AsyncCollectiveStart"
+  %g = bf16[1024,1024]{{1,0}} all-gather(%p), {GATHER}
+  ROOT %s.1 = (bf16[64,1024]{{1,0}}, bf16[1024,1024]{{1,0}}, u32[]) custom-call(%g), {START}
 }}
 
-%async_collective_fusion.1 (q: f32[1024,1024], p: bf16[64,1024], g: bf16[1024,1024]) -> (f32[1024,1024], bf16[64,1024], bf16[1024,1024]) {{
+%async_collective_fusion.1 (q: f32[1024,1024], p: bf16[64,1024], g: bf16[1024,1024]) -> {SHAPES} {{
   %q = f32[1024,1024]{{1,0}} parameter(0)
   %p.1 = bf16[64,1024]{{1,0}} parameter(1)
-  %g.1 = bf16[1024,1024]{{1,0}} all-gather(%p.1), channel_id=1, replica_groups=mesh['x'=2,'y'=4] {{'y'}}, dimensions={{0}}
+  %g.1 = bf16[1024,1024]{{1,0}} all-gather(%p.1), {GATHER}
   %n.1 = f32[1024,1024]{{1,0}} negate(%q)
-  ROOT %t.2 = (f32[1024,1024]{{1,0}}, bf16[64,1024]{{1,0}}, bf16[1024,1024]{{1,0}}) tuple(%n.1, %p.1, %g.1)
+  ROOT %t.2 = {PARTS} tuple(%n.1, %p.1, %g.1)
 }}
 
 %end (p: bf16[64,1024], g: bf16[1024,1024]) -> bf16[1024,1024] {{
   %p.2 = bf16[64,1024]{{1,0}} parameter(0)
-  %g.2 = bf16[1024,1024]{{1,0}} all-gather(%p.2), channel_id=1, replica_groups=mesh['x'=2,'y'=4] {{'y'}}, dimensions={{0}}
+  %g.2 = bf16[1024,1024]{{1,0}} all-gather(%p.2), {GATHER}
   ROOT %d = bf16[1024,1024]{{1,0}} custom-call(%p.2, %g.2), custom_call_target="AsyncCollectiveDone"
 }}
 
@@ -74,18 +88,18 @@ PROGRAM = f"""HloModule jit_step, is_scheduled=true
 ENTRY %main (x: bf16[1024,1024], y: f32[1024,1024]) -> f32[1024,1024] {{
   %x.1 = bf16[1024,1024]{{1,0:T(8,128)(2,1)}} parameter(0)
   %y = f32[1024,1024]{{1,0:T(8,128)}} parameter(1)
-  %product = bf16[1024,1024]{{1,0:T(8,128)(2,1)S(1)}} fusion(%x.1, %x.1), kind=kOutput, calls=%matmul, {CYCLES.format(15030)}
-  %slow = f32[1024,1024]{{1,0:T(8,128)}} fusion(%y), kind=kLoop, calls=%negate, {CYCLES.format(150300)}
-  %quick = f32[1024,1024]{{1,0:T(8,128)}} fusion(%y), kind=kLoop, calls=%negate, {CYCLES.format(1503)}
-  %scatter = bf16[64,1024]{{1,0:T(8,128)(2,1)}} fusion(%product), kind=kCustom, calls=%all-reduce-scatter.1
-  %gather.1 = (bf16[64,1024]{{1,0}}, bf16[1024,1024]{{1,0}}, u32[]) fusion(%scatter), kind=kCustom, calls=%begin
+  %product = bf16[1024,1024]{{1,0:T(8,128)(2,1)S(1)}} fusion(%x.1, %x.1), {MATMUL}
+  %slow = f32[1024,1024]{{1,0:T(8,128)}} fusion(%y), {SLOW}
+  %quick = f32[1024,1024]{{1,0:T(8,128)}} fusion(%y), {QUICK}
+  %scatter = bf16[64,1024]{{1,0:T(8,128)(2,1)}} fusion(%product), {CUSTOM}%all-reduce-scatter.1
+  %gather.1 = (bf16[64,1024]{{1,0}}, bf16[1024,1024]{{1,0}}, u32[]) fusion(%scatter), {CUSTOM}%begin
   %part.1 = bf16[64,1024]{{1,0}} get-tuple-element(%gather.1), index=0
   %part.2 = bf16[1024,1024]{{1,0}} get-tuple-element(%gather.1), index=1
-  %beside = (f32[1024,1024]{{1,0}}, bf16[64,1024]{{1,0}}, bf16[1024,1024]{{1,0}}) fusion(%quick, %part.1, %part.2), {BESIDE}
+  %beside = {PARTS} fusion(%quick, %part.1, %part.2), {BESIDE}
   %part.3 = bf16[64,1024]{{1,0}} get-tuple-element(%beside), index=1
   %part.4 = bf16[1024,1024]{{1,0}} get-tuple-element(%beside), index=2
-  %gathered = bf16[1024,1024]{{1,0}} fusion(%part.3, %part.4), kind=kCustom, calls=%end
-  %sum = f32[256]{{0}} all-reduce(%quick), channel_id=9, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%negate
+  %gathered = bf16[1024,1024]{{1,0}} fusion(%part.3, %part.4), {CUSTOM}%end
+  %sum = f32[256]{{0}} all-reduce(%quick), {REDUCE}
   ROOT %loop = (s32[], f32[1024,1024]{{1,0}}) while(%slow), condition=%condition, body=%body
 }}
 """
@@ -108,14 +122,16 @@ def test_a_program_is_its_instructions_loops_and_fusions():
 
 
 def test_times_are_added_as_documented():
-    """Microseconds by hand: the product 10 (both totals); a pass over 8 MB of memory 100 by cycles and 12.05 at 85% of 819 GB/s."""
+    """Microseconds by hand: the matmul takes 10 in both totals.
+
+    The pass over 8 MB of memory takes 100 by cycles and 12.05 at 85% of 819 GB/s.
+    """
     topology = parse_topology("v5e:2x4")
     places = list(itertools.product(range(2), range(4)))
     found = step_time(parse(PROGRAM), topology, places)
     memory = 8 * MEGABYTE / (0.85 * 819e9)
-    gather = (
-        2 * MEGABYTE * 3 / 4 / 45e9
-    )  # 35 microseconds, of which 5 pass beside a fusion that hands the gather's arrays on.
+    # 35 microseconds, of which 5 overlap with a fusion that passes the gather's arrays on.
+    gather = 2 * MEGABYTE * 3 / 4 / 45e9
     blocking = found.blocking
     assert found.waiting == pytest.approx(gather - 5e-6)
     assert found.plain - blocking == pytest.approx((10 + 100 + 1 + 5 * 1) * 1e-6 + gather)
@@ -124,7 +140,10 @@ def test_times_are_added_as_documented():
 
 
 def test_collectives_have_kind_group_bytes_and_time():
-    """Eight chips as 2 x 4: neighbours in a group of four lie on one axis without wrap-around, which is one link of 45 GB/s."""
+    """Eight chips as 2 x 4: a group of four lies on one axis.
+
+    The axis has no wrap-around, so neighbours share one link of 45 GB/s.
+    """
     topology = parse_topology("v5e:2x4")
     found = {
         each.kind: each

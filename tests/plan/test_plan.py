@@ -1,4 +1,4 @@
-"""Plans: memory by formula against compilers, errors that say what to change, the command for a TPU."""
+"""Plans: memory by formula against compilers, errors that name the remedy, the TPU command."""
 
 import dataclasses
 import json
@@ -73,7 +73,10 @@ def test_a_plan_on_simulated_devices_counts_what_lies_there():
 
 
 def test_keeping_less_needs_less_memory():
-    """By formula; XLA's CPU backend keeps what it was told to compute again, so that only a TPU's compiler shows it (docs/scale.md)."""
+    """By formula: XLA's CPU backend keeps what it should recompute.
+
+    Only a TPU's compiler shows the difference (docs/scale.md).
+    """
 
     def temporaries(remat):
         config = config_with(
@@ -152,7 +155,8 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
     )
     assert any(each["blocking"] and each["seconds"] > 0 for each in found["collectives"])
     assert "estimates" in done.stdout and "MFU" in done.stdout and "Error" not in done.stderr
-    # The compiler pads what is this small, so that the formula is only held against it at the sizes of docs/scale.md.
+    # The compiler pads arrays this small, so the temporaries of the formula are compared with the
+    # compiler's only at the sizes of docs/scale.md.
     estimated = command(*SMALL, "--topology=v5e:2x4", "--estimate", f"--json={out}", path=LIBTPU)
     assert estimated.returncode == 0, estimated.stderr
     by_formula = json.loads(out.read_text())["hbm"]

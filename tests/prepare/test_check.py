@@ -1,4 +1,4 @@
-"""What may be trained on: reasons for dropping, cheap checks first, and what happens to the bytes that stay."""
+"""Which items are kept: reasons for dropping, cheap checks first, the bytes of what stays."""
 
 import hashlib
 import io

@@ -121,7 +121,7 @@ def test_what_is_no_tar_is_refused(tmp_path, content):
 
 
 def test_nothing_is_unpacked(tmp_path, monkeypatch):
-    """Links, devices and names that lead elsewhere are passed by or read as bytes; no file is made."""
+    """Links, devices and names outside the folder are skipped or read as bytes; no file is made."""
     path = tmp_path / "evil.tar"
     write_tar(path, [(f"{tmp_path}/absolute.jpg", b"x"), ("../up.jpg", b"y")])
     with tarfile.open(path, "a") as archive:

@@ -1,4 +1,4 @@
-"""No picture and no text is on both sides of the split: within a set, and between sets of the same files."""
+"""No picture or text is on both sides of the split, within a set or between sets of one source."""
 
 import json
 import sys
@@ -62,7 +62,7 @@ def ids(folder, split):
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory):
-    """A tar of 240 pairs of 80 pictures and 90 captions in variants, in random company, and sets made of it."""
+    """Sets made of a tar of 240 random pairs of 80 pictures and 90 captions, some in variants."""
     folder = tmp_path_factory.mktemp("crowded")
     rng = np.random.default_rng(0)
     captions = [f"größe {sentence(i, 4)} déjà vu ﬁn {i}" for i in range(90)]

@@ -61,7 +61,7 @@ def test_captions_will_do(tmp_path):
 
 
 def test_long_captions_are_not_lost(tmp_path):
-    """SentencePiece skips lines of more than 4192 bytes without a word; here there are no others."""
+    """SentencePiece silently skips lines of more than 4192 bytes; here all lines are longer."""
     captions = [" ".join(sentence(100 * i + j) for j in range(300)).encode() for i in range(5)]
     members = [
         member

@@ -1,8 +1,8 @@
 """Three train steps give the same bits as when their digests were recorded.
 
 A change that should not alter results must keep these digests. Floating-point sums depend on the
-compiler and on the processor, so a digest is only compared where it was recorded. To record digests
-of this machine beside the others, run this file with VLBEIT_RECORD=1, at the commit to compare with.
+compiler and on the processor, so a digest is only compared where it was recorded. To add digests of
+this machine, run this file with VLBEIT_RECORD=1 at the commit to compare with.
 """
 
 import dataclasses

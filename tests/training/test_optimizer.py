@@ -77,7 +77,7 @@ def test_gradients_are_clipped_by_their_global_norm():
     optimizer = make_optimizer(config, 10, dict.fromkeys(params, ParamInfo()))
     huge = jax.tree.map(lambda leaf: jnp.full_like(leaf, 100.0), params)
     updates, _ = optimizer.update(huge, optimizer.init(params), params)
-    # With this eps Adam divides by a constant, so that the update keeps the clipped gradient's length.
+    # With this eps Adam divides by a constant, so the update keeps the clipped gradient's length.
     np.testing.assert_allclose(float(optax.tree.norm(updates)) * 1e6, 3.0, rtol=1e-3)
 
 

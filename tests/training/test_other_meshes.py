@@ -1,4 +1,4 @@
-"""A checkpoint knows nothing of the mesh that it was written on: any other one reads the same bits and trains on alike."""
+"""Checkpoints do not depend on the mesh: on any other, the same bits are read and train alike."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,8 @@ def test_parameters_of_another_shape_are_named(tmp_path):
     reader = Checkpointer(tmp_path, keep_last=1, keep_every=0)
     with pytest.raises(
         UsageError,
-        match=r"4 holds another model:\n  a: \(3, 2\) there, \(3, 4\) here\n  c: nothing there, \(5,\) here",
+        match=r"4 holds another model:\n  a: \(3, 2\) there, \(3, 4\) here\n"
+        r"  c: nothing there, \(5,\) here",
     ):
         reader.restore(4, {"params": {"a": jnp.ones((3, 4)), "b": jnp.ones(2), "c": jnp.ones(5)}})
     reader.close()

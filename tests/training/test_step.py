@@ -1,4 +1,7 @@
-"""The train step: the same on every mesh and for every cut of the batch, safe without masked tokens."""
+"""The train step is the same on every mesh and with every split of the batch.
+
+It is also safe without masked tokens.
+"""
 
 import functools
 
@@ -154,7 +157,7 @@ def test_computing_again_and_looping_change_nothing(
 
 
 def test_what_is_asked_of_xla_for_gpus_changes_nothing(task, batches, on_one_device, monkeypatch):
-    """The options of the compiler are known to this jaxlib, and streams that wait for each other sum to the same."""
+    """This jaxlib knows the compiler options, and ordering the streams leaves the sum unchanged."""
     monkeypatch.setattr("vlbeit_jax.training.step.on_nvidia", lambda: True)
     monkeypatch.setattr("tests.training.test_step.step_for", step_for.__wrapped__)
     assert_same(one_step(task, batches), on_one_device)
