@@ -15,7 +15,7 @@ DOCUMENTS = [
     *sorted((TOP / "docs").glob("*.md")),
     *sorted((TOP / "configs").glob("*.py")),
 ]
-COMMAND = re.compile(r"python -m ((?:vlbeit_jax|tools)[\w.]*)((?:[^\n`]|\\\n)*)")
+COMMAND = re.compile(r"python -m ((?:vlbeit_jax|tools)[\w.]*)((?:\\\n|[^\n`])*)")
 MODULES = sorted({found[0] for path in DOCUMENTS for found in COMMAND.findall(path.read_text())})
 
 
