@@ -59,7 +59,8 @@ class ModelConfig:
     )
     attention: str = setting(
         "auto",
-        "XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's if possible",
+        "computed by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's "
+        "kernel if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
         may_change=True,
     )
@@ -141,7 +142,8 @@ class VisualTokenizerConfig:
     )
     attention: str = setting(
         "auto",
-        "XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's if possible",
+        "computed by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's "
+        "kernel if possible",
         one_of("auto", "einsum", "fused", "cudnn"),
         may_change=True,
     )
