@@ -21,7 +21,7 @@ from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.convert.rules import export
 from vlbeit_jax.convert.source import read_visual
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.dalle import DalleConfig
+from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.visual_tokenizer import encode, tokenizer_shapes
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 

@@ -11,7 +11,7 @@ from vlbeit_jax.convert.permutations import fused_qkv, split_qkv
 from vlbeit_jax.convert.rules import Table, export, load, rule
 from vlbeit_jax.convert.source import model_shapes, tree_shapes, visual_shapes
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.dalle import DalleConfig
+from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.teacher import ViTConfig
 from vlbeit_jax.models.visual_tokenizer import tokenizer_shapes
 from vlbeit_jax.models.vocabulary import padded_vocabulary

@@ -236,7 +236,7 @@ def test_teachers_that_do_not_fit_are_refused(world, clip_teacher, changed, said
     weights = {} if said == "teacher_weights" else {"teacher_weights": str(clip_teacher)}
     visual = dataclasses.replace(tiny.vqkd_config(world).visual_tokenizer, **weights | changed)
     with pytest.raises(UsageError, match=said):
-        teachers.open_teacher(visual)
+        teachers.read_teacher(visual)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from vlbeit_jax.types import Special, Stream
 
 Tree = Any
 NOISE = 0.1  # Standard deviation of biases, norms, embeddings and LayerScale.
+PRODUCTS = ("kernel", "qkv", "out")  # Matrices, whose values keep the size of activations.
 # Means of parameters; others have mean 0. With these, every block affects the loss.
 STARTS = dict.fromkeys(("scale", "attention_scale", "expert_scale"), 1.0)
 
@@ -125,7 +126,6 @@ def _random(path: Any, leaf: jax.ShapeDtypeStruct, seed: int) -> jax.Array:
     rng = np.random.default_rng([seed, zlib.crc32(jax.tree_util.keystr(path).encode())])
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return _placed(np.zeros(leaf.shape, leaf.dtype), leaf)
-    # Large tables of embeddings are as small as at initialisation.
-    spread = max(leaf.shape[0] ** -0.5, 0.02) if leaf.ndim > 1 else NOISE
+    spread = leaf.shape[0] ** -0.5 if name in PRODUCTS and leaf.ndim > 1 else NOISE
     value = spread * rng.standard_normal(leaf.shape, np.float32)
     return _placed(value + STARTS.get(name, 0), leaf)

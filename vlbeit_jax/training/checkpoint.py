@@ -1,7 +1,7 @@
 """Checkpoints: asynchronous, atomic and self-describing. The only file that imports Orbax."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -165,8 +165,8 @@ class Checkpointer:
         return pathlib.Path(self._manager.directory) / str(step)
 
     def _item_name(self, step: int, name: str) -> str:
-        old = name == "model_state" and self.format(step) == 1
-        return MODEL_STATE_OF_FORMAT_1 if old else name
+        old = self.format(step) == 1
+        return MODEL_STATE_OF_FORMAT_1 if old and name == "model_state" else name
 
 
 def _this_process() -> ocp.options.MultiprocessingOptions:
@@ -188,10 +188,10 @@ class Leaves:
     def __init__(self, folder: pathlib.Path):
         """Reads names and shapes, but no array yet."""
         self._folder, self._reader = folder, ocp.PyTreeCheckpointHandler()
-        tree = self._reader.metadata(epath.Path(folder)).tree
+        self._tree = self._reader.metadata(epath.Path(folder)).tree
         self.shapes: dict[str, tuple[int, ...]] = {
             leaf_name(path): tuple(leaf.shape)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree)
         }
 
     def __getitem__(self, wanted: str) -> np.ndarray:
@@ -200,13 +200,17 @@ class Leaves:
         Raises:
           UsageError: the array cannot be read.
         """
-        # A tree of this array alone: with the others as placeholders, each call would take time for
-        # all of them.
-        parts = wanted.split("/")
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._tree)]
+        (path,) = (path for path in paths if leaf_name(path) == wanted)
         as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        alone = ocp.args.PyTreeRestore(
-            item=_nested(parts, 0), restore_args=_nested(parts, as_numpy), partial_restore=True
-        )
+        if all(isinstance(key, jax.tree_util.DictKey) for key in path):
+            # A tree of this array alone: with the others as placeholders, each call would take time
+            # for all of them.
+            alone = ocp.args.PyTreeRestore(
+                item=_nested(path, 0), restore_args=_nested(path, as_numpy), partial_restore=True
+            )
+        else:  # Orbax takes no part of a list, such as an optimizer's state.
+            alone = self._others_as_placeholders(path, as_numpy)
         try:
             found = self._reader.restore(epath.Path(self._folder), args=alone)
         except (ValueError, OSError) as error:
@@ -214,16 +218,28 @@ class Leaves:
                 f"{self._folder}: {wanted} cannot be read; the checkpoint is damaged or "
                 f"incomplete: {error}"
             ) from error
-        for part in parts:
-            found = found[part]
+        for key in path:
+            found = found[_plain(key)]
         return found
 
+    def _others_as_placeholders(self, wanted: Any, as_numpy: ocp.RestoreArgs) -> Any:
+        item = jax.tree_util.tree_map_with_path(
+            lambda path, _: 0 if path == wanted else ocp.PLACEHOLDER, self._tree
+        )
+        restore_args = jax.tree.map(lambda _: as_numpy, self._tree)
+        return ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
 
-def _nested(parts: Sequence[str], leaf: Any) -> Any:
+
+def _nested(path: Any, leaf: Any) -> Any:
     """Returns a tree of dictionaries with one leaf, at the end of a path."""
-    for part in reversed(parts):
-        leaf = {part: leaf}
+    for key in reversed(path):
+        leaf = {_plain(key): leaf}
     return leaf
+
+
+def _plain(key: Any) -> Any:
+    """Returns the key or the index that one step of a path takes."""
+    return key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key
 
 
 def leaf_name(path: Any) -> str:
