@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun, jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
 Tree = Any
@@ -45,6 +45,14 @@ UNCOUNTED = set(
     unreduced_reduce_scatter vary_unreduced_cast_p
     after_all create_token debug_callback debug_print layout_constraint name optimization_barrier
     reshard sharding_constraint with_memory_space_constraint
+    """.split()
+)
+# Primitives that multiply matrices although results may have the shape of an operand.
+LINEAR_ALGEBRA = frozenset(
+    """
+    cholesky cholesky_update custom_call eig eigh ffi_call fft householder_product lu pallas_call qr
+    ragged_dot ragged_dot_general scaled_matmul schur svd triangular_solve tridiagonal
+    tridiagonal_solve xla_pmap
     """.split()
 )
 # Primitives that run one jaxpr once, on their own operands.
@@ -154,7 +162,7 @@ def _equation(eqn: Any, marks: list[bool]) -> _Count:
         flops = _product(eqn)
     elif name == "conv_general_dilated":
         flops = _convolution(eqn)
-    elif name in UNCOUNTED:
+    elif name in UNCOUNTED or _is_elementwise(eqn):
         flops = 0
     else:
         raise NotImplementedError(
@@ -165,6 +173,18 @@ def _equation(eqn: Any, marks: list[bool]) -> _Count:
     mark = any(marks)
     outputs = [mark] * len(eqn.outvars)
     return _Count(flops, 0, outputs) if mark else _Count(0, flops, outputs)
+
+
+def _is_elementwise(eqn: Any) -> bool:
+    """Whether an unknown primitive maps its operands element by element.
+
+    Each release of JAX has new ones (0.12: ``one_minus_square``), and training must not end there.
+    """
+    if eqn.primitive.name in LINEAR_ALGEBRA or list(jaxprs_in_params(eqn.params)):
+        return False
+    operands = {var.aval.shape for var in eqn.invars if var.aval.shape}
+    results = {var.aval.shape for var in eqn.outvars}
+    return len(operands) == 1 and results == operands
 
 
 def _product(eqn: Any) -> int:
@@ -181,8 +201,12 @@ def _convolution(eqn: Any) -> int:
 
 def _loop(eqn: Any, marks: list[bool]) -> _Count:
     """Counts ``lax.scan``: its inputs are constants, what is carried, and slices."""
-    constants, carried = eqn.params["num_consts"], eqn.params["num_carry"]
     body = _open(eqn.params["jaxpr"])
+    # The equation's own counts have other names in JAX 0.12. Shapes tell as well: a slice has one
+    # dimension less inside the loop than outside.
+    whole = sum(_same_rank(eqn.invars, body.invars))
+    carried = sum(_same_rank(eqn.outvars, body.outvars))
+    constants = whole - carried
     carry = slice(constants, constants + carried)
     while True:
         count = _walk(body, marks)
@@ -194,6 +218,10 @@ def _loop(eqn: Any, marks: list[bool]) -> _Count:
         if handed_on == marks[carry]:
             return _times(eqn.params["length"], count)
         marks = [*marks[:constants], *handed_on, *marks[carry.stop :]]
+
+
+def _same_rank(outside: Sequence[Any], inside: Sequence[Any]) -> list[bool]:
+    return [one.aval.ndim == other.aval.ndim for one, other in zip(outside, inside, strict=True)]
 
 
 def _unbounded_loop(eqn: Any, marks: list[bool]) -> _Count:
