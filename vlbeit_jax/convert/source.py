@@ -116,7 +116,9 @@ def visual_shapes(config: VisualTokenizerConfig) -> dict[str, Shape]:
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), np.uint8)
     codebook = jax.ShapeDtypeStruct((config.codes, config.code_width), np.float32)
     tokenizer = make_tokenizer(config)
-    init = jax.eval_shape(tokenizer.init, jax.random.key(0), image, codebook)["params"]
+    init = jax.eval_shape(tokenizer.init, jax.eval_shape(jax.random.key, 0), image, codebook)[
+        "params"
+    ]
     return tree_shapes(init) | {CODEBOOK: codebook.shape}
 
 

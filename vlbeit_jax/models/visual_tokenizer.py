@@ -112,7 +112,7 @@ def tokenizer_params(config: VisualTokenizerConfig, target_width: int) -> Tree:
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
     codebook = jax.ShapeDtypeStruct((config.codes, config.code_width), jnp.float32)
     init = VisualTokenizer(config, target_width).init
-    return jax.eval_shape(init, jax.random.key(0), image, codebook)["params"]
+    return jax.eval_shape(init, jax.eval_shape(jax.random.key, 0), image, codebook)["params"]
 
 
 def tokenizer_shapes(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def tokenizer_shapes(tokenizer: Tokenizer) -> dict[str, Any]:
     config = tokenizer.config
     if isinstance(tokenizer, DalleEncoder):
         image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)
-        return dict(jax.eval_shape(tokenizer.init, jax.random.key(0), image))
+        return dict(jax.eval_shape(tokenizer.init, jax.eval_shape(jax.random.key, 0), image))
     boxed = tokenizer_params(tokenizer.config, tokenizer.target_width)
     codebook = (tokenizer.config.codes, tokenizer.config.code_width)
     return {

@@ -73,8 +73,9 @@ def _stream_flops(task: Task, stream: str, params: Tree) -> StepFlops:
         terms, statistics = on_one_device(objective, variables, batch, Context(key))
         return sum((term.loss for term in terms.values()), jnp.zeros(())), (terms, statistics)
 
+    frozen = task.frozen()
     with jax.sharding.use_abstract_mesh(_ONE_CPU):
-        flops = loss_flops(loss, params, model_state, task.frozen(), batch, key)
+        flops = loss_flops(loss, params, model_state, frozen, batch, key)
     rows = batch["weight"].shape[0]
     return StepFlops(flops.trained, flops.frozen, rows * task.streams()[stream].tokens, rows)
 

@@ -72,7 +72,7 @@ class Declarations(NamedTuple):
 
 def declarations(init_params: Callable[[Array], Tree]) -> Declarations:
     """Returns shapes and facts of the parameters that ``init_params(key)`` creates, boxed."""
-    boxed = jax.eval_shape(init_params, jax.random.key(0))
+    boxed = jax.eval_shape(init_params, jax.eval_shape(jax.random.key, 0))
     return Declarations(nn.unbox(boxed), read_info(boxed))
 
 
