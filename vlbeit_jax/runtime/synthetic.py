@@ -17,9 +17,13 @@ from vlbeit_jax.types import Special, Stream
 
 Tree = Any
 NOISE = 0.1  # Standard deviation of biases, norms, embeddings and LayerScale.
-PRODUCTS = ("kernel", "qkv", "out")  # Matrices, whose values keep the size of activations.
+PRODUCTS: tuple[str, ...] = (
+    "kernel",
+    "qkv",
+    "out",
+)  # Matrices, whose values keep the size of activations.
 # Means of parameters; others have mean 0. With these, every block affects the loss.
-STARTS = dict.fromkeys(("scale", "attention_scale", "expert_scale"), 1.0)
+STARTS: dict[str, float] = dict.fromkeys(("scale", "attention_scale", "expert_scale"), 1.0)
 
 
 def random_batches(
