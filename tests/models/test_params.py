@@ -7,7 +7,7 @@ import pytest
 
 from tests.models import tiny_models as tiny
 from vlbeit_jax.models.backbone import layer_of
-from vlbeit_jax.models.params import ParamInfo, cast_frozen, declare, read_info
+from vlbeit_jax.models.params import ParamInfo, cast_params, declare, read_info
 from vlbeit_jax.models.visual_tokenizer import tokenizer_params
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.training.state import declarations
@@ -65,7 +65,7 @@ def test_defaults_are_safe_and_types_compare_equal():
 def test_a_parameter_without_a_box_is_kept_in_float32():
     info = read_info({"a": jnp.ones((2, 3))})
     assert info == {"a": ParamInfo((None, None))}
-    assert cast_frozen({"a": jnp.ones((2, 3))}, info)["a"].dtype == FULL
+    assert cast_params({"a": jnp.ones((2, 3))}, info)["a"].dtype == FULL
 
 
 def test_layers_are_counted_from_the_embeddings_to_the_heads():

@@ -101,10 +101,12 @@ def three_steps(config, shape):
 
 def environment():
     """What a digest depends on besides the program."""
+    # Clouds give many processors one name, so their features count as well.
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else "unknown processor"
-    return f"jaxlib {importlib.metadata.version('jaxlib')}, {processor}"
+    first = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines[::-1]}
+    features = hashlib.sha256(first.get("flags", "").encode()).hexdigest()[:12]
+    name = first.get("model name", "unknown processor")
+    return f"jaxlib {importlib.metadata.version('jaxlib')}, {name}, features {features}"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -120,6 +120,6 @@ def read_info(boxed: Tree) -> Tree:
     return jax.tree.map(info, boxed, is_leaf=lambda leaf: isinstance(leaf, Declared))
 
 
-def cast_frozen(params: Tree, info: Tree) -> Tree:
-    """Casts frozen parameters to the type they are used in: once, instead of in every step."""
+def cast_params(params: Tree, info: Tree) -> Tree:
+    """Returns the parameters in the types they are used in."""
     return jax.tree.map(lambda leaf, declared: leaf.astype(declared.dtype), params, info)

@@ -15,7 +15,7 @@ from vlbeit_jax.models.dalle import DalleEncoder
 from vlbeit_jax.models.embed import VisionEmbed
 from vlbeit_jax.models.layers import TanhProjection, matmul_dtype
 from vlbeit_jax.models.multiway import EncoderConfig, Multiway
-from vlbeit_jax.models.params import Tree, cast_frozen, read_info
+from vlbeit_jax.models.params import Tree, cast_params, read_info
 from vlbeit_jax.ops.patches import downsample, normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise, nearest_code
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
@@ -137,7 +137,7 @@ def cast_tokenizer(tokenizer: Tokenizer, frozen: Mapping[str, Any]) -> dict[str,
     if isinstance(tokenizer, DalleEncoder):
         return dict(frozen)
     info = read_info(tokenizer_params(tokenizer.config, tokenizer.target_width))
-    return {**frozen, "params": cast_frozen(frozen["params"], info)}
+    return {**frozen, "params": cast_params(frozen["params"], info)}
 
 
 def encode(

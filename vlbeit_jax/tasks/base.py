@@ -115,33 +115,26 @@ class Task(Protocol):
 
 
 class OpenTask(Protocol):
-    """A task with everything but training data.
-
-    Attributes:
-      task: its description, resolved.
-      frozen: parameters that are used and never change, in the types they are used in.
-      fingerprints: names to values that must be the same when a run resumes.
-      chance: accuracy of a uniform guess, by loss; logged beside each accuracy.
-    """
+    """A task with everything but training data."""
 
     @property
     def task(self) -> Task:
-        """See above."""
+        """Returns the task's description, resolved."""
         ...
 
     @property
     def frozen(self) -> Tree:
-        """See above."""
+        """Returns parameters that never change, in the types they are used in."""
         ...
 
     @property
     def fingerprints(self) -> Mapping[str, Any]:
-        """See above."""
+        """Returns names and values that must be the same when a run resumes."""
         ...
 
     @property
     def chance(self) -> Mapping[str, float]:
-        """See above."""
+        """Returns the accuracy of a uniform guess, by loss; logged beside each accuracy."""
         ...
 
     def save_assets(self, folder: pathlib.Path) -> None:
@@ -168,22 +161,16 @@ class OpenTask(Protocol):
 
 
 class TrainingData(Protocol):
-    """The training sets of a task, open.
-
-    Attributes:
-      fingerprints: names to values that must be the same when a run resumes.
-      trained_on: fingerprints of the sets whose training part is used. Evaluation keeps away from
-        them.
-    """
+    """The training sets of a task, open."""
 
     @property
     def fingerprints(self) -> Mapping[str, Any]:
-        """See above."""
+        """Returns names and values that must be the same when a run resumes."""
         ...
 
     @property
     def trained_on(self) -> Sequence[str]:
-        """See above."""
+        """Returns fingerprints of the sets that are trained on; evaluation avoids them."""
         ...
 
     def examples(self, stream: str) -> Examples:

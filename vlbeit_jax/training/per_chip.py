@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vlbeit_jax.models.params import ParamInfo
+from vlbeit_jax.models.params import ParamInfo, cast_params
 from vlbeit_jax.training.sharding import ROW_AXES, RULES, mesh_axes
 
 Tree = Any
@@ -40,7 +40,7 @@ def per_chip_gradients(work: Work, mesh: Mesh, shardings: Tree, info: Tree) -> W
     """
     axes = row_axes(mesh)
     if not axes:  # One chip, or tensor parallelism alone: nothing to gather, nothing to reduce.
-        return lambda params, batches, rest: work(_cast(params, info), batches, rest)
+        return lambda params, batches, rest: work(cast_params(params, info), batches, rest)
     specs = jax.tree.map(lambda sharding: _fsdp_spec(sharding, axes), shardings)
 
     def on_one_chip(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
@@ -91,7 +91,7 @@ def per_row(
             return jax.tree.map(_join_rows, outputs)
 
         if not axes:
-            return work(_cast(params, info), batch, rest)
+            return work(cast_params(params, info), batch, rest)
 
         def on_one_chip(params: Tree, batch: Tree, rest: Tree) -> Tree:
             with nn.logical_axis_rules(_RULES_INSIDE):
@@ -169,7 +169,3 @@ def _fsdp_spec(sharding: NamedSharding, axes: tuple[str, ...]) -> PartitionSpec:
         return "fsdp" if "fsdp" in axes and "fsdp" in mesh_axes(entry) else None
 
     return PartitionSpec(*map(along, sharding.spec))
-
-
-def _cast(params: Tree, info: Tree) -> Tree:
-    return jax.tree.map(lambda leaf, declared: leaf.astype(declared.dtype), params, info)

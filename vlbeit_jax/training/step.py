@@ -17,7 +17,7 @@ from vlbeit_jax.ops.device import on_nvidia
 from vlbeit_jax.shapes import Array
 from vlbeit_jax.training.gradients import accumulated_gradients
 from vlbeit_jax.training.guard import guarded_update
-from vlbeit_jax.training.per_chip import per_chip_gradients, per_row, row_axes
+from vlbeit_jax.training.per_chip import Work, per_chip_gradients, per_row, row_axes
 from vlbeit_jax.training.sharding import on_mesh
 from vlbeit_jax.training.state import TrainState
 
@@ -99,12 +99,11 @@ def make_train_step(
     Raises:
       UsageError: an objective needs its whole batch, but there are several microbatches.
     """
-    for name, objective in objectives.items():
-        if objective.whole_batch and accumulate > 1:
-            raise UsageError(
-                f"stream {name} needs its whole batch at once, but run.accumulate={accumulate}; "
-                "set run.accumulate=1"
-            )
+    _check_microbatches(objectives, accumulate)
+    axes = row_axes(mesh)
+    outputs_of_all_rows = per_row(mesh, shardings, info, accumulate)
+    work = _work_of_one_chip(objectives, seed, accumulate, axes)
+    gradients_of_all_rows = per_chip_gradients(work, mesh, shardings, info)
 
     def train_step(
         state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]
@@ -128,6 +127,23 @@ def make_train_step(
         ctx = Context(stream_key(seed, name, state.step), axes)
         return prepare_rows(objectives[name], variables, rows, ctx, outputs_of_all_rows)
 
+    return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
+
+
+def _check_microbatches(objectives: Mapping[str, Objective], accumulate: int) -> None:
+    for name, objective in objectives.items():
+        if objective.whole_batch and accumulate > 1:
+            raise UsageError(
+                f"stream {name} needs its whole batch at once, but run.accumulate={accumulate}; "
+                "set run.accumulate=1"
+            )
+
+
+def _work_of_one_chip(
+    objectives: Mapping[str, Objective], seed: int, accumulate: int, axes: tuple[str, ...]
+) -> Work:
+    """Returns what each chip does: gradients of its rows, summed over streams and microbatches."""
+
     def gradients_and_sums(
         params: Tree, batches: Mapping[Any, Rows], rest: tuple[Array, Tree, Tree, Tree]
     ) -> tuple[Tree, tuple[Tree, Tree]]:
@@ -149,10 +165,7 @@ def make_train_step(
                 params, total = jax.lax.optimization_barrier((params, total))
         return total, (terms, statistics)
 
-    axes = row_axes(mesh)
-    outputs_of_all_rows = per_row(mesh, shardings, info, accumulate)
-    gradients_of_all_rows = per_chip_gradients(gradients_and_sums, mesh, shardings, info)
-    return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
+    return gradients_and_sums
 
 
 def prepare_rows(
