@@ -14,7 +14,16 @@ PACKAGE = TOP / "vlbeit_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower may not import higher; folders of one level do not import each other.
 LEVELS = [
-    {"shapes", "types", "errors", "folders", "config", "config_parse", "config_schema"},
+    {
+        "shapes",
+        "types",
+        "errors",
+        "folders",
+        "config",
+        "config_common",
+        "config_parse",
+        "config_schema",
+    },
     {"ops", "metrics"},
     {"data", "models"},
     {"objectives"},
@@ -161,6 +170,6 @@ def test_files_fit_one_head():
     long = {
         str(path.relative_to(TOP)): count
         for path in files
-        if (count := len(path.read_text().splitlines())) > 300
+        if (count := len(path.read_text().splitlines())) > 260
     }
     assert not long

@@ -17,7 +17,7 @@ from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.params import declare
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.training.adapters import first_rows, resize_positions
-from vlbeit_jax.training.checkpoint import leaf_name
+from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.sharding import param_shardings
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.training.warm_start import (

@@ -24,8 +24,8 @@ from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.training.checkpoint import leaf_name
 from vlbeit_jax.training.optimizer import learning_rate
+from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.types import Stream

@@ -20,7 +20,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.runtime.run_folder import write_config
-from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP
 from vlbeit_jax.types import Stream
 

@@ -19,7 +19,8 @@ from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.visual_tokens import DALLE_FILE, read_dalle
-from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, finished_step, read_config
 from vlbeit_jax.types import Stream
 

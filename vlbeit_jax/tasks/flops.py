@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.cost.flops import StepFlops, loss_flops
@@ -22,7 +22,12 @@ from vlbeit_jax.training.state import declarations
 
 Tree = Any
 # Traced for one CPU, "auto" means no kernel in networks whose settings nobody can reach either.
-_ONE_CPU = AbstractMesh((1, 1, 1), AXES, abstract_device=AbstractDevice("cpu", None, "cpu"))
+_ONE_CPU = AbstractMesh(
+    (1, 1, 1),
+    AXES,
+    axis_types=(AxisType.Auto,) * len(AXES),
+    abstract_device=AbstractDevice("cpu", None, "cpu"),
+)
 
 
 def step_flops(config: Config, streams: Sequence[str] | None = None) -> StepFlops:

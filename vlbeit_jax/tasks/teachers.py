@@ -92,7 +92,7 @@ def restore_teacher(config: VisualTokenizerConfig, teacher: Teacher) -> Tree:
 
 def abstract_params(vit: ViTConfig) -> Tree:
     """Shapes of a teacher's parameters."""
-    image = jnp.zeros((1, vit.image_size, vit.image_size, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((1, vit.image_size, vit.image_size, 3), jnp.uint8)
     return nn.unbox(jax.eval_shape(ViT(vit).init, jax.eval_shape(jax.random.key, 0), image))[
         "params"
     ]

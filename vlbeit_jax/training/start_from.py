@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.training.checkpoint import Checkpointer, leaf_name
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step, read_config
 from vlbeit_jax.training.warm_start import (
     Assignment,

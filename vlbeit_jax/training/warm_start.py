@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.training.checkpoint import leaf_name
+from vlbeit_jax.training.param_names import leaf_name
 
 Tree = Any
 Shape = tuple[int, ...]

@@ -1,0 +1,96 @@
+"""Settings that do not depend on the task: optimizer, mesh, cluster, run."""
+
+import dataclasses
+
+from vlbeit_jax.config_schema import (
+    AT_LEAST_0,
+    OPEN_SHARE,
+    POSITIVE,
+    SECONDS,
+    SEED,
+    Bound,
+    one_of,
+    setting,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with warm-up and cosine decay, on BEiT's schedule."""
+
+    peak_lr: float = setting(2e-3, "learning rate after warm-up", POSITIVE)
+    end_lr: float = setting(1e-5, "learning rate at the last step", AT_LEAST_0)
+    warmup_steps: int = setting(10_000, "steps of linear warm-up from 0", AT_LEAST_0)
+    beta1: float = setting(0.9, "decay of the first moment", OPEN_SHARE)
+    beta2: float = setting(0.98, "decay of the second moment", OPEN_SHARE)
+    eps: float = setting(1e-6, "added to the root of the second moment", POSITIVE)
+    weight_decay: float = setting(
+        0.05, "decoupled weight decay of kernels and word embeddings", AT_LEAST_0
+    )
+    clip_norm: float = setting(3.0, "largest global gradient norm; 0: no clipping", AT_LEAST_0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each axis; their product is the number of devices."""
+
+    data: int = setting(
+        -1,
+        "data parallel; -1: all devices that are left",
+        Bound("-1 or > 0", lambda v: v == -1 or v > 0),
+    )
+    fsdp: int = setting(1, "batch and parameters sharded together", POSITIVE)
+    tensor: int = setting(1, "heads, FFN and vocabulary sharded", POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """How the processes of a run find each other.
+
+    Explicit addresses are flags of the command, because they differ between hosts.
+    """
+
+    kind: str = setting(
+        "auto",
+        "environment in which processes find each other: TPU VM or pod slice (tpu), SLURM, "
+        "Kubernetes; none: a single process",
+        one_of("auto", "none", "tpu", "slurm", "kubernetes"),
+    )
+    initialization_timeout: int = setting(
+        300, "seconds to wait for all processes at the start", SECONDS
+    )
+    heartbeat_timeout: int = setting(
+        100, "seconds without a sign of life after which a process counts as lost", SECONDS
+    )
+    shutdown_timeout: int = setting(60, "seconds to wait for all processes at the end", SECONDS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long, how often and how reproducibly."""
+
+    seed: int = setting(0, "seed of every random choice", SEED)
+    steps: int = setting(480_000, "optimizer steps", POSITIVE)
+    schedule: str = setting(
+        "image+text+pair",
+        "streams of each step over a cycle: 'image,text,pair' alternates, '+' joins",
+    )
+    start_from: str = setting(
+        "", "workdir of a run or an import whose parameters this one starts with; empty: random"
+    )
+    accumulate: int = setting(1, "microbatches whose gradients are summed per step", POSITIVE)
+    log_every: int = setting(100, "steps between log lines", POSITIVE)
+    evaluate_every: int = setting(
+        5000, "steps between evaluations on held-back data; 0: never", AT_LEAST_0
+    )
+    evaluate_batches: int = setting(
+        16, "batches per stream of an evaluation during training; 0: all", AT_LEAST_0
+    )
+    checkpoint_every: int = setting(5000, "steps between checkpoints", POSITIVE)
+    keep_last: int = setting(3, "newest checkpoints that are kept", POSITIVE)
+    compilation_cache: str = setting(
+        "auto", "folder of compiled steps; auto: in the user's cache folder; empty: none is kept"
+    )
+    keep_every: int = setting(
+        0, "checkpoints at multiples of this are kept for good; 0: none", AT_LEAST_0
+    )
