@@ -9,7 +9,9 @@ import pytest
 
 from tests import tiny
 from tests.tiny import TOP
+from vlbeit_jax import cli
 from vlbeit_jax.config_parse import describe
+from vlbeit_jax.errors import UsageError
 
 SECOND = ["--processes=2", "--process=1"]
 
@@ -202,3 +204,16 @@ def test_a_user_without_a_name_and_a_home_trains_evaluates_and_reports(nobody, w
         done = nobody("-m", module, *arguments)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("message", ["RESOURCE_EXHAUSTED: 9 GB", "CUDA out of memory"])
+def test_a_full_device_is_explained(message):
+    with pytest.raises(UsageError, match=f"Reduce the batch size.*{message}"):
+        with cli.explains_full_memory():
+            raise RuntimeError(message)
+
+
+def test_another_error_of_a_device_is_not_taken_for_a_full_one():
+    with pytest.raises(RuntimeError, match="device lost"):
+        with cli.explains_full_memory():
+            raise RuntimeError("device lost")

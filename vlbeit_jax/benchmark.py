@@ -59,15 +59,8 @@ def main() -> None:
             f"run.schedule={config.run.schedule} has steps of several kinds; time one of them, "
             "e.g. --config.run.schedule=image+text+pair"
         )
-    try:
+    with cli.explains_full_memory():
         found = measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
-    except RuntimeError as error:  # JAX raises it when a device is full.
-        if not any(said in str(error) for said in ("RESOURCE_EXHAUSTED", "out of memory")):
-            raise
-        raise UsageError(
-            "the step does not fit into memory; give smaller batches "
-            f"(--config.data.image.batch_size=...): {error}"
-        ) from error
     text = json.dumps(found, indent=1)
     print(text)
     if JSON.value:

@@ -1,9 +1,10 @@
 """What all commands share: flags, and usage errors as exit code 2 without a traceback."""
 
+import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -12,6 +13,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
 USAGE_ERROR = 2  # Exit code.
+# JAX and PyTorch have no common type for the error of a full device; its message has one of these.
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
 INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
 
 
@@ -37,6 +40,25 @@ def fail(message: object) -> NoReturn:
     """Ends the process with a usage error."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
+
+
+@contextlib.contextmanager
+def explains_full_memory() -> Iterator[None]:
+    """Turns the error of a full device, JAX's or PyTorch's, into a usage error.
+
+    Raises:
+      UsageError: the memory of a device is full.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Both libraries raise it for other reasons as well.
+        if not any(message in str(error) for message in OUT_OF_MEMORY):
+            raise
+        raise UsageError(
+            "the step does not fit into memory. Reduce the batch size, e.g. "
+            f"--config.data.image.batch_size=8: {error}"
+        ) from error
 
 
 def require_writable(path: pathlib.Path) -> None:

@@ -38,9 +38,6 @@ WARMUP = flags.DEFINE_integer("warmup", 3, "steps before timing starts", lower_b
 JSON = flags.DEFINE_string("json", "", "file to write the result to")
 flags.mark_flag_as_required("config")
 
-# JAX and PyTorch have no common exception type for a full device; both put one of these into it.
-OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
-
 
 def main() -> None:
     """Compares, prints, and exits with code 1 if the two sides disagree."""
@@ -59,15 +56,8 @@ def main() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from tools.torch_peer.compare import compare
 
-    try:
+    with cli.explains_full_memory():
         result = compare(config, PEER.value, STEPS.value, WARMUP.value)
-    except RuntimeError as error:
-        if not any(message in str(error) for message in OUT_OF_MEMORY):
-            raise
-        raise UsageError(
-            "the step does not fit into memory. Reduce the batch size, e.g. "
-            f"--config.data.image.batch_size=8: {error}"
-        ) from error
     text = json.dumps(result, indent=1)
     print(text)
     if JSON.value:
