@@ -207,6 +207,8 @@ def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
     assert compared(config)["agrees"] == (change == "none")
 
 
+# PyTorch's own compiler uses what PyTorch deprecates.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
