@@ -13,7 +13,7 @@ from vlbeit_jax.objectives.base import ROW, Context, Variables
 from vlbeit_jax.ops.quantize import l2_normalise
 from vlbeit_jax.training.step import stream_key
 
-ROWS, FEATURES, LENGTH, SIDE, WORDS = 16, 10, 6, 2, 50
+ROWS, FEATURES, LENGTH, SIDE, WORDS = 16, 10, 8, 2, 50
 
 
 class Sizes(NamedTuple):
@@ -66,6 +66,8 @@ def words_of(inputs):
 
 def dropped(x, draws):
     """Drops whole values of a row by its draws, so that another draw is another vector."""
+    if draws is None:
+        return x
     flat = draws.reshape(len(draws), -1)
     kept = jnp.tile(flat, -(-x.shape[1] // flat.shape[1]))[:, : x.shape[1]] > 0.3
     return jnp.where(kept, x, 0)
@@ -80,7 +82,11 @@ def init(key):
 
 @functools.cache
 def random_params():
-    return nn.unbox(init(jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    shapes = {"image": (3 * SIDE**2, FEATURES), "text": (LENGTH, FEATURES)}
+    shapes["pair"] = (3 * SIDE**2 + LENGTH, 2)
+    params = {name: np.float32(rng.normal(size=shape) / 2) for name, shape in shapes.items()}
+    return params | {"head": {"logit_scale": np.float32(2)}}
 
 
 def retrieval_batch(rows=ROWS, pictures=None, seed=0):
