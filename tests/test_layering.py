@@ -21,6 +21,7 @@ LEVELS = [
         "folders",
         "config",
         "config_common",
+        "config_finetune",
         "config_parse",
         "config_schema",
     },
