@@ -20,7 +20,7 @@ from tests.convert.test_beit3 import (
     published_shapes,
 )
 from tests.references import beit3 as reference
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.formats.beit3_heads import retrieval_table, vqa_table
 from vlbeit_jax.convert.rules import load
 from vlbeit_jax.convert.source import as_tree, tree_shapes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.make_data import encoded, picture
-from vlbeit_jax.config_finetune import PairedImagesConfig
+from vlbeit_jax.config.streams import PairedStreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.paired import (
@@ -22,7 +22,7 @@ from vlbeit_jax.data.examples.paired import (
 from vlbeit_jax.metrics.vqa import Rule
 
 SIZE, LENGTH = 16, 8
-SETTINGS = PairedImagesConfig(text_length=LENGTH)
+SETTINGS = PairedStreamConfig(text_length=LENGTH)
 PLAIN = dataclasses.replace(SETTINGS, crop_scale=1.0, rand_augment="none", flip=1.0)
 NUMBERS = {"yes": 0, "no": 1, "2": 2}
 PIXELS = picture(0, SIZE, SIZE)

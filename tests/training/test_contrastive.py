@@ -23,8 +23,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.objectives.base import ROW, Term
 from vlbeit_jax.objectives.contrastive import Contrastive, clip_losses
 from vlbeit_jax.objectives.matching import ContrastiveAndMatching
+from vlbeit_jax.training.mesh import on_mesh, put_batch, shardings
 from vlbeit_jax.training.per_chip import per_row
-from vlbeit_jax.training.sharding import on_mesh, put_batch, shardings
 
 ONE, EIGHT = (1, 1, 1), (4, 2, 1)
 SPLITS = [

@@ -4,7 +4,7 @@ The names are those of ``BEiT3ForVisualQuestionAnswering`` and ``BEiT3ForRetriev
 published code. Both networks lack the heads of pretraining.
 """
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.formats.beit3_tables import table
 from vlbeit_jax.convert.permutations import TRANSPOSED
 from vlbeit_jax.convert.rules import Rule, Table, rule

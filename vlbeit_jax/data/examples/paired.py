@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.config_finetune import PairedImagesConfig
+from vlbeit_jax.config.streams import PairedStreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, record_id, row_fields
@@ -35,7 +35,7 @@ def names_a_side(text: str) -> bool:
 def paired_view(
     record: Mapping[str, Any],
     draws: Draws,
-    settings: PairedImagesConfig,
+    settings: PairedStreamConfig,
     size: int,
     augment: bool,
     text: str,
@@ -70,7 +70,7 @@ class QuestionExample:
       augment: for training.
     """
 
-    settings: PairedImagesConfig
+    settings: PairedStreamConfig
     size: int
     tokenizer: TextTokenizer
     numbers: Mapping[str, int]
@@ -109,7 +109,7 @@ class CaptionExample:
       augment: for training: a random caption; otherwise the first one.
     """
 
-    settings: PairedImagesConfig
+    settings: PairedStreamConfig
     size: int
     tokenizer: TextTokenizer
     augment: bool
@@ -135,7 +135,7 @@ def picture_number(record: Mapping[str, Any]) -> np.uint32:
     return np.uint32(zlib.crc32(digest.encode()))
 
 
-def question_specs(settings: PairedImagesConfig, size: int) -> dict[str, Spec]:
+def question_specs(settings: PairedStreamConfig, size: int) -> dict[str, Spec]:
     """Returns the shapes and types of a ``QuestionExample``."""
     return ROW_SPECS | {
         "image": Spec((size, size, 3), np.uint8),
@@ -145,7 +145,7 @@ def question_specs(settings: PairedImagesConfig, size: int) -> dict[str, Spec]:
     }
 
 
-def caption_specs(settings: PairedImagesConfig, size: int) -> dict[str, Spec]:
+def caption_specs(settings: PairedStreamConfig, size: int) -> dict[str, Spec]:
     """Returns the shapes and types of a ``CaptionExample``."""
     return ROW_SPECS | {
         "image": Spec((size, size, 3), np.uint8),

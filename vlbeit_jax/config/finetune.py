@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vlbeit_jax.config_schema import AT_LEAST_0, POSITIVE, SHARE, Bound, one_of, setting
+from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, SHARE, Bound, one_of, setting
 
 PART = Bound("in (0, 1]", lambda value: 0 < value <= 1)
 
@@ -44,22 +44,3 @@ class LabelledTextsConfig:
     weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
     batch_size: int = setting(32, "texts per step, over all hosts", POSITIVE)
     text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PairedImagesConfig:
-    """Images with texts: questions or captions. Defaults are BEiT-3's recipe for VQA v2."""
-
-    sources: tuple[str, ...] = setting((), "prepared data sets")
-    weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
-    batch_size: int = setting(128, "rows per step, over all hosts", POSITIVE)
-    text_length: int = setting(64, "word pieces of a text with its specials", POSITIVE)
-    crop_scale: float = setting(0.5, "smallest area of the random crop, share of the image", SHARE)
-    flip: float = setting(
-        0.5, "probability of a horizontal flip, unless the text names a side", SHARE
-    )
-    rand_augment: str = setting(
-        "light",
-        "RandAugment: light (2 of 10 operations at 7), strong (rand-m9-mstd0.5-inc1)",
-        one_of("none", "light", "strong"),
-    )
