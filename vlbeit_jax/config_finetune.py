@@ -2,9 +2,7 @@
 
 import dataclasses
 
-from vlbeit_jax.config_schema import AT_LEAST_0, POSITIVE, SHARE, Bound, one_of, setting
-
-PART = Bound("in (0, 1]", lambda value: 0 < value <= 1)
+from vlbeit_jax.config_schema import AT_LEAST_0, PART, POSITIVE, SHARE, one_of, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

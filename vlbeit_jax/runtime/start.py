@@ -162,7 +162,7 @@ def _hooks(
             chance=run.opened.chance,
         ),
         Divergence(checkpointer.latest),
-        Evaluate(evaluators, frozen, writer, timer),
+        Evaluate(evaluators, frozen, writer, timer, ema=bool(config.optimizer.ema_decay)),
     ]
     if is_primary():
         # Before the checkpoint, whose description holds the same configuration.
