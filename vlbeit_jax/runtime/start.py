@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import to_dict
 from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.splits import STARTED_FROM, read_seen, write_seen
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
@@ -33,7 +35,7 @@ from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.optimizer import learning_rate
-from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
+from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE, START_FILE
 from vlbeit_jax.training.sharding import put_batch, put_replicated
 from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import TrainState
@@ -112,10 +114,19 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
     run.hosts.on_primary(lambda: run.data.save_seen(run.workdir))
     if start_from is not None:
         params = run.hosts.all_or_none(lambda: start_from.load(state.params))
+        run.hosts.on_primary(lambda: _save_start(run.workdir, start_from))
         # An average starts at the parameters that are averaged.
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         state = dataclasses.replace(state, params=params, ema=ema)
     return run.opened.prepare_state(state, run.data, run.mesh, run.shard)
+
+
+def _save_start(workdir: pathlib.Path, start: Start) -> None:
+    """Writes where each parameter comes from, and the keys of what the start was trained on."""
+    report = start.report()
+    (workdir / START_FILE).write_text(json.dumps(report, indent=1) + "\n")
+    if report["trained_on"]:
+        write_seen(workdir, read_seen(start.folder), STARTED_FROM)
 
 
 def _restored_state(
