@@ -75,23 +75,15 @@ def write_seen(run: pathlib.Path, seen: Seen, name: str = SEEN_FOLDER) -> None:
         np.save(folder / f"{what}.npy", keys)
 
 
-def read_seen(run: pathlib.Path) -> Seen:
-    """Reads all that a run's parameters have seen, in its own training or in its start's.
+def read_seen(run: pathlib.Path, name: str = SEEN_FOLDER) -> Seen:
+    """Reads what ``write_seen`` wrote.
 
     Raises:
       UsageError: a file is missing or cannot be read.
     """
-    own = _read_keys(run / SEEN_FOLDER)
-    if not (run / STARTED_FROM).is_dir():
-        return own
-    before = _read_keys(run / STARTED_FROM)
-    return {what: np.union1d(own[what], before[what]) for what in KEYS}
-
-
-def _read_keys(folder: pathlib.Path) -> Seen:
     found = {}
     for what in KEYS:
-        path = folder / f"{what}.npy"
+        path = run / name / f"{what}.npy"
         try:
             found[what] = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:

@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vlbeit_jax.config import Config
 from vlbeit_jax.config_parse import to_dict
 from vlbeit_jax.data import pipeline
-from vlbeit_jax.data.splits import STARTED_FROM, read_seen, write_seen
+from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
@@ -125,8 +126,14 @@ def _save_start(workdir: pathlib.Path, start: Start) -> None:
     """Writes where each parameter comes from, and the keys of what the start was trained on."""
     report = start.report()
     (workdir / START_FILE).write_text(json.dumps(report, indent=1) + "\n")
-    if report["trained_on"]:
-        write_seen(workdir, read_seen(start.folder), STARTED_FROM)
+    seen = [
+        read_seen(start.folder, name)
+        for name in (SEEN_FOLDER, STARTED_FROM)
+        if (start.folder / name).is_dir()
+    ]
+    if seen:
+        both = {what: np.unique(np.concatenate([each[what] for each in seen])) for what in seen[0]}
+        write_seen(workdir, both, STARTED_FROM)
 
 
 def _restored_state(
