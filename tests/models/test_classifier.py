@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.models.vlbeit import VLBEiT

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.objectives.base import ROW, Context, Variables, on_one_device
 from vlbeit_jax.objectives.mixing import Mixing, cutmix_box, erased, inside, mixed

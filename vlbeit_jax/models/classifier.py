@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.heads.pooled import PooledHead, pooled_state
 from vlbeit_jax.models.layers import matmul_dtype

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vlbeit_jax.config import OptimizerConfig
+from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.models.backbone import layer_of
 from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.training.param_names import leaf_name

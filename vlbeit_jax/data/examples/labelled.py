@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.config_finetune import LabelledImagesConfig
+from vlbeit_jax.config.finetune import LabelledImagesConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.erasing import erased_box
