@@ -2,17 +2,14 @@
 
 import dataclasses
 
-from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, SHARE, Bound, one_of, setting
-
-PART = Bound("in (0, 1]", lambda value: 0 < value <= 1)
+from vlbeit_jax.config.schema import AT_LEAST_0, PART, POSITIVE, SHARE, one_of, setting
+from vlbeit_jax.config.streams import StreamConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledImagesConfig:
+class LabelledImagesConfig(StreamConfig):
     """Images with a class. Defaults are BEiT's and BEiT-3's recipe for ImageNet."""
 
-    sources: tuple[str, ...] = setting((), "prepared data sets of kind labelled_images")
-    weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
     batch_size: int = setting(1024, "images per step, over all hosts", POSITIVE)
     crop_scale: float = setting(0.08, "smallest area of the random crop, share of the image", SHARE)
     flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
@@ -37,10 +34,8 @@ class LabelledImagesConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LabelledTextsConfig:
+class LabelledTextsConfig(StreamConfig):
     """Texts with a class."""
 
-    sources: tuple[str, ...] = setting((), "prepared data sets of kind labelled_texts")
-    weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
     batch_size: int = setting(32, "texts per step, over all hosts", POSITIVE)
     text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
