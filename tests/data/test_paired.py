@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.make_data import encoded, picture
-from vlbeit_jax.config.streams import PairedStreamConfig
+from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.paired import (

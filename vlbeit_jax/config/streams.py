@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
-from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, SHARE, one_of, setting
+from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, SHARE, setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,19 +64,3 @@ class TextStreamConfig(StreamConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairStreamConfig(ImageStreamConfig, TextStreamConfig):
     """Masked images with a masked caption."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PairedStreamConfig(StreamConfig):
-    """Images with a question or a caption, both seen as they are."""
-
-    text_length: int = setting(64, "word pieces of a text with its specials", POSITIVE)
-    crop_scale: float = setting(0.5, "smallest area of the random crop, share of the image", SHARE)
-    flip: float = setting(
-        0.5, "probability of a horizontal flip, unless the text names a side", SHARE
-    )
-    rand_augment: str = setting(
-        "light",
-        "RandAugment: light (2 of 10 operations at 7), strong (rand-m9-mstd0.5-inc1)",
-        one_of("none", "light", "strong"),
-    )

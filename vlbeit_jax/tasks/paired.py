@@ -1,15 +1,12 @@
-"""What question answering and retrieval share: one stream of images with texts, and its start."""
+"""What question answering and retrieval share: one stream of images with texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from vlbeit_jax.config.common import RunConfig
+from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
-from vlbeit_jax.config.streams import PairedStreamConfig
 from vlbeit_jax.data.examples.base import Transform
 from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.data.source import PreparedSet, open_set
@@ -17,30 +14,10 @@ from vlbeit_jax.data.sources import require_validation
 from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks.base import Place
-from vlbeit_jax.training.adapters import ResizeRelative, first_rows, resize_positions
-from vlbeit_jax.training.mesh import on_mesh, padded_batch, put_batch
-from vlbeit_jax.training.warm_start import WarmStart
-from vlbeit_jax.types import Kind, Positions, Special
-
-Tree = Any
-# What a start may hold that a fine-tuned network has no use for: heads of pretraining and of other
-# tasks, final norms before a head with its own, and experts that its inputs never reach.
-UNNEEDED = (
-    "vision_head/*",
-    "language_head/*",
-    "head/*",
-    "pooler/*",
-    "encoder/norm/*",
-    "encoder/vision_norm/*",
-    "encoder/language_norm/*",
-    "encoder/block_*/vision/*",
-    "encoder/block_*/language/*",
-    "encoder/block_*/vision_language/*",
-)
+from vlbeit_jax.types import Kind, Special
 
 
-def stream_problems(
+def paired_problems(
     name: str, stream: PairedStreamConfig, model: ModelConfig, text_tokenizer: str
 ) -> Iterable[str]:
     """Returns what keeps a task from training on a stream of images with texts."""
@@ -59,23 +36,6 @@ def stream_problems(
         )
 
 
-def paired_warm_start(model: ModelConfig, fresh: tuple[str, ...]) -> WarmStart:
-    """Returns rules for a start of any task with the same backbone.
-
-    Positions of images are resized to another image size; those of texts may be fewer.
-
-    Args:
-      model: of this task.
-      fresh: globs over the parameters that keep their initial values.
-    """
-    if model.positions is Positions.ABSOLUTE:
-        adapt = (("vision_embed/positions", resize_positions), ("text_embed/positions", first_rows))
-    else:
-        texts = model.text_positions
-        adapt = (("encoder/relative_positions", ResizeRelative(texts, texts)),)
-    return WarmStart(fresh=fresh, adapt=adapt, unneeded=UNNEEDED)
-
-
 def open_text_tokenizer(place: str | Path, model: ModelConfig) -> TextTokenizer:
     """Opens a text tokenizer.
 
@@ -92,10 +52,10 @@ def open_text_tokenizer(place: str | Path, model: ModelConfig) -> TextTokenizer:
 
 
 def open_sets(stream: PairedStreamConfig, kind: Kind, run: RunConfig) -> list[PreparedSet]:
-    """Opens and checks the prepared sets of a stream.
+    """Opens the sources of a stream, and checks them against each other.
 
     Raises:
-      UsageError: one is missing or of another kind, holds back what another trains on, or has no
+      UsageError: a set is missing or of another kind, holds back what another trains on, or has no
         held-back records although the run evaluates.
     """
     sets = [open_set(place, kind) for place in stream.sources]
@@ -109,7 +69,7 @@ class PairedData:
     """The training sets of one stream; see ``tasks.base.TrainingData``.
 
     Attributes:
-      sets: open.
+      sets: in the order of the sources.
     """
 
     def __init__(
@@ -120,13 +80,13 @@ class PairedData:
         transform: Transform,
         seed: int,
     ):
-        """Takes open sets, and how their records become examples.
+        """Takes open sets, and what makes an example of a training record.
 
         Args:
           name: of the stream.
           stream: its settings.
-          sets: of its sources.
-          transform: of a training record.
+          sets: of ``open_sets``.
+          transform: with augmentation.
           seed: of the run.
         """
         self.sets = list(sets)
@@ -151,28 +111,3 @@ class PairedData:
     def save_seen(self, folder: Path) -> None:
         """Writes the keys of the images and texts that are trained on."""
         write_seen(folder, seen_by(self.sets))
-
-
-def over_rows(
-    fn: Any, params: Tree, rows: Mapping[str, np.ndarray], batch_size: int, place: Place
-) -> np.ndarray:
-    """Returns the outputs of a compiled function for any number of rows, on every host.
-
-    The last batch is filled up with its first row, so that the function is compiled once.
-
-    Args:
-      fn: from parameters and a batch to an array with one entry per row, replicated.
-      params: on the devices.
-      rows: arrays by name, of the same number of rows; all of them on every host.
-      batch_size: rows at a time, over all hosts.
-      place: devices, and which rows are this host's.
-    """
-    count, size = len(next(iter(rows.values()))), padded_batch(batch_size, place.mesh)
-    own, found = np.asarray(place.shard.rows(size)), []
-    with on_mesh(place.mesh):
-        for start in range(0, count, size):
-            numbers = np.arange(start, start + size)
-            numbers = np.where(numbers < count, numbers, start)[own]
-            batch = {name: values[numbers] for name, values in rows.items()}
-            found.append(jax.device_get(fn(params, put_batch(batch, place.mesh))))
-    return np.concatenate(found)[:count]

@@ -9,7 +9,7 @@ import jax
 
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import POSITIVE, one_of, section, setting
-from vlbeit_jax.config.streams import PairedStreamConfig
+from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.data.answers import COUNTS, FILE, AnswerList, build_list, read_list
 from vlbeit_jax.data.examples.paired import question_specs
 from vlbeit_jax.data.source import TRAIN, open_set
@@ -19,10 +19,11 @@ from vlbeit_jax.models.vqa import VQA
 from vlbeit_jax.objectives.answering import Answering
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.tasks.backbone_start import backbone_start
 from vlbeit_jax.tasks.open_vqa import QUESTION, OpenVQA
-from vlbeit_jax.tasks.paired import paired_warm_start, stream_problems
+from vlbeit_jax.tasks.paired import paired_problems
 from vlbeit_jax.training.warm_start import WarmStart
-from vlbeit_jax.types import Kind
+from vlbeit_jax.types import Kind, Modality
 
 AUTO = "auto"
 
@@ -78,7 +79,7 @@ class VQATask:
 
     def training_problems(self) -> Iterable[str]:
         """See ``tasks.base.Task``."""
-        return stream_problems(QUESTION, self.question, self.model, self.text_tokenizer)
+        return paired_problems(QUESTION, self.question, self.model, self.text_tokenizer)
 
     def resolve(self) -> "VQATask":
         """Returns the task with its list of answers.
@@ -114,7 +115,7 @@ class VQATask:
 
     def warm_start(self) -> WarmStart:
         """Returns rules for a start of any task; pooler and head are always fresh."""
-        return paired_warm_start(self.model, ("pooler/*", "head/*"))
+        return backbone_start(self.model, tuple(Modality), fresh=("pooler/*", "head/*"))
 
     def open(self, folder: Path | None = None) -> OpenVQA:
         """Opens tokenizer and answers: those that the settings name, or a run's copies.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.config.streams import PairedStreamConfig
+from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, record_id, row_fields
@@ -123,6 +123,39 @@ class CaptionExample:
             "text": self.tokenizer.encode_row(caption, self.settings.text_length),
             "picture": picture_number(record),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeImage:
+    """An image alone, squashed to a square, as evaluation sees it.
+
+    Attributes:
+      size: side of the image, pixels.
+    """
+
+    size: int
+
+    def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
+        """Returns ``image``, ``weight`` and ``uid``."""
+        return row_fields(record) | {"image": images.squashed_view(pixels_of(record), self.size)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextAlone:
+    """A text alone.
+
+    Attributes:
+      tokenizer: of the text.
+      length: word pieces of a row.
+    """
+
+    tokenizer: TextTokenizer
+    length: int
+
+    def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
+        """Returns ``text``, ``weight`` and ``uid``."""
+        row = self.tokenizer.encode_row(as_text(record["text"]), self.length)
+        return row_fields(record) | {"text": row}
 
 
 def picture_number(record: Mapping[str, Any]) -> np.uint32:
