@@ -24,6 +24,8 @@ TASKS: dict[str, str] = {
     "vqkd": "vlbeit_jax.tasks.vqkd:VQKD",
     "vqa": "vlbeit_jax.tasks.vqa:VQATask",
     "retrieval": "vlbeit_jax.tasks.retrieval:Retrieval",
+    "image_classification": "vlbeit_jax.tasks.image_classification:ImageClassification",
+    "text_classification": "vlbeit_jax.tasks.text_classification:TextClassification",
 }
 
 
