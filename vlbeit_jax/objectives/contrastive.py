@@ -35,8 +35,8 @@ class RowLosses(NamedTuple):
     """What a contrastive loss is for each row, not yet multiplied by the row's weight.
 
     Attributes:
-      loss: mean of both directions, nats.
-      correct: share of both directions in which the best partner is a right one.
+      loss: of one direction, or the mean of both; nats.
+      correct: whether the best partner is a right one, or the share of both directions.
     """
 
     loss: Float[Array, "B"]
@@ -67,14 +67,14 @@ def clip_losses(
     similar = jnp.einsum("ie,je->ij", image, text, precision=jax.lax.Precision.HIGHEST)
     logits = jnp.exp(log_scale) * similar
     right = (picture[:, None] == picture) & counts[:, None] & counts
-    directions = [_direction(each, right, counts) for each in (logits, logits.T)]
-    loss, correct = (sum(each) / 2 for each in zip(*directions, strict=True))
-    return RowLosses(loss, correct)
+    texts = _direction(logits, right, counts)
+    images = _direction(logits.T, right, counts)
+    return RowLosses((texts.loss + images.loss) / 2, (texts.correct + images.correct) / 2)
 
 
 def _direction(
     logits: Float[Array, "B B"], right: Bool[Array, "B B"], counts: Bool[Array, "B"]
-) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+) -> RowLosses:
     """Returns loss and correctness of classifying each row among all columns."""
     # Finite, so that the derivative exists even if no row counts.
     logits = jnp.where(counts, logits, LOWEST)
@@ -84,7 +84,7 @@ def _direction(
     others = jnp.where(right, -jnp.inf, logits).max(axis=1)
     # A right and a wrong answer that are equally good count as wrong.
     correct = (best > others).astype(jnp.float32)
-    return jax.nn.logsumexp(logits, axis=1) - own, correct
+    return RowLosses(jax.nn.logsumexp(logits, axis=1) - own, correct)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,8 @@ class ContrastiveAndMatching(Contrastive):
             image=jnp.concatenate([image, image, batch["wrong_image"]]),
             text=jnp.concatenate([text, batch["wrong_text"], text]),
         )
-        together = None if draws[0] is None else jnp.concatenate(draws)
+        dropped = [each for each in draws if each is not None]
+        together = jnp.concatenate(dropped) if dropped else None
         logits = self._apply(variables, "match", inputs, together)
         rows = len(image)
         targets = (jnp.arange(PASSES * rows) < rows).astype(jnp.int32)

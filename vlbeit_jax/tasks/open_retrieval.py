@@ -163,4 +163,3 @@ class OpenRetrieval:
             again = rerank_both(self.task, self.text, params, gallery, scores, ranks, place)
             figures |= {f"{RERANKED}/{name}": value for name, value in recalls(again).items()}
         return figures
-

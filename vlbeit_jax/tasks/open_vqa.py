@@ -176,9 +176,7 @@ class OpenVQA:
         """Returns logits of all answers for each record; the records' answers are not read."""
         transform = self._example({}, Rule.EXACT, augment=False)
         size = self.task.question.batch_size
-        found = outputs_of(
-            self._logits, params, records, transform, size, place, batches=batches
-        )
+        found = outputs_of(self._logits, params, records, transform, size, place, batches=batches)
         return np.asarray(found.outputs, np.float32)
 
     def _evaluate_state(

@@ -91,6 +91,18 @@ class _Embed:
         return found
 
 
+@dataclasses.dataclass(frozen=True)
+class _Match:
+    """Logits of whether images and texts belong together; hashable, as above."""
+
+    network: DualEncoder
+
+    def __call__(self, params: Tree, batch: dict[str, Array]) -> Array:
+        inputs = Inputs(image=batch["image"], text=batch["text"])
+        found: Any = self.network.apply({"params": params}, inputs, method="match")
+        return found
+
+
 def embed(
     task: Any, tokenizer: TextTokenizer, params: Tree, gallery: Gallery, place: Place
 ) -> tuple[Float[np.ndarray, "images E"], Float[np.ndarray, "texts E"]]:
@@ -147,7 +159,7 @@ def rerank_both(
     length = task.pair.text_length
     texts = np.stack([tokenizer.encode_row(each["text"], length) for each in gallery.texts])
     own = gallery.owner == np.arange(len(images))[:, None]
-    matched = _Matched(task.network, params, images, texts, task.pair.batch_size, place)
+    matched = _Matched(_Match(task.network), params, images, texts, task.pair.batch_size, place)
 
     best_texts = candidates(scores, own, min(task.rerank, len(texts)))
     of_images = np.broadcast_to(np.arange(len(images))[:, None], best_texts.shape)
@@ -171,7 +183,7 @@ def rerank_both(
 class _Matched:
     """Scores pairs by the matching head."""
 
-    network: DualEncoder
+    outputs: _Match
     params: Tree
     images: np.ndarray
     texts: np.ndarray
@@ -193,17 +205,12 @@ class _Matched:
                 pairs = np.arange(start, start + size)
                 pairs = np.where(pairs < len(image), pairs, start)[rows]
                 batch = {"image": self.images[image[pairs]], "text": self.texts[text[pairs]]}
-                logits = _compiled(self.network, mesh)(self.params, put_batch(batch, mesh))
+                logits = _compiled(self.outputs, mesh)(self.params, put_batch(batch, mesh))
                 found.append(jax.device_get(logits))
         logits = np.concatenate(found)[: len(image)].astype(np.float32)
         return (logits[:, 1] - logits[:, 0]).reshape(images.shape)
 
 
 @functools.cache
-def _compiled(network: DualEncoder, mesh: Mesh) -> Any:
-    def match(params: Tree, batch: dict[str, Array]) -> Array:
-        inputs = Inputs(image=batch["image"], text=batch["text"])
-        found: Any = network.apply({"params": params}, inputs, method="match")
-        return found
-
-    return jax.jit(match, out_shardings=replicated(mesh))
+def _compiled(outputs: _Match, mesh: Mesh) -> Any:
+    return jax.jit(outputs, out_shardings=replicated(mesh))

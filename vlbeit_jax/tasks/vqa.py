@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import jax
 
+from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import POSITIVE, one_of, section, setting
-from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.data.answers import COUNTS, FILE, AnswerList, build_list, read_list
 from vlbeit_jax.data.examples.paired import question_specs
 from vlbeit_jax.data.source import TRAIN, open_set
