@@ -190,9 +190,7 @@ class OpenClassification:
     ) -> Rows:
         transform = transform or self.make_example(augment=False)
         size = self.task.stream.batch_size
-        return outputs_of(
-            self._logits, params, records, transform, size, place, batches=batches
-        )
+        return outputs_of(self._logits, params, records, transform, size, place, batches=batches)
 
     def _evaluate_state(
         self, data: "ClassificationData", place: Place, state: TrainState, frozen: Tree
