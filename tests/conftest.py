@@ -1,6 +1,7 @@
 """Eight simulated devices for every test and quick compilation, set before JAX is imported."""
 
 import fcntl
+import gc
 import importlib.util
 import os
 import pathlib
@@ -47,6 +48,12 @@ def world(tmp_path_factory) -> tiny.World:
     ) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return tiny.make_world(folder) if not folder.exists() else tiny.world_in(folder)
+
+
+def pytest_collection_finish(session):
+    """Collects garbage less often: tracing makes many small objects, and few of them are cycles."""
+    gc.freeze()  # What was imported stays for the session.
+    gc.set_threshold(100_000, 20, 100)
 
 
 NO_TORCH = importlib.util.find_spec("torch") is None
