@@ -113,6 +113,11 @@ class Contrastive(Objective):
         text = self._apply(variables, "embed_text", Inputs(text=rows["text"]), draws[1])
         return image, text
 
+    def log_scale(self, variables: Variables) -> Float[Array, ""]:
+        """Returns the logarithm of what similarities are multiplied by, within its limit."""
+        limit = math.log(self.max_scale) if self.max_scale else math.inf
+        return jnp.minimum(variables.params["head"]["logit_scale"], limit)
+
     def prepare(
         self, variables: Variables, batch: dict[str, Array], ctx: Context, per_row: PerRow
     ) -> dict[str, Array]:
@@ -130,7 +135,7 @@ class Contrastive(Objective):
         """Returns the entries that ``prepare`` adds, from the embeddings of all rows."""
         picture, weight = batch["picture"], batch["weight"]
         log_scale = variables.params["head"]["logit_scale"]
-        limit = math.log(self.max_scale) if self.max_scale else math.inf
+        limited = self.log_scale(variables)
 
         def total(image: Array, text: Array, log_scale: Array) -> tuple[Array, RowLosses]:
             rows = clip_losses(image, text, log_scale, picture, weight)
@@ -138,14 +143,13 @@ class Contrastive(Objective):
             return jnp.where(weight > 0, rows.loss * weight, 0).sum(), rows
 
         gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
-        (_, rows), (d_image, d_text, d_scale) = gradient(image, text, jnp.minimum(log_scale, limit))
+        (_, rows), (d_image, d_text, d_scale) = gradient(image, text, limited)
         # Above the limit, only a step that lowers the scale is taken.
-        d_scale = jnp.where(log_scale > limit, jnp.maximum(d_scale, 0), d_scale)
-        used = jnp.exp(jnp.minimum(log_scale, limit))
+        d_scale = jnp.where(log_scale > limited, jnp.maximum(d_scale, 0), d_scale)
         return {
             "row_loss": jnp.where(weight > 0, rows.loss * weight, 0),
             "row_correct": rows.correct * weight,
-            "row_scale": used * weight,
+            "row_scale": jnp.exp(limited) * weight,
             "d_image": d_image,
             "d_text": d_text,
             "d_scale": jnp.full(len(weight), d_scale / len(weight)),

@@ -51,7 +51,7 @@ class ContrastiveAndMatching(Contrastive):
         """Adds what the contrastive loss needs, and wrong partners."""
         image, text = per_row(self.embed, batch)
         entries = self.contrast(variables, batch, image, text)
-        scale = jnp.exp(variables.params["head"]["logit_scale"])
+        scale = jnp.exp(self.log_scale(variables))
         group = self._group(len(image))
         images, texts = _by_group(scale * image, group), _by_group(text, group)
         similar = jnp.einsum("gie,gje->gij", images, texts, precision=jax.lax.Precision.HIGHEST)
