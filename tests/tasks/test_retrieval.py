@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests import tiny
-from tests.tasks.paired_world import config, prepare, retrieval_task, tokenizer_in
+from tests.tasks.paired_world import NAMES, config, prepare, retrieval_task, tokenizer_in
 from tests.test_toy_task import StopAfter
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
@@ -114,6 +114,28 @@ def test_embeddings_do_not_depend_on_batches(trained, pairs):
     assert few.owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, atol=1e-5)
     assert np.abs(dual_scores(image, text)).max() <= 1 + 1e-5
+
+
+def test_predictions_rank_the_captions_of_each_row(trained, pairs):
+    run, mesh = opened(trained), make_mesh(MeshConfig())
+    records = open_set(str(pairs)).records("train")
+    asked = []
+    for index in range(12):
+        captions = [f"{left} {right}" for left in NAMES for right in NAMES[:4]]
+        right = records[index]["captions"][0].decode()
+        captions = [right, *(each for each in captions if each != right)]
+        asked.append(
+            {name: records[index][name] for name in ("id", "image")} | {"captions": captions}
+        )
+    found = list(run.predict(asked, 3, mesh))
+    right = [
+        line["caption"] == each["captions"][0] for line, each in zip(found, asked, strict=True)
+    ]
+    assert len(found) == 12 and np.mean(right) > 0.8  # Chance is about one in 32.
+    for line in found:
+        shares = [share for _, share in line["top"]]
+        assert len(shares) == 3 and line["caption"] == line["top"][0][0]
+        assert 1 >= shares[0] >= shares[1] >= shares[2] >= 0
 
 
 def test_two_steps_a_kill_and_two_steps_are_four(pairs, tokenizer, tmp_path, monkeypatch):

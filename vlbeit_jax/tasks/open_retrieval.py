@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from vlbeit_jax.config.common import RunConfig
-from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.examples.paired import CaptionExample
 from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.source import VALIDATION, PreparedSet
@@ -18,7 +17,7 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.base import Evaluator, Place
 from vlbeit_jax.tasks.paired import PairedData, open_sets, open_text_tokenizer
-from vlbeit_jax.tasks.ranking import Gallery, dual_scores, embed, rerank_both
+from vlbeit_jax.tasks.ranking import Gallery, dual_scores, embed, match_own, rerank_both
 from vlbeit_jax.training.state import TrainState, declarations
 from vlbeit_jax.types import Kind
 
@@ -35,11 +34,13 @@ class OpenRetrieval:
       frozen: nothing; all parameters are trained.
       chance: nothing: it depends on the rows of a batch.
       kind: of the sets that it takes.
-      needs_image: a prediction needs an image, for which it ranks texts.
-      needs_text: and a text, which is one of those that are ranked.
+      needs_image: a prediction needs an image.
+      needs_text: it needs no text,
+      needs_captions: but captions, which it ranks.
     """
 
-    kind, needs_image, needs_text = Kind.PAIRS, True, True
+    kind = Kind.PAIRS
+    needs_image, needs_text, needs_captions = True, False, True
 
     def __init__(self, task: Any, text_tokenizer: str | Path):
         """Opens the tokenizer.
@@ -125,24 +126,28 @@ class OpenRetrieval:
     def predict(
         self, params: Tree, records: Records, top: int, place: Place
     ) -> Iterator[dict[str, Any]]:
-        """Yields, per image, the ``top`` most similar texts of all records, with cosines.
+        """Yields the caption that fits each record's image best, and the ``top`` best ones.
+
+        With each caption comes its cosine with the image; after re-ranking by matching, the
+        probability that it belongs to the image. Names of classes as captions make this a zero-shot
+        classification.
 
         Args:
           params: on the devices.
-          records: with ``id``, ``image`` and ``text``.
-          top: texts to list.
+          records: with ``id``, ``image`` and ``captions``.
+          top: captions to list.
           place: devices.
         """
-        texts = [
-            {"id": as_text(records[index]["id"]), "text": as_text(records[index]["text"])}
-            for index in range(len(records))
-        ]
-        gallery = Gallery(records, texts, np.arange(len(records)))
-        scores = dual_scores(*embed(self.task, self.text, params, gallery, place))
-        for row in scores:
-            best = np.argsort(-row, kind="stable")[:top]
-            listed = [[texts[index]["text"], float(row[index])] for index in best]
-            yield {"text": listed[0][0], "top": listed}
+        gallery = Gallery.of(records)
+        image, text = embed(self.task, self.text, params, gallery, place)
+        scores = (image[gallery.owner] * text).sum(axis=1)
+        if self.task.matching and self.task.rerank:
+            scores = match_own(self.task, self.text, params, gallery, place)
+        for index in range(len(records)):
+            own = np.flatnonzero(gallery.owner == index)
+            best = own[np.argsort(-scores[own], kind="stable")][:top]
+            listed = [[gallery.texts[each]["text"], float(scores[each])] for each in best]
+            yield {"caption": listed[0][0], "top": listed}
 
     def _evaluate_state(
         self, data: PairedData, place: Place, state: TrainState, frozen: Tree

@@ -54,9 +54,11 @@ class OpenVQA:
       kind: of the sets that it takes.
       needs_image: a prediction needs an image.
       needs_text: and a question.
+      needs_captions: but no captions.
     """
 
-    kind, needs_image, needs_text = Kind.QUESTIONS, True, True
+    kind = Kind.QUESTIONS
+    needs_image, needs_text, needs_captions = True, True, False
 
     def __init__(self, task: Any, text_tokenizer: str | Path):
         """Opens the tokenizer.

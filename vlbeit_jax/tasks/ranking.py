@@ -152,19 +152,13 @@ def rerank_both(
       ranks: by these scores.
       place: devices.
     """
-    whole, draws = WholeImage(task.model.image_size), Draws("unused")
-    images = np.stack(
-        [whole(gallery.images[index], draws)["image"] for index in range(len(gallery.images))]
-    )
-    length = task.pair.text_length
-    texts = np.stack([tokenizer.encode_row(each["text"], length) for each in gallery.texts])
-    own = gallery.owner == np.arange(len(images))[:, None]
-    matched = _Matched(_Match(task.network), params, images, texts, task.pair.batch_size, place)
-
-    best_texts = candidates(scores, own, min(task.rerank, len(texts)))
-    of_images = np.broadcast_to(np.arange(len(images))[:, None], best_texts.shape)
-    best_images = candidates(scores.T, own.T, min(task.rerank, len(images)))
-    of_texts = np.broadcast_to(np.arange(len(texts))[:, None], best_images.shape)
+    matched = _matched(task, tokenizer, params, gallery, place)
+    count, texts = len(gallery.images), len(gallery.texts)
+    own = gallery.owner == np.arange(count)[:, None]
+    best_texts = candidates(scores, own, min(task.rerank, texts))
+    of_images = np.broadcast_to(np.arange(count)[:, None], best_texts.shape)
+    best_images = candidates(scores.T, own.T, min(task.rerank, count))
+    of_texts = np.broadcast_to(np.arange(texts)[:, None], best_images.shape)
     return Ranks(
         rerank(
             ranks.of_texts,
@@ -177,6 +171,28 @@ def rerank_both(
             matched(best_images, of_texts),
         ),
     )
+
+
+def match_own(
+    task: Any, tokenizer: TextTokenizer, params: Tree, gallery: Gallery, place: Place
+) -> Float[np.ndarray, "texts"]:
+    """Returns the probability that each text belongs to its own image; arguments as above."""
+    matched = _matched(task, tokenizer, params, gallery, place)
+    texts = np.arange(len(gallery.texts))
+    logits = matched(gallery.owner[:, None], texts[:, None])[:, 0].astype(np.float64)
+    return 1 / (1 + np.exp(-logits))
+
+
+def _matched(
+    task: Any, tokenizer: TextTokenizer, params: Tree, gallery: Gallery, place: Place
+) -> "_Matched":
+    whole, draws = WholeImage(task.model.image_size), Draws("unused")
+    images = np.stack(
+        [whole(gallery.images[index], draws)["image"] for index in range(len(gallery.images))]
+    )
+    length = task.pair.text_length
+    texts = np.stack([tokenizer.encode_row(each["text"], length) for each in gallery.texts])
+    return _Matched(_Match(task.network), params, images, texts, task.pair.batch_size, place)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
