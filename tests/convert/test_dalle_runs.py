@@ -30,6 +30,7 @@ from vlbeit_jax.runtime.evaluation import evaluate, open_run
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import VISUAL_TOKENIZER
+from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 from vlbeit_jax.training.mesh import make_mesh
 
