@@ -198,7 +198,8 @@ def test_a_checkpoint_describes_itself(straight):
     described = Checkpointer(straight / "run" / "checkpoints", read_only=True).describe(20)
     assert described["step"] == 20
     assert described["config"] == json.loads((straight / "run" / "config.json").read_text())
-    names = {"text_tokenizer", "visual_tokenizer", "data.image", "data.text", "data.pair"}
+    names = {"text_tokenizer", "visual_tokenizer"}
+    names |= {f"task.{stream}.sources" for stream in ("image", "text", "pair")}
     assert names <= described["must_match"].keys()
     assert described["versions"]["jax"] == jax.__version__
 

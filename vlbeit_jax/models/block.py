@@ -92,7 +92,6 @@ class Block(nn.Module):
           draws: uniform draws of drop path, for attention and experts; None: nothing is dropped.
           rate: of drop path.
         """
-
         for_attention, for_experts = (None, None) if draws is None else (draws[:, 0], draws[:, 1])
         attended = self._attended(tokens, bias)
         x = tokens.x + self._residual(attended, "attention_scale", rate, for_attention)

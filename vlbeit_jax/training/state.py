@@ -1,6 +1,7 @@
 """Everything that a step changes, and how it is created already sharded."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,6 +71,8 @@ class Declarations(NamedTuple):
     info: Tree
 
 
+# Tracing takes seconds at base size, and several parts of a start ask.
+@functools.lru_cache(maxsize=8)
 def declarations(init_params: Callable[[Array], Tree]) -> Declarations:
     """Returns shapes and facts of the parameters that ``init_params(key)`` creates, boxed."""
     boxed = jax.eval_shape(init_params, jax.eval_shape(jax.random.key, 0))
