@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.config.common import MeshConfig, RunConfig
 from vlbeit_jax.config.networks import SIZES
 from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.errors import UsageError
@@ -111,7 +111,7 @@ def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):
 
 
 def test_what_does_not_fit_is_answered_with_what_to_change():
-    large = config_with(16384, model=ModelConfig(**SIZES["large"]))
+    large = config_with(16384, model=SIZES["large"])
     pytest.importorskip("libtpu") if not LIBTPU.is_dir() else None
     done = command(
         "--config=configs/pretrain_large.py",
