@@ -35,6 +35,7 @@ LEVELS = [
         "evaluate",
         "text_tokenizer",
         "visual_tokens",
+        "predict",
         "keep_tokens",
         "benchmark",
         "benchmark_input",

@@ -54,8 +54,15 @@ class Classification:
 
     @property
     def num_classes(self) -> int:
-        """Number of logits."""
-        return self.classes or len(self.class_names)
+        """Number of logits.
+
+        Raises:
+          UsageError: nothing tells it.
+        """
+        found = self.classes or len(self.class_names)
+        if not found:
+            raise UsageError("task.classes=0: without data, set the number of classes")
+        return found
 
     @property
     def network(self) -> Classifier:
