@@ -61,6 +61,16 @@ def world(tmp_path_factory) -> tiny.World:
         return tiny.make_world(folder) if not folder.exists() else tiny.world_in(folder)
 
 
+# Folders whose files take longest. They come first, so that both workers end at the same time.
+LONG = ("training", "runtime", "convert", "plan", "models", "report", "prepare")
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts tests by the time that their files take; xdist keeps the order."""
+    folders = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: folders.get(item.path.parent.name, len(LONG)))
+
+
 def pytest_collection_finish(session):
     """Collects garbage less often: tracing makes many small objects, and few of them are cycles."""
     gc.freeze()  # What was imported stays for the session.

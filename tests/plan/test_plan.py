@@ -27,6 +27,7 @@ SMALL = [
     "--config.task.model.fused_layers=1",
     "--config.task.model.vocabulary=1000",
     "--config.task.tokenizer_model.encoder_depth=1",
+    "--config.task.schedule=text,pair",
     *(f"--config.task.{stream}.batch_size=8" for stream in STREAMS),
 ]
 
