@@ -40,7 +40,7 @@ def rows(folder, count=TRAINED + NEW, seed=0, permute=False):
         label = NAMES[number // 4 % 4] if permute and split == "train" else colour
         lines.append({
             "id": f"{seed}/{number}", "image": f"{seed}_{number}.png", "split": split,
-            "text": f"a {shape} that is {colour}, number {seed} {number}", "label": label,
+            "text": f"{number}{seed} {colour} {shape}", "label": label,
         })  # fmt: skip
     # Validation is what evaluation during training sees.
     for line in lines[TRAINED : TRAINED + NEW // 4]:
@@ -63,7 +63,7 @@ def prepare(folder, name, kind, **made):
 def run_config(steps, **run):
     return RunConfig(**{
         "steps": steps, "log_every": steps, "evaluate_every": steps, "checkpoint_every": steps,
-        "evaluate_batches": 0, "compilation_cache": "",
+        "evaluate_batches": 0,
     } | run)  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def image_config(sources, steps=60, image_size=32, optimizer=None, run=None, **i
     )
 
 
-def text_config(sources, tokenizer, steps=60):
+def text_config(sources, tokenizer, steps=100):
     task = TextClassification(
         model=ModelConfig(image_size=16, **MODEL),
         smoothing=0.0,

@@ -31,7 +31,7 @@ from vlbeit_jax.runtime.synthetic import random_batches
 from vlbeit_jax.tasks import parse
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.runs import read_config
-from vlbeit_jax.training.mesh import make_mesh
+from vlbeit_jax.training.mesh import make_mesh, put_replicated
 from vlbeit_jax.types import Kind
 
 
@@ -132,7 +132,8 @@ def test_predictions_equal_the_evaluation_row_by_row(trained, pictures, folder):
     asked = write(folder / "asked.jsonl", [lines[i] for i in range(127, 79, -1)])
     by_id = {line["id"]: line for line in predicted(trained, asked)}
     records = open_set(str(pictures)).records("test")
-    found = run.opened._rows(run.params, records, run.place(mesh)).outputs
+    params = put_replicated(run.params, mesh)
+    found = run.opened._rows(params, records, run.place(mesh)).outputs
     for index, logits in enumerate(found):
         odds = np.exp(logits - logits.max())
         line = by_id[records[index]["id"].decode()]

@@ -58,7 +58,7 @@ def random_like(tree):
 @functools.cache
 def direct(name):
     """Loss and gradients by differentiating the loss of the whole batch."""
-    rows = {**batch(name), ROW: jnp.arange(ROWS)}
+    rows = jax.tree.map(jnp.asarray, {**batch(name), ROW: np.arange(ROWS)})
     ctx = Context(stream_key(0, "toy", jnp.int32(0)))
     training = Training(ONE, objective=TASKS[name], init=init(name))
     params = random_like(training.abstract.params)
