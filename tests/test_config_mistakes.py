@@ -106,7 +106,7 @@ def test_bounds_hold(path, value):
         (
             USABLE,
             {"task": {"pair": {"sources": []}}},
-            ["task.pair.sources is empty", "name at least one"],
+            ["task.pair.sources is empty"],
         ),
         (USABLE, {"task": {"pair": {"weights": [1, 2]}}}, ["task.pair.weights", "2 for 1"]),
         (USABLE, {"task": {"pair": {"weights": [0]}}}, ["task.pair.weights", "> 0"]),

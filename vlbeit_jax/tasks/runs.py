@@ -23,7 +23,8 @@ def read_config(folder: pathlib.Path, setting: str = "") -> Config:
     except (OSError, ValueError) as error:
         named = f"{setting}={folder}" if setting else str(folder)
         raise UsageError(
-            f"{named} is not the folder of a run: {CONFIG_FILE}: {error}; give the --workdir of a run"
+            f"{named} is not the folder of a run: {CONFIG_FILE}: {error}; "
+            "give the --workdir of a run"
         ) from error
     try:
         return parse(values, to_train=False)
