@@ -113,8 +113,8 @@ def state_maker(
     """
     params, info = declarations(init_params)
 
-    def make(seed: Array) -> TrainState:
-        params, zero = nn.unbox(init_params(jax.random.key(seed))), jnp.zeros((), jnp.int32)
+    def state_of(params: Tree) -> TrainState:
+        zero = jnp.zeros((), jnp.int32)
         return TrainState(
             step=zero,
             params=params,
@@ -124,7 +124,11 @@ def state_maker(
             skipped=zero,
         )
 
-    shapes, everywhere = jax.eval_shape(make, 0), replicated(mesh)
+    def make(seed: Array) -> TrainState:
+        return state_of(nn.unbox(init_params(jax.random.key(seed))))
+
+    # The parameters' shapes are known, so their initializers are not traced again.
+    shapes, everywhere = jax.eval_shape(state_of, params), replicated(mesh)
     of_params = param_shardings(params, info, mesh)
     shardings = dataclasses.replace(
         shapes,
