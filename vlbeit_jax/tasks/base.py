@@ -192,11 +192,13 @@ class FineTuned(Protocol):
       kind: of the sets that ``evaluate`` takes.
       needs_image: whether a record to predict for has an image.
       needs_text: whether it has a text.
+      needs_captions: whether it has captions, among which one is chosen.
     """
 
     kind: Kind
     needs_image: bool
     needs_text: bool
+    needs_captions: bool
 
     def abstract_params(self) -> Tree:
         """Returns the shapes of the parameters."""
@@ -229,7 +231,7 @@ class FineTuned(Protocol):
 
         Args:
           params: on the devices.
-          records: with ``id``, and ``image`` and ``text`` as far as they are needed.
+          records: with ``id``, and ``image``, ``text`` and ``captions`` as they are needed.
           top: most likely answers to list.
           place: devices.
         """
