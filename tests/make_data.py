@@ -96,7 +96,7 @@ def pair_members(count: int, first: int = 0) -> list[tuple[str, bytes]]:
 
 def build(out: pathlib.Path, kind: Kind, inputs: Iterable[pathlib.Path], **changed) -> dict:
     """``build_set`` with the command's defaults."""
-    source_format = "text" if kind is Kind.TEXTS else "webdataset"
+    source_format = changed.pop("source_format", "text" if kind is Kind.TEXTS else "webdataset")
     options = {"validation_share": 0.1, "max_dropped": 0.1, "limits": Limits()} | changed
     return build_set(out, kind, source_format, [str(path) for path in inputs], **options)
 

@@ -203,7 +203,7 @@ def test_nobody_can_write_a_set_with_one_thing_in_both_parts(tmp_path, what):
         }
         for i in range(2)
     ]
-    with pytest.raises(ValueError, match=f"1 {what} are in both splits"):
+    with pytest.raises(ValueError, match=f"1 {what} are in two splits"):
         write_set(
             tmp_path / "set",
             Kind.PAIRS,

@@ -1,11 +1,12 @@
 """Checks that nothing that one set holds back is trained on, in this set or in another."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vlbeit_jax.data.identity import KEYS, TRAIN, VALIDATION
+from vlbeit_jax.data.identity import HELD_BACK, KEYS, TRAIN
 from vlbeit_jax.data.keys import NONE, Keys, common, merged
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
@@ -31,12 +32,12 @@ def require_apart(sets: Sequence[PreparedSet]) -> None:
         for trained in different:
             if held is trained:
                 continue
-            for what in KEYS:
-                both = common(held.keys(what, VALIDATION), trained.keys(what, TRAIN)[0])
+            for split, what in itertools.product(HELD_BACK, KEYS):
+                both = common(held.keys(what, split), trained.keys(what, TRAIN)[0])
                 if both.shape[1]:
                     raise UsageError(
                         f"{held.folder} holds back {both.shape[1]} {what} that are in the "
-                        f"training part of {trained.folder} ({example(held, VALIDATION, both)}), "
+                        f"training part of {trained.folder} ({example(held, split, both)}), "
                         "so its held-back results would be results on training data; "
                         f"{remedy(held, trained)}, or use only one of the two sets"
                     )
