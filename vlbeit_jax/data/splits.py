@@ -12,7 +12,8 @@ from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
-SEEN_FOLDER = "trained_on"
+# In the folder of a run: keys of what it trains on, and of what its start was trained on.
+SEEN_FOLDER, STARTED_FROM = "trained_on", "start_trained_on"
 Seen = Mapping[str, np.ndarray]  # By kind of key: the sorted keys.
 NOTHING_SEEN: Seen = {what: NONE[0] for what in KEYS}
 
@@ -63,18 +64,18 @@ def seen_by(sets: Sequence[PreparedSet]) -> Seen:
     return {what: merged(each.keys(what, TRAIN) for each in sets) for what in KEYS}
 
 
-def write_seen(run: pathlib.Path, seen: Seen) -> None:
+def write_seen(run: pathlib.Path, seen: Seen, name: str = SEEN_FOLDER) -> None:
     """Writes the keys into a run's folder: 8 bytes per picture or text.
 
     The sets may be gone when the model is evaluated.
     """
-    folder = run / SEEN_FOLDER
+    folder = run / name
     folder.mkdir(exist_ok=True)
     for what, keys in seen.items():
         np.save(folder / f"{what}.npy", keys)
 
 
-def read_seen(run: pathlib.Path) -> Seen:
+def read_seen(run: pathlib.Path, name: str = SEEN_FOLDER) -> Seen:
     """Reads what ``write_seen`` wrote.
 
     Raises:
@@ -82,7 +83,7 @@ def read_seen(run: pathlib.Path) -> Seen:
     """
     found = {}
     for what in KEYS:
-        path = run / SEEN_FOLDER / f"{what}.npy"
+        path = run / name / f"{what}.npy"
         try:
             found[what] = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
