@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tools.emoji.folds import FOLDS, fold_of, split_of
-from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
+from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.metrics.interval import mean_by_group
 from vlbeit_jax.metrics.probes import Ridge, few_of_each, nearest_neighbours
 from vlbeit_jax.shapes import Bool, Float, Int
 
-STRENGTHS = tuple(4.0**power for power in range(-6, 7))
+STRENGTHS = tuple(4.0**power for power in range(-9, 7))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,8 @@ def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outco
     """Fits ridge regressions and tests every row in its fold.
 
     The strength for a fold is the one with the best accuracy by group on the validation rows of
-    all folds together, but those of this fold's own test part. One strength serves all seeds:
-    single validation parts are too small to tell strengths apart.
+    all three probes together, without the rows that this fold tests. One strength serves all seeds.
+    A single validation part (about 140 rows) is too small to tell strengths apart.
 
     Args:
       features: of all rows, one matrix per seed.

@@ -14,7 +14,7 @@ from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.runtime.evaluation import OpenedRun, open_run
 from vlbeit_jax.shapes import Float
 from vlbeit_jax.tasks.base import Place
-from vlbeit_jax.tasks.features import Pooling, image_features, text_features
+from vlbeit_jax.tasks.features import MEAN, Pooling, image_features, text_features
 from vlbeit_jax.training.mesh import make_mesh, put_replicated
 
 Tree = Any
@@ -40,12 +40,12 @@ class Features:
     pooling: Pooling
 
     @classmethod
-    def of(cls, run: OpenedRun, pooling: Pooling = Pooling()) -> "Features":
+    def of(cls, run: OpenedRun, pooling: Pooling = MEAN) -> "Features":
         """Takes the parameters of the run."""
         return cls._with(run, run.params, pooling)
 
     @classmethod
-    def open(cls, folder: pathlib.Path, pooling: Pooling = Pooling()) -> "Features":
+    def open(cls, folder: pathlib.Path, pooling: Pooling = MEAN) -> "Features":
         """Opens the workdir of a pretraining run.
 
         Raises:
@@ -54,7 +54,7 @@ class Features:
         return cls.of(open_run(folder), pooling)
 
     @classmethod
-    def of_random_start(cls, run: OpenedRun, seed: int, pooling: Pooling = Pooling()) -> "Features":
+    def of_random_start(cls, run: OpenedRun, seed: int, pooling: Pooling = MEAN) -> "Features":
         """Takes the parameters that a run with this seed would begin with, for comparison."""
         return cls._with(run, nn.unbox(run.model.task.init(jax.random.key(seed))), pooling)
 

@@ -48,12 +48,15 @@ class Pooling:
         assert self.pool in ("mean", "cls"), self.pool
 
 
+MEAN = Pooling()
+
+
 def image_features(
     model: ModelConfig,
     params: Tree,
     records: Records,
     place: Place,
-    pooling: Pooling = Pooling(),
+    pooling: Pooling = MEAN,
     view: str = "squash",
 ) -> Float[np.ndarray, "A D"]:
     """Returns a vector for each record's image, seen without its text.
@@ -77,7 +80,7 @@ def text_features(
     texts: Sequence[str],
     tokenizer: TextTokenizer,
     place: Place,
-    pooling: Pooling = Pooling(),
+    pooling: Pooling = MEAN,
 ) -> Float[np.ndarray, "A D"]:
     """Returns a vector for each text, seen without an image.
 
