@@ -1,6 +1,7 @@
 """Features equal what the network computes row by row, on any mesh and in any batch."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,9 +33,8 @@ def directly(run, params, pooling, *, image=None, text=None):
     model = run.model.task.model
     keep = () if pooling.block is None else (pooling.block,)
     final = pooling.final_norm and pooling.block is None
-    inputs = Inputs(
-        image=None if image is None else image[None], text=None if text is None else text[None]
-    )
+    given = {"image": image, "text": text}
+    inputs = Inputs(**{name: jnp.asarray(x[None]) for name, x in given.items() if x is not None})
     found = Backbone(model, final_norm=final).apply({"params": params}, inputs, keep=keep)
     states = np.asarray(found.kept[0] if keep else found.tokens.x, np.float64)[0]
     if pooling.pool == "cls":
