@@ -133,8 +133,9 @@ def test_factors_are_beits_table():
     assert factors["head/out/kernel"] == factors["head/norm/scale"] == 20.0
     plain = rate_factors(OptimizerConfig(layer_decay=0.65), classifier_info().info)
     assert plain["head/out/kernel"] == 1.0
-    said = describe_factors(factors)
+    said = describe_factors(config, classifier_info().info)
     assert "0.003697 from vision_embed/" in said and "20 from head/" in said
+    assert describe_factors(OptimizerConfig(), classifier_info().info) == ""
 
 
 @pytest.mark.parametrize(("layer_decay", "head_factor"), [(0.65, 20.0), (1.0, 1.0)])

@@ -65,6 +65,24 @@ def _given(value: Any, reason: str) -> Any:
     return value
 
 
+def checked_inputs(
+    item: Item, limits: Limits, *, needs_image: bool, needs_text: bool
+) -> dict[str, Any]:
+    """The record of an item without annotation, for a prediction.
+
+    Raises:
+      Dropped: with the reason.
+    """
+    if item.fault:
+        raise Dropped(item.fault)
+    record: dict[str, Any] = {"id": item.key}
+    if needs_image:
+        record["image"] = checked_image(_given(item.image, "no_image"), limits)
+    if needs_text:
+        record["text"] = _given(item.text, "no_text")
+    return record
+
+
 def checked_image(encoded: bytes, limits: Limits) -> bytes:
     """Returns the bytes to store: the file, or a new one if it is transparent or too large.
 

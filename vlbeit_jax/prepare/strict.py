@@ -13,11 +13,11 @@ MOST_NAMED = 20
 def explained(reason: str, limits: Limits) -> str:
     """Returns a reason of ``check.Dropped`` as a sentence about a record."""
     sentences = {
-        "no_text": "it has no 'text', which this --kind needs",
-        "no_image": "it has no 'image', which this --kind needs, or the file is empty",
-        "no_caption": "it has no 'captions', which this --kind needs",
-        "no_label": "it has no 'label', which this --kind needs",
-        "no_answers": "it has no 'answers', which this --kind needs",
+        "no_text": "it has no 'text', which is needed here",
+        "no_image": "it has no 'image', which is needed here, or the file is empty",
+        "no_caption": "it has no 'captions', which are needed here",
+        "no_label": "it has no 'label', which is needed here",
+        "no_answers": "it has no 'answers', which are needed here",
         "not_an_image": "its image is not a file of a known image format",
         "undecodable_image": "its image is damaged or incomplete",
         "image_too_large": f"its image has more than --max_pixels={limits.max_pixels}",

@@ -104,22 +104,8 @@ def write_set(
             counts[split] += 1
         splits = writers.close()
         if not splits:
-            gone = "; ".join(
-                f"{name}: {dict(meta[name])}" for name in ("dropped", "left_out") if meta.get(name)
-            )
-            raise UsageError(
-                f"no record was left to write to {out}{'; ' if gone else ': the input held none'}"
-                f"{gone}"
-            )
-        tfds.folder_dataset.write_metadata(
-            data_dir=folder,
-            features=features,
-            split_infos=splits,
-            filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            check_data=False,
-            description=meta.get("source", ""),
-            license=meta.get("licence", ""),
-        )
+            raise _nothing_written(out, meta)
+        _write_tfds_metadata(folder, features, splits, meta)
         keys = collected.sorted() if keys is None else keys
         _require_apart(keys)
         meta = {
@@ -132,6 +118,31 @@ def write_set(
         }
         (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
     return meta
+
+
+def _write_tfds_metadata(
+    folder: pathlib.Path,
+    features: tfds.features.FeaturesDict,
+    splits: list[tfds.core.SplitInfo],
+    meta: Mapping[str, Any],
+) -> None:
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=features,
+        split_infos=splits,
+        filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        check_data=False,
+        description=meta.get("source", ""),
+        license=meta.get("licence", ""),
+    )
+
+
+def _nothing_written(out: pathlib.Path, meta: Mapping[str, Any]) -> UsageError:
+    gone = "; ".join(
+        f"{name}: {dict(meta[name])}" for name in ("dropped", "left_out") if meta.get(name)
+    )
+    why = f"; {gone}" if gone else ": the input held none"
+    return UsageError(f"no record was left to write to {out}{why}")
 
 
 class _Shards:
@@ -155,9 +166,8 @@ class _Shards:
         if place not in self._writers:
             self._writers[place] = ArrayRecordWriter(str(self._path(*place)), "group_size:1")
         example = self._serializer.get_tf_example(self._features.encode_example(record))
-        encoded = example.SerializeToString(
-            deterministic=True
-        )  # Maps are in no order otherwise, another one in every process.
+        # Maps are in no order otherwise, another one in every process.
+        encoded = example.SerializeToString(deterministic=True)
         self._writers[place].write(encoded)
         self._lengths[place] += 1
         self._bytes[split] += len(encoded)

@@ -36,10 +36,10 @@ from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_batch, put_replicated
-from vlbeit_jax.training.optimizer import learning_rate
+from vlbeit_jax.training.optimizer import describe_factors, learning_rate
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE, START_FILE
 from vlbeit_jax.training.start_from import Start
-from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.training.state import TrainState, declarations
 
 PROFILE = "profile"
 Tree = Any
@@ -83,6 +83,8 @@ def train(
         _say_changes(writer, "changes with the first step:", changes)
         if start_from is not None:
             writer.say(f"{workdir} {start_from}")
+        if factors := describe_factors(config.optimizer, declarations(run.task.init).info):
+            writer.say(factors)
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(run.opened.frozen, run.mesh)
         hooks = _hooks(run, frozen, checkpointer, writer, timer, profile)

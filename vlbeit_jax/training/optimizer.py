@@ -1,7 +1,6 @@
 """AdamW with warm-up, decay of the learning rate, clipping, and a rate per layer."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -94,8 +93,11 @@ def rate_factors(config: OptimizerConfig, info: Tree) -> dict[str, float]:
     return {name: factor(name.split("/")) for name in names}
 
 
-def describe_factors(factors: Mapping[str, float]) -> str:
-    """Returns the factors on one line, each with the first of the parameters that have it."""
+def describe_factors(config: OptimizerConfig, info: Tree) -> str:
+    """Returns the factors on one line, each with one of its parameters; empty if all are 1."""
+    factors = rate_factors(config, info)
+    if set(factors.values()) == {1.0}:
+        return ""
     first = {factor: name for name, factor in reversed(factors.items())}
     parts = [f"{factor:.4g} from {name}" for factor, name in sorted(first.items())]
     return f"learning rates are multiplied by {', '.join(parts)}"
