@@ -37,9 +37,15 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
     """Returns ``results`` by task, and the ``protocol`` that led to them.
 
     Raises:
-      UsageError: the folder does not belong to a pretraining run, or it has no text tokenizer.
+      UsageError: the folder does not belong to a finished pretraining run, or the run was trained
+        without texts.
     """
     run, found = open_run(folder), open_set(SET)
+    if run.step < run.config.run.steps:
+        raise UsageError(
+            f"the run in {folder} has reached step {run.step} of {run.config.run.steps}; let it "
+            "finish first"
+        )
     records = [
         found.records(split)[number]
         for split in found.meta["counts"]
