@@ -114,9 +114,11 @@ def start_in(folder):
 def config(task, steps, optimizer=None, **run):
     run = {
         "steps": steps, "log_every": steps, "evaluate_every": steps, "checkpoint_every": steps,
-        "evaluate_batches": 0, "compilation_cache": "",
+        "evaluate_batches": 0,
     } | run  # fmt: skip
-    settings = {"peak_lr": 4e-3, "warmup_steps": 5, "clip_norm": 1.0} | (optimizer or {})
+    settings = {"peak_lr": 2e-3, "warmup_steps": 10, "weight_decay": 0.0, "clip_norm": 1.0} | (
+        optimizer or {}
+    )
     return Config(task=task, run=RunConfig(**run), optimizer=OptimizerConfig(**settings))
 
 

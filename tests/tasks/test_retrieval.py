@@ -8,7 +8,15 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests import tiny
-from tests.tasks.paired_world import NAMES, config, prepare, retrieval_task, tokenizer_in
+from tests.tasks.paired_world import (
+    ABOVE,
+    BELOW,
+    config,
+    prepare,
+    retrieval_task,
+    start_in,
+    tokenizer_in,
+)
 from tests.test_toy_task import StopAfter
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
@@ -26,7 +34,7 @@ from vlbeit_jax.training.state import declarations
 from vlbeit_jax.training.warm_start import Origin, plan_warm_start
 from vlbeit_jax.types import Kind, Positions
 
-STEPS = 160
+STEPS = 120
 R1 = ("image_to_text/recall_1", "text_to_image/recall_1")
 
 
@@ -46,10 +54,15 @@ def pairs(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, pairs, tokenizer):
+def start(folder):
+    return str(start_in(folder))
+
+
+@pytest.fixture(scope="module")
+def trained(folder, pairs, tokenizer, start):
     """With matching, whose figures come beside those of the encoders."""
     task = retrieval_task(pairs, tokenizer, matching=True, rerank=8)
-    train(config(task, STEPS), folder / "run")
+    train(config(task, STEPS, start_from=start), folder / "run")
     return folder / "run"
 
 
@@ -71,10 +84,10 @@ def test_pairs_that_can_be_told_apart_are(trained, pairs):
     assert min(new[f"retrieval/{name}"] for name in R1) > 0.7
 
 
-def test_permuted_captions_give_chance_on_new_pairs(folder, tokenizer):
+def test_permuted_captions_give_chance_on_new_pairs(folder, tokenizer, start):
     sets = prepare(folder / "permuted", Kind.PAIRS, seed=1, permute=True)
     run = folder / "permuted" / "run"
-    train(config(retrieval_task(sets, tokenizer), STEPS), run)
+    train(config(retrieval_task(sets, tokenizer), STEPS // 2, start_from=start), run)
     found = evaluated(run, sets, "test")
     for name in R1:
         assert found["metrics"][f"retrieval/{name}"] < found["chance"][name] + 0.1
@@ -121,7 +134,7 @@ def test_predictions_rank_the_captions_of_each_row(trained, pairs):
     records = open_set(str(pairs)).records("train")
     asked = []
     for index in range(12):
-        captions = [f"{left} {right}" for left in NAMES for right in NAMES[:4]]
+        captions = [f"{above} {below}" for above in ABOVE for below in tuple(BELOW)[:4]]
         right = records[index]["captions"][0].decode()
         captions = [right, *(each for each in captions if each != right)]
         asked.append(

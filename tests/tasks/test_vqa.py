@@ -13,6 +13,7 @@ from tests.tasks.paired_world import (
     config,
     prepare,
     rows,
+    start_in,
     tokenizer_in,
     vqa_task,
     write,
@@ -29,7 +30,7 @@ from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.types import Kind
 
-STEPS = 160
+STEPS, FASTER_HEAD = 280, {"head_factor": 5.0}
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,15 @@ def questions(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, questions, tokenizer):
-    train(config(vqa_task(questions, tokenizer), STEPS), folder / "run")
+def start(folder):
+    return str(start_in(folder))
+
+
+@pytest.fixture(scope="module")
+def trained(folder, questions, tokenizer, start):
+    train(
+        config(vqa_task(questions, tokenizer), STEPS, FASTER_HEAD, start_from=start), folder / "run"
+    )
     return folder / "run"
 
 
@@ -67,9 +75,12 @@ def test_questions_that_can_be_answered_are(trained, questions):
     assert evaluated(trained, questions, "test")["metrics"]["accuracy"] > 0.9  # New ones too.
 
 
-def test_permuted_answers_give_chance_on_new_questions(folder, tokenizer):
+def test_permuted_answers_give_chance_on_new_questions(folder, tokenizer, start):
     sets = prepare(folder / "permuted", Kind.QUESTIONS, seed=1, permute=True)
-    train(config(vqa_task(sets, tokenizer), STEPS), folder / "permuted" / "run")
+    train(
+        config(vqa_task(sets, tokenizer), 100, FASTER_HEAD, start_from=start),
+        folder / "permuted" / "run",
+    )
     found = evaluated(folder / "permuted" / "run", sets, "test")["metrics"]["accuracy"]
     assert abs(found - 1 / len(NAMES)) < 0.15
 
