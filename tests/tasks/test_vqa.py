@@ -30,7 +30,7 @@ from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.types import Kind
 
-STEPS, FASTER_HEAD = 280, {"head_factor": 5.0}
+STEPS, FASTER_HEAD = 420, {"head_factor": 5.0}
 
 
 @pytest.fixture(scope="module")
