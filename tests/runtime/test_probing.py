@@ -21,7 +21,7 @@ from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.run_folder import read_metrics
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.base import Place
-from vlbeit_jax.tasks.probing import Probe, Probes
+from vlbeit_jax.tasks.probing import PairProbe, Probe, Probes
 from vlbeit_jax.training.mesh import put_replicated
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Kind
@@ -53,6 +53,7 @@ def probed(world, sets, **probes):
             "every": 2,
             "images": str(sets / "images"),
             "texts": str(sets / "texts"),
+            "pairs": str(world.pairs),
             "shots": 3,
             "neighbours": 5,
             "strength": 1.0,
@@ -79,10 +80,13 @@ def test_each_probe_writes_one_line(run):
     assert [line["step"] for line in lines] == [2, 4]
     names = ("ridge", "ridge_3", "neighbours", "majority")
     wanted = {f"probe/{each}/{name}" for each in ("image", "text") for name in names}
+    directions = ("image_to_text_recall_10", "text_to_image_recall_10")
+    wanted |= {f"probe/pair/{given}{name}" for given in ("", "chance_") for name in directions}
     for line in lines:
         assert {name for name in line if name.startswith("probe/")} == wanted | {"probe/seconds"}
         assert all(0 <= line[name] <= 1 for name in wanted) and line["probe/seconds"] > 0
         assert line["probe/image/majority"] == 0.25
+        assert line["probe/pair/chance_text_to_image_recall_10"] == 10 / 16  # Held-back pairs.
         assert line["probe/image/ridge"] > 0.4  # Colours are told by any network.
     assert "probe image/ridge" in (run / "log.txt").read_text()
     assert probe_curves(read_metrics(run)) is not None and probe_curves([]) is None
@@ -120,6 +124,15 @@ def test_probes_are_the_same_on_any_mesh(run, sets):
         found.append(probes.run(place, state, {}))
         del found[-1]["seconds"]
     assert found[0] == pytest.approx(found[1], abs=1e-12)
+
+
+def test_retrieval_finds_what_is_alike_and_nothing_else(world):
+    probe, rng = PairProbe(str(world.pairs), 1000), np.random.default_rng(0)
+    images = rng.normal(size=(16, 40)) + 5
+    found = probe.figures(images, images * 3 - 40)  # Other place and scale, the same directions.
+    assert {value for name, value in found.items() if "chance" not in name} == {1.0}
+    found = probe.figures(images, rng.normal(size=(16, 40)))  # The control.
+    assert 0.3 < found["image_to_text_recall_10"] < 0.95
 
 
 def test_wrong_settings_are_refused(world, sets):

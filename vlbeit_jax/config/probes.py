@@ -7,13 +7,16 @@ from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """What frozen features are worth on labelled data, measured now and then; trains nothing."""
+    """What frozen features are worth on other data, measured now and then; trains nothing."""
 
     every: int = setting(0, "steps between probes; 0: none", AT_LEAST_0, may_change=True)
     images: str = setting(
         "", "prepared labelled images, such as sample:emoji; empty: none", may_change=True
     )
     texts: str = setting("", "prepared labelled texts; empty: none", may_change=True)
+    pairs: str = setting(
+        "", "prepared pairs: retrieval without training; empty: none", may_change=True
+    )
     rows: int = setting(
         2000, "most rows of a split that are used, evenly spaced", POSITIVE, may_change=True
     )
@@ -26,6 +29,6 @@ class ProbeConfig:
 
     def training_problems(self) -> list[str]:
         """Returns what keeps a run from probing."""
-        if self.every and not (self.images or self.texts):
-            return ["probes.every needs probes.images or probes.texts: name labelled data"]
+        if self.every and not (self.images or self.texts or self.pairs):
+            return ["probes.every needs data: name a set in probes.images, texts or pairs"]
         return []

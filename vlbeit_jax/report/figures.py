@@ -60,7 +60,11 @@ def probe_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes | None:
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name in dict.fromkeys(each for each in probes if each.startswith(f"probe/{panel}/")):
             label = name.split("/")[2]
-            dotted = {"color": "grey", "linestyle": ":"} if label == "majority" else {"marker": "o"}
+            dotted = (
+                {"color": "grey", "linestyle": ":"}
+                if label == "majority" or label.startswith("chance")
+                else {"marker": "o"}
+            )
             _line(axes, metrics, "validation", name, {**dotted, "label": label}, scale=100)
         axes.set(title=f"frozen features: {panel}", xlabel="step", ylim=(0, None))
         axes.set_ylabel("accuracy, %")

@@ -1,7 +1,9 @@
-"""Probes while pretraining: ridge and nearest neighbours on labelled images and texts.
+"""Probes while pretraining: ridge and nearest neighbours on labelled data, retrieval on pairs.
 
 They are fitted to the training part of a labelled set and tested on its validation part. Nothing is
-drawn but the few-shot rows, by a fixed seed, so that equal parameters give equal figures.
+drawn but the few-shot rows, by a fixed seed, so that equal parameters give equal figures. Retrieval
+compares images alone with texts alone and fits nothing; pretraining does not align the two, so that
+it may well stay at chance.
 """
 
 import dataclasses
@@ -13,10 +15,11 @@ import numpy as np
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.probes import ProbeConfig
 from vlbeit_jax.data.examples.labelled import as_text
-from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
+from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.probes import Ridge, few_of_each, nearest_neighbours, unit_rows
+from vlbeit_jax.metrics.retrieval import chance, rank, recalls
 from vlbeit_jax.shapes import Float, Int
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.features import image_features, text_features
@@ -25,6 +28,7 @@ from vlbeit_jax.types import Kind
 
 Tree = Any
 SEED = 0  # Of the few-shot rows.
+BEST = 10  # Candidates among which retrieval looks for the right one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +63,7 @@ class Probe:
         self.kind, self.classes = kind, list(found.meta["classes"])
         self.parts = {}
         for split in (TRAIN, VALIDATION):
-            records, count = found.records(split), found.count(split)
-            taken = min(rows, count)
-            chosen = [records[number * count // taken] for number in range(taken)]
+            chosen = _spread(found, split, rows)
             labels = [self.classes.index(as_text(record["label"])) for record in chosen]
             self.parts[split] = LabelledRows(chosen, np.array(labels))
 
@@ -96,6 +98,47 @@ class Probe:
         return {name: float(np.mean(found == wanted)) for name, found in answers.items()}
 
 
+class PairProbe:
+    """Pairs whose captions are to be found from the image, and the other way round."""
+
+    def __init__(self, place: str, rows: int):
+        """Reads the held-back pairs.
+
+        Raises:
+          UsageError: the set is missing, of another kind, or holds nothing back.
+        """
+        found = open_set(place, Kind.PAIRS)
+        self.records = _spread(found, VALIDATION, rows)
+        captions = [[as_text(text) for text in record["captions"]] for record in self.records]
+        self.texts = [text for each in captions for text in each]
+        self._owner = np.repeat(np.arange(len(captions)), [len(each) for each in captions])
+
+    def figures(
+        self, images: Float[np.ndarray, "A D"], texts: Float[np.ndarray, "B D"]
+    ) -> dict[str, float]:
+        """Returns recall among the best 10 in both directions, and that of a random order.
+
+        Scores are cosines of features from which the mean of their own modality was subtracted:
+        without that, all images point in one direction and all texts in another.
+
+        Args:
+          images: features of the images.
+          texts: features of all captions.
+        """
+        one, other = (unit_rows(each - each.mean(axis=0)) for each in (images, texts))
+        found = recalls(rank(one @ other.T, self._owner), [BEST])
+        by_chance = chance(self._owner, [BEST])
+        named = {name.replace("/", "_"): value for name, value in found.items()}
+        return named | {f"chance_{name.replace('/', '_')}": x for name, x in by_chance.items()}
+
+
+def _spread(found: PreparedSet, split: str, rows: int) -> list[Any]:
+    """Returns at most so many records of a split, evenly spaced."""
+    records, count = found.records(split), found.count(split)
+    taken = min(rows, count)
+    return [records[number * count // taken] for number in range(taken)]
+
+
 class Probes:
     """The probes of a run."""
 
@@ -109,13 +152,14 @@ class Probes:
         self._probes = {}
         if settings.images:
             self._probes["image"] = Probe(settings.images, Kind.LABELLED_IMAGES, settings.rows)
+        if text is None and (settings.texts or settings.pairs):
+            raise UsageError(
+                "config.task.probes.texts and pairs need a text tokenizer, but no stream of the "
+                "schedule has texts"
+            )
         if settings.texts:
-            if text is None:
-                raise UsageError(
-                    f"config.task.probes.texts={settings.texts} needs a text tokenizer, but no "
-                    "stream of the schedule has texts"
-                )
             self._probes["text"] = Probe(settings.texts, Kind.LABELLED_TEXTS, settings.rows)
+        self._pairs = PairProbe(settings.pairs, settings.rows) if settings.pairs else None
 
     def run(self, place: Place, state: TrainState, frozen: Tree) -> dict[str, float]:
         """Returns ``image/ridge`` and so on, and ``seconds``, which this took on this host."""
@@ -127,6 +171,11 @@ class Probes:
             )
             found = probe.figures(known, new, self._settings)
             figures |= {f"{name}/{what}": value for what, value in found.items()}
+        if self._pairs:
+            images = image_features(self._model, state.params, self._pairs.records, place)
+            texts = self._texts(state.params, self._pairs.texts, place)
+            found = self._pairs.figures(images, texts)
+            figures |= {f"pair/{what}": value for what, value in found.items()}
         return figures | {"seconds": time.monotonic() - began}
 
     def _features(
@@ -134,6 +183,8 @@ class Probes:
     ) -> Float[np.ndarray, "A D"]:
         if kind is Kind.LABELLED_IMAGES:
             return image_features(self._model, params, records, place)
+        return self._texts(params, [as_text(record["text"]) for record in records], place)
+
+    def _texts(self, params: Tree, texts: list[str], place: Place) -> Float[np.ndarray, "A D"]:
         assert self._text is not None, "checked when the sets were opened"
-        texts = [as_text(record["text"]) for record in records]
         return text_features(self._model, params, texts, self._text, place)
