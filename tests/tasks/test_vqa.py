@@ -21,7 +21,7 @@ from tests.test_toy_task import StopAfter
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.metrics.vqa import vqa_score
+from vlbeit_jax.metrics.vqa import Rule, vqa_score
 from vlbeit_jax.runtime.finetuned import FineTunedRun
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import parse
@@ -94,7 +94,7 @@ def test_predictions_equal_the_evaluation_row_by_row(trained, questions):
     records = open_set(str(questions)).records("test")
     found = list(run.predict(records, 3, mesh))
     scores = [
-        vqa_score(line["answer"], [each.decode() for each in records[index]["answers"]], "exact")
+        vqa_score(line["answer"], [each.decode() for each in records[index]["answers"]], Rule.EXACT)
         for index, line in enumerate(found)
     ]
     metrics = run.evaluate([str(questions)], "test", mesh)["metrics"]
