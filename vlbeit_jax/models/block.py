@@ -17,6 +17,7 @@ from vlbeit_jax.models.layers import (
 )
 from vlbeit_jax.models.params import declare
 from vlbeit_jax.models.tokens import Tokens
+from vlbeit_jax.ops.device import row_major
 from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.types import Layout
 
@@ -97,7 +98,8 @@ class Block(nn.Module):
             x = self._scaled(x, scale).astype(jnp.float32)
             return x if draws is None else drop_path(x, rate, draws[:, which])
 
-        x = tokens.x + residual(self._attended(tokens, bias), "attention_scale", 0)
+        tokens = dataclasses.replace(tokens, x=row_major(tokens.x))
+        x = row_major(tokens.x + residual(self._attended(tokens, bias), "attention_scale", 0))
         x = x + residual(self._experts(dataclasses.replace(tokens, x=x)), "expert_scale", 1)
         return dataclasses.replace(tokens, x=spmd.with_logical_constraint(x, ("batch", None, None)))
 

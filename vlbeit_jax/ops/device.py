@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import jax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, PartitionSpec
 
 from vlbeit_jax.shapes import Array
@@ -31,6 +32,15 @@ def on_tpu() -> bool:
 def on_nvidia() -> bool:
     """Whether the program is traced for NVIDIA GPUs."""
     return device_kind().startswith("NVIDIA")
+
+
+def row_major(x: Array) -> Array:
+    """Returns ``x``. On an NVIDIA GPU, its last axis is contiguous there, and its gradient's too.
+
+    Left to itself, XLA for GPUs lays the tokens of a whole network out with the batch last. Every
+    product then needs a transposition, and no normalisation fits into one kernel.
+    """
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim)))) if on_nvidia() else x
 
 
 def chips_sharing_heads() -> int:
