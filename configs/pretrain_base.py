@@ -3,27 +3,32 @@
 It has 256.7M parameters with embeddings and heads.
 
 Command: python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=RUN \
-             --config.data.image.sources="('IMAGES',)" --config.data.text.sources="('TOKENS',)" \
-             --config.data.pair.sources="('PAIRS',)" --config.data.text_tokenizer=TEXT_TOKENIZER \
-             --config.data.visual_tokenizer=VQKD_RUN
+             --config.task.image.sources="('IMAGES',)" --config.task.text.sources="('TOKENS',)" \
+             --config.task.pair.sources="('PAIRS',)" --config.task.text_tokenizer=TEXT_TOKENIZER \
+             --config.task.visual_tokenizer=VQKD_RUN
          --config=configs/pretrain_base.py:tiny (or :small) trains a smaller model by the same
          recipe. Make the data with python -m vlbeit_jax.prepare, the text tokenizer with
          python -m vlbeit_jax.text_tokenizer, the visual tokenizer with configs/vqkd_base.py.
 Cost:    480k steps of 2048 images, 2048 texts and 2048 pairs. 256 TPU v5e chips at 100% of their
          peak would take 13.57 ms a step, so at least 1.8 hours; the TPU compiler estimates 31.2
          to 42.5 ms a step, or 4.2 to 5.7 hours (docs/scale.md). Not run by us.
-Figures: the defaults of vlbeit_jax/config.py. Batch, steps, learning rate, warm-up, AdamW
-         .9/.98/1e-6, weight decay .05, masks 15% / 50% / 40% and drop path .1 are as recalled
-         from the paper (arXiv 2206.01127) and agree with BEiT-3's. End learning rate, clipping
-         3.0 and colour jitter .4 are from BEiT-3 (arXiv 2208.10442), LayerScale .1 from BEiT.
+Figures: the defaults of vlbeit_jax/config and tasks/pretrain.py. Batch, steps, learning rate,
+         warm-up, AdamW .9/.98/1e-6, weight decay .05, masks 15% / 50% / 40% and drop path .1 are
+         as recalled from the paper (arXiv 2206.01127) and agree with BEiT-3's. End learning rate,
+         clipping 3.0 and colour jitter .4 are from BEiT-3 (arXiv 2208.10442), LayerScale .1 from
+         BEiT.
 """
 
-from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig
-from vlbeit_jax.config_parse import to_config_dict
+from vlbeit_jax.config.common import LoaderConfig
+from vlbeit_jax.config.networks import SIZES, ModelConfig
+from vlbeit_jax.config.parse import to_config_dict
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.pretrain import Pretrain
 
 
 def get_config(size: str = "base"):
     """See the module's docstring."""
     if size not in SIZES:
         raise ValueError(f"configs/pretrain_base.py:{size}: the sizes are {', '.join(SIZES)}")
-    return to_config_dict(Config(model=ModelConfig(**SIZES[size]), data=DataConfig(workers=8)))
+    task = Pretrain(model=ModelConfig(**SIZES[size]))
+    return to_config_dict(Config(task=task, loader=LoaderConfig(workers=8)))

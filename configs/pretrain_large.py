@@ -7,15 +7,18 @@ Figures: the paper describes only the base model. Width, depth and heads are tho
          large recipes; the rest is as in base.
 """
 
-from vlbeit_jax.config import SIZES, Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig
-from vlbeit_jax.config_parse import to_config_dict
+from vlbeit_jax.config.common import LoaderConfig, MeshConfig, OptimizerConfig
+from vlbeit_jax.config.networks import SIZES, ModelConfig
+from vlbeit_jax.config.parse import to_config_dict
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.pretrain import Pretrain
 
 
 def get_config():
     """See the module's docstring."""
     config = Config(
-        model=ModelConfig(**SIZES["large"]),
-        data=DataConfig(workers=8),
+        task=Pretrain(model=ModelConfig(**SIZES["large"])),
+        loader=LoaderConfig(workers=8),
         optimizer=OptimizerConfig(peak_lr=1e-3),
         mesh=MeshConfig(fsdp=16),
     )

@@ -1,8 +1,8 @@
 """VL-BEiT on the sample data, small enough for two CPU cores.
 
 Command: python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN \
-             --config.data.text.sources="('TOKENS',)" \
-             --config.data.text_tokenizer=TEXT_TOKENIZER --config.data.visual_tokenizer=VQKD_RUN
+             --config.task.text.sources="('TOKENS',)" \
+             --config.task.text_tokenizer=TEXT_TOKENIZER --config.task.visual_tokenizer=VQKD_RUN
          It is a stage of launch/sample.sh.
 Cost:    4400 steps of 32 images, texts or pairs; 2.2M parameters. The README has the time on two
          CPU cores.
@@ -16,30 +16,19 @@ Figures: our own, tried on 3,182 pairs (docs/sample.md). Three choices made the 
          Pairs have no colour jitter, because captions name the colours.
 """
 
-from vlbeit_jax.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    StreamConfig,
-    VisualTokenizerConfig,
-)
-from vlbeit_jax.config_parse import to_config_dict
+from vlbeit_jax.config.common import OptimizerConfig, RunConfig
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.parse import to_config_dict
+from vlbeit_jax.config.streams import ImageStreamConfig, PairStreamConfig, TextStreamConfig
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.pretrain import Pretrain
 
 
 def get_config():
     """See the module's docstring."""
     image = {"sources": ("sample:pairs",), "batch_size": 32, "mask_block": 4}
-    config = Config(
-        run=RunConfig(
-            steps=4400,
-            schedule="image,pair,text,pair",
-            log_every=100,
-            evaluate_every=400,
-            evaluate_batches=0,
-            checkpoint_every=400,
-        ),
+    task = Pretrain(
+        schedule="image,pair,text,pair",
         model=ModelConfig(
             image_size=64,
             patch_size=8,
@@ -53,8 +42,18 @@ def get_config():
             codes=256,
             drop_path=0.0,
         ),
-        # The benchmark times this one without data; a run opens data.visual_tokenizer instead.
-        visual_tokenizer=VisualTokenizerConfig(
+        image=ImageStreamConfig(**image, num_masked_patches=24, crop_scale=0.3, colour_jitter=0.2),
+        text=TextStreamConfig(batch_size=32, text_length=64),
+        pair=PairStreamConfig(
+            **image,
+            num_masked_patches=40,
+            crop_scale=0.7,
+            colour_jitter=0.0,
+            text_length=24,
+            masked_text=0.6,
+        ),
+        # The benchmark times this one without data; a run opens task.visual_tokenizer instead.
+        tokenizer_model=VisualTokenizerConfig(
             image_size=64,
             patch_size=8,
             width=128,
@@ -65,18 +64,9 @@ def get_config():
             codes=256,
             code_width=16,
         ),
-        data=DataConfig(
-            image=StreamConfig(**image, num_masked_patches=24, crop_scale=0.3, colour_jitter=0.2),
-            text=StreamConfig(batch_size=32, text_length=64),
-            pair=StreamConfig(
-                **image,
-                num_masked_patches=40,
-                crop_scale=0.7,
-                colour_jitter=0.0,
-                text_length=24,
-                masked_text=0.6,
-            ),
-        ),
-        optimizer=OptimizerConfig(peak_lr=2e-3, warmup_steps=200),
     )
-    return to_config_dict(config)
+    run = RunConfig(
+        steps=4400, log_every=100, evaluate_every=400, evaluate_batches=0, checkpoint_every=400
+    )
+    optimizer = OptimizerConfig(peak_lr=2e-3, warmup_steps=200)
+    return to_config_dict(Config(task=task, run=run, optimizer=optimizer))

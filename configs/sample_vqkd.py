@@ -13,37 +13,18 @@ Figures: our own, for this data. 39% of the patches are white. Without re-seedin
          current batch. There is no colour jitter, because the tokens must tell colours apart.
 """
 
-from vlbeit_jax.config import (
-    Config,
-    DataConfig,
-    OptimizerConfig,
-    RunConfig,
-    StreamConfig,
-    VisualTokenizerConfig,
-)
-from vlbeit_jax.config_parse import to_config_dict
+from vlbeit_jax.config.common import OptimizerConfig, RunConfig
+from vlbeit_jax.config.networks import VisualTokenizerConfig
+from vlbeit_jax.config.parse import to_config_dict
+from vlbeit_jax.config.streams import ViewStreamConfig
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.vqkd import VQKD
 
 
 def get_config():
     """See the module's docstring."""
-    image = StreamConfig(
-        sources=("sample:pairs",),
-        batch_size=64,
-        crop_scale=0.3,
-        colour_jitter=0.0,
-        num_masked_patches=0,
-    )
-    config = Config(
-        task="vqkd",
-        run=RunConfig(
-            steps=500,
-            schedule="image",
-            log_every=50,
-            evaluate_every=100,
-            evaluate_batches=0,
-            checkpoint_every=100,
-        ),
-        visual_tokenizer=VisualTokenizerConfig(
+    task = VQKD(
+        model=VisualTokenizerConfig(
             image_size=64,
             patch_size=8,
             width=128,
@@ -56,9 +37,14 @@ def get_config():
             kmeans_batches=16,
             reseed_below=0.3,
         ),
-        data=DataConfig(image=image),
-        optimizer=OptimizerConfig(
-            peak_lr=1e-3, warmup_steps=50, beta2=0.99, eps=1e-8, weight_decay=1e-4
+        image=ViewStreamConfig(
+            sources=("sample:pairs",), batch_size=64, crop_scale=0.3, colour_jitter=0.0
         ),
     )
-    return to_config_dict(config)
+    run = RunConfig(
+        steps=500, log_every=50, evaluate_every=100, evaluate_batches=0, checkpoint_every=100
+    )
+    optimizer = OptimizerConfig(
+        peak_lr=1e-3, warmup_steps=50, beta2=0.99, eps=1e-8, weight_decay=1e-4
+    )
+    return to_config_dict(Config(task=task, run=run, optimizer=optimizer))

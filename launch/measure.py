@@ -89,7 +89,7 @@ def results(workdir: pathlib.Path) -> None:
     found = json.loads((workdir / "evaluation.json").read_text())
     validation = [line for line in metrics if line["split"] == "validation"]
     found["codes_used"] = validation[-1]["codes_used"]
-    found["codes"] = config["visual_tokenizer"]["codes"]
+    found["codes"] = config["task"]["model"]["codes"]
     found["wall_seconds"] = round(sum(stage["wall_seconds"] for stage in stages), 1)
     found["peak_memory_bytes"] = max(stage["peak_memory_bytes"] for stage in stages)
     (workdir / "results.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -37,8 +37,8 @@ stage tokens "text_tokenizer sample:texts" -m vlbeit_jax.prepare --kind=tokens -
 stage "" "" -m vlbeit_jax.main --config=configs/sample_vqkd.py --workdir="$workdir/vqkd"
 texts=$(tuple "$workdir/tokens")
 stage "" "" -m vlbeit_jax.main --config=configs/sample.py --workdir="$workdir/pretrain" \
-  --config.data.text_tokenizer="$workdir/text_tokenizer" --config.data.visual_tokenizer="$workdir/vqkd" \
-  --config.data.text.sources="$texts"
+  --config.task.text_tokenizer="$workdir/text_tokenizer" --config.task.visual_tokenizer="$workdir/vqkd" \
+  --config.task.text.sources="$texts"
 stage evaluation.json "pretrain/checkpoints pretrain/config.json sample:pairs sample:texts" -m vlbeit_jax.evaluate --from="$workdir/pretrain" \
   --data=sample:pairs --data=sample:texts --draws=16 --json="$workdir/evaluation.json"
 stage report.html "pretrain/checkpoints pretrain/config.json evaluation.json sample:pairs" -m vlbeit_jax.report --from="$workdir/pretrain" \

@@ -26,8 +26,8 @@ texts=$("$tested" -c 'import sys; print((sys.argv[1],))' "$sample/tokens")
 
 train() { # train PYTHON SEED NAME: 400 steps of the sample's recipe
   "$1" -m vlbeit_jax.main --config=configs/sample.py --workdir="$work/$3" --config.run.steps=400 --config.run.seed="$2" \
-    --config.data.text_tokenizer="$sample/text_tokenizer" --config.data.visual_tokenizer="$sample/vqkd" \
-    --config.data.text.sources="$texts"
+    --config.task.text_tokenizer="$sample/text_tokenizer" --config.task.visual_tokenizer="$sample/vqkd" \
+    --config.task.text.sources="$texts"
 }
 
 "$tested" -m tests.digests "$sample/pretrain" >"$work/tested.json"

@@ -12,7 +12,6 @@ difference exceeds 1e-5; if there is any, it exits with code 1.
 """
 
 import argparse
-import dataclasses
 import functools
 import hashlib
 import json
@@ -26,14 +25,14 @@ import jax
 import numpy as np
 
 from tests import tiny
-from vlbeit_jax.config import Config
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state
-from vlbeit_jax.tasks.pretrain import Pretrain
-from vlbeit_jax.training.saved_run import CONFIG_FILE, read_config
-from vlbeit_jax.training.sharding import make_mesh, put_batch
+from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.training.mesh import make_mesh, put_batch
+from vlbeit_jax.training.saved_run import CONFIG_FILE
 
 BATCHES = 3  # Of every stream.
 CLOSE = 1e-5  # Losses of two environments: largest difference, of their size.
@@ -55,16 +54,16 @@ def config_in(folder: pathlib.Path) -> Config:
             "text_tokenizer": str(folder / "text_tokenizer"),
             "visual_tokenizer": str(folder / "visual_tokenizer"),
         }
-        return dataclasses.replace(config, data=dataclasses.replace(config.data, **own))
+        return tiny.changed(config, task=own)
     world = tiny.world_in(folder) if folder.exists() else tiny.make_world(folder)
     return tiny.pretrain_config(world)
 
 
 def found(config: Config) -> dict[str, Any]:
     """Digests of each stream's first batches and visual tokens, and losses of the first step."""
-    task, mesh = Pretrain(config).resolve(), make_mesh(config.mesh)
+    task, mesh = config.task.resolve(), make_mesh(config.mesh)
     opened = task.open()
-    data = opened.training_data()
+    data = opened.training_data(config.run)
     digests: dict[str, str] = {}
     first = {}
     tokens = jax.jit(functools.partial(encode, opened.visual.tokenizer))

@@ -10,8 +10,9 @@ import pytest
 from tests import tiny
 from tests.tiny import TOP
 from vlbeit_jax import cli
-from vlbeit_jax.config_parse import describe
+from vlbeit_jax.config.parse import describe
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import Config
 
 SECOND = ["--processes=2", "--process=1"]
 
@@ -23,10 +24,10 @@ SECOND = ["--processes=2", "--process=1"]
         (["--config.run.steps=many"], ["--config.run.steps=many"]),
         (["--config.run.steps=0"], ["config.run.steps=0: must be > 0"]),
         (
-            ["--config.model.heads=5", "--config.run.steps=7"],
+            ["--config.task.model.heads=5", "--config.run.steps=7"],
             ["heads=5", "warmup_steps=200", "run.steps=7", "text_tokenizer is empty"],
         ),
-        (["--config.data.pair.sources=('a',1)"], ["config.data.pair.sources", "str"]),
+        (["--config.task.pair.sources=('a',1)"], ["config.task.pair.sources", "str"]),
         (["--wrkdir=W"], ["wrkdir", "Did you mean", "workdir"]),
         (["--stepz=3"], ["stepz"]),
         (["stray"], ["stray", "--"]),
@@ -113,7 +114,7 @@ def test_the_command_needs_its_flags_and_helps():
         text=True,
         timeout=120,
     )
-    assert ended.returncode == 0 and describe() in ended.stdout
+    assert ended.returncode == 0 and describe(Config(), "config") in ended.stdout
 
 
 def test_addresses_that_are_right_are_taken():

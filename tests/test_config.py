@@ -9,26 +9,19 @@ import pathlib
 import ml_collections
 import pytest
 
-from vlbeit_jax.config import SIZES, Config, ModelConfig
-from vlbeit_jax.config_parse import (
-    describe,
-    fingerprint,
-    to_config_dict,
-    to_dict,
-)
+from vlbeit_jax.config.networks import SIZES, ModelConfig
+from vlbeit_jax.config.parse import describe, fingerprint, to_config_dict, to_dict
+from vlbeit_jax.config.schema import class_of, settings_of
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import parse
+from vlbeit_jax.tasks import TASKS, Config, parse
+from vlbeit_jax.tasks.base import Task
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.types import Positions, Stream
 
 ROOT = pathlib.Path(__file__).parents[1]
 TOKENIZERS = {"text_tokenizer": "T", "visual_tokenizer": "V"}
-USABLE = {"data": {str(name): {"sources": ["sample:pairs"]} for name in Stream} | TOKENIZERS}
-VQKD = {
-    "task": "vqkd",
-    "run": {"schedule": "image"},
-    "data": {"image": {"sources": ["sample:pairs"]}},
-}
+STREAMS = ("image", "text", "pair")
+USABLE = {"task": {name: {"sources": ["sample:pairs"]} for name in STREAMS} | TOKENIZERS}
+VQKD = {"task": {"kind": "vqkd", "image": {"sources": ["sample:pairs"]}}}
 
 
 def merged(base, changed):
@@ -61,7 +54,7 @@ def problems(values):
 def leaves(section=None, path="config"):
     """Path, value by default and metadata of every field."""
     section = section or Config()
-    for field in dataclasses.fields(section):
+    for field in settings_of(section):
         value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{path}.{field.name}")
@@ -84,16 +77,12 @@ def test_there_and_back_is_the_identity(base):
         and parse(json.loads(json.dumps(to_dict(config)))) == config
     )
     changed = {
-        "model": {"positions": "relative"},
+        "task": {"model": {"width": 240}, "image": {"weights": [2]}},
         "optimizer": {"peak_lr": 1},
-        "data": {"image": {"weights": [2]}},
     }
     other = parse(merged(base, changed))
-    assert (other.model.positions, other.optimizer.peak_lr, other.data.image.weights) == (
-        Positions.RELATIVE,
-        1.0,
-        (2.0,),
-    )
+    assert other.task.model.width == 240
+    assert (other.optimizer.peak_lr, other.task.image.weights) == (1.0, (2.0,))
     assert parse(to_config_dict(other)) == other != config
     assert (
         fingerprint(to_dict(other))
@@ -104,10 +93,8 @@ def test_there_and_back_is_the_identity(base):
 
 def test_what_is_not_given_is_the_default():
     default = to_dict(Config())
-    assert to_dict(parse(USABLE)) == merged(
-        default,
-        {"data": TOKENIZERS | {str(name): {"sources": ("sample:pairs",)} for name in Stream}},
-    )
+    given = TOKENIZERS | {name: {"sources": ("sample:pairs",)} for name in STREAMS}
+    assert to_dict(parse(USABLE)) == merged(default, {"task": given})
 
 
 def test_defaults_are_within_their_bounds():
@@ -118,31 +105,39 @@ def test_defaults_are_within_their_bounds():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes_are_usable(size):
-    assert dataclasses.asdict(
-        parse(merged(USABLE, {"model": SIZES[size]})).model
-    ) == dataclasses.asdict(ModelConfig(**SIZES[size]))
+    found = parse(merged(USABLE, {"task": {"model": SIZES[size]}}))
+    assert found.task.model == ModelConfig(**SIZES[size])
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.py")), ids=lambda path: path.stem)
 def test_config_files_need_nothing_but_places(path):
     """They lack tokenizers and, at most, data, all of which the command line gives."""
     values = config_file(path).to_dict()
-    for name in Stream:
-        if not values["data"][name]["sources"]:
-            values["data"][name]["sources"] = ["somewhere"]
-    assert parse(merged(values, {"data": TOKENIZERS}))
+    for section in values["task"].values():
+        if isinstance(section, dict) and section.get("sources") == ():
+            section["sources"] = ["somewhere"]
+    tokenizers = {name: value for name, value in TOKENIZERS.items() if name in values["task"]}
+    assert parse(merged(values, {"task": tokenizers}))
 
 
 def test_every_field_is_described():
-    lines = describe().splitlines()
+    lines = describe(Config(), "config").splitlines()
     for path, _, metadata in leaves():
-        (line,) = (line for line in lines if line.startswith(f"  --{path}="))
+        line = next(line for line in lines if line.startswith(f"  --{path}="))
         assert metadata["doc"] in line and metadata["bound"].text.replace("anything", "") in line
-    assert len([line for line in lines if line.startswith("  --")]) == len(list(leaves())) > 70
+    assert len(list(leaves())) > 70
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_kind_of_task_is_described(kind):
+    text = describe(Config(), "config")
+    own = describe(class_of(TASKS, kind)(), "config.task")
+    assert own in text and class_of(TASKS, kind).kind == kind
+    assert f"--config.task.kind=pretrain  (one of {', '.join(TASKS)})" in text
 
 
 def test_defaults_are_described():
-    lines = describe().splitlines()
+    lines = describe(Config(), "config").splitlines()
     assert [
         path
         for path, value, _ in leaves()
@@ -155,9 +150,9 @@ def test_defaults_are_described():
     [
         ("run.stepz", "config.run.steps"),
         ("optimiser", "config.optimizer"),
-        ("data.image.batchsize", "config.data.image.batch_size"),
-        ("data.image.masked_patches", "config.data.image.num_masked_patches"),  # Its former name.
-        ("model.zzz", None),
+        ("task.image.batchsize", "config.task.image.batch_size"),
+        ("task.image.masked_patches", "config.task.image.num_masked_patches"),  # Its former name.
+        ("task.zzz", None),
     ],
 )
 def test_unknown_keys_are_named_with_the_nearest_known_one(path, suggestion):
@@ -176,18 +171,18 @@ def test_unknown_keys_are_named_with_the_nearest_known_one(path, suggestion):
         ("optimizer.peak_lr", "1e-3", "float"),
         ("optimizer.peak_lr", True, "float"),
         ("optimizer.peak_lr", [1.0], "float"),
-        ("run.schedule", 3, "str"),
-        ("data.text_tokenizer", None, "str"),
-        ("data.text.whole_words", 1, "bool"),
-        ("data.text.whole_words", "yes", "bool"),
-        ("model.positions", "rotary", "absolute | relative"),
-        ("model.positions", 0, "absolute"),
-        ("data.image.sources", "sample:pairs", "str"),
-        ("data.image.sources", [1], "str"),
-        ("data.image.weights", ["1"], "float"),
+        ("task.schedule", 3, "str"),
+        ("task.text_tokenizer", None, "str"),
+        ("task.text.whole_words", 1, "bool"),
+        ("task.text.whole_words", "yes", "bool"),
+        ("task.model.positions", "rotary", "absolute | relative"),
+        ("task.model.positions", 0, "absolute"),
+        ("task.image.sources", "sample:pairs", "str"),
+        ("task.image.sources", [1], "str"),
+        ("task.image.weights", ["1"], "float"),
         ("run", 3, ""),
         ("run", None, ""),
-        ("data.image", ["sample:pairs"], ""),
+        ("task.image", ["sample:pairs"], ""),
     ],
 )
 def test_wrong_types_are_named_with_what_is_needed(path, value, needed):
@@ -200,7 +195,7 @@ def test_whole_numbers_stand_for_fractions_and_nothing_else_does():
     config = parse(
         merged(
             USABLE,
-            {"optimizer": {"peak_lr": 1, "clip_norm": 0}, "data": {"image": {"weights": (3,)}}},
+            {"optimizer": {"peak_lr": 1, "clip_norm": 0}, "task": {"image": {"weights": (3,)}}},
         )
     )
     assert [
@@ -208,7 +203,7 @@ def test_whole_numbers_stand_for_fractions_and_nothing_else_does():
         for value in (
             config.optimizer.peak_lr,
             config.optimizer.clip_norm,
-            *config.data.image.weights,
+            *config.task.image.weights,
         )
     ] == [float] * 3
 
@@ -223,24 +218,24 @@ def test_whole_numbers_stand_for_fractions_and_nothing_else_does():
         ("optimizer.peak_lr", math.nan),
         ("optimizer.beta2", 1),
         ("optimizer.eps", 0.0),
-        ("model.drop_path", 1.0),
-        ("model.width", -8),
-        ("model.matmul", "float16"),
-        ("data.pair.masked_text", 1.5),
-        ("data.pair.masked_text", math.nan),
-        ("data.image.crop_scale", -0.1),
-        ("data.workers", -1),
+        ("task.model.drop_path", 1.0),
+        ("task.model.width", -8),
+        ("task.model.matmul", "float16"),
+        ("task.pair.masked_text", 1.5),
+        ("task.pair.masked_text", math.nan),
+        ("task.image.crop_scale", -0.1),
+        ("loader.workers", -1),
         ("run.seed", 2**31),
         ("run.steps", 2**31),
-        ("model.vocabulary", 10**30),
+        ("task.model.vocabulary", 10**30),
         ("mesh.data", -(2**31)),
         ("cluster.initialization_timeout", 0),
         ("cluster.shutdown_timeout", 10**6 + 1),
         ("mesh.data", 0),
         ("mesh.data", -2),
         ("mesh.fsdp", 0),
-        ("task", "finetune"),
-        ("visual_tokenizer.teacher", "resnet"),
+        ("task.kind", "finetune"),
+        ("task.tokenizer_model.teacher", "resnet"),
     ],
 )
 def test_bounds_hold(path, value):
@@ -251,45 +246,42 @@ def test_bounds_hold(path, value):
 @pytest.mark.parametrize(
     "base, changed, said",
     [
-        (USABLE, {"model": {"patch_size": 15}}, ["224", "15", "patch_size"]),
-        (USABLE, {"model": {"heads": 5}}, ["768", "5", "heads"]),
-        (VQKD, {"visual_tokenizer": {"heads": 5}}, ["768", "5", "heads"]),
-        (USABLE, {"model": {"fused_layers": 13}}, ["fused_layers=13", "depth=12"]),
+        (USABLE, {"task": {"model": {"patch_size": 15}}}, ["224", "15", "patch_size"]),
+        (USABLE, {"task": {"model": {"heads": 5}}}, ["768", "5", "heads"]),
+        (VQKD, {"task": {"model": {"heads": 5}}}, ["768", "5", "heads"]),
+        (USABLE, {"task": {"model": {"fused_layers": 13}}}, ["fused_layers=13", "depth=12"]),
         (USABLE, {"run": {"steps": 100}}, ["warmup_steps=10000", "steps=100"]),
-        (USABLE, {"run": {"schedule": "image,audio"}}, ["schedule", "audio", "image, text, pair"]),
-        (USABLE, {"run": {"schedule": ""}}, ["schedule", "image, text, pair"]),
-        (USABLE, {"run": {"schedule": "image+image"}}, ["schedule", "twice"]),
-        (
-            VQKD,
-            {"run": {"schedule": "image,pair"}, "data": {"pair": {"sources": ["p"]}}},
-            ["schedule", "'image' alone"],
-        ),
-        (USABLE, {"data": {"pair": {"sources": []}}}, ["data.pair.sources", "run.schedule"]),
-        (USABLE, {"data": {"pair": {"weights": [1, 2]}}}, ["data.pair.weights", "2 for 1"]),
-        (USABLE, {"data": {"pair": {"weights": [0]}}}, ["data.pair.weights", "> 0"]),
-        (VQKD, {"run": {"accumulate": 3}}, ["data.image.batch_size=2048", "accumulate=3"]),
+        (USABLE, {"task": {"schedule": "image,audio"}}, ["schedule", "audio", "image, text, pair"]),
+        (USABLE, {"task": {"schedule": ""}}, ["schedule", "image, text, pair"]),
+        (USABLE, {"task": {"schedule": "image+image"}}, ["schedule", "twice"]),
+        (VQKD, {"task": {"schedule": "image"}}, ["config.task.schedule: no such field"]),
+        (VQKD, {"task": {"image": {"sources": []}}}, ["config.task.image.sources"]),
+        (USABLE, {"task": {"pair": {"sources": []}}}, ["task.pair.sources", "the schedule"]),
+        (USABLE, {"task": {"pair": {"weights": [1, 2]}}}, ["task.pair.weights", "2 for 1"]),
+        (USABLE, {"task": {"pair": {"weights": [0]}}}, ["task.pair.weights", "> 0"]),
+        (VQKD, {"run": {"accumulate": 3}}, ["task.image.batch_size=2048", "accumulate=3"]),
         (
             USABLE,
-            {"data": {"image": {"num_masked_patches": 197}}},
-            ["data.image.num_masked_patches=197", "196"],
+            {"task": {"image": {"num_masked_patches": 197}}},
+            ["task.image.num_masked_patches=197", "196"],
         ),
         (
             USABLE,
-            {"data": {"image": {"mask_block": 76}}},
-            ["data.image.mask_block=76", "num_masked_patches=75"],
+            {"task": {"image": {"mask_block": 76}}},
+            ["task.image.mask_block=76", "num_masked_patches=75"],
         ),
         (
             USABLE,
-            {"data": {"text": {"text_length": 129}}},
-            ["data.text.text_length=129", "text_positions=128"],
+            {"task": {"text": {"text_length": 129}}},
+            ["task.text.text_length=129", "text_positions=128"],
         ),
-        (USABLE, {"data": {"pair": {"text_length": 2}}}, ["data.pair.text_length=2", "[3, "]),
+        (USABLE, {"task": {"pair": {"text_length": 2}}}, ["task.pair.text_length=2", "[3, "]),
         (
             USABLE,
-            {"data": {"text_tokenizer": ""}},
-            ["data.text_tokenizer", "vlbeit_jax.text_tokenizer"],
+            {"task": {"text_tokenizer": ""}},
+            ["task.text_tokenizer", "vlbeit_jax.text_tokenizer"],
         ),
-        (USABLE, {"data": {"visual_tokenizer": ""}}, ["data.visual_tokenizer", "VQ-KD"]),
+        (USABLE, {"task": {"visual_tokenizer": ""}}, ["task.visual_tokenizer", "VQ-KD"]),
     ],
 )
 def test_contradictions_are_named(base, changed, said):
@@ -308,13 +300,14 @@ def test_the_largest_values_are_usable():
 def test_streams_that_are_not_used_need_nothing():
     parse(
         {
-            "run": {"schedule": "image"},
-            "data": {"image": {"sources": ["p"], "num_masked_patches": 0}, "visual_tokenizer": "V"},
+            "task": {
+                "schedule": "image",
+                "image": {"sources": ["p"], "num_masked_patches": 0},
+                "visual_tokenizer": "V",
+            }
         }
     )
-    parse(
-        {"run": {"schedule": "text"}, "data": {"text": {"sources": ["t"]}, "text_tokenizer": "T"}}
-    )
+    parse({"task": {"schedule": "text", "text": {"sources": ["t"]}, "text_tokenizer": "T"}})
     parse(VQKD)
 
 
@@ -339,42 +332,48 @@ def test_all_problems_are_listed_at_once():
             USABLE,
             {
                 "run": {"steps": 100},
-                "model": {"heads": 5, "fused_layers": 13},
-                "data": {"pair": {"sources": []}},
+                "task": {"model": {"vocabulary": 7}, "pair": {"sources": []}, "text_tokenizer": ""},
             },
         )
     )
-    assert len(found) == 4
+    assert len(found) == 3
 
 
 def test_a_wrong_schedule_hides_no_other_contradiction():
     assert (
-        len(
-            problems(
-                merged(USABLE, {"run": {"schedule": "audio", "steps": 100}, "model": {"heads": 5}})
-            )
-        )
-        == 3
+        len(problems(merged(USABLE, {"task": {"schedule": "audio", "model": {"heads": 5}}}))) == 2
     )
 
 
 def test_contradictions_are_named_by_their_full_paths():
     changed = {
         "run": {"steps": 100},
-        "model": {"heads": 5, "patch_size": 15, "fused_layers": 13},
-        "data": {"pair": {"sources": []}},
+        "task": {"model": {"heads": 5, "patch_size": 15, "fused_layers": 13}},
     }
     for line in problems(merged(USABLE, changed)):
         assert line.startswith("config.")
 
 
+def test_a_configuration_of_the_former_layout_is_refused_with_its_version():
+    with pytest.raises(UsageError, match=r"'vqkd' is a name, as in vlbeit_jax 0\.1\.0; now"):
+        parse({"task": "vqkd", "visual_tokenizer": {"codes": 3}})
+
+
+def test_a_setting_has_not_the_name_of_a_method():
+    """A field of a dataclass would replace the method without a word."""
+    methods = {name for name in vars(Task) if callable(getattr(Task, name)) and name[0] != "_"}
+    assert {"problems", "streams", "open"} <= methods
+    for kind in TASKS:
+        assert methods.isdisjoint(field.name for field in settings_of(class_of(TASKS, kind)))
+
+
 @pytest.mark.parametrize(
     "text, cycle",
     [
-        ("image", ((Stream.IMAGE,),)),
-        ("image, text,pair", ((Stream.IMAGE,), (Stream.TEXT,), (Stream.PAIR,))),
-        ("text+image+pair", ((Stream.IMAGE, Stream.PAIR, Stream.TEXT),)),
-        ("pair,image + pair", ((Stream.PAIR,), (Stream.IMAGE, Stream.PAIR))),
+        ("image", (("image",),)),
+        ("image, text,pair", (("image",), ("text",), ("pair",))),
+        ("text+image+pair", (("image", "pair", "text"),)),
+        ("pair,image + pair", (("pair",), ("image", "pair"))),
     ],
 )
 def test_schedules_are_read(text, cycle):

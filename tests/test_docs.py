@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from tests.tiny import TOP
-from vlbeit_jax.config_parse import describe
+from vlbeit_jax.config.parse import describe
+from vlbeit_jax.tasks import Config
 
 DOCUMENTS = [
     TOP / "README.md",
@@ -35,10 +36,11 @@ def helps():
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_name_flags_and_fields_that_exist(path, helps):
+    described = describe(Config(), "config")
     for module, arguments in COMMAND.findall(path.read_text()):
         for flag in re.findall(r"--([\w.]+)", arguments):
             if flag.startswith("config."):
-                assert f"--{flag}=" in describe(), flag
+                assert f"--{flag}=" in described, flag
             else:
                 assert re.search(rf"--(\[no\])?{flag}\b", helps[module]), f"{module} --{flag}"
 
@@ -74,9 +76,11 @@ def test_every_configuration_parses(path):
     space: dict = {}
     exec(compile(path.read_text(), str(path), "exec"), space)
     values = space["get_config"]().to_dict()
-    values["data"] |= {"text_tokenizer": "T", "visual_tokenizer": "V"}
-    for stream in ("image", "text", "pair"):
-        values["data"][stream]["sources"] = ("D",)
+    tokenizers = ("text_tokenizer", "visual_tokenizer")
+    values["task"] |= {name: "T" for name in tokenizers if name in values["task"]}
+    for section in values["task"].values():
+        if isinstance(section, dict) and "sources" in section:
+            section["sources"] = ("D",)
     assert parse(values).run.steps > 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests import tiny
 from tools.torch_peer import compare, train_step
-from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.convert.formats.torch_tables import model_table
 from vlbeit_jax.convert.rules import export
 from vlbeit_jax.errors import UsageError
@@ -33,11 +33,8 @@ VISUAL = VisualTokenizerConfig(
 
 def peer_config(folder, schedule="image+text+pair", drop_path=0.0, **optimizer):
     config = tiny.pretrain_config(tiny.world_in(folder), schedule=schedule)
-    model, rule = (
-        dataclasses.replace(config.model, depth=2, drop_path=drop_path),
-        dataclasses.replace(config.optimizer, **optimizer),
-    )
-    return dataclasses.replace(config, model=model, optimizer=rule, visual_tokenizer=VISUAL)
+    task = {"model": {"depth": 2, "drop_path": drop_path}, "tokenizer_model": VISUAL}
+    return tiny.changed(config, task=task, optimizer=optimizer)
 
 
 def parts(config):
@@ -55,19 +52,13 @@ def parts_batches(config, seed):
 
 
 def in_type(matmul, config):
-    model, visual = (
-        dataclasses.replace(part, matmul=matmul) for part in (config.model, config.visual_tokenizer)
-    )
-    return dataclasses.replace(config, model=model, visual_tokenizer=visual)
+    networks = ("model", "tokenizer_model")
+    return tiny.changed(config, task=dict.fromkeys(networks, {"matmul": matmul}))
 
 
 def cached_tokens(config):
-    views = {
-        name: dataclasses.replace(getattr(config.data, name), views=2) for name in ("image", "pair")
-    }
-    return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, visual_tokens="TOKENS", **views)
-    )
+    views = dict.fromkeys(("image", "pair"), {"views": 2})
+    return tiny.changed(config, task={"visual_tokens": "TOKENS"} | views)
 
 
 @functools.cache
@@ -136,7 +127,7 @@ def test_batches_are_like_those_of_training(tmp_path):
     config = peer_config(tmp_path)
     (one, two), (length, patches) = (
         (parts_batches(config, seed) for seed in (0, 1)),
-        (config.data.pair.text_length, config.model.patches),
+        (config.task.pair.text_length, config.task.model.patches),
     )
     assert not np.array_equal(one["pair"]["image"], two["pair"]["image"])
     for row, places, weights in zip(
@@ -153,7 +144,7 @@ def test_batches_are_like_those_of_training(tmp_path):
         assert len(set(used)) == len(used) > 0 and used.min() > 0 and used.max() < end
     for row in one["pair"]["masked_patches"]:
         assert (
-            len(set(row)) == config.data.pair.num_masked_patches
+            len(set(row)) == config.task.pair.num_masked_patches
             and row.min() >= 0
             and row.max() < patches
         )
@@ -177,7 +168,7 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
         np.abs(after["encoder.blocks.0.experts.language.up.weight"].numpy().T / before - 0.64).max()
         < 0.01
     )
-    tensors = export(model_table(config.model), train_step.arrays_of(state.params))
+    tensors = export(model_table(config.task.model), train_step.arrays_of(state.params))
     for name, value in tensors.items():
         np.testing.assert_allclose(after[name].numpy(), value, atol=2e-4, err_msg=name)
 
@@ -219,7 +210,7 @@ def test_the_compiled_step_is_one_graph_a_stream_and_agrees(tmp_path, form, matm
         matmul,
         cached_tokens(peer_config(tmp_path)) if matmul == "bfloat16" else peer_config(tmp_path),
     )
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **form))
+    config = tiny.changed(config, task={"model": form})
     found = compared(config, "torch-compiled")
     assert found["agrees"] and "torch.compile" in found["peer"]
 

@@ -5,6 +5,7 @@ package is edited for it; its name is added to the table of tasks.
 """
 
 import dataclasses
+import json
 
 import flax.linen as nn
 import jax
@@ -14,20 +15,22 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax import tasks
-from vlbeit_jax.config import Config, DataConfig, OptimizerConfig, RunConfig, StreamConfig
+from vlbeit_jax.config.common import OptimizerConfig, RunConfig
+from vlbeit_jax.config.parse import to_dict
+from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, section, setting
 from vlbeit_jax.data.examples.base import ROW_SPECS, Spec
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.params import declare
 from vlbeit_jax.objectives.base import Objective, Term
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.start import train
-from vlbeit_jax.tasks import base
+from vlbeit_jax.tasks import Config, base
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.schedule import schedule_problems
 from vlbeit_jax.training.warm_start import WarmStart
 
-SLOPE, ROWS, WIDTH = 2.0, 16, 4
+ROWS, WIDTH = 16, 4
 
 
 class Line(nn.Module):
@@ -49,17 +52,28 @@ class SquaredError(Objective):
         return {"fit": Term(loss=loss, weight=batch["weight"].sum())}, {}
 
 
-@dataclasses.dataclass(frozen=True)
-class Toy:
-    config: Config
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointsConfig:
+    slope: float = setting(2.0, "of the line on which the points lie", AT_LEAST_0)
 
     def problems(self):
-        yield from schedule_problems(self.config.run.schedule, ("toy",))
-        if self.config.data.image.flip == 0.25:
-            yield "config.data.image.flip=0.25 is not allowed in this toy"
+        if self.slope == 0.25:
+            yield "slope=0.25 is not allowed in this toy"
 
-    def must_match(self):
-        return {"data.image.flip": self.config.data.image.flip}
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy:
+    kind = "toy"
+
+    schedule: str = setting("toy", "streams of each step")
+    every: int = setting(4, "steps between evaluations", POSITIVE, may_change=True)
+    points: PointsConfig = section(PointsConfig, "what is learnt")
+
+    def problems(self):
+        return schedule_problems(self.schedule, ("toy",))
+
+    def training_problems(self):
+        return ()
 
     def resolve(self):
         return self
@@ -91,21 +105,23 @@ class OpenToy:
     def save_assets(self, folder):
         pass
 
-    def training_data(self):
-        return Points()
+    def training_data(self, run):
+        return Points(self.task.points.slope)
 
-    def evaluators(self, data, mesh, shard):
+    def evaluators(self, data, place):
         def slope(state, frozen):
             learnt = float(jax.device_get(state.params["slope"]).mean())
-            return {"slope": learnt, "error": abs(learnt - SLOPE)}
+            return {"slope": learnt, "error": abs(learnt - self.task.points.slope)}
 
-        return [base.Evaluator("line", self.task.config.run.evaluate_every, slope)]
+        return [base.Evaluator("line", self.task.every, slope)]
 
-    def prepare_state(self, state, data, mesh, shard):
+    def prepare_state(self, state, data, place):
         return state
 
 
+@dataclasses.dataclass(frozen=True)
 class Points:
+    slope: float
     fingerprints = {"points": "v1"}
     trained_on = ()
 
@@ -121,14 +137,13 @@ class Points:
     def __getitem__(self, index):
         x = np.random.default_rng(index).normal(size=WIDTH).astype(np.float32)
         row = {"weight": np.float32(1), "uid": np.uint32(index)}
-        return row | {"x": x, "y": np.float32(SLOPE * x.sum())}
+        return row | {"x": x, "y": np.float32(self.slope * x.sum())}
 
 
-def config(steps=8, **run):
-    run = {"log_every": 4, "evaluate_every": 4, "checkpoint_every": 4, "schedule": "toy"} | run
+def config(steps=8, **task):
     return Config(
-        task="toy",
-        run=RunConfig(steps=steps, **run),
+        task=Toy(**task),
+        run=RunConfig(steps=steps, log_every=4, checkpoint_every=4),
         optimizer=OptimizerConfig(peak_lr=0.3, warmup_steps=1, weight_decay=0.0),
     )
 
@@ -166,9 +181,13 @@ def test_it_resumes_bit_for_bit(tmp_path, monkeypatch):
         assert int(train(config(), tmp_path / "parts").step) == 4
     again = train(config(), tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))
-    changed = dataclasses.replace(config(steps=12), data=DataConfig(image=StreamConfig(flip=0.75)))
-    with pytest.raises(UsageError, match=r"data.image.flip: the checkpoint has 0.5, .* has 0.75"):
+    changed = config(12, points=PointsConfig(slope=3.0))
+    with pytest.raises(UsageError, match=r"task.points.slope: the checkpoint has 2.0, .* has 3.0"):
         train(changed, tmp_path / "parts")
+    # A setting that may change is no other run, and takes effect.
+    train(config(12, every=6), tmp_path / "parts")
+    steps = [each["step"] for each in tiny.metrics_of(tmp_path / "parts") if "line/slope" in each]
+    assert steps == [4, 8, 12]
 
 
 def test_it_compiles_ahead_of_time_and_its_operations_are_counted():
@@ -181,13 +200,19 @@ def test_it_compiles_ahead_of_time_and_its_operations_are_counted():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"run": {"schedule": "image"}}, "out of toy"),
-        ({"data": {"image": {"flip": 0.25}}}, "config.data.image.flip=0.25 is not allowed"),
+        ({"schedule": "image"}, "config.task.schedule='image': .* out of toy"),
+        ({"points": {"slope": 0.25}}, "config.task.points.slope=0.25 is not allowed"),
+        ({"points": {"slope": -1.0}}, "config.task.points.slope=-1.0: must be >= 0"),
+        ({"points": {"slop": 1.0}}, "config.task.points.slop: .* mean config.task.points.slope"),
     ],
 )
 def test_bad_settings_are_refused_by_name(changed, said):
-    values = {"task": "toy", "run": {"schedule": "toy"}} | changed
     with pytest.raises(UsageError, match=said):
-        tasks.parse(values)
-    with pytest.raises(UsageError, match="config.task='toys': must be one of pretrain, vqkd, toy"):
-        tasks.parse({"task": "toys"})
+        tasks.parse({"task": {"kind": "toy"} | changed})
+    with pytest.raises(UsageError, match="config.task.kind='toys': must be one of .*, toy"):
+        tasks.parse({"task": {"kind": "toys"}})
+
+
+def test_it_is_read_back_from_the_folder_of_a_run(tmp_path):
+    values = json.loads(json.dumps(to_dict(config(points=PointsConfig(slope=5.0)))))
+    assert tasks.parse(values) == config(points=PointsConfig(slope=5.0))

@@ -6,27 +6,30 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import cv2
 import jax
 import numpy as np
 
-from vlbeit_jax.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    StreamConfig,
-    VisualTokenizerConfig,
+from vlbeit_jax.config.common import OptimizerConfig, RunConfig
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.parse import to_dict
+from vlbeit_jax.config.streams import (
+    ImageStreamConfig,
+    PairStreamConfig,
+    TextStreamConfig,
+    ViewStreamConfig,
 )
-from vlbeit_jax.config_parse import to_dict
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.prepare.build import pack_texts
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.runtime.start import train
-from vlbeit_jax.training.sharding import AXES
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.vqkd import VQKD
+from vlbeit_jax.training.mesh import AXES
 from vlbeit_jax.types import Kind
 
 TOP = pathlib.Path(__file__).parent.parent
@@ -133,43 +136,32 @@ def text_records(count: int, seed: int = 0):
 
 
 def vqkd_config(world: World, **run) -> Config:
-    stream = StreamConfig(
-        sources=(str(world.pairs),),
-        batch_size=16,
-        crop_scale=0.5,
-        colour_jitter=0.0,
-        num_masked_patches=0,
-    )
     return Config(
-        task="vqkd",
+        task=VQKD(
+            model=VisualTokenizerConfig(
+                image_size=32,
+                patch_size=8,
+                width=32,
+                heads=2,
+                ffn_width=64,
+                encoder_depth=1,
+                decoder_depth=1,
+                codes=32,
+                code_width=8,
+                kmeans_batches=2,
+            ),
+            image=ViewStreamConfig(
+                sources=(str(world.pairs),), batch_size=16, crop_scale=0.5, colour_jitter=0.0
+            ),
+        ),
         run=RunConfig(
-            **{
-                "steps": 3,
-                "schedule": "image",
-                "log_every": 2,
-                "checkpoint_every": 3,
-                "evaluate_batches": 1,
-            }
-            | run
+            **{"steps": 3, "log_every": 2, "checkpoint_every": 3, "evaluate_batches": 1} | run
         ),
-        visual_tokenizer=VisualTokenizerConfig(
-            image_size=32,
-            patch_size=8,
-            width=32,
-            heads=2,
-            ffn_width=64,
-            encoder_depth=1,
-            decoder_depth=1,
-            codes=32,
-            code_width=8,
-            kmeans_batches=2,
-        ),
-        data=DataConfig(image=stream),
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=1),
     )
 
 
-def pretrain_config(world: World, **run) -> Config:
+def pretrain_config(world: World, schedule: str = "image,text,pair", **run) -> Config:
     image = {
         "sources": (str(world.pairs),),
         "batch_size": 8,
@@ -177,38 +169,41 @@ def pretrain_config(world: World, **run) -> Config:
         "mask_block": 2,
     }
     return Config(
-        run=RunConfig(
-            **{
-                "steps": 20,
-                "schedule": "image,text,pair",
-                "log_every": 5,
-                "checkpoint_every": 10,
-                "evaluate_every": 0,
-            }
-            | run
-        ),
-        model=ModelConfig(
-            image_size=32,
-            patch_size=8,
-            width=32,
-            depth=3,
-            heads=4,
-            ffn_width=64,
-            fused_layers=1,
-            text_positions=16,
-            vocabulary=PIECES,
-            codes=32,
-            drop_path=0.2,
-        ),
-        data=DataConfig(
-            image=StreamConfig(**image),
-            text=StreamConfig(sources=(str(world.tokens),), batch_size=8, text_length=16),
-            pair=StreamConfig(**image, text_length=16, masked_text=0.5),
+        task=Pretrain(
+            schedule=schedule,
+            model=ModelConfig(
+                image_size=32,
+                patch_size=8,
+                width=32,
+                depth=3,
+                heads=4,
+                ffn_width=64,
+                fused_layers=1,
+                text_positions=16,
+                vocabulary=PIECES,
+                codes=32,
+                drop_path=0.2,
+            ),
+            image=ImageStreamConfig(**image),
+            text=TextStreamConfig(sources=(str(world.tokens),), batch_size=8, text_length=16),
+            pair=PairStreamConfig(**image, text_length=16, masked_text=0.5),
             text_tokenizer=str(world.text_tokenizer),
             visual_tokenizer=str(world.vqkd),
         ),
+        run=RunConfig(
+            **{"steps": 20, "log_every": 5, "checkpoint_every": 10, "evaluate_every": 0} | run
+        ),
         optimizer=OptimizerConfig(peak_lr=1e-3, warmup_steps=2),
     )
+
+
+def changed(section: Any, **changes: Any) -> Any:
+    """A section with other values; a dict changes some values of a section in it."""
+    values = {
+        name: changed(getattr(section, name), **value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(section, **values)
 
 
 def config_file(config: Config, folder: pathlib.Path) -> pathlib.Path:

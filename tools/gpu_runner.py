@@ -15,21 +15,21 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-JOINT = "--config.run.schedule=image+text+pair"
+JOINT = "--config.task.schedule=image+text+pair"
 STREAMS = ("image", "text", "pair")
 # A rehearsal runs the same code at these sizes, in seconds on a CPU.
 TINY = [
-    "--config.model.depth=1",
-    "--config.model.fused_layers=1",
-    "--config.model.vocabulary=1000",
-    "--config.model.width=64",
-    "--config.model.heads=1",
-    "--config.model.ffn_width=128",
-    "--config.visual_tokenizer.encoder_depth=1",
-    "--config.visual_tokenizer.width=64",
-    "--config.visual_tokenizer.heads=1",
-    "--config.model.codes=256",
-    "--config.visual_tokenizer.codes=256",
+    "--config.task.model.depth=1",
+    "--config.task.model.fused_layers=1",
+    "--config.task.model.vocabulary=1000",
+    "--config.task.model.width=64",
+    "--config.task.model.heads=1",
+    "--config.task.model.ffn_width=128",
+    "--config.task.tokenizer_model.encoder_depth=1",
+    "--config.task.tokenizer_model.width=64",
+    "--config.task.tokenizer_model.heads=1",
+    "--config.task.model.codes=256",
+    "--config.task.tokenizer_model.codes=256",
 ]
 CURRENT: list[subprocess.Popen] = []  # The command that runs now; it ends with this program.
 
@@ -107,10 +107,10 @@ class Check:
             module,
             f"--config={config}",
             JOINT,
-            "--config.model.matmul=bfloat16",
+            "--config.task.model.matmul=bfloat16",
         ]
-        command += ["--config.visual_tokenizer.matmul=bfloat16", "--config.mesh.fsdp=1"]
-        command += [f"--config.data.{stream}.batch_size={batch}" for stream in STREAMS]
+        command += ["--config.task.tokenizer_model.matmul=bfloat16", "--config.mesh.fsdp=1"]
+        command += [f"--config.task.{stream}.batch_size={batch}" for stream in STREAMS]
         command += [
             *(TINY if self.rehearse else []),
             f"--steps={2 if self.rehearse else 10}",

@@ -12,7 +12,9 @@ from tools.gpu_runner import Check, failure
 
 BASE, LARGE = "configs/pretrain_base.py", "configs/pretrain_large.py"
 PEER_BATCH = {False: 64, True: 2}  # By whether it is a rehearsal; both sides must fit into memory.
-NO_DROP_PATH = "--config.model.drop_path=0.0"  # The two sides would draw different random numbers.
+NO_DROP_PATH = (
+    "--config.task.model.drop_path=0.0"  # The two sides would draw different random numbers.
+)
 TESTS = [
     "tests/ops/test_cudnn_attention.py",
     "tests/models/test_parity.py",
@@ -60,8 +62,8 @@ def peer(check: Check) -> Iterator[dict[str, Any]]:
 def attention(check: Check) -> Iterator[dict[str, Any]]:
     """Our step of the stage ``peer``, with XLA's attention instead of cuDNN's."""
     options = [
-        "--config.model.attention=einsum",
-        "--config.visual_tokenizer.attention=einsum",
+        "--config.task.model.attention=einsum",
+        "--config.task.tokenizer_model.attention=einsum",
         NO_DROP_PATH,
     ]
     yield {
@@ -78,9 +80,9 @@ def large(check: Check) -> Iterator[dict[str, Any]]:
 def cached(check: Check) -> Iterator[dict[str, Any]]:
     """Base size with visual tokens that are read instead of computed."""
     views = [
-        "--config.data.visual_tokens=TOKENS",
-        "--config.data.image.views=8",
-        "--config.data.pair.views=8",
+        "--config.task.visual_tokens=TOKENS",
+        "--config.task.image.views=8",
+        "--config.task.pair.views=8",
     ]
     yield {"row": "base, cached visual tokens", **check.largest("cached", BASE, *views)}
 
@@ -90,8 +92,8 @@ def sample(check: Check) -> Iterator[dict[str, Any]]:
     out, seconds = check.out / "sample", 60
     steps = "2" if check.rehearse else "200"
     text, tokens = (
-        f"--config.data.text_tokenizer={out / 'text'}",
-        f"--config.data.text.sources=('{out / 'tokens'}',)",
+        f"--config.task.text_tokenizer={out / 'text'}",
+        f"--config.task.text.sources=('{out / 'tokens'}',)",
     )
     before = [
         [
@@ -125,7 +127,7 @@ def sample(check: Check) -> Iterator[dict[str, Any]]:
         text,
         tokens,
     ]
-    train += [f"--config.data.visual_tokenizer={out / 'vqkd'}", "--config.run.log_every=5"]
+    train += [f"--config.task.visual_tokenizer={out / 'vqkd'}", "--config.run.log_every=5"]
     for number, command in enumerate(before):
         code, said = check.run(f"sample_{number}", command)
         if code:

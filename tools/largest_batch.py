@@ -9,15 +9,13 @@ import pathlib
 import sys
 from typing import Any
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.plan import memory
 from vlbeit_jax.plan.networks import networks_of
-from vlbeit_jax.tasks import parse, task_of
+from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.tasks.abstract import abstract_step
-from vlbeit_jax.training.sharding import make_mesh
+from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.state import declarations
-from vlbeit_jax.types import Stream
 
 LARGEST = 4096
 SPARE = 0.85  # The formula is right within 20%; the allocator needs the rest.
@@ -31,21 +29,25 @@ def load(name: str) -> Config:
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     values = (module.get_config(size) if size else module.get_config()).to_dict()
-    values["run"]["schedule"] = "image+text+pair"
-    values["model"]["matmul"] = values["visual_tokenizer"]["matmul"] = "bfloat16"
+    values["task"]["schedule"] = "image+text+pair"
+    task = values["task"]
+    task["model"]["matmul"] = task["tokenizer_model"]["matmul"] = "bfloat16"
     values["mesh"] = {"data": 1, "fsdp": 1, "tensor": 1}
     return parse(values, to_train=False)
 
 
 def step_bytes(config: Config, batch: int) -> int:
     """Memory of a step with ``batch`` rows of each stream and recomputed attention weights."""
-    data = {s: dataclasses.replace(getattr(config.data, s), batch_size=batch) for s in Stream}
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+    streams = {
+        name: dataclasses.replace(getattr(config.task, name), batch_size=batch)
+        for name in config.task.used_streams
+    }
+    task = dataclasses.replace(config.task, **streams)
+    config = dataclasses.replace(config, task=task)
     _, _, state, frozen, batches = abstract_step(config, make_mesh(config.mesh))
     # on_tpu: there, too, a kernel recomputes the attention weights. But XLA for GPUs worked on all
     # streams at once (18.0 GiB on an H200 at base size and 64 rows), so we add the activations of
     # the other streams. The TPU's compiler keeps those of the largest stream only.
-    task = task_of(config)
     objectives = {name: stream.objective for name, stream in task.streams().items()}
     info = declarations(task.init).info
     activations = [

@@ -14,19 +14,19 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import parse
 
 if TYPE_CHECKING:
-    from vlbeit_jax.config import Config
+    from vlbeit_jax.tasks import Config
 
 OVERVIEW = r"""Times the train step of a configuration on this machine's devices.
 
 Prints the median and the spread as JSON.
 
-  python -m vlbeit_jax.benchmark --config=configs/sample.py --config.run.schedule=image+text+pair
+  python -m vlbeit_jax.benchmark --config=configs/sample.py --config.task.schedule=image+text+pair
   python -m vlbeit_jax.benchmark --config=configs/pretrain_base.py \
-      --config.data.image.batch_size=8 --config.data.text.batch_size=8 \
-      --config.data.pair.batch_size=8
+      --config.task.image.batch_size=8 --config.task.text.batch_size=8 \
+      --config.task.pair.batch_size=8
   python -m vlbeit_jax.benchmark --config=configs/sample.py \
-      --config.run.schedule=pair --input=real \
-      --config.data.text_tokenizer=sample_run/text_tokenizer ...
+      --config.task.schedule=pair --input=real \
+      --config.task.text_tokenizer=sample_run/text_tokenizer ...
 
 Synthetic input is random and already on the devices; it needs no data and no tokenizer. Real
 input is read, decoded and transferred as in training, and the time that a step waits for it is
@@ -54,10 +54,10 @@ def main() -> None:
     config = parse(CONFIG.value.to_dict(), to_train=INPUT.value == "real")
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
-    if "," in config.run.schedule:
+    if "," in config.task.schedule:
         raise UsageError(
-            f"run.schedule={config.run.schedule} has steps of several kinds; time one of them, "
-            "e.g. --config.run.schedule=image+text+pair"
+            f"task.schedule={config.task.schedule} has steps of several kinds; time one of them, "
+            "e.g. --config.task.schedule=image+text+pair"
         )
     with cli.explains_full_memory():
         found = measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
@@ -74,7 +74,7 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
     from vlbeit_jax.runtime.speed import circumstances, peak_here, peak_memory, rates, spread
     from vlbeit_jax.runtime.synthetic import random_batches, random_state, random_weights
     from vlbeit_jax.tasks.abstract import abstract_step
-    from vlbeit_jax.training.sharding import make_mesh
+    from vlbeit_jax.training.mesh import make_mesh
 
     mesh = make_mesh(config.mesh)
     step, _, start, frozen, shapes = abstract_step(config, mesh)
@@ -111,13 +111,12 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
 def _real(config: "Config", mesh: Any) -> tuple[Iterator[dict[str, Any]], Callable[[], None]]:
     """Returns an endless iterator over placed batches, and what closes it."""
     from vlbeit_jax.data import pipeline
-    from vlbeit_jax.tasks import task_of
-    from vlbeit_jax.training.sharding import host_shard, put_batch
+    from vlbeit_jax.training.mesh import host_shard, put_batch
 
-    task = task_of(config).resolve()
-    data, shard = task.open().training_data(), host_shard(mesh)
+    task = config.task.resolve()
+    data, shard = task.open().training_data(config.run), host_shard(mesh)
     feeds = {
-        name: pipeline.batches(data.examples(name), stream.batch_size, 0, shard, config.data)
+        name: pipeline.batches(data.examples(name), stream.batch_size, 0, shard, config.loader)
         for name, stream in task.streams().items()
     }
 

@@ -13,14 +13,13 @@ import numpy as np
 from absl import flags
 
 from vlbeit_jax import cli
-from vlbeit_jax.config import DataConfig, StreamConfig
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.data.source import TRAIN, open_set
 from vlbeit_jax.prepare.writer import write_set
-from vlbeit_jax.types import Kind, Stream
+from vlbeit_jax.types import Kind
 
 OVERVIEW = """Measures how many image examples the pipeline makes per second of processor time
 (one core): read, decode, crop, resize, jitter, mask, batch. Measures decoding alone as well.
@@ -59,15 +58,15 @@ def main() -> None:
         found["decode"] = _rate(lambda: [decode(next(turns)) for _ in range(16)])
         grid = IMAGE_SIZE.value // PATCH_SIZE.value
         masked = round(0.38 * grid**2)
-        stream = StreamConfig(
+        stream = ImageStreamConfig(
             sources=(place,),
             batch_size=BATCH.value,
             num_masked_patches=masked,
             mask_block=min(16, masked),
         )
         make = MaskedExample(stream, IMAGE_SIZE.value, grid, None, True)
-        examples = TrainingExamples(Stream.IMAGE, [prepared], make, seed=0)
-        data = DataConfig(workers=WORKERS.value, read_threads=1, prefetch=2)
+        examples = TrainingExamples("image", [prepared], make, seed=0)
+        data = LoaderConfig(workers=WORKERS.value, read_threads=1, prefetch=2)
         with closing(pipeline.batches(examples, stream.batch_size, loader=data)) as batches:
             next(batches)
             found["pipeline"] = _rate(lambda: next(batches)["uid"])

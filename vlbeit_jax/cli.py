@@ -18,12 +18,12 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
 INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
 
 
-def run(main: Callable[[], None], overview: str) -> None:
+def run(main: Callable[[], None], overview: str | Callable[[], str]) -> None:
     """Parses the flags and calls ``main``.
 
     Args:
       main: the command.
-      overview: shown by ``--help`` above the flags.
+      overview: shown by ``--help`` above the flags; a function if it takes long to make.
     """
     use_huge_pages()
     logging.set_verbosity(logging.WARNING)
@@ -57,7 +57,7 @@ def explains_full_memory() -> Iterator[None]:
             raise
         raise UsageError(
             "the step does not fit into memory. Reduce the batch size, e.g. "
-            f"--config.data.image.batch_size=8: {error}"
+            f"--config.task.image.batch_size=8: {error}"
         ) from error
 
 
@@ -78,9 +78,10 @@ def _without_traceback(main: Callable[[], None]) -> None:
         fail(error)
 
 
-def _parse(arguments: Sequence[str], overview: str) -> Sequence[str]:
+def _parse(arguments: Sequence[str], overview: str | Callable[[], str]) -> Sequence[str]:
     if any(argument in ("--help", "-help", "-h") for argument in arguments[1:]):
-        print(f"{overview}\n\n{flags.FLAGS.main_module_help()}")
+        text = overview if isinstance(overview, str) else overview()
+        print(f"{text}\n\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
     try:
         rest = flags.FLAGS(list(arguments))

@@ -30,7 +30,7 @@ With --estimate, memory comes from a formula, in seconds. With --topology=cpu:8,
 the collectives on simulated devices.
 
 Compiling needs libtpu (launch/install.sh tpu, or pip install 'jax[tpu]'), but no TPU. Data and
-tokenizers are not opened; config.visual_tokenizer tells which kind of tokenizer is meant."""
+tokenizers are not opened; config.task.tokenizer_model describes the visual tokenizer."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True

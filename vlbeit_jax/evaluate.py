@@ -26,9 +26,9 @@ DRAWS = flags.DEFINE_integer("draws", 4, "masks drawn for every record", lower_b
 
 def main() -> None:
     """Evaluates, prints a table and writes the file."""
-    from vlbeit_jax.config import MeshConfig
+    from vlbeit_jax.config.common import MeshConfig
     from vlbeit_jax.runtime.evaluation import evaluate, open_run
-    from vlbeit_jax.training.sharding import make_mesh
+    from vlbeit_jax.training.mesh import make_mesh
 
     out = pathlib.Path(JSON.value)
     cli.require_writable(out)

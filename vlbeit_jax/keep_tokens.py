@@ -6,18 +6,18 @@ from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
-from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import parse
 
 OVERVIEW = """Computes the visual tokens of a pretraining's images once, for all epochs.
 
   python -m vlbeit_jax.keep_tokens --config=configs/pretrain_base.py \\
-      --config.data.visual_tokens=TOKENS \\
-      --config.data.image.views=8 --config.data.pair.views=8 \\
-      --config.data.image.sources="('IMAGES',)" ...
+      --config.task.visual_tokens=TOKENS \\
+      --config.task.image.views=8 --config.task.pair.views=8 \\
+      --config.task.image.sources="('IMAGES',)" ...
   python -m vlbeit_jax.main --config=configs/pretrain_base.py \\
-      --config.data.visual_tokens=TOKENS ...      the same fields
+      --config.task.visual_tokens=TOKENS ...      the same fields
 
 Each image has that many views, drawn from its id, instead of a new view in every epoch. The command
 works in parts of 16,384 images and skips those that exist, so that it goes on where it was stopped.
@@ -36,15 +36,11 @@ flags.mark_flag_as_required("config")
 def main() -> None:
     """Makes what is missing."""
     values = CONFIG.value.to_dict()
-    values["run"]["schedule"] = _image_streams(values["run"]["schedule"])
+    values["task"]["schedule"] = _image_streams(values["task"].get("schedule", ""))
     config, (mine, of) = parse(values), _share()
-    if not config.data.visual_tokens:
-        raise UsageError(
-            "config.data.visual_tokens is empty: name the folder that the tokens shall lie in"
-        )
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
     from vlbeit_jax.tasks.token_caching import TokenCacher
-    from vlbeit_jax.training.sharding import make_mesh
+    from vlbeit_jax.training.mesh import make_mesh
 
     use_compilation_cache(config.run.compilation_cache)
     cacher = TokenCacher(
@@ -68,7 +64,7 @@ def main() -> None:
         if there < len(cacher.work)
         else ": train with the same fields"
     )
-    print(f"{config.data.visual_tokens}: {there} of {len(cacher.work)} parts are there{rest}")
+    print(f"{config.task.visual_tokens}: {there} of {len(cacher.work)} parts are there{rest}")
 
 
 def _image_streams(schedule: str) -> str:

@@ -7,12 +7,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
-from vlbeit_jax.config import Config
-from vlbeit_jax.config_parse import describe
+from vlbeit_jax.config.parse import describe
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import parse
+from vlbeit_jax.tasks import Config, parse
 
-OVERVIEW = f"""Trains VL-BEiT or its visual tokenizer.
+OVERVIEW = """Trains VL-BEiT or its visual tokenizer.
 
   python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN
   python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=RUN \\
@@ -21,7 +20,7 @@ OVERVIEW = f"""Trains VL-BEiT or its visual tokenizer.
 Run the same command again to resume from the newest checkpoint in RUN. On several hosts, run the
 same command on each of them. Hosts of TPU VMs, SLURM and Kubernetes find each other automatically;
 elsewhere, give --coordinator, --processes and --process. Every field can be overridden:
-{describe()}"""
+"""
 
 MAX_PORT = 65535
 MAX_PROCESSES = 100_000
@@ -61,6 +60,11 @@ class Arguments(NamedTuple):
     config: Config
     address: tuple[str, int, int] | None
     profile: tuple[int, int] | None
+
+
+def overview() -> str:
+    """Returns the text of ``--help``: how to use the command, and every field."""
+    return OVERVIEW + describe(Config(), "config")
 
 
 def main() -> None:
@@ -140,4 +144,4 @@ def _profile_steps() -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    cli.run(main, OVERVIEW)
+    cli.run(main, overview)

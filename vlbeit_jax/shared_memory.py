@@ -9,7 +9,7 @@ from vlbeit_jax import cli, main
 OVERVIEW = """Prints how many bytes of /dev/shm a run needs on each host (docs/launch.md).
 
   python -m vlbeit_jax.shared_memory --hosts=64 --chips=4 \\
-      --config=configs/pretrain_base.py --workdir=RUN --config.data.workers=16
+      --config=configs/pretrain_base.py --workdir=RUN --config.loader.workers=16
 
 All other flags are those of vlbeit_jax.main, with the same checks. The command does not open the
 data sets and tokenizers that they name."""

@@ -3,24 +3,6 @@
 import enum
 
 
-class Stream(enum.StrEnum):
-    """A kind of training example; one masked-prediction loss is taken per stream."""
-
-    IMAGE = "image"
-    TEXT = "text"
-    PAIR = "pair"
-
-    @property
-    def has_image(self) -> bool:
-        """Whether an example holds an image."""
-        return self is not Stream.TEXT
-
-    @property
-    def has_text(self) -> bool:
-        """Whether an example holds word pieces."""
-        return self is not Stream.IMAGE
-
-
 class Modality(enum.StrEnum):
     """What a token comes from; decides its embedding, its expert and its prediction head."""
 

@@ -1,6 +1,5 @@
 """Runs with random parameters, written as training would write them."""
 
-import dataclasses
 import importlib.util
 import shutil
 
@@ -8,10 +7,12 @@ import pytest
 
 from tests import tiny
 from tests.convert.random_runs import random_tree
-from vlbeit_jax.config import Config, ModelConfig, RunConfig
+from vlbeit_jax.config.common import RunConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.source import as_tree, model_shapes, read_run
 from vlbeit_jax.runtime.run_folder import write_config
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.types import Positions
 
@@ -29,7 +30,7 @@ def write_random_run(folder, config: Config, world=None, zero=()):
     folder.mkdir(parents=True)
     write_config(folder, config)
     checkpointer = Checkpointer(folder / "checkpoints")
-    params = random_tree(model_shapes(config.model))
+    params = random_tree(model_shapes(config.task.model))
     params |= {name: 0 * params[name] for name in zero}
     checkpointer.save(
         config.run.steps, {"params": as_tree(params)}, {"trained_on": [], "step": config.run.steps}
@@ -55,7 +56,10 @@ def small_run(folder, **model):
         "codes": 40,
     }
     return read_run(
-        write_random_run(folder, Config(model=ModelConfig(**sizes | model), run=RunConfig(steps=1)))
+        write_random_run(
+            folder,
+            Config(task=Pretrain(model=ModelConfig(**sizes | model)), run=RunConfig(steps=1)),
+        )
     )
 
 
@@ -74,7 +78,5 @@ def pairs_only(monkeypatch):
 @pytest.fixture(scope="session", params=list(Positions), ids=str)
 def random_run(request, world, tmp_path_factory):
     config = tiny.pretrain_config(world)
-    config = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, positions=request.param)
-    )
+    config = tiny.changed(config, task={"model": {"positions": request.param}})
     return write_random_run(tmp_path_factory.mktemp("convert") / str(request.param), config, world)

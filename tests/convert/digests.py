@@ -14,7 +14,6 @@ exits with code 1 and lists what differs.
 """
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -73,8 +72,8 @@ def make_inputs(folder: pathlib.Path) -> None:
     world = tiny.make_world(folder / "world")
     config = tiny.pretrain_config(world)
     for name, change in MODELS.items():
-        model = dataclasses.replace(config.model, **change)
-        write_random_run(folder / "runs" / name, dataclasses.replace(config, model=model), world)
+        run = tiny.changed(config, task={"model": change})
+        write_random_run(folder / "runs" / name, run, world)
     dalle = write_random_run(folder / "runs" / "dalle", config, world)
     shutil.rmtree(dalle / "visual_tokenizer")
     encoder = published_dalle.read(folder / "encoder", published_dalle.SMALL)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.convert.conftest import small_run
 from tests.convert.named import randomised, tensor_file
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, beit3
 from vlbeit_jax.convert.import_options import ImportOptions
 from vlbeit_jax.convert.read_tensors import read_tensors

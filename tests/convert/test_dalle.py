@@ -62,7 +62,7 @@ def test_there_and_back_is_the_same_bits(tmp_path, suffix):
     assert (
         done.stdout.count("matched") == len(arrays)
         and "fresh" not in done.stdout
-        and "data.visual_tokenizer" in done.stdout
+        and "task.visual_tokenizer" in done.stdout
     )
     back = export(dalle.table(DEEP), read_visual(tmp_path / "out").params)
     assert back.keys() == arrays.keys()

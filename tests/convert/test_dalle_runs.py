@@ -1,6 +1,5 @@
 """Runs on DALL-E's tokens, and on visual tokenizers that take smaller images than the model."""
 
-import dataclasses
 import json
 import math
 import shutil
@@ -15,7 +14,8 @@ import torch
 from tests import tiny
 from tests.convert.conftest import write_random_run
 from tests.convert.published_dalle import SMALL, published, read
-from vlbeit_jax.config import Config, MeshConfig, ModelConfig, RunConfig
+from vlbeit_jax.config.common import MeshConfig, RunConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import source, verify
 from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.formats import torch_module
@@ -28,19 +28,17 @@ from vlbeit_jax.report.page import write_report
 from vlbeit_jax.report.samples import pictures, spread
 from vlbeit_jax.runtime.evaluation import evaluate, open_run
 from vlbeit_jax.runtime.start import train
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import VISUAL_TOKENIZER
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
-from vlbeit_jax.training.sharding import make_mesh
+from vlbeit_jax.training.mesh import make_mesh
 
 
 def with_tokenizer(world, folder, **model):
     config = tiny.pretrain_config(
         world, steps=2, schedule="image+text+pair", log_every=1, checkpoint_every=2
     )
-    config = dataclasses.replace(
-        config, data=dataclasses.replace(config.data, visual_tokenizer=str(folder))
-    )
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+    return tiny.changed(config, task={"visual_tokenizer": str(folder), "model": model})
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +161,9 @@ def test_the_full_encoder_agrees_within_the_limit(tmp_path):
     model = ModelConfig(
         width=64, depth=1, heads=1, ffn_width=64, fused_layers=0, text_positions=16, vocabulary=300
     )
-    place = write_random_run(tmp_path / "run", Config(model=model, run=RunConfig(steps=1)))
+    place = write_random_run(
+        tmp_path / "run", Config(task=Pretrain(model=model), run=RunConfig(steps=1))
+    )
     shutil.copytree(read(tmp_path / "encoder", DalleConfig()), place / VISUAL_TOKENIZER)
     done = tiny.command(
         "vlbeit_jax.convert",

@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny
 from tests.convert.conftest import needs_torch, write_random_run
-from vlbeit_jax.config import OptimizerConfig
+from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.convert.formats import vlmo
 from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.errors import UsageError
@@ -118,16 +118,16 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     config = tiny.pretrain_config(
         world, steps=2, checkpoint_every=1, log_every=1, start_from=str(tmp_path / "start")
     )
-    config = dataclasses.replace(
+    config = tiny.changed(
         config,
-        model=dataclasses.replace(config.model, positions=Positions.RELATIVE, drop_path=0.0),
+        task={"model": {"positions": Positions.RELATIVE, "drop_path": 0.0}},
         optimizer=OptimizerConfig(peak_lr=1e-12, end_lr=0.0, warmup_steps=0, weight_decay=0.0),
     )
     train(config, tmp_path / "run")
     trained, fresh = read_run(tmp_path / "run"), read_run(tmp_path / "start")
     for name in fresh.params:  # The rate is so small that what it started from can be seen.
         assert abs(trained.params[name] - fresh.params[name]).max() < 1e-8, name
-    wider = dataclasses.replace(config, model=dataclasses.replace(config.model, width=64))
+    wider = tiny.changed(config, task={"model": {"width": 64}})
     with pytest.raises(
         UsageError, match=r"another model:(?s:.)*vision_embed/cls: \(32,\) there, \(64,\) here"
     ):
@@ -175,7 +175,7 @@ def decoupled_run(world, tmp_path_factory):
     """BEiT-3's form: everything per modality, inner norms, another epsilon, padding 1."""
     config = tiny.pretrain_config(world)
     model = dataclasses.replace(
-        config.model,
+        config.task.model,
         width=128,
         heads=2,
         decoupled=True,
@@ -278,12 +278,10 @@ def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
     ],
 )
 def test_base_size_agrees_within_the_limit(world, tmp_path, target, peer, positions):
-    from vlbeit_jax.config import SIZES, ModelConfig
+    from vlbeit_jax.config.networks import SIZES, ModelConfig
 
-    config = dataclasses.replace(
-        tiny.pretrain_config(world),
-        model=ModelConfig(**SIZES["base"], positions=Positions(positions)),
-    )
+    model = ModelConfig(**SIZES["base"], positions=Positions(positions))
+    config = tiny.changed(tiny.pretrain_config(world), task={"model": model})
     run = write_random_run(tmp_path / "run", config)
     done = convert(
         f"--from={run}", f"--to={target}", f"--out={tmp_path / 'out'}", "--verify", peer=peer

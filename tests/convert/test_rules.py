@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.convert.random_runs import random_tree
-from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.formats import beit, dalle, hf_beit, torch_tables, vit, vlmo, vqkd
 from vlbeit_jax.convert.permutations import fused_qkv, split_qkv
 from vlbeit_jax.convert.rules import Table, export, load, rule

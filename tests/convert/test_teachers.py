@@ -215,10 +215,8 @@ def test_features_are_those_of_transformers(kind, tmp_path):
 def test_clip_teaches_vqkd(world, clip_teacher, tmp_path):
     """Two steps of VQ-KD towards an imported CLIP."""
     config = tiny.vqkd_config(world, evaluate_every=3)
-    visual = dataclasses.replace(
-        config.visual_tokenizer, teacher="clip", teacher_weights=str(clip_teacher)
-    )
-    train(dataclasses.replace(config, visual_tokenizer=visual), tmp_path / "run")
+    teacher = {"teacher": "clip", "teacher_weights": str(clip_teacher)}
+    train(tiny.changed(config, task={"model": teacher}), tmp_path / "run")
     lines = tiny.metrics_of(tmp_path / "run")
     assert lines[-1]["split"] == "validation" and 0 < lines[-1]["distillation/loss"] < 2
 
@@ -234,7 +232,7 @@ def test_clip_teaches_vqkd(world, clip_teacher, tmp_path):
 )
 def test_teachers_that_do_not_fit_are_refused(world, clip_teacher, changed, said):
     weights = {} if said == "teacher_weights" else {"teacher_weights": str(clip_teacher)}
-    visual = dataclasses.replace(tiny.vqkd_config(world).visual_tokenizer, **weights | changed)
+    visual = dataclasses.replace(tiny.vqkd_config(world).task.model, **weights | changed)
     with pytest.raises(UsageError, match=said):
         teachers.read_teacher(visual)
 

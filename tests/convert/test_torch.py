@@ -1,6 +1,5 @@
 """The exported PyTorch module: the same network and figures, and clear errors for damage."""
 
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from safetensors.numpy import load_file
 
 from tests import tiny
 from tests.convert.conftest import write_random_run
-from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.convert import examples
 from vlbeit_jax.convert.formats import torch_module
 from vlbeit_jax.convert.source import read_run
@@ -23,8 +22,7 @@ from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.runtime import evaluation
-from vlbeit_jax.training.sharding import make_mesh
-from vlbeit_jax.types import Stream
+from vlbeit_jax.training.mesh import make_mesh
 
 
 def convert(*arguments):
@@ -168,7 +166,7 @@ def test_examples_hold_every_image_once_and_may_be_read_like_the_rest(exported, 
     """Of two draws: twice as many masks as images."""
     found = load_file(exported / "evaluation.safetensors")
     records = evaluation.records_of(
-        evaluation.open_run(random_run), [open_set(str(world.pairs))], Stream.PAIR
+        evaluation.open_run(random_run), [open_set(str(world.pairs))], "pair"
     )
     assert len(found["pair/image"]) == len(records) and len(
         found["pair/masked_patches"]
@@ -337,9 +335,9 @@ def test_weights_of_another_size_are_refused(exported, tmp_path):
 
 @pytest.mark.slow
 def test_base_size_agrees_within_the_limit(world, tmp_path):
-    from vlbeit_jax.config import SIZES, ModelConfig
+    from vlbeit_jax.config.networks import SIZES, ModelConfig
 
-    config = dataclasses.replace(tiny.pretrain_config(world), model=ModelConfig(**SIZES["base"]))
+    config = tiny.changed(tiny.pretrain_config(world), task={"model": ModelConfig(**SIZES["base"])})
     run = write_random_run(tmp_path / "run", config)
     done = convert(f"--from={run}", "--to=torch", f"--out={tmp_path / 'out'}", "--verify")
     assert done.returncode == 0, done.stderr

@@ -8,12 +8,14 @@ from tests import tiny
 from tests.convert.conftest import needs_torch, small_run, write_random_run
 from tests.convert.named import randomised, tensor_file
 from tests.convert.test_beit3 import published_shapes
-from vlbeit_jax.config import SIZES, Config, ModelConfig, RunConfig
+from vlbeit_jax.config.common import RunConfig
+from vlbeit_jax.config.networks import SIZES, ModelConfig
 from vlbeit_jax.convert.examples import write_examples
 from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.formats import IMPORTS, torch_module
 from vlbeit_jax.convert.import_options import ImportOptions
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import Config
 
 pytestmark = needs_torch
 BEIT3 = {
@@ -86,7 +88,9 @@ def test_another_network_is_told_apart(tmp_path, pairs_only, before, after):
 def test_base_size_agrees_within_the_limit(tmp_path):
     """With BEiT-3's vocabulary and places."""
     config = Config(
-        model=ModelConfig(**SIZES["base"] | BEIT3, vocabulary=64010, text_positions=1024),
+        task=Pretrain(
+            model=ModelConfig(**SIZES["base"] | BEIT3, vocabulary=64010, text_positions=1024)
+        ),
         run=RunConfig(steps=1),
     )
     run = write_random_run(tmp_path / "run", config)

@@ -15,7 +15,7 @@ from tests.convert.named import tensor_file
 from tests.convert.random_runs import random_tree
 from tests.models.tiny_models import vit_nets, vqkd_weights
 from tests.references import vlbeit as reference
-from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.convert.formats import IMPORTS, vqkd
 from vlbeit_jax.convert.formats.torch_module import STANDALONE
 from vlbeit_jax.convert.formats.torch_tables import vqkd_table

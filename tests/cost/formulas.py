@@ -4,39 +4,37 @@ Counted are matrix products, forward once and backward twice (the embedding of p
 gradient goes to pixels).
 """
 
-from vlbeit_jax.config import Config, ModelConfig, StreamConfig, VisualTokenizerConfig
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.data.masking import masked_slots
 from vlbeit_jax.models.teacher import teacher_width
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.types import Stream
 
 
-def step_flops(config: Config, streams: tuple[Stream, ...] | None = None) -> StepFlops:
+def step_flops(config: Config, streams: tuple[str, ...] | None = None) -> StepFlops:
     """Of a step on some streams; None: the mean step of the schedule's cycle."""
     if streams is None:
-        cycle = Schedule.parse(config.run.schedule).cycle
+        cycle = Schedule.parse(config.task.schedule).cycle
         steps = [step_flops(config, streams) for streams in cycle]
         return StepFlops(*(sum(values) / len(cycle) for values in zip(*steps, strict=True)))
-    found = [
-        _vqkd(config) if config.task == "vqkd" else _pretrain(config, stream) for stream in streams
-    ]
+    is_vqkd = config.task.kind == "vqkd"
+    found = [_vqkd(config) if is_vqkd else _pretrain(config, stream) for stream in streams]
     return StepFlops(*(sum(values) for values in zip(*found, strict=True)))
 
 
 def _pretrain(config: Config, name: str) -> StepFlops:
-    stream = Stream(name)
-    model, data = config.model, getattr(config.data, stream)
-    length = (model.patches + 1) * stream.has_image + data.text_length * stream.has_text
-    forward = transformer(length, model.width, model.depth, model.ffn_width) + _heads(
-        model, data, stream
-    )
-    patches = 2 * _patches(model) if stream.has_image else 0
-    frozen = (
-        encoder_flops(config.visual_tokenizer)
-        if stream.has_image and not config.data.visual_tokens
-        else 0
-    )
+    task, data = config.task, getattr(config.task, name)
+    model, has_image, has_text = task.model, name != "text", name != "image"
+    length = (model.patches + 1) * has_image + (data.text_length if has_text else 0)
+    forward = transformer(length, model.width, model.depth, model.ffn_width)
+    if has_image:
+        forward += 2 * model.width * data.num_masked_patches * model.codes
+    if has_text:
+        slots = masked_slots(data.text_length, data.masked_text)
+        forward += 2 * model.width * slots * model.vocabulary
+    patches = 2 * _patches(model) if has_image else 0
+    frozen = encoder_flops(task.tokenizer_model) if has_image and not task.visual_tokens else 0
     return StepFlops(
         data.batch_size * (3 * forward + patches),
         data.batch_size * frozen,
@@ -45,18 +43,8 @@ def _pretrain(config: Config, name: str) -> StepFlops:
     )
 
 
-def _heads(model: ModelConfig, data: StreamConfig, stream: Stream) -> float:
-    images = data.num_masked_patches * model.codes if stream.has_image else 0
-    texts = (
-        masked_slots(data.text_length, data.masked_text) * model.vocabulary
-        if stream.has_text
-        else 0
-    )
-    return 2 * model.width * (images + texts)
-
-
 def _vqkd(config: Config) -> StepFlops:
-    visual, batch = config.visual_tokenizer, config.data.image.batch_size
+    visual, batch = config.task.model, config.task.image.batch_size
     patches = visual.grid**2
     target = teacher_width(visual.teacher, visual.patch_size)
     decoder = transformer(patches + 1, visual.width, visual.decoder_depth, visual.ffn_width)

@@ -10,41 +10,39 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, PartitionSpec
 
 from tests import tiny
 from tests.cost import formulas
-from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig, RunConfig
-from vlbeit_jax.config import VisualTokenizerConfig as Visual
+from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.cost import flops
 from vlbeit_jax.cost.flops import Flops, loss_flops
 from vlbeit_jax.ops.attention import attention
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import flops_of_streams, step_flops
-from vlbeit_jax.types import Positions, Stream
+from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.vqkd import VQKD
+from vlbeit_jax.types import Positions
 
-STREAMS = {
-    stream: dataclasses.replace(getattr(DataConfig(), stream), batch_size=2) for stream in Stream
+STREAMS = dict.fromkeys(("image", "text", "pair"), {"batch_size": 2})
+BASE = Config(task=tiny.changed(Pretrain(), **STREAMS))
+SHORT_MODELS = {
+    "model": {"depth": 2, "fused_layers": 1},
+    "tokenizer_model": {"encoder_depth": 2, "decoder_depth": 1},
 }
-BASE = Config(model=ModelConfig(**SIZES["base"]), data=DataConfig(**STREAMS))
-SHORT = dataclasses.replace(
-    BASE,
-    model=dataclasses.replace(BASE.model, depth=2, fused_layers=1),
-    visual_tokenizer=Visual(encoder_depth=2, decoder_depth=1),
-)
+SHORT = tiny.changed(BASE, task=SHORT_MODELS)
 
 
 def with_model(config, **changed):
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changed))
+    return tiny.changed(config, task={"model": changed})
 
 
 def vqkd(config, **changed):
-    visual = dataclasses.replace(config.visual_tokenizer, **changed)
-    run = RunConfig(schedule="image")
-    return dataclasses.replace(config, task="vqkd", run=run, visual_tokenizer=visual)
+    model = dataclasses.replace(config.task.tokenizer_model, **changed)
+    return dataclasses.replace(config, task=VQKD(model=model, image=ViewStreamConfig(batch_size=2)))
 
 
-PAIR = dataclasses.replace(SHORT, run=RunConfig(schedule="pair"))
+PAIR = tiny.changed(SHORT, task={"schedule": "pair"})
 BASES = {"joint": BASE, "vqkd": vqkd(BASE), "clip": vqkd(BASE, teacher="clip")}
 VARIANTS = {
-    "alternating": dataclasses.replace(SHORT, run=RunConfig(schedule="image,text+pair")),
+    "alternating": tiny.changed(SHORT, task={"schedule": "image,text+pair"}),
     "vqkd": vqkd(SHORT),
     "remat": with_model(PAIR, remat="full"),
     "remat of all but products": with_model(PAIR, remat="dots"),
@@ -71,7 +69,7 @@ def test_kernels_of_accelerators_are_counted_as_products(kind):
     device = AbstractDevice(kind, None, kind.split()[0].lower())
     accelerator = AbstractMesh((1,), ("data",), axis_types=(AxisType.Auto,), abstract_device=device)
     with jax.sharding.use_abstract_mesh(accelerator):
-        assert flops_of_streams(task_of(config)) == {Stream.IMAGE: formulas.step_flops(config)}
+        assert flops_of_streams(config.task) == {"image": formulas.step_flops(config)}
         if kind.startswith("TPU"):
             x, shift = jax.ShapeDtypeStruct((2, 197, 2304), jnp.float32), jnp.zeros(2304)
             with pytest.raises(NotImplementedError, match="pallas_call"):

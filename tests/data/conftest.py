@@ -3,10 +3,9 @@
 import pytest
 
 from tests.make_data import build_pairs, build_texts, documents, train_tokenizer
-from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.config.streams import ImageStreamConfig, PairStreamConfig, TextStreamConfig
 from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.prepare.build import pack_texts
-from vlbeit_jax.types import Stream
 
 BATCH = 8
 
@@ -53,17 +52,16 @@ def setting(pairs, tokens, tokenizer):
     """Config and example maker of a stream."""
 
     def make(name, augment=True, **changed):
-        sources = (str(tokens if name is Stream.TEXT else pairs),)
-        defaults = {
-            "batch_size": BATCH,
-            "num_masked_patches": 6,
-            "mask_block": 2,
-            "text_length": 32,
-            "masked_text": 0.5,
-        }
-        stream = StreamConfig(**{"sources": sources, **defaults, **changed})
-        return stream, MaskedExample(
-            stream, 16 * name.has_image, 4, tokenizer if name.has_text else None, augment
-        )
+        image = {"num_masked_patches": 6, "mask_block": 2}
+        text = {"text_length": 32, "masked_text": 0.5}
+        sources = (str(tokens if name == "text" else pairs),)
+        values = {"sources": sources, "batch_size": BATCH} | changed
+        stream = {
+            "image": lambda: ImageStreamConfig(**image | values),
+            "text": lambda: TextStreamConfig(**text | values),
+            "pair": lambda: PairStreamConfig(**image | text | values),
+        }[name]()
+        pieces = tokenizer if isinstance(stream, TextStreamConfig) else None
+        return stream, MaskedExample(stream, 16, 4, pieces, augment)
 
     return make

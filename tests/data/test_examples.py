@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from tests.make_data import encoded, picture
-from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.config.streams import PairStreamConfig, TextStreamConfig
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.types import Special
 
-STREAM = StreamConfig(num_masked_patches=6, mask_block=2, text_length=16, masked_text=0.5)
+STREAM = PairStreamConfig(num_masked_patches=6, mask_block=2, text_length=16, masked_text=0.5)
+TEXTS = TextStreamConfig(text_length=16, masked_text=0.5)
 CAPTIONS = ["a red dog", "two cats", "the old boat sleeps"]
 RECORD = {
     "id": b"tar/0001",
@@ -53,14 +54,14 @@ def test_examples_follow_record_and_draws(tokenizer, augment):
 def test_training_draws_a_caption_and_evaluation_takes_the_first(tokenizer):
     rows = {caption: tuple(tokenizer.encode_row(caption, 16)) for caption in CAPTIONS}
     for augment, wanted in ((True, set(rows.values())), (False, {rows[CAPTIONS[0]]})):
-        make = MaskedExample(STREAM, 0, 0, tokenizer, augment)
+        make = MaskedExample(TEXTS, 0, 0, tokenizer, augment)
         examples = [make(RECORD, Draws(seed)) for seed in range(40)]
         assert {tuple(original(example)) for example in examples} == wanted
         assert "image" not in examples[0]
 
 
 def test_packed_rows_and_texts_as_str_are_read(tokenizer):
-    make = MaskedExample(STREAM, 0, 0, tokenizer, True)
+    make = MaskedExample(TEXTS, 0, 0, tokenizer, True)
     row = tokenizer.encode_row("a red dog", 16).astype(np.int64)
     example = make({"id": "text/1", "tokens": row, "weight": 0.0}, Draws(0))
     assert (

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import pytest
 
-from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.config.streams import ImageStreamConfig, PairStreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import framed
 from vlbeit_jax.data.examples.masked import MaskedExample
@@ -24,7 +24,7 @@ from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.data.text import TextTokenizer, row_of
 from vlbeit_jax.prepare.writer import write_set
-from vlbeit_jax.types import Kind, Stream
+from vlbeit_jax.types import Kind
 
 PINNED = pathlib.Path(__file__).parent / "golden.json"
 HEIGHT, WIDTH = 30, 40
@@ -102,32 +102,24 @@ def found_in(folder, boxes):
         for i in range(count)
     }
     found = {"fingerprints": [each.fingerprint for each in sets]}
-    sizes = {
-        "batch_size": 4,
-        "num_masked_patches": 6,
-        "mask_block": 2,
-        "text_length": 16,
-        "masked_text": 0.5,
-    }
-    for name, start, changed in (
-        (Stream.IMAGE, 0, {}),
-        (Stream.PAIR, 0, {"whole_words": True}),
-        (Stream.PAIR, 250_000_000_000, {"weights": (0.9, 0.1)}),
+    image = {"batch_size": 4, "num_masked_patches": 6, "mask_block": 2}
+    sizes = image | {"text_length": 16, "masked_text": 0.5}
+    for name, start, stream in (
+        ("image", 0, ImageStreamConfig(**image)),
+        ("pair", 0, PairStreamConfig(**sizes, whole_words=True)),
+        ("pair", 250_000_000_000, PairStreamConfig(**sizes, weights=(0.9, 0.1))),
     ):
-        stream = StreamConfig(sources=tuple(places), **sizes, **changed)
-        make = MaskedExample(stream, 16, 4, Letters() if name.has_text else None, True)
+        make = MaskedExample(stream, 16, 4, Letters() if name == "pair" else None, True)
         examples = TrainingExamples(name, sets, make, seed=17, weights=stream.weights)
         with contextlib.closing(batches(examples, 4, start)) as rows:
             part = described(list(itertools.islice(rows, 2)), names)
-        keys = [
-            framed("training", 17, name.value, number) for number in range(4 * start, 4 * start + 8)
-        ]
+        keys = [framed("training", 17, name, number) for number in range(4 * start, 4 * start + 8)]
         found[f"{name} {start}"] = part | {"crop_box": [boxes[key] for key in keys]}
     record = sets[0].records(TRAIN)[0]
     for number in range(3):
         make.views.fixed(record, number)
     found["views"] = [boxes[framed("view", "many/1", number)] for number in range(3)]
-    make = MaskedExample(StreamConfig(**sizes), 16, 4, Letters(), False)
+    make = MaskedExample(PairStreamConfig(**sizes), 16, 4, Letters(), False)
     held_back = sets[0].records(VALIDATION)
     examples = EvaluationExamples(held_back, make, 4, seed=17, repeats=2)
     with contextlib.closing(batches(examples, 4)) as rows:

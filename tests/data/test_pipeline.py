@@ -10,25 +10,24 @@ import numpy as np
 import pytest
 
 from tests.data.conftest import BATCH
-from vlbeit_jax.config import DataConfig
+from vlbeit_jax.config.common import LoaderConfig
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.types import Stream
 
 
 @pytest.fixture(scope="session")
 def train(setting):
     """Some batches of a stream."""
 
-    def take(count, name=Stream.PAIR, *, seed=0, start=0, shard=HostShard(), workers=0, **changed):
+    def take(count, name="pair", *, seed=0, start=0, shard=HostShard(), workers=0, **changed):
         stream, make = setting(name, **changed)
         sets = open_sources(name, stream, make.tokenizer.fingerprint if make.tokenizer else "")
         examples = TrainingExamples(name, sets, make, seed=seed, weights=stream.weights)
-        loader = DataConfig(workers=workers)
+        loader = LoaderConfig(workers=workers)
         with contextlib.closing(
             batches(examples, stream.batch_size, start, shard, loader)
         ) as found:
@@ -85,17 +84,17 @@ SHARDS = {
 }
 
 
-@pytest.mark.parametrize("name", Stream)
+@pytest.mark.parametrize("name", ["image", "text", "pair"])
 def test_streams_hold_what_their_names_say(train, name):
     batch = train(1, name)[0]
     keys = {"weight", "uid"}
-    keys |= {"image", "masked_patches"} if name.has_image else set()
-    keys |= {"text", "text_masked", "text_targets", "text_weights"} if name.has_text else set()
+    keys |= {"image", "masked_patches"} if name != "text" else set()
+    keys |= {"text", "text_masked", "text_targets", "text_weights"} if name != "image" else set()
     assert batch.keys() == keys and all(len(rows) == BATCH for rows in batch.values())
     assert batch["weight"].tolist() == [1.0] * BATCH
 
 
-@pytest.mark.parametrize("name", Stream)
+@pytest.mark.parametrize("name", ["image", "text", "pair"])
 def test_starting_at_a_step_equals_going_there(train, name):
     whole = train(9, name)
     for start in (1, 4, 8):
@@ -114,7 +113,7 @@ def test_workers_change_nothing(train):
     assert_equal(train(5, workers=2, start=3), train(5, start=3))
 
 
-@pytest.mark.parametrize("name", Stream)
+@pytest.mark.parametrize("name", ["image", "text", "pair"])
 @pytest.mark.parametrize("shards", SHARDS.values(), ids=SHARDS)
 def test_hosts_share_each_batch_among_them(train, name, shards):
     by_host = [train(3, name, start=2, shard=shard, batch_size=16) for shard in shards]
@@ -127,11 +126,11 @@ def test_hosts_share_each_batch_among_them(train, name, shards):
 
 
 def test_seeds_and_streams_share_nothing(train):
-    taken = [train(4), train(4, seed=1), train(4, seed=2**40), train(4, Stream.IMAGE)]
+    taken = [train(4), train(4, seed=1), train(4, seed=2**40), train(4, "image")]
     orders = [joined(batch)["uid"] for batch in taken]
     for one, other in itertools.combinations(orders, 2):
         assert (one == other).mean() < 0.3
-    same = train(4), train(4, Stream.IMAGE)
+    same = train(4), train(4, "image")
     assert not np.array_equal(joined(same[0])["masked_patches"], joined(same[1])["masked_patches"])
 
 
@@ -182,7 +181,7 @@ def test_mixtures_honour_their_weights(train, pairs, few_pairs, weights, shares)
 def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, shards):
     records, (_, make) = (
         open_set(str(held_back)).records(VALIDATION),
-        setting(Stream.PAIR, augment=False),
+        setting("pair", augment=False),
     )
     whole = evaluate(records, make, BATCH, 5, repeats=draws)
     by_host = [evaluate(records, make, BATCH, 5, shard, repeats=draws) for shard in shards]
@@ -207,7 +206,7 @@ def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, dra
 def test_evaluation_may_stop_early(setting, held_back):
     records, (_, make) = (
         open_set(str(held_back)).records(VALIDATION),
-        setting(Stream.PAIR, augment=False),
+        setting("pair", augment=False),
     )
     assert_equal(
         evaluate(records, make, BATCH, 5, max_batches=4), evaluate(records, make, BATCH, 5)[:4]

@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.config.streams import PairStreamConfig
 from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
@@ -81,7 +81,7 @@ def test_rematching_changes_one_field_and_no_mask(held_back, tokenizer, field, c
         )
         assert all(np.array_equal(wrong[i][key], own[i][key]) for key in own[i] if key != field)
     make = MaskedExample(
-        StreamConfig(num_masked_patches=6, mask_block=2, text_length=24, masked_text=0.5),
+        PairStreamConfig(num_masked_patches=6, mask_block=2, text_length=24, masked_text=0.5),
         16,
         4,
         tokenizer,

@@ -7,7 +7,7 @@ import pytest
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION, open_set
 from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.types import Kind, Stream
+from vlbeit_jax.types import Kind
 
 
 def changed_meta(place, to, **changed):
@@ -21,19 +21,19 @@ def changed_meta(place, to, **changed):
 @pytest.mark.parametrize(
     "name, place, changed, said",
     [
-        (Stream.PAIR, "texts", {}, ["texts", "pairs"]),
-        (Stream.TEXT, "texts", {}, ["texts", "tokens"]),
-        (Stream.IMAGE, "tokens", {}, ["tokens", "images", "pairs"]),
-        (Stream.TEXT, "tokens", {"text_length": 64}, ["32", "64", "data.text.text_length"]),
-        (Stream.TEXT, "other_tokens", {}, ["feedfeedfeed", "text tokenizer", "prepare"]),
+        ("pair", "texts", {}, ["texts", "pairs"]),
+        ("text", "texts", {}, ["texts", "tokens"]),
+        ("image", "tokens", {}, ["tokens", "images", "pairs"]),
+        ("text", "tokens", {"text_length": 64}, ["32", "64", "task.text.text_length"]),
+        ("text", "other_tokens", {}, ["feedfeedfeed", "text tokenizer", "prepare"]),
         (
-            Stream.PAIR,
+            "pair",
             "nowhere",
             {},
             ["nowhere", "does not exist", "vlbeit_jax.prepare", "sample:pairs"],
         ),
-        (Stream.PAIR, "empty", {}, ["empty", "holds no vlbeit_meta.json", "vlbeit_jax.prepare"]),
-        (Stream.PAIR, "sample:nothing", {}, ["sample:nothing", "sample:pairs", "sample:texts"]),
+        ("pair", "empty", {}, ["empty", "holds no vlbeit_meta.json", "vlbeit_jax.prepare"]),
+        ("pair", "sample:nothing", {}, ["sample:nothing", "sample:pairs", "sample:texts"]),
     ],
 )
 def test_wrong_sources_are_refused(
@@ -61,7 +61,9 @@ def test_sets_of_an_older_format_are_refused(pairs, tmp_path):
 
 
 def test_good_sources_are_opened(setting, tokenizer, held_back):
-    for name, kind in zip(Stream, (Kind.PAIRS, Kind.TOKENS, Kind.PAIRS), strict=True):
+    for name, kind in zip(
+        ("image", "text", "pair"), (Kind.PAIRS, Kind.TOKENS, Kind.PAIRS), strict=True
+    ):
         (found,) = open_sources(name, setting(name)[0], tokenizer.fingerprint)
         assert found.kind is kind and found.count(TRAIN) > 20
     sample = open_set("sample:pairs", Kind.PAIRS)

@@ -42,21 +42,19 @@ def test_pods_get_shared_memory_by_the_configuration(cloud):
     arguments = [
         "--config=configs/pretrain_base.py",
         "--workdir=/data/run",
-        "--config.data.text_tokenizer=/data/t",
-        "--config.data.visual_tokenizer=/data/v",
-        *(f"--config.data.{name}.sources=('/data/{name}',)" for name in STREAMS),
+        "--config.task.text_tokenizer=/data/t",
+        "--config.task.visual_tokenizer=/data/v",
+        *(f"--config.task.{name}.sources=('/data/{name}',)" for name in STREAMS),
     ]
     settings = GKE | {"SHARED_MEMORY": ""}
-    done = cloud.run("gke.sh", "start", *arguments, "--config.data.workers=16", settings=settings)
+    done = cloud.run("gke.sh", "start", *arguments, "--config.loader.workers=16", settings=settings)
     assert done.returncode == 0, done.stderr
     *_, pod = applied(cloud)
     assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
     (volume,) = (each["emptyDir"] for each in pod["volumes"] if each["name"] == "shm")
     stream = {"batch_size": 2048, "sources": ("D",)}
-    data = {"workers": 16, "text_tokenizer": "T", "visual_tokenizer": "V"}
-    data |= dict.fromkeys(STREAMS, stream)
-    data["pair"] = stream | {"text_length": 59, "masked_text": 0.5}
-    config = parse({"run": {"schedule": "image+text+pair"}, "data": data})
+    task = {"text_tokenizer": "T", "visual_tokenizer": "V"} | dict.fromkeys(STREAMS, stream)
+    config = parse({"task": task, "loader": {"workers": 16}})
     size = shared_memory(config, hosts=64, chips=4)
     assert volume == {"medium": "Memory", "sizeLimit": size}
 

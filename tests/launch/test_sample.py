@@ -109,7 +109,7 @@ if module in ("text_tokenizer", "prepare"):
 elif module == "main":
     place = pathlib.Path(given["workdir"])
     place.mkdir(exist_ok=True)
-    (place / "config.json").write_text('{{"visual_tokenizer": {{"codes": 32}}}}')
+    (place / "config.json").write_text('{{"task": {{"model": {{"codes": 32}}}}}}')
     (place / "metrics.jsonl").write_text('{{"split": "validation", "codes_used": 30}}')
     (place / "checkpoints").mkdir(exist_ok=True)
     if not (place / "checkpoints" / "1").exists():
@@ -132,7 +132,7 @@ def test_the_sample_makes_again_what_depends_on_a_change(sample):
     workdir = top / "sample_run"
     calls = run()
     assert names(calls) == ["text_tokenizer", "prepare", "main", "main", "evaluate", "report"]
-    start = "--config.data.text.sources="
+    start = "--config.task.text.sources="
     (sources,) = (word.removeprefix(start) for word in calls[3] if word.startswith(start))
     assert ast.literal_eval(sources) == (f"{workdir}/tokens",)
     # Training resumes by itself, so it always runs.
@@ -153,7 +153,7 @@ def test_results_join_evaluation_codebook_time_and_memory(tmp_path):
     (tmp_path / "vqkd" / "metrics.jsonl").write_text(
         '{"split": "validation", "codes_used": 30}\n{"split": "train", "codes_used": 9}\n'
     )
-    (tmp_path / "vqkd" / "config.json").write_text('{"visual_tokenizer": {"codes": 32}}')
+    (tmp_path / "vqkd" / "config.json").write_text('{"task": {"model": {"codes": 32}}}')
     (tmp_path / "evaluation.json").write_text('{"mim": {"accuracy": 0.5}}')
     (tmp_path / "stages.jsonl").write_text(
         '{"wall_seconds": 1.5, "peak_memory_bytes": 7}\n'

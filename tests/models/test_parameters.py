@@ -7,7 +7,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from tests.models import tiny_models as tiny
-from vlbeit_jax.config import SIZES, ModelConfig
+from vlbeit_jax.config.networks import SIZES, ModelConfig
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.types import Positions

@@ -14,7 +14,7 @@ from tests.models.test_vlbeit import assert_same_bits, every_scheme, every_strea
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.base import uniform_per_row
 from vlbeit_jax.ops.losses import cross_entropy
-from vlbeit_jax.types import Positions, Stream
+from vlbeit_jax.types import Positions
 
 DEPTH, FUSED = 5, 2
 VARIANTS = {
@@ -94,7 +94,7 @@ def test_a_loop_gives_the_same_losses_and_gradients(stream, positions, variant):
 @pytest.mark.parametrize("what", ["parameters", "draws", "bias"])
 def test_blocks_in_another_order_are_noticed(what):
     config = config_with(Positions.RELATIVE, scan=True, drop_path=0.6)
-    wanted = losses_and_gradients(unrolled(config), Stream.IMAGE)
+    wanted = losses_and_gradients(unrolled(config), "image")
     params, draws = tiny.random_params(unrolled(config)), draws_for(config)
     encoder = dict(params["encoder"])
     if what == "parameters":
@@ -105,7 +105,7 @@ def test_blocks_in_another_order_are_noticed(what):
         draws = draws[:, ::-1]
     with pytest.raises(AssertionError):
         assert_same(
-            losses_and_gradients(config, Stream.IMAGE, params | {"encoder": encoder}, draws), wanted
+            losses_and_gradients(config, "image", params | {"encoder": encoder}, draws), wanted
         )
 
 
@@ -121,7 +121,7 @@ def test_blocks_are_looped_over_as_far_as_they_route_alike(stream, remat):
         )(params)
         return [each.params["length"] for each in program.eqns if each.primitive.name == "scan"]
 
-    assert loops(config) == ([DEPTH - FUSED, FUSED] if stream is Stream.PAIR else [DEPTH])
+    assert loops(config) == ([DEPTH - FUSED, FUSED] if stream == "pair" else [DEPTH])
     assert loops(dataclasses.replace(config, scan=False)) == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests.models import tiny_models as tiny
-from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tests.models import tiny_models as tiny
 from vlbeit_jax.models.multiway import EncoderConfig, Multiway
 from vlbeit_jax.models.tokens import Tokens
-from vlbeit_jax.types import Modality, Positions, Special, Stream
+from vlbeit_jax.types import Modality, Positions, Special
 
 every_stream = pytest.mark.parametrize("stream", tiny.STREAMS)
 every_scheme = pytest.mark.parametrize("positions", tiny.POSITIONS)
@@ -47,9 +47,9 @@ def test_experts_exist_only_where_they_are_used(positions):
 
 
 ROUTES = {  # experts that see a token: below the fused blocks, and in them
-    Stream.IMAGE: ({"vision"}, {"vision"}),
-    Stream.TEXT: ({"language"}, {"language"}),
-    Stream.PAIR: ({"vision", "language"}, {"vision_language"}),
+    "image": ({"vision"}, {"vision"}),
+    "text": ({"language"}, {"language"}),
+    "pair": ({"vision", "language"}, {"vision_language"}),
 }
 
 
@@ -66,9 +66,9 @@ def test_gradients_are_exactly_zero_where_nothing_is_routed(stream, positions):
         ):
             used = path[2] in ROUTES[stream][path[1] != "block_0"]
         elif path[0] in ("vision_embed", "vision_head"):
-            used = stream.has_image
+            used = stream != "text"
         elif path[0] in ("text_embed", "language_head"):
-            used = stream.has_text
+            used = stream != "image"
         else:  # attention, its norm, both scales, final norm, relative positions
             used = True
         assert gradient.any() == used, path
@@ -81,17 +81,17 @@ def test_relative_rows_of_absent_offsets_get_no_gradient(stream):
     found = gradients["encoder", "relative_positions"].any(axis=(1, 2))
     images, crossings, middle = 25 + 3, 2, 28 + 2 + config.text_positions - 2
     expected = np.zeros(28 + 2 + 2 * config.text_positions, bool)
-    if stream.has_image:
+    if stream != "text":
         expected[:images] = True
-    if stream.has_text:
+    if stream != "image":
         expected[middle - tiny.TEXT_LENGTH + 2 : middle + tiny.TEXT_LENGTH - 1] = True
         expected[-3:] = True
-    if stream is Stream.PAIR:
+    if stream == "pair":
         expected[images : images + crossings] = True
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("stream", [Stream.TEXT, Stream.PAIR])
+@pytest.mark.parametrize("stream", ["text", "pair"])
 def test_padding_rows_of_the_vocabulary_are_never_predicted(stream):
     config = tiny.model_config()
     logits = np.asarray(
@@ -105,7 +105,7 @@ def test_padding_rows_of_the_vocabulary_are_never_predicted(stream):
 
 
 @every_scheme
-@pytest.mark.parametrize("stream", [Stream.IMAGE, Stream.PAIR])
+@pytest.mark.parametrize("stream", ["image", "pair"])
 def test_pixels_under_the_mask_do_not_matter(stream, positions):
     config = tiny.model_config(positions)
     params, batch = tiny.random_params(config), tiny.inputs(config, stream)
@@ -127,7 +127,7 @@ def test_pixels_under_the_mask_do_not_matter(stream, positions):
 
 
 @every_scheme
-@pytest.mark.parametrize("stream", [Stream.TEXT, Stream.PAIR])
+@pytest.mark.parametrize("stream", ["text", "pair"])
 def test_what_padding_is_embedded_as_does_not_matter(stream, positions):
     config = tiny.model_config(positions)
     params, batch = tiny.random_params(config), tiny.inputs(config, stream)
@@ -148,9 +148,9 @@ def test_what_padding_is_embedded_as_does_not_matter(stream, positions):
 def test_content_of_invalid_tokens_does_not_matter(stream):
     """The same one level down, for any tokens."""
     layout = {
-        Stream.IMAGE: ("vision",),
-        Stream.TEXT: ("language",),
-        Stream.PAIR: ("vision", "language"),
+        "image": ("vision",),
+        "text": ("language",),
+        "pair": ("vision", "language"),
     }[stream]
     layout = tuple((Modality(name), 10) for name in layout)
     length = 10 * len(layout)
@@ -180,7 +180,7 @@ def test_content_of_invalid_tokens_does_not_matter(stream):
 
 
 @every_scheme
-@pytest.mark.parametrize("stream", [Stream.TEXT, Stream.PAIR])
+@pytest.mark.parametrize("stream", ["text", "pair"])
 def test_more_padding_changes_nothing(stream, positions):
     config = tiny.model_config(positions)
     params, batch = tiny.random_params(config), tiny.inputs(config, stream)

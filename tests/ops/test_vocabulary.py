@@ -17,7 +17,7 @@ from vlbeit_jax.ops.vocabulary import (
     vocab_parallel_cross_entropy,
 )
 from vlbeit_jax.tasks.abstract import abstract_step
-from vlbeit_jax.training.sharding import on_mesh
+from vlbeit_jax.training.mesh import on_mesh
 
 VOCABULARY, WIDTH, BATCH, LENGTH = 24, 6, 16, 5
 

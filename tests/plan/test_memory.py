@@ -6,42 +6,46 @@ import flax.linen as nn
 import jax
 import pytest
 
-from vlbeit_jax.config import SIZES, Config, DataConfig, ModelConfig, RunConfig
-from vlbeit_jax.config import VisualTokenizerConfig as Visual
+from tests import tiny
+from vlbeit_jax.config.networks import SIZES
 from vlbeit_jax.plan.memory import activation_bytes
 from vlbeit_jax.plan.networks import networks_of
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import row_shapes
+from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.types import Modality
 
 BASE = Config(
-    model=ModelConfig(**SIZES["tiny"] | {"depth": 3, "fused_layers": 1, "matmul": "bfloat16"}),
-    visual_tokenizer=Visual(encoder_depth=2, decoder_depth=1),
-    run=RunConfig(schedule="pair"),
-    data=DataConfig(pair=dataclasses.replace(DataConfig().pair, batch_size=6)),
+    task=tiny.changed(
+        Pretrain(schedule="pair"),
+        model=SIZES["tiny"] | {"depth": 3, "fused_layers": 1, "matmul": "bfloat16"},
+        tokenizer_model={"encoder_depth": 2, "decoder_depth": 1},
+        pair={"batch_size": 6},
+    )
 )
 
 
 def networks(config, stream):
-    task = task_of(config)
+    task = config.task
     params = nn.unbox(jax.eval_shape(task.init, jax.random.key(0)))
     objective = task.streams()[stream].objective
     return networks_of(objective, params, task.frozen(), row_shapes(task, stream))
 
 
 def with_model(**changed):
-    return dataclasses.replace(BASE, model=dataclasses.replace(BASE.model, **changed))
+    return tiny.changed(BASE, task={"model": changed})
 
 
 def test_a_pair_goes_through_the_trained_network_and_the_frozen_tokenizer():
-    found, model, pair = networks(BASE, "pair"), BASE.model, BASE.data.pair
+    found, model, pair = networks(BASE, "pair"), BASE.task.model, BASE.task.pair
     trained, tokenizer = sorted(found.stacks, key=lambda stack: not stack.trained)
     assert trained.trained and not tokenizer.trained
     assert (trained.rows, trained.config.depth) == (6, model.depth)
     patches = (Modality.VISION, model.patches + 1)
     assert trained.layout == (patches, (Modality.LANGUAGE, pair.text_length))
     assert tokenizer.layout == (patches,) and tokenizer.config.depth == 2
-    slots = jax.tree.map(lambda leaf: leaf.shape, row_shapes(task_of(BASE), "pair"))
+    slots = jax.tree.map(lambda leaf: leaf.shape, row_shapes(BASE.task, "pair"))
     words = -(-model.vocabulary // 128) * 128
     assert (
         found.logits == slots["masked_patches"][1] * model.codes + slots["text_masked"][1] * words
@@ -49,16 +53,15 @@ def test_a_pair_goes_through_the_trained_network_and_the_frozen_tokenizer():
 
 
 def test_cached_tokens_need_no_tokenizer():
-    data = dataclasses.replace(BASE.data, visual_tokens="somewhere")
-    (only,) = networks(dataclasses.replace(BASE, data=data), "pair").stacks
+    config = tiny.changed(BASE, task={"visual_tokens": "somewhere"})
+    (only,) = networks(config, "pair").stacks
     assert only.trained
 
 
 @pytest.mark.parametrize(("teacher", "frozen"), [("pixels", 0), ("clip", 1)])
 def test_vqkd_trains_both_halves_and_looks_at_a_teacher(teacher, frozen):
-    visual = dataclasses.replace(BASE.visual_tokenizer, teacher=teacher)
-    run = RunConfig(schedule="image")
-    config = dataclasses.replace(BASE, task="vqkd", visual_tokenizer=visual, run=run)
+    model = dataclasses.replace(BASE.task.tokenizer_model, teacher=teacher)
+    config = dataclasses.replace(BASE, task=VQKD(model=model))
     stacks = networks(config, "image").stacks
     assert [stack.config.depth for stack in stacks if stack.trained] == [2, 1]
     assert sum(not stack.trained for stack in stacks) == frozen
@@ -66,7 +69,7 @@ def test_vqkd_trains_both_halves_and_looks_at_a_teacher(teacher, frozen):
 
 def test_a_loop_is_code_for_one_block_of_each_route():
     trained = lambda config: next(s for s in networks(config, "pair").stacks if s.trained)  # noqa: E731
-    depth = BASE.model.depth
+    depth = BASE.task.model.depth
     assert trained(BASE).blocks_of_code == depth
     assert trained(with_model(scan=True, fused_layers=1)).blocks_of_code == 2
     assert trained(with_model(scan=True, fused_layers=0)).blocks_of_code == 1
@@ -77,8 +80,8 @@ def test_a_loop_is_code_for_one_block_of_each_route():
 def test_activations_by_hand(remat):
     """One microbatch of two of the six rows, in bfloat16, without a kernel."""
     config = with_model(remat=remat)
-    found, model = networks(config, "pair"), config.model
-    length = model.patches + 1 + config.data.pair.text_length
+    found, model = networks(config, "pair"), config.task.model
+    length = model.patches + 1 + config.task.pair.text_length
     width, ffn = model.width, model.ffn_width
     block = length * (8 * width + 4 * width + 8 * width + 4 * ffn)
     block += model.heads * length**2 * 6

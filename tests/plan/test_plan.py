@@ -10,32 +10,31 @@ import sys
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config import SIZES, Config, DataConfig, MeshConfig, ModelConfig, RunConfig
+from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.config.networks import SIZES
 from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.plan.plan import make_plan
 from vlbeit_jax.plan.topology import parse_topology
-from vlbeit_jax.types import Stream
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.pretrain import Pretrain
 
 LIBTPU = pathlib.Path(sys.prefix) / "peers" / "libtpu"
+STREAMS = ("image", "text", "pair")
 SMALL = [
     "--config=configs/pretrain_base.py:tiny",
-    "--config.model.depth=1",
-    "--config.model.fused_layers=1",
-    "--config.model.vocabulary=1000",
-    "--config.visual_tokenizer.encoder_depth=1",
-    *(f"--config.data.{stream}.batch_size=8" for stream in Stream),
+    "--config.task.model.depth=1",
+    "--config.task.model.fused_layers=1",
+    "--config.task.model.vocabulary=1000",
+    "--config.task.tokenizer_model.encoder_depth=1",
+    *(f"--config.task.{stream}.batch_size=8" for stream in STREAMS),
 ]
 
 
-def config_with(batch, **changed):
-    data = DataConfig(
-        **{
-            stream: dataclasses.replace(getattr(DataConfig(), stream), batch_size=batch)
-            for stream in Stream
-        }
-    )
-    return Config(**{"model": ModelConfig(**SIZES["base"]), "data": data} | changed)
+def config_with(batch, model=SIZES["base"], schedule="image+text+pair", **changed):
+    streams = {name: {"batch_size": batch} for name in STREAMS}
+    task = tiny.changed(Pretrain(schedule=schedule), model=dict(model), **streams)
+    return Config(task=task, **changed)
 
 
 def command(*arguments, path=""):
@@ -54,13 +53,13 @@ def command(*arguments, path=""):
 
 def test_a_plan_on_simulated_devices_counts_what_lies_there():
     plan = make_plan(
-        config_with(8, mesh=MeshConfig(fsdp=4), model=ModelConfig(**SIZES["tiny"] | {"depth": 1})),
+        config_with(8, mesh=MeshConfig(fsdp=4), model=SIZES["tiny"] | {"depth": 1}),
         parse_topology("cpu:8"),
         True,
     )
     assert plan.memory.optimizer == pytest.approx(2 * plan.memory.parameters, rel=1e-3)
     whole = make_plan(
-        config_with(8, model=ModelConfig(**SIZES["tiny"] | {"depth": 1})),
+        config_with(8, model=SIZES["tiny"] | {"depth": 1}),
         parse_topology("cpu:8"),
         False,
     )
@@ -79,9 +78,7 @@ def test_keeping_less_needs_less_memory():
     """
 
     def temporaries(remat):
-        config = config_with(
-            256, model=ModelConfig(**SIZES["base"], remat=remat), run=RunConfig(schedule="pair")
-        )
+        config = config_with(256, model=SIZES["base"] | {"remat": remat}, schedule="pair")
         return make_plan(config, parse_topology("cpu:8"), False).memory.temporaries
 
     assert temporaries("full") < temporaries("dots") < temporaries("none")
@@ -189,7 +186,7 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
             "cannot be written",
         ),
         (
-            ["--config=configs/pretrain_base.py", "--topology=cpu:8", "--config.model.dept=3"],
+            ["--config=configs/pretrain_base.py", "--topology=cpu:8", "--config.task.model.dept=3"],
             "Did you mean",
         ),
     ],

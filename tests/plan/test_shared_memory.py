@@ -8,24 +8,25 @@ import sys
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config_parse import to_dict
+from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.plan.shared_memory import HEADROOM, MIB, shared_memory
 from vlbeit_jax.tasks import parse
 
 STREAM = {"batch_size": 64, "sources": ("D",), "num_masked_patches": 4, "mask_block": 2}
 SMALL = {
-    "model": {"image_size": 64, "patch_size": 16},
-    "visual_tokenizer": {"encoder_depth": 1, "decoder_depth": 1},
-    "data": {
+    "task": {
+        "schedule": "image+pair",
+        "model": {"image_size": 64, "patch_size": 16},
+        "tokenizer_model": {"encoder_depth": 1, "decoder_depth": 1},
         "image": STREAM,
         "pair": STREAM,
-        "text": STREAM,
+        "text": {"batch_size": 64, "sources": ("D",)},
         "text_tokenizer": "T",
         "visual_tokenizer": "V",
-        "workers": 2,
     },
-    "run": {"schedule": "image+pair", "evaluate_every": 0},
+    "loader": {"workers": 2},
+    "run": {"evaluate_every": 0},
 }
 
 
@@ -45,8 +46,8 @@ def test_the_size_is_that_of_the_batches():
     """Two streams of 64 images of 64 pixels: 12 kB each; texts and masks are small beside them."""
     images = 2 * 64 * 64 * 64 * 3 * (4 * 2 + 2)
     assert images < held() < 1.1 * images + MIB
-    assert held(data__workers=0) == 0 and held(run__schedule="image") < 0.6 * held()
-    assert 1.9 < held(data__workers=5) / held(data__workers=2) < 2.3
+    assert held(loader__workers=0) == 0 and held(task__schedule="image") < 0.6 * held()
+    assert 1.9 < held(loader__workers=5) / held(loader__workers=2) < 2.3
     assert (
         1.4 < held(run__evaluate_every=10) / held() < 1.6
     )  # Batches of an evaluation, while training's are kept.
@@ -64,7 +65,7 @@ def test_the_size_is_that_of_the_batches():
 )
 def test_a_host_holds_its_rows(hosts, chips, mesh, share):
     """Chips that share rows may lie on several hosts; then each of these reads them."""
-    big = {"data__image": STREAM | {"batch_size": 1024}, "run__schedule": "image"}
+    big = {"task__image": STREAM | {"batch_size": 1024}, "task__schedule": "image"}
     assert held(hosts, chips, **big, **mesh) == pytest.approx(
         held(**big) / share, rel=0.05, abs=MIB
     )
@@ -83,16 +84,16 @@ from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.data.sources import open_sources
-from vlbeit_jax.types import Stream
+
 
 if __name__ == "__main__":
     config = parse(json.loads(sys.argv[1]))
-    grid = config.model.image_size // config.model.patch_size
-    image = config.data.image
-    make = MaskedExample(image, config.model.image_size, grid, None, True)
-    examples = TrainingExamples(Stream.IMAGE, open_sources(Stream.IMAGE, image), make, seed=0)
-    found = batches(examples, image.batch_size, loader=config.data)
-    for _ in range(3 * config.data.workers):
+    grid = config.task.model.image_size // config.task.model.patch_size
+    image = config.task.image
+    make = MaskedExample(image, config.task.model.image_size, grid, None, True)
+    examples = TrainingExamples("image", open_sources("image", image), make, seed=0)
+    found = batches(examples, image.batch_size, loader=config.loader)
+    for _ in range(3 * config.loader.workers):
         rows = next(found)
         time.sleep(0.4)  # The workers are ahead, and fill all their places.
     found.close()
@@ -119,8 +120,9 @@ def test_loader_processes_live_with_that_size_and_die_with_a_small_part(world, t
         "num_masked_patches": 4,
         "mask_block": 2,
     }
-    values = {"model": SMALL["model"], "run": {"schedule": "image", "evaluate_every": 0}}
-    values["data"] = {"image": stream, "workers": 2, "visual_tokenizer": "V"}
+    task = {"schedule": "image", "image": stream, "visual_tokenizer": "V"}
+    task["model"] = SMALL["task"]["model"]
+    values = {"task": task, "loader": {"workers": 2}, "run": {"evaluate_every": 0}}
     parsed = parse(values)
     size = shared_memory(parsed, 1, 1) - HEADROOM
     script = tmp_path / "read.py"

@@ -1,6 +1,5 @@
 """Cached visual tokens equal those that the step computes; tokens of other views are refused."""
 
-import dataclasses
 import functools
 
 import jax
@@ -20,10 +19,7 @@ from vlbeit_jax.plan.memory import tree_bytes
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import step_flops
-from vlbeit_jax.tasks.open_pretrain import OpenPretrain
-from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.token_caching import TokenCacher
-from vlbeit_jax.types import Stream
 
 STEPS, VIEWS = 12, 3
 
@@ -32,15 +28,9 @@ def config_with(world, tokens="", views=VIEWS, workers=0, schedule="image,pair",
     config = tiny.pretrain_config(
         world, steps=STEPS, schedule=schedule, log_every=4, evaluate_every=STEPS
     )
-    data = config.data
-    changes = {
-        name: dataclasses.replace(getattr(data, name), views=views, **stream)
-        for name in ("image", "pair")
-    }
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(data, visual_tokens=str(tokens), workers=workers, **changes),
-    )
+    changes = {name: {"views": views} | stream for name in ("image", "pair")}
+    task = {"visual_tokens": str(tokens)} | changes
+    return tiny.changed(config, task=task, loader={"workers": workers})
 
 
 def keep(config, folder, *arguments):
@@ -65,14 +55,14 @@ def tokens(world, tmp_path_factory):
 
 
 def opened(config):
-    model = OpenPretrain(Pretrain(config), [Stream.IMAGE], "", config.data.visual_tokenizer)
-    (found,) = open_sources(Stream.IMAGE, config.data.image)
-    return model, found, model.cached_tokens(Stream.IMAGE, found)
+    model = config.task.open_for(["image"])
+    (found,) = open_sources("image", config.task.image)
+    return model, found, model.cached_tokens("image", found)
 
 
 def test_they_are_the_tokens_of_each_view(world, tokens):
     model, found, cached = opened(config_with(world, tokens))
-    records, make = WithTokens(found.records(TRAIN), cached), model.make_example(Stream.IMAGE, True)
+    records, make = WithTokens(found.records(TRAIN), cached), model.make_example("image", True)
     different = 0
     for index in (0, 17, len(records) - 1):
         record = records[index]
@@ -89,7 +79,7 @@ def test_examples_have_the_targets_of_their_own_view_and_the_same_masks_and_view
     world, tokens
 ):
     model, found, cached = opened(config_with(world, tokens))
-    make, numbers = model.make_example(Stream.IMAGE, True), set()
+    make, numbers = model.make_example("image", True), set()
     for index, record in enumerate(
         WithTokens(found.records(TRAIN), cached)[index] for index in range(24)
     ):
@@ -143,14 +133,14 @@ def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monke
 
 def test_the_step_has_no_tokenizer_in_it(world, tokens):
     # Shapes of a step come from the settings alone, so they must state those of the folder.
-    visual = tiny.vqkd_config(world).visual_tokenizer
+    visual = tiny.vqkd_config(world).task.model
     for place, encoder in ((tokens, False), ("", True)):
         config = config_with(world, place, schedule="image+pair")
-        config = dataclasses.replace(config, visual_tokenizer=visual)
+        config = tiny.changed(config, task={"tokenizer_model": visual})
         step = abstract_step(config, tiny.mesh_of())
         assert bool(tree_bytes(step.frozen)) == bool(step_flops(config).frozen) == encoder
         assert ("image_targets" in step.batches["image"]) != encoder
-        assert bool(Pretrain(config).open().frozen) == encoder
+        assert bool(config.task.open().frozen) == encoder
 
 
 def test_a_set_is_read_from_parts_once_all_are_there(world, tmp_path, monkeypatch):
@@ -162,21 +152,18 @@ def test_a_set_is_read_from_parts_once_all_are_there(world, tmp_path, monkeypatc
     cached, found, _ = cacher.work[0]
     assert [cached.has(part) for part in cached.parts] == [False, True, False]
     with pytest.raises(UsageError, match="2 of 3 parts of the tokens of .*pairs are missing"):
-        Pretrain(config).open().training_data()
+        config.task.open().training_data(config.run)
     for each in (cacher.work[0], cacher.work[2]):
         cacher.make(*each)
     whole = np.stack([cached[index] for index in range(48)])
     assert whole.shape == (48, VIEWS, 16) and whole.dtype == np.uint8
     assert not list(cached.folder.glob(".*"))  # Nothing unfinished stays behind.
-    Pretrain(config).open().training_data()
+    config.task.open().training_data(config.run)
 
 
 def test_processes_make_their_own_shares(world, tmp_path):
     config = config_with(world, tmp_path / "tokens")
-    config = dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, pair=dataclasses.replace(config.data.pair, flip=0.0)),
-    )
+    config = tiny.changed(config, task={"pair": {"flip": 0.0}})
     for share, said in (
         ("1/2", "1 of 2 parts are there; the others"),
         ("0/2", "2 of 2 parts are there: train"),
@@ -185,7 +172,7 @@ def test_processes_make_their_own_shares(world, tmp_path):
         assert done.returncode == 0 and done.stdout.startswith("1/1:") and said in done.stdout, (
             done.stderr
         )
-    Pretrain(config).open().training_data()
+    config.task.open().training_data(config.run)
 
 
 def test_a_second_run_of_the_command_makes_nothing(world, tokens, tmp_path):
@@ -203,18 +190,19 @@ def test_a_second_run_of_the_command_makes_nothing(world, tokens, tmp_path):
     ],
 )
 def test_tokens_of_other_views_are_refused_with_the_difference(world, tokens, change, said):
+    config = config_with(world, tokens, **change)
     with pytest.raises(UsageError, match=said):
-        Pretrain(config_with(world, tokens, **change)).open().training_data()
+        config.task.open().training_data(config.run)
 
 
 def test_usage_errors(world, tmp_path):
     for config, arguments, said in (
         (config_with(world, tmp_path / "tokens", views=0), [], "views=0"),
-        (config_with(world, ""), [], "config.data.visual_tokens is empty"),
+        (config_with(world, ""), [], "config.task.visual_tokens is empty"),
         (
             config_with(world, tmp_path / "tokens", schedule="text"),
             [],
-            "run.schedule=text has no images",
+            "task.schedule=text has no images",
         ),
         (
             config_with(world, tmp_path / "tokens"),

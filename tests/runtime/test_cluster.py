@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlbeit_jax.config import ClusterConfig
+from vlbeit_jax.config.common import ClusterConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime import cluster
 

@@ -129,7 +129,7 @@ def test_hosts_that_differ_are_told_in_what(config, tmp_path):
 
 def test_an_error_of_one_host_is_that_of_all(config, tmp_path):
     arguments = [config, f"--workdir={tmp_path / 'run'}"]
-    wrong = f"--config.data.text_tokenizer={tmp_path / 'none'}"
+    wrong = f"--config.task.text_tokenizer={tmp_path / 'none'}"
     codes, texts = together(2, lambda process: [*arguments, wrong] if process else arguments)
     assert codes == [2, 2] and texts[0] == texts[1] and "(process 1): no text tokenizer" in texts[0]
     assert not (tmp_path / "run").exists()

@@ -157,27 +157,28 @@ def test_another_seed_model_tokenizer_or_data_set_is_refused(world, straight, tm
     config, meta = tiny.pretrain_config(world), {"source": "", "licence": ""}
     records = tiny.pair_records(32, first=1000, side=36)
     write_set(tmp_path / "pairs", Kind.PAIRS, records, shards=1, meta=meta)
-    pair = dataclasses.replace(config.data.pair, sources=(str(tmp_path / "pairs"),))
     train_text_tokenizer(tmp_path / "pieces", [str(world.texts)], tiny.PIECES, 10**6)
-
-    def with_data(**changes):
-        return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
-
-    model = dataclasses.replace(config.model, ffn_width=96)
     for message, changed in (
         (
-            "model.ffn_width: the checkpoint has 64, this run has 96",
-            dataclasses.replace(config, model=model),
+            "task.model.ffn_width: the checkpoint has 64, this run has 96",
+            tiny.changed(config, task={"model": {"ffn_width": 96}}),
         ),
         (
-            r"data.pair: the checkpoint has \['\w+'\], this run has \['\w+'\]",
-            with_data(pair=pair),
+            r"task.pair.sources: the checkpoint has \['\w+'\], this run has \['\w+'\]",
+            tiny.changed(config, task={"pair": {"sources": (str(tmp_path / "pairs"),)}}),
+        ),
+        (
+            "task.image.flip: the checkpoint has 0.5, this run has 0.25",
+            tiny.changed(config, task={"image": {"flip": 0.25}}),
         ),
         (
             "run.seed: the checkpoint has 0, this run has 5",
             dataclasses.replace(config, run=dataclasses.replace(config.run, seed=5)),
         ),
-        ("packed with text tokenizer", with_data(text_tokenizer=str(tmp_path / "pieces"))),
+        (
+            "packed with text tokenizer",
+            tiny.changed(config, task={"text_tokenizer": str(tmp_path / "pieces")}),
+        ),
     ):
         with pytest.raises(UsageError, match=message):
             train(changed, straight / "run")

@@ -8,7 +8,7 @@ from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime import run_folder
 from vlbeit_jax.runtime.start import train
-from vlbeit_jax.training.saved_run import read_config
+from vlbeit_jax.tasks.runs import read_config
 
 
 def test_changes_of_a_configuration_are_named(world, tmp_path):

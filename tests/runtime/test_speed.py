@@ -55,7 +55,7 @@ def test_the_benchmark_times_the_step(world, tmp_path, source):
         "--warmup=1",
         f"--json={out}",
         f"--input={source}",
-        *(f"--config.visual_tokenizer.{field}" for field in SMALL_TOKENIZER),
+        *(f"--config.task.tokenizer_model.{field}" for field in SMALL_TOKENIZER),
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())

@@ -49,9 +49,9 @@ def test_a_run_starts_with_the_parameters_of_another_and_says_so(config, world, 
 
 
 def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(config, tmp_path):
-    narrow = dataclasses.replace(config.visual_tokenizer, code_width=9)
+    narrow = tiny.changed(config, task={"model": {"code_width": 9}})
     with pytest.raises(UsageError, match="holds another model") as raised:
-        train(dataclasses.replace(config, visual_tokenizer=narrow), tmp_path / "run")
+        train(narrow, tmp_path / "run")
     assert "decoder_embed/patch/kernel: (8, 32) there, (9, 32) here" in str(raised.value)
     nowhere = dataclasses.replace(
         config, run=dataclasses.replace(config.run, start_from=str(tmp_path))

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.evaluation import evaluate, open_run
 from vlbeit_jax.runtime.run_folder import read_metrics
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.open_vqkd import CodebookCollapse
-from vlbeit_jax.tasks.vqkd import VQKD
-from vlbeit_jax.training.sharding import make_mesh
+from vlbeit_jax.training.mesh import make_mesh
 
 TERMS = ("mim", "mlm", "mvlm_image", "mvlm_text")
 
@@ -113,11 +112,10 @@ def test_a_run_does_not_start_on_what_it_holds_back(world, tmp_path):
     other = images_of_pairs(lambda number: number % 4 == 1)
     place = written(tmp_path / "images", tiny.Kind.IMAGES, other)
     config = tiny.pretrain_config(world)
-    images = dataclasses.replace(config.data.image, sources=(place,))
-    mixed = dataclasses.replace(images, sources=(str(world.pairs), place))
-    pretrain = dataclasses.replace(config, data=dataclasses.replace(config.data, image=images))
+    mixed = {"image": {"sources": (str(world.pairs), place)}}
+    pretrain = tiny.changed(config, task={"image": {"sources": (place,)}})
     vqkd = tiny.vqkd_config(world)
-    vqkd = dataclasses.replace(vqkd, data=dataclasses.replace(vqkd.data, image=mixed))
+    vqkd = tiny.changed(vqkd, task=mixed)
     message = "holds back 16 .* in the training part of .*'pair/"
     for each in (pretrain, vqkd):
         with pytest.raises(UsageError, match=message):
@@ -155,8 +153,7 @@ def test_evaluation_of_something_else_is_refused(what, world, tmp_path):
 
 def test_the_visual_tokenizer_uses_its_codes_and_reseeding_revives_them(world, tmp_path):
     config = tiny.vqkd_config(world, steps=60, log_every=20, evaluate_every=60, checkpoint_every=60)
-    visual = dataclasses.replace(config.visual_tokenizer, reseed_below=0.3)
-    train(dataclasses.replace(config, visual_tokenizer=visual), tmp_path / "run")
+    train(tiny.changed(config, task={"model": {"reseed_below": 0.3}}), tmp_path / "run")
     lines = read_metrics(tmp_path / "run")
     training = [line for line in lines if line["split"] == "train"]
     assert training[-1]["distillation/loss"] < training[0]["distillation/loss"]
@@ -165,39 +162,38 @@ def test_the_visual_tokenizer_uses_its_codes_and_reseeding_revives_them(world, t
 
 
 def test_the_kmeans_start_is_a_step_on_data(world):
-    task = VQKD(tiny.vqkd_config(world))
-    opened = task.open()
+    config = tiny.vqkd_config(world)
+    task, opened = config.task, config.task.open()
     from vlbeit_jax.data.shard import HostShard
+    from vlbeit_jax.tasks.base import Place
     from vlbeit_jax.training.optimizer import make_optimizer
     from vlbeit_jax.training.state import declarations, state_maker
 
     mesh = tiny.mesh_of(4)
     info = declarations(task.init).info
-    optimizer = make_optimizer(task.config.optimizer, 3, info)
+    optimizer = make_optimizer(config.optimizer, 3, info)
     make, _ = state_maker(
         task.init,
         lambda: {n: each.objective.init_model_state() for n, each in task.streams().items()},
         optimizer,
         mesh,
     )
-    codebook = np.asarray(
-        opened.prepare_state(make(0), opened.training_data(), mesh, HostShard()).model_state[
-            "image"
-        ]["codebook"]
-    )
+    place = Place(config.run, config.loader, mesh, HostShard())
+    state = opened.prepare_state(make(0), opened.training_data(config.run), place)
+    codebook = np.asarray(state.model_state["image"]["codebook"])
     np.testing.assert_allclose(np.linalg.norm(codebook, axis=1), 1, rtol=1e-5)
     assert len(np.unique(codebook.round(5), axis=0)) == 32
 
 
 def test_a_collapsed_codebook_warns_by_name(world):
-    opened = VQKD(tiny.vqkd_config(world)).open()
+    opened = tiny.vqkd_config(world).task.open()
     with pytest.warns(CodebookCollapse, match="only 2 of 32 codes"):
         opened._warn_of_collapse(np.array([16.0, 16.0] + [0.0] * 30))
 
 
 def test_a_visual_tokenizer_that_does_not_fit_is_refused(world, tmp_path):
     config = tiny.pretrain_config(world)
-    other = dataclasses.replace(config, model=dataclasses.replace(config.model, codes=64))
+    other = tiny.changed(config, task={"model": {"codes": 64}})
     with pytest.raises(UsageError, match="codes=32, but model.codes=64"):
         train(other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -211,7 +207,7 @@ def test_attention_that_is_not_possible_here_is_refused_before_anything_is_writt
     world, tmp_path, how, said
 ):
     config = tiny.pretrain_config(world)
-    other = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=how))
+    other = tiny.changed(config, task={"model": {"attention": how}})
     with pytest.raises(UsageError, match=f"attention={how} {said}"):
         train(other, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ import optax
 from tests import tiny
 from vlbeit_jax.models.params import declare
 from vlbeit_jax.objectives.base import Objective, Term
-from vlbeit_jax.training.sharding import put_batch, shardings
+from vlbeit_jax.training.mesh import put_batch, shardings
 from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 

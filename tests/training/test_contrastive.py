@@ -14,8 +14,8 @@ from tests.training.linear import Training
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.params import declare
 from vlbeit_jax.objectives.base import ROW, Context, Objective, Term, Variables, uniform_per_row
+from vlbeit_jax.training.mesh import on_mesh, put_batch, shardings
 from vlbeit_jax.training.per_chip import per_row
-from vlbeit_jax.training.sharding import on_mesh, put_batch, shardings
 from vlbeit_jax.training.step import stream_key
 
 ROWS, WIDTH, SHARED = 32, 8, 4

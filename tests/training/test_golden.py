@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config import MeshConfig, StreamConfig
+from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.runtime.synthetic import random_batches
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.types import Positions
@@ -29,16 +30,9 @@ WORLD = tiny.world_in(pathlib.Path("nowhere"))  # Nothing is read: batches are r
 
 def sized(config, rows=16, **model):
     """A configuration of the tests with larger batches, which the meshes below divide."""
-    streams = {
-        name: dataclasses.replace(getattr(config.data, name), batch_size=rows)
-        for name in ("image", "text", "pair")
-    }
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, **streams),
-        model=dataclasses.replace(config.model, **model),
-        visual_tokenizer=tiny.vqkd_config(WORLD).visual_tokenizer,
-    )
+    streams = {name: {"batch_size": rows} for name in ("image", "text", "pair")}
+    tokenizer = tiny.vqkd_config(WORLD).task.model
+    return tiny.changed(config, task={"model": model, "tokenizer_model": tokenizer} | streams)
 
 
 def pretrain(accumulate=1, **model):
@@ -48,11 +42,8 @@ def pretrain(accumulate=1, **model):
 
 def vqkd():
     config = tiny.vqkd_config(WORLD)
-    visual = dataclasses.replace(config.visual_tokenizer, drop_path=0.2, reseed_below=0.5)
-    stream = StreamConfig(batch_size=16)
-    return dataclasses.replace(
-        config, visual_tokenizer=visual, data=dataclasses.replace(config.data, image=stream)
-    )
+    model = {"drop_path": 0.2, "reseed_below": 0.5}
+    return tiny.changed(config, task={"model": model, "image": ViewStreamConfig(batch_size=16)})
 
 
 CASES = {

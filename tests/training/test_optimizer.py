@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from vlbeit_jax.config import ModelConfig, OptimizerConfig
+from vlbeit_jax.config.common import OptimizerConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.params import ParamInfo
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.training.optimizer import learning_rate, make_optimizer

@@ -8,7 +8,6 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import task_of
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.state import TrainState, state_maker
 
@@ -23,7 +22,7 @@ MOVES = [
 
 @pytest.fixture(scope="module")
 def task(world):
-    return task_of(tiny.pretrain_config(world, schedule="pair"))
+    return tiny.pretrain_config(world, schedule="pair").task
 
 
 def state_on(task, shape):

@@ -3,7 +3,6 @@
 import pytest
 
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.types import Stream
 
 
 @pytest.mark.parametrize(
@@ -13,16 +12,16 @@ from vlbeit_jax.types import Stream
 def test_batches_used_before_a_step_are_those_that_were_used(text):
     schedule = Schedule.parse(text)
     for step in range(20):
-        for stream in Stream:
+        for stream in ("image", "text", "pair"):
             assert schedule.used_before(stream, step) == sum(
                 stream in schedule.streams_at(past) for past in range(step)
             )
 
 
 def test_alternating_and_joint():
-    assert Schedule.parse("image, text ,pair").streams_at(4) == (Stream.TEXT,)
+    assert Schedule.parse("image, text ,pair").streams_at(4) == ("text",)
     assert Schedule.parse("image+text+pair").streams_at(4) == (
-        Stream.IMAGE,
-        Stream.PAIR,
-        Stream.TEXT,
+        "image",
+        "pair",
+        "text",
     )

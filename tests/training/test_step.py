@@ -12,21 +12,21 @@ import optax
 import pytest
 
 from tests import tiny
+from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.objectives.base import Context, Variables
-from vlbeit_jax.tasks import task_of
-from vlbeit_jax.training.sharding import put_batch, replicated, shardings
+from vlbeit_jax.objectives.masked_prediction import TERMS
+from vlbeit_jax.training.mesh import put_batch, replicated, shardings
 from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
-from vlbeit_jax.types import Stream
 
 ONE = (1, 1, 1)
 MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2), (4, 1, 2), (1, 4, 2)]
 
 
 def first_batches(task, size: int = 8):
-    found, data = {}, task.open().training_data()
-    for stream in Stream:
+    found, data = {}, task.open().training_data(RunConfig())
+    for stream in TERMS:
         batches = pipeline.batches(data.examples(stream), size)
         found[stream] = next(batches)
         batches.close()
@@ -71,7 +71,7 @@ def step_for(task, shape, accumulate):
     return step, shardings(abstract)
 
 
-def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(Stream)):
+def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(TERMS)):
     """Metrics and parameter gradients of one step."""
     mesh, before, (step, places) = (
         tiny.mesh_of(*shape),
@@ -91,7 +91,7 @@ def one_step(task, batches, shape=ONE, accumulate=1, streams=tuple(Stream)):
 
 @pytest.fixture(scope="module")
 def task(world):
-    yield task_of(tiny.pretrain_config(world, schedule="image+text+pair")).resolve()
+    yield tiny.pretrain_config(world, schedule="image+text+pair").task.resolve()
     start_of.cache_clear()
     step_for.cache_clear()
 
@@ -129,9 +129,9 @@ def test_every_mesh_gives_the_losses_and_gradients_of_one_device(
 
 def test_another_batch_is_noticed(task, batches, on_one_device):
     changed = batches | {
-        Stream.TEXT: {name: rows[::-1].copy() for name, rows in batches[Stream.TEXT].items()}
+        "text": {name: rows[::-1].copy() for name, rows in batches["text"].items()}
     }
-    changed[Stream.TEXT]["text_targets"] = np.roll(changed[Stream.TEXT]["text_targets"], 1, axis=0)
+    changed["text"]["text_targets"] = np.roll(changed["text"]["text_targets"], 1, axis=0)
     with pytest.raises(AssertionError):
         assert_same(one_step(task, changed), on_one_device)
 
@@ -151,8 +151,7 @@ def test_computing_again_and_looping_change_nothing(
     world, batches, on_one_device, remat, scan, shape
 ):
     config = tiny.pretrain_config(world, schedule="image+text+pair")
-    model = tiny.dataclasses.replace(config.model, remat=remat, scan=scan)
-    again = task_of(tiny.dataclasses.replace(config, model=model)).resolve()
+    again = tiny.changed(config, task={"model": {"remat": remat, "scan": scan}}).task.resolve()
     assert_same(one_step(again, batches, shape), on_one_device)
 
 
@@ -165,31 +164,29 @@ def test_what_is_asked_of_xla_for_gpus_changes_nothing(task, batches, on_one_dev
 
 def test_another_shape_is_an_error_and_no_second_compilation(task, batches):
     mesh, (step, places) = tiny.mesh_of(), step_for(task, ONE, 1)
-    frozen, text = jax.device_put(frozen_of(task), replicated(mesh)), batches[Stream.TEXT]
-    state, _ = step(
-        jax.device_put(start_of(task), places), frozen, {Stream.TEXT: put_batch(text, mesh)}
-    )
+    frozen, text = jax.device_put(frozen_of(task), replicated(mesh)), batches["text"]
+    state, _ = step(jax.device_put(start_of(task), places), frozen, {"text": put_batch(text, mesh)})
     compiled = step.total_compile_seconds
-    state, _ = step(state, frozen, {Stream.TEXT: put_batch(text, mesh)})
+    state, _ = step(state, frozen, {"text": put_batch(text, mesh)})
     assert step.total_compile_seconds == compiled
     with pytest.raises(TypeError, match="differ from the types"):
         step(
             state,
             frozen,
-            {Stream.TEXT: put_batch({name: rows[:4] for name, rows in text.items()}, mesh)},
+            {"text": put_batch({name: rows[:4] for name, rows in text.items()}, mesh)},
         )
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_microbatches_change_nothing(task, batches, parts):
-    text = {name: rows.copy() for name, rows in batches[Stream.TEXT].items()}
+    text = {name: rows.copy() for name, rows in batches["text"].items()}
     text["text_weights"][:3] = 0  # Unequal weights: a mean of means would show.
-    uneven = batches | {Stream.TEXT: text}
+    uneven = batches | {"text": text}
     assert_same(one_step(task, uneven, (2, 1, 1), parts), one_step(task, uneven))
 
 
 def test_streams_add_up(task, batches, on_one_device):
-    alone = [one_step(task, batches, streams=(stream,))[1] for stream in Stream]
+    alone = [one_step(task, batches, streams=(stream,))[1] for stream in TERMS]
     together = jax.tree.map(lambda *leaves: sum(leaves), *alone)
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(together))
     for found, wanted in zip(
@@ -214,10 +211,10 @@ def test_nothing_masked_gives_loss_0_and_finite_gradients(task, batches, empty):
 
 
 def test_unigram_answers_with_what_came_up_most_often(task, batches):
-    objective = task.streams()[Stream.TEXT].objective
+    objective = task.streams()["text"].objective
     model_state = objective.init_model_state()
     model_state = {"mlm": model_state["mlm"].at[7].set(5)}
-    rows = {name: jnp.asarray(value) for name, value in batches[Stream.TEXT].items()}
+    rows = {name: jnp.asarray(value) for name, value in batches["text"].items()}
     rows["row"] = jnp.arange(len(rows["weight"]))
     rows["text_targets"] = jnp.full_like(rows["text_targets"], 9).at[:2].set(7)
     params = jax.tree.map(jnp.zeros_like, start_of(task).params)

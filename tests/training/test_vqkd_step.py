@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from tests.training.linear import bits
 from tests.training.test_golden import vqkd
-from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.ops.quantize import l2_normalise
 from vlbeit_jax.runtime.synthetic import random_batches
 from vlbeit_jax.tasks.abstract import abstract_step

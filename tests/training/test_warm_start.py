@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.params import declare
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.training.adapters import first_rows, resize_positions
+from vlbeit_jax.training.mesh import param_shardings
 from vlbeit_jax.training.param_names import leaf_name
-from vlbeit_jax.training.sharding import param_shardings
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.training.warm_start import (
     Origin,
@@ -63,7 +63,7 @@ class Head(nn.Module):
 
 def model_config(image_size=32):
     nowhere = tiny.world_in(pathlib.Path("nowhere"))  # Only the model's settings are used.
-    return dataclasses.replace(tiny.pretrain_config(nowhere).model, image_size=image_size)
+    return dataclasses.replace(tiny.pretrain_config(nowhere).task.model, image_size=image_size)
 
 
 def init_pretrained(config):

@@ -15,8 +15,8 @@ from vlbeit_jax.tasks import parse
 
 OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares both.
 
-  python -m tools.torch_peer --config=configs/sample.py --config.run.schedule=image+text+pair
-  python -m tools.torch_peer --config=configs/sample.py --config.run.schedule=pair \
+  python -m tools.torch_peer --config=configs/sample.py --config.task.schedule=image+text+pair
+  python -m tools.torch_peer --config=configs/sample.py --config.task.schedule=pair \
       --peer=torch-compiled --steps=50 --json=speed.json
 
 Both sides start from the same random weights and take turns on the same random batches. The command
@@ -44,10 +44,10 @@ def main() -> None:
     config = parse(CONFIG.value.to_dict(), to_train=False)
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
-    if "," in config.run.schedule:
+    if "," in config.task.schedule:
         raise UsageError(
-            f"run.schedule={config.run.schedule} has steps of several kinds. Choose one, e.g. "
-            "--config.run.schedule=image+text+pair"
+            f"task.schedule={config.task.schedule} has steps of several kinds. Choose one, e.g. "
+            "--config.task.schedule=image+text+pair"
         )
     if importlib.util.find_spec("torch") is None:
         raise UsageError("PyTorch is not installed. Install it with vlbeit-jax[torch]")

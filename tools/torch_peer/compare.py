@@ -10,15 +10,14 @@ import jax
 import torch
 
 from tools.torch_peer.train_step import TorchStep
-from vlbeit_jax.config import Config
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.runtime.speed import circumstances, peak_here, peak_memory, rates, spread
 from vlbeit_jax.runtime.synthetic import random_batches, random_state, random_weights
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.pretrain import Pretrain
-from vlbeit_jax.training.sharding import make_mesh
+from vlbeit_jax.training.mesh import make_mesh
 
 BATCHES = 4  # Different batches; the steps take them in turn.
 BLOCKS = 10  # Blocks of timed steps on an accelerator, which is waited for after each block.
@@ -72,11 +71,11 @@ def is_compiled(peer: str) -> bool:
 def check_comparable(config: Config) -> None:
     """Raises a ``UsageError`` that lists what only one of the two sides can do."""
     problems = {
-        f"task={config.task} (only pretrain has a PyTorch step)": not isinstance(
-            task_of(config), Pretrain
+        f"task.kind={config.task.kind} (only pretrain has a PyTorch step)": not isinstance(
+            config.task, Pretrain
         ),
-        f"model.drop_path={config.model.drop_path} (the two sides draw different random numbers; "
-        "set --config.model.drop_path=0.0)": config.model.drop_path != 0,
+        f"task.model.drop_path={config.task.model.drop_path} (the two sides draw different random "
+        "numbers; set --config.task.model.drop_path=0.0)": config.task.model.drop_path != 0,
         f"run.accumulate={config.run.accumulate} (set --config.run.accumulate=1)": (
             config.run.accumulate != 1
         ),
@@ -178,7 +177,7 @@ def _report(
 
 def _precision(config: Config) -> str:
     """Precision of products. float32 products on a GPU use TF32 on both sides."""
-    dtype = matmul_dtype(config.model.matmul).name
+    dtype = matmul_dtype(config.task.model.matmul).name
     return "tf32" if dtype == "float32" and jax.default_backend() == "gpu" else dtype
 
 

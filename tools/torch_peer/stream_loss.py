@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.models.layers import matmul_dtype
-from vlbeit_jax.objectives.masked_prediction import terms_of
-from vlbeit_jax.types import Modality, Stream
+from vlbeit_jax.objectives.masked_prediction import TERMS
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.types import Modality
 
 
 class StreamLoss(nn.Module):
@@ -21,7 +21,7 @@ class StreamLoss(nn.Module):
     """
 
     def __init__(
-        self, config: Config, stream: Stream, model: nn.Module, tokenizer: Any, module: ModuleType
+        self, config: Config, stream: str, model: nn.Module, tokenizer: Any, module: ModuleType
     ):
         """Shares ``model`` and ``tokenizer`` with the other streams.
 
@@ -35,11 +35,11 @@ class StreamLoss(nn.Module):
         super().__init__()
         self.model, self.tokenizer, self._normalise = model, tokenizer, module.normalise
         self._terms = [
-            (modality is Modality.VISION, name) for modality, name in terms_of(stream).items()
+            (modality is Modality.VISION, name) for modality, name in TERMS[stream].items()
         ]
-        self._dtype = getattr(torch, matmul_dtype(config.model.matmul).name)
+        self._dtype = getattr(torch, matmul_dtype(config.task.model.matmul).name)
         for is_image, name in self._terms:
-            classes = config.model.codes if is_image else config.model.vocabulary
+            classes = config.task.model.codes if is_image else config.task.model.vocabulary
             self.register_buffer(_counts_of(name), torch.zeros(classes))
 
     def forward(self, rows: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

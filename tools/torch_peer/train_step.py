@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tools.torch_peer.stream_loss import StreamLoss
-from vlbeit_jax.config import Config, ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.formats.torch_module import STANDALONE, model_config, visual_config
 from vlbeit_jax.convert.formats.torch_tables import model_table, vqkd_table
 from vlbeit_jax.convert.rules import Arrays, Table, export
@@ -24,11 +24,11 @@ from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.models.vlbeit import VLBEiT
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.optimizer import learning_rate
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.state import declarations
-from vlbeit_jax.types import Stream
 
 Tree = Any
 
@@ -63,24 +63,22 @@ class TorchStep:
           UsageError: JAX runs on a GPU that this build of PyTorch does not see.
         """
         module = module_of(STANDALONE / "vlbeit_torch.py")
-        table, optimizer = model_table(config.model), config.optimizer
-        dtype = getattr(torch, matmul_dtype(config.model.matmul).name)
+        table, optimizer = model_table(config.task.model), config.optimizer
+        dtype = getattr(torch, matmul_dtype(config.task.model.matmul).name)
         self._device = _device()
         torch.set_float32_matmul_precision("high" if self._device.type == "cuda" else "highest")
-        network = module.VLBEiT(model_config(config.model))
+        network = module.VLBEiT(model_config(config.task.model))
         self.model = _with_weights(network, table, arrays_of(params)).to(self._device)
         tokenizer = _tokenizer(module, config, frozen, dtype).to(self._device) if frozen else None
         self._losses = {
-            stream: StreamLoss(
-                config, stream, self.model, tokenizer if stream.has_image else None, module
-            ).to(self._device)
-            for stream in map(Stream, Schedule.parse(config.run.schedule).streams)
+            stream: StreamLoss(config, stream, self.model, tokenizer, module).to(self._device)
+            for stream in Schedule.parse(config.task.schedule).streams
         }
         if compiled:
             for loss in self._losses.values():
                 loss.compile(fullgraph=True, dynamic=False)
         self._optimizer = torch.optim.AdamW(
-            _by_decay(self.model, table, config.model, optimizer.weight_decay),
+            _by_decay(self.model, table, config.task.model, optimizer.weight_decay),
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.eps,
             fused=True,
@@ -112,7 +110,7 @@ class TorchStep:
         A GPU may still be working when this returns; ``finish`` waits for it.
         """
         metrics: dict[str, Tensor] = {}
-        for stream in (stream for stream in Stream if stream in batches):
+        for stream in (stream for stream in TERMS if stream in batches):
             losses, others = self._losses[stream](batches[stream])
             torch.stack(list(losses.values())).sum().backward()
             metrics |= others | {name: loss.detach() for name, loss in losses.items()}
@@ -155,7 +153,7 @@ def _tokenizer(module: ModuleType, config: Config, frozen: Tree, dtype: torch.dt
 
     The rest stays float32, because codes are chosen in float32.
     """
-    visual = config.visual_tokenizer
+    visual = config.task.tokenizer_model
     arrays = arrays_of(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
     network = _with_weights(
         module.VisualTokenizer(visual_config(visual)), vqkd_table(visual), arrays

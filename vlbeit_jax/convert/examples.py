@@ -32,7 +32,7 @@ def write_examples(
       UsageError: a data set is missing, or holds nothing that the run's streams can use.
     """
     run = open_run(run_folder)
-    seed = run.model.config.run.seed
+    seed = run.config.run.seed
     arrays = {}
     for stream, records in records_by_stream(run, data, [open_set(name) for name in data]).items():
         make = run.model.make_example(stream, False)

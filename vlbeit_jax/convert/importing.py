@@ -13,17 +13,21 @@ import jax
 import numpy as np
 
 import vlbeit_jax
-from vlbeit_jax.config import Config, ModelConfig, RunConfig, VisualTokenizerConfig
+from vlbeit_jax.config.common import RunConfig
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.rules import Arrays, Report, Table, load
 from vlbeit_jax.convert.source import CODEBOOK, as_tree, model_shapes, tree_shapes, visual_shapes
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.runtime.run_folder import write_config
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.open_vqkd import IMAGE
+from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP
-from vlbeit_jax.types import Stream
 
 REPORT_FILE = "import.txt"
 
@@ -47,7 +51,9 @@ def import_model(
     _check_finite(params)
     params |= _initial(config, report.fresh)
     with _folder(out, file, report) as folder:
-        write_config(folder, Config(model=config, run=RunConfig(steps=IMPORTED_STEP)))
+        write_config(
+            folder, Config(task=Pretrain(model=config), run=RunConfig(steps=IMPORTED_STEP))
+        )
         _save(folder, file, {"params": as_tree(params)})
     return report
 
@@ -59,14 +65,14 @@ def import_visual_tokenizer(
     config: VisualTokenizerConfig,
     out: pathlib.Path,
 ) -> Report:
-    """Writes the folder of a finished VQ-KD run, for ``data.visual_tokenizer``."""
+    """Writes the folder of a finished VQ-KD run, for ``task.visual_tokenizer``."""
     params, report = load(table, tensors, visual_shapes(config))
     _check_finite(params)
     use = np.ones(config.codes, np.float32)
-    model_state = {Stream.IMAGE: {"codebook": params.pop(CODEBOOK), "use": use}}
-    run = RunConfig(steps=IMPORTED_STEP, schedule="image")
+    model_state = {IMAGE: {"codebook": params.pop(CODEBOOK), "use": use}}
+    run = RunConfig(steps=IMPORTED_STEP)
     with _folder(out, file, report) as folder:
-        write_config(folder, Config(task="vqkd", visual_tokenizer=config, run=run))
+        write_config(folder, Config(task=VQKD(model=config), run=run))
         _save(folder, file, {"params": as_tree(params), "model_state": model_state})
     return report
 

@@ -9,20 +9,20 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vlbeit_jax.config import Config, ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.rules import Arrays, Shape
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
-from vlbeit_jax.tasks.open_vqkd import make_tokenizer
+from vlbeit_jax.tasks.open_vqkd import IMAGE, make_tokenizer
 from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.tasks.visual_tokens import DALLE_FILE, read_dalle
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import leaf_name
-from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, finished_step, read_config
-from vlbeit_jax.types import Stream
+from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, finished_step
 
 CODEBOOK = "codebook"  # Name of VQ-KD's codebook among the parameters here.
 
@@ -57,7 +57,7 @@ class Run:
     @property
     def model(self) -> ModelConfig:
         """The network's part of the configuration."""
-        return self.config.model
+        return self.config.task.model
 
 
 def read_run(folder: pathlib.Path) -> Run:
@@ -67,9 +67,9 @@ def read_run(folder: pathlib.Path) -> Run:
       UsageError: the folder holds no pretraining run, or the run has no checkpoint yet.
     """
     config = read_config(folder)
-    if not isinstance(task_of(config), Pretrain):
+    if not isinstance(config.task, Pretrain):
         raise UsageError(
-            f"--from={folder} holds a run of task {config.task!r}; a pretraining run is needed"
+            f"--from={folder} holds a run of task {config.task.kind!r}; a pretraining run is needed"
         )
     checkpoints = folder / CHECKPOINTS
     checkpointer = Checkpointer(checkpoints, read_only=True) if checkpoints.is_dir() else None
@@ -93,10 +93,10 @@ def read_visual(folder: pathlib.Path) -> Visual:
     if (folder / DALLE_FILE).is_file():
         return Visual(_read_tree(checkpointer, IMPORTED_STEP, "params"), read_dalle(folder))
     config = read_config(folder)
-    step = finished_step(folder, config)
+    step = finished_step(folder, config.run.steps)
     params = _read_tree(checkpointer, step, "params")
-    params[CODEBOOK] = checkpointer.leaves(step, "model_state")[f"{Stream.IMAGE}/{CODEBOOK}"]
-    return Visual(params, config.visual_tokenizer)
+    params[CODEBOOK] = checkpointer.leaves(step, "model_state")[f"{IMAGE}/{CODEBOOK}"]
+    return Visual(params, config.task.model)
 
 
 def _read_tree(checkpointer: Checkpointer, step: int, name: str) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.permutations import (
     TRANSPOSED,
     attention_out,

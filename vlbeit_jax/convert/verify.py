@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.source import CODEBOOK, Run, Visual, as_tree
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.config import StreamConfig
-from vlbeit_jax.config_parse import fingerprint
+from vlbeit_jax.config.parse import fingerprint
+from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.source import TRAIN, PreparedSet
 from vlbeit_jax.errors import UsageError
@@ -119,7 +119,7 @@ class WithTokens:
 def cached_tokens(
     place: str | pathlib.Path,
     found: PreparedSet,
-    stream: StreamConfig,
+    stream: ViewStreamConfig,
     image_size: int,
     tokenizer: str,
 ) -> CachedTokens:
@@ -171,6 +171,6 @@ def require_all(cached: CachedTokens, found: PreparedSet) -> None:
     ]
     there = f"; it holds some with {'; some with '.join(differences)}" if differences else ""
     raise UsageError(
-        f"data.visual_tokens={cached.folder.parent} holds no tokens of {found.folder} as "
+        f"task.visual_tokens={cached.folder.parent} holds no tokens of {found.folder} as "
         f"configured{there}; {make}"
     )

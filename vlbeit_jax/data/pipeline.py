@@ -12,7 +12,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from vlbeit_jax.config import DataConfig
+from vlbeit_jax.config.common import LoaderConfig
 from vlbeit_jax.data.examples.base import Example
 from vlbeit_jax.data.shard import HostShard
 
@@ -38,7 +38,7 @@ def batches(
     batch_size: int,
     start: int = 0,
     shard: HostShard = HostShard(),
-    loader: DataConfig = DataConfig(),
+    loader: LoaderConfig = LoaderConfig(),
 ) -> Batches:
     """Iterates over this host's rows of batches ``start``, ``start + 1``, ... of some examples.
 

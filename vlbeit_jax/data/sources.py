@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 
-from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.config.streams import StreamConfig, TextStreamConfig, ViewStreamConfig
 from vlbeit_jax.data.source import VALIDATION, PreparedSet, open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.types import Kind, Stream
-
-KINDS = {
-    Stream.IMAGE: (Kind.IMAGES, Kind.PAIRS),
-    Stream.TEXT: (Kind.TOKENS,),
-    Stream.PAIR: (Kind.PAIRS,),
-}
+from vlbeit_jax.types import Kind
 
 
-def open_sources(name: Stream, stream: StreamConfig, tokenizer: str = "") -> list[PreparedSet]:
+def kinds_of(stream: StreamConfig) -> tuple[Kind, ...]:
+    """Returns the kinds of sets that a stream takes; images may come from pairs."""
+    if isinstance(stream, ViewStreamConfig):
+        return (Kind.PAIRS,) if isinstance(stream, TextStreamConfig) else (Kind.IMAGES, Kind.PAIRS)
+    return (Kind.TOKENS,)
+
+
+def open_sources(name: str, stream: StreamConfig, tokenizer: str = "") -> list[PreparedSet]:
     """Opens the prepared sets of a stream.
 
     Args:
@@ -26,10 +27,11 @@ def open_sources(name: Stream, stream: StreamConfig, tokenizer: str = "") -> lis
       UsageError: a set is missing or of the wrong kind, or its rows were packed with another
         tokenizer or to another length.
     """
-    sets = [open_set(place, *KINDS[name]) for place in stream.sources]
+    sets = [open_set(place, *kinds_of(stream)) for place in stream.sources]
     for each in sets:
         if each.kind is Kind.TOKENS:
-            _require_packed_for(each, tokenizer, stream.text_length, f"data.{name}.text_length")
+            assert isinstance(stream, TextStreamConfig), stream
+            _require_packed_for(each, tokenizer, stream.text_length, f"task.{name}.text_length")
     return sets
 
 
@@ -38,7 +40,7 @@ def _require_packed_for(packed: PreparedSet, tokenizer: str, length: int, settin
     if packed.meta["text_tokenizer"] != tokenizer:
         raise UsageError(
             f"{packed.folder} was packed with text tokenizer {packed.meta['text_tokenizer']}, but "
-            f"data.text_tokenizer is {tokenizer}; {again}"
+            f"task.text_tokenizer is {tokenizer}; {again}"
         )
     if packed.meta["length"] != length:
         raise UsageError(

@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 from flax.linen import spmd
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.embed import TextEmbed, VisionEmbed
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.models.multiway import Encoded, EncoderConfig, Multiway

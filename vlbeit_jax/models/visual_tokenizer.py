@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.models.dalle import DalleEncoder
 from vlbeit_jax.models.embed import VisionEmbed
 from vlbeit_jax.models.layers import TanhProjection, matmul_dtype

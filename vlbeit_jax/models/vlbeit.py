@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.layers import Linear, matmul_dtype
 from vlbeit_jax.models.tokens import Tokens

@@ -24,21 +24,16 @@ from vlbeit_jax.objectives.base import (
     uniform_per_row,
 )
 from vlbeit_jax.shapes import Array, Float, Int
-from vlbeit_jax.types import Modality, Stream
+from vlbeit_jax.types import Modality
 
 # The name of each loss, by stream and modality. All have weight 1 (VL-BEiT).
-TERMS = {
-    (Stream.IMAGE, Modality.VISION): "mim",
-    (Stream.TEXT, Modality.LANGUAGE): "mlm",
-    (Stream.PAIR, Modality.VISION): "mvlm_image",
-    (Stream.PAIR, Modality.LANGUAGE): "mvlm_text",
+TERMS: Mapping[str, Mapping[Modality, str]] = {
+    "image": {Modality.VISION: "mim"},
+    "text": {Modality.LANGUAGE: "mlm"},
+    "pair": {Modality.VISION: "mvlm_image", Modality.LANGUAGE: "mvlm_text"},
 }
+TERM_NAMES = tuple(name for terms in TERMS.values() for name in terms.values())
 LARGEST_COUNT = 2**30  # Of a target; two of them still fit into an int32.
-
-
-def terms_of(stream: Stream) -> dict[Modality, str]:
-    """Returns the names of a stream's losses by modality."""
-    return {modality: name for (found, modality), name in TERMS.items() if found is stream}
 
 
 def model_inputs(batch: Mapping[str, Any]) -> Inputs:
@@ -55,7 +50,7 @@ class MaskedPrediction(Objective):
     answers with the most frequent one is the unigram baseline that is logged beside the accuracy.
     """
 
-    stream: Stream
+    stream: str
     model: VLBEiT
     tokenizer: Tokenizer
 
@@ -63,14 +58,14 @@ class MaskedPrediction(Objective):
         """Returns counts of 0."""
         return {
             name: jnp.zeros(self.vocabulary(modality), jnp.int32)
-            for modality, name in terms_of(self.stream).items()
+            for modality, name in TERMS[self.stream].items()
         }
 
     def weights(self, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
         """Returns the number of masked positions of every loss; padding rows do not count."""
         return {
             name: self.position_weights(batch, modality).sum()
-            for modality, name in terms_of(self.stream).items()
+            for modality, name in TERMS[self.stream].items()
         }
 
     def position_weights(self, batch: dict[str, Array], modality: Modality) -> Float[Array, "B M"]:
@@ -103,7 +98,7 @@ class MaskedPrediction(Objective):
         inputs = model_inputs(batch)
         predictions: Any = self.model.apply({"params": params}, inputs, targets, drop_path)
         terms, counts = {}, {}
-        for modality, name in terms_of(self.stream).items():
+        for modality, name in TERMS[self.stream].items():
             weights = self.position_weights(batch, modality)
             loss, correct = predictions[modality]
             frequent = jnp.argmax(model_state[name]) == targets[modality]
@@ -142,7 +137,7 @@ class MaskedPrediction(Objective):
         inputs = model_inputs(batch)
         predictions: Any = self.model.apply({"params": params}, inputs, targets)
         found = {}
-        for modality, name in terms_of(self.stream).items():
+        for modality, name in TERMS[self.stream].items():
             weights = self.position_weights(batch, modality)
             loss, correct = predictions[modality]
             zeros = jnp.zeros(self.vocabulary(modality), jnp.float32)
@@ -162,6 +157,4 @@ class MaskedPrediction(Objective):
     def _all_targets(
         self, frozen: Tree, batch: dict[str, Array]
     ) -> dict[Modality, Int[Array, "B M"]]:
-        return {
-            modality: self.targets(frozen, batch, modality) for modality in terms_of(self.stream)
-        }
+        return {modality: self.targets(frozen, batch, modality) for modality in TERMS[self.stream]}

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from vlbeit_jax.config import Config
+from vlbeit_jax.config.schema import settings_of
 from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.errors import UsageError
@@ -18,14 +18,15 @@ from vlbeit_jax.plan import hlo, memory
 from vlbeit_jax.plan.devices import devices_of
 from vlbeit_jax.plan.kernels import kernel_seconds
 from vlbeit_jax.plan.links import Collective, collectives
+from vlbeit_jax.plan.means import mean_collectives, mean_time
 from vlbeit_jax.plan.memory import Memory
 from vlbeit_jax.plan.step_time import StepTime, step_time
 from vlbeit_jax.plan.topology import Topology
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import step_flops
+from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import make_mesh
 from vlbeit_jax.training.state import declarations
 
 DAY = 86400.0
@@ -105,9 +106,9 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     """
     config = _for_chips(config, topology)
     mesh = make_mesh(config.mesh, devices_of(topology))
-    schedule = Schedule.parse(config.run.schedule)
+    schedule = Schedule.parse(config.task.schedule)
     step, _, state, frozen, batches = abstract_step(config, mesh)
-    task = task_of(config)
+    task = config.task
     objectives = {name: stream.objective for name, stream in task.streams().items()}
     info = declarations(task.init).info
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -139,8 +140,8 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         found.append((times, *_read(program, topology, memory.kept(state, frozen, inputs), mesh)))
     most = max((needed for _, needed, *_ in found), key=lambda needed: needed.total)
     weights = [times / len(schedule.cycle) for times, *_ in found]
-    times = _mean_time(weights, [step_time for *_, step_time, _ in found])
-    links = None if not compiled else _mean_collectives(weights, [each for *_, each in found])
+    times = mean_time(weights, [step_time for *_, step_time, _ in found])
+    links = None if not compiled else mean_collectives(weights, [each for *_, each in found])
     return Plan(
         topology,
         config.run.steps,
@@ -157,12 +158,19 @@ def _for_chips(config: Config, topology: Topology) -> Config:
     """The configuration with the type of products that "auto" means on these chips."""
     if topology.chip is None:
         return config
-    model, visual = config.model, config.visual_tokenizer
-    if model.matmul == "auto":
-        model = dataclasses.replace(model, matmul="bfloat16")
-    if visual.matmul == "auto":
-        visual = dataclasses.replace(visual, matmul="bfloat16")
-    return dataclasses.replace(config, model=model, visual_tokenizer=visual)
+    return dataclasses.replace(config, task=_in_bfloat16(config.task))
+
+
+def _in_bfloat16(section: Any) -> Any:
+    """Returns a section with bfloat16 for every network whose products have the type "auto"."""
+    changes = {}
+    for field in settings_of(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _in_bfloat16(value)
+        elif field.name == "matmul" and value == "auto":
+            changes[field.name] = "bfloat16"
+    return dataclasses.replace(section, **changes)
 
 
 def _compile(lowered: Any, topology: Topology, by_formula: Memory) -> Any:
@@ -192,12 +200,12 @@ def _does_not_fit(needed: Memory, topology: Topology, said: str) -> str:
         change.append("a larger config.mesh.fsdp shards parameters and optimizer over more chips")
     if needed.temporaries > needed.total / 4:
         change.append("a larger config.run.accumulate cuts the batch into smaller microbatches")
-        change.append("config.model.remat keeps less for the backward pass")
+        change.append("config.task.model.remat keeps less for the backward pass")
     return (
         f"the step does not fit into {topology.chip.hbm_bytes / GIB:.1f} GiB of a "
         f"{topology.chip.name} chip: "
         f"{needed.total / GIB:.1f} GiB needed ({parts}; {said})\n  "
-        + "\n  ".join([*change, "or give more chips, or a smaller data.*.batch_size"])
+        + "\n  ".join([*change, "or give more chips, or a smaller config.task.*.batch_size"])
     )
 
 
@@ -226,35 +234,3 @@ def _read(
     places = [device.coords for device in mesh.devices.flat]
     found = step_time(program, topology, places, kernel_seconds(program, topology))
     return needed, found, found.collectives
-
-
-def _mean_time(weights: list[float], times: list[StepTime | None]) -> StepTime | None:
-    known = [each for each in times if each is not None]
-    if not known:
-        return None
-    means = {
-        field.name: sum(
-            weight * getattr(each, field.name) for weight, each in zip(weights, known, strict=True)
-        )
-        for field in dataclasses.fields(StepTime)
-        if field.name != "collectives"
-    }
-    return StepTime(
-        **means, collectives=_mean_collectives(weights, [each.collectives for each in known])
-    )
-
-
-def _mean_collectives(weights: list[float], found: list[list[Collective]]) -> list[Collective]:
-    if len(found) == 1:
-        return found[0]
-    sums: dict[tuple, Collective] = {}
-    for weight, each in (
-        (weight, each) for weight, listed in zip(weights, found, strict=True) for each in listed
-    ):
-        before = sums.get(each[:4], each._replace(count=0, bytes=0, seconds=0.0))
-        sums[each[:4]] = before._replace(
-            count=before.count + weight * each.count,
-            bytes=before.bytes + weight * each.bytes,
-            seconds=before.seconds + weight * each.seconds,
-        )
-    return list(sums.values())

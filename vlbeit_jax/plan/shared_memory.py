@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import jax
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import row_shapes
 
 MIB = 2**20
@@ -33,9 +32,9 @@ def shared_memory(config: Config, hosts: int, chips: int) -> int:
     Raises:
       UsageError: the mesh does not fit the chips.
     """
-    task = task_of(config)
+    task = config.task
     batches = {name: row_shapes(task, name) for name in task.streams()}
-    workers = config.data.workers
+    workers = config.loader.workers
     held = [
         _batch_bytes(batch, _share(config, hosts, chips)) * (PER_WORKER * workers + PER_STREAM)
         for batch in batches.values()

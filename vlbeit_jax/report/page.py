@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from vlbeit_jax.config_parse import to_dict
+from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data.source import VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report import figures
@@ -87,7 +87,7 @@ def write_report(
         "The right answer is green.</p>"
     )
     parts += [_caption(found) for found in captions(run, spread(records, SHOWN_CAPTIONS))]
-    config = json.dumps(to_dict(run.model.config), indent=1)
+    config = json.dumps(to_dict(run.config), indent=1)
     parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
     page = out / "report.html"
     page.write_text(
@@ -99,7 +99,7 @@ def write_report(
 
 def _overview(run: OpenedRun, results: Mapping[str, Any] | None) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
-    text = f"<p>{count:,} parameters, step {run.step} of {run.model.config.run.steps}.</p>"
+    text = f"<p>{count:,} parameters, step {run.step} of {run.config.run.steps}.</p>"
     if not results:
         return text
     rows = [

@@ -22,7 +22,7 @@ from vlbeit_jax.objectives.masked_prediction import model_inputs
 from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.runtime.evaluation import OpenedRun
 from vlbeit_jax.shapes import Float, Int, UInt8
-from vlbeit_jax.types import Modality, Special, Stream
+from vlbeit_jax.types import Modality, Special
 
 GUESSES = 5
 MASK_GREY = 127
@@ -90,9 +90,9 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
         or visual.tokenizer.config.teacher != "pixels"
     ):
         return None
-    teacher, side = PixelTeacher(visual.tokenizer.config.patch_size), model.config.model.patch_size
+    teacher, side = PixelTeacher(visual.tokenizer.config.patch_size), model.task.model.patch_size
     larger = side // visual.tokenizer.config.patch_size
-    batch = _batch(run, records, Stream.IMAGE)
+    batch = _batch(run, records, "image")
     codes = _encode(run, batch["image"])
     variables = {"params": run.params}
     logits: Any = model.network.apply(variables, model_inputs(batch), method="logits")
@@ -111,7 +111,7 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
 
     predicted, own = seen(guessed), seen(codes)
     original = np.asarray(batch["image"])
-    grid = np.asarray(hidden).reshape(-1, model.config.model.grid, model.config.model.grid)
+    grid = np.asarray(hidden).reshape(-1, model.task.model.grid, model.task.model.grid)
     grey = grid.repeat(side, axis=1).repeat(side, axis=2)[..., None]
     right = np.asarray(((guessed == codes) & hidden).sum(axis=1) / hidden.sum(axis=1))
     return Pictures(
@@ -121,9 +121,9 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
 
 def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.ndarray, "C"]:
     """How often each visual token comes up in some images."""
-    counts = np.zeros(run.model.config.model.codes, np.int64)
+    counts = np.zeros(run.model.task.model.codes, np.int64)
     compiled = jax.jit(lambda image: _encode(run, image))
-    make = run.model.make_example(Stream.IMAGE, False)
+    make = run.model.make_example("image", False)
     examples = EvaluationExamples(records, make, batch_size, seed=0)
     with closing(pipeline.batches(examples, batch_size)) as batches:
         for batch in batches:
@@ -135,8 +135,8 @@ def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.n
 def captions(run: OpenedRun, records: Records) -> list[Caption]:
     """Masked captions and the guesses for each masked piece, with the right and a wrong image."""
     text = run.model.text
-    own = _batch(run, records, Stream.PAIR)
-    other = _batch(run, Rematched(records, wrong_partners(records, 0), "image"), Stream.PAIR)
+    own = _batch(run, records, "pair")
+    other = _batch(run, Rematched(records, wrong_partners(records, 0), "image"), "pair")
     right, wrong = (_likeliest(run, batch) for batch in (own, other))
     found = []
     for row in range(len(records)):
@@ -172,9 +172,9 @@ def _encode(run: OpenedRun, image: Any) -> jax.Array:
     return encode(run.model.visual.tokenizer, run.model.visual.frozen, jnp.asarray(image))
 
 
-def _batch(run: OpenedRun, records: Records, stream: Stream) -> dict[str, np.ndarray]:
+def _batch(run: OpenedRun, records: Records, stream: str) -> dict[str, np.ndarray]:
     make = run.model.make_example(stream, False)
-    count, seed = len(records), run.model.config.run.seed
+    count, seed = len(records), run.config.run.seed
     examples = EvaluationExamples(records, make, count, seed=seed)
     with closing(pipeline.batches(examples, count)) as batches:
         return next(batches)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import jax
 
-from vlbeit_jax.config import ClusterConfig
+from vlbeit_jax.config.common import ClusterConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.jax_internals import LOGGER_OF_CONNECTING, detect_process
 from vlbeit_jax.runtime.rendezvous import ProcessAddress, rendezvous

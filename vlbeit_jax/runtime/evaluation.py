@@ -8,21 +8,25 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from vlbeit_jax.config.streams import ImageStreamConfig, TextStreamConfig
 from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
+from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
 from vlbeit_jax.data.splits import NOTHING_SEEN, Seen, example, read_seen, seen_records
 from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import gain
-from vlbeit_jax.objectives.masked_prediction import TERMS
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.objectives.masked_prediction import TERM_NAMES
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step, read_config, restore
-from vlbeit_jax.training.sharding import put_replicated
-from vlbeit_jax.types import Kind, Stream
+from vlbeit_jax.training.mesh import put_replicated
+from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step, restore
+from vlbeit_jax.types import Kind
 
 Tree = Any
 # Gain: the term whose accuracy is compared, and the field of a record that is exchanged.
@@ -34,6 +38,7 @@ class OpenedRun:
     """A pretraining run with its newest parameters.
 
     Attributes:
+      config: of the run.
       model: network and tokenizers.
       params: parameters of step ``step``.
       step: steps taken.
@@ -41,6 +46,7 @@ class OpenedRun:
       seen: keys of the images and texts in their training parts.
     """
 
+    config: Config
     model: OpenPretrain
     params: Tree
     step: int
@@ -55,19 +61,19 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
       UsageError: the folder does not belong to a pretraining run, or has no checkpoint yet.
     """
     config = read_config(folder)
-    if not isinstance(task_of(config), Pretrain):
+    if not isinstance(config.task, Pretrain):
         raise UsageError(
-            f"{folder} holds a run of task {config.task!r}; a pretraining run is needed"
+            f"{folder} holds a run of task {config.task.kind!r}; a pretraining run is needed"
         )
     step = newest_step(folder)
     if step is None:
         raise UsageError(f"the run in {folder} has no checkpoint yet")
-    model = Pretrain(config).open(folder)
+    model = config.task.open(folder)
     params = restore(folder, step, {"params": model.abstract_params()})["params"]
     with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
         trained_on = frozenset(checkpointer.describe(step)["trained_on"])
     seen = read_seen(folder) if trained_on else NOTHING_SEEN
-    return OpenedRun(model, params, step, trained_on, seen)
+    return OpenedRun(config, model, params, step, trained_on, seen)
 
 
 def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> dict[str, Any]:
@@ -93,12 +99,13 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
     """
     sets = [open_set(place) for place in places]
     run = dataclasses.replace(run, params=put_replicated(run.params, mesh))
-    results: dict[str, Any] = dict.fromkeys([*TERMS.values(), *GAINS])
+    place = Place(run.config.run, run.config.loader, mesh, HostShard())
+    results: dict[str, Any] = dict.fromkeys([*TERM_NAMES, *GAINS])
     for stream, records in records_by_stream(run, places, sets).items():
-        scores = run.model.score(stream, run.params, records, mesh, draws=draws)
+        scores = run.model.score(stream, run.params, records, place, draws=draws)
         results |= {name: found.summary() for name, found in scores.items()}
-        if stream is Stream.PAIR and len(records) > 1:
-            results |= _gains(run, records, scores, mesh, draws)
+        if len(scores) > 1 and len(records) > 1:
+            results |= _gains(run, stream, records, scores, place, draws)
     data = [
         {
             "folder": str(each.folder),
@@ -112,14 +119,19 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
 
 
 def _gains(
-    run: OpenedRun, records: Records, own: Mapping[str, Any], mesh: Mesh, draws: int
+    run: OpenedRun,
+    stream: str,
+    records: Records,
+    own: Mapping[str, Any],
+    place: Place,
+    draws: int,
 ) -> dict[str, Any]:
     """Accuracy with the own partner minus that with a wrong one, under equal masks."""
-    partners = wrong_partners(records, run.model.config.run.seed)
+    partners = wrong_partners(records, place.run.seed)
     gains = {}
     for name, (term, field) in GAINS.items():
         mismatched = Rematched(records, partners, field)
-        other = run.model.score(Stream.PAIR, run.params, mismatched, mesh, draws=draws)
+        other = run.model.score(stream, run.params, mismatched, place, draws=draws)
         gains[name] = gain(own[term], other[term])._asdict()
     return gains
 
@@ -147,7 +159,7 @@ def _splits(run: OpenedRun, each: PreparedSet) -> list[str]:
 
 def records_by_stream(
     run: OpenedRun, places: Sequence[str], sets: Sequence[PreparedSet]
-) -> dict[Stream, ConcatRecords]:
+) -> dict[str, ConcatRecords]:
     """Returns the records on which each stream is scored; streams without records are left out.
 
     Raises:
@@ -167,15 +179,16 @@ def records_by_stream(
     return records
 
 
-def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: Stream) -> ConcatRecords:
+def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: str) -> ConcatRecords:
     """Returns the records of all sets of a stream's kind that the run was not trained on."""
-    kinds = {
-        Stream.IMAGE: {Kind.IMAGES},
-        Stream.TEXT: {Kind.TEXTS, Kind.TOKENS},
-        Stream.PAIR: {Kind.PAIRS},
-    }[stream]
-    if stream is Stream.IMAGE and not any(each.kind in kinds for each in sets):
+    section = run.model.stream_config(stream)
+    if not isinstance(section, ImageStreamConfig):
+        kinds = {Kind.TEXTS, Kind.TOKENS}
+    elif isinstance(section, TextStreamConfig):
         kinds = {Kind.PAIRS}
+    else:
+        has_images = any(each.kind is Kind.IMAGES for each in sets)
+        kinds = {Kind.IMAGES} if has_images else {Kind.PAIRS}
     parts = []
     for each in sets:
         if each.kind in kinds:
@@ -190,7 +203,7 @@ def _packed(run: OpenedRun, documents: Records) -> list[dict[str, Any]]:
     """Packs documents into rows of the length that the run was trained on."""
     model = run.model
     texts = (documents[index]["text"] for index in range(len(documents)))
-    rows = packed_rows(texts, model.text, model.stream_config(Stream.TEXT).text_length)
+    rows = packed_rows(texts, model.text, model.task.text.text_length)
     return [{"id": f"{number:09d}", "tokens": row} for number, row in enumerate(rows)]
 
 
@@ -204,7 +217,7 @@ def _checked(run: OpenedRun, each: PreparedSet, records: Records) -> Records:
             f"{each.folder} was packed with text tokenizer {each.meta['text_tokenizer']}, but the "
             f"run has {tokenizer}; give the texts themselves, which are packed here"
         )
-    length = run.model.stream_config(Stream.TEXT).text_length
+    length = run.model.task.text.text_length
     if each.meta["length"] != length:
         raise UsageError(
             f"{each.folder} holds rows of {each.meta['length']} word pieces, but the run has "

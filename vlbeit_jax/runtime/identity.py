@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 
-from vlbeit_jax.config import Config
-from vlbeit_jax.config_parse import flat, to_dict
+from vlbeit_jax.config.parse import flat, to_dict
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.tasks import Config
 
 
 def host_facts(

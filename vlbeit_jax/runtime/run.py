@@ -7,17 +7,18 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from vlbeit_jax.config import Config
+from vlbeit_jax.config.schema import fixed_settings
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
-from vlbeit_jax.tasks import task_of
-from vlbeit_jax.tasks.base import OpenTask, Task, TrainingData
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.base import OpenTask, Place, Task, TrainingData
+from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.training.mesh import check_batch, host_shard, make_mesh
 from vlbeit_jax.training.saved_run import CONFIG_FILE, newest_step
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import check_batch, host_shard, make_mesh
 from vlbeit_jax.training.start_from import Start
 
 Tree = Any
@@ -60,15 +61,20 @@ class Run:
         task, opened, data, mesh = hosts.all_or_none(lambda: _open(config))
         fingerprints = {**opened.fingerprints, **data.fingerprints}
         hosts.assert_equal(host_facts(config, fingerprints, workdir))
-        schedule = Schedule.parse(config.run.schedule)
+        schedule = Schedule.parse(config.task.schedule)
         return cls(config, workdir, hosts, task, opened, data, mesh, host_shard(mesh), schedule)
+
+    @property
+    def place(self) -> Place:
+        """Where the run takes place."""
+        return Place(self.config.run, self.config.loader, self.mesh, self.shard)
 
     @property
     def must_match(self) -> dict[str, Any]:
         """What must equal the checkpoint's on resume, by a name for messages."""
-        run = self.config.run
-        found = {"task": self.config.task, "run.seed": run.seed, "run.schedule": run.schedule}
-        found |= self.task.must_match()
+        config = self.config
+        found = {"task.kind": config.task.kind, "task.schedule": config.task.schedule}
+        found |= {"run.seed": config.run.seed} | fixed_settings(config.task, "task")
         return found | {**self.opened.fingerprints, **self.data.fingerprints}
 
     def open_start(self, abstract: Tree) -> Start | None:
@@ -86,6 +92,7 @@ class Run:
             if not self.config.run.start_from or newest_step(self.workdir) is not None:
                 return None
             folder = pathlib.Path(self.config.run.start_from)
+            read_config(folder)  # Or the folder is not a run's.
             return Start.open(folder, abstract, self.task.warm_start())
 
         start = self.hosts.all_or_none(open_start)
@@ -125,9 +132,9 @@ class Run:
 
 def _open(config: Config) -> tuple[Task, OpenTask, TrainingData, Mesh]:
     """Opens and checks what needs no agreement with the other hosts."""
-    task = task_of(config).resolve()
+    task = config.task.resolve()
     opened = task.open()
-    data, mesh = opened.training_data(), make_mesh(config.mesh)
+    data, mesh = opened.training_data(config.run), make_mesh(config.mesh)
     for name, stream in task.streams().items():
         check_batch(name, stream.batch_size, config.run.accumulate, mesh)
     return task, opened, data, mesh

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vlbeit_jax.config import Config
-from vlbeit_jax.config_parse import flat, to_dict
+from vlbeit_jax.config.parse import flat, to_dict
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.saved_run import CONFIG_FILE, METRICS_FILE
 
 LOCK_FILE = ".lock"

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.flops import step_flops
-from vlbeit_jax.training.schedule import Schedule
 
 PROBE = 1024  # Side of the matrices whose product measures the peak of an unknown device.
 
@@ -84,12 +83,9 @@ def circumstances(config: Config, peak: Peak) -> dict[str, Any]:
         "platform": jax.default_backend(),
         "devices": jax.device_count(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "matmul": matmul_dtype(config.model.matmul).name,
-        "attention": config.model.attention,
-        "batch_sizes": {
-            stream: getattr(config.data, stream).batch_size
-            for stream in Schedule.parse(config.run.schedule).streams
-        },
+        "matmul": matmul_dtype(config.task.model.matmul).name,
+        "attention": config.task.model.attention,
+        "batch_sizes": {name: stream.batch_size for name, stream in config.task.streams().items()},
         "model_flops": flops.model,
         "frozen_flops": flops.frozen,
         "peak_flops_per_second": peak.flops_per_second,

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.config import Config
-from vlbeit_jax.config_parse import to_dict
+from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
@@ -29,12 +28,13 @@ from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.mesh import put_batch, put_replicated
 from vlbeit_jax.training.optimizer import learning_rate
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
-from vlbeit_jax.training.sharding import put_batch, put_replicated
 from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import TrainState
 
@@ -115,7 +115,7 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
         # An average starts at the parameters that are averaged.
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         state = dataclasses.replace(state, params=params, ema=ema)
-    return run.opened.prepare_state(state, run.data, run.mesh, run.shard)
+    return run.opened.prepare_state(state, run.data, run.place)
 
 
 def _restored_state(
@@ -151,7 +151,7 @@ def _hooks(
     }
 
     flops = flops_of_streams(run.task)  # Traces each loss, which takes seconds at base size.
-    evaluators = run.opened.evaluators(run.data, run.mesh, run.shard)
+    evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
         Log(
             writer,
@@ -194,7 +194,7 @@ def _train(
     size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     hosts = f" of {jax.process_count()} hosts" if jax.process_count() > 1 else ""
     writer.say(
-        f"{run.workdir}: {run.config.task}, {size:,} parameters, from step {start} to {steps} "
+        f"{run.workdir}: {run.task.kind}, {size:,} parameters, from step {start} to {steps} "
         f"on {jax.device_count()} device(s){hosts}"
     )
     feeds = {
@@ -203,7 +203,7 @@ def _train(
             stream.batch_size,
             schedule.used_before(name, start),
             run.shard,
-            run.config.data,
+            run.config.loader,
         )
         for name, stream in run.task.streams().items()
     }

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.masking import mask_text
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.state import TrainState
-from vlbeit_jax.types import Special, Stream
+from vlbeit_jax.types import Special
 
 Tree = Any
 NOISE = 0.1  # Standard deviation of biases, norms, embeddings and LayerScale.
@@ -42,7 +42,7 @@ def random_batches(
     """
     found = {}
     for number, (stream, leaves) in enumerate(shapes.items()):
-        rows = _rows(config, Stream(stream), leaves, np.random.default_rng([seed, number]))
+        rows = _rows(config, stream, leaves, np.random.default_rng([seed, number]))
         found[stream] = {name: _placed(rows[name], leaf) for name, leaf in leaves.items()}
     return found
 
@@ -56,7 +56,7 @@ def _placed(value: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
 
 def _rows(
     config: Config,
-    stream: Stream,
+    stream: str,
     leaves: Mapping[str, jax.ShapeDtypeStruct],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
@@ -65,16 +65,18 @@ def _rows(
     if "image" in leaves:
         rows["image"] = rng.integers(0, 256, leaves["image"].shape, np.uint8)
     if "masked_patches" in leaves:
-        patches = rng.random((count, config.model.patches)).argsort(axis=1)
+        patches = rng.random((count, config.task.model.patches)).argsort(axis=1)
         rows["masked_patches"] = np.sort(patches[:, : leaves["masked_patches"].shape[1]])
     if "image_targets" in leaves:
-        rows["image_targets"] = rng.integers(0, config.model.codes, leaves["image_targets"].shape)
+        rows["image_targets"] = rng.integers(
+            0, config.task.model.codes, leaves["image_targets"].shape
+        )
     if "text" in leaves:
         length = leaves["text"].shape[1]
-        share = getattr(config.data, stream).masked_text
+        share = getattr(config.task, stream).masked_text
         draws = Draws(rng.bytes(16))
         masked = [
-            mask_text(draws, _text(rng, length, config), share, config.model.vocabulary)
+            mask_text(draws, _text(rng, length, config), share, config.task.model.vocabulary)
             for _ in range(count)
         ]
         for name, parts in zip(
@@ -88,8 +90,8 @@ def _rows(
 
 def _text(rng: np.random.Generator, length: int, config: Config) -> np.ndarray:
     end = rng.integers(max(length // 2, 3), length + 1)
-    text = np.full(length, config.model.pad, np.int32)
-    text[: end - 1] = rng.integers(Special.MASK + 1, config.model.vocabulary, end - 1)
+    text = np.full(length, config.task.model.pad, np.int32)
+    text[: end - 1] = rng.integers(Special.MASK + 1, config.task.model.vocabulary, end - 1)
     text[0], text[end - 1] = Special.CLS, Special.SEP
     return text
 

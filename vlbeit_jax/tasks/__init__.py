@@ -1,48 +1,82 @@
 """What can be trained: one file a task, one line here. A task is imported when it is used."""
 
-import importlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from vlbeit_jax import config_parse
-from vlbeit_jax.config import Config
+from ml_collections import ConfigDict
 
-if TYPE_CHECKING:
-    from vlbeit_jax.tasks.base import Task
+from vlbeit_jax.config.common import (
+    ClusterConfig,
+    LoaderConfig,
+    MeshConfig,
+    OptimizerConfig,
+    RunConfig,
+)
+from vlbeit_jax.config.parse import parse_section
+from vlbeit_jax.config.schema import one_kind_of, section
+from vlbeit_jax.config.streams import StreamConfig
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.training.schedule import Schedule
 
-# Importing a task imports JAX, which takes seconds. A misspelt field is reported before.
-TASKS: Mapping[str, str] = {
+TASKS: dict[str, str] = {
     "pretrain": "vlbeit_jax.tasks.pretrain:Pretrain",
     "vqkd": "vlbeit_jax.tasks.vqkd:VQKD",
 }
 
 
-def task_of(config: Config, tasks: Mapping[str, str] = TASKS) -> "Task":
-    """Returns the task that a configuration describes.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run: what is trained, on what, how and where."""
+
+    # A ``tasks.base.Task``: the task is its own section.
+    task: Any = one_kind_of(TASKS, "pretrain", "what is trained, on what data")
+    run: RunConfig = section(RunConfig, "length, logs, checkpoints")
+    optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW")
+    loader: LoaderConfig = section(LoaderConfig, "reading ahead")
+    mesh: MeshConfig = section(MeshConfig, "devices")
+    cluster: ClusterConfig = section(ClusterConfig, "hosts")
+
+
+def parse(values: Any, *, to_train: bool = True) -> Config:
+    """Returns a checked ``Config``.
 
     Args:
-      config: whose field ``task`` names it.
-      tasks: from names to ``module:Class``.
-    """
-    module, _, name = tasks[config.task].partition(":")
-    return getattr(importlib.import_module(module), name)(config)
-
-
-def parse(values: Any, *, to_train: bool = True, tasks: Mapping[str, str] = TASKS) -> Config:
-    """Returns a checked ``Config`` from a ``ConfigDict`` or from parsed JSON.
-
-    Args:
-      values: some or all fields.
-      to_train: also check what holds between fields and what training needs. An imported model, for
-        example, has no data.
-      tasks: from names to ``module:Class``.
+      values: some or all fields, in a ``ConfigDict`` or as parsed JSON.
+      to_train: also check what training needs. An imported model, for example, has no data.
 
     Raises:
       UsageError: unknown fields, values of the wrong type or out of bounds, or values that
         contradict each other. All of them are listed, each with its path.
     """
+    _refuse_old_layout(values)
+    return parse_section(Config(), values, "config", _training_problems if to_train else _nothing)
 
-    def problems(config: Config) -> list[str]:
-        return list(task_of(config, tasks).problems()) if to_train else []
 
-    return config_parse.parse(values, tuple(tasks), problems)
+def _nothing(config: Config) -> Iterable[str]:
+    return ()
+
+
+def _training_problems(config: Config) -> Iterable[str]:
+    run, warmup = config.run, config.optimizer.warmup_steps
+    if warmup >= run.steps:
+        yield f"config.optimizer.warmup_steps={warmup} must be below run.steps={run.steps}"
+    yield from (f"config.task.{text}" for text in config.task.training_problems())
+    for name in Schedule.parse(config.task.schedule).streams:
+        stream = getattr(config.task, name, None)
+        if isinstance(stream, StreamConfig) and stream.batch_size % run.accumulate:
+            yield (
+                f"config.task.{name}.batch_size={stream.batch_size} must be a multiple of "
+                f"run.accumulate={run.accumulate}"
+            )
+
+
+def _refuse_old_layout(values: Any) -> None:
+    """Until version 0.1.0 a task was a name, and its sections lay beside it."""
+    if isinstance(values, (Mapping, ConfigDict)) and isinstance(values.get("task"), str):
+        raise UsageError(
+            f"config.task={values['task']!r} is a name, as in vlbeit_jax 0.1.0; now it is a "
+            "section with a field 'kind'. Use that version, or write the configuration anew "
+            "(config.model is config.task.model, config.data.image is config.task.image; --help "
+            "lists every field)"
+        )

@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.models.params import Tree
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.base import Task
+from vlbeit_jax.training.mesh import batch_sharding, check_batch, replicated, shardings
 from vlbeit_jax.training.optimizer import make_optimizer
-from vlbeit_jax.training.sharding import batch_sharding, check_batch, replicated, shardings
 from vlbeit_jax.training.state import StateMaker, TrainState, declarations, state_maker
 from vlbeit_jax.training.step import TrainStep, make_train_step
 
@@ -39,7 +38,7 @@ def abstract_step(config: Config, mesh: Mesh) -> AbstractStep:
     Raises:
       UsageError: the mesh does not divide a batch or a parameter.
     """
-    task = task_of(config)
+    task = config.task
     step, (make_state, state) = step_and_state(task, config, mesh)
     batches = {name: row_shapes(task, name) for name in task.streams()}
     return AbstractStep(

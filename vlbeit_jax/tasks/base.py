@@ -9,12 +9,12 @@ which task it runs. A new task is one file here and one line in ``tasks.TASKS``.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import jax
 from jax.sharding import Mesh
 
-from vlbeit_jax.config import Config
+from vlbeit_jax.config.common import LoaderConfig, RunConfig
 from vlbeit_jax.data.examples.base import Spec
 from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.data.shard import HostShard
@@ -58,27 +58,46 @@ class Evaluator:
     run: Callable[[TrainState, Tree], dict[str, float]]
 
 
-def stream_settings(config: Config, name: str) -> dict[str, Any]:
-    """Returns the settings of a stream that a resumed run must not change, by path."""
-    stream = getattr(config.data, name)
-    return {
-        f"data.{name}.batch_size": stream.batch_size,
-        f"data.{name}.weights": list(stream.weights),  # As JSON reads it back.
-    }
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a training run takes place: what a task needs to know of everything around it.
+
+    Attributes:
+      run: seed, periods and lengths.
+      loader: reading ahead.
+      mesh: of devices.
+      shard: this host's rows of each batch.
+    """
+
+    run: RunConfig
+    loader: LoaderConfig
+    mesh: Mesh
+    shard: HostShard
 
 
 class Task(Protocol):
-    """What is trained: a frozen, hashable dataclass around the configuration.
+    """What is trained: a frozen, hashable dataclass, whose settings are ``config.task``.
 
-    Methods open no data. ``resolve`` alone may read small files.
+    A stream's settings are a section with the stream's name. No setting may have the name of a
+    method here. Methods open no data; ``resolve`` alone may read small files.
+
+    Attributes:
+      kind: its name in ``tasks.TASKS``.
     """
 
-    def problems(self) -> Iterable[str]:
-        """Returns what is wrong between fields; each text begins with a field's path."""
+    kind: ClassVar[str]
+
+    @property
+    def schedule(self) -> str:
+        """Returns the streams of each step; see ``training.schedule``."""
         ...
 
-    def must_match(self) -> dict[str, Any]:
-        """Returns the settings that a run must not change when it resumes, by their path."""
+    def problems(self) -> Iterable[str]:
+        """Returns what is wrong between settings; each text begins with a setting's name."""
+        ...
+
+    def training_problems(self) -> Iterable[str]:
+        """Returns what keeps these settings from training, such as a source that is not named."""
         ...
 
     def resolve(self) -> Self:
@@ -141,21 +160,23 @@ class OpenTask(Protocol):
         """Copies into a run's folder what its results depend on, such as tokenizers."""
         ...
 
-    def training_data(self) -> "TrainingData":
+    def training_data(self, run: RunConfig) -> "TrainingData":
         """Opens and checks all training sets.
+
+        Args:
+          run: its seed decides the order of examples, and its periods whether held-back records
+            are needed.
 
         Raises:
           UsageError: one is missing, of the wrong kind, or holds back what another trains on.
         """
         ...
 
-    def evaluators(self, data: "TrainingData", mesh: Mesh, shard: HostShard) -> Sequence[Evaluator]:
+    def evaluators(self, data: "TrainingData", place: Place) -> Sequence[Evaluator]:
         """Returns the evaluations of a training run, on the held-back part of its data."""
         ...
 
-    def prepare_state(
-        self, state: TrainState, data: "TrainingData", mesh: Mesh, shard: HostShard
-    ) -> TrainState:
+    def prepare_state(self, state: TrainState, data: "TrainingData", place: Place) -> TrainState:
         """Returns a new run's state after what has to happen once, before step 0."""
         ...
 

@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.cost.flops import StepFlops, loss_flops
 from vlbeit_jax.objectives.base import ROW, Context, Variables, on_one_device
-from vlbeit_jax.tasks import task_of
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import row_shapes
 from vlbeit_jax.tasks.base import Task
+from vlbeit_jax.training.mesh import AXES
 from vlbeit_jax.training.schedule import Schedule
-from vlbeit_jax.training.sharding import AXES
 from vlbeit_jax.training.state import declarations
 
 Tree = Any
@@ -40,7 +39,7 @@ def step_flops(config: Config, streams: Sequence[str] | None = None) -> StepFlop
     by_stream = _flops_of_config(config)
     if streams is not None:
         return total([by_stream[stream] for stream in streams])
-    cycle = Schedule.parse(config.run.schedule).cycle
+    cycle = Schedule.parse(config.task.schedule).cycle
     steps = [total([by_stream[stream] for stream in streams]) for streams in cycle]
     return StepFlops(*(value / len(cycle) for value in total(steps)))
 
@@ -48,7 +47,7 @@ def step_flops(config: Config, streams: Sequence[str] | None = None) -> StepFlop
 # Tracing takes seconds at base size, and the benchmark asks twice.
 @functools.cache
 def _flops_of_config(config: Config) -> dict[str, StepFlops]:
-    return flops_of_streams(task_of(config))
+    return flops_of_streams(config.task)
 
 
 def flops_of_streams(task: Task) -> dict[str, StepFlops]:

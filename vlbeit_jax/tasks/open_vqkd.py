@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vlbeit_jax.config import Config, VisualTokenizerConfig
+from vlbeit_jax.config.common import RunConfig
+from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.images import ImageExample, Views
 from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
-from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart
@@ -27,13 +27,12 @@ from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.tasks import base
-from vlbeit_jax.tasks.teachers import (
-    restore_teacher,
-)
+from vlbeit_jax.tasks.teachers import restore_teacher
+from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated
 from vlbeit_jax.training.saved_run import tree_fingerprint
-from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
 from vlbeit_jax.training.state import TrainState
-from vlbeit_jax.types import Stream
+
+IMAGE = "image"  # The one stream.
 
 
 class CodebookCollapse(UserWarning):
@@ -57,44 +56,40 @@ class OpenVQKD:
 
     def __init__(self, task: Any):
         """Opens the teacher."""
-        self.task, self.config = task, task.config
-        assert task.teacher is not None, "resolved"
-        self.frozen = restore_teacher(self.config.visual_tokenizer, task.teacher)
-        self.objective = task.streams()[Stream.IMAGE].objective
+        self.task = task
+        assert task.opened_teacher is not None, "resolved"
+        self.frozen = restore_teacher(task.model, task.opened_teacher)
+        self.objective = task.streams()[IMAGE].objective
         self.chance: Mapping[str, float] = {}
 
     @property
     def fingerprints(self) -> Mapping[str, Any]:
         """That of the teacher: its weights, or its name."""
-        teacher = self.config.visual_tokenizer.teacher
+        teacher = self.task.model.teacher
         return {"teacher": tree_fingerprint(self.frozen) if self.frozen else teacher}
 
     def save_assets(self, folder: pathlib.Path) -> None:
         """Does nothing: a visual tokenizer needs neither tokenizers nor its teacher."""
 
-    def training_data(self) -> "VQKDData":
+    def training_data(self, run: RunConfig) -> "VQKDData":
         """Opens the sets of images.
 
         Raises:
           UsageError: one is missing or of the wrong kind.
         """
-        return VQKDData(self.config)
+        return VQKDData(self.task, run)
 
-    def evaluators(
-        self, data: "VQKDData", mesh: Mesh, shard: HostShard
-    ) -> Sequence[base.Evaluator]:
+    def evaluators(self, data: "VQKDData", place: base.Place) -> Sequence[base.Evaluator]:
         """Returns held-back losses, and how many codes the held-back images use."""
-        run = functools.partial(self._evaluate, data, mesh, shard)
-        return [base.Evaluator("", self.config.run.evaluate_every, run)]
+        run = functools.partial(self._evaluate, data, place)
+        return [base.Evaluator("", place.run.evaluate_every, run)]
 
-    def prepare_state(
-        self, state: TrainState, data: "VQKDData", mesh: Mesh, shard: HostShard
-    ) -> TrainState:
+    def prepare_state(self, state: TrainState, data: "VQKDData", place: base.Place) -> TrainState:
         """Returns the state with a codebook from k-means on the features of the first batches.
 
         The features of all devices are gathered, so every host finds the same codes.
         """
-        visual, everywhere = self.config.visual_tokenizer, replicated(mesh)
+        visual, everywhere = self.task.model, replicated(place.mesh)
         network = make_tokenizer(visual)
 
         def features(params: Tree, image: jax.Array) -> jax.Array:
@@ -106,40 +101,38 @@ class OpenVQKD:
 
         compiled = jax.jit(features, out_shardings=everywhere)
         feed = pipeline.batches(
-            data.examples(Stream.IMAGE),
-            self.config.data.image.batch_size,
-            shard=shard,
-            loader=self.config.data,
+            data.examples(IMAGE),
+            self.task.image.batch_size,
+            shard=place.shard,
+            loader=place.loader,
         )
-        with closing(feed) as batches, on_mesh(mesh):
+        with closing(feed) as batches, on_mesh(place.mesh):
             seen = [
-                compiled(state.params, put_batch(next(batches), mesh)["image"])
+                compiled(state.params, put_batch(next(batches), place.mesh)["image"])
                 for _ in range(visual.kmeans_batches)
             ]
-            key = jax.random.key(self.config.run.seed)
+            key = jax.random.key(place.run.seed)
             codebook = jax.jit(cluster, out_shardings=everywhere)(jnp.concatenate(seen), key)
-        model_state = state.model_state | {
-            Stream.IMAGE: state.model_state[Stream.IMAGE] | {"codebook": codebook}
-        }
+        model_state = state.model_state | {IMAGE: state.model_state[IMAGE] | {"codebook": codebook}}
         return dataclasses.replace(state, model_state=model_state)
 
     def _evaluate(
-        self, data: "VQKDData", mesh: Mesh, shard: HostShard, state: TrainState, frozen: Tree
+        self, data: "VQKDData", place: base.Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
-        config, totals = self.config, None
+        mesh, totals = place.mesh, None
         compiled = _scorer(self.objective, mesh)
-        batch_size = config.data.image.batch_size
+        batch_size = self.task.image.batch_size
         examples = EvaluationExamples(
             data.sets[0].records(VALIDATION),
-            _example(config, augment=False),
+            _example(self.task, augment=False),
             batch_size,
-            seed=config.run.seed,
-            max_batches=config.run.evaluate_batches,
+            seed=place.run.seed,
+            max_batches=place.run.evaluate_batches,
         )
-        feed = pipeline.batches(examples, batch_size, shard=shard, loader=config.data)
+        feed = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
         with closing(feed) as batches, on_mesh(mesh):
             for batch in batches:
-                model_state, rows = state.model_state[Stream.IMAGE], put_batch(batch, mesh)
+                model_state, rows = state.model_state[IMAGE], put_batch(batch, mesh)
                 new = compiled(state.params, model_state, frozen, rows)
                 totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
         terms, counts = jax.device_get(totals)
@@ -150,17 +143,17 @@ class OpenVQKD:
         figures["codes_used"] = int((counts > 0).sum())
         figures["perplexity"] = float(np.exp(-(share * np.log(share)).sum()))
         figures["most_frequent_code"] = float(share.max())
-        self._warn_of_collapse(np.asarray(state.model_state[Stream.IMAGE]["use"]))
+        self._warn_of_collapse(np.asarray(state.model_state[IMAGE]["use"]))
         return figures
 
     def _warn_of_collapse(self, use: np.ndarray) -> None:
-        visual = self.config.visual_tokenizer
+        visual = self.task.model
         used = int((use >= 0.1).sum())
         if used < visual.collapse_below * visual.codes:
             warnings.warn(
                 f"only {used} of {visual.codes} codes are in use (below "
                 f"collapse_below={visual.collapse_below:g}); try a lower learning rate, more "
-                "k-means batches, or --config.visual_tokenizer.reseed_below=0.01",
+                "k-means batches, or --config.task.model.reseed_below=0.01",
                 CodebookCollapse,
                 stacklevel=2,
             )
@@ -173,18 +166,18 @@ class VQKDData:
       sets: open.
     """
 
-    def __init__(self, config: Config):
-        """Opens the sets, and checks them against each other."""
-        self._config = config
-        self.sets = open_sources(Stream.IMAGE, config.data.image)
+    def __init__(self, task: Any, run: RunConfig):
+        """Opens the sets of a ``VQKD``, and checks them against each other."""
+        self._task, self._seed = task, run.seed
+        self.sets = open_sources(IMAGE, task.image)
         require_apart(self.sets)
-        if config.run.evaluate_every:
+        if run.evaluate_every:
             require_validation(self.sets[:1])
 
     @property
     def fingerprints(self) -> Mapping[str, Any]:
         """Those of the sets."""
-        return {"data.image": [each.fingerprint for each in self.sets]}
+        return {"task.image.sources": [each.fingerprint for each in self.sets]}
 
     @property
     def trained_on(self) -> Sequence[str]:
@@ -196,17 +189,17 @@ class VQKDData:
         return TrainingExamples(
             stream,
             self.sets,
-            _example(self._config, augment=True),
-            seed=self._config.run.seed,
-            weights=self._config.data.image.weights,
+            _example(self._task, augment=True),
+            seed=self._seed,
+            weights=self._task.image.weights,
         )
 
     def save_seen(self, folder: pathlib.Path) -> None:
         """Does nothing: a visual tokenizer is not evaluated on sets of others."""
 
 
-def _example(config: Config, augment: bool) -> ImageExample:
-    return ImageExample(Views(config.data.image, config.visual_tokenizer.image_size, augment))
+def _example(task: Any, augment: bool) -> ImageExample:
+    return ImageExample(Views(task.image, task.model.image_size, augment))
 
 
 @functools.cache

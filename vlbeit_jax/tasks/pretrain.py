@@ -3,112 +3,133 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import jax
 
-from vlbeit_jax.config import Config
-from vlbeit_jax.config_schema import fixed_settings
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.schema import section, setting
+from vlbeit_jax.config.streams import (
+    ImageStreamConfig,
+    PairStreamConfig,
+    StreamConfig,
+    TextStreamConfig,
+)
 from vlbeit_jax.data.examples.masked import masked_specs
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, cast_tokenizer, tokenizer_shapes
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
+from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.tasks.visual_tokens import describe_visual_tokens
-from vlbeit_jax.tasks.vqkd import model_problems
-from vlbeit_jax.training.schedule import Schedule, schedule_problems, stream_problems
+from vlbeit_jax.training.schedule import Schedule, schedule_problems
 from vlbeit_jax.training.warm_start import WarmStart
-from vlbeit_jax.types import Special, Stream
+from vlbeit_jax.types import Special
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrain:
     """The task; see ``tasks.base.Task``.
 
     Attributes:
-      config: the whole configuration.
-      tokenizer: the visual tokenizer's network; None: the one that ``config.visual_tokenizer``
-        describes. ``resolve`` takes it from the folder that is named.
+      opened_tokenizer: the visual tokenizer's network, as ``resolve`` finds it in its folder; None:
+        the one that ``tokenizer_model`` describes.
     """
 
-    config: Config
-    tokenizer: Tokenizer | None = None
+    kind: ClassVar[str] = "pretrain"
+
+    schedule: str = setting(
+        "image+text+pair",
+        "streams of each step over a cycle: 'image,text,pair' alternates, '+' joins",
+    )
+    model: ModelConfig = section(ModelConfig, "Multiway Transformer")
+    image: ImageStreamConfig = section(ImageStreamConfig, "images alone")
+    text: TextStreamConfig = section(TextStreamConfig, "texts alone, packed into full rows")
+    pair: PairStreamConfig = section(
+        lambda: PairStreamConfig(crop_scale=0.5, text_length=59, masked_text=0.5),
+        "images with a caption",
+    )
+    # Both tokenizers are recognised by their fingerprints, so their folders may move.
+    text_tokenizer: str = setting("", "folder made by vlbeit_jax.text_tokenizer", may_change=True)
+    visual_tokenizer: str = setting(
+        "",
+        "workdir of a finished VQ-KD run, or folder of an imported tokenizer",
+        may_change=True,
+    )
+    visual_tokens: str = setting(
+        "",
+        "folder made by vlbeit_jax.keep_tokens; empty: visual tokens are computed in every step",
+        may_change=True,
+    )
+    tokenizer_model: VisualTokenizerConfig = section(
+        VisualTokenizerConfig,
+        "VQ-KD's encoder, for compile and benchmark; a run reads it from visual_tokenizer",
+    )
+    opened_tokenizer: Tokenizer | None = None
 
     @property
-    def used_streams(self) -> tuple[Stream, ...]:
+    def used_streams(self) -> tuple[str, ...]:
         """The streams of the schedule, in the order in which their gradients are added."""
-        used = Schedule.parse(self.config.run.schedule).streams
-        return tuple(stream for stream in Stream if stream in used)
+        used = Schedule.parse(self.schedule).streams
+        return tuple(stream for stream in TERMS if stream in used)
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether a stream of the schedule has images."""
+        return any(
+            isinstance(getattr(self, stream), ImageStreamConfig) for stream in self.used_streams
+        )
 
     def problems(self) -> Iterable[str]:
         """See ``tasks.base.Task``."""
-        model, schedule = self.config.model, self.config.run.schedule
-        yield from model_problems(model, "config.model")
-        if model.fused_layers > model.depth:
+        yield from schedule_problems(self.schedule, tuple(TERMS))
+
+    def training_problems(self) -> Iterable[str]:
+        """See ``tasks.base.Task``."""
+        if self.model.pad != Special.PAD:
             yield (
-                f"config.model.fused_layers={model.fused_layers} must be at most "
-                f"model.depth={model.depth}"
-            )
-        if model.decoupled and model.fused_layers:
-            yield (
-                f"config.model.fused_layers={model.fused_layers} must be 0 with model.decoupled: "
-                "BEiT-3 has no vision-language expert"
-            )
-        if model.pad != Special.PAD:
-            yield (
-                f"config.model.pad={model.pad} must be {int(Special.PAD)}: data are padded with it "
+                f"model.pad={self.model.pad} must be {int(Special.PAD)}: data are padded with it "
                 "here"
             )
-        wrong = list(schedule_problems(schedule, tuple(Stream)))
-        yield from wrong
-        for stream in () if wrong else self.used_streams:
-            yield from self._stream_problems(stream)
+        for name in self.used_streams:
+            stream = getattr(self, name)
+            yield from stream.training_problems(name)
+            if isinstance(stream, ImageStreamConfig):
+                yield from self._image_problems(name, stream)
+            if isinstance(stream, TextStreamConfig):
+                yield from self._text_problems(name, stream)
 
-    def _stream_problems(self, name: Stream) -> Iterable[str]:
-        model, data = self.config.model, self.config.data
-        stream, path = getattr(data, name), f"config.data.{name}"
-        yield from stream_problems(stream, name, self.config.run.accumulate)
-        if name.has_image:
-            masked = stream.num_masked_patches
-            if masked > model.patches:
-                yield f"{path}.num_masked_patches={masked} of only {model.patches} patches"
-            if 0 < masked < stream.mask_block:
-                yield (
-                    f"{path}.mask_block={stream.mask_block} is larger than "
-                    f"num_masked_patches={masked}"
-                )
-            if not data.visual_tokenizer:
-                yield (
-                    "config.data.visual_tokenizer is empty: give the workdir of a finished VQ-KD "
-                    "run or an imported tokenizer"
-                )
-            if data.visual_tokens and not stream.views:
-                yield (
-                    f"{path}.views=0: tokens are cached for a number of views of each image; give "
-                    "that of data.visual_tokens"
-                )
-        if name.has_text:
-            if not 3 <= stream.text_length <= model.text_positions:
-                yield (
-                    f"{path}.text_length={stream.text_length} must be in [3, "
-                    f"model.text_positions={model.text_positions}]"
-                )
-            if not data.text_tokenizer:
-                yield (
-                    "config.data.text_tokenizer is empty: a folder made by "
-                    "vlbeit_jax.text_tokenizer"
-                )
+    def _image_problems(self, name: str, stream: ImageStreamConfig) -> Iterable[str]:
+        masked, patches = stream.num_masked_patches, self.model.patches
+        if masked > patches:
+            yield f"{name}.num_masked_patches={masked} of only {patches} patches"
+        if 0 < masked < stream.mask_block:
+            yield (
+                f"{name}.mask_block={stream.mask_block} is larger than num_masked_patches={masked}"
+            )
+        if not self.visual_tokenizer:
+            yield (
+                "visual_tokenizer is empty: give the workdir of a finished VQ-KD run or an "
+                "imported tokenizer"
+            )
+        if self.visual_tokens and not stream.views:
+            yield (
+                f"{name}.views=0: tokens are cached for a number of views of each image; give "
+                "that of visual_tokens"
+            )
 
-    def must_match(self) -> dict[str, Any]:
-        """Returns the model's settings, and each stream's batch size and mixture."""
-        found = fixed_settings(self.config.model, "model")
-        for stream in Schedule.parse(self.config.run.schedule).streams:
-            found |= base.stream_settings(self.config, stream)
-        return found
+    def _text_problems(self, name: str, stream: TextStreamConfig) -> Iterable[str]:
+        longest = self.model.text_positions
+        if not 3 <= stream.text_length <= longest:
+            yield (
+                f"{name}.text_length={stream.text_length} must be in [3, "
+                f"model.text_positions={longest}]"
+            )
+        if not self.text_tokenizer:
+            yield "text_tokenizer is empty: a folder made by vlbeit_jax.text_tokenizer"
 
     def resolve(self) -> "Pretrain":
         """Returns the task with the visual tokenizer of the folder that is named.
@@ -116,34 +137,33 @@ class Pretrain:
         Raises:
           UsageError: there is no visual tokenizer in it.
         """
-        if not any(stream.has_image for stream in self.used_streams):
+        if not self.uses_images:
             return self
-        tokenizer = describe_visual_tokens(self.config.data.visual_tokenizer)
-        return dataclasses.replace(self, tokenizer=tokenizer)
+        tokenizer = describe_visual_tokens(self.visual_tokenizer)
+        return dataclasses.replace(self, opened_tokenizer=tokenizer)
 
     def init(self, key: jax.Array) -> Tree:
         """Returns the parameters of every path, boxed with their ``ParamInfo``."""
-        return VLBEiT(self.config.model).init(key, method="init_all")["params"]
+        return VLBEiT(self.model).init(key, method="init_all")["params"]
 
     def streams(self) -> Mapping[str, base.Stream]:
         """Returns the streams of the schedule."""
-        return {str(stream): self._stream(stream) for stream in self.used_streams}
+        return {name: self._stream(name, getattr(self, name)) for name in self.used_streams}
 
-    def _stream(self, name: Stream) -> base.Stream:
-        model, data = self.config.model, getattr(self.config.data, name)
-        image_size = model.image_size if name.has_image else 0
-        cached = bool(self.config.data.visual_tokens)
+    def _stream(self, name: str, stream: StreamConfig) -> base.Stream:
+        model = self.model
+        image_tokens = model.patches + 1 if isinstance(stream, ImageStreamConfig) else 0
+        text_tokens = stream.text_length if isinstance(stream, TextStreamConfig) else 0
         return base.Stream(
             objective=MaskedPrediction(name, VLBEiT(model), self._tokenizer()),
-            example=masked_specs(data, image_size, name.has_text, cached),
-            batch_size=data.batch_size,
-            tokens=(model.patches + 1) * name.has_image + data.text_length * name.has_text,
+            example=masked_specs(stream, model.image_size, bool(self.visual_tokens)),
+            batch_size=stream.batch_size,
+            tokens=image_tokens + text_tokens,
         )
 
     def frozen(self) -> Tree:
         """Returns the shapes of the visual tokenizer, if the step computes visual tokens."""
-        needed = any(stream.has_image for stream in self.used_streams)
-        if not needed or self.config.data.visual_tokens:
+        if not self.uses_images or self.visual_tokens:
             return {}
         tokenizer = self._tokenizer()
         return jax.eval_shape(
@@ -160,17 +180,20 @@ class Pretrain:
         Raises:
           UsageError: one is missing or does not fit the model.
         """
-        data = self.config.data
         if folder is None:
-            streams = self.used_streams
-            return OpenPretrain(self, streams, data.text_tokenizer, data.visual_tokenizer)
+            return self.open_for(self.used_streams)
         text, visual = folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER
         streams = [
-            stream
-            for stream in Stream
-            if (not stream.has_text or text.is_dir()) and (not stream.has_image or visual.is_dir())
+            name
+            for name in TERMS
+            if (not isinstance(getattr(self, name), TextStreamConfig) or text.is_dir())
+            and (not isinstance(getattr(self, name), ImageStreamConfig) or visual.is_dir())
         ]
         return OpenPretrain(self, streams, text, visual)
 
+    def open_for(self, streams: Iterable[str]) -> OpenPretrain:
+        """Opens the tokenizers that the settings name, as far as some streams need them."""
+        return OpenPretrain(self, tuple(streams), self.text_tokenizer, self.visual_tokenizer)
+
     def _tokenizer(self) -> Tokenizer:
-        return self.tokenizer or make_tokenizer(self.config.visual_tokenizer)
+        return self.opened_tokenizer or make_tokenizer(self.tokenizer_model)

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlbeit_jax.config.common import RunConfig
+from vlbeit_jax.config.streams import ImageStreamConfig
 from vlbeit_jax.data.cached_tokens import CachedTokens, require_all
 from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
-from vlbeit_jax.types import Stream
 
 
 class PretrainData:
@@ -19,9 +20,9 @@ class PretrainData:
       sets: by stream.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, run: RunConfig):
         """Opens the sets of an ``OpenPretrain``, and checks them against it and each other."""
-        self._model, config = model, model.config
+        self._model, self._seed = model, run.seed
         pieces = model.fingerprints.get(TEXT_TOKENIZER, "")
         self.sets = {
             stream: open_sources(stream, model.stream_config(stream), pieces)
@@ -29,15 +30,15 @@ class PretrainData:
         }
         self._all = [each for sets in self.sets.values() for each in sets]
         require_apart(self._all)
-        if config.run.evaluate_every:
+        if run.evaluate_every:
             require_validation([sets[0] for sets in self.sets.values()])
-        self._cached = self._cached_tokens() if config.data.visual_tokens else {}
+        self._cached = self._cached_tokens() if model.task.visual_tokens else {}
 
     @property
     def fingerprints(self) -> Mapping[str, Any]:
         """Those of the sets, by stream."""
         return {
-            f"data.{stream}": [each.fingerprint for each in sets]
+            f"task.{stream}.sources": [each.fingerprint for each in sets]
             for stream, sets in self.sets.items()
         }
 
@@ -48,24 +49,23 @@ class PretrainData:
 
     def examples(self, stream: str) -> TrainingExamples:
         """Returns the stream's endless examples."""
-        name = Stream(stream)
         return TrainingExamples(
             stream,
-            self.sets[name],
-            self._model.make_example(name, True),
-            seed=self._model.config.run.seed,
-            weights=self._model.stream_config(name).weights,
-            cached=self._cached.get(name, ()),
+            self.sets[stream],
+            self._model.make_example(stream, True),
+            seed=self._seed,
+            weights=self._model.stream_config(stream).weights,
+            cached=self._cached.get(stream, ()),
         )
 
     def save_seen(self, folder: Path) -> None:
         """Writes the keys of the images and texts that are trained on."""
         write_seen(folder, seen_by(self._all))
 
-    def _cached_tokens(self) -> dict[Stream, list[CachedTokens]]:
+    def _cached_tokens(self) -> dict[str, list[CachedTokens]]:
         found = {}
         for stream, sets in self.sets.items():
-            if stream.has_image:
+            if isinstance(self._model.stream_config(stream), ImageStreamConfig):
                 found[stream] = [self._model.cached_tokens(stream, each) for each in sets]
                 for cached, each in zip(found[stream], sets, strict=True):
                     require_all(cached, each)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from vlbeit_jax.data.pipeline import Batches
 from vlbeit_jax.metrics.masked import Scores
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
-from vlbeit_jax.training.sharding import on_mesh, put_batch, replicated
+from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated
 
 Tree = Any
 

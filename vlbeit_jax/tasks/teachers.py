@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.teacher import (
     PixelTeacher,
@@ -52,14 +52,13 @@ def read_teacher(config: VisualTokenizerConfig) -> Teacher:
     )
     if not config.teacher_weights:
         raise UsageError(
-            f"visual_tokenizer.teacher={config.teacher} needs visual_tokenizer.teacher_weights; "
-            f"{how}"
+            f"task.model.teacher={config.teacher} needs task.model.teacher_weights; {how}"
         )
     try:
         vit = ViTConfig(**json.loads((folder / TEACHER_FILE).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
-            f"visual_tokenizer.teacher_weights={folder}: no imported teacher ({error}); {how}"
+            f"task.model.teacher_weights={folder}: no imported teacher ({error}); {how}"
         ) from error
     wanted = {
         "kind": config.teacher,
@@ -73,7 +72,7 @@ def read_teacher(config: VisualTokenizerConfig) -> Teacher:
         if getattr(vit, name) != value
     ]
     if wrong:
-        raise UsageError(f"visual_tokenizer.teacher_weights={folder}: {'; '.join(wrong)}")
+        raise UsageError(f"task.model.teacher_weights={folder}: {'; '.join(wrong)}")
     return ViTTeacher(vit)
 
 

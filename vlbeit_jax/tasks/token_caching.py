@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vlbeit_jax.config import Config
+from vlbeit_jax.config.streams import ImageStreamConfig
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.cached_tokens import CachedTokens
 from vlbeit_jax.data.pipeline import Batches
@@ -17,20 +17,19 @@ from vlbeit_jax.data.source import TRAIN, PreparedSet
 from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
-from vlbeit_jax.tasks.open_pretrain import OpenPretrain
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain
-from vlbeit_jax.training.sharding import (
+from vlbeit_jax.training.mesh import (
     on_mesh,
     padded_batch,
     put_batch,
     put_replicated,
     replicated,
 )
-from vlbeit_jax.types import Stream
 
 
 class TokenCacher:
-    """Makes the parts of ``data.visual_tokens`` that a configuration asks for.
+    """Makes the parts of ``task.visual_tokens`` that a configuration asks for.
 
     Attributes:
       work: every part that training will read, in order, as (cached tokens, set, part number).
@@ -42,15 +41,22 @@ class TokenCacher:
         Raises:
           UsageError: one is missing or does not fit the model.
         """
-        streams = [stream for stream in Pretrain(config).used_streams if stream.has_image]
+        task = config.task
+        if not isinstance(task, Pretrain):
+            raise UsageError(f"config.task.kind={task.kind}: only pretraining uses visual tokens")
+        if not task.visual_tokens:
+            raise UsageError(
+                "config.task.visual_tokens is empty: name the folder that the tokens shall lie in"
+            )
+        sections = {name: getattr(task, name) for name in task.used_streams}
+        streams = [name for name, each in sections.items() if isinstance(each, ImageStreamConfig)]
         if not streams:
             raise UsageError(
-                f"run.schedule={config.run.schedule} has no images, and so no visual tokens"
+                f"task.schedule={task.schedule} has no images, and so no visual tokens"
             )
         self._config, self._mesh = config, mesh
-        tokenizers = config.data.text_tokenizer, config.data.visual_tokenizer
-        self._model = OpenPretrain(Pretrain(config), streams, *tokenizers)
-        self._makes: dict[str, Stream] = {}
+        self._model = task.open_for(streams)
+        self._makes: dict[str, str] = {}
         self.work: list[tuple[CachedTokens, PreparedSet, int]] = []
         for stream in streams:
             for found in open_sources(stream, self._model.stream_config(stream)):
@@ -70,10 +76,10 @@ class TokenCacher:
         stream, which = self._makes[cached.folder.name], cached.records_of(part)
         rows = padded_batch(self._model.stream_config(stream).batch_size, self._mesh)
         make = self._model.make_example(stream, True)
-        views, patches = make.stream.views, self._config.model.patches
+        views, patches = make.views.stream.views, self._model.task.model.patches
         examples = ViewExamples(found.records(TRAIN), which, make.views, rows)
         with (
-            closing(pipeline.batches(examples, rows, loader=self._config.data)) as batches,
+            closing(pipeline.batches(examples, rows, loader=self._config.loader)) as batches,
             on_mesh(self._mesh),
         ):
             tokens = np.concatenate(list(self._encoded(batches)))

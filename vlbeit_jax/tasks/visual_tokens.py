@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, tokenizer_shapes
-from vlbeit_jax.tasks import task_of
-from vlbeit_jax.tasks.open_vqkd import make_tokenizer
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.open_vqkd import IMAGE, make_tokenizer
+from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.saved_run import (
@@ -28,11 +28,9 @@ from vlbeit_jax.training.saved_run import (
     IMPORTED_STEP,
     METRICS_FILE,
     finished_step,
-    read_config,
     restore,
     tree_fingerprint,
 )
-from vlbeit_jax.types import Stream
 
 DALLE_FILE = "dalle.json"
 # The report shows from the metrics how the tokenizer was trained.
@@ -69,7 +67,7 @@ def describe_visual_tokens(place: str | pathlib.Path) -> Tokenizer:
     folder = pathlib.Path(place)
     if (folder / DALLE_FILE).is_file():
         return DalleEncoder(read_dalle(folder))
-    return make_tokenizer(_vqkd_config(place).visual_tokenizer)
+    return make_tokenizer(_vqkd_config(place).task.model)
 
 
 def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
@@ -83,19 +81,19 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
     if isinstance(tokenizer, DalleEncoder):
         saved = restore(folder, IMPORTED_STEP, shapes)
         return VisualTokens(folder, tokenizer, IMPORTED_STEP, saved, saved, tree_fingerprint(saved))
-    step = finished_step(folder, _vqkd_config(place))
+    step = finished_step(folder, _vqkd_config(place).run.steps)
     use = jax.ShapeDtypeStruct((tokenizer.config.codes,), jnp.float32)
-    model_state = {Stream.IMAGE: {"codebook": shapes["codebook"], "use": use}}
+    model_state = {IMAGE: {"codebook": shapes["codebook"], "use": use}}
     saved = restore(folder, step, {"params": shapes["params"], "model_state": model_state})
-    frozen = {"params": saved["params"], "codebook": saved["model_state"][Stream.IMAGE]["codebook"]}
+    frozen = {"params": saved["params"], "codebook": saved["model_state"][IMAGE]["codebook"]}
     return VisualTokens(folder, tokenizer, step, saved, frozen, tree_fingerprint(frozen))
 
 
 def _vqkd_config(place: str | pathlib.Path) -> Config:
     config = read_config(pathlib.Path(place))
-    if not isinstance(task_of(config), VQKD):
+    if not isinstance(config.task, VQKD):
         raise UsageError(
-            f"visual tokenizer {place}: holds a run of task {config.task!r}, not 'vqkd'"
+            f"visual tokenizer {place}: holds a run of task {config.task.kind!r}, not 'vqkd'"
         )
     return config
 

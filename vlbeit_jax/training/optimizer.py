@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vlbeit_jax.config import OptimizerConfig
+from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.shapes import Array, Float
 
 Tree = Any

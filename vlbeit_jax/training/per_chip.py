@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vlbeit_jax.models.params import ParamInfo, cast_params
-from vlbeit_jax.training.sharding import ROW_AXES, RULES, mesh_axes
+from vlbeit_jax.training.mesh import ROW_AXES, RULES, mesh_axes
 
 Tree = Any
 # ``work(params, batches, rest) -> (gradients, sums)``

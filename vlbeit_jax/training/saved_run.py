@@ -1,8 +1,7 @@
-"""Reads the folder of a run: configuration, newest step, parameters. Never writes to it."""
+"""Reads the checkpoints in the folder of a run. Never writes to it."""
 
 import contextlib
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,30 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlbeit_jax.config import Config
-from vlbeit_jax.config_parse import parse
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer
 
 CONFIG_FILE, CHECKPOINTS, METRICS_FILE = "config.json", "checkpoints", "metrics.jsonl"
 IMPORTED_STEP = 1  # Imported weights look like a finished run of one step.
 Tree = Any
-
-
-def read_config(folder: pathlib.Path) -> Config:
-    """Returns the configuration of a run.
-
-    Raises:
-      UsageError: the folder does not belong to a run, or its configuration cannot be read.
-    """
-    try:
-        values = json.loads((folder / CONFIG_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{folder} is not the folder of a run: {CONFIG_FILE}: {error}; "
-            "give the --workdir of a run"
-        ) from error
-    return parse(values)
 
 
 def newest_step(folder: pathlib.Path) -> int | None:
@@ -44,17 +25,16 @@ def newest_step(folder: pathlib.Path) -> int | None:
         return checkpointer.latest()
 
 
-def finished_step(folder: pathlib.Path, config: Config) -> int:
-    """Returns the step of the last checkpoint of a finished run.
+def finished_step(folder: pathlib.Path, steps: int) -> int:
+    """Returns the step of the last checkpoint of a run that has reached ``steps``.
 
     Raises:
       UsageError: the run has not finished.
     """
     step = newest_step(folder)
-    if step is None or step < config.run.steps:
+    if step is None or step < steps:
         raise UsageError(
-            f"the run in {folder} has reached step {step or 0} of {config.run.steps}; "
-            "let it finish first"
+            f"the run in {folder} has reached step {step or 0} of {steps}; let it finish first"
         )
     return step
 

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from vlbeit_jax.config import StreamConfig
-
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -39,30 +37,11 @@ class Schedule:
 
 
 def schedule_problems(text: str, streams: Sequence[str]) -> Iterable[str]:
-    """Returns what is wrong with a schedule of a task that has these streams."""
-    path = f"config.run.schedule={text!r}"
+    """Returns what is wrong with the schedule of a task that has these streams."""
+    path = f"schedule={text!r}"
     cycle = Schedule.parse(text).cycle
     if any(name not in streams for step in cycle for name in step):
         names = ", ".join(streams)
         yield f"{path}: steps separated by ',', streams of a step by '+', out of {names}"
     elif any(len(set(step)) < len(step) for step in cycle):
         yield f"{path}: a stream stands twice in one step"
-
-
-def stream_problems(stream: StreamConfig, name: str, accumulate: int) -> Iterable[str]:
-    """Returns what is wrong with the settings that every stream has."""
-    path, sources = f"config.data.{name}", len(stream.sources)
-    if not sources:
-        yield (
-            f"{path}.sources is empty: name prepared data sets, or take '{name}' out of "
-            "run.schedule"
-        )
-    if len(stream.weights) not in (0, sources):
-        yield f"{path}.weights: {len(stream.weights)} for {sources} sources"
-    if any(weight <= 0 for weight in stream.weights):
-        yield f"{path}.weights={stream.weights}: must be > 0"
-    if stream.batch_size % accumulate:
-        yield (
-            f"{path}.batch_size={stream.batch_size} must be a multiple of "
-            f"run.accumulate={accumulate}"
-        )

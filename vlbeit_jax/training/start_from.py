@@ -10,7 +10,7 @@ import jax
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import leaf_name
-from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step, read_config
+from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step
 from vlbeit_jax.training.warm_start import (
     Assignment,
     WarmStart,
@@ -50,7 +50,6 @@ class Start:
         Raises:
           UsageError: there are no parameters, or they do not fit the model.
         """
-        read_config(folder)
         step = newest_step(folder)
         if step is None:
             raise UsageError(f"run.start_from={folder}: the run has no checkpoint yet")

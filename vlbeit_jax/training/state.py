@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.models.params import read_info
 from vlbeit_jax.shapes import Array, Int
-from vlbeit_jax.training.sharding import param_shardings, replicated
+from vlbeit_jax.training.mesh import param_shardings, replicated
 
 Tree = Any
 

@@ -17,8 +17,8 @@ from vlbeit_jax.ops.device import on_nvidia
 from vlbeit_jax.shapes import Array
 from vlbeit_jax.training.gradients import accumulated_gradients
 from vlbeit_jax.training.guard import guarded_update
+from vlbeit_jax.training.mesh import on_mesh
 from vlbeit_jax.training.per_chip import Work, per_chip_gradients, per_row, row_axes
-from vlbeit_jax.training.sharding import on_mesh
 from vlbeit_jax.training.state import TrainState
 
 Tree = Any

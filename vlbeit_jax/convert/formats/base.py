@@ -12,8 +12,8 @@ from vlbeit_jax.convert.verify import Differences
 
 # What an imported folder is for.
 START = "a start for pretraining: run.start_from"
-TEACHER = "a teacher for VQ-KD: visual_tokenizer.teacher_weights"
-TOKENIZER = "a visual tokenizer: data.visual_tokenizer"
+TEACHER = "a teacher for VQ-KD: task.model.teacher_weights of kind vqkd"
+TOKENIZER = "a visual tokenizer: task.visual_tokenizer"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.formats.base import START, Import
 from vlbeit_jax.convert.import_options import (
     ImportOptions,

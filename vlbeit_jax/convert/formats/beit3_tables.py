@@ -5,7 +5,7 @@ A model with shared attention is written with the same array in A and B.
 
 import numpy as np
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.permutations import (
     TOKEN,
     Permutation,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.formats.base import Export

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import vlbeit_jax
-from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
-from vlbeit_jax.config_parse import to_dict
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.formats.base import Export

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vlbeit_jax.config import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.permutations import (
     CONVOLUTION,
     patches,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vlbeit_jax.config import ModelConfig
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.formats.base import START, Export, Import
 from vlbeit_jax.convert.formats.vlmo_check import WEIGHTS_FILE, check

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Iterable, Mapping
 
-from vlbeit_jax.config import VisualTokenizerConfig
+from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.convert.formats.base import TOKENIZER, Import
 from vlbeit_jax.convert.import_options import (
     ImportOptions,

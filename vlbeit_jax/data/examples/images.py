@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, record_id, row_fields
@@ -23,7 +23,7 @@ class Views:
       augment: random views, for training; otherwise the centre, for evaluation.
     """
 
-    stream: StreamConfig
+    stream: ViewStreamConfig
     size: int
     augment: bool
 

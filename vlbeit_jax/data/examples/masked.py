@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.config import StreamConfig
+from vlbeit_jax.config.streams import ImageStreamConfig, StreamConfig, TextStreamConfig
 from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, row_fields
@@ -20,10 +20,11 @@ class MaskedExample:
     """An image, a text or both, with the positions that are masked.
 
     Attributes:
-      stream: sizes, augmentation and mask ratios.
-      image_size: side of the view, pixels; 0: no image.
+      stream: sizes, augmentation and mask ratios; its class tells whether there are images, texts
+        or both.
+      image_size: side of the view, pixels.
       grid: patches along a side.
-      tokenizer: of the text; None: no text.
+      tokenizer: of the text; None without texts.
       augment: a random view and a random caption, for training; otherwise the centre and the first
         caption, for evaluation.
     """
@@ -37,6 +38,7 @@ class MaskedExample:
     @property
     def views(self) -> Views:
         """How views are made from images."""
+        assert isinstance(self.stream, ImageStreamConfig), self.stream
         return Views(self.stream, self.image_size, self.augment)
 
     def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
@@ -48,14 +50,14 @@ class MaskedExample:
         reproduces.
         """
         example = row_fields(record)
-        if self.image_size:
-            example |= self._image(record, draws)
-        if self.tokenizer is not None:
-            example |= self._text(record, draws, self.tokenizer)
+        if isinstance(self.stream, ImageStreamConfig):
+            example |= self._image(record, draws, self.stream)
+        if isinstance(self.stream, TextStreamConfig):
+            assert self.tokenizer is not None, "a stream of texts has a tokenizer"
+            example |= self._text(record, draws, self.stream, self.tokenizer)
         return example
 
-    def _image(self, record: Mapping[str, Any], draws: Draws) -> Example:
-        stream = self.stream
+    def _image(self, record: Mapping[str, Any], draws: Draws, stream: ImageStreamConfig) -> Example:
         view, number = self.views(record, draws)
         masked = blockwise_mask(draws, self.grid, stream.num_masked_patches, stream.mask_block)
         example: Example = {"image": view, "masked_patches": masked}
@@ -63,10 +65,16 @@ class MaskedExample:
             example["image_targets"] = record[VISUAL_TOKENS][number][masked].astype(np.int32)
         return example
 
-    def _text(self, record: Mapping[str, Any], draws: Draws, tokenizer: TextTokenizer) -> Example:
-        row = self._pieces(record, draws, tokenizer)
-        word_starts = tokenizer.word_starts if self.stream.whole_words else None
-        masked = mask_text(draws, row, self.stream.masked_text, tokenizer.vocabulary, word_starts)
+    def _text(
+        self,
+        record: Mapping[str, Any],
+        draws: Draws,
+        stream: TextStreamConfig,
+        tokenizer: TextTokenizer,
+    ) -> Example:
+        row = self._pieces(record, draws, stream.text_length, tokenizer)
+        word_starts = tokenizer.word_starts if stream.whole_words else None
+        masked = mask_text(draws, row, stream.masked_text, tokenizer.vocabulary, word_starts)
         return {
             "text": masked.text,
             "text_masked": masked.positions,
@@ -75,7 +83,7 @@ class MaskedExample:
         }
 
     def _pieces(
-        self, record: Mapping[str, Any], draws: Draws, tokenizer: TextTokenizer
+        self, record: Mapping[str, Any], draws: Draws, length: int, tokenizer: TextTokenizer
     ) -> np.ndarray:
         """Returns a packed row as it is, or one of the captions as a row."""
         if "tokens" in record:
@@ -83,28 +91,27 @@ class MaskedExample:
         captions = record["captions"]
         caption = captions[draws.below(len(captions)) if self.augment else 0]
         text = caption.decode() if isinstance(caption, bytes) else caption
-        return tokenizer.encode_row(text, self.stream.text_length)
+        return tokenizer.encode_row(text, length)
 
 
 def masked_specs(
-    stream: StreamConfig, image_size: int, has_text: bool, cached_tokens: bool = False
+    stream: StreamConfig, image_size: int, cached_tokens: bool = False
 ) -> dict[str, Spec]:
     """Returns the shapes and types of a ``MaskedExample`` without making one.
 
     Args:
-      stream: sizes and mask ratios.
-      image_size: side of the view, pixels; 0: no image.
-      has_text: whether there is a text.
+      stream: sizes and mask ratios; its class tells whether there are images, texts or both.
+      image_size: side of the view, pixels.
       cached_tokens: whether the targets of the image come from the cache. Otherwise the train step
         computes them.
     """
     specs = dict(ROW_SPECS)
-    if image_size:
+    if isinstance(stream, ImageStreamConfig):
         specs["image"] = Spec((image_size, image_size, 3), np.uint8)
         specs["masked_patches"] = Spec((stream.num_masked_patches,), np.int32)
-    if image_size and cached_tokens:
-        specs["image_targets"] = Spec((stream.num_masked_patches,), np.int32)
-    if has_text:
+        if cached_tokens:
+            specs["image_targets"] = Spec((stream.num_masked_patches,), np.int32)
+    if isinstance(stream, TextStreamConfig):
         slots = (masked_slots(stream.text_length, stream.masked_text),)
         specs["text"] = Spec((stream.text_length,), np.int32)
         specs["text_masked"] = Spec(slots, np.int32)

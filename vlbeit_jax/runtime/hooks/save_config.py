@@ -2,9 +2,9 @@
 
 import pathlib
 
-from vlbeit_jax.config import Config
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.run_folder import write_config
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.state import TrainState
 
 

@@ -1,8 +1,8 @@
-"""Settings that do not depend on the task: optimizer, mesh, cluster, run."""
+"""Settings that do not depend on the task: run, optimizer, loader, mesh, cluster."""
 
 import dataclasses
 
-from vlbeit_jax.config_schema import (
+from vlbeit_jax.config.schema import (
     AT_LEAST_0,
     OPEN_SHARE,
     POSITIVE,
@@ -28,6 +28,15 @@ class OptimizerConfig:
         0.05, "decoupled weight decay of kernels and word embeddings", AT_LEAST_0
     )
     clip_norm: float = setting(3.0, "largest global gradient norm; 0: no clipping", AT_LEAST_0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How examples are read ahead; no setting here changes which examples a step gets."""
+
+    workers: int = setting(0, "loader processes per host; 0: threads of this process", AT_LEAST_0)
+    read_threads: int = setting(2, "threads per loader process", POSITIVE)
+    prefetch: int = setting(4, "batches read ahead per loader process", POSITIVE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,10 +80,6 @@ class RunConfig:
 
     seed: int = setting(0, "seed of every random choice", SEED)
     steps: int = setting(480_000, "optimizer steps", POSITIVE)
-    schedule: str = setting(
-        "image+text+pair",
-        "streams of each step over a cycle: 'image,text,pair' alternates, '+' joins",
-    )
     start_from: str = setting(
         "", "workdir of a run or an import whose parameters this one starts with; empty: random"
     )

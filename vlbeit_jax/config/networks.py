@@ -1,23 +1,10 @@
-"""The one configuration schema: every field, its default, its meaning and its bounds.
-
-A config file builds a ``Config`` and states only what differs from these defaults.
-``config_parse`` converts it to a ``ConfigDict`` for the command line and back, and checks every
-value before the first array is created.
-"""
+"""Settings of the networks: the Multiway Transformer and the visual tokenizer."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
-from vlbeit_jax.config_common import ClusterConfig, MeshConfig, OptimizerConfig, RunConfig
-from vlbeit_jax.config_schema import (
-    AT_LEAST_0,
-    OPEN_SHARE,
-    POSITIVE,
-    SHARE,
-    one_of,
-    section,
-    setting,
-)
+from vlbeit_jax.config.schema import AT_LEAST_0, OPEN_SHARE, POSITIVE, SHARE, one_of, setting
 from vlbeit_jax.types import Positions
 
 
@@ -83,6 +70,17 @@ class ModelConfig:
     def patches(self) -> int:
         """Patches N of an image."""
         return self.grid**2
+
+    def problems(self) -> Iterable[str]:
+        """Returns what is wrong between settings; each text begins with a setting's name."""
+        yield from _size_problems(self)
+        if self.fused_layers > self.depth:
+            yield f"fused_layers={self.fused_layers} must be at most depth={self.depth}"
+        if self.decoupled and self.fused_layers:
+            yield (
+                f"fused_layers={self.fused_layers} must be 0 with decoupled: BEiT-3 has no "
+                "vision-language expert"
+            )
 
 
 # Width, depth, heads, FFN width and fused layers. Base: VL-BEiT; large: VLMo's;
@@ -156,60 +154,13 @@ class VisualTokenizerConfig:
         """Patches along one side."""
         return self.image_size // self.patch_size
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamConfig:
-    """One stream of training examples."""
-
-    sources: tuple[str, ...] = setting(
-        (), "prepared data sets (folders); sample:NAME: in the package"
-    )
-    weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
-    batch_size: int = setting(2048, "examples per step, over all hosts", POSITIVE)
-    crop_scale: float = setting(0.2, "smallest area of the random crop, share of the image", SHARE)
-    colour_jitter: float = setting(0.4, "brightness, contrast and saturation by 1 +- this", SHARE)
-    flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
-    views: int = setting(
-        0, "random views of an image that there are; 0: a new one every time", AT_LEAST_0
-    )
-    num_masked_patches: int = setting(75, "masked patches of an image, exactly", AT_LEAST_0)
-    mask_block: int = setting(16, "smallest block of the block-wise mask, patches", POSITIVE)
-    text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
-    masked_text: float = setting(0.15, "masked share of a text's word pieces", SHARE)
-    whole_words: bool = setting(False, "mask all pieces of a word together")
+    def problems(self) -> Iterable[str]:
+        """Returns what is wrong between settings; each text begins with a setting's name."""
+        yield from _size_problems(self)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the examples come from."""
-
-    image: StreamConfig = section(StreamConfig, "images alone")
-    text: StreamConfig = section(StreamConfig, "texts alone, packed into full rows")
-    pair: StreamConfig = section(
-        lambda: StreamConfig(crop_scale=0.5, text_length=59, masked_text=0.5),
-        "images with a caption",
-    )
-    text_tokenizer: str = setting("", "folder made by vlbeit_jax.text_tokenizer")
-    visual_tokenizer: str = setting(
-        "", "workdir of a finished VQ-KD run, or folder of an imported tokenizer"
-    )
-    visual_tokens: str = setting(
-        "", "folder made by vlbeit_jax.keep_tokens; empty: visual tokens are computed in every step"
-    )
-    workers: int = setting(0, "loader processes per host; 0: threads of this process", AT_LEAST_0)
-    read_threads: int = setting(2, "threads per loader process", POSITIVE)
-    prefetch: int = setting(4, "batches read ahead per loader process", POSITIVE)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """A whole run: what is trained, on what, how and where."""
-
-    task: str = setting("pretrain", "what is trained, see vlbeit_jax/tasks")
-    run: RunConfig = section(RunConfig, "length, logs, checkpoints")
-    model: ModelConfig = section(ModelConfig, "Multiway Transformer (task pretrain)")
-    visual_tokenizer: VisualTokenizerConfig = section(VisualTokenizerConfig, "VQ-KD (task vqkd)")
-    data: DataConfig = section(DataConfig, "examples")
-    optimizer: OptimizerConfig = section(OptimizerConfig, "AdamW")
-    mesh: MeshConfig = section(MeshConfig, "devices")
-    cluster: ClusterConfig = section(ClusterConfig, "hosts")
+def _size_problems(model: ModelConfig | VisualTokenizerConfig) -> Iterable[str]:
+    if model.image_size % model.patch_size:
+        yield f"image_size={model.image_size} must be a multiple of patch_size={model.patch_size}"
+    if model.width % model.heads:
+        yield f"width={model.width} must be a multiple of heads={model.heads}"

@@ -11,7 +11,7 @@ import numpy as np
 from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.params import ParamInfo

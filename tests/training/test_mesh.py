@@ -5,10 +5,9 @@ import optax
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config import MeshConfig
+from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import task_of
-from vlbeit_jax.training.sharding import check_batch, make_mesh, param_shardings, put_batch
+from vlbeit_jax.training.mesh import check_batch, make_mesh, param_shardings, put_batch
 from vlbeit_jax.training.state import declarations, state_maker
 
 
@@ -37,8 +36,7 @@ def test_batch_that_the_mesh_does_not_divide_is_refused():
 
 def test_dimension_that_the_mesh_does_not_divide_names_the_parameter(world):
     config = tiny.pretrain_config(world)
-    model = tiny.dataclasses.replace(config.model, width=30, heads=3)
-    task = task_of(tiny.dataclasses.replace(config, model=model))
+    task = tiny.changed(config, task={"model": {"width": 30, "heads": 3}}).task
     with pytest.raises(
         UsageError,
         match=r"encoder/block_0/attention/.*heads=3|encoder/block_0/attention/\w+ of shape",
@@ -47,7 +45,7 @@ def test_dimension_that_the_mesh_does_not_divide_names_the_parameter(world):
 
 
 def test_parameters_and_moments_are_really_split(world):
-    task = task_of(tiny.pretrain_config(world))
+    task = tiny.pretrain_config(world).task
     mesh = tiny.mesh_of(1, 4, 2)
     make, _ = state_maker(task.init, dict, optax.adam(1e-3), mesh)
     state = make(0)

@@ -1,0 +1,96 @@
+"""Settings: default, meaning, bound, and whether a resumed run may change the value."""
+
+import dataclasses
+import enum
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Bound(NamedTuple):
+    """A condition on one value, and how to say it."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+ANY = Bound("anything", lambda value: True)
+POSITIVE = Bound("> 0", lambda value: 0 < value < math.inf)
+AT_LEAST_0 = Bound(">= 0", lambda value: 0 <= value < math.inf)
+LARGEST = 2**31 - 1  # Of a whole number: JAX counts in 32 bits.
+SEED = Bound(f"in [0, {LARGEST}]", lambda value: 0 <= value <= LARGEST)
+SECONDS = Bound(
+    "in [1, 1000000]", lambda value: 1 <= value <= 1_000_000
+)  # Milliseconds of it fit into 32 bits.
+SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
+OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def one_of(*values: str) -> Bound:
+    """A value out of a fixed list."""
+    return Bound("one of " + ", ".join(values), lambda value: value in values)
+
+
+def setting(default: Any, doc: str, bound: Bound = ANY, *, may_change: bool = False) -> Any:
+    """Returns a field with its default, its meaning and its bound on one line.
+
+    ``may_change`` marks a setting that does not change what is trained, so that a run may resume
+    with another value.
+    """
+    metadata = {"doc": doc, "bound": bound, "may_change": may_change}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def section(factory: Callable[[], Any], doc: str) -> Any:
+    """A nested group of settings."""
+    return dataclasses.field(default_factory=factory, metadata={"doc": doc})
+
+
+def one_kind_of(classes: Mapping[str, str], default: str, doc: str) -> Any:
+    """A section that is one of several classes, chosen by its ``kind``.
+
+    A class has its own name as ``kind``, a class variable.
+
+    Args:
+      classes: from kinds to ``module:Class``; a class is imported when it is chosen.
+      default: the kind of a new section.
+      doc: the section's meaning.
+    """
+    return dataclasses.field(
+        default_factory=lambda: class_of(classes, default)(),
+        metadata={"doc": doc, "kinds": classes},
+    )
+
+
+def class_of(classes: Mapping[str, str], kind: str) -> Any:
+    """Returns the class of a kind."""
+    module, _, name = classes[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def settings_of(section: Any) -> list[dataclasses.Field]:
+    """Returns the settings and nested sections of a section, in order.
+
+    A section may have fields that are no settings, such as what it has read from a folder.
+    """
+    return [field for field in dataclasses.fields(section) if "doc" in field.metadata]
+
+
+def fixed_settings(section: Any, path: str) -> dict[str, Any]:
+    """Returns the settings that must not change on resume, by path, ready for JSON."""
+    found = {}
+    for field in settings_of(section):
+        value, name = getattr(section, field.name), f"{path}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            found |= fixed_settings(value, name)
+        elif not field.metadata["may_change"]:
+            found[name] = plain(value)
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Returns a setting's value as JSON reads it back."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, enum.Enum) else value

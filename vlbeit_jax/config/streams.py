@@ -1,0 +1,66 @@
+"""Settings of a stream of training examples: its sources, and what happens to each record."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, SHARE, setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """What every stream has."""
+
+    # A set is recognised by its fingerprint, so its folder may move.
+    sources: tuple[str, ...] = setting(
+        (), "prepared data sets (folders); sample:NAME: in the package", may_change=True
+    )
+    weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
+    batch_size: int = setting(2048, "examples per step, over all hosts", POSITIVE)
+
+    def training_problems(self, name: str) -> Iterable[str]:
+        """Returns what keeps a run from training on this stream.
+
+        Args:
+          name: of the stream, with which each text begins.
+        """
+        if not self.sources:
+            yield (
+                f"{name}.sources is empty: name prepared data sets, or take '{name}' out of the "
+                "schedule"
+            )
+        if len(self.weights) not in (0, len(self.sources)):
+            yield f"{name}.weights: {len(self.weights)} for {len(self.sources)} sources"
+        if any(weight <= 0 for weight in self.weights):
+            yield f"{name}.weights={self.weights}: must be > 0"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewStreamConfig(StreamConfig):
+    """A stream with images, each seen as a random view."""
+
+    crop_scale: float = setting(0.2, "smallest area of the random crop, share of the image", SHARE)
+    colour_jitter: float = setting(0.4, "brightness, contrast and saturation by 1 +- this", SHARE)
+    flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
+    views: int = setting(0, "number of fixed views per image; 0: a new view every time", AT_LEAST_0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageStreamConfig(ViewStreamConfig):
+    """Masked images."""
+
+    num_masked_patches: int = setting(75, "masked patches of an image, exactly", AT_LEAST_0)
+    mask_block: int = setting(16, "smallest block of the block-wise mask, patches", POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextStreamConfig(StreamConfig):
+    """Masked texts."""
+
+    text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
+    masked_text: float = setting(0.15, "masked share of a text's word pieces", SHARE)
+    whole_words: bool = setting(False, "mask all pieces of a word together")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairStreamConfig(ImageStreamConfig, TextStreamConfig):
+    """Masked images with a masked caption."""

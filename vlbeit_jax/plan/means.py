@@ -1,0 +1,40 @@
+"""The mean step of a schedule, from those of its steps."""
+
+import dataclasses
+
+from vlbeit_jax.plan.links import Collective
+from vlbeit_jax.plan.step_time import StepTime
+
+
+def mean_time(weights: list[float], times: list[StepTime | None]) -> StepTime | None:
+    """Returns the weighted mean of the times that are known; None if none is."""
+    known = [each for each in times if each is not None]
+    if not known:
+        return None
+    means = {
+        field.name: sum(
+            weight * getattr(each, field.name) for weight, each in zip(weights, known, strict=True)
+        )
+        for field in dataclasses.fields(StepTime)
+        if field.name != "collectives"
+    }
+    return StepTime(
+        **means, collectives=mean_collectives(weights, [each.collectives for each in known])
+    )
+
+
+def mean_collectives(weights: list[float], found: list[list[Collective]]) -> list[Collective]:
+    """Returns the collectives of the mean step; counts and bytes need not be whole numbers."""
+    if len(found) == 1:
+        return found[0]
+    sums: dict[tuple, Collective] = {}
+    for weight, each in (
+        (weight, each) for weight, listed in zip(weights, found, strict=True) for each in listed
+    ):
+        before = sums.get(each[:4], each._replace(count=0, bytes=0, seconds=0.0))
+        sums[each[:4]] = before._replace(
+            count=before.count + weight * each.count,
+            bytes=before.bytes + weight * each.bytes,
+            seconds=before.seconds + weight * each.seconds,
+        )
+    return list(sums.values())
