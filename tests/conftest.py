@@ -1,10 +1,13 @@
 """Eight simulated devices for every test and quick compilation, set before JAX is imported."""
 
+import atexit
 import fcntl
+import gc
 import importlib.util
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 
 from tests.quick_compilation import known_flags
@@ -20,18 +23,27 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
             "--xla_force_host_platform_device_count=8",
         ]
     )
-# Commands that tests start share what they compile, for one session.
-CACHE = (
-    pathlib.Path(tempfile.gettempdir())
-    / f"vlbeit_cache_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
-)
-os.environ["XDG_CACHE_HOME"] = str(CACHE)
+# What is compiled is kept for one session: by the commands that tests start in one folder, and by
+# each worker in its own, because JAX may read what another process has half written. The folder is
+# new, so nothing in it can be stale. xdist's workers inherit it from the process that starts them.
+CACHE = "VLBEIT_TESTS_CACHE"
+if CACHE not in os.environ:
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="vlbeit_cache_")
+    atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = os.environ[CACHE]
+# By default JAX keeps nothing that compiles in less than a second, as most programs of tests do.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 from tests.annotations import CHECKED, CHECKER  # noqa: E402
 
+jax.config.update(
+    "jax_compilation_cache_dir",
+    f"{os.environ[CACHE]}/{os.environ.get('PYTEST_XDIST_WORKER', 'only')}",
+)
 install_import_hook(CHECKED, CHECKER)
 
 from tests import tiny  # noqa: E402 - imports the package, with its annotations checked
@@ -47,6 +59,22 @@ def world(tmp_path_factory) -> tiny.World:
     ) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return tiny.make_world(folder) if not folder.exists() else tiny.world_in(folder)
+
+
+# Folders whose files take longest. They come first, so that both workers end at the same time.
+LONG = ("training", "runtime", "convert", "plan", "models", "report", "prepare")
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts tests by the time that their files take; xdist keeps the order."""
+    folders = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: folders.get(item.path.parent.name, len(LONG)))
+
+
+def pytest_collection_finish(session):
+    """Collects garbage less often: tracing makes many small objects, and few of them are cycles."""
+    gc.freeze()  # What was imported stays for the session.
+    gc.set_threshold(100_000, 20, 100)
 
 
 NO_TORCH = importlib.util.find_spec("torch") is None

@@ -96,7 +96,7 @@ def pair_members(count: int, first: int = 0) -> list[tuple[str, bytes]]:
 
 def build(out: pathlib.Path, kind: Kind, inputs: Iterable[pathlib.Path], **changed) -> dict:
     """``build_set`` with the command's defaults."""
-    source_format = "text" if kind is Kind.TEXTS else "webdataset"
+    source_format = changed.pop("source_format", "text" if kind is Kind.TEXTS else "webdataset")
     options = {"validation_share": 0.1, "max_dropped": 0.1, "limits": Limits()} | changed
     return build_set(out, kind, source_format, [str(path) for path in inputs], **options)
 
@@ -143,3 +143,17 @@ def records(place, *splits):
     found = open_set(str(place))
     splits = splits or [split for split in (TRAIN, VALIDATION) if found.count(split)]
     return [found.records(split)[i] for split in splits for i in range(found.count(split))]
+
+
+def pair(name: str, number: int, caption: str, file_format: str = "PNG") -> list[tuple[str, bytes]]:
+    """Members of a tar: a picture by number and its caption."""
+    suffix = {"PNG": "png", "JPEG": "jpg"}[file_format]
+    return [
+        (f"{name}.{suffix}", encoded(picture(number, 40, 48), file_format)),
+        (f"{name}.txt", caption.encode()),
+    ]
+
+
+def keys(folder: pathlib.Path, what: str, split: str) -> set[int]:
+    """The keys of a set's pictures or texts in a part."""
+    return set(open_set(str(folder)).keys(what, split)[0].tolist())

@@ -1,41 +1,73 @@
-"""Command: evaluates a pretraining run on prepared data."""
+"""Command: evaluates a run on prepared data."""
 
 import json
 import pathlib
+from typing import Any
 
 from absl import flags
 
 from vlbeit_jax import cli
 
-OVERVIEW = """Evaluates a pretraining run: each term's masked accuracy beside chance and the unigram
-baseline, and the cross-modal gain with its 95% interval.
+OVERVIEW = """Evaluates a run on data that it was not trained on.
 
   python -m vlbeit_jax.evaluate --from=RUN --data=data/cc3m --data=data/wiki --json=results.json
+  python -m vlbeit_jax.evaluate --from=FT --data=data/birds --split=test --json=results.json
 
-Data sets that the run was trained on are scored on their held-back part, others as a whole. The
-cross-modal gain is the masked accuracy of pairs with their own partner minus that with a wrong
-one, over the same masks."""
+A pretraining run: each term's masked accuracy beside chance and the unigram baseline, and the
+cross-modal gain with its 95% interval. Data sets that the run was trained on are scored on their
+held-back part, others as a whole. The cross-modal gain is the masked accuracy of pairs with their
+own partner minus that with a wrong one, over the same masks.
 
-FROM = flags.DEFINE_string("from", None, "workdir of a pretraining run", required=True)
-DATA = flags.DEFINE_multi_string(
-    "data", None, "prepared pairs, images, texts or tokens, may be repeated", required=True
-)
+A fine-tuned run: the metrics of its task, with the whole protocol in the file."""
+
+FROM = flags.DEFINE_string("from", None, "workdir of a run", required=True)
+DATA = flags.DEFINE_multi_string("data", None, "prepared data set, may be repeated", required=True)
 JSON = flags.DEFINE_string("json", None, "file to write", required=True)
-DRAWS = flags.DEFINE_integer("draws", 4, "masks drawn for every record", lower_bound=1)
+DRAWS = flags.DEFINE_integer("draws", 4, "pretraining: masks drawn for every record", lower_bound=1)
+SPLIT = flags.DEFINE_enum(
+    "split",
+    "",
+    ["", "train", "validation", "test"],
+    "fine-tuned: part of the data; empty: test if there is one, otherwise validation",
+)
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "raw", ["raw", "ema"], "fine-tuned: the parameters themselves or their average"
+)
 
 
 def main() -> None:
     """Evaluates, prints a table and writes the file."""
     from vlbeit_jax.config.common import MeshConfig
     from vlbeit_jax.runtime.evaluation import evaluate, open_run
+    from vlbeit_jax.runtime.finetuned import FineTunedRun
+    from vlbeit_jax.tasks.base import FineTuned
+    from vlbeit_jax.tasks.runs import read_config
     from vlbeit_jax.training.mesh import make_mesh
 
-    out = pathlib.Path(JSON.value)
+    folder, out = pathlib.Path(FROM.value), pathlib.Path(JSON.value)
     cli.require_writable(out)
-    results = evaluate(
-        open_run(pathlib.Path(FROM.value)), DATA.value, make_mesh(MeshConfig()), DRAWS.value
-    )
-    out.write_text(json.dumps(results, indent=1) + "\n")
+    mesh, config = make_mesh(MeshConfig()), read_config(folder)
+    opened = config.task.open(folder)
+    if isinstance(opened, FineTuned):
+        run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
+        results = run.evaluate(DATA.value, SPLIT.value, mesh)
+        _print_figures(results)
+    else:
+        results = evaluate(open_run(folder), DATA.value, mesh, DRAWS.value)
+        _print_terms(results)
+    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    print(f"written to {out}")
+
+
+def _print_figures(results: dict[str, Any]) -> None:
+    protocol = results["protocol"]
+    print(f"{protocol['task']}, {protocol['split']}, {protocol['weights']} weights")
+    for name, value in results["metrics"].items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        print(f"{name:20s} {' to '.join(f'{each:.6g}' for each in values)}")
+
+
+def _print_terms(results: dict[str, Any]) -> None:
     for name, found in results.items():
         if isinstance(found, dict) and "accuracy" in found:
             print(
@@ -48,7 +80,6 @@ def main() -> None:
                 f"{name:10s} {found['value']:+.2%}  "
                 f"95% interval {found['low']:+.2%} to {found['high']:+.2%}"
             )
-    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -22,12 +22,24 @@ class Positions(enum.StrEnum):
 
 
 class Kind(enum.StrEnum):
-    """What one record of a prepared data set holds."""
+    """What one record of a prepared data set holds.
+
+    PAIRS: an image with its captions. TOKENS: texts packed into full rows. LABELLED_IMAGES and
+    LABELLED_TEXTS: one class each. QUESTIONS: an image, a question and its answers.
+    """
 
     IMAGES = "images"
     PAIRS = "pairs"
     TEXTS = "texts"
     TOKENS = "tokens"
+    LABELLED_IMAGES = "labelled_images"
+    LABELLED_TEXTS = "labelled_texts"
+    QUESTIONS = "questions"
+
+    @property
+    def has_label(self) -> bool:
+        """Whether each record belongs to a class."""
+        return self in (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS)
 
 
 class Special(enum.IntEnum):

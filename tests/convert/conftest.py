@@ -13,6 +13,7 @@ from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.source import as_tree, model_shapes, read_run
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.types import Positions
 

@@ -35,7 +35,7 @@ from tests.convert.conftest import write_random_run
 from tests.convert.named import randomised
 from tests.convert.random_runs import random_tree
 from tests.convert.test_vqkd import CONFIG as VQKD
-from tests.models.tiny_models import vqkd_weights
+from tests.models.published_weights import vqkd_weights
 from vlbeit_jax.convert import source
 from vlbeit_jax.convert.examples import EXAMPLES_FILE, write_examples
 from vlbeit_jax.convert.formats import EXPORTS, IMPORTS

@@ -30,13 +30,14 @@ from vlbeit_jax.runtime.evaluation import evaluate, open_run
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import VISUAL_TOKENIZER
+from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 from vlbeit_jax.training.mesh import make_mesh
 
 
-def with_tokenizer(world, folder, **model):
+def with_tokenizer(world, folder, schedule="image+text+pair", **model):
     config = tiny.pretrain_config(
-        world, steps=2, schedule="image+text+pair", log_every=1, checkpoint_every=2
+        world, steps=2, schedule=schedule, log_every=1, checkpoint_every=2
     )
     return tiny.changed(config, task={"visual_tokenizer": str(folder), "model": model})
 
@@ -212,7 +213,8 @@ def test_a_damaged_description_is_one_clear_error(imported_small, tmp_path):
 
 def test_vqkd_takes_larger_views_too(world, tmp_path):
     """A model of 64 px in patches of 16 with VQ-KD of 32 px in patches of 8, in JAX and PyTorch."""
-    train(with_tokenizer(world, world.vqkd, image_size=64, patch_size=16), tmp_path / "run")
+    config = with_tokenizer(world, world.vqkd, "pair", image_size=64, patch_size=16)
+    train(config, tmp_path / "run")
     found = open_run(tmp_path / "run")
     visual = found.model.visual
     image = np.random.default_rng(2).integers(0, 256, (6, 32, 32, 3), np.uint8)

@@ -116,7 +116,7 @@ def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     assert not (before.params["vision_head/kernel"] == after.params["vision_head/kernel"]).all()
 
     config = tiny.pretrain_config(
-        world, steps=2, checkpoint_every=1, log_every=1, start_from=str(tmp_path / "start")
+        world, schedule="pair", steps=1, log_every=1, start_from=str(tmp_path / "start")
     )
     config = tiny.changed(
         config,

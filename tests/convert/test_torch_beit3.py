@@ -16,6 +16,7 @@ from vlbeit_jax.convert.formats import IMPORTS, torch_module
 from vlbeit_jax.convert.import_options import ImportOptions
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.pretrain import Pretrain
 
 pytestmark = needs_torch
 BEIT3 = {

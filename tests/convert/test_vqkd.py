@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from tests import tiny
 from tests.convert.named import tensor_file
 from tests.convert.random_runs import random_tree
-from tests.models.tiny_models import vit_nets, vqkd_weights
+from tests.models.published_weights import vqkd_weights
+from tests.models.tiny_models import vit_nets
 from tests.references import vlbeit as reference
 from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.convert.formats import IMPORTS, vqkd

@@ -58,6 +58,8 @@ def test_a_signal_ends_the_run_without_a_restart(tmp_path, sent):
         env=os.environ | {"PYTHON": str(python), "RETRY_SECONDS": "0"},
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in the background with SIGINT ignored, and bash keeps it so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(child.exists)
     wait_for(child.read_text)

@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from tests.models import tiny_models as tiny
+from tests.models.published_weights import vlmo_weights, vqkd_weights
 from tests.references import vlbeit as reference
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.objectives.distillation import Distillation
@@ -76,7 +77,7 @@ def distances(positions, stream, **changes):
     config = tiny.model_config(positions)
     expected = reference_outputs(
         config,
-        tiny.vlmo_weights(tiny.random_params(config), config),
+        vlmo_weights(tiny.random_params(config), config),
         tiny.inputs(config, stream),
         **changes,
     )
@@ -124,7 +125,7 @@ def test_gradients(positions, stream):
     answers = tiny.targets(config, batch)
 
     def reference_loss(params):
-        found = reference_outputs(config, tiny.vlmo_weights(params, config), batch)
+        found = reference_outputs(config, vlmo_weights(params, config), batch)
         return sum(
             reference.cross_entropy(found[modality], np.asarray(answers[modality])).mean()
             for modality in answers
@@ -144,7 +145,7 @@ def test_without_layer_scale(stream):
         for name in ("attention_scale", "expert_scale")
     }
     expected = reference_outputs(
-        config, tiny.vlmo_weights(unflatten_dict(scaled), config), tiny.inputs(config, stream)
+        config, vlmo_weights(unflatten_dict(scaled), config), tiny.inputs(config, stream)
     )
     found = jax_outputs(config, stream)
     assert max(distance(found[name], expected[name]) for name in expected) < TOLERANCE
@@ -158,7 +159,7 @@ def visual_tokenizer():
 
 def test_visual_tokenizer():
     config, _, model, params, codebook, image = visual_tokenizer()
-    weights = tiny.vqkd_weights(params, codebook, config)
+    weights = vqkd_weights(params, codebook, config)
     encoder, decoder = tiny.vit_nets(config)
     with jax.default_matmul_precision("highest"):
         features, codes, predicted = tiny.usual_jit(model.apply)(
@@ -183,12 +184,12 @@ def test_visual_tokenizer_gradients():
     config, teacher, model, params, codebook, image = visual_tokenizer()
     encoder, decoder = tiny.vit_nets(config)
     target = np.asarray(teacher.targets({}, image), np.float64)
-    weights = tiny.vqkd_weights(params, codebook, config)
+    weights = vqkd_weights(params, codebook, config)
     start, codes = reference.vqkd_encode(weights, encoder, as_float(image))
     assigned = weights["quantize.embedding.weight"][codes]
 
     def reference_loss(params):
-        weights = tiny.vqkd_weights(params, codebook, config)
+        weights = vqkd_weights(params, codebook, config)
         z, _ = reference.vqkd_encode(weights, encoder, as_float(image))
         rec = reference.vqkd_decode(weights, decoder, z + (assigned - start))
         return sum(reference.distillation(rec, target, z, assigned))

@@ -8,6 +8,7 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.config.networks import SIZES
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.plan.memory import activation_bytes
 from vlbeit_jax.plan.networks import networks_of
 from vlbeit_jax.tasks import Config
@@ -56,6 +57,14 @@ def test_cached_tokens_need_no_tokenizer():
     config = tiny.changed(BASE, task={"visual_tokens": "somewhere"})
     (only,) = networks(config, "pair").stacks
     assert only.trained
+
+
+def test_a_tokenizer_that_cuts_images_otherwise_is_refused():
+    other = tiny.changed(BASE, task={"tokenizer_model": {"image_size": 112}})
+    with pytest.raises(UsageError, match="112 px into 7 x 7 patches, but .* 224 px into 14 x 14"):
+        other.task.frozen()
+    # A coarser view of the same patches is fine.
+    tiny.changed(BASE, task={"tokenizer_model": {"image_size": 112, "patch_size": 8}}).task.frozen()
 
 
 @pytest.mark.parametrize(("teacher", "frozen"), [("pixels", 0), ("clip", 1)])

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests import tiny
-from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.config.common import MeshConfig, RunConfig
 from vlbeit_jax.config.networks import SIZES
 from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.errors import UsageError
@@ -27,13 +27,15 @@ SMALL = [
     "--config.task.model.fused_layers=1",
     "--config.task.model.vocabulary=1000",
     "--config.task.tokenizer_model.encoder_depth=1",
+    "--config.task.schedule=text,pair",
     *(f"--config.task.{stream}.batch_size=8" for stream in STREAMS),
 ]
 
 
 def config_with(batch, model=SIZES["base"], schedule="image+text+pair", **changed):
     streams = {name: {"batch_size": batch} for name in STREAMS}
-    task = tiny.changed(Pretrain(schedule=schedule), model=dict(model), **streams)
+    task = Pretrain(schedule=schedule)
+    task = tiny.changed(task, model=dict(model), tokenizer_model={"encoder_depth": 1}, **streams)
     return Config(task=task, **changed)
 
 
@@ -76,9 +78,10 @@ def test_keeping_less_needs_less_memory():
 
     Only a TPU's compiler shows the difference (docs/scale.md).
     """
+    shallow = SIZES["base"] | {"depth": 3, "fused_layers": 1}
 
     def temporaries(remat):
-        config = config_with(256, model=SIZES["base"] | {"remat": remat}, schedule="pair")
+        config = config_with(256, model=shallow | {"remat": remat}, schedule="pair")
         return make_plan(config, parse_topology("cpu:8"), False).memory.temporaries
 
     assert temporaries("full") < temporaries("dots") < temporaries("none")
@@ -109,7 +112,7 @@ def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):
 
 
 def test_what_does_not_fit_is_answered_with_what_to_change():
-    large = config_with(16384, model=ModelConfig(**SIZES["large"]))
+    large = config_with(16384, model=SIZES["large"])
     pytest.importorskip("libtpu") if not LIBTPU.is_dir() else None
     done = command(
         "--config=configs/pretrain_large.py",

@@ -1,17 +1,23 @@
 """No picture or text is on both sides of the split, within a set or between sets of one source."""
 
-import json
-import sys
 import unicodedata
 
 import numpy as np
 import pytest
-import sentencepiece
 
-from tests.make_data import build, build_texts, encoded, picture, records, sentence, write_tar
+from tests.make_data import (
+    build,
+    build_texts,
+    encoded,
+    keys,
+    pair,
+    picture,
+    records,
+    sentence,
+    write_tar,
+)
 from vlbeit_jax.data.identity import KEYS, PICTURES, TEXTS, picture_digest, split_of, text_key
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
-from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.types import Kind
@@ -37,18 +43,6 @@ def variants(text):
         text + BLANK,
         marked,
     ]
-
-
-def pair(name, number, caption, file_format="PNG"):
-    suffix = {"PNG": "png", "JPEG": "jpg"}[file_format]
-    return [
-        (f"{name}.{suffix}", encoded(picture(number, 40, 48), file_format)),
-        (f"{name}.txt", caption.encode()),
-    ]
-
-
-def keys(folder, what, split):
-    return set(open_set(str(folder)).keys(what, split)[0].tolist())
 
 
 def ids(folder, split):
@@ -203,7 +197,7 @@ def test_nobody_can_write_a_set_with_one_thing_in_both_parts(tmp_path, what):
         }
         for i in range(2)
     ]
-    with pytest.raises(ValueError, match=f"1 {what} are in both splits"):
+    with pytest.raises(ValueError, match=f"1 {what} are in two splits"):
         write_set(
             tmp_path / "set",
             Kind.PAIRS,
@@ -212,118 +206,3 @@ def test_nobody_can_write_a_set_with_one_thing_in_both_parts(tmp_path, what):
             meta={},
         )
     assert not list(tmp_path.iterdir())
-
-
-def test_splits_are_by_share():
-    found = [split_of(text_key(sentence(i)), 0.3) == VALIDATION for i in range(4000)]
-    assert np.mean(found) == pytest.approx(0.3, abs=0.035)
-    several = [text_key(sentence(i)) for i in range(1000)]
-    assert all(
-        split_of(key, 0) == TRAIN and split_of(key, 1) == VALIDATION
-        for key in [*several, 0, 2**64 - 1]
-    )
-    assert all(
-        split_of(key, 0.3) == TRAIN or split_of(key, 0.5) == VALIDATION for key in several
-    )  # shares nest
-
-
-def test_texts_that_the_tokenizer_sees_as_one_are_one():
-    """For every character of Unicode 14: a text and what nmt_nfkc makes of it have one key."""
-    normal = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
-    every = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
-    every = [character for character in every if unicodedata.category(character) != "Cn"]
-    blocks = [
-        "".join(f"a{character}b" for character in every[start : start + 50])
-        for start in range(0, len(every), 50)
-    ]
-    different = [block for block in blocks if text_key(block) != text_key(normal.normalize(block))]
-    assert len(every) > 250_000 and not different
-    assert text_key("a red dog") != text_key("a red dogs")
-    assert text_key("lone \ud800") != text_key("lone")  # Nothing that a file may hold stops it.
-
-
-def test_the_key_of_a_text_is_this_one_for_ever():
-    assert (
-        f"{text_key(BLANK + ' A  Straße, ﬁn')!s}"
-        == str(KEY_OF_TEXT)
-        == str(text_key("a strasse, fin"))
-    )
-
-
-KEY_OF_TEXT = 212172911351326156
-
-
-def test_sets_are_kept_apart_when_asked_to(tmp_path):
-    """A set that is held back whole, and another that trains on some of it, until it is told."""
-    ours = [each for i in range(60) for each in pair(f"{i:03d}", i, f"own {i}")]
-    theirs = [each for i in range(50, 80) for each in pair(f"{i:03d}", i, f"other {i}")] + pair(
-        "x", 900, "Own 3"
-    )
-    held = build(
-        tmp_path / "held",
-        Kind.PAIRS,
-        [write_tar(tmp_path / "held.tar", theirs)],
-        validation_share=1,
-    )
-    tar = write_tar(tmp_path / "ours.tar", ours)
-    build(tmp_path / "ours", Kind.PAIRS, [tar])
-    assert keys(tmp_path / "ours", PICTURES, TRAIN) & keys(tmp_path / "held", PICTURES, VALIDATION)
-    meta = build(tmp_path / "apart", Kind.PAIRS, [tar], apart_from=[str(tmp_path / "held")])
-    for what in KEYS:
-        assert not keys(tmp_path / "apart", what, TRAIN) & keys(tmp_path / "held", what, VALIDATION)
-    assert (
-        meta["apart_from"] == [held["fingerprint"]]
-        and sum(meta["counts"].values()) + sum(meta["left_out"].values()) == 60
-    )
-    trained = [
-        i
-        for i in range(60)
-        if split_of(int(picture_digest(encoded(picture(i, 40, 48)))[:16], 16), 0.1) == TRAIN
-    ]
-    assert (
-        meta["left_out"]["held_back_in_another_set"]
-        == len([i for i in trained if i >= 50 or i == 3])
-        > 5
-    )
-    meta = build(
-        tmp_path / "held2",
-        Kind.PAIRS,
-        [tmp_path / "held.tar"],
-        validation_share=1,
-        apart_from=[str(tmp_path / "ours")],
-    )
-    assert meta["left_out"] == {
-        "trained_on_in_another_set": len([i for i in trained if i >= 50 or i == 3])
-    }
-    for what in KEYS:
-        assert not keys(tmp_path / "ours", what, TRAIN) & keys(tmp_path / "held2", what, VALIDATION)
-
-
-def test_texts_are_kept_apart_from_captions(tmp_path):
-    build(
-        tmp_path / "held",
-        Kind.PAIRS,
-        [write_tar(tmp_path / "a.tar", pair("0", 0, "A document."))],
-        validation_share=1,
-    )
-    (tmp_path / "texts.txt").write_text("a document.\nanother one\n")
-    meta = build(
-        tmp_path / "set",
-        Kind.TEXTS,
-        [tmp_path / "texts.txt"],
-        validation_share=0,
-        apart_from=[str(tmp_path / "held")],
-    )
-    assert meta["left_out"] == {"held_back_in_another_set": 1} and [
-        r["text"] for r in records(tmp_path / "set")
-    ] == [b"another one"]
-    with pytest.raises(UsageError, match="does not exist"):
-        build(
-            tmp_path / "other",
-            Kind.TEXTS,
-            [tmp_path / "texts.txt"],
-            apart_from=[str(tmp_path / "none")],
-        )
-    assert json.loads((tmp_path / "set" / "vlbeit_meta.json").read_text())["keys"] == {
-        TRAIN: {TEXTS: 1}
-    }

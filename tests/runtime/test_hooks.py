@@ -1,6 +1,7 @@
 """Each hook does what it is for, with steps in plain Python."""
 
 import contextlib
+import dataclasses
 import signal
 from typing import Any
 
@@ -91,6 +92,27 @@ def test_evaluators_run_on_their_periods_and_at_the_end_of_a_finished_run_only()
         assert lines.lines == [
             (step, "validation", {f"{prefix}score": float(step)}) for step, prefix in expected
         ]
+
+
+@dataclasses.dataclass
+class Averaged:
+    """A state with an average, as far as evaluation is concerned."""
+
+    params: float
+    ema: float
+
+
+def test_averaged_parameters_are_evaluated_beside_the_raw_ones():
+    lines: Any = Lines()
+    evaluator = Evaluator("", 2, lambda state, frozen: {"score": state.params})
+    for ema in (False, True):
+        hook = Evaluate([evaluator], "frozen", lines, Timer(1.0), ema=ema)
+        hook.after_step(2, Averaged(params=1.0, ema=0.5), None)
+    assert lines.lines == [
+        (2, "validation", {"score": 1.0}),
+        (2, "validation", {"score": 1.0}),
+        (2, "validation_ema", {"score": 0.5}),
+    ]
 
 
 def log(lines, timer, every=2):

@@ -198,13 +198,14 @@ def test_a_checkpoint_describes_itself(straight):
     described = Checkpointer(straight / "run" / "checkpoints", read_only=True).describe(20)
     assert described["step"] == 20
     assert described["config"] == json.loads((straight / "run" / "config.json").read_text())
-    names = {"text_tokenizer", "visual_tokenizer", "data.image", "data.text", "data.pair"}
+    names = {"text_tokenizer", "visual_tokenizer"}
+    names |= {f"task.{stream}.sources" for stream in ("image", "text", "pair")}
     assert names <= described["must_match"].keys()
     assert described["versions"]["jax"] == jax.__version__
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_every_checkpoint_is_good(world, tmp_path):
-    run, config = tmp_path / "run", tiny.pretrain_config(world, checkpoint_every=1)
+    run, config = tmp_path / "run", tiny.pretrain_config(world, schedule="pair", checkpoint_every=1)
     optimizer = dataclasses.replace(config.optimizer, peak_lr=1e30, clip_norm=0.0)
     with pytest.raises(FloatingPointError, match="not finite"):
         train(dataclasses.replace(config, optimizer=optimizer), run)

@@ -8,11 +8,18 @@ import pytest
 
 from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.models.params import ParamInfo
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
+from vlbeit_jax.training.optimizer import (
+    describe_factors,
+    learning_rate,
+    make_optimizer,
+    rate_factors,
+)
+from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.state import declarations
-from vlbeit_jax.types import Positions
+from vlbeit_jax.types import Modality, Positions
 
 
 def test_warm_up_is_linear_and_the_cosine_ends_at_end_lr():
@@ -92,3 +99,96 @@ def test_decay_is_decoupled_from_the_gradient():
     )
     np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
     np.testing.assert_allclose(updates["bias"], 0.0)
+
+
+@pytest.mark.parametrize(("decay", "power"), [("linear", 1.0), ("polynomial", 2.0)])
+def test_other_decays_are_powers_of_what_is_left(decay, power):
+    config = OptimizerConfig(
+        peak_lr=2e-3, end_lr=1e-5, warmup_steps=100, lr_decay=decay, lr_power=2.0
+    )
+    rate = learning_rate(config, 1000)
+    left = 1 - np.arange(900) / 900
+    expected = np.concatenate([np.linspace(0, 2e-3, 100), 1e-5 + (2e-3 - 1e-5) * left**power])
+    found = [rate(step) for step in range(1000)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+
+
+def classifier_info(depth=12):
+    config = ModelConfig(
+        image_size=8, patch_size=4, width=8, depth=depth, heads=2, ffn_width=16, fused_layers=1,
+        text_positions=8, vocabulary=300,
+    )  # fmt: skip
+    network = Classifier(config, 3, Modality.VISION, "mean")
+    return declarations(lambda key: network.init(key, method="init_all")["params"])
+
+
+def test_factors_are_beits_table():
+    config = OptimizerConfig(layer_decay=0.65, head_factor=20.0)
+    factors = rate_factors(config, classifier_info().info)
+    assert len({round(each, 12) for each in factors.values()}) == 14
+    assert factors["vision_embed/patch/kernel"] == pytest.approx(0.003697, rel=1e-3)
+    for block in range(12):
+        name = f"encoder/block_{block}/attention/qkv"
+        assert factors[name] == pytest.approx(0.65 ** (12 - block))
+    assert factors["head/out/kernel"] == factors["head/norm/scale"] == 20.0
+    plain = rate_factors(OptimizerConfig(layer_decay=0.65), classifier_info().info)
+    assert plain["head/out/kernel"] == 1.0
+    said = describe_factors(config, classifier_info().info)
+    assert "0.003697 from vision_embed/" in said and "20 from head/" in said
+    assert describe_factors(OptimizerConfig(), classifier_info().info) == ""
+
+
+@pytest.mark.parametrize(("layer_decay", "head_factor"), [(0.65, 20.0), (1.0, 1.0)])
+def test_updates_equal_those_of_pytorchs_parameter_groups(layer_decay, head_factor):
+    torch = pytest.importorskip("torch")
+    shapes, info = classifier_info(depth=2)
+    config = OptimizerConfig(
+        peak_lr=0.01,
+        end_lr=1e-4,
+        warmup_steps=3,
+        weight_decay=0.1,
+        clip_norm=0.0,
+        eps=1e-8,
+        layer_decay=layer_decay,
+        head_factor=head_factor,
+    )
+    rng, steps = np.random.default_rng(0), 20
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    factors = rate_factors(config, info)
+    optimizer = make_optimizer(config, steps, info)
+    schedule, state = learning_rate(config, steps), optimizer.init(params)
+    names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    copies = [torch.tensor(np.array(leaf)) for leaf in jax.tree.leaves(params)]
+    decays = [each.decay for each in jax.tree.leaves(info)]
+    groups = [
+        {"params": [copy], "weight_decay": 0.1 * decayed, "factor": factors[name]}
+        for name, copy, decayed in zip(names, copies, decays, strict=True)
+    ]
+    other = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps)
+    for step in range(steps):
+        gradients = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+        gradients = jax.tree.map(lambda leaf: leaf.astype(np.float32), gradients)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        for group, copy, gradient in zip(
+            other.param_groups, copies, jax.tree.leaves(gradients), strict=True
+        ):
+            group["lr"], copy.grad = (
+                float(schedule(step)) * group["factor"],
+                torch.tensor(np.array(gradient)),
+            )
+        other.step()
+    for name, found, copy in zip(names, jax.tree.leaves(params), copies, strict=True):
+        np.testing.assert_allclose(found, copy.numpy(), atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_scaling_gradients_instead_would_change_nothing():
+    """Control of the test above: AdamW divides the scale of gradients out."""
+    shapes, info = classifier_info(depth=2)
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes)
+    config = OptimizerConfig(warmup_steps=0, clip_norm=0.0, eps=1e-12)
+    optimizer = make_optimizer(config, 10, info)
+    ones = jax.tree.map(jnp.ones_like, params)
+    small = jax.tree.map(lambda leaf: 0.01 * leaf, ones)
+    found = [optimizer.update(g, optimizer.init(params), params)[0] for g in (ones, small)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), *found)

@@ -1,5 +1,7 @@
 """Checkpoints do not depend on the mesh: on any other, the same bits are read and train alike."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,7 @@ def task(world):
     return tiny.pretrain_config(world, schedule="pair").task
 
 
+@functools.cache
 def state_on(task, shape):
     """A fresh state, and its shapes with shardings."""
     objectives = {name: each.objective.init_model_state() for name, each in task.streams().items()}

@@ -21,7 +21,9 @@ from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 
 ONE = (1, 1, 1)
-MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2), (4, 1, 2), (1, 4, 2)]
+# Pairs alone go through every expert and both heads, and compile in half the time of all streams.
+PAIR = ("pair",)
+MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 4), (4, 1, 2), (1, 4, 2)]
 
 
 def first_batches(task, size: int = 8):
@@ -120,11 +122,20 @@ def assert_same(found, wanted):
         )
 
 
+@pytest.fixture(scope="module")
+def pairs_on_one_device(task, batches):
+    return one_step(task, batches, streams=PAIR)
+
+
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_every_mesh_gives_the_losses_and_gradients_of_one_device(
-    task, batches, on_one_device, shape
+    task, batches, pairs_on_one_device, shape
 ):
-    assert_same(one_step(task, batches, shape), on_one_device)
+    assert_same(one_step(task, batches, shape, streams=PAIR), pairs_on_one_device)
+
+
+def test_all_streams_and_axes_of_a_mesh_give_those_of_one_device(task, batches, on_one_device):
+    assert_same(one_step(task, batches, (2, 2, 2)), on_one_device)
 
 
 def test_another_batch_is_noticed(task, batches, on_one_device):
@@ -137,22 +148,23 @@ def test_another_batch_is_noticed(task, batches, on_one_device):
 
 
 @pytest.mark.parametrize(
-    ("remat", "scan", "shape"),
+    ("remat", "scan", "shape", "streams"),
     [
-        ("dots", False, ONE),
-        ("full", False, ONE),
-        ("none", True, ONE),
-        ("full", True, ONE),
-        ("full", True, (2, 2, 2)),
-        ("none", True, (2, 2, 2)),
+        ("dots", False, ONE, PAIR),
+        ("full", False, ONE, PAIR),
+        ("none", True, ONE, tuple(TERMS)),
+        ("full", True, ONE, PAIR),
+        ("full", True, (2, 2, 2), tuple(TERMS)),
+        ("none", True, (2, 2, 2), PAIR),
     ],
 )
 def test_computing_again_and_looping_change_nothing(
-    world, batches, on_one_device, remat, scan, shape
+    world, task, batches, remat, scan, shape, streams
 ):
     config = tiny.pretrain_config(world, schedule="image+text+pair")
     again = tiny.changed(config, task={"model": {"remat": remat, "scan": scan}}).task.resolve()
-    assert_same(one_step(again, batches, shape), on_one_device)
+    found = one_step(again, batches, shape, streams=streams)
+    assert_same(found, one_step(task, batches, streams=streams))
 
 
 def test_what_is_asked_of_xla_for_gpus_changes_nothing(task, batches, on_one_device, monkeypatch):
@@ -177,12 +189,13 @@ def test_another_shape_is_an_error_and_no_second_compilation(task, batches):
         )
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_microbatches_change_nothing(task, batches, parts):
+@pytest.mark.parametrize(("parts", "streams"), [(2, tuple(TERMS)), (4, ("text",))])
+def test_microbatches_change_nothing(task, batches, parts, streams):
     text = {name: rows.copy() for name, rows in batches["text"].items()}
     text["text_weights"][:3] = 0  # Unequal weights: a mean of means would show.
     uneven = batches | {"text": text}
-    assert_same(one_step(task, uneven, (2, 1, 1), parts), one_step(task, uneven))
+    found = one_step(task, uneven, (2, 1, 1), parts, streams)
+    assert_same(found, one_step(task, uneven, streams=streams))
 
 
 def test_streams_add_up(task, batches, on_one_device):

@@ -25,6 +25,7 @@ from vlbeit_jax.training.warm_start import (
     WarmStart,
     apply_plan,
     describe,
+    listed,
     plan_warm_start,
 )
 
@@ -165,6 +166,30 @@ def test_a_head_of_equal_shape_is_taken_unless_it_is_said_to_be_fresh():
     (fresh,) = plan_warm_start(head, head, WarmStart(fresh=("head/*",)))
     assert taken.origin is Origin.SAME and fresh.origin is Origin.FRESH
     assert describe([fresh], head).endswith("fresh: head/kernel\n  dropped: head/kernel")
+
+
+def test_what_is_not_needed_may_be_there_or_not():
+    small, large = {"a/x": (2,)}, {"a/x": (2,), "b/y": (3,), "c/z": (1,)}
+    rules = WarmStart(unneeded=("b/*", "a/*"))
+    (taken,) = plan_warm_start(small, small, rules)
+    assert taken.origin is Origin.SAME  # This model has it.
+    with pytest.raises(UsageError, match="c/z: .* nothing here"):
+        plan_warm_start(large, small, rules)
+    plan = plan_warm_start(large, small, WarmStart(unneeded=("b/*", "c/*")))
+    assert listed(plan, large) == {
+        "same": ["a/x"], "adapted": {}, "fresh": [], "dropped": ["b/y", "c/z"],
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="b/y: nothing there"):
+        plan_warm_start(small, large, rules)
+
+
+def test_the_list_for_json_tells_how_a_parameter_was_adapted(source, target):
+    found = listed(plan_warm_start(source, target, RULES), source)
+    assert found["fresh"] == ["head/bias", "head/kernel"] and len(found["same"]) == 52
+    assert found["adapted"] == {
+        "vision_embed/positions": {"from": [17, 32], "to": [65, 32], "by": "resize_positions"}
+    }
+    assert len(found["dropped"]) == len(source) - 53
 
 
 def random_case(rng):

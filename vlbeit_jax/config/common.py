@@ -5,6 +5,7 @@ import dataclasses
 from vlbeit_jax.config.schema import (
     AT_LEAST_0,
     OPEN_SHARE,
+    PART,
     POSITIVE,
     SECONDS,
     SEED,
@@ -16,11 +17,26 @@ from vlbeit_jax.config.schema import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with warm-up and cosine decay, on BEiT's schedule."""
+    """AdamW with warm-up and decay of the learning rate, on BEiT's schedule."""
 
     peak_lr: float = setting(2e-3, "learning rate after warm-up", POSITIVE)
     end_lr: float = setting(1e-5, "learning rate at the last step", AT_LEAST_0)
     warmup_steps: int = setting(10_000, "steps of linear warm-up from 0", AT_LEAST_0)
+    lr_decay: str = setting(
+        "cosine",
+        "from peak to end: half a cosine, a line, or (1 - progress) to the power lr_power",
+        one_of("cosine", "linear", "polynomial"),
+    )
+    lr_power: float = setting(2.0, "exponent of lr_decay=polynomial", POSITIVE)
+    layer_decay: float = setting(
+        1.0, "learning rate of a layer over that of the layer above it; 1: the same for all", PART
+    )
+    head_factor: float = setting(1.0, "learning rate of a new head over that of the rest", POSITIVE)
+    ema_decay: float = setting(
+        0.0,
+        "of averaged parameters, which are kept and evaluated beside the raw ones; 0: none",
+        OPEN_SHARE,
+    )
     beta1: float = setting(0.9, "decay of the first moment", OPEN_SHARE)
     beta2: float = setting(0.98, "decay of the second moment", OPEN_SHARE)
     eps: float = setting(1e-6, "added to the root of the second moment", POSITIVE)

@@ -24,6 +24,7 @@ SECONDS = Bound(
     "in [1, 1000000]", lambda value: 1 <= value <= 1_000_000
 )  # Milliseconds of it fit into 32 bits.
 SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
+PART = Bound("in (0, 1]", lambda value: 0 < value <= 1)
 OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
 
 

@@ -19,7 +19,9 @@ import hashlib
 import re
 import unicodedata
 
-TRAIN, VALIDATION = "train", "validation"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
+HELD_BACK = (VALIDATION, TEST)  # Nothing in them is trained on.
 PICTURES, TEXTS = "pictures", "texts"  # The two kinds of keys.
 KEYS = (PICTURES, TEXTS)
 # The controls, formats (byte-order mark, zero-width characters, direction marks), spaces and
@@ -49,6 +51,13 @@ def text_key(text: str) -> int:
     normal = INVISIBLE.sub("", unicodedata.normalize("NFKC", normal))  # Case folding can undo NFKC.
     return int.from_bytes(
         hashlib.sha256(normal.encode("utf-8", "surrogatepass")).digest()[:8], "big"
+    )
+
+
+def group_key(group: str) -> int:
+    """Returns 64 bits of the hash of the name of a group, whose records are on one side."""
+    return int.from_bytes(
+        hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()[:8], "big"
     )
 
 

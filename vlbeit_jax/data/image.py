@@ -77,6 +77,23 @@ def centre_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarra
     return np.ascontiguousarray(image[top : top + size, left : left + size])
 
 
+def zoomed_view(
+    image: UInt8[np.ndarray, "h w 3"], size: int, share: float
+) -> UInt8[np.ndarray, "size size 3"]:
+    """The centre of an evaluation view whose side is ``size / share``.
+
+    With a share of 0.875, the shorter side becomes 256 and the centre of 224 is kept.
+    """
+    whole = centre_view(image, max(size, round(size / share)))
+    start = (whole.shape[0] - size) // 2
+    return np.ascontiguousarray(whole[start : start + size, start : start + size])
+
+
+def squashed_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """The whole image as a square: nothing is cut off, but shapes are distorted."""
+    return np.ascontiguousarray(resize(image, size, size))
+
+
 def _crop_box(draws: Draws, height: int, width: int, smallest: float) -> tuple[int, int, int, int]:
     """Returns (top, left, height, width) of a box of random area and aspect ratio.
 

@@ -26,10 +26,13 @@ def keys_file(folder: pathlib.Path, what: str, split: str) -> pathlib.Path:
 
 
 def keys_of(record: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Returns the keys of a record's picture and texts, each once."""
-    texts = (
-        record["captions"] if "captions" in record else [record["text"]] if "text" in record else []
-    )
+    """Returns the keys of a record's picture and texts, each once.
+
+    A question belongs to its picture and has no key: "what colour is it?" is asked everywhere.
+    """
+    texts = record.get("captions", [])
+    if "text" in record and "sha256" not in record:
+        texts = [record["text"]]
     found = {PICTURES: [picture_key(record["sha256"])]} if "sha256" in record else {}
     decoded = (text.decode() if isinstance(text, bytes) else text for text in texts)
     return found | ({TEXTS: list(dict.fromkeys(map(text_key, decoded)))} if len(texts) else {})

@@ -1,17 +1,19 @@
 """Checks that nothing that one set holds back is trained on, in this set or in another."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vlbeit_jax.data.identity import KEYS, TRAIN, VALIDATION
+from vlbeit_jax.data.identity import HELD_BACK, KEYS, TRAIN
 from vlbeit_jax.data.keys import NONE, Keys, common, merged
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
-SEEN_FOLDER = "trained_on"
+# In the folder of a run: keys of what it trains on, and of what its start was trained on.
+SEEN_FOLDER, STARTED_FROM = "trained_on", "start_trained_on"
 Seen = Mapping[str, np.ndarray]  # By kind of key: the sorted keys.
 NOTHING_SEEN: Seen = {what: NONE[0] for what in KEYS}
 
@@ -31,12 +33,12 @@ def require_apart(sets: Sequence[PreparedSet]) -> None:
         for trained in different:
             if held is trained:
                 continue
-            for what in KEYS:
-                both = common(held.keys(what, VALIDATION), trained.keys(what, TRAIN)[0])
+            for split, what in itertools.product(HELD_BACK, KEYS):
+                both = common(held.keys(what, split), trained.keys(what, TRAIN)[0])
                 if both.shape[1]:
                     raise UsageError(
                         f"{held.folder} holds back {both.shape[1]} {what} that are in the "
-                        f"training part of {trained.folder} ({example(held, VALIDATION, both)}), "
+                        f"training part of {trained.folder} ({example(held, split, both)}), "
                         "so its held-back results would be results on training data; "
                         f"{remedy(held, trained)}, or use only one of the two sets"
                     )
@@ -62,18 +64,18 @@ def seen_by(sets: Sequence[PreparedSet]) -> Seen:
     return {what: merged(each.keys(what, TRAIN) for each in sets) for what in KEYS}
 
 
-def write_seen(run: pathlib.Path, seen: Seen) -> None:
+def write_seen(run: pathlib.Path, seen: Seen, name: str = SEEN_FOLDER) -> None:
     """Writes the keys into a run's folder: 8 bytes per picture or text.
 
     The sets may be gone when the model is evaluated.
     """
-    folder = run / SEEN_FOLDER
+    folder = run / name
     folder.mkdir(exist_ok=True)
     for what, keys in seen.items():
         np.save(folder / f"{what}.npy", keys)
 
 
-def read_seen(run: pathlib.Path) -> Seen:
+def read_seen(run: pathlib.Path, name: str = SEEN_FOLDER) -> Seen:
     """Reads what ``write_seen`` wrote.
 
     Raises:
@@ -81,7 +83,7 @@ def read_seen(run: pathlib.Path) -> Seen:
     """
     found = {}
     for what in KEYS:
-        path = run / SEEN_FOLDER / f"{what}.npy"
+        path = run / name / f"{what}.npy"
         try:
             found[what] = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:

@@ -4,13 +4,11 @@ NumPy only, on the totals of each example.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
+from vlbeit_jax.metrics.interval import Interval, ratio_interval
 from vlbeit_jax.shapes import Float, Int
-
-RESAMPLES = 2000
 
 
 @dataclasses.dataclass
@@ -48,19 +46,10 @@ class Scores:
         }
 
 
-class Interval(NamedTuple):
-    """A value and the bounds of its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 def gain(own: Scores, other: Scores, seed: int = 0) -> Interval:
     """Accuracy with the right partner minus accuracy with a wrong one, at the same positions.
 
-    The interval is the bootstrap's 2.5% to 97.5% over records: all masks drawn for a record go
-    together.
+    The interval is the bootstrap's over records: all masks drawn for a record go together.
 
     Args:
       own: scored with the right partner.
@@ -71,11 +60,5 @@ def gain(own: Scores, other: Scores, seed: int = 0) -> Interval:
     _, record = np.unique(own.uid, return_inverse=True)
     difference = np.bincount(record, own.right - other.right)
     weight = np.bincount(record, own.weight)
-    rng = np.random.default_rng(seed)
-    records = len(weight)
-    drawn = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        times = np.bincount(rng.integers(0, records, records), minlength=records)
-        drawn[index] = (times @ difference) / max(times @ weight, 1.0)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(difference.sum() / max(weight.sum(), 1.0)), float(low), float(high))
+    # Of no rows at all, bincount makes integers.
+    return ratio_interval(difference.astype(float), weight.astype(float), seed)

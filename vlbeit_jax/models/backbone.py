@@ -24,13 +24,13 @@ class Inputs:
     """What a network sees of a batch; a modality that is absent is None.
 
     Attributes:
-      image: pixels.
+      image: pixels; floating-point ones have been normalised.
       masked_patches: indices of the patches that the mask token replaces, and that are predicted.
       text: word pieces, already corrupted; CLS first, padded with PAD.
       text_masked: positions that are predicted (unused slots may hold any position).
     """
 
-    image: UInt8[Array, "B height width 3"] | None = None
+    image: UInt8[Array, "B height width 3"] | Float[Array, "B height width 3"] | None = None
     masked_patches: Int[Array, "B M_image"] | None = None
     text: Int[Array, "B T"] | None = None
     text_masked: Int[Array, "B M_text"] | None = None

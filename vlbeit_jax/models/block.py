@@ -93,14 +93,12 @@ class Block(nn.Module):
           draws: uniform draws of drop path, for attention and experts; None: nothing is dropped.
           rate: of drop path.
         """
-
-        def residual(x: Float[Array, "B L D"], scale: str, which: int) -> Float[Array, "B L D"]:
-            x = self._scaled(x, scale).astype(jnp.float32)
-            return x if draws is None else drop_path(x, rate, draws[:, which])
-
         tokens = dataclasses.replace(tokens, x=row_major(tokens.x))
-        x = row_major(tokens.x + residual(self._attended(tokens, bias), "attention_scale", 0))
-        x = x + residual(self._experts(dataclasses.replace(tokens, x=x)), "expert_scale", 1)
+        for_attention, for_experts = (None, None) if draws is None else (draws[:, 0], draws[:, 1])
+        attended = self._attended(tokens, bias)
+        x = row_major(tokens.x + self._residual(attended, "attention_scale", rate, for_attention))
+        found = self._experts(dataclasses.replace(tokens, x=x))
+        x = x + self._residual(found, "expert_scale", rate, for_experts)
         return dataclasses.replace(tokens, x=spmd.with_logical_constraint(x, ("batch", None, None)))
 
     def _attended(
@@ -126,6 +124,16 @@ class Block(nn.Module):
         c = self.config
         shared = (c.ffn_width, self.index + 1, c.dtype, c.eps, c.sub_norm, c.quick_gelu)
         return FeedForward(*shared, name=name)
+
+    def _residual(
+        self,
+        x: Float[Array, "B L D"],
+        scale: str,
+        rate: float | Float[Array, ""],
+        draws: Float[Array, " B"] | None,
+    ) -> Float[Array, "B L D"]:
+        x = self._scaled(x, scale).astype(jnp.float32)
+        return x if draws is None else drop_path(x, rate, draws)
 
     def _scaled(self, x: Float[Array, "B L D"], name: str) -> Float[Array, "B L D"]:
         if not self.config.layer_scale:

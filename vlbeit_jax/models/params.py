@@ -6,6 +6,7 @@ information in a second tree of the same structure.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -98,12 +99,13 @@ def declare(
     # ``jnp.bfloat16 == jnp.dtype("bfloat16")``, but the two hash differently: keep one form.
     info = ParamInfo(axes, decay, jnp.dtype(dtype), jnp.dtype(grad_dtype or dtype), vocab_parallel)
 
-    def boxed(key: Any, shape: Any, *rest: Any) -> Declared:
-        if len(shape) != len(axes):
-            raise ValueError(f"{len(axes)} axes {axes} declared for shape {tuple(shape)}")
-        return Declared(init(key, shape, *rest), info)
+    return functools.partial(_boxed, init, info)
 
-    return boxed
+
+def _boxed(init: Callable[..., Any], info: ParamInfo, key: Any, shape: Any, *rest: Any) -> Declared:
+    if len(shape) != len(info.axes):
+        raise ValueError(f"{len(info.axes)} axes {info.axes} declared for shape {tuple(shape)}")
+    return Declared(init(key, shape, *rest), info)
 
 
 def read_info(boxed: Tree) -> Tree:

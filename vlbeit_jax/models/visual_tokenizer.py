@@ -3,6 +3,7 @@
 From BEiT v2 (arXiv 2208.06366). Pretraining uses only ``encode``.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,6 +107,8 @@ class VisualTokenizer(nn.Module):
 Tokenizer = VisualTokenizer | DalleEncoder
 
 
+# Tracing takes seconds at base size, and several parts of a start ask.
+@functools.lru_cache(maxsize=8)
 def tokenizer_params(config: VisualTokenizerConfig, target_width: int) -> Tree:
     """Returns the shapes of a VQ-KD's parameters, boxed with their ``ParamInfo``."""
     side = config.image_size

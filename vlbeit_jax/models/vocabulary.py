@@ -84,6 +84,8 @@ class WordTable(nn.Module):
             vocab_parallel=True,
         )
         words = local_part(self, "words", init, (rows, self.width))
+        # The parameter's own shape tells how many devices share the vocabulary here, so that the
+        # module asks no mesh.
         parts = rows // words.shape[0]
         return look_up(words, ids, self.dtype, parts).astype(jnp.float32)
 
@@ -136,5 +138,6 @@ class WordHead(nn.Module):
         # This device predicts its own words for the rows of all devices that share the vocabulary.
         states = gather_rows(states, parts).astype(self.dtype)
         logits = matmul(states, kernel.astype(self.dtype), exact=True) + bias
+        # A padding word is never the most likely one, and adds nothing to the normaliser.
         real = local_words(logits.shape[-1], parts) < self.vocabulary
         return jnp.where(real, logits, -jnp.inf), parts

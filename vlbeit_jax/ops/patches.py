@@ -5,8 +5,15 @@ import jax.numpy as jnp
 from vlbeit_jax.shapes import Array, Float, UInt8
 
 
-def normalise(image: UInt8[Array, "*B height width 3"]) -> Float[Array, "*B height width 3"]:
-    """Maps pixels to [-1, 1], as both BEiT v2's tokenizer and the model see them."""
+def normalise(
+    image: UInt8[Array, "*B height width 3"] | Float[Array, "*B height width 3"],
+) -> Float[Array, "*B height width 3"]:
+    """Maps pixels to [-1, 1], as both BEiT v2's tokenizer and the model see them.
+
+    Floating-point pixels are returned as they are: they have been normalised, to be mixed.
+    """
+    if jnp.issubdtype(image.dtype, jnp.floating):
+        return image
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 

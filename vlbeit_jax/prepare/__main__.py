@@ -21,6 +21,8 @@ OVERVIEW = """Prepares a data set: checks every item, counts drops by reason, sp
   python -m vlbeit_jax.prepare --kind=texts --format=text --input=wiki.txt --out=data/wiki
   python -m vlbeit_jax.prepare --kind=tokens --input=data/wiki \\
       --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128
+  python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl --input=birds.jsonl \\
+      --out=data/birds
 
 The folder opens with tfds.builder_from_directory. vlbeit_meta.json in it describes the set."""
 
@@ -28,7 +30,8 @@ KIND = flags.DEFINE_enum(
     "kind",
     None,
     [str(kind) for kind in Kind],
-    "what a record holds; tokens: texts packed into full rows",
+    "what a record holds; pairs: an image and its captions; tokens: texts packed into full rows; "
+    "questions: an image, a question and its answers",
     required=True,
 )
 FORMAT = flags.DEFINE_enum("format", None, sorted(FORMATS), "of the input (not for tokens)")
@@ -39,6 +42,12 @@ INPUT = flags.DEFINE_multi_string(
     required=True,
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
+CLASSES = flags.DEFINE_string(
+    "classes",
+    "",
+    "labelled: file with the names of the classes, one a line, in the order of the head's outputs; "
+    "empty: the names in the input, sorted",
+)
 SHARDS = flags.DEFINE_integer(
     "shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1
 )
@@ -59,7 +68,7 @@ APART = flags.DEFINE_multi_string(
 MAX_DROPPED = flags.DEFINE_float(
     "max_dropped",
     0.1,
-    "stop if a larger share of the items cannot be used",
+    "stop if a larger share of the items cannot be used; a wrong line of jsonl always stops",
     lower_bound=0,
     upper_bound=1,
 )
@@ -115,6 +124,7 @@ def main() -> None:
             shards=SHARDS.value,
             licence=LICENCE.value,
             apart_from=APART.value,
+            classes=CLASSES.value,
         )
     print(json.dumps(meta, indent=1))
 

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.data.identity import KEYS, PICTURES, TEXTS, TRAIN, VALIDATION, text_key
+from vlbeit_jax.data.identity import HELD_BACK, KEYS, PICTURES, TEXTS, TRAIN, text_key
 from vlbeit_jax.data.keys import keys_of, merged
 from vlbeit_jax.data.source import PreparedSet
 
 Placed = tuple[str, dict[str, Any]]  # A record's split, and the record.
 CAPTION_IN_TRAINING = "caption_in_training"
-OTHER_SETS = {TRAIN: "held_back_in_another_set", VALIDATION: "trained_on_in_another_set"}
+HELD_BACK_ELSEWHERE, TRAINED_ON_ELSEWHERE = "held_back_in_another_set", "trained_on_in_another_set"
 
 
 def captions_apart(
@@ -53,13 +53,13 @@ def captions_apart(
                 seen.extend(map(text_key, record["captions"]))
                 yield split, record
             else:
-                pickle.dump(record, waiting)
+                pickle.dump((split, record), waiting)
                 held += 1
         waiting.seek(0)
         known = np.unique(np.frombuffer(seen, np.uint64)) if seen else np.zeros(0, np.uint64)
-        for record in (pickle.load(waiting) for _ in range(held)):
+        for split, record in (pickle.load(waiting) for _ in range(held)):
             if _without(record, known):
-                yield VALIDATION, record
+                yield split, record
             else:
                 left_out[CAPTION_IN_TRAINING] += 1
 
@@ -69,22 +69,27 @@ class OtherSets:
 
     def __init__(self, sets: Sequence[PreparedSet]):
         """Reads the keys of the sets; each takes 8 bytes of memory."""
-        self._opposite = {
-            split: {what: merged(each.keys(what, other) for each in sets) for what in KEYS}
-            for split, other in ((TRAIN, VALIDATION), (VALIDATION, TRAIN))
-        }
+
+        def keys(splits: Sequence[str]) -> dict[str, np.ndarray]:
+            return {
+                what: merged(each.keys(what, split) for each in sets for split in splits)
+                for what in KEYS
+            }
+
+        self._trained, self._held_back = keys([TRAIN]), keys(HELD_BACK)
 
     def apart(self, records: Iterator[Placed], left_out: collections.Counter) -> Iterator[Placed]:
         """Yields records that are not on the other side of the split; counts the others."""
         for split, record in records:
-            opposite = self._opposite[split]
+            opposite = self._held_back if split == TRAIN else self._trained
             strange = not any(
                 _among(key, opposite[PICTURES]) for key in keys_of(record).get(PICTURES, ())
             )
             if strange and _without(record, opposite[TEXTS]):
                 yield split, record
             else:
-                left_out[OTHER_SETS[split]] += 1
+                reason = HELD_BACK_ELSEWHERE if split == TRAIN else TRAINED_ON_ELSEWHERE
+                left_out[reason] += 1
 
 
 def _without(record: dict[str, Any], known: np.ndarray) -> bool:

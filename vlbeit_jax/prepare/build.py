@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.data.identity import KEYS, TRAIN, VALIDATION, picture_key, split_of, text_key
+from vlbeit_jax.data.identity import KEYS, TRAIN, VALIDATION
 from vlbeit_jax.data.keys import Keys
 from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart
-from vlbeit_jax.prepare.check import Dropped, Limits, checked
+from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.formats import FORMATS
-from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.prepare.labels import Classes
+from vlbeit_jax.prepare.records import RecordMaker
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.types import Kind
-
-EARLY_STOP_AFTER = 1000
 
 
 def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
@@ -55,8 +54,9 @@ def build_set(
     shards: int = 1,
     licence: str = "",
     apart_from: Sequence[str] = (),
+    classes: str = "",
 ) -> dict[str, Any]:
-    """Prepares images, pairs or texts; returns the description that was written.
+    """Prepares what has not been packed; returns the description that was written.
 
     Args:
       out: the folder to make.
@@ -64,23 +64,28 @@ def build_set(
       source_format: a key of ``FORMATS``.
       inputs: paths and glob patterns.
       validation_share: part of the pictures, or of the documents of a text set, that is held back.
-      max_dropped: largest share of items that may be unusable.
+        Splits that the source states win.
+      max_dropped: largest share of items that may be unusable; none of annotated data.
       limits: for images.
       shards: files per split.
       licence: of the content, kept in the description.
       apart_from: prepared sets that this one will be used with; what is held back in one is not
         trained on in the other.
+      classes: file with the names of the classes of labelled data; empty: the names in the source,
+        sorted.
 
     Raises:
-      UsageError: an input is missing or unreadable, or too many items had to be dropped. Nothing is
-        left at ``out``.
+      UsageError: an input is missing or unreadable, an annotation is wrong, or too many items had
+        to be dropped. Nothing is left at ``out``.
     """
     paths = expand(inputs)
     others = [open_set(place) for place in apart_from]
-    dropped: collections.Counter = collections.Counter()
+    if classes and not kind.has_label:
+        raise UsageError(f"--classes={classes} is for labelled data, but --kind={kind}")
+    named = Classes.read(classes) if classes else Classes()
+    maker = RecordMaker(kind, limits, validation_share, max_dropped, named)
     left_out: collections.Counter = collections.Counter()
-    items = FORMATS[source_format](paths)
-    records = _records(items, kind, limits, validation_share, max_dropped, dropped)
+    records = maker.records(FORMATS[source_format](paths))
     if others:
         records = OtherSets(others).apart(records, left_out)
     if kind is Kind.PAIRS:
@@ -91,41 +96,15 @@ def build_set(
         "licence": licence,
         "options": {"validation_share": validation_share, "limits": vars(limits)},
         "apart_from": [found.fingerprint for found in others],
-        "dropped": dropped,
+        "dropped": maker.dropped,
         "left_out": left_out,
     }
-    return write_set(out, kind, records, shards=shards, meta=meta)
 
+    def described() -> Iterator[Placed]:
+        yield from records
+        meta.update(maker.description())  # Known once all records are.
 
-def _records(
-    items: Iterator[Item],
-    kind: Kind,
-    limits: Limits,
-    validation_share: float,
-    max_dropped: float,
-    dropped: collections.Counter,
-) -> Iterator[Placed]:
-    seen = 0
-    for seen, item in enumerate(items, 1):
-        try:
-            record = checked(item, kind, limits)
-        except Dropped as reason:
-            dropped[str(reason)] += 1
-            if seen >= EARLY_STOP_AFTER:
-                _stop_above(max_dropped, dropped, seen)
-            continue
-        key = text_key(record["text"]) if kind is Kind.TEXTS else picture_key(record["sha256"])
-        yield split_of(key, validation_share), record
-    _stop_above(max_dropped, dropped, seen)
-
-
-def _stop_above(share: float, dropped: collections.Counter, seen: int) -> None:
-    if dropped.total() > share * seen:
-        raise UsageError(
-            f"{dropped.total()} of {seen} items cannot be used, more than "
-            f"--max_dropped={share:g}: {dict(dropped)}; "
-            "mend the source or raise the limit"
-        )
+    return write_set(out, kind, described(), shards=shards, meta=meta)
 
 
 def pack_texts(

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import warnings
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,27 +36,51 @@ class Dropped(Exception):
     """An item that cannot be used; the argument is the reason under which it is counted."""
 
 
-def checked(item: Item, kind: Kind, limits: Limits) -> dict:
-    """The record of an item, in the schema of its kind.
+def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
+    """The record of an item, in the schema of its kind; without class and group.
 
     Raises:
       Dropped: with the reason.
     """
-    if kind is Kind.TEXTS:
-        if not item.text:
-            raise Dropped("no_text")
-        return {"id": item.key, "source": item.source, "text": item.text}
-    if not item.image:
-        raise Dropped("no_image")
-    if kind is Kind.PAIRS and not item.captions:
-        raise Dropped("no_caption")
-    record = {
-        "id": item.key,
-        "source": item.source,
-        "sha256": picture_digest(item.image),
-        "image": checked_image(item.image, limits),
-    }
-    return record | ({"captions": list(item.captions)} if kind is Kind.PAIRS else {})
+    if item.fault:
+        raise Dropped(item.fault)
+    record: dict[str, Any] = {"id": item.key, "source": item.source}
+    if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS, Kind.QUESTIONS):
+        record["text"] = _given(item.text, "no_text")
+    if kind is Kind.QUESTIONS:
+        record["answers"] = list(_given(item.answers, "no_answers"))
+    if kind.has_label and item.label == "":  # A number may be 0.
+        raise Dropped("no_label")
+    if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS):
+        return record
+    image = _given(item.image, "no_image")
+    if kind is Kind.PAIRS:
+        record["captions"] = list(_given(item.captions, "no_caption"))
+    return record | {"sha256": picture_digest(image), "image": checked_image(image, limits)}
+
+
+def _given(value: Any, reason: str) -> Any:
+    if not value:
+        raise Dropped(reason)
+    return value
+
+
+def checked_inputs(
+    item: Item, limits: Limits, *, needs_image: bool, needs_text: bool
+) -> dict[str, Any]:
+    """The record of an item without annotation, for a prediction.
+
+    Raises:
+      Dropped: with the reason.
+    """
+    if item.fault:
+        raise Dropped(item.fault)
+    record: dict[str, Any] = {"id": item.key}
+    if needs_image:
+        record["image"] = checked_image(_given(item.image, "no_image"), limits)
+    if needs_text:
+        record["text"] = _given(item.text, "no_text")
+    return record
 
 
 def checked_image(encoded: bytes, limits: Limits) -> bytes:

@@ -14,9 +14,16 @@ class Item:
       key: identifies it within its source.
       image: encoded bytes, unread; None if there is no image.
       captions: of the image.
-      text: a document.
+      text: a document, or a question about the image.
       source: path of its file (of its picture, if it has one): within the archive, or below the
         inputs' common folder.
+      label: of a class: its name, or its number in the file of ``--classes``.
+      answers: to the question, one from each person who was asked.
+      group: items of one group are in one split; empty: the picture, or else the text, decides.
+      split: that the source puts it in; empty: a hash decides.
+      place: file and line, for messages. If there is one, whoever made the source can mend it, so
+        an item that cannot be used is an error and is not dropped.
+      fault: why it cannot be used, if the format knows.
     """
 
     key: str
@@ -24,6 +31,12 @@ class Item:
     captions: tuple[str, ...] = ()
     text: str = ""
     source: str = ""
+    label: str | int = ""
+    answers: tuple[str, ...] = ()
+    group: str = ""
+    split: str = ""
+    place: str = ""
+    fault: str = ""
 
 
 def source_paths(paths: Sequence[pathlib.Path]) -> list[pathlib.PurePath]:

@@ -1,6 +1,7 @@
 """Writes prepared data sets: shards, TFDS metadata, keys and a description."""
 
 import collections
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -13,33 +14,45 @@ from etils import epath
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from vlbeit_jax.data.content import ContentFingerprint
-from vlbeit_jax.data.identity import KEYS, TRAIN, VALIDATION, picture_digest
+from vlbeit_jax.data.identity import KEYS, SPLITS, picture_digest
 from vlbeit_jax.data.keys import NONE, KeyCollector, Keys, common, keys_file, keys_of
 from vlbeit_jax.data.source import FORMAT, META_FILE
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
 from vlbeit_jax.types import Kind
 
+# source: path of the file that a record came from, within its archive or below the inputs' common
+# folder. sha256: of the picture's file as it was found, which is another than ``image`` where that
+# was encoded again.
 IMAGE = {
     "id": tfds.features.Text(),
     "source": tfds.features.Text(),
     "sha256": tfds.features.Text(),
     "image": tfds.features.Image(shape=(None, None, 3)),
 }
-# source: path of the file that a record came from, within its archive or below the inputs' common
-# folder. sha256: of the picture's file as it was found, which is another than ``image`` where that
-# was encoded again.
+TEXT = {
+    "id": tfds.features.Text(),
+    "source": tfds.features.Text(),
+    "text": tfds.features.Text(),
+}
+# The records of one group are in one split, and a bootstrap draws them together.
+GROUP = {"group": tfds.features.Text()}
+LABEL = {"label": tfds.features.Text()}  # Name of a class; the description lists all of them.
 FEATURES = {
     Kind.IMAGES: IMAGE,
     Kind.PAIRS: IMAGE | {"captions": tfds.features.Sequence(tfds.features.Text())},
-    Kind.TEXTS: {
-        "id": tfds.features.Text(),
-        "source": tfds.features.Text(),
-        "text": tfds.features.Text(),
-    },
+    Kind.TEXTS: TEXT,
     Kind.TOKENS: {
         "id": tfds.features.Text(),
         "tokens": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+    },
+    Kind.LABELLED_IMAGES: IMAGE | GROUP | LABEL,
+    Kind.LABELLED_TEXTS: TEXT | GROUP | LABEL,
+    Kind.QUESTIONS: IMAGE
+    | GROUP
+    | {
+        "text": tfds.features.Text(),
+        "answers": tfds.features.Sequence(tfds.features.Text()),
     },
 }
 
@@ -74,7 +87,7 @@ def write_set(
 
     Raises:
       UsageError: ``out`` exists, or there was no record at all.
-      ValueError: a picture or text is in both splits.
+      ValueError: a picture or text is in two splits.
     """
     with published(out) as folder:
         features = tfds.features.FeaturesDict(FEATURES[kind])
@@ -89,22 +102,8 @@ def write_set(
             counts[split] += 1
         splits = writers.close()
         if not splits:
-            gone = "; ".join(
-                f"{name}: {dict(meta[name])}" for name in ("dropped", "left_out") if meta.get(name)
-            )
-            raise UsageError(
-                f"no record was left to write to {out}{'; ' if gone else ': the input held none'}"
-                f"{gone}"
-            )
-        tfds.folder_dataset.write_metadata(
-            data_dir=folder,
-            features=features,
-            split_infos=splits,
-            filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            check_data=False,
-            description=meta.get("source", ""),
-            license=meta.get("licence", ""),
-        )
+            raise _nothing_written(out, meta)
+        _write_tfds_metadata(folder, features, splits, meta)
         keys = collected.sorted() if keys is None else keys
         _require_apart(keys)
         meta = {
@@ -117,6 +116,31 @@ def write_set(
         }
         (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
     return meta
+
+
+def _write_tfds_metadata(
+    folder: pathlib.Path,
+    features: tfds.features.FeaturesDict,
+    splits: list[tfds.core.SplitInfo],
+    meta: Mapping[str, Any],
+) -> None:
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder,
+        features=features,
+        split_infos=splits,
+        filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        check_data=False,
+        description=meta.get("source", ""),
+        license=meta.get("licence", ""),
+    )
+
+
+def _nothing_written(out: pathlib.Path, meta: Mapping[str, Any]) -> UsageError:
+    gone = "; ".join(
+        f"{name}: {dict(meta[name])}" for name in ("dropped", "left_out") if meta.get(name)
+    )
+    why = f"; {gone}" if gone else ": the input held none"
+    return UsageError(f"no record was left to write to {out}{why}")
 
 
 class _Shards:
@@ -140,9 +164,8 @@ class _Shards:
         if place not in self._writers:
             self._writers[place] = ArrayRecordWriter(str(self._path(*place)), "group_size:1")
         example = self._serializer.get_tf_example(self._features.encode_example(record))
-        encoded = example.SerializeToString(
-            deterministic=True
-        )  # Maps are in no order otherwise, another one in every process.
+        # Maps are in no order otherwise, another one in every process.
+        encoded = example.SerializeToString(deterministic=True)
         self._writers[place].write(encoded)
         self._lengths[place] += 1
         self._bytes[split] += len(encoded)
@@ -176,12 +199,13 @@ class _Shards:
 
 
 def _require_apart(keys: Mapping[tuple[str, str], Keys]) -> None:
-    """Whoever placed the records, a picture or text is on one side of the split."""
-    for what in KEYS:
-        both = common(keys.get((what, VALIDATION), NONE), keys.get((what, TRAIN), NONE)[0])
+    """Whoever placed the records, a picture or text is in one split."""
+    for what, (held, other) in itertools.product(KEYS, itertools.combinations(SPLITS[::-1], 2)):
+        both = common(keys.get((what, held), NONE), keys.get((what, other), NONE)[0])
         if both.shape[1]:
             raise ValueError(
-                f"{both.shape[1]} {what} are in both splits, for example that of held-back record "
+                f"{both.shape[1]} {what} are in two splits, {held} and {other}, for "
+                f"example that of {held} record "
                 f"{int(both[1, 0])}"
             )
 

@@ -2,15 +2,18 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
@@ -33,10 +36,10 @@ from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_batch, put_replicated
-from vlbeit_jax.training.optimizer import learning_rate
-from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
+from vlbeit_jax.training.optimizer import describe_factors, learning_rate
+from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE, START_FILE
 from vlbeit_jax.training.start_from import Start
-from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.training.state import TrainState, declarations
 
 PROFILE = "profile"
 Tree = Any
@@ -80,6 +83,8 @@ def train(
         _say_changes(writer, "changes with the first step:", changes)
         if start_from is not None:
             writer.say(f"{workdir} {start_from}")
+        if factors := describe_factors(config.optimizer, declarations(run.task.init).info):
+            writer.say(factors)
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(run.opened.frozen, run.mesh)
         hooks = _hooks(run, frozen, checkpointer, writer, timer, profile)
@@ -112,10 +117,25 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
     run.hosts.on_primary(lambda: run.data.save_seen(run.workdir))
     if start_from is not None:
         params = run.hosts.all_or_none(lambda: start_from.load(state.params))
+        run.hosts.on_primary(lambda: _save_start(run.workdir, start_from))
         # An average starts at the parameters that are averaged.
         ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
         state = dataclasses.replace(state, params=params, ema=ema)
     return run.opened.prepare_state(state, run.data, run.place)
+
+
+def _save_start(workdir: pathlib.Path, start: Start) -> None:
+    """Writes where each parameter comes from, and the keys of what the start was trained on."""
+    report = start.report()
+    (workdir / START_FILE).write_text(json.dumps(report, indent=1) + "\n")
+    seen = [
+        read_seen(start.folder, name)
+        for name in (SEEN_FOLDER, STARTED_FROM)
+        if (start.folder / name).is_dir()
+    ]
+    if seen:
+        both = {what: np.unique(np.concatenate([each[what] for each in seen])) for what in seen[0]}
+        write_seen(workdir, both, STARTED_FROM)
 
 
 def _restored_state(
@@ -162,7 +182,7 @@ def _hooks(
             chance=run.opened.chance,
         ),
         Divergence(checkpointer.latest),
-        Evaluate(evaluators, frozen, writer, timer),
+        Evaluate(evaluators, frozen, writer, timer, ema=bool(config.optimizer.ema_decay)),
     ]
     if is_primary():
         # Before the checkpoint, whose description holds the same configuration.

@@ -71,7 +71,14 @@ def _rows(
         rows["image_targets"] = rng.integers(
             0, config.task.model.codes, leaves["image_targets"].shape
         )
-    if "text" in leaves:
+    if "label" in leaves:
+        rows["label"] = rng.integers(0, 2, count)  # Every classifier has two classes.
+    if "erase" in leaves:
+        rows["erase"] = rng.integers(1, 9, leaves["erase"].shape)
+    if "text" in leaves and "text_masked" not in leaves:
+        length = leaves["text"].shape[1]
+        rows["text"] = np.stack([_text(rng, length, config) for _ in range(count)])
+    elif "text" in leaves:
         length = leaves["text"].shape[1]
         share = getattr(config.task, stream).masked_text
         draws = Draws(rng.bytes(16))

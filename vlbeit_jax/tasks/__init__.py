@@ -22,6 +22,8 @@ from vlbeit_jax.training.schedule import Schedule
 TASKS: dict[str, str] = {
     "pretrain": "vlbeit_jax.tasks.pretrain:Pretrain",
     "vqkd": "vlbeit_jax.tasks.vqkd:VQKD",
+    "image_classification": "vlbeit_jax.tasks.image_classification:ImageClassification",
+    "text_classification": "vlbeit_jax.tasks.text_classification:TextClassification",
 }
 
 

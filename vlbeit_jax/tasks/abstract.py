@@ -67,6 +67,7 @@ def step_and_state(task: Task, config: Config, mesh: Mesh) -> tuple[TrainStep, S
         lambda: {name: objective.init_model_state() for name, objective in objectives.items()},
         optimizer,
         mesh,
+        ema=bool(config.optimizer.ema_decay),
     )
     step = make_train_step(
         objectives,
@@ -76,6 +77,7 @@ def step_and_state(task: Task, config: Config, mesh: Mesh) -> tuple[TrainStep, S
         mesh,
         seed=config.run.seed,
         accumulate=config.run.accumulate,
+        ema_decay=config.optimizer.ema_decay,
     )
     return step, maker
 

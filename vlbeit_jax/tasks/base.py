@@ -8,8 +8,8 @@ which task it runs. A new task is one file here and one line in ``tasks.TASKS``.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
@@ -17,10 +17,13 @@ from jax.sharding import Mesh
 from vlbeit_jax.config.common import LoaderConfig, RunConfig
 from vlbeit_jax.data.examples.base import Spec
 from vlbeit_jax.data.pipeline import Examples
+from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.shard import HostShard
+from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.warm_start import WarmStart
+from vlbeit_jax.types import Kind
 
 Tree = Any
 
@@ -178,6 +181,58 @@ class OpenTask(Protocol):
 
     def prepare_state(self, state: TrainState, data: "TrainingData", place: Place) -> TrainState:
         """Returns a new run's state after what has to happen once, before step 0."""
+        ...
+
+
+@runtime_checkable
+class FineTuned(Protocol):
+    """An open task whose model is evaluated on annotated sets, and predicts for new records.
+
+    Attributes:
+      kind: of the sets that ``evaluate`` takes.
+      needs_image: whether a record to predict for has an image.
+      needs_text: whether it has a text.
+    """
+
+    kind: Kind
+    needs_image: bool
+    needs_text: bool
+
+    def abstract_params(self) -> Tree:
+        """Returns the shapes of the parameters."""
+        ...
+
+    def evaluate(
+        self, params: Tree, sets: Sequence[PreparedSet], split: str, place: Place
+    ) -> dict[str, Any]:
+        """Returns results ready for JSON.
+
+        Args:
+          params: on the devices.
+          sets: of kind ``kind``.
+          split: of each set.
+          place: devices, seed.
+
+        Returns:
+          ``metrics``: figures by name; ``protocol``: all that a figure depends on besides weights
+          and data, such as the view of an image; ``groups``: their number; and more.
+
+        Raises:
+          UsageError: a set does not fit the model.
+        """
+        ...
+
+    def predict(
+        self, params: Tree, records: Records, top: int, place: Place
+    ) -> Iterator[dict[str, Any]]:
+        """Yields a prediction per record, in their order, ready for JSON.
+
+        Args:
+          params: on the devices.
+          records: with ``id``, and ``image`` and ``text`` as far as they are needed.
+          top: most likely answers to list.
+          place: devices.
+        """
         ...
 
 

@@ -16,6 +16,7 @@ from vlbeit_jax.config.streams import (
     TextStreamConfig,
 )
 from vlbeit_jax.data.examples.masked import masked_specs
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, cast_tokenizer, tokenizer_shapes
 from vlbeit_jax.models.vlbeit import VLBEiT
@@ -162,10 +163,21 @@ class Pretrain:
         )
 
     def frozen(self) -> Tree:
-        """Returns the shapes of the visual tokenizer, if the step computes visual tokens."""
+        """Returns the shapes of the visual tokenizer, if the step computes visual tokens.
+
+        Raises:
+          UsageError: ``tokenizer_model`` is used, and does not cut images as ``model`` does.
+        """
         if not self.uses_images or self.visual_tokens:
             return {}
-        tokenizer = self._tokenizer()
+        tokenizer, described = self._tokenizer(), self.tokenizer_model
+        if self.opened_tokenizer is None and described.grid != self.model.grid:
+            raise UsageError(
+                f"config.task.tokenizer_model cuts images of {described.image_size} px into "
+                f"{described.grid} x {described.grid} patches, but config.task.model cuts images "
+                f"of {self.model.image_size} px into {self.model.grid} x {self.model.grid}; "
+                "set tokenizer_model.image_size and patch_size"
+            )
         return jax.eval_shape(
             lambda frozen: cast_tokenizer(tokenizer, frozen), tokenizer_shapes(tokenizer)
         )

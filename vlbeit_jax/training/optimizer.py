@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, cosine decay and clipping, on BEiT's schedule."""
+"""AdamW with warm-up, decay of the learning rate, clipping, and a rate per layer."""
 
 import math
 from typing import Any
@@ -8,23 +8,31 @@ import jax.numpy as jnp
 import optax
 
 from vlbeit_jax.config.common import OptimizerConfig
+from vlbeit_jax.models.backbone import layer_of
 from vlbeit_jax.shapes import Array, Float
+from vlbeit_jax.training.param_names import leaf_name
 
 Tree = Any
+HEAD = "head"  # Where new heads are in the tree of parameters.
+_BLOCK = "encoder/block_"
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Returns the schedule: linear from 0 to ``peak_lr``, then half a cosine to ``end_lr``.
+    """Returns the schedule: linear from 0 to ``peak_lr``, then down to ``end_lr``.
 
     The peak is reached at step ``warmup_steps - 1``.
     """
     warmup = config.warmup_steps
+    power = 1.0 if config.lr_decay == "linear" else config.lr_power
 
     def rate(step: Any) -> Float[Array, ""]:
         rising = config.peak_lr * step / max(warmup - 1, 1)
         progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
-        height = 0.5 * (config.peak_lr - config.end_lr)
-        falling = config.end_lr + height * (1 + jnp.cos(math.pi * progress))
+        if config.lr_decay == "cosine":
+            height = 0.5 * (config.peak_lr - config.end_lr)
+            falling = config.end_lr + height * (1 + jnp.cos(math.pi * progress))
+        else:
+            falling = config.end_lr + (config.peak_lr - config.end_lr) * (1 - progress) ** power
         return jnp.where(step < warmup, rising, falling)
 
     return rate
@@ -32,6 +40,10 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 def make_optimizer(config: OptimizerConfig, steps: int, info: Tree) -> optax.GradientTransformation:
     """Returns clipping by the global norm, then AdamW with float32 moments.
+
+    The factors of ``rate_factors`` multiply AdamW's update, weight decay included, as the learning
+    rates of PyTorch's parameter groups do. On gradients they would do nothing: AdamW divides their
+    scale out.
 
     Args:
       config: rates and decays.
@@ -47,4 +59,45 @@ def make_optimizer(config: OptimizerConfig, steps: int, info: Tree) -> optax.Gra
         weight_decay=config.weight_decay,
         mask=jax.tree.map(lambda declared: declared.decay, info),
     )
-    return optax.chain(clip, adamw)
+    if config.layer_decay == 1.0 and config.head_factor == 1.0:
+        return optax.chain(clip, adamw)
+    factors = rate_factors(config, info)
+
+    def scaled(updates: Tree, params: Tree) -> Tree:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, update: factors[leaf_name(path)] * update, updates
+        )
+
+    return optax.chain(clip, adamw, optax.stateless(scaled))
+
+
+def rate_factors(config: OptimizerConfig, info: Tree) -> dict[str, float]:
+    """Returns the learning rate of each parameter over that of the run, by name.
+
+    It is ``layer_decay`` to the power of the number of layers above the parameter's: embeddings
+    are layer 0, block i is layer i + 1, and everything else is the top layer (BEiT). Heads get
+    ``head_factor`` besides.
+
+    Args:
+      config: of the optimizer.
+      info: a leaf per parameter.
+    """
+    names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(info)]
+    blocks = {name.split("/")[1] for name in names if name.startswith(_BLOCK)}
+    top = len(blocks) + 1
+
+    def factor(path: list[str]) -> float:
+        decay = config.layer_decay ** (top - layer_of(path, len(blocks)))
+        return decay * (config.head_factor if path[0] == HEAD else 1.0)
+
+    return {name: factor(name.split("/")) for name in names}
+
+
+def describe_factors(config: OptimizerConfig, info: Tree) -> str:
+    """Returns the factors on one line, each with one of its parameters; empty if all are 1."""
+    factors = rate_factors(config, info)
+    if set(factors.values()) == {1.0}:
+        return ""
+    first = {factor: name for name, factor in reversed(factors.items())}
+    parts = [f"{factor:.4g} from {name}" for factor, name in sorted(first.items())]
+    return f"learning rates are multiplied by {', '.join(parts)}"

@@ -16,6 +16,7 @@ from vlbeit_jax.training.warm_start import (
     WarmStart,
     apply_plan,
     describe,
+    listed,
     plan_warm_start,
 )
 
@@ -78,6 +79,19 @@ class Start:
                     "been removed by a run in progress; run the same command again"
                 )
             return apply_plan(self.plan, checkpointer.leaves(self.step, "params"), params)
+
+    def report(self) -> dict[str, Any]:
+        """Returns where every parameter comes from, and what the start was made of; for JSON."""
+        with _checkpoints(self.folder) as checkpointer:
+            description = checkpointer.describe(self.step)
+        return {
+            "from": str(self.folder),
+            "step": self.step,
+            "weights": "raw",  # Never the start's averaged parameters.
+            "trained_on": description.get("trained_on", []),
+            "imported_from": description.get("imported_from"),
+            **listed(self.plan, self.names),
+        }
 
     def __str__(self) -> str:
         title = f"starts from the parameters of {self.folder}, step {self.step}"

@@ -1,6 +1,7 @@
 """Everything that a step changes, and how it is created already sharded."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,6 +71,8 @@ class Declarations(NamedTuple):
     info: Tree
 
 
+# Tracing takes seconds at base size, and several parts of a start ask.
+@functools.lru_cache(maxsize=8)
 def declarations(init_params: Callable[[Array], Tree]) -> Declarations:
     """Returns shapes and facts of the parameters that ``init_params(key)`` creates, boxed."""
     boxed = jax.eval_shape(init_params, jax.eval_shape(jax.random.key, 0))
@@ -110,8 +113,8 @@ def state_maker(
     """
     params, info = declarations(init_params)
 
-    def make(seed: Array) -> TrainState:
-        params, zero = nn.unbox(init_params(jax.random.key(seed))), jnp.zeros((), jnp.int32)
+    def state_of(params: Tree) -> TrainState:
+        zero = jnp.zeros((), jnp.int32)
         return TrainState(
             step=zero,
             params=params,
@@ -121,7 +124,11 @@ def state_maker(
             skipped=zero,
         )
 
-    shapes, everywhere = jax.eval_shape(make, 0), replicated(mesh)
+    def make(seed: Array) -> TrainState:
+        return state_of(nn.unbox(init_params(jax.random.key(seed))))
+
+    # The parameters' shapes are known, so their initializers are not traced again.
+    shapes, everywhere = jax.eval_shape(state_of, params), replicated(mesh)
     of_params = param_shardings(params, info, mesh)
     shardings = dataclasses.replace(
         shapes,

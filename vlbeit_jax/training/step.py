@@ -94,7 +94,7 @@ def make_train_step(
       mesh: of devices.
       seed: of the run.
       accumulate: microbatches.
-      ema_decay: of ``state.ema``, per update; 0 if the state has none.
+      ema_decay: largest decay of ``state.ema``; 0 if the state has none.
 
     Raises:
       UsageError: an objective needs its whole batch, but there are several microbatches.

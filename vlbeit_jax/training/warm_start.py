@@ -34,11 +34,14 @@ class WarmStart:
       adapt: parameters whose shape may differ, each with an adapter: from the start's array and the
         shape that is needed to the new array. An adapter raises ``UsageError`` for what it cannot
         do. The first glob that matches counts.
+      unneeded: parameters of the start that are left out unless this model has them. The start may
+        also lack them, because it is of pretraining, of another task, or imported.
     """
 
     fresh: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     adapt: tuple[tuple[str, Adapter], ...] = ()
+    unneeded: tuple[str, ...] = ()
 
 
 class Origin(enum.StrEnum):
@@ -95,7 +98,7 @@ def plan_warm_start(
     problems += [
         f"{name}: {source[name]} there, nothing here"
         for name in sorted(source.keys() - target.keys())
-        if _match(name, rules.dropped) is None
+        if _match(name, rules.dropped + rules.unneeded) is None
     ]
     problems += _idle_rules(source, target, rules)
     if problems:
@@ -159,6 +162,30 @@ def _adapt(adapter: Adapter, array: np.ndarray, shape: Shape) -> np.ndarray:
 
 def _label(adapter: Adapter) -> str:
     return getattr(adapter, "__name__", repr(adapter))
+
+
+def listed(plan: Sequence[Assignment], source: Iterable[str]) -> dict[str, Any]:
+    """Returns where every parameter comes from, ready for JSON: ``start.json`` of a run.
+
+    Args:
+      plan: of ``plan_warm_start``.
+      source: names of the parameters in the start.
+    """
+    by_origin = {origin: [each for each in plan if each.origin is origin] for origin in Origin}
+    used = {each.name for each in plan if each.origin is not Origin.FRESH}
+    return {
+        "same": [each.name for each in by_origin[Origin.SAME]],
+        "adapted": {
+            each.name: {
+                "from": list(each.source or ()),
+                "to": list(each.shape),
+                "by": _label(each.adapter),
+            }
+            for each in by_origin[Origin.ADAPTED]
+        },
+        "fresh": [each.name for each in by_origin[Origin.FRESH]],
+        "dropped": sorted(set(source) - used),
+    }
 
 
 def describe(plan: Sequence[Assignment], source: Iterable[str]) -> str:

@@ -32,7 +32,7 @@ class Views:
     ) -> tuple[UInt8[np.ndarray, "size size 3"], int]:
         """Returns a view, and its number among the fixed views (0 if there are none)."""
         if not self.augment:
-            return images.centre_view(_pixels(record), self.size), 0
+            return images.centre_view(pixels_of(record), self.size), 0
         if self.stream.views:
             number = draws.below(self.stream.views)
             return self.fixed(record, number), number
@@ -49,7 +49,7 @@ class Views:
     def _random(self, record: Mapping[str, Any], draws: Draws) -> UInt8[np.ndarray, "size size 3"]:
         return images.random_view(
             draws,
-            _pixels(record),
+            pixels_of(record),
             self.size,
             crop_scale=self.stream.crop_scale,
             colour_jitter=self.stream.colour_jitter,
@@ -74,7 +74,12 @@ def image_specs(size: int) -> dict[str, Spec]:
     return ROW_SPECS | {"image": Spec((size, size, 3), np.uint8)}
 
 
-def _pixels(record: Mapping[str, Any]) -> UInt8[np.ndarray, "height width 3"]:
+def pixels_of(record: Mapping[str, Any]) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns the pixels of a record's image.
+
+    Raises:
+      ValueError: it cannot be decoded; the message names the record.
+    """
     try:
         return images.decode(record["image"])
     except ValueError as error:

@@ -3,6 +3,6 @@
 A new format is a new file here and one line in ``FORMATS``.
 """
 
-from vlbeit_jax.prepare.formats import text, webdataset
+from vlbeit_jax.prepare.formats import jsonl, text, webdataset
 
-FORMATS = {"webdataset": webdataset.read, "text": text.read}
+FORMATS = {"webdataset": webdataset.read, "text": text.read, "jsonl": jsonl.read}

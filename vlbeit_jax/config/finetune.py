@@ -1,0 +1,41 @@
+"""Settings of fine-tuning that several tasks share: labelled examples and their augmentation."""
+
+import dataclasses
+
+from vlbeit_jax.config.schema import AT_LEAST_0, PART, POSITIVE, SHARE, one_of, setting
+from vlbeit_jax.config.streams import StreamConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelledImagesConfig(StreamConfig):
+    """Images with a class. Defaults are BEiT's and BEiT-3's recipe for ImageNet."""
+
+    batch_size: int = setting(1024, "images per step, over all hosts", POSITIVE)
+    crop_scale: float = setting(0.08, "smallest area of the random crop, share of the image", SHARE)
+    flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
+    rand_augment: str = setting(
+        "strong",
+        "RandAugment: light (2 of 10 operations at 7), strong (rand-m9-mstd0.5-inc1)",
+        one_of("none", "light", "strong"),
+    )
+    erase: float = setting(0.25, "probability that a random box becomes noise", SHARE)
+    mixup: float = setting(0.8, "parameter of mixup's Beta distribution; 0: no mixup", AT_LEAST_0)
+    cutmix: float = setting(
+        1.0, "parameter of cutmix's Beta distribution; 0: no cutmix", AT_LEAST_0
+    )
+    view: str = setting(
+        "crop",
+        "evaluation sees the centre (crop) or the whole image as a square (squash)",
+        one_of("crop", "squash"),
+    )
+    crop_share: float = setting(
+        1.0, "side of the centre crop, share of the resized image's shorter side", PART
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelledTextsConfig(StreamConfig):
+    """Texts with a class."""
+
+    batch_size: int = setting(32, "texts per step, over all hosts", POSITIVE)
+    text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)

@@ -1,0 +1,1 @@
+"""From states to logits and embeddings: one file per kind of head."""

@@ -1,0 +1,84 @@
+"""Command: predicts with a fine-tuned run, record by record."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from absl import flags
+
+from vlbeit_jax import cli
+
+OVERVIEW = """Predicts with a fine-tuned run: JSON lines in, JSON lines out, on a CPU too.
+
+  python -m vlbeit_jax.predict --from=FT --input=new.jsonl --out=predictions.jsonl --top=5
+
+A line of the input has "image" or "text", as the run's task needs them, and "id" if you like
+(docs/finetune.md). A line of the output has the same id, in the same order. What is wrong with a
+line of the input is the "error" of its line in the output; all others are done, and the command
+ends with exit code 1."""
+
+FROM = flags.DEFINE_string("from", None, "workdir of a fine-tuned run", required=True)
+INPUT = flags.DEFINE_string("input", None, "JSONL file", required=True)
+OUT = flags.DEFINE_string("out", "", "file to write; empty: standard output")
+TOP = flags.DEFINE_integer("top", 5, "most likely answers to list", lower_bound=1)
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "raw", ["raw", "ema"], "the parameters themselves or their average"
+)
+SOME_FAILED = 1  # Exit code.
+
+
+def main() -> None:
+    """Writes a line per line of the input; ends with exit code 1 if one of them is an error."""
+    from vlbeit_jax.config.common import MeshConfig
+    from vlbeit_jax.errors import UsageError
+    from vlbeit_jax.prepare.formats import jsonl
+    from vlbeit_jax.prepare.requests import prediction_lines
+    from vlbeit_jax.runtime.finetuned import FineTunedRun
+    from vlbeit_jax.tasks.base import FineTuned
+    from vlbeit_jax.tasks.runs import read_config
+    from vlbeit_jax.training.mesh import make_mesh
+
+    source, folder = pathlib.Path(INPUT.value), pathlib.Path(FROM.value)
+    if not source.is_file():
+        raise UsageError(f"--input={source}: no such file")
+    if OUT.value:
+        cli.require_writable(pathlib.Path(OUT.value))
+    config = read_config(folder)
+    opened = config.task.open(folder)
+    if not isinstance(opened, FineTuned):
+        raise UsageError(
+            f"{folder} holds a run of task {config.task.kind!r}, which predicts nothing for new "
+            "records; give a fine-tuned run"
+        )
+    run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
+    mesh = make_mesh(MeshConfig())
+    lines = prediction_lines(
+        jsonl.read([source]),
+        lambda records: run.predict(records, TOP.value, mesh),
+        needs_image=opened.needs_image,
+        needs_text=opened.needs_text,
+    )
+    if OUT.value:
+        with open(OUT.value, "w", encoding="utf-8") as out:
+            failed = _write(lines, out)
+    else:
+        failed = _write(lines, sys.stdout)
+    if failed:
+        print(f"{failed} records could not be predicted; see their errors", file=sys.stderr)
+        sys.exit(SOME_FAILED)
+
+
+def _write(lines: Iterable[dict[str, Any]], out: TextIO) -> int:
+    """Writes lines; returns how many are errors."""
+    failed = 0
+    for line in lines:
+        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        failed += "error" in line
+    out.flush()
+    return failed
+
+
+if __name__ == "__main__":
+    cli.run(main, OVERVIEW)

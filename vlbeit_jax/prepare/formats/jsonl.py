@@ -1,0 +1,149 @@
+"""JSON lines: one object a line, for data that somebody annotated (docs/finetune.md).
+
+One file may serve several kinds, each of which takes the keys that it needs. Unlike in a crawl, a
+line that is wrong is an error, because a line that is left out would change a benchmark.
+"""
+
+import difflib
+import json
+import pathlib
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from vlbeit_jax.data.identity import SPLITS
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.item import Item, source_paths
+
+MOST_ANSWERS = 10  # As many as VQAv2 has of each question.
+
+
+def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
+    """One item a line that is not blank; what is wrong with one is its ``fault``.
+
+    Raises:
+      UsageError: a file is not UTF-8.
+    """
+    first: dict[str, str] = {}  # Where each id is.
+    for path, source in zip(paths, source_paths(paths), strict=True):
+        with path.open(encoding="utf-8-sig") as lines:
+            try:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        item = _item(line, path, source, number)
+                        if item.key in first:
+                            fault = f"its id {item.key!r} is also that of {first[item.key]}"
+                            item = Item(item.key, place=item.place, fault=item.fault or fault)
+                        first.setdefault(item.key, item.place)
+                        yield item
+            except UnicodeDecodeError as error:
+                raise UsageError(f"{path}: not UTF-8 text ({error})") from error
+
+
+def _item(line: str, path: pathlib.Path, source: pathlib.PurePath, number: int) -> Item:
+    key, place = f"{source.with_suffix('').as_posix()}/{number:08d}", f"{path}:{number}"
+    try:
+        values = _parsed(line)
+        key = values.pop("id", key)
+        image = values.pop("image", None)
+        if image is not None:
+            values |= {"image": _picture(path.parent, image), "source": image}
+    except _Fault as error:
+        return Item(key, place=place, fault=str(error))
+    return Item(**{"key": key, "source": source.as_posix(), **values, "place": place})
+
+
+class _Fault(Exception):
+    """What is wrong with a line."""
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """Returns the line's values, checked and in the types of ``Item``."""
+    try:
+        found = json.loads(line, object_pairs_hook=_without_repetition)
+    except ValueError as error:
+        raise _Fault(f"this line is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise _Fault(f"this line holds a {type(found).__name__} and not an object in braces")
+    for name in found:
+        if name not in KEYS:
+            near = difflib.get_close_matches(name, KEYS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(KEYS)}"
+            raise _Fault(f"it has an unknown key {name!r}{hint}")
+    return {name: KEYS[name](name, value) for name, value in found.items()}
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise _Fault(f"it has the key {name!r} twice")
+    return dict(pairs)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Fault(f"its {name!r} is {json.dumps(value)} and not a string")
+    if not value.strip():
+        raise _Fault(f"its {name!r} is empty")
+    return value.strip()
+
+
+def _words(name: str, value: Any) -> str:
+    text = _text(name, value)
+    # Letters, numbers or symbols, such as emoji: not punctuation and white space alone.
+    if not any(unicodedata.category(character)[0] in "LNS" for character in text):
+        raise _Fault(f"its {name!r} has no word: {value!r}")
+    return text
+
+
+def _label(name: str, value: Any) -> str | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise _Fault(
+            f"its 'label' is {json.dumps(value)} and not the name of a class (a string), or its "
+            "number in the file of --classes"
+        )
+    return _text(name, value)
+
+
+def _split(name: str, value: Any) -> str:
+    if value not in SPLITS:
+        raise _Fault(f"its 'split' is {json.dumps(value)} and not one of {', '.join(SPLITS)}")
+    return value
+
+
+def _list_of(check: Callable[[str, Any], str], most: int = 0) -> Callable[[str, Any], Any]:
+    def checked(name: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value:
+            raise _Fault(f"its {name!r} is {json.dumps(value)} and not a list of strings")
+        if most and len(value) > most:
+            raise _Fault(f"its {name!r} has {len(value)} entries, more than {most}")
+        return tuple(check(name, each) for each in value)
+
+    return checked
+
+
+KEYS: dict[str, Callable[[str, Any], Any]] = {
+    "id": _text,
+    "image": _text,
+    "text": _words,
+    "captions": _list_of(_words),
+    "answers": _list_of(_text, MOST_ANSWERS),
+    "label": _label,
+    "group": _text,
+    "split": _split,
+}
+
+
+def _picture(folder: pathlib.Path, name: str) -> bytes:
+    """Returns the bytes of a picture, whose path is relative to the file that names it."""
+    path = folder / name
+    # A file that somebody else wrote must not copy any other file of this machine into a set.
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise _Fault(f"its image {name!r} is outside the folder of the JSONL file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _Fault(f"its image {name!r} cannot be read: {error.strerror}") from error

@@ -1,0 +1,92 @@
+"""From items to records with their split: dropped and counted, or refused, where they are wrong."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from vlbeit_jax.data.identity import group_key, picture_key, split_of, text_key
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.apart import Placed
+from vlbeit_jax.prepare.check import Dropped, Limits, checked
+from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.prepare.labels import Classes
+from vlbeit_jax.prepare.strict import Faults, Sides, explained, keys_of_item
+from vlbeit_jax.types import Kind
+
+EARLY_STOP_AFTER = 1000
+GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS)
+
+
+@dataclasses.dataclass
+class RecordMaker:
+    """Makes records of one kind.
+
+    Attributes:
+      kind: what records hold.
+      limits: for images.
+      validation_share: part of the pictures, texts or groups that is held back by hash.
+      max_dropped: largest share of items that may be unusable, if they have no ``Item.place``.
+      classes: of labelled data.
+      dropped: counts by reason.
+    """
+
+    kind: Kind
+    limits: Limits
+    validation_share: float
+    max_dropped: float
+    classes: Classes
+    dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def records(self, items: Iterable[Item]) -> Iterator[Placed]:
+        """Yields each record with its split.
+
+        Raises:
+          UsageError: too many items had to be dropped, or one that has a place is wrong; then all
+            of these are named.
+        """
+        faults, sides, seen = Faults(), Sides(), 0
+        for seen, item in enumerate(items, 1):
+            try:
+                split, record = self._placed(item, sides)
+            except Dropped as reason:
+                if item.place:
+                    faults.add(item, explained(str(reason), self.limits))
+                    continue
+                self.dropped[str(reason)] += 1
+                if seen >= EARLY_STOP_AFTER:
+                    self._stop_above(seen)
+                continue
+            yield split, record
+        faults.require_none()
+        self._stop_above(seen)
+
+    def _placed(self, item: Item, sides: Sides) -> Placed:
+        """Returns an item's split and record; raises ``Dropped``."""
+        record = checked(item, self.kind, self.limits)
+        digest = record.get("sha256", "")
+        key = picture_key(digest) if digest else text_key(record["text"])
+        if item.group:
+            key = group_key(item.group)
+        split = item.split or split_of(key, self.validation_share)
+        # Without a group or a split from outside, the hash cannot put equal things apart.
+        if item.place and (fault := sides.conflict(item, split, keys_of_item(item, digest))):
+            raise Dropped(fault)
+        if self.kind.has_label:
+            record["label"] = self.classes.name(item.label)
+            self.classes.count(split, record["label"])
+        if self.kind in GROUPED:
+            record["group"] = item.group or digest or f"{key:016x}"
+        return split, record
+
+    def description(self) -> dict[str, Any]:
+        """Returns what the set's description says of its classes, once all records were made."""
+        return self.classes.description() if self.kind.has_label else {}
+
+    def _stop_above(self, seen: int) -> None:
+        if self.dropped.total() > self.max_dropped * seen:
+            raise UsageError(
+                f"{self.dropped.total()} of {seen} items cannot be used, more than "
+                f"--max_dropped={self.max_dropped:g}: {dict(self.dropped)}; "
+                "mend the source or raise the limit"
+            )

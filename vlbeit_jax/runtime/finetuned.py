@@ -1,0 +1,164 @@
+"""Evaluates a fine-tuned run, and predicts with it."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from vlbeit_jax.data.identity import KEYS, SPLITS, TEST, TRAIN, VALIDATION
+from vlbeit_jax.data.keys import common
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.shard import HostShard
+from vlbeit_jax.data.source import PreparedSet, open_set
+from vlbeit_jax.data.splits import STARTED_FROM, example, read_seen, seen_records
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.base import FineTuned, Place
+from vlbeit_jax.training.mesh import put_replicated
+from vlbeit_jax.training.saved_run import (
+    CHECKPOINTS,
+    START_FILE,
+    newest_step,
+    restore,
+    tree_fingerprint,
+)
+
+Tree = Any
+RAW, EMA = "raw", "ema"
+_TREES = {RAW: "params", EMA: "ema"}
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTunedRun:
+    """A fine-tuned run with its newest parameters.
+
+    Attributes:
+      folder: of the run.
+      config: of the run.
+      opened: its task.
+      params: on the first device.
+      step: steps taken.
+      weights: "raw", or "ema" for averaged ones.
+    """
+
+    folder: pathlib.Path
+    config: Config
+    opened: FineTuned
+    params: Tree
+    step: int
+    weights: str
+
+    @classmethod
+    def open(
+        cls, folder: pathlib.Path, config: Config, opened: FineTuned, weights: str = RAW
+    ) -> "FineTunedRun":
+        """Reads the newest checkpoint.
+
+        Args:
+          folder: of the run.
+          config: of the run.
+          opened: its task, opened from the folder.
+          weights: "raw" or "ema".
+
+        Raises:
+          UsageError: there is no checkpoint yet, or it has no averaged parameters.
+        """
+        step = newest_step(folder)
+        if step is None:
+            raise UsageError(f"the run in {folder} has no checkpoint yet")
+        if weights == EMA and not (folder / CHECKPOINTS / str(step) / "ema").is_dir():
+            raise UsageError(
+                f"the run in {folder} has no averaged parameters; evaluate the raw ones, or train "
+                "with optimizer.ema_decay"
+            )
+        tree = _TREES[weights]
+        params = restore(folder, step, {tree: opened.abstract_params()})[tree]
+        return cls(folder, config, opened, params, step, weights)
+
+    def place(self, mesh: Mesh) -> Place:
+        """Returns where this process evaluates."""
+        return Place(self.config.run, self.config.loader, mesh, HostShard())
+
+    def evaluate(self, places: Sequence[str], split: str, mesh: Mesh) -> dict[str, Any]:
+        """Returns figures with all that they depend on, ready for JSON.
+
+        Args:
+          places: folders of prepared sets.
+          split: to evaluate; empty: test if all sets have it, otherwise validation.
+          mesh: devices.
+
+        Raises:
+          UsageError: a set is missing, of another kind, empty in this split, or holds what the run
+            was trained on.
+        """
+        sets = [open_set(place, self.opened.kind) for place in places]
+        split = split or (TEST if all(each.count(TEST) for each in sets) else VALIDATION)
+        self._require_unseen(sets, split)
+        params = put_replicated(self.params, mesh)
+        found = self.opened.evaluate(params, sets, split, self.place(mesh))
+        protocol = found.pop("protocol") | {
+            "task": self.config.task.kind,
+            "split": split,
+            "weights": self.weights,
+            "step": self.step,
+            "weights_fingerprint": tree_fingerprint(jax.device_get(self.params)),
+            "seed": self.config.run.seed,
+            "device": jax.devices()[0].device_kind,
+            "versions": versions(),
+        }
+        data = [self._described(each, split) for each in sets]
+        return found | {"protocol": protocol, "data": data, "start": self._start()}
+
+    def predict(self, records: Records, top: int, mesh: Mesh) -> Iterator[dict[str, Any]]:
+        """Yields a prediction per record; see ``FineTuned.predict``."""
+        params = put_replicated(self.params, mesh)
+        return self.opened.predict(params, records, top, self.place(mesh))
+
+    def _require_unseen(self, sets: Sequence[PreparedSet], split: str) -> None:
+        if split == TRAIN:  # Asked for: how well the model knows what it was trained on.
+            return
+        seen = read_seen(self.folder)
+        for each in sets:
+            what, both = seen_records(each, split, seen)
+            if what:
+                raise UsageError(
+                    f"the {split} part of {each.folder} holds {both.shape[1]} {what} that the run "
+                    f"was trained on ({example(each, split, both)}), so its figures would be of "
+                    "seen data; prepare it again with --apart_from=SET for each set that the run "
+                    "was trained on"
+                )
+
+    def _described(self, each: PreparedSet, split: str) -> dict[str, Any]:
+        return {
+            "folder": str(each.folder),
+            "kind": each.kind,
+            "fingerprint": each.fingerprint,
+            "records": each.count(split),
+            "seen_by_start": self._seen_by_start(each),
+        }
+
+    def _seen_by_start(self, each: PreparedSet) -> dict[str, dict[str, int]]:
+        """Counts pictures and texts of each split that the start was trained on."""
+        if not (self.folder / STARTED_FROM).is_dir():
+            return {}
+        seen = read_seen(self.folder, STARTED_FROM)
+        return {
+            split: {what: common(each.keys(what, split), seen[what]).shape[1] for what in KEYS}
+            for split in SPLITS
+            if each.count(split)
+        }
+
+    def _start(self) -> dict[str, Any] | None:
+        """Returns what the run started from; None for random parameters."""
+        path = self.folder / START_FILE
+        if not path.is_file():
+            return None
+        start = json.loads(path.read_text())
+        return {name: start[name] for name in ("from", "step", "weights", "trained_on")} | {
+            "imported_from": start["imported_from"]
+        }
