@@ -73,8 +73,6 @@ class Check:
             **os.environ,
             **environment,
             "XDG_CACHE_HOME": str(self.out.resolve() / "cache"),
-            # Steps have many products in common, which XLA need time only once.
-            "JAX_COMPILATION_CACHE_DIR": str(self.out.resolve() / "cache" / "steps"),
         }
         if self.rehearse:
             variables["JAX_PLATFORMS"] = "cpu"

@@ -35,10 +35,10 @@ def on_nvidia() -> bool:
 
 
 def row_major(x: Array) -> Array:
-    """Returns ``x``. On an NVIDIA GPU, its last axis is contiguous there, and its gradient's too.
+    """Returns ``x``. On an NVIDIA GPU, the last axis of ``x`` and of its gradient is contiguous.
 
-    Left to itself, XLA for GPUs lays the tokens of a whole network out with the batch last. Every
-    product then needs a transposition, and no normalisation fits into one kernel.
+    Left to itself, XLA for GPUs lays the tokens of a whole network out with the batch last, and
+    transposes them before and after every product: 12 of 85 ms a step (docs/gpu.md).
     """
     return with_layout_constraint(x, Layout(tuple(range(x.ndim)))) if on_nvidia() else x
 
