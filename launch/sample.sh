@@ -3,28 +3,9 @@
 # Usage: launch/sample.sh [WORKDIR]      default: sample_run beside setup.py
 # Every stage is a plain command, printed before it runs. Run the script again to go on where it was cut off.
 set -euo pipefail
-# shellcheck source=launch/common.sh
-source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
-workdir=${1:-$top/sample_run}
-if (($# > 1)) || [[ $workdir == -* ]]; then
-  echo "usage: launch/sample.sh [WORKDIR]" >&2
-  exit 2
-fi
-if ! mkdir -p "$workdir" || [[ ! -w $workdir ]]; then
-  echo "error: this user cannot write to $workdir; name another folder: launch/sample.sh WORKDIR" >&2
-  exit 2
-fi
-workdir=$(readlink -f -- "$workdir")
-"$top/launch/install.sh"
-cd "$top"
-python=$top/.venv/bin/python
-
-stage() { # stage OUTPUT INPUTS COMMAND...: runs COMMAND, unless OUTPUT exists and was made by it from the same INPUTS; OUTPUT "": always
-  printf '\n$ .venv/bin/python'
-  printf ' %q' "${@:3}"
-  printf '\n'
-  "$python" launch/measure.py run "$workdir" "$1" "$2" -- "$python" "${@:3}"
-}
+# shellcheck source=launch/stages.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/stages.sh"
+begin "$@"
 
 tuple() { # tuple PATH: prints a tuple with PATH, quoted as a configuration field reads it
   "$python" -c 'import sys; print((sys.argv[1],))' "$1"

@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 
 from tests.quick_compilation import known_flags
 
@@ -47,18 +48,36 @@ jax.config.update(
 install_import_hook(CHECKED, CHECKER)
 
 from tests import tiny  # noqa: E402 - imports the package, with its annotations checked
+from vlbeit_jax.runtime.start import train  # noqa: E402
+
+
+def made_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[pathlib.Path], object]
+) -> pathlib.Path:
+    """Makes a folder for all workers of this session; those that come later wait for the first."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> tiny.World:
-    """Small data sets, tokenizers and a trained visual tokenizer, made once for all processes."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "world"
-    with open(
-        pathlib.Path(tempfile.gettempdir()) / f"vlbeit_world_{os.getuid()}.lock", "w"
-    ) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return tiny.make_world(folder) if not folder.exists() else tiny.world_in(folder)
+    """Small data sets, tokenizers and a trained visual tokenizer; read only."""
+    return tiny.world_in(made_once(tmp_path_factory, "world", tiny.make_world))
+
+
+@pytest.fixture(scope="session")
+def pretrained(world, tmp_path_factory) -> pathlib.Path:
+    """A run of sixty alternating steps with evaluation; read only."""
+    return made_once(
+        tmp_path_factory,
+        "pretrained",
+        lambda folder: train(tiny.learning_config(world, evaluate_every=30), folder),
+    )
 
 
 # Folders whose files take longest. They come first, so that both workers end at the same time.

@@ -31,6 +31,7 @@ LEVELS = [
     {"prepare", "report", "convert", "plan"},
     {
         "cli",
+        "flag_errors",
         "main",
         "evaluate",
         "text_tokenizer",

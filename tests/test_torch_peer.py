@@ -217,7 +217,7 @@ def test_the_compiled_step_is_one_graph_a_stream_and_agrees(tmp_path, form, matm
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"drop_path": 0.2}, "model.drop_path=0.2"), ({"schedule": "image,text"}, "run.schedule")],
+    [({"drop_path": 0.2}, "model.drop_path=0.2"), ({"schedule": "image,text"}, "task.schedule")],
 )
 def test_what_cannot_be_compared_is_refused_by_name(tmp_path, change, said):
     config = tiny.config_file(peer_config(tmp_path, **change), tmp_path)

@@ -206,6 +206,12 @@ def changed(section: Any, **changes: Any) -> Any:
     return dataclasses.replace(section, **values)
 
 
+def learning_config(world: World, schedule: str = "image,text,pair", **run) -> Config:
+    """Sixty steps at a rate at which every loss falls."""
+    config = pretrain_config(world, schedule=schedule, **{"steps": 60, "log_every": 12} | run)
+    return changed(config, optimizer={"peak_lr": 5e-3})
+
+
 def config_file(config: Config, folder: pathlib.Path) -> pathlib.Path:
     """A configuration as a file for the command line."""
     path = folder / "config_of_test.py"

@@ -51,7 +51,7 @@ def main() -> None:
         raise UsageError(
             "--peer has moved: run python -m tools.torch_peer with the same flags, in a checkout"
         )
-    config = parse(CONFIG.value.to_dict(), to_train=INPUT.value == "real")
+    config = parse(cli.config_values(CONFIG), to_train=INPUT.value == "real")
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
     if "," in config.task.schedule:

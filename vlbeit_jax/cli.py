@@ -3,13 +3,15 @@
 import contextlib
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
 USAGE_ERROR = 2  # Exit code.
@@ -61,6 +63,21 @@ def explains_full_memory() -> Iterator[None]:
         ) from error
 
 
+def config_values(flag: Any) -> dict[str, Any]:
+    """Returns the values of a configuration flag.
+
+    Raises:
+      UsageError: the configuration file cannot be loaded.
+    """
+    try:
+        # If the file could not be loaded, any access raises.
+        return flag.value.to_dict()
+    except OSError as error:
+        *_, reason = str(error).strip().splitlines()
+        reason = re.sub(r"\[Errno \d+\] ", "", reason.strip())
+        raise UsageError(f"--config cannot be loaded: {reason}") from error
+
+
 def require_writable(path: pathlib.Path) -> None:
     """Checks that a result can be written, before an hour's work is lost.
 
@@ -86,18 +103,7 @@ def _parse(arguments: Sequence[str], overview: str | Callable[[], str]) -> Seque
     try:
         rest = flags.FLAGS(list(arguments))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        fail(f"{_reason(error)} (--help lists every flag)")
+        fail(f"{explain(error, arguments)} (--help lists every flag)")
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")
     return rest
-
-
-def _reason(error: Exception) -> str:
-    """Returns the innermost message of an error in the flags, on one line."""
-    # ml_collections wraps errors in a KeyError, whose text is the quoted message.
-    message: object = error
-    while isinstance(message, BaseException) and message.args:
-        message = message.args[0]
-    # If a configuration file fails, the message has its traceback; the last line is the reason.
-    text, _, traceback = str(message).partition("Traceback")
-    return " ".join([*text.split(), *traceback.strip().splitlines()[-1:]])

@@ -69,7 +69,7 @@ def main() -> None:
     topology = parse_topology(TOPOLOGY.value)
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
-    config = parse(CONFIG.value.to_dict(), to_train=False)
+    config = parse(cli.config_values(CONFIG), to_train=False)
     os.environ.update(ENVIRONMENT)
     if topology.chip is None:
         os.environ["JAX_NUM_CPU_DEVICES"] = str(topology.count)

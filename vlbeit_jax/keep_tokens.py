@@ -35,7 +35,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Makes what is missing."""
-    values = CONFIG.value.to_dict()
+    values = cli.config_values(CONFIG)
     values["task"]["schedule"] = _image_streams(values["task"].get("schedule", ""))
     config, (mine, of) = parse(values), _share()
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache

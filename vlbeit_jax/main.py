@@ -90,11 +90,7 @@ def parse_flags() -> Arguments:
     Raises:
       UsageError: the configuration file is missing, or a field or an address is out of bounds.
     """
-    try:
-        # If the file could not be loaded, any access raises.
-        values = CONFIG.value.to_dict()
-    except OSError as error:
-        raise UsageError(str(error)) from error
+    values = cli.config_values(CONFIG)
     address, profile = _address(), _profile_steps()
     return Arguments(parse(values), address, profile)
 

@@ -14,9 +14,9 @@ OVERVIEW = """Predicts with a fine-tuned run: JSON lines in, JSON lines out, on 
 
   python -m vlbeit_jax.predict --from=FT --input=new.jsonl --out=predictions.jsonl --top=5
 
-A line of the input has "image" or "text", as the run's task needs them, and "id" if you like
-(docs/finetune.md). A line of the output has the same id, in the same order. What is wrong with a
-line of the input is the "error" of its line in the output; all others are done, and the command
+A line of the input has "image", "text" or "captions", as the run's task needs them, and "id" if you
+like (docs/finetune.md). A line of the output has the same id, in the same order. What is wrong with
+a line of the input is the "error" of its line in the output; all others are done, and the command
 ends with exit code 1."""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a fine-tuned run", required=True)
@@ -59,6 +59,7 @@ def main() -> None:
         lambda records: run.predict(records, TOP.value, mesh),
         needs_image=opened.needs_image,
         needs_text=opened.needs_text,
+        needs_captions=opened.needs_captions,
     )
     if OUT.value:
         with open(OUT.value, "w", encoding="utf-8") as out:

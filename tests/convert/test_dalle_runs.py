@@ -189,11 +189,11 @@ def test_the_full_encoder_agrees_within_the_limit(tmp_path):
         ({"codes": 64}, "codes=32, but model.codes=64"),
         (
             {"image_size": 40},
-            r"images of 16 px into 4 x 4 .*image_size=40, model.patch_size=8\) into 5 x 5",
+            r"images of 16 px into 4 x 4 .*image_size=40, patch_size=8\) into 5 x 5",
         ),
         (
             {"image_size": 24, "patch_size": 6},
-            "image_size=16, of which model.image_size=24 is not a multiple",
+            "image_size=16; task.model.image_size=24 must be a multiple",
         ),
     ],
     ids=str,

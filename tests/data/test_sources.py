@@ -33,7 +33,7 @@ def changed_meta(place, to, **changed):
             ["nowhere", "does not exist", "vlbeit_jax.prepare", "sample:pairs"],
         ),
         ("pair", "empty", {}, ["empty", "holds no vlbeit_meta.json", "vlbeit_jax.prepare"]),
-        ("pair", "sample:nothing", {}, ["sample:nothing", "sample:pairs", "sample:texts"]),
+        ("pair", "sample:nothing", {}, ["sample:nothing", "sample:emoji", "sample:pairs"]),
     ],
 )
 def test_wrong_sources_are_refused(

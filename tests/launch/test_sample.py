@@ -77,9 +77,9 @@ def sample(tmp_path):
     executable(top / ".venv" / "bin" / "python", FAKE.format(python=sys.executable))
     environment = misleading(tmp_path, launch / "sample.sh")
 
-    def run(*arguments):
+    def run(*arguments, script="link"):
         done = subprocess.run(
-            ["bash", "link", *arguments],
+            ["bash", script, *arguments],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -120,6 +120,11 @@ elif module == "evaluate":
 elif module == "report":
     results = pathlib.Path(given["results"]).read_text()
     (pathlib.Path(given["out"]) / "report.html").write_text(results)
+elif module == "tools.transfer.frozen":
+    weights = (pathlib.Path(sys.argv[3]) / "checkpoints" / "1").read_text()
+    pathlib.Path(sys.argv[4]).write_text(weights)
+elif module == "tools.transfer.join":
+    pathlib.Path(sys.argv[3]).write_text("".join(open(part).read() for part in sys.argv[4:]))
 """
 
 
@@ -146,6 +151,24 @@ def test_the_sample_makes_again_what_depends_on_a_change(sample):
     weights = (workdir / "pretrain" / "checkpoints" / "1").read_text()
     for result in ("evaluation.json", "report.html", "results.json"):
         assert json.loads((workdir / result).read_text())["of"] == weights
+
+
+def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
+    top, run = sample
+    script = top / "launch" / "sample_transfer.sh"
+    done = subprocess.run(["bash", script], capture_output=True, text=True)
+    assert done.returncode == 2 and "launch/sample.sh" in done.stderr  # There is no run yet.
+    run()
+    made = ["tools.transfer.frozen", "tools.transfer.join"]
+    assert names(run(script=script)) == made
+    workdir = top / "sample_run"
+    weights = (workdir / "pretrain" / "checkpoints" / "1").read_text()
+    assert (workdir / "transfer.json").read_text() == weights
+    (top / "calls").touch()
+    assert run(script=script) == []
+    (workdir / "pretrain" / "checkpoints" / "1").write_text("other")
+    assert names(run(script=script)) == made
+    assert (workdir / "transfer.json").read_text() == "other"
 
 
 def test_results_join_evaluation_codebook_time_and_memory(tmp_path):

@@ -12,7 +12,15 @@ from tests.tiny import TOP
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *(TOP / "tests").glob("*.sh"), TOP / ".ci" / "run"])
 STARTED_BY_USERS = [
     LAUNCH / name
-    for name in ("gke.sh", "gpu.sh", "sample.sh", "slurm.sh", "tpu_vm.sh", "worker.sh")
+    for name in (
+        "gke.sh",
+        "gpu.sh",
+        "sample.sh",
+        "sample_transfer.sh",
+        "slurm.sh",
+        "tpu_vm.sh",
+        "worker.sh",
+    )
 ]
 SLURM = {"NODES": "2", "GPUS": "8"}
 START, CONFIG = ["start"], ["--config=x"]
@@ -37,11 +45,12 @@ def test_shellcheck_and_shfmt_find_nothing(script):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("script", ["sample.sh", "sample_transfer.sh"])
 @pytest.mark.parametrize("arguments", [["--help"], ["one", "two"]])
-def test_the_sample_explains_its_use(arguments):
-    command = ["bash", LAUNCH / "sample.sh", *arguments]
+def test_the_sample_explains_its_use(script, arguments):
+    command = ["bash", LAUNCH / script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "usage: launch/sample.sh [WORKDIR]" in done.stderr
+    assert done.returncode == 2 and f"usage: launch/{script} [WORKDIR]" in done.stderr
 
 
 def test_an_unknown_set_of_requirements_is_refused():
@@ -71,6 +80,7 @@ def test_scripts_find_their_checkout(tmp_path, script, called):
     said = {
         "gpu.sh": f"$ {LAUNCH}/install.sh cuda",
         "sample.sh": "usage: launch/sample.sh",
+        "sample_transfer.sh": "usage: launch/sample_transfer.sh",
         "slurm.sh": "set NODES GPUS",
         "worker.sh": "usage: launch/worker.sh",
     }.get(script.name, "unknown verb '--x'")

@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_answered_with_what_to_change():
         "config.run.accumulate" in done.stderr
         and "config.mesh.fsdp" not in done.stderr.partition("\n")[0]
     )
-    with pytest.raises(UsageError, match=r"data.image.batch_size=16384 .* mesh data 8"):
+    with pytest.raises(UsageError, match=r"task.image.batch_size=16384 .* mesh data 8"):
         make_plan(
             dataclasses.replace(large, run=RunConfig(accumulate=4096)),
             parse_topology("cpu:8"),
@@ -190,7 +190,7 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
         ),
         (
             ["--config=configs/pretrain_base.py", "--topology=cpu:8", "--config.task.model.dept=3"],
-            "Did you mean",
+            "did you mean --config.task.model.depth?",
         ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

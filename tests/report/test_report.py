@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vlbeit_jax.runtime.start import train
 
 
-@pytest.fixture(scope="module")
-def run(world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report") / "run"
-    train(tiny.pretrain_config(world, steps=12, log_every=3, evaluate_every=6), folder)
-    return folder
+@pytest.fixture
+def run(pretrained):
+    return pretrained
 
 
 def test_evaluate_and_report_from_the_command_line(run, world, tmp_path):

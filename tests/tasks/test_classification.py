@@ -67,6 +67,7 @@ def test_pictures_that_can_be_told_apart_are(trained, pictures):
     assert accuracy(trained, pictures, "test") > 0.9  # New ones too.
 
 
+@pytest.mark.slow
 def test_permuted_labels_give_chance_on_new_pictures(folder):
     sets = prepare(folder / "permuted", "pictures", Kind.LABELLED_IMAGES, seed=1, permute=True)
     train(image_config(sets, steps=40), folder / "permuted" / "run")

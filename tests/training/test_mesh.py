@@ -30,7 +30,7 @@ def test_mesh_that_does_not_make_the_devices_is_refused(config):
 
 def test_batch_that_the_mesh_does_not_divide_is_refused():
     check_batch("image", 16, 2, tiny.mesh_of(4, 2))
-    with pytest.raises(UsageError, match=r"data.image.batch_size=12.*8"):
+    with pytest.raises(UsageError, match=r"task.image.batch_size=12.*8"):
         check_batch("image", 12, 1, tiny.mesh_of(4, 2))
 
 

@@ -41,7 +41,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Compares, prints, and exits with code 1 if the two sides disagree."""
-    config = parse(CONFIG.value.to_dict(), to_train=False)
+    config = parse(cli.config_values(CONFIG), to_train=False)
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
     if "," in config.task.schedule:

@@ -48,7 +48,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How examples are read ahead; no setting here changes which examples a step gets."""
+    """How batches are prefetched. No setting here changes the examples of a step."""
 
     workers: int = setting(0, "loader processes per host; 0: threads of this process", AT_LEAST_0)
     read_threads: int = setting(2, "threads per loader process", POSITIVE)
@@ -61,7 +61,7 @@ class MeshConfig:
 
     data: int = setting(
         -1,
-        "data parallel; -1: all devices that are left",
+        "data parallel; -1: all remaining devices",
         Bound("-1 or > 0", lambda v: v == -1 or v > 0),
     )
     fsdp: int = setting(1, "batch and parameters sharded together", POSITIVE)
@@ -110,8 +110,6 @@ class RunConfig:
     checkpoint_every: int = setting(5000, "steps between checkpoints", POSITIVE)
     keep_last: int = setting(3, "newest checkpoints that are kept", POSITIVE)
     compilation_cache: str = setting(
-        "auto", "folder of compiled steps; auto: in the user's cache folder; empty: none is kept"
+        "auto", "folder for compiled steps; auto: in the user's cache folder; empty: no cache"
     )
-    keep_every: int = setting(
-        0, "checkpoints at multiples of this are kept for good; 0: none", AT_LEAST_0
-    )
+    keep_every: int = setting(0, "steps whose multiples are kept as well; 0: none", AT_LEAST_0)

@@ -39,3 +39,19 @@ class LabelledTextsConfig(StreamConfig):
 
     batch_size: int = setting(32, "texts per step, over all hosts", POSITIVE)
     text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairedStreamConfig(StreamConfig):
+    """Images with a question or a caption, both seen as they are."""
+
+    text_length: int = setting(64, "word pieces of a text with its specials", POSITIVE)
+    crop_scale: float = setting(0.5, "smallest area of the random crop, share of the image", SHARE)
+    flip: float = setting(
+        0.5, "probability of a horizontal flip, unless the text names a side", SHARE
+    )
+    rand_augment: str = setting(
+        "light",
+        "RandAugment: light (2 of 10 operations at 7), strong (rand-m9-mstd0.5-inc1)",
+        one_of("none", "light", "strong"),
+    )

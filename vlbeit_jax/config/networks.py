@@ -18,11 +18,9 @@ class ModelConfig:
     depth: int = setting(12, "blocks", POSITIVE)
     heads: int = setting(12, "attention heads H", POSITIVE)
     ffn_width: int = setting(3072, "FFN width F", POSITIVE)
-    fused_layers: int = setting(
-        2, "top blocks where a pair goes through the vision-language expert", AT_LEAST_0
-    )
+    fused_layers: int = setting(2, "top blocks with a vision-language expert for pairs", AT_LEAST_0)
     text_positions: int = setting(128, "longest text, word pieces", POSITIVE)
-    positions: Positions = setting(Positions.ABSOLUTE, "how a token knows its place")
+    positions: Positions = setting(Positions.ABSOLUTE, "scheme of positions")
     layer_scale: float = setting(0.1, "initial LayerScale; 0: none", AT_LEAST_0)
     drop_path: float = setting(0.1, "stochastic depth of the last block, linear from 0", OPEN_SHARE)
     norm_eps: float = setting(1e-6, "added to the variance in every layer normalisation", POSITIVE)
@@ -33,9 +31,7 @@ class ModelConfig:
         False, "projections and norms of attention per modality, as in BEiT-3"
     )
     vocabulary: int = setting(64000, "word pieces, as in the text tokenizer", POSITIVE)
-    pad: int = setting(
-        0, "word piece that fills texts up; other than 0 in imported models alone", AT_LEAST_0
-    )
+    pad: int = setting(0, "id of the padding piece; not 0 only in imported models", AT_LEAST_0)
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
     matmul: str = setting(
         "auto",
@@ -51,13 +47,13 @@ class ModelConfig:
     )
     remat: str = setting(
         "none",
-        "backward recomputes nothing (none), all but weight products (dots), whole blocks (full)",
+        "what the backward pass recomputes: nothing, all but weight products, or whole blocks",
         one_of("none", "dots", "full"),
         may_change=True,
     )
     scan: bool = setting(
         False,
-        "one loop over blocks that route alike: smaller program, slower steps (docs/scale.md)",
+        "one loop over equal blocks: smaller program, slower steps (docs/scale.md)",
         may_change=True,
     )
 
@@ -113,9 +109,7 @@ class VisualTokenizerConfig:
     teacher_weights: str = setting(
         "", "folder of an imported teacher (clip, dino)", may_change=True
     )
-    kmeans_batches: int = setting(
-        8, "batches that the k-means start sees", POSITIVE, may_change=True
-    )
+    kmeans_batches: int = setting(8, "batches for the k-means start", POSITIVE, may_change=True)
     kmeans_iterations: int = setting(
         10, "Lloyd iterations of the k-means start", AT_LEAST_0, may_change=True
     )
@@ -145,7 +139,7 @@ class VisualTokenizerConfig:
     )
     scan: bool = setting(
         False,
-        "one loop over blocks that route alike: smaller program, slower steps (docs/scale.md)",
+        "one loop over equal blocks: smaller program, slower steps (docs/scale.md)",
         may_change=True,
     )
 

@@ -1,4 +1,4 @@
-"""Between sections, the command line and JSON: conversion, checks and help, for any section."""
+"""Parses, checks and documents sections, from flags or from JSON."""
 
 import dataclasses
 import difflib
@@ -18,7 +18,7 @@ Section = TypeVar("Section")
 
 
 def to_dict(section: Any) -> dict[str, Any]:
-    """Returns a section as plain, JSON-ready values; a class is named by the entry ``kind``."""
+    """Returns a section as JSON-ready values; one of several classes has an entry ``kind``."""
     found = {}
     for field in settings_of(section):
         value = getattr(section, field.name)
@@ -61,7 +61,7 @@ def parse_section(
       default: a section of the wanted class, with the values of what is not given.
       values: some or all settings, in a ``ConfigDict`` or as parsed JSON.
       path: of the section, for messages.
-      problems: what else is wrong, if every value by itself and every section in itself is right.
+      problems: further checks, made once every section is valid by itself.
 
     Raises:
       UsageError: unknown settings, values of the wrong type or out of bounds, or values that
@@ -83,31 +83,46 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def describe(section: Any, path: str) -> str:
-    """One line a setting: path, default, meaning and bound; the ``--help`` of every config."""
-    lines = []
-    for field in settings_of(section):
-        value = getattr(section, field.name)
+def describe(section: Any, path: str, about: str = "") -> str:
+    """One line a setting: path, default, meaning and bound; the ``--help`` of every config.
+
+    Args:
+      section: whose settings are described, with its values as defaults.
+      path: of the section.
+      about: follows the path in titles, such as the kind that a section belongs to.
+    """
+    values = {field: getattr(section, field.name) for field in settings_of(section)}
+    sections = {field: value for field, value in values.items() if dataclasses.is_dataclass(value)}
+    types = typing.get_type_hints(type(section))
+    lines = [
+        f"  --{path}.{field.name}={value}  {field.metadata['doc']}{_limit(field, types)}"
+        for field, value in values.items()
+        if field not in sections
+    ]
+    for field, value in sections.items():
         name, doc = f"{path}.{field.name}", field.metadata["doc"]
-        if dataclasses.is_dataclass(value):
-            lines.append(f"\n{name}: {doc}")
-            if "kinds" in field.metadata:
-                kinds = ", ".join(field.metadata["kinds"])
-                lines.append(f"  --{name}.kind={getattr(value, 'kind', '')}  (one of {kinds})")
-            lines.append(describe(value, name))
-            lines += _describe_other_kinds(field, value, name)
+        if "kinds" in field.metadata:
+            lines += _describe_kinds(field, value, name)
         else:
-            bound = field.metadata["bound"]
-            limit = f" ({bound.text})" if bound.text != "anything" else ""
-            lines.append(f"  --{name}={value}  {doc}{limit}")
+            lines += [f"\n{name}{about}: {doc}", describe(value, name, about)]
     return "\n".join(lines)
 
 
-def _describe_other_kinds(field: dataclasses.Field, shown: Any, name: str) -> Iterator[str]:
-    for kind, where in field.metadata.get("kinds", {}).items():
-        if kind != shown.kind:
-            yield f"\n{name} with kind={kind}:"
-            yield describe(class_of({kind: where}, kind)(), name)
+def _limit(field: dataclasses.Field, types: Mapping[str, Any]) -> str:
+    bound, wanted = field.metadata["bound"].text, types[field.name]
+    if isinstance(wanted, enum.EnumType):
+        return f" (one of {', '.join(str(value) for value in list(wanted))})"
+    return f" ({bound})" if bound != "anything" else ""
+
+
+def _describe_kinds(field: dataclasses.Field, value: Any, path: str) -> Iterator[str]:
+    kinds = field.metadata["kinds"]
+    yield f"\n{path}: {field.metadata['doc']}"
+    yield f"  --{path}.kind={value.kind}  set by the configuration file (one of {', '.join(kinds)})"
+    for kind in sorted(kinds, key=lambda kind: kind != value.kind):
+        section = value if kind == value.kind else class_of(kinds, kind)()
+        yield f"\n{path} (kind={kind}):"
+        yield describe(section, path, f" (kind={kind})")
 
 
 def _problems_between(section: Any, path: str) -> Iterator[str]:
@@ -158,7 +173,19 @@ def _parse_kind(
         return default
     chosen = default if kind == default.kind else class_of(kinds, kind)()
     rest = {name: value for name, value in values.items() if name != "kind"}
+    # A configuration file gives every field of its own kind.
+    other = next((each for each in kinds if each != kind and _has_all(kinds, each, rest)), None)
+    if other and not _has_all(kinds, kind, rest):
+        problems.append(
+            f"{path}.kind={kind!r}: the other fields are those of kind {other!r}; start from a "
+            f"configuration file whose kind is {kind!r}"
+        )
+        return default
     return _parse_section(chosen, rest, path, problems)
+
+
+def _has_all(kinds: Mapping[str, str], kind: str, values: Mapping[str, Any]) -> bool:
+    return {field.name for field in settings_of(class_of(kinds, kind)())} == values.keys()
 
 
 def _parse_value(

@@ -1,4 +1,4 @@
-"""Settings: default, meaning, bound, and whether a resumed run may change the value."""
+"""Settings: default, meaning, bound, and whether a resumed task may change the value."""
 
 import dataclasses
 import enum
@@ -18,7 +18,7 @@ class Bound(NamedTuple):
 ANY = Bound("anything", lambda value: True)
 POSITIVE = Bound("> 0", lambda value: 0 < value < math.inf)
 AT_LEAST_0 = Bound(">= 0", lambda value: 0 <= value < math.inf)
-LARGEST = 2**31 - 1  # Of a whole number: JAX counts in 32 bits.
+LARGEST = 2**31 - 1  # JAX uses 32-bit integers.
 SEED = Bound(f"in [0, {LARGEST}]", lambda value: 0 <= value <= LARGEST)
 SECONDS = Bound(
     "in [1, 1000000]", lambda value: 1 <= value <= 1_000_000
@@ -36,22 +36,24 @@ def one_of(*values: str) -> Bound:
 def setting(default: Any, doc: str, bound: Bound = ANY, *, may_change: bool = False) -> Any:
     """Returns a field with its default, its meaning and its bound on one line.
 
-    ``may_change`` marks a setting that does not change what is trained, so that a run may resume
-    with another value.
+    ``may_change`` marks a setting of a task that does not change what is trained, so that a run may
+    resume with another value. Settings outside the task may change, except for the seed.
     """
     metadata = {"doc": doc, "bound": bound, "may_change": may_change}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def section(factory: Callable[[], Any], doc: str) -> Any:
-    """A nested group of settings."""
-    return dataclasses.field(default_factory=factory, metadata={"doc": doc})
+def section(factory: Callable[[], Any], doc: str, *, may_change: bool = False) -> Any:
+    """A nested group of settings; with ``may_change``, any of them may change on resume."""
+    return dataclasses.field(
+        default_factory=factory, metadata={"doc": doc, "may_change": may_change}
+    )
 
 
 def one_kind_of(classes: Mapping[str, str], default: str, doc: str) -> Any:
     """A section that is one of several classes, chosen by its ``kind``.
 
-    A class has its own name as ``kind``, a class variable.
+    Each class stores its name in the class variable ``kind``.
 
     Args:
       classes: from kinds to ``module:Class``; a class is imported when it is chosen.
@@ -60,7 +62,7 @@ def one_kind_of(classes: Mapping[str, str], default: str, doc: str) -> Any:
     """
     return dataclasses.field(
         default_factory=lambda: class_of(classes, default)(),
-        metadata={"doc": doc, "kinds": classes},
+        metadata={"doc": doc, "kinds": classes, "may_change": False},
     )
 
 
@@ -83,15 +85,16 @@ def fixed_settings(section: Any, path: str) -> dict[str, Any]:
     found = {}
     for field in settings_of(section):
         value, name = getattr(section, field.name), f"{path}.{field.name}"
-        if dataclasses.is_dataclass(value):
-            found |= fixed_settings(value, name)
-        elif not field.metadata["may_change"]:
-            found[name] = plain(value)
+        if field.metadata["may_change"]:
+            continue
+        found |= (
+            fixed_settings(value, name) if dataclasses.is_dataclass(value) else {name: plain(value)}
+        )
     return found
 
 
 def plain(value: Any) -> Any:
-    """Returns a setting's value as JSON reads it back."""
+    """Returns a setting's value in the form that JSON gives back."""
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, enum.Enum) else value

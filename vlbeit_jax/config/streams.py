@@ -12,7 +12,7 @@ class StreamConfig:
 
     # A set is recognised by its fingerprint, so its folder may move.
     sources: tuple[str, ...] = setting(
-        (), "prepared data sets (folders); sample:NAME: in the package", may_change=True
+        (), "folders of prepared data sets; sample:NAME is one in the package", may_change=True
     )
     weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
     batch_size: int = setting(2048, "examples per step, over all hosts", POSITIVE)
@@ -24,10 +24,7 @@ class StreamConfig:
           name: of the stream, with which each text begins.
         """
         if not self.sources:
-            yield (
-                f"{name}.sources is empty: name prepared data sets, or take '{name}' out of the "
-                "schedule"
-            )
+            yield f"{name}.sources is empty: name at least one prepared data set"
         if len(self.weights) not in (0, len(self.sources)):
             yield f"{name}.weights: {len(self.weights)} for {len(self.sources)} sources"
         if any(weight <= 0 for weight in self.weights):
@@ -39,7 +36,9 @@ class ViewStreamConfig(StreamConfig):
     """A stream with images, each seen as a random view."""
 
     crop_scale: float = setting(0.2, "smallest area of the random crop, share of the image", SHARE)
-    colour_jitter: float = setting(0.4, "brightness, contrast and saturation by 1 +- this", SHARE)
+    colour_jitter: float = setting(
+        0.4, "largest change of brightness, contrast and saturation", SHARE
+    )
     flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
     views: int = setting(0, "number of fixed views per image; 0: a new view every time", AT_LEAST_0)
 

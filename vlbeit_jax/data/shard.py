@@ -29,8 +29,8 @@ class HostShard:
         if batch_size % self.of:
             raise UsageError(
                 f"batch_size={batch_size} cannot be cut into {self.of} equal blocks, one for each "
-                f"place along mesh.data and mesh.fsdp; set data.*.batch_size to a multiple of "
-                f"{self.of}"
+                f"place along mesh.data and mesh.fsdp; set the stream's batch_size to a multiple "
+                f"of {self.of}"
             )
         return batch_size // self.of * len(self.blocks)
 

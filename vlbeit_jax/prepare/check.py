@@ -66,7 +66,12 @@ def _given(value: Any, reason: str) -> Any:
 
 
 def checked_inputs(
-    item: Item, limits: Limits, *, needs_image: bool, needs_text: bool
+    item: Item,
+    limits: Limits,
+    *,
+    needs_image: bool,
+    needs_text: bool,
+    needs_captions: bool = False,
 ) -> dict[str, Any]:
     """The record of an item without annotation, for a prediction.
 
@@ -80,6 +85,8 @@ def checked_inputs(
         record["image"] = checked_image(_given(item.image, "no_image"), limits)
     if needs_text:
         record["text"] = _given(item.text, "no_text")
+    if needs_captions:
+        record["captions"] = list(_given(item.captions, "no_caption"))
     return record
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from vlbeit_jax.data.answers import AnswerCounter
 from vlbeit_jax.data.identity import group_key, picture_key, split_of, text_key
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import Placed
@@ -29,6 +30,7 @@ class RecordMaker:
       max_dropped: largest share of items that may be unusable, if they have no ``Item.place``.
       classes: of labelled data.
       dropped: counts by reason.
+      answers: counts of a set of questions.
     """
 
     kind: Kind
@@ -37,6 +39,7 @@ class RecordMaker:
     max_dropped: float
     classes: Classes
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
 
     def records(self, items: Iterable[Item]) -> Iterator[Placed]:
         """Yields each record with its split.
@@ -75,12 +78,16 @@ class RecordMaker:
         if self.kind.has_label:
             record["label"] = self.classes.name(item.label)
             self.classes.count(split, record["label"])
+        if self.kind is Kind.QUESTIONS:
+            self.answers.add(split, item.answers)
         if self.kind in GROUPED:
             record["group"] = item.group or digest or f"{key:016x}"
         return split, record
 
     def description(self) -> dict[str, Any]:
-        """Returns what the set's description says of its classes, once all records were made."""
+        """Returns what the set's description says of its classes or answers, at the end."""
+        if self.kind is Kind.QUESTIONS:
+            return self.answers.description()
         return self.classes.description() if self.kind.has_label else {}
 
     def _stop_above(self, seen: int) -> None:

@@ -65,6 +65,7 @@ def write_set(
     shards: int,
     meta: dict[str, Any],
     keys: Mapping[tuple[str, str], Keys] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes ``(split, record)`` pairs so that ``tfds.builder_from_directory`` opens them.
 
@@ -80,6 +81,7 @@ def write_set(
       meta: what the description is to say besides.
       keys: of what the records were made of, by kind of key and split, where the records do not
         tell.
+      more: TFDS features by name, of what records hold besides the fields of their kind.
 
     Returns:
       What was written to ``vlbeit_meta.json``: ``meta`` with format, kind, counts and numbers of
@@ -90,7 +92,7 @@ def write_set(
       ValueError: a picture or text is in two splits.
     """
     with published(out) as folder:
-        features = tfds.features.FeaturesDict(FEATURES[kind])
+        features = tfds.features.FeaturesDict({**FEATURES[kind], **(more or {})})
         writers = _Shards(folder, kind, features, shards)
         collected, content, counts = KeyCollector(), ContentFingerprint(kind), collections.Counter()
         for split, record in records:

@@ -92,7 +92,7 @@ class Run:
             if not self.config.run.start_from or newest_step(self.workdir) is not None:
                 return None
             folder = pathlib.Path(self.config.run.start_from)
-            read_config(folder)  # Or the folder is not a run's.
+            read_config(folder, "config.run.start_from")  # Or the folder is not a run's.
             return Start.open(folder, abstract, self.task.warm_start())
 
         start = self.hosts.all_or_none(open_start)

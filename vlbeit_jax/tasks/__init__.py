@@ -1,4 +1,4 @@
-"""What can be trained: one file a task, one line here. A task is imported when it is used."""
+"""Registry of tasks: one line each, imported on use; and the configuration of a whole run."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -22,6 +22,8 @@ from vlbeit_jax.training.schedule import Schedule
 TASKS: dict[str, str] = {
     "pretrain": "vlbeit_jax.tasks.pretrain:Pretrain",
     "vqkd": "vlbeit_jax.tasks.vqkd:VQKD",
+    "vqa": "vlbeit_jax.tasks.vqa:VQATask",
+    "retrieval": "vlbeit_jax.tasks.retrieval:Retrieval",
     "image_classification": "vlbeit_jax.tasks.image_classification:ImageClassification",
     "text_classification": "vlbeit_jax.tasks.text_classification:TextClassification",
 }
@@ -74,11 +76,12 @@ def _training_problems(config: Config) -> Iterable[str]:
 
 
 def _refuse_old_layout(values: Any) -> None:
-    """Until version 0.1.0 a task was a name, and its sections lay beside it."""
+    """In version 0.1.0, ``task`` was a string and its sections were top-level."""
     if isinstance(values, (Mapping, ConfigDict)) and isinstance(values.get("task"), str):
         raise UsageError(
             f"config.task={values['task']!r} is a name, as in vlbeit_jax 0.1.0; now it is a "
-            "section with a field 'kind'. Use that version, or write the configuration anew "
-            "(config.model is config.task.model, config.data.image is config.task.image; --help "
-            "lists every field)"
+            "section with a field 'kind'. Use the version that wrote it, or write the "
+            "configuration anew: config.model is config.task.model, config.data.image is "
+            "config.task.image, config.run.schedule is config.task.schedule; --help lists every "
+            "field"
         )

@@ -1,4 +1,4 @@
-"""A task's train step in shapes alone, for compiling ahead of time and for benchmarks."""
+"""A task's train step as shapes, for compiling ahead of time and for benchmarks."""
 
 from typing import Any, NamedTuple
 

@@ -36,7 +36,7 @@ class Stream:
       objective: its loss.
       example: shape and type of a row's arrays.
       batch_size: rows of a step, over all hosts.
-      tokens: of a row, through the trained Transformer.
+      tokens: per row that pass through the trained Transformer.
     """
 
     objective: Objective
@@ -63,7 +63,7 @@ class Evaluator:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a training run takes place: what a task needs to know of everything around it.
+    """The surroundings of a training run, as far as a task needs them.
 
     Attributes:
       run: seed, periods and lengths.
@@ -82,7 +82,7 @@ class Task(Protocol):
     """What is trained: a frozen, hashable dataclass, whose settings are ``config.task``.
 
     A stream's settings are a section with the stream's name. No setting may have the name of a
-    method here. Methods open no data; ``resolve`` alone may read small files.
+    method here. Only ``resolve`` and ``open`` read files.
 
     Attributes:
       kind: its name in ``tasks.TASKS``.
@@ -104,7 +104,7 @@ class Task(Protocol):
         ...
 
     def resolve(self) -> Self:
-        """Returns the task with what the folders that it names define, such as a tokenizer's sizes.
+        """Returns the task completed from the folders that it names, such as a tokenizer's sizes.
 
         Raises:
           UsageError: a folder is missing, or what it holds does not fit the configuration.
@@ -120,7 +120,7 @@ class Task(Protocol):
         ...
 
     def frozen(self) -> Tree:
-        """Returns the shapes of parameters that are used and never change."""
+        """Returns the shapes of frozen parameters, which are used and not trained."""
         ...
 
     def warm_start(self) -> WarmStart:
@@ -180,7 +180,7 @@ class OpenTask(Protocol):
         ...
 
     def prepare_state(self, state: TrainState, data: "TrainingData", place: Place) -> TrainState:
-        """Returns a new run's state after what has to happen once, before step 0."""
+        """Prepares a new run's state once, before step 0."""
         ...
 
 
@@ -192,11 +192,13 @@ class FineTuned(Protocol):
       kind: of the sets that ``evaluate`` takes.
       needs_image: whether a record to predict for has an image.
       needs_text: whether it has a text.
+      needs_captions: whether it has captions, among which one is chosen.
     """
 
     kind: Kind
     needs_image: bool
     needs_text: bool
+    needs_captions: bool
 
     def abstract_params(self) -> Tree:
         """Returns the shapes of the parameters."""
@@ -229,7 +231,7 @@ class FineTuned(Protocol):
 
         Args:
           params: on the devices.
-          records: with ``id``, and ``image`` and ``text`` as far as they are needed.
+          records: with ``id``, and ``image``, ``text`` and ``captions`` as they are needed.
           top: most likely answers to list.
           place: devices.
         """

@@ -20,7 +20,8 @@ from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.state import declarations
 
 Tree = Any
-# Traced for one CPU, "auto" means no kernel in networks whose settings nobody can reach either.
+# On an abstract CPU, "auto" selects no kernel, even in networks whose settings ``_with_settings``
+# cannot reach.
 _ONE_CPU = AbstractMesh(
     (1, 1, 1),
     AXES,

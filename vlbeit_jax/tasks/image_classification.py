@@ -54,8 +54,9 @@ class ImageClassification(Classification):
           UsageError: a run's list cannot be read.
         """
         task = dataclasses.replace(self, class_names=read_classes(folder)) if folder else self
-        view = {"view": self.image.view}
-        if self.image.view == "crop":
-            view["crop_share"] = self.image.crop_share
-        protocol = {"image_size": self.model.image_size, **view}
+        protocol = {
+            "image_size": self.model.image_size,
+            "view": self.image.view,
+            "crop_share": self.image.crop_share if self.image.view == "crop" else None,
+        }
         return OpenClassification(task, task.make_example, protocol)

@@ -38,7 +38,10 @@ class OpenClassification:
       task: its description, a ``tasks.classification.Classification`` with names of classes.
       frozen: nothing; all parameters are trained.
       kind: of the sets that it takes.
+      needs_captions: a prediction needs none.
     """
+
+    needs_captions = False
 
     def __init__(
         self,

@@ -166,7 +166,7 @@ class OpenPretrain:
         return score(self.objectives[stream], params, tokenizer, found, place.mesh)
 
     def save_assets(self, folder: Path) -> None:
-        """Copies both tokenizers into a run, which then needs the original folders no more."""
+        """Copies both tokenizers into the run, which then no longer needs the original folders."""
         if self._text:
             shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
         if self._visual:
@@ -186,7 +186,7 @@ class OpenPretrain:
         return [Evaluator("", place.run.evaluate_every, run)]
 
     def prepare_state(self, state: TrainState, data: PretrainData, place: Place) -> TrainState:
-        """Returns the state as it is: pretraining starts from random parameters."""
+        """Returns the state unchanged: pretraining has nothing to prepare."""
         return state
 
     def _evaluate(
@@ -212,7 +212,9 @@ class OpenPretrain:
         visual, where = self._visual.tokenizer.config, self._visual.folder
         where = f"the visual tokenizer in {where}"
         if visual.codes != model.codes:
-            raise UsageError(f"{where} has codes={visual.codes}, but model.codes={model.codes}")
+            raise UsageError(
+                f"{where} has codes={visual.codes}, but task.model.codes={model.codes}"
+            )
         if visual.grid != model.grid:
             raise UsageError(
                 f"{where} cuts images of {visual.image_size} px into {visual.grid} x "
@@ -221,6 +223,6 @@ class OpenPretrain:
             )
         if model.image_size % visual.image_size:
             raise UsageError(
-                f"{where} has image_size={visual.image_size}, of which "
-                f"task.model.image_size={model.image_size} is not a multiple"
+                f"{where} has image_size={visual.image_size}; "
+                f"task.model.image_size={model.image_size} must be a multiple of it"
             )

@@ -36,7 +36,7 @@ IMAGE = "image"  # The one stream.
 
 
 class CodebookCollapse(UserWarning):
-    """Few codes are used: visual tokens say little, and pretraining on them teaches little."""
+    """Few codes are in use, so visual tokens carry little information."""
 
 
 def make_tokenizer(config: VisualTokenizerConfig) -> VisualTokenizer:
@@ -51,7 +51,7 @@ class OpenVQKD:
       task: its description, a resolved ``tasks.vqkd.VQKD``.
       frozen: the teacher's parameters.
       objective: with the teacher.
-      chance: empty, because nothing is guessed.
+      chance: empty, because VQ-KD predicts no classes.
     """
 
     def __init__(self, task: Any):
@@ -69,7 +69,7 @@ class OpenVQKD:
         return {"teacher": tree_fingerprint(self.frozen) if self.frozen else teacher}
 
     def save_assets(self, folder: pathlib.Path) -> None:
-        """Does nothing: a visual tokenizer needs neither tokenizers nor its teacher."""
+        """Does nothing: a trained visual tokenizer needs no other files."""
 
     def training_data(self, run: RunConfig) -> "VQKDData":
         """Opens the sets of images.

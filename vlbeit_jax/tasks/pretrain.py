@@ -36,8 +36,8 @@ class Pretrain:
     """The task; see ``tasks.base.Task``.
 
     Attributes:
-      opened_tokenizer: the visual tokenizer's network, as ``resolve`` finds it in its folder; None:
-        the one that ``tokenizer_model`` describes.
+      opened_tokenizer: the network of the visual tokenizer that ``resolve`` has read; None: use
+        ``tokenizer_model``.
     """
 
     kind: ClassVar[str] = "pretrain"
@@ -68,6 +68,7 @@ class Pretrain:
     tokenizer_model: VisualTokenizerConfig = section(
         VisualTokenizerConfig,
         "VQ-KD's encoder, for compile and benchmark; a run reads it from visual_tokenizer",
+        may_change=True,
     )
     opened_tokenizer: Tokenizer | None = None
 
@@ -92,8 +93,8 @@ class Pretrain:
         """See ``tasks.base.Task``."""
         if self.model.pad != Special.PAD:
             yield (
-                f"model.pad={self.model.pad} must be {int(Special.PAD)}: data are padded with it "
-                "here"
+                f"model.pad={self.model.pad} must be {int(Special.PAD)}, because the data pipeline "
+                "pads with it"
             )
         for name in self.used_streams:
             stream = getattr(self, name)
@@ -113,13 +114,13 @@ class Pretrain:
             )
         if not self.visual_tokenizer:
             yield (
-                "visual_tokenizer is empty: give the workdir of a finished VQ-KD run or an "
-                "imported tokenizer"
+                "visual_tokenizer is empty: give the workdir of a finished VQ-KD run, or the "
+                "folder of an imported tokenizer"
             )
         if self.visual_tokens and not stream.views:
             yield (
-                f"{name}.views=0: tokens are cached for a number of views of each image; give "
-                "that of visual_tokens"
+                f"{name}.views=0: tokens are cached for a number of views of each image; set views "
+                "to the number that vlbeit_jax.keep_tokens was given"
             )
 
     def _text_problems(self, name: str, stream: TextStreamConfig) -> Iterable[str]:
@@ -130,7 +131,7 @@ class Pretrain:
                 f"model.text_positions={longest}]"
             )
         if not self.text_tokenizer:
-            yield "text_tokenizer is empty: a folder made by vlbeit_jax.text_tokenizer"
+            yield "text_tokenizer is empty: give a folder made by vlbeit_jax.text_tokenizer"
 
     def resolve(self) -> "Pretrain":
         """Returns the task with the visual tokenizer of the folder that is named.
@@ -183,7 +184,7 @@ class Pretrain:
         )
 
     def warm_start(self) -> WarmStart:
-        """Returns no rules: a start must have the same parameters."""
+        """Returns no exceptions: all parameters of a start must match."""
         return WarmStart()
 
     def open(self, folder: Path | None = None) -> OpenPretrain:

@@ -8,8 +8,12 @@ from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.training.saved_run import CONFIG_FILE
 
 
-def read_config(folder: pathlib.Path) -> Config:
+def read_config(folder: pathlib.Path, setting: str = "") -> Config:
     """Returns the configuration of a run.
+
+    Args:
+      folder: of the run.
+      setting: that names the folder, for messages.
 
     Raises:
       UsageError: the folder does not belong to a run, or its configuration cannot be read.
@@ -17,8 +21,9 @@ def read_config(folder: pathlib.Path) -> Config:
     try:
         values = json.loads((folder / CONFIG_FILE).read_text())
     except (OSError, ValueError) as error:
+        named = f"{setting}={folder}" if setting else str(folder)
         raise UsageError(
-            f"{folder} is not the folder of a run: {CONFIG_FILE}: {error}; "
+            f"{named} is not the folder of a run: {CONFIG_FILE}: {error}; "
             "give the --workdir of a run"
         ) from error
     try:

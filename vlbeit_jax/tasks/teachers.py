@@ -28,7 +28,7 @@ Tree = Any
 def describe_teacher(config: VisualTokenizerConfig) -> Teacher:
     """Returns the teacher of a visual tokenizer, without opening anything.
 
-    One with weights is taken for a ViT of base size.
+    A teacher with weights is assumed to be a ViT of base size.
     """
     if config.teacher == "pixels":
         return PixelTeacher(config.patch_size)

@@ -45,9 +45,7 @@ class TokenCacher:
         if not isinstance(task, Pretrain):
             raise UsageError(f"config.task.kind={task.kind}: only pretraining uses visual tokens")
         if not task.visual_tokens:
-            raise UsageError(
-                "config.task.visual_tokens is empty: name the folder that the tokens shall lie in"
-            )
+            raise UsageError("config.task.visual_tokens is empty: name the folder for the tokens")
         sections = {name: getattr(task, name) for name in task.used_streams}
         streams = [name for name, each in sections.items() if isinstance(each, ImageStreamConfig)]
         if not streams:

@@ -74,7 +74,7 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
     """Opens a VQ-KD run, an imported tokenizer, or the copy of one that a pretraining run keeps.
 
     Raises:
-      UsageError: it is none, or has not finished.
+      UsageError: the folder holds no visual tokenizer, or its run has not finished.
     """
     folder, tokenizer = pathlib.Path(place), describe_visual_tokens(place)
     shapes = tokenizer_shapes(tokenizer)
@@ -90,7 +90,7 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
 
 
 def _vqkd_config(place: str | pathlib.Path) -> Config:
-    config = read_config(pathlib.Path(place))
+    config = read_config(pathlib.Path(place), "config.task.visual_tokenizer")
     if not isinstance(config.task, VQKD):
         raise UsageError(
             f"visual tokenizer {place}: holds a run of task {config.task.kind!r}, not 'vqkd'"

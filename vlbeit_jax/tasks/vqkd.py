@@ -26,8 +26,7 @@ class VQKD:
     """The task; see ``tasks.base.Task``.
 
     Attributes:
-      opened_teacher: what the decoder predicts, as ``resolve`` finds it in its folder; None: a
-        teacher as ``model`` describes it.
+      opened_teacher: the teacher that ``resolve`` has read; None: one that ``model`` describes.
     """
 
     kind: ClassVar[str] = "vqkd"
@@ -79,7 +78,7 @@ class VQKD:
         return self.opened_teacher or describe_teacher(self.model)
 
     def warm_start(self) -> WarmStart:
-        """Returns no rules: a start must have the same parameters."""
+        """Returns no exceptions: all parameters of a start must match."""
         return WarmStart()
 
     def open(self, folder: pathlib.Path | None = None) -> OpenVQKD:

@@ -66,7 +66,7 @@ def check_batch(name: str, batch_size: int, accumulate: int, mesh: Mesh) -> None
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % (accumulate * parts):
         raise UsageError(
-            f"data.{name}.batch_size={batch_size} is not a multiple of "
+            f"task.{name}.batch_size={batch_size} is not a multiple of "
             f"run.accumulate={accumulate} x mesh data {mesh.shape['data']} x "
             f"fsdp {mesh.shape['fsdp']} = {accumulate * parts}"
         )

@@ -171,19 +171,19 @@ def listed(plan: Sequence[Assignment], source: Iterable[str]) -> dict[str, Any]:
       plan: of ``plan_warm_start``.
       source: names of the parameters in the start.
     """
-    by_origin = {origin: [each for each in plan if each.origin is origin] for origin in Origin}
     used = {each.name for each in plan if each.origin is not Origin.FRESH}
     return {
-        "same": [each.name for each in by_origin[Origin.SAME]],
+        "same": [each.name for each in plan if each.origin is Origin.SAME],
         "adapted": {
             each.name: {
                 "from": list(each.source or ()),
                 "to": list(each.shape),
                 "by": _label(each.adapter),
             }
-            for each in by_origin[Origin.ADAPTED]
+            for each in plan
+            if each.adapter
         },
-        "fresh": [each.name for each in by_origin[Origin.FRESH]],
+        "fresh": [each.name for each in plan if each.origin is Origin.FRESH],
         "dropped": sorted(set(source) - used),
     }
 

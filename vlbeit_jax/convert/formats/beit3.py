@@ -74,12 +74,12 @@ def require(run: Run) -> None:
     config = run.model
     if config.positions is not Positions.ABSOLUTE:
         raise UsageError(
-            "--to=beit3 does not support model.positions=relative; torchscale's BEiT3 has no "
+            "--to=beit3 does not support task.model.positions=relative; torchscale's BEiT3 has no "
             "relative bias"
         )
     if config.layer_scale if config.decoupled else config.sub_norm:
         raise UsageError(
-            f"--to=beit3 does not support model.decoupled={config.decoupled} with "
+            f"--to=beit3 does not support task.model.decoupled={config.decoupled} with "
             f"sub_norm={config.sub_norm} and layer_scale={config.layer_scale:g}. It takes our "
             "standard model (decoupled=False, sub_norm=False) or BEiT-3 (decoupled=True, "
             "layer_scale=0)"

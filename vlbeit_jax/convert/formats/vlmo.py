@@ -120,7 +120,7 @@ def require(run: Run) -> None:
         )
     if run.model.positions is not Positions.RELATIVE:
         raise UsageError(
-            "--to=vlmo does not support model.positions=absolute; VLMo has relative positions"
+            "--to=vlmo does not support task.model.positions=absolute; VLMo has relative positions"
         )
 
 
@@ -225,7 +225,7 @@ def _read(
 
 
 EXPORT = Export(
-    exact="states of images, texts and pairs, for model.positions=relative",
+    exact="states of images, texts and pairs, for task.model.positions=relative",
     needs="relative positions",
     drops="mask token and both heads, of which VLMo has none or others",
     peers=(),

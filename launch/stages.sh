@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# What launch/sample.sh and launch/sample_transfer.sh share: the folder that they work in, and stages that resume. They begin with:
+#   # shellcheck source=launch/stages.sh
+#   source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/stages.sh"
+#   begin "$@"
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
+
+name=$(basename "$(readlink -f "$0")") # Of the script, also through a symlink.
+
+begin() { # begin ARGUMENT...: sets workdir (the argument, or sample_run beside setup.py) and python; installs what is missing
+  workdir=${1:-$top/sample_run}
+  if (($# > 1)) || [[ $workdir == -* ]]; then
+    echo "usage: launch/$name [WORKDIR]" >&2
+    exit 2
+  fi
+  if ! mkdir -p "$workdir" || [[ ! -w $workdir ]]; then
+    echo "error: this user cannot write to $workdir; name another folder: launch/$name WORKDIR" >&2
+    exit 2
+  fi
+  workdir=$(readlink -f -- "$workdir")
+  "$top/launch/install.sh"
+  cd "$top"
+  python=$top/.venv/bin/python
+}
+
+stage() { # stage OUTPUT INPUTS COMMAND...: runs COMMAND, unless OUTPUT exists and was made by it from the same INPUTS; OUTPUT "": always
+  printf '\n$ .venv/bin/python'
+  printf ' %q' "${@:3}"
+  printf '\n'
+  "$python" launch/measure.py run "$workdir" "$1" "$2" -- "$python" "${@:3}"
+}

@@ -1,0 +1,153 @@
+"""BEiT-3's fine-tuned layouts: random tensors by its names give the same logits here."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.convert.named import randomised
+from tests.convert.test_beit3 import (
+    DEPTH,
+    FFN,
+    GRID,
+    HEADS_THERE,
+    PATCH,
+    TEXTS,
+    WIDTH,
+    WORDS,
+    published_shapes,
+)
+from tests.references import beit3 as reference
+from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.convert.formats.beit3_heads import retrieval_table, vqa_table
+from vlbeit_jax.convert.rules import load
+from vlbeit_jax.convert.source import as_tree, tree_shapes
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.backbone import Inputs
+from vlbeit_jax.models.retrieval import DualEncoder
+from vlbeit_jax.models.vqa import VQA
+
+ANSWERS, HEADS, ROWS, LENGTHS = 31, 2, 3, (TEXTS, 5, 9)
+CONFIG = ModelConfig(
+    image_size=GRID * PATCH,
+    patch_size=PATCH,
+    width=WIDTH,
+    depth=DEPTH,
+    heads=HEADS,
+    ffn_width=FFN,
+    fused_layers=0,
+    text_positions=TEXTS,
+    layer_scale=0.0,
+    norm_eps=1e-5,
+    sub_norm=True,
+    decoupled=True,
+    vocabulary=WORDS,
+    pad=1,
+    matmul="float32",
+)
+NET = reference.Net(DEPTH, HEADS, PATCH)
+PARTS = ("weight", "bias")
+VQA_NET, DUAL_NET = VQA(CONFIG, ANSWERS), DualEncoder(CONFIG, WIDTH)
+
+
+def tensors_of(heads, final_norm):
+    """Random tensors of a fine-tuned checkpoint: the trunk and some heads."""
+    shapes = {
+        name: shape
+        for name, shape in published_shapes().items()
+        if name not in HEADS_THERE
+        and not name.startswith("mim_head")
+        and (final_norm or not name.startswith("beit3.encoder.layer_norm"))
+    }
+    return randomised(shapes | heads)
+
+
+def vqa_tensors():
+    norms = {"pooler.norm": WIDTH, "head.1": 2 * WIDTH}
+    heads = {f"{name}.{part}": (size,) for name, size in norms.items() for part in PARTS}
+    for name, o, i in (
+        ("pooler.dense", WIDTH, WIDTH),
+        ("head.0", 2 * WIDTH, WIDTH),
+        ("head.3", ANSWERS, 2 * WIDTH),
+    ):
+        heads |= {f"{name}.weight": (o, i), f"{name}.bias": (o,)}
+    return tensors_of(heads, final_norm=False)
+
+
+def retrieval_tensors():
+    heads = dict.fromkeys(("vision_head.weight", "language_head.weight"), (WIDTH, WIDTH))
+    return tensors_of(heads | {"logit_scale": ()}, final_norm=True)
+
+
+def batch():
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (ROWS, CONFIG.image_size, CONFIG.image_size, 3), np.uint8)
+    text = rng.integers(2, WORDS, (ROWS, TEXTS))
+    valid = np.arange(TEXTS) < np.array(LENGTHS)[:, None]
+    return image, np.where(valid, text, CONFIG.pad), valid
+
+
+def shapes_of(network):
+    init = jax.eval_shape(
+        lambda key: network.init(key, method="init_all")["params"], jax.random.key(0)
+    )
+    return tree_shapes(init)
+
+
+def applied(network, params, method, **inputs):
+    def forward(params):
+        return network.apply({"params": params}, Inputs(**inputs), method=method)
+
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(jax.jit(forward)(as_tree(params)))
+
+
+def test_answers_have_the_logits_of_the_published_network():
+    w = vqa_tensors()
+    params, report = load(vqa_table(CONFIG), w, shapes_of(VQA_NET))
+    assert not report.dropped and not report.fresh
+    image, text, valid = batch()
+    found = applied(VQA_NET, params, "__call__", image=jnp.asarray(image), text=jnp.asarray(text))
+    wide = {name: value.astype(np.float64) for name, value in w.items()}
+    given = (image / 127.5 - 1, text, valid)
+    expected = reference.answer_logits(wide, NET, *given)
+    assert np.abs(expected).max() > 1
+    assert np.abs(found - expected).max() < 1e-5
+    for control in ({"tanh_gelu": True}, {"eps": 1e-3}, {"pooled": 1 + GRID**2}):
+        net = dataclasses.replace(NET, **control)
+        other = reference.answer_logits(wide, net, *given)
+        assert np.abs(found - other).max() > 1e-4, control
+
+
+def test_embeddings_are_those_of_the_published_network():
+    w = retrieval_tensors()
+    params, report = load(retrieval_table(CONFIG), w, shapes_of(DUAL_NET))
+    assert not report.dropped and not report.fresh
+    assert params["head/logit_scale"] == w["logit_scale"]
+    image, text, valid = batch()
+    found = [
+        applied(DUAL_NET, params, "embed_image", image=jnp.asarray(image)),
+        applied(DUAL_NET, params, "embed_text", text=jnp.asarray(text)),
+    ]
+    wide = {name: value.astype(np.float64) for name, value in w.items()}
+    expected = reference.embeddings(wide, NET, image / 127.5 - 1, text, valid)
+    other = reference.embeddings(
+        wide, dataclasses.replace(NET, pooled=1), image / 127.5 - 1, text, valid
+    )
+    for one, right, wrong in zip(found, expected, other, strict=True):
+        assert np.abs(one - right).max() < 1e-5
+        assert np.abs(one - wrong).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"head.3.bias": np.zeros(3, np.float32)}, r"head.3.bias is \[3\], expected \[31\]"),
+        ({"beit3.encoder.layer_norm.A.weight": np.ones(WIDTH)}, "no rule uses: beit3.encoder"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(change, said):
+    with pytest.raises(UsageError, match=said):
+        load(vqa_table(CONFIG), vqa_tensors() | change, shapes_of(VQA_NET))

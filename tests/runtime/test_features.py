@@ -1,0 +1,96 @@
+"""Features equal what the network computes row by row, on any mesh and in any batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from vlbeit_jax.models.backbone import Backbone, Inputs
+from vlbeit_jax.runtime.evaluation import open_run
+from vlbeit_jax.runtime.features import Features
+from vlbeit_jax.runtime.start import train
+from vlbeit_jax.tasks.features import BATCH, Pooling
+
+TEXTS = ["a red disc", "a blue ring number 9 and many more words than a row can hold of them", ""]
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features") / "run"
+    train(tiny.pretrain_config(world, steps=2, checkpoint_every=2, log_every=1), folder)
+    return open_run(folder)
+
+
+def pictures(count):
+    rng = np.random.default_rng(0)
+    shapes, colours = tiny.SHAPES, list(tiny.COLOURS.values())
+    return [tiny.drawing(rng, shapes[i % 4], colours[i // 4 % 4], side=32) for i in range(count)]
+
+
+def directly(run, params, pooling, *, image=None, text=None):
+    """One row, by the definition of the pooled state."""
+    model = run.model.task.model
+    keep = () if pooling.block is None else (pooling.block,)
+    final = pooling.final_norm and pooling.block is None
+    given = {"image": image, "text": text}
+    inputs = Inputs(**{name: jnp.asarray(x[None]) for name, x in given.items() if x is not None})
+    found = Backbone(model, final_norm=final).apply({"params": params}, inputs, keep=keep)
+    states = np.asarray(found.kept[0] if keep else found.tokens.x, np.float64)[0]
+    if pooling.pool == "cls":
+        return states[0]
+    real = np.ones(len(states), bool) if text is None else np.asarray(text) != 0
+    real[0] = False
+    return states[real].mean(axis=0)
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [Pooling(), Pooling("cls"), Pooling(final_norm=False), Pooling(block=0), Pooling("cls", 1)],
+    ids=str,
+)
+def test_features_are_the_pooled_states(run, pooling):
+    features = Features.of(run, pooling)
+    images = pictures(3)
+    found = features.images([tiny.png(image) for image in images])
+    wanted = [directly(run, run.params, pooling, image=image) for image in images]
+    assert found == pytest.approx(np.stack(wanted), abs=2e-5) and found.std() > 0.01
+    rows = [run.model.text.encode_row(text, 16) for text in TEXTS]
+    wanted = [directly(run, run.params, pooling, text=row) for row in rows]
+    assert features.texts(TEXTS) == pytest.approx(np.stack(wanted), abs=2e-5)
+
+
+def test_a_batch_that_is_not_full_changes_nothing(run):
+    features = Features.of(run)
+    many = [tiny.png(image) for image in pictures(BATCH + 3)]
+    whole, part = features.images(many), features.images(many[BATCH:])
+    assert whole.shape == (BATCH + 3, 32)
+    assert whole[BATCH:] == pytest.approx(part, abs=2e-5)
+    assert np.abs(whole[0] - whole[1]).max() > 1e-3  # The control: another picture.
+
+
+def test_a_picture_of_another_size_is_squashed(run):
+    features = Features.of(run)
+    wide = np.repeat(pictures(1)[0], 2, axis=1)
+    same = features.images([tiny.png(wide), tiny.png(pictures(1)[0])])
+    assert same[0] == pytest.approx(same[1], abs=0.05)
+    assert np.abs(features.images([tiny.png(wide)], view="crop") - same[:1]).max() > 0.05
+
+
+def test_a_random_start_is_that_of_a_run_with_the_seed(run):
+    one, two = (Features.of_random_start(run, seed) for seed in (0, 1))
+    again = Features.of_random_start(run, 0)
+    assert all(map(np.array_equal, jax.tree.leaves(one.params), jax.tree.leaves(again.params)))
+    images = [tiny.png(image) for image in pictures(2)]
+    assert np.abs(one.images(images) - two.images(images)).max() > 1e-3
+    assert jax.tree.structure(one.params) == jax.tree.structure(run.params)
+
+
+def test_a_picture_that_cannot_be_read_is_named(run):
+    with pytest.raises(ValueError, match="record '1'.*not a readable image"):
+        Features.of(run).images([tiny.png(pictures(1)[0]), b"no picture"])
+
+
+def test_only_known_pools():
+    with pytest.raises(AssertionError):
+        Pooling("max")

@@ -1,0 +1,1 @@
+"""The emoji data set: how it was made, and how it is divided into folds."""

@@ -1,0 +1,134 @@
+"""The frozen part of the transfer study: probes of emoji pictures and names, without training.
+
+    python -m tools.transfer.frozen RUN OUT
+
+RUN is a pretraining run. OUT gets the results of three tasks and how they were made:
+emoji_frozen (the class of a picture, all labels), emoji_frozen_10 (ten labels a class) and
+text_category (the class of a name). Each compares the run with three random starts of the same
+network. No picture of an emoji was trained on.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tools.transfer import probing
+from tools.transfer.results import comparison, table
+from vlbeit_jax.data.image import decode, resize
+from vlbeit_jax.data.source import open_set
+from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.evaluation import open_run
+from vlbeit_jax.runtime.features import Features
+from vlbeit_jax.shapes import Float
+from vlbeit_jax.training.saved_run import tree_fingerprint
+
+SET = "sample:emoji"
+RANDOM_STARTS = 3
+SHOTS, DRAWS = 10, 3
+PIXELS = 16  # Side of the pictures that the floors see.
+
+
+def study(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns ``results`` by task, and the ``protocol`` that led to them.
+
+    Raises:
+      UsageError: the folder does not belong to a finished pretraining run, or the run was trained
+        without texts.
+    """
+    run, found = open_run(folder), open_set(SET)
+    if run.step < run.config.run.steps:
+        raise UsageError(
+            f"the run in {folder} has reached step {run.step} of {run.config.run.steps}; let it "
+            "finish first"
+        )
+    records = [
+        found.records(split)[number]
+        for split in found.meta["counts"]
+        for number in range(found.count(split))
+    ]
+    classes = found.meta["classes"]
+    labels = np.array([classes.index(record["label"].decode()) for record in records])
+    groups = np.array([record["group"].decode() for record in records])
+    images = [record["image"] for record in records]
+    names = [record["names"][0].decode() for record in records]
+    starts = [Features.of_random_start(run, seed) for seed in range(RANDOM_STARTS)]
+    arms = [[Features.of(run)], starts]
+    protocol: dict[str, Any] = {
+        "data": {"set": SET, "fingerprint": found.fingerprint, "rows": len(records)},
+        "groups": len(set(groups)),
+        "run": {"step": run.step, "weights": tree_fingerprint(run.params)},
+        "features": "mean of all tokens but CLS after the final norm, image or text alone",
+        "image": {"resolution": run.model.task.model.image_size, "view": "squash"},
+        "text_tokenizer": run.model.text.fingerprint,
+        "pretraining_saw_the_set": not run.trained_on.isdisjoint(found.contains),
+        "random_starts": RANDOM_STARTS,
+        "strengths": {},
+    }
+    results = {}
+    all_labels = probing.Labelled(labels, groups, len(classes))
+    few_labels = probing.Labelled(labels, groups, len(classes), SHOTS, DRAWS)
+
+    def compare(task: str, features: list, data: probing.Labelled, floors: dict) -> None:
+        pretrained, random = (probing.ridge(each, data) for each in features)
+        results[task] = comparison(pretrained.right, random.right, floors, groups, RANDOM_STARTS)
+        chosen = {"pretrained": pretrained.strengths, "random": random.strengths}
+        protocol["strengths"][task] = chosen
+
+    pictures = _of_each(arms, lambda features: features.images(images))
+    small = np.stack([_small(image) for image in images])
+    compare("emoji_frozen", pictures, all_labels, _floors(small, all_labels))
+    compare("emoji_frozen_10", pictures, few_labels, _floors(small, few_labels))
+    texts = _of_each(arms, lambda features: features.texts(names))
+    floors = {
+        "majority": probing.majority(all_labels),
+        "bag_of_pieces_ridge": probing.ridge([_bag(names, run.model.text)], all_labels).right,
+    }
+    compare("text_category", texts, all_labels, floors)
+    return {"results": results, "protocol": protocol}
+
+
+def _of_each(arms: list[list[Features]], compute: Callable[[Features], np.ndarray]) -> list:
+    return [[compute(features) for features in arm] for arm in arms]
+
+
+def _small(encoded: bytes) -> Float[np.ndarray, "K"]:
+    return resize(decode(encoded), PIXELS, PIXELS).reshape(-1) / 255
+
+
+def _bag(texts: list[str], tokenizer: TextTokenizer) -> Float[np.ndarray, "A V"]:
+    """Returns how often each text has each word piece."""
+    pieces = [tokenizer.encode(text) for text in texts]
+    return np.stack([np.bincount(each, minlength=tokenizer.vocabulary) for each in pieces]) * 1.0
+
+
+def _floors(
+    pixels: Float[np.ndarray, "A K"], data: probing.Labelled
+) -> dict[str, Float[np.ndarray, "A"]]:
+    """Returns the answers that need no network."""
+    return {
+        "majority": probing.majority(data),
+        "pixel_nearest_neighbour": probing.nearest(pixels, data),
+        "pixel_ridge": probing.ridge([pixels], data).right,
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the file and prints a table."""
+    if len(arguments) != 2:
+        raise UsageError("usage: python -m tools.transfer.frozen RUN OUT")
+    found = study(pathlib.Path(arguments[0]))
+    pathlib.Path(arguments[1]).write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found["results"]))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

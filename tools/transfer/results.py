@@ -1,0 +1,61 @@
+"""One comparison of a pretrained with a random start, in the form of ``transfer.json``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.metrics.interval import mean_by_group, paired_gain
+from vlbeit_jax.shapes import Float
+
+# Metric, and whether each group counts once; otherwise each row does.
+METRICS = {"accuracy_by_group": True, "accuracy_by_row": False}
+
+
+def comparison(
+    pretrained: Float[np.ndarray, "A"],
+    random: Float[np.ndarray, "A"],
+    floors: Mapping[str, Float[np.ndarray, "A"]],
+    groups: np.ndarray,
+    seeds: int,
+) -> dict[str, Any]:
+    """Returns the comparison by both metrics.
+
+    Args:
+      pretrained: share of right answers to each row, over seeds, between 0 and 1.
+      random: the same from a random start.
+      floors: the same of answers that need no network.
+      groups: of the rows; the interval draws whole groups.
+      seeds: random starts, or seeds of training, that were averaged.
+    """
+    found = {}
+    for metric, once in METRICS.items():
+        gain = paired_gain(pretrained, random, groups, each_group_once=once)
+        found[metric] = {
+            "pretrained": mean_by_group(pretrained, groups, each_group_once=once),
+            "random": mean_by_group(random, groups, each_group_once=once),
+            "floors": {
+                name: mean_by_group(right, groups, each_group_once=once)
+                for name, right in floors.items()
+            },
+            "gain": gain._asdict(),
+            "seeds": seeds,
+        }
+    return found
+
+
+def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Returns the results as a Markdown table."""
+    lines = [
+        "| task | metric | pretrained | random | gain (95%) | floors |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, metrics in results.items():
+        for metric, each in metrics.items():
+            gain = each["gain"]
+            floors = ", ".join(f"{name} {value:.3f}" for name, value in each["floors"].items())
+            lines.append(
+                f"| {task} | {metric} | {each['pretrained']:.3f} | {each['random']:.3f} | "
+                f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}) | {floors} |"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,41 @@
+"""Tables of BEiT-3's networks after fine-tuning: the trunk, and the heads of one task.
+
+The names are those of ``BEiT3ForVisualQuestionAnswering`` and ``BEiT3ForRetrieval`` in BEiT-3's
+published code. Both networks lack the heads of pretraining.
+"""
+
+from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.convert.formats.beit3_tables import table
+from vlbeit_jax.convert.permutations import TRANSPOSED
+from vlbeit_jax.convert.rules import Rule, Table, rule
+from vlbeit_jax.convert.tables import linear, norm
+from vlbeit_jax.types import Modality
+
+PRETRAINING_HEADS = ("vision_head/", "language_head/")
+FINAL_NORMS = tuple(f"encoder/{modality}_norm/" for modality in Modality)
+
+
+def vqa_table(config: ModelConfig) -> Table:
+    """Question answering: no final norm, a pooler, and two layers to the answers."""
+    heads = [
+        *norm("pooler/norm", "pooler.norm"),
+        *linear("pooler/dense", "pooler.dense"),
+        *linear("head/hidden", "head.0"),
+        *norm("head/norm", "head.1"),
+        *linear("head/answers", "head.3"),
+    ]
+    return Table(_trunk(config, without=PRETRAINING_HEADS + FINAL_NORMS) + heads)
+
+
+def retrieval_table(config: ModelConfig) -> Table:
+    """Retrieval by two encoders: projections without bias, and the scale of the logits."""
+    heads = [
+        rule("head/image/kernel", "vision_head.weight", TRANSPOSED),
+        rule("head/text/kernel", "language_head.weight", TRANSPOSED),
+        rule("head/logit_scale", "logit_scale"),
+    ]
+    return Table(_trunk(config, without=PRETRAINING_HEADS) + heads)
+
+
+def _trunk(config: ModelConfig, without: tuple[str, ...]) -> list[Rule]:
+    return [each for each in table(config).rules if not each.jax[0].startswith(without)]
