@@ -56,6 +56,7 @@ def test_an_odd_number_of_tokens_gets_one_that_is_not_valid():
     valid = jnp.arange(7) < jnp.array([[5], [6], [7]])
     for given, wanted in ((None, jnp.ones((3, 7), bool)), (valid, valid)):
         even = with_even_length(Tokens(x, given, layout))
+        assert even.valid is not None
         assert even.layout == ((Modality.VISION, 5), (Modality.LANGUAGE, 3))
         np.testing.assert_array_equal(even.x[:, :7], x)
         np.testing.assert_array_equal(even.valid[:, :7], wanted)
@@ -71,15 +72,14 @@ def test_an_even_number_of_tokens_stays_as_it_is():
 
 def test_no_block_pads_for_itself(monkeypatch):
     """Attention gets an even number of tokens, and the states have as many as there were."""
-    lengths = []
+    config, lengths = tiny.model_config(attention="cudnn", image_size=8), []
+    params = {"params": tiny.random_params(config)}
 
     def recorded(query, *others):
         lengths.append(query.shape[1])
         return attention_by_parts(query, *others)
 
     monkeypatch.setattr("vlbeit_jax.models.layers.attention_by_parts", recorded)
-    config = tiny.model_config(attention="cudnn", image_size=8)
-    params = {"params": tiny.random_params(config)}
     tokens = jax.eval_shape(
         lambda inputs: VLBEiT(config).apply(params, inputs, method="encode"),
         tiny.inputs(config, "image"),
