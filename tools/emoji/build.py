@@ -1,4 +1,4 @@
-"""Makes the emoji data set in the package from three archives of the npm registry.
+"""Makes the emoji data set in the package from three npm packages.
 
     npm pack emoji-datasource-google@16.0.0 emojibase-data@17.0.0 cldr-core@48.2.0
     python -m tools.emoji.build FOLDER_OF_THE_ARCHIVES OUT
@@ -12,7 +12,6 @@ pixels and records.
 import io
 import json
 import pathlib
-import sys
 import tarfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tools import command
 from tools.emoji.folds import split_of
 from tools.emoji.groups import group_names
 from vlbeit_jax.data.identity import picture_digest, text_key
@@ -224,11 +224,12 @@ def build(folder: pathlib.Path, out: pathlib.Path) -> dict[str, Any]:
     return found
 
 
+def main(arguments: list[str]) -> None:
+    """Makes the data set and prints its description."""
+    if len(arguments) != 2:
+        raise UsageError("usage: python -m tools.emoji.build FOLDER_OF_THE_ARCHIVES OUT")
+    print(json.dumps(build(*map(pathlib.Path, arguments)), indent=1))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    try:
-        print(json.dumps(build(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])), indent=1))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main, __doc__)

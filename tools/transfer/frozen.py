@@ -10,12 +10,12 @@ network. No picture of an emoji was trained on.
 
 import json
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from tools import command
 from tools.transfer import probing
 from tools.transfer.results import comparison, table
 from vlbeit_jax.data.image import decode, resize
@@ -127,8 +127,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main, __doc__)

@@ -7,9 +7,9 @@ Each PART holds ``results`` by task, and the ``protocol`` that led to them; OUT 
 
 import json
 import pathlib
-import sys
 from typing import Any
 
+from tools import command
 from tools.transfer.results import table
 from vlbeit_jax.errors import UsageError
 
@@ -40,8 +40,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.run(main, __doc__)

@@ -49,6 +49,30 @@ def accuracy_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes | None:
     return _png(figure)
 
 
+def probe_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """Accuracy of every probe of frozen features over the steps; None if there were no probes."""
+    probes = [name for line in metrics for name in line if name.startswith("probe/")]
+    # "probe/image/ridge": probes of images and of texts have a panel each.
+    panels = sorted({name.split("/")[1] for name in probes if name.count("/") == 2})
+    if not panels:
+        return None
+    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name in dict.fromkeys(each for each in probes if each.startswith(f"probe/{panel}/")):
+            label = name.split("/")[2]
+            dotted = (
+                {"color": "grey", "linestyle": ":"}
+                if label == "majority" or label.startswith("chance")
+                else {"marker": "o"}
+            )
+            _line(axes, metrics, "validation", name, {**dotted, "label": label}, scale=100)
+        axes.set(title=f"frozen features: {panel}", xlabel="step", ylim=(0, None))
+        axes.set_ylabel("accuracy, %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    return _png(figure)
+
+
 def loss_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes | None:
     """Every loss, then gradient norm and learning rate."""
     losses = sorted({name for line in metrics for name in line if name.endswith("/loss")})

@@ -68,6 +68,7 @@ def write_report(
     ]
     shown = {
         "accuracy": ("Masked accuracy against its baselines", figures.accuracy_curves(metrics)),
+        "probes": ("Probes of frozen features", figures.probe_curves(metrics)),
         "loss": ("Losses, gradient norm, learning rate", figures.loss_curves(metrics)),
         "codebook": ("Use of the codebook", figures.codebook_use(code_use(run, records), visual)),
         "tokenizer_loss": ("Training of the visual tokenizer", figures.loss_curves(visual)),

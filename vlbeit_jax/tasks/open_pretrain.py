@@ -26,6 +26,7 @@ from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.base import Evaluator, Place
 from vlbeit_jax.tasks.pretrain_data import PretrainData
+from vlbeit_jax.tasks.probing import Probes
 from vlbeit_jax.tasks.scoring import score
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, keep_copy, open_visual_tokens
 from vlbeit_jax.training.mesh import padded_batch, put_replicated
@@ -181,9 +182,13 @@ class OpenPretrain:
         return PretrainData(self, run)
 
     def evaluators(self, data: PretrainData, place: Place) -> Sequence[Evaluator]:
-        """Returns masked accuracy, unigram baseline and loss on held-back data."""
-        run = functools.partial(self._evaluate, data, place)
-        return [Evaluator("", place.run.evaluate_every, run)]
+        """Returns masked accuracy, unigram baseline and loss on held-back data, and the probes."""
+        run, probes = functools.partial(self._evaluate, data, place), self.task.probes
+        found = [Evaluator("", place.run.evaluate_every, run)]
+        if probes.every:
+            opened = Probes(probes, self.task.model, self._text)
+            found.append(Evaluator("probe", probes.every, functools.partial(opened.run, place)))
+        return found
 
     def prepare_state(self, state: TrainState, data: PretrainData, place: Place) -> TrainState:
         """Returns the state unchanged: pretraining has nothing to prepare."""

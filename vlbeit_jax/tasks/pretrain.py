@@ -8,6 +8,7 @@ from typing import ClassVar
 import jax
 
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.probes import ProbeConfig
 from vlbeit_jax.config.schema import section, setting
 from vlbeit_jax.config.streams import (
     ImageStreamConfig,
@@ -65,6 +66,7 @@ class Pretrain:
         "folder made by vlbeit_jax.keep_tokens; empty: visual tokens are computed in every step",
         may_change=True,
     )
+    probes: ProbeConfig = section(ProbeConfig, "probes of frozen features during the run")
     tokenizer_model: VisualTokenizerConfig = section(
         VisualTokenizerConfig,
         "VQ-KD's encoder, for compile and benchmark; a run reads it from visual_tokenizer",
@@ -96,6 +98,7 @@ class Pretrain:
                 f"model.pad={self.model.pad} must be {int(Special.PAD)}, because the data pipeline "
                 "pads with it"
             )
+        yield from self.probes.training_problems()
         for name in self.used_streams:
             stream = getattr(self, name)
             yield from stream.training_problems(name)
