@@ -21,13 +21,19 @@ from tests.convert.test_beit3 import (
 )
 from tests.references import beit3 as reference
 from vlbeit_jax.config.networks import ModelConfig
-from vlbeit_jax.convert.formats.beit3_heads import retrieval_table, vqa_table
+from vlbeit_jax.convert.formats.beit3_heads import (
+    classification_table,
+    retrieval_table,
+    vqa_table,
+)
 from vlbeit_jax.convert.rules import load
 from vlbeit_jax.convert.source import as_tree, tree_shapes
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.backbone import Inputs
+from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.models.retrieval import DualEncoder
 from vlbeit_jax.models.vqa import VQA
+from vlbeit_jax.types import Modality
 
 ANSWERS, HEADS, ROWS, LENGTHS = 31, 2, 3, (TEXTS, 5, 9)
 CONFIG = ModelConfig(
@@ -79,6 +85,12 @@ def vqa_tensors():
 def retrieval_tensors():
     heads = dict.fromkeys(("vision_head.weight", "language_head.weight"), (WIDTH, WIDTH))
     return tensors_of(heads | {"logit_scale": ()}, final_norm=True)
+
+
+def classification_tensors():
+    shapes = {"fc_norm.weight": (WIDTH,), "fc_norm.bias": (WIDTH,)}
+    shapes |= {"head.weight": (ANSWERS, WIDTH), "head.bias": (ANSWERS,)}
+    return tensors_of(shapes, final_norm=False)
 
 
 def batch():
@@ -139,6 +151,23 @@ def test_embeddings_are_those_of_the_published_network():
     for one, right, wrong in zip(found, expected, other, strict=True):
         assert np.abs(one - right).max() < 1e-5
         assert np.abs(one - wrong).max() > 1e-2
+
+
+def test_classes_have_the_logits_of_the_published_network():
+    w, network = classification_tensors(), Classifier(CONFIG, ANSWERS, Modality.VISION, "mean")
+    params, report = load(classification_table(CONFIG), w, shapes_of(network))
+    assert not report.fresh and report.dropped
+    assert all(".B." in name or "text_embed" in name for name in report.dropped)
+    image, *_ = batch()
+    found = applied(network, params, "__call__", image=jnp.asarray(image))
+    wide = {name: value.astype(np.float64) for name, value in w.items()}
+    expected = reference.class_logits(wide, NET, image / 127.5 - 1)
+    assert np.abs(expected).max() > 1
+    assert np.abs(found - expected).max() < 1e-5
+    for control in ({"tanh_gelu": True}, {"eps": 1e-3}, {"pooled": 1}):  # The last: with CLS.
+        net = dataclasses.replace(NET, **control)
+        other = reference.class_logits(wide, net, image / 127.5 - 1)
+        assert np.abs(found - other).max() > 1e-4, control
 
 
 @pytest.mark.parametrize(

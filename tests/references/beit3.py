@@ -1,4 +1,4 @@
-"""BEiT-3 with its heads for question answering and retrieval, in NumPy float64.
+"""BEiT-3 with its heads of fine-tuning, in NumPy float64.
 
 Written from the paper (arXiv 2208.10442) and its published code's names: ``w`` holds tensors as
 PyTorch lays them out. Vision is A, language is B.
@@ -115,6 +115,12 @@ def answer_logits(w, net, image, ids, valid):
     x = states(w, net, image, ids, valid, final_norm=False)[:, net.pooled]
     pooled = np.tanh(linear(w, "pooler.dense", norm(w, "pooler.norm", x, net)))
     return linear(w, "head.3", gelu(norm(w, "head.1", linear(w, "head.0", pooled), net), net))
+
+
+def class_logits(w, net, image):
+    """Logits of classes, from the mean of the patches' states; CLS is left out."""
+    x = states(w, net, image, final_norm=False)[:, 1 - net.pooled :].mean(1)
+    return linear(w, "head", norm(w, "fc_norm", x, net))
 
 
 def embeddings(w, net, image, ids, valid):

@@ -1,7 +1,7 @@
 """Tables of BEiT-3's networks after fine-tuning: the trunk, and the heads of one task.
 
-The names are those of ``BEiT3ForVisualQuestionAnswering`` and ``BEiT3ForRetrieval`` in BEiT-3's
-published code. Both networks lack the heads of pretraining.
+The names are those of ``BEiT3ForVisualQuestionAnswering``, ``BEiT3ForRetrieval`` and
+``BEiT3ForImageClassification`` in BEiT-3's published code. They lack the heads of pretraining.
 """
 
 from vlbeit_jax.config.networks import ModelConfig
@@ -12,6 +12,7 @@ from vlbeit_jax.convert.tables import linear, norm
 from vlbeit_jax.types import Modality
 
 PRETRAINING_HEADS = ("vision_head/", "language_head/")
+TEXT_PARTS = ("text_embed/", "/language/", "/language_")
 FINAL_NORMS = tuple(f"encoder/{modality}_norm/" for modality in Modality)
 
 
@@ -35,6 +36,15 @@ def retrieval_table(config: ModelConfig) -> Table:
         rule("head/logit_scale", "logit_scale"),
     ]
     return Table(_trunk(config, without=PRETRAINING_HEADS) + heads)
+
+
+def classification_table(config: ModelConfig) -> Table:
+    """Classification of images: no final norm. The file also holds the experts of texts."""
+    trunk = _trunk(config, without=PRETRAINING_HEADS + FINAL_NORMS)
+    of_texts = [each for each in trunk if any(part in each.jax[0] for part in TEXT_PARTS)]
+    heads = [*norm("head/norm", "fc_norm"), *linear("head/out", "head")]
+    ignored = {name: "it is of texts" for each in of_texts for name in each.torch}
+    return Table([each for each in trunk if each not in of_texts] + heads, ignored=ignored)
 
 
 def _trunk(config: ModelConfig, without: tuple[str, ...]) -> list[Rule]:
