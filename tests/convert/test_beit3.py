@@ -158,7 +158,7 @@ def test_what_torchscale_cannot_say_is_refused(tmp_path, model, refused):
     if not refused:
         EXPORTS["beit3"].require(run)
         return
-    with pytest.raises(UsageError, match="--to=beit3 does not support model"):
+    with pytest.raises(UsageError, match="--to=beit3 does not support task.model"):
         EXPORTS["beit3"].require(run)
 
 

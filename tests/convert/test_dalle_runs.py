@@ -186,7 +186,7 @@ def test_the_full_encoder_agrees_within_the_limit(tmp_path):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"codes": 64}, "codes=32, but model.codes=64"),
+        ({"codes": 64}, "codes=32, but task.model.codes=64"),
         (
             {"image_size": 40},
             r"images of 16 px into 4 x 4 .*image_size=40, patch_size=8\) into 5 x 5",

@@ -189,7 +189,7 @@ def decoupled_run(world, tmp_path_factory):
     types = ("vision_embed/type", "text_embed/type")
     return write_random_run(
         tmp_path_factory.mktemp("decoupled") / "run",
-        dataclasses.replace(config, model=model),
+        tiny.changed(config, task={"model": model}),
         zero=types,
     )
 

@@ -16,6 +16,13 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(60)
 """
+# A shell starts what runs in the background with SIGINT ignored, and bash then keeps it so. This
+# becomes the command that it is given, in the same process, with SIGINT as in a terminal.
+WITH_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.mark.parametrize(
@@ -54,12 +61,10 @@ def test_a_signal_ends_the_run_without_a_restart(tmp_path, sent):
         f"echo here >>{tmp_path}/started\n{sys.executable} {tmp_path}/child.py {child} &\nwait\n",
     )
     script = subprocess.Popen(
-        ["bash", launch / "gpu.sh", "--x"],
+        [sys.executable, "-c", WITH_SIGINT, "bash", launch / "gpu.sh", "--x"],
         env=os.environ | {"PYTHON": str(python), "RETRY_SECONDS": "0"},
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts what runs in the background with SIGINT ignored, and bash keeps it so.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(child.exists)
     wait_for(child.read_text)

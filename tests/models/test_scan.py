@@ -90,7 +90,7 @@ def every_pair():
             yield stream, other[scheme] if variant == "BEiT-3" else scheme, variant
 
 
-@pytest.mark.parametrize(("stream", "positions", "variant"), every_pair())
+@pytest.mark.parametrize(("stream", "positions", "variant"), list(every_pair()))
 def test_a_loop_gives_the_same_losses_and_gradients(stream, positions, variant):
     config = config_with(positions, scan=True, **VARIANTS[variant])
     assert_same(

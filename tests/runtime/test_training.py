@@ -188,7 +188,7 @@ def test_a_collapsed_codebook_warns_by_name(world):
 def test_a_visual_tokenizer_that_does_not_fit_is_refused(world, tmp_path):
     config = tiny.pretrain_config(world)
     other = tiny.changed(config, task={"model": {"codes": 64}})
-    with pytest.raises(UsageError, match="codes=32, but model.codes=64"):
+    with pytest.raises(UsageError, match="codes=32, but task.model.codes=64"):
         train(other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

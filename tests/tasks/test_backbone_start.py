@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -131,7 +132,7 @@ def test_at_an_equal_resolution_the_encoder_computes_the_same():
     config = model(drop_path=0.0)
     source = jax.jit(lambda key: VLBEiT(config).init(key, method="init_all"))(jax.random.key(0))
     source = jax.tree.map(lambda box: box.value, source, is_leaf=lambda x: hasattr(x, "info"))
-    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
     states = [
         network.apply(
             source, Inputs(image=image), method=lambda m, x: m.backbone(x, keep=(1,)).kept[0]

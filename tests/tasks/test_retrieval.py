@@ -24,7 +24,7 @@ from vlbeit_jax.tasks.vqa import VQATask
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.training.warm_start import Origin, plan_warm_start
-from vlbeit_jax.types import Kind
+from vlbeit_jax.types import Kind, Positions
 
 STEPS = 160
 R1 = ("image_to_text/recall_1", "text_to_image/recall_1")
@@ -163,7 +163,7 @@ def shapes_of(init):
 
 
 @pytest.mark.parametrize("matching", [False, True])
-@pytest.mark.parametrize("positions", ["absolute", "relative"])
+@pytest.mark.parametrize("positions", Positions)
 def test_it_starts_from_pretraining_and_from_question_answering(matching, positions):
     """At another resolution; experts that no input reaches are left out."""
     model = parse({"task": {"kind": "retrieval"}}, to_train=False).task.model
@@ -182,7 +182,11 @@ def test_it_starts_from_pretraining_and_from_question_answering(matching, positi
     fused = [name for name in origins if "/vision_language/" in name]
     assert bool(fused) is matching
     adapted = {name for name, origin in origins.items() if origin is Origin.ADAPTED}
-    table = "vision_embed/positions" if positions == "absolute" else "encoder/relative_positions"
+    table = (
+        "vision_embed/positions"
+        if positions is Positions.ABSOLUTE
+        else "encoder/relative_positions"
+    )
     assert adapted == {table}
 
     # A run of question answering has no final norm and no experts of one modality on top.
