@@ -11,7 +11,6 @@ from typing import Any
 
 from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.plan import memory
-from vlbeit_jax.plan.networks import networks_of
 from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.training.mesh import make_mesh
@@ -45,22 +44,14 @@ def step_bytes(config: Config, batch: int) -> int:
     task = dataclasses.replace(config.task, **streams)
     config = dataclasses.replace(config, task=task)
     _, _, state, frozen, batches = abstract_step(config, make_mesh(config.mesh))
-    # on_tpu: there, too, a kernel recomputes the attention weights. But XLA for GPUs worked on all
-    # streams at once (18.0 GiB on an H200 at base size and 64 rows), so we add the activations of
-    # the other streams. The TPU's compiler keeps those of the largest stream only.
     objectives = {name: stream.objective for name, stream in task.streams().items()}
     info = declarations(task.init).info
-    activations = [
-        memory.activation_bytes(
-            networks_of(objectives[stream], state.params, frozen, batch), 1, 1, on_tpu=True
-        )
-        for stream, batch in batches.items()
-    ]
-    others = sum(activations) - max(activations)
+    # on_tpu: cuDNN's kernel, too, computes the attention weights again in the backward pass. And on
+    # both devices a step holds the activations of one stream at a time (``training.step``).
     needed = memory.estimate(
         objectives, state, info, frozen, batches, config.run.accumulate, 1, 1, on_tpu=True
     )
-    return needed.total + others
+    return needed.total
 
 
 def main(name: str, gibibytes: float) -> int:

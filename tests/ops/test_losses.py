@@ -43,6 +43,20 @@ def test_cross_entropy_gradient():
     assert not found[..., 5:].any()
 
 
+def test_cross_entropy_gradient_is_elementwise():
+    """A scatter would write zeros for all logits first, as the control does."""
+    logits, labels = jnp.zeros((2, 3, 7)), jnp.zeros((2, 3), int)
+
+    def indexed(logits):
+        return -jnp.take_along_axis(logits, labels[..., None], axis=-1).sum()
+
+    def program(loss):
+        return str(jax.make_jaxpr(jax.grad(loss))(logits))
+
+    assert "scatter" not in program(lambda x: negative_log_likelihood(x, labels).sum())
+    assert "scatter" in program(indexed)
+
+
 def test_cross_entropy_of_bfloat16_is_float32():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 50)), jnp.bfloat16)
     labels = np.zeros((2, 3), int)

@@ -24,6 +24,7 @@ from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.models.vlbeit import VLBEiT
+from vlbeit_jax.objectives.masked_prediction import TERMS
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.optimizer import learning_rate
 from vlbeit_jax.training.param_names import leaf_name

@@ -17,6 +17,7 @@ from vlbeit_jax.models.layers import (
 )
 from vlbeit_jax.models.params import declare
 from vlbeit_jax.models.tokens import Tokens
+from vlbeit_jax.ops.device import row_major
 from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.types import Layout
 
@@ -92,9 +93,10 @@ class Block(nn.Module):
           draws: uniform draws of drop path, for attention and experts; None: nothing is dropped.
           rate: of drop path.
         """
+        tokens = dataclasses.replace(tokens, x=row_major(tokens.x))
         for_attention, for_experts = (None, None) if draws is None else (draws[:, 0], draws[:, 1])
         attended = self._attended(tokens, bias)
-        x = tokens.x + self._residual(attended, "attention_scale", rate, for_attention)
+        x = row_major(tokens.x + self._residual(attended, "attention_scale", rate, for_attention))
         found = self._experts(dataclasses.replace(tokens, x=x))
         x = x + self._residual(found, "expert_scale", rate, for_experts)
         return dataclasses.replace(tokens, x=spmd.with_logical_constraint(x, ("batch", None, None)))

@@ -17,6 +17,7 @@ from vlbeit_jax.models.block import Block, EncoderConfig
 from vlbeit_jax.models.layers import LayerNorm, concatenate_axis1, zeros
 from vlbeit_jax.models.params import declare
 from vlbeit_jax.models.tokens import Tokens
+from vlbeit_jax.ops.attention import choose_implementation
 from vlbeit_jax.ops.position import relative_index, table_rows
 from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.types import Layout, Modality
@@ -67,8 +68,26 @@ class Multiway(nn.Module):
         bias = self._relative_bias(tokens.layout) if c.relative_grid else None
         draws = None if drop_path is None else drop_path.transpose(1, 0, 2)
         rates = c.drop_path * np.arange(c.depth) / max(c.depth - 1, 1)
-        tokens, kept = self._blocks(tokens, (bias, draws, rates), keep)
-        return Encoded(self._normalised(tokens) if c.final_norm else tokens, kept)
+        even = with_even_length(tokens) if self._needs_even_length(tokens) else tokens
+        even, kept = self._blocks(even, (bias, draws, rates), keep)
+        length = tokens.x.shape[1]
+        tokens = dataclasses.replace(tokens, x=even.x[:, :length])
+        tokens = self._normalised(tokens) if c.final_norm else tokens
+        return Encoded(tokens, tuple(x[:, :length] for x in kept))
+
+    def _needs_even_length(self, tokens: Tokens) -> bool:
+        """Whether cuDNN computes attention. Every block would pad an odd number for it."""
+        c = self.config
+        implementation = choose_implementation(
+            c.attention,
+            tokens.x.shape[1],
+            c.width,
+            c.heads,
+            c.dtype,
+            biased=bool(c.relative_grid),
+            masked=tokens.mask is not None,
+        )
+        return implementation == "cudnn"
 
     def _normalised(self, tokens: Tokens) -> Tokens:
         c = self.config
@@ -144,6 +163,24 @@ class Multiway(nn.Module):
         shape = (table_rows(c.relative_grid, c.relative_text), c.depth, c.heads)
         table = self.param("relative_positions", declare(zeros, None, None, "heads"), shape)
         return table[relative_index(layout, c.relative_grid, c.relative_text)].transpose(2, 3, 0, 1)
+
+
+def with_even_length(tokens: Tokens) -> Tokens:
+    """Returns tokens of an even number, with a token of zeros at the end of an odd one.
+
+    It belongs to the last modality. No query attends to it, so nothing depends on it.
+    """
+    batch, length, _ = tokens.x.shape
+    if length % 2 == 0:
+        return tokens
+    assert tokens.mask is None, "its queries and keys would need a row and a column"
+    valid = jnp.ones((batch, length), bool) if tokens.valid is None else tokens.valid
+    modality, count = tokens.layout[-1]
+    return Tokens(
+        jnp.pad(tokens.x, ((0, 0), (0, 1), (0, 0))),
+        jnp.pad(valid, ((0, 0), (0, 1))),
+        (*tokens.layout[:-1], (modality, count + 1)),
+    )
 
 
 def _at(where: int | slice, given: BlockInputs) -> tuple[Any, Any, Any]:

@@ -31,7 +31,10 @@ def negative_log_likelihood(
 ) -> Float[Array, "B M"]:
     """Returns the negative log-likelihood of each target, in nats and float32."""
     logits = logits.astype(jnp.float32)
-    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    # A comparison and not an index, whose gradient would be a scatter into as many zeros as there
+    # are logits.
+    is_target = targets[..., None] == jnp.arange(logits.shape[-1])
+    picked = jnp.where(is_target, logits, 0).sum(axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
