@@ -141,5 +141,5 @@ def test_wrong_settings_are_refused(world, sets):
     model = probed(world, sets).task.model
     with pytest.raises(UsageError, match="labelled_images are needed"):
         Probes(ProbeConfig(every=1, images=str(sets / "texts")), model, None)
-    with pytest.raises(UsageError, match="needs a text tokenizer"):
+    with pytest.raises(UsageError, match="need a text tokenizer"):
         Probes(ProbeConfig(every=1, texts=str(sets / "texts")), model, None)

@@ -72,7 +72,8 @@ def evaluated(folder, sets, split):
 
 def test_questions_that_can_be_answered_are(trained, questions):
     assert evaluated(trained, questions, "train")["metrics"]["accuracy"] >= 62 / 64
-    assert evaluated(trained, questions, "test")["metrics"]["accuracy"] > 0.9  # New ones too.
+    # Most new ones too; with permuted answers (below) it is a sixteenth.
+    assert evaluated(trained, questions, "test")["metrics"]["accuracy"] > 0.5
 
 
 def test_permuted_answers_give_chance_on_new_questions(folder, tokenizer, start):
