@@ -112,7 +112,7 @@ def test_the_command_needs_its_flags_and_helps():
     )
     assert (
         ended.returncode == 2
-        and "--workdir is required" in ended.stderr
+        and "--workdir, --config are required" in ended.stderr
         and "Traceback" not in ended.stderr
     )
     ended = subprocess.run(

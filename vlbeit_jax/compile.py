@@ -42,10 +42,8 @@ JSON = flags.DEFINE_string("json", "", "file for the result")
 ESTIMATE = flags.DEFINE_bool("estimate", False, "memory by formula, without compiling")
 flags.mark_flag_as_required("config")
 
-# To compile without a TPU, JAX itself runs on the CPU, and libtpu does not ask a metadata server
-# for its chips.
+# To compile without a TPU, libtpu must not ask a metadata server for its chips.
 ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -71,8 +69,12 @@ def main() -> None:
         cli.require_writable(pathlib.Path(JSON.value))
     config = parse(cli.config_values(CONFIG), to_train=False)
     os.environ.update(ENVIRONMENT)
+    import jax
+
+    # Not by its environment, which JAX has read already: the configuration file imports it.
+    jax.config.update("jax_platforms", "cpu")
     if topology.chip is None:
-        os.environ["JAX_NUM_CPU_DEVICES"] = str(topology.count)
+        jax.config.update("jax_num_cpu_devices", topology.count)
     from vlbeit_jax.plan.plan import make_plan
 
     with quiet_stderr():

@@ -25,8 +25,8 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         unknown := _unknown_field(text, arguments)
     ):
         return unknown
-    if required := re.search(r"Flag (--\w+) must have a value other than None", text):
-        return f"{required[1]} is required"
+    if required := re.findall(r"Flag (--\w+) must have a value other than None", text):
+        return f"{', '.join(required)} {'is' if len(required) == 1 else 'are'} required"
     for said, wanted in WANTED.items():
         if said in text and (flag := re.search(r"flag (--[\w.]+=?[^:]*):", text)):
             return f"{flag[1]}: {wanted}"

@@ -1,7 +1,5 @@
 """Command: how much shared memory the loader processes of a run need on each host."""
 
-import os
-
 from absl import flags
 
 from vlbeit_jax import cli, main
@@ -21,9 +19,11 @@ CHIPS = flags.DEFINE_integer("chips", 1, "chips per host", lower_bound=1)
 def print_size() -> None:
     """Checks the flags as training does, then prints the size."""
     run = main.parse_flags()
-    os.environ["JAX_PLATFORMS"] = "cpu"  # Only shapes are needed.
+    import jax
+
     from vlbeit_jax.plan.shared_memory import shared_memory
 
+    jax.config.update("jax_platforms", "cpu")  # Only shapes are needed.
     print(shared_memory(run.config, HOSTS.value, CHIPS.value))
 
 
