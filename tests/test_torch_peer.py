@@ -10,7 +10,6 @@ import pytest
 
 from tests import tiny
 from tools.torch_peer import compare, train_step
-from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.convert.formats.torch_tables import model_table
 from vlbeit_jax.convert.rules import export
 from vlbeit_jax.errors import UsageError
@@ -18,17 +17,7 @@ from vlbeit_jax.runtime.synthetic import random_batches, random_weights
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.types import Special
 
-VISUAL = VisualTokenizerConfig(
-    image_size=32,
-    patch_size=8,
-    width=32,
-    heads=2,
-    ffn_width=64,
-    encoder_depth=1,
-    decoder_depth=1,
-    codes=32,
-    code_width=8,
-)
+VISUAL = tiny.vqkd_config(tiny.world_in(pathlib.Path("nowhere"))).task.model
 
 
 def peer_config(folder, schedule="image+text+pair", drop_path=0.0, **optimizer):

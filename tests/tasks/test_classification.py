@@ -9,6 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.make_data import build, encoded, picture
+from tests.tasks.finetuned import evaluated, opened
 from tests.tasks.labelled_world import (
     NAMES,
     NEW,
@@ -25,12 +26,10 @@ from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import jsonl
 from vlbeit_jax.prepare.requests import prediction_lines
-from vlbeit_jax.runtime.finetuned import FineTunedRun
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.runtime.synthetic import random_batches
 from vlbeit_jax.tasks import parse
 from vlbeit_jax.tasks.abstract import abstract_step
-from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh, put_replicated
 from vlbeit_jax.types import Kind
 
@@ -52,14 +51,8 @@ def trained(folder, pictures):
     return folder / "run"
 
 
-def opened(folder, weights="raw"):
-    config = read_config(folder)
-    return FineTunedRun.open(folder, config, config.task.open(folder), weights)
-
-
 def accuracy(folder, sets, split, weights="raw"):
-    found = opened(folder, weights).evaluate([str(sets)], split, make_mesh(MeshConfig()))
-    return found["metrics"]["accuracy"]
+    return evaluated(folder, sets, split, weights)["metrics"]["accuracy"]
 
 
 def test_pictures_that_can_be_told_apart_are(trained, pictures):
@@ -109,7 +102,7 @@ def test_training_logs_both_weights_and_evaluation_repeats_the_log(trained, pict
 
 
 def test_results_hold_the_whole_protocol(trained, pictures):
-    found = opened(trained).evaluate([str(pictures)], "", make_mesh(MeshConfig()))
+    found = evaluated(trained, pictures, "")
     json.dumps(found)
     protocol = found["protocol"]
     assert protocol["split"] == "test" and protocol["weights"] == "raw" and protocol["step"] == 60
@@ -122,7 +115,7 @@ def test_results_hold_the_whole_protocol(trained, pictures):
     assert found["by_class"].keys() == set(NAMES)
     (data,) = found["data"]
     assert data["records"] == 48 and data["fingerprint"] == open_set(str(pictures)).fingerprint
-    averaged = opened(trained, "ema").evaluate([str(pictures)], "", make_mesh(MeshConfig()))
+    averaged = evaluated(trained, pictures, "", "ema")
     assert averaged["protocol"]["weights_fingerprint"] != protocol["weights_fingerprint"]
 
 

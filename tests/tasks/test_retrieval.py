@@ -8,6 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests import tiny
+from tests.tasks.finetuned import evaluated, opened
 from tests.tasks.paired_world import (
     ABOVE,
     BELOW,
@@ -23,11 +24,9 @@ from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.retrieval import chance
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.runtime.finetuned import FineTunedRun
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import parse
 from vlbeit_jax.tasks.ranking import Gallery, dual_scores, embed
-from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.tasks.vqa import VQATask
 from vlbeit_jax.training.mesh import make_mesh, put_replicated
 from vlbeit_jax.training.state import declarations
@@ -71,15 +70,6 @@ def matched(folder, pairs, tokenizer, start):
     task = retrieval_task(pairs, tokenizer, matching=True, rerank=8)
     train(config(task, 10, start_from=start), folder / "matched")
     return folder / "matched"
-
-
-def opened(folder):
-    settings = read_config(folder)
-    return FineTunedRun.open(folder, settings, settings.task.open(folder))
-
-
-def evaluated(folder, sets, split):
-    return opened(folder).evaluate([str(sets)], split, make_mesh(MeshConfig()))
 
 
 def test_pairs_that_can_be_told_apart_are(trained, pairs):

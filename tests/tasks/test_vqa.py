@@ -8,6 +8,7 @@ import pytest
 
 from tests import tiny
 from tests.make_data import build
+from tests.tasks.finetuned import evaluated, opened
 from tests.tasks.paired_world import (
     NAMES,
     config,
@@ -23,7 +24,6 @@ from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.vqa import Rule, vqa_score
-from vlbeit_jax.runtime.finetuned import FineTunedRun
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import parse
 from vlbeit_jax.tasks.runs import read_config
@@ -59,15 +59,6 @@ def trained(folder, questions, tokenizer, start):
         config(vqa_task(questions, tokenizer), STEPS, FASTER_HEAD, start_from=start), folder / "run"
     )
     return folder / "run"
-
-
-def opened(folder):
-    settings = read_config(folder)
-    return FineTunedRun.open(folder, settings, settings.task.open(folder))
-
-
-def evaluated(folder, sets, split):
-    return opened(folder).evaluate([str(sets)], split, make_mesh(MeshConfig()))
 
 
 def test_questions_that_can_be_answered_are(trained, questions):

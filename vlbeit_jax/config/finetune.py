@@ -5,6 +5,11 @@ import dataclasses
 from vlbeit_jax.config.schema import AT_LEAST_0, PART, POSITIVE, SHARE, one_of, setting
 from vlbeit_jax.config.streams import StreamConfig
 
+RAND_AUGMENT = (
+    "RandAugment: light (2 of 10 operations at 7), strong (rand-m9-mstd0.5-inc1)",
+    one_of("none", "light", "strong"),
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelledImagesConfig(StreamConfig):
@@ -13,11 +18,7 @@ class LabelledImagesConfig(StreamConfig):
     batch_size: int = setting(1024, "images per step, over all hosts", POSITIVE)
     crop_scale: float = setting(0.08, "smallest area of the random crop, share of the image", SHARE)
     flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
-    rand_augment: str = setting(
-        "strong",
-        "RandAugment: light (2 of 10 operations at 7), strong (rand-m9-mstd0.5-inc1)",
-        one_of("none", "light", "strong"),
-    )
+    rand_augment: str = setting("strong", *RAND_AUGMENT)
     erase: float = setting(0.25, "probability that a random box becomes noise", SHARE)
     mixup: float = setting(0.8, "parameter of mixup's Beta distribution; 0: no mixup", AT_LEAST_0)
     cutmix: float = setting(
@@ -50,8 +51,4 @@ class PairedStreamConfig(StreamConfig):
     flip: float = setting(
         0.5, "probability of a horizontal flip, unless the text names a side", SHARE
     )
-    rand_augment: str = setting(
-        "light",
-        "RandAugment: light (2 of 10 operations at 7), strong (rand-m9-mstd0.5-inc1)",
-        one_of("none", "light", "strong"),
-    )
+    rand_augment: str = setting("light", *RAND_AUGMENT)

@@ -9,15 +9,50 @@ from vlbeit_jax.types import Positions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The Multiway Transformer (arXiv 2206.01127; defaults are base size)."""
+class PatchNetworkConfig:
+    """What every Transformer over patches of an image has."""
 
     image_size: int = setting(224, "image side, pixels", POSITIVE)
     patch_size: int = setting(16, "patch side, pixels", POSITIVE)
     width: int = setting(768, "token width D", POSITIVE)
-    depth: int = setting(12, "blocks", POSITIVE)
     heads: int = setting(12, "attention heads H", POSITIVE)
     ffn_width: int = setting(3072, "FFN width F", POSITIVE)
+    matmul: str = setting(
+        "auto",
+        "matmul precision; auto: bfloat16 on accelerators",
+        one_of("auto", "float32", "bfloat16"),
+    )
+    attention: str = setting(
+        "auto",
+        "computed by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's "
+        "kernel if possible",
+        one_of("auto", "einsum", "fused", "cudnn"),
+        may_change=True,
+    )
+    scan: bool = setting(
+        False,
+        "one loop over equal blocks: smaller program, slower steps (docs/scale.md)",
+        may_change=True,
+    )
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+    def problems(self) -> Iterable[str]:
+        """Returns what is wrong between settings; each text begins with a setting's name."""
+        if self.image_size % self.patch_size:
+            yield f"image_size={self.image_size} must be a multiple of patch_size={self.patch_size}"
+        if self.width % self.heads:
+            yield f"width={self.width} must be a multiple of heads={self.heads}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(PatchNetworkConfig):
+    """The Multiway Transformer (arXiv 2206.01127; defaults are base size)."""
+
+    depth: int = setting(12, "blocks", POSITIVE)
     fused_layers: int = setting(2, "top blocks with a vision-language expert for pairs", AT_LEAST_0)
     text_positions: int = setting(128, "longest text, word pieces", POSITIVE)
     positions: Positions = setting(Positions.ABSOLUTE, "scheme of positions")
@@ -33,34 +68,12 @@ class ModelConfig:
     vocabulary: int = setting(64000, "word pieces, as in the text tokenizer", POSITIVE)
     pad: int = setting(0, "id of the padding piece; not 0 only in imported models", AT_LEAST_0)
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
-    matmul: str = setting(
-        "auto",
-        "matmul precision; auto: bfloat16 on accelerators",
-        one_of("auto", "float32", "bfloat16"),
-    )
-    attention: str = setting(
-        "auto",
-        "computed by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's "
-        "kernel if possible",
-        one_of("auto", "einsum", "fused", "cudnn"),
-        may_change=True,
-    )
     remat: str = setting(
         "none",
         "what the backward pass recomputes: nothing, all but weight products, or whole blocks",
         one_of("none", "dots", "full"),
         may_change=True,
     )
-    scan: bool = setting(
-        False,
-        "one loop over equal blocks: smaller program, slower steps (docs/scale.md)",
-        may_change=True,
-    )
-
-    @property
-    def grid(self) -> int:
-        """Patches along one side."""
-        return self.image_size // self.patch_size
 
     @property
     def patches(self) -> int:
@@ -69,7 +82,7 @@ class ModelConfig:
 
     def problems(self) -> Iterable[str]:
         """Returns what is wrong between settings; each text begins with a setting's name."""
-        yield from _size_problems(self)
+        yield from super().problems()
         if self.fused_layers > self.depth:
             yield f"fused_layers={self.fused_layers} must be at most depth={self.depth}"
         if self.decoupled and self.fused_layers:
@@ -90,14 +103,9 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VisualTokenizerConfig:
+class VisualTokenizerConfig(PatchNetworkConfig):
     """VQ-KD (BEiT v2, arXiv 2208.06366; defaults are its ``encoder_base_decoder_3x768x12``)."""
 
-    image_size: int = setting(224, "image side, pixels", POSITIVE)
-    patch_size: int = setting(16, "patch side, pixels", POSITIVE)
-    width: int = setting(768, "token width of encoder and decoder", POSITIVE)
-    heads: int = setting(12, "attention heads", POSITIVE)
-    ffn_width: int = setting(3072, "FFN width", POSITIVE)
     encoder_depth: int = setting(12, "blocks of the encoder", POSITIVE)
     decoder_depth: int = setting(3, "blocks of the decoder", POSITIVE)
     drop_path: float = setting(0.0, "stochastic depth of the last block", OPEN_SHARE)
@@ -125,36 +133,3 @@ class VisualTokenizerConfig:
         SHARE,
         may_change=True,
     )
-    matmul: str = setting(
-        "auto",
-        "matmul precision; auto: bfloat16 on accelerators",
-        one_of("auto", "float32", "bfloat16"),
-    )
-    attention: str = setting(
-        "auto",
-        "computed by XLA (einsum), our TPU kernel (fused) or NVIDIA's (cudnn); auto: the device's "
-        "kernel if possible",
-        one_of("auto", "einsum", "fused", "cudnn"),
-        may_change=True,
-    )
-    scan: bool = setting(
-        False,
-        "one loop over equal blocks: smaller program, slower steps (docs/scale.md)",
-        may_change=True,
-    )
-
-    @property
-    def grid(self) -> int:
-        """Patches along one side."""
-        return self.image_size // self.patch_size
-
-    def problems(self) -> Iterable[str]:
-        """Returns what is wrong between settings; each text begins with a setting's name."""
-        yield from _size_problems(self)
-
-
-def _size_problems(model: ModelConfig | VisualTokenizerConfig) -> Iterable[str]:
-    if model.image_size % model.patch_size:
-        yield f"image_size={model.image_size} must be a multiple of patch_size={model.patch_size}"
-    if model.width % model.heads:
-        yield f"width={model.width} must be a multiple of heads={model.heads}"

@@ -4,10 +4,27 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 
 TEXT_TOKENIZER, VISUAL_TOKENIZER = "text_tokenizer", "visual_tokenizer"
 CLASSES = "classes.json"
+
+
+def open_text_tokenizer(place: str | Path, model: ModelConfig) -> TextTokenizer:
+    """Opens a text tokenizer.
+
+    Raises:
+      UsageError: there is none, or it has another number of word pieces than the model.
+    """
+    tokenizer = TextTokenizer(place)
+    if tokenizer.vocabulary != model.vocabulary:
+        raise UsageError(
+            f"the text tokenizer in {tokenizer.folder} has {tokenizer.vocabulary} pieces, but "
+            f"task.model.vocabulary={model.vocabulary}"
+        )
+    return tokenizer
 
 
 def write_classes(folder: Path, names: Sequence[str]) -> None:

@@ -13,10 +13,7 @@ from vlbeit_jax.config.parse import fingerprint
 from vlbeit_jax.data.examples.base import Transform
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.records import ConcatRecords, Records
-from vlbeit_jax.data.sampling import TrainingExamples
-from vlbeit_jax.data.source import VALIDATION, PreparedSet, open_set
-from vlbeit_jax.data.sources import require_validation
-from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
+from vlbeit_jax.data.source import VALIDATION, PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.classification import Answers, negative_log_likelihood, ranks
@@ -25,6 +22,7 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.supervised import CLASS, Supervised
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, write_classes
 from vlbeit_jax.tasks.base import Evaluator, Place
+from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.predicting import Rows, outputs_of
 from vlbeit_jax.training.state import TrainState, declarations
 
@@ -95,23 +93,26 @@ class OpenClassification:
         if self._tokenizer:
             shutil.copytree(self._tokenizer.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
 
-    def training_data(self, run: RunConfig) -> "ClassificationData":
+    def training_data(self, run: RunConfig) -> OneStreamData:
         """Opens the sets.
 
         Raises:
           UsageError: one is missing, of the wrong kind, or has other classes.
         """
-        return ClassificationData(self, run)
+        task = self.task
+        sets = open_sets(task.stream, [self.kind], run)
+        self.require_classes(sets)
+        return OneStreamData(
+            task.schedule, task.stream, sets, self.make_example(augment=True), run.seed
+        )
 
-    def evaluators(self, data: "ClassificationData", place: Place) -> Sequence[Evaluator]:
+    def evaluators(self, data: OneStreamData, place: Place) -> Sequence[Evaluator]:
         """Returns accuracies on the held-back part of the first source."""
         run = functools.partial(self._evaluate_state, data, place)
         return [Evaluator("", place.run.evaluate_every, run)]
 
-    def prepare_state(
-        self, state: TrainState, data: "ClassificationData", place: Place
-    ) -> TrainState:
-        """Returns the state as it is."""
+    def prepare_state(self, state: TrainState, data: OneStreamData, place: Place) -> TrainState:
+        """Returns the state unchanged: nothing has to be prepared."""
         return state
 
     def require_classes(self, sets: Sequence[PreparedSet]) -> None:
@@ -196,7 +197,7 @@ class OpenClassification:
         return outputs_of(self._logits, params, records, transform, size, place, batches=batches)
 
     def _evaluate_state(
-        self, data: "ClassificationData", place: Place, state: TrainState, frozen: Tree
+        self, data: OneStreamData, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
         records = data.sets[0].records(VALIDATION)
         rows = self._rows(state.params, records, place, batches=place.run.evaluate_batches)
@@ -215,45 +216,3 @@ class OpenClassification:
 def _answers(rows: Rows) -> Answers:
     logits, labels = np.asarray(rows.outputs, np.float32), rows.batch["label"]
     return Answers(ranks(logits, labels), labels, negative_log_likelihood(logits, labels))
-
-
-class ClassificationData:
-    """The training sets; see ``tasks.base.TrainingData``.
-
-    Attributes:
-      sets: in the order of the sources.
-    """
-
-    def __init__(self, opened: OpenClassification, run: RunConfig):
-        """Opens the sources, and checks them against the classes and each other."""
-        self._opened, self._seed = opened, run.seed
-        self.sets = [open_set(place, opened.kind) for place in opened.task.stream.sources]
-        opened.require_classes(self.sets)
-        require_apart(self.sets)
-        if run.evaluate_every:
-            require_validation(self.sets[:1])
-
-    @property
-    def fingerprints(self) -> Mapping[str, Any]:
-        """Those of the sets."""
-        found = [each.fingerprint for each in self.sets]
-        return {f"task.{self._opened.task.schedule}.sources": found}
-
-    @property
-    def trained_on(self) -> Sequence[str]:
-        """Fingerprints of everything in the sets."""
-        return sorted({name for each in self.sets for name in each.contains})
-
-    def examples(self, stream: str) -> TrainingExamples:
-        """Returns the endless examples."""
-        return TrainingExamples(
-            stream,
-            self.sets,
-            self._opened.make_example(augment=True),
-            seed=self._seed,
-            weights=self._opened.task.stream.weights,
-        )
-
-    def save_seen(self, folder: Path) -> None:
-        """Writes the keys of the images or texts that are trained on."""
-        write_seen(folder, seen_by(self.sets))

@@ -23,7 +23,7 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.visual_tokenizer import cast_tokenizer
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
-from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place
 from vlbeit_jax.tasks.pretrain_data import PretrainData
 from vlbeit_jax.tasks.probing import Probes
@@ -59,7 +59,7 @@ class OpenPretrain:
         sections = [self.stream_config(stream) for stream in streams]
         has_text = any(isinstance(each, TextStreamConfig) for each in sections)
         has_image = any(isinstance(each, ImageStreamConfig) for each in sections)
-        self._text = TextTokenizer(text_tokenizer) if has_text else None
+        self._text = open_text_tokenizer(text_tokenizer, task.model) if has_text else None
         self._visual = open_visual_tokens(visual_tokenizer) if has_image else None
         self._check_fit()
         # A stream of texts never asks for the visual tokenizer.
@@ -207,11 +207,6 @@ class OpenPretrain:
 
     def _check_fit(self) -> None:
         model = self.task.model
-        if self._text and self.text.vocabulary != model.vocabulary:
-            raise UsageError(
-                f"the text tokenizer in {self.text.folder} has {self.text.vocabulary} pieces, but "
-                f"task.model.vocabulary={model.vocabulary}"
-            )
         if not self._visual:
             return
         visual, where = self._visual.tokenizer.config, self._visual.folder

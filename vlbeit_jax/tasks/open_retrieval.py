@@ -14,9 +14,9 @@ from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.source import VALIDATION, PreparedSet
 from vlbeit_jax.metrics.retrieval import chance, recalls
 from vlbeit_jax.models.params import Tree
-from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place
-from vlbeit_jax.tasks.paired import PairedData, open_sets, open_text_tokenizer
+from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.ranking import Gallery, dual_scores, embed, match_own, rerank_both
 from vlbeit_jax.training.state import TrainState, declarations
 from vlbeit_jax.types import Kind
@@ -66,24 +66,24 @@ class OpenRetrieval:
         """Copies the tokenizer into a run, which then needs the original no more."""
         shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
 
-    def training_data(self, run: RunConfig) -> PairedData:
+    def training_data(self, run: RunConfig) -> OneStreamData:
         """Opens the sets of pairs.
 
         Raises:
           UsageError: one is missing or of another kind.
         """
         task = self.task
-        sets = open_sets(task.pair, self.kind, run)
+        sets = open_sets(task.pair, [self.kind], run)
         transform = CaptionExample(task.pair, task.model.image_size, self.text, augment=True)
-        return PairedData(PAIR, task.pair, sets, transform, run.seed)
+        return OneStreamData(PAIR, task.pair, sets, transform, run.seed)
 
-    def evaluators(self, data: PairedData, place: Place) -> Sequence[Evaluator]:
+    def evaluators(self, data: OneStreamData, place: Place) -> Sequence[Evaluator]:
         """Returns recalls in both directions among held-back pairs of the first source."""
         run = functools.partial(self._evaluate_state, data, place)
         return [Evaluator("", place.run.evaluate_every, run)]
 
-    def prepare_state(self, state: TrainState, data: PairedData, place: Place) -> TrainState:
-        """Returns the state as it is."""
+    def prepare_state(self, state: TrainState, data: OneStreamData, place: Place) -> TrainState:
+        """Returns the state unchanged: nothing has to be prepared."""
         return state
 
     def evaluate(
@@ -150,7 +150,7 @@ class OpenRetrieval:
             yield {"caption": listed[0][0], "top": listed}
 
     def _evaluate_state(
-        self, data: PairedData, place: Place, state: TrainState, frozen: Tree
+        self, data: OneStreamData, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
         batches = place.run.evaluate_batches
         most = batches * self.task.pair.batch_size if batches else None

@@ -27,9 +27,9 @@ from vlbeit_jax.metrics.vqa import (
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.answering import ANSWER, Answering
 from vlbeit_jax.shapes import Float
-from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place
-from vlbeit_jax.tasks.paired import PairedData, open_sets, open_text_tokenizer
+from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.predicting import outputs_of
 from vlbeit_jax.training.state import TrainState, declarations
 from vlbeit_jax.types import Kind
@@ -92,24 +92,24 @@ class OpenVQA:
         shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
         self.answers.save(folder)
 
-    def training_data(self, run: RunConfig) -> PairedData:
+    def training_data(self, run: RunConfig) -> OneStreamData:
         """Opens the sets of questions.
 
         Raises:
           UsageError: one is missing or of another kind.
         """
-        sets = open_sets(self.task.question, self.kind, run)
+        sets = open_sets(self.task.question, [self.kind], run)
         people = {int(count) for each in sets for count in each.meta[PEOPLE].get(TRAIN, {})}
         transform = self._example(self.answers.numbers, self._rule(people), augment=True)
-        return PairedData(QUESTION, self.task.question, sets, transform, run.seed)
+        return OneStreamData(QUESTION, self.task.question, sets, transform, run.seed)
 
-    def evaluators(self, data: PairedData, place: Place) -> Sequence[Evaluator]:
+    def evaluators(self, data: OneStreamData, place: Place) -> Sequence[Evaluator]:
         """Returns the score on held-back questions of the first source."""
         run = functools.partial(self._evaluate_state, data, place)
         return [Evaluator("", place.run.evaluate_every, run)]
 
-    def prepare_state(self, state: TrainState, data: PairedData, place: Place) -> TrainState:
-        """Returns the state as it is."""
+    def prepare_state(self, state: TrainState, data: OneStreamData, place: Place) -> TrainState:
+        """Returns the state unchanged: nothing has to be prepared."""
         return state
 
     def evaluate(
@@ -182,7 +182,7 @@ class OpenVQA:
         return np.asarray(found.outputs, np.float32)
 
     def _evaluate_state(
-        self, data: PairedData, place: Place, state: TrainState, frozen: Tree
+        self, data: OneStreamData, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
         records = data.sets[0].records(VALIDATION)
         batches = place.run.evaluate_batches

@@ -17,16 +17,16 @@ from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.images import ImageExample, Views
-from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
+from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import VALIDATION
-from vlbeit_jax.data.sources import open_sources, require_validation
-from vlbeit_jax.data.splits import require_apart
+from vlbeit_jax.data.sources import kinds_of
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.teacher import teacher_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.distillation import Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.tasks import base
+from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.teachers import restore_teacher
 from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated
 from vlbeit_jax.training.saved_run import tree_fingerprint
@@ -77,7 +77,9 @@ class OpenVQKD:
         Raises:
           UsageError: one is missing or of the wrong kind.
         """
-        return VQKDData(self.task, run)
+        image = self.task.image
+        sets = open_sets(image, kinds_of(image), run)
+        return VQKDData(IMAGE, image, sets, _example(self.task, augment=True), run.seed)
 
     def evaluators(self, data: "VQKDData", place: base.Place) -> Sequence[base.Evaluator]:
         """Returns held-back losses, and how many codes the held-back images use."""
@@ -159,40 +161,8 @@ class OpenVQKD:
             )
 
 
-class VQKDData:
-    """The sets of images; see ``tasks.base.TrainingData``.
-
-    Attributes:
-      sets: open.
-    """
-
-    def __init__(self, task: Any, run: RunConfig):
-        """Opens the sets of a ``VQKD``, and checks them against each other."""
-        self._task, self._seed = task, run.seed
-        self.sets = open_sources(IMAGE, task.image)
-        require_apart(self.sets)
-        if run.evaluate_every:
-            require_validation(self.sets[:1])
-
-    @property
-    def fingerprints(self) -> Mapping[str, Any]:
-        """Those of the sets."""
-        return {"task.image.sources": [each.fingerprint for each in self.sets]}
-
-    @property
-    def trained_on(self) -> Sequence[str]:
-        """Fingerprints of everything in the sets."""
-        return sorted({name for each in self.sets for name in each.contains})
-
-    def examples(self, stream: str) -> TrainingExamples:
-        """Returns the endless images."""
-        return TrainingExamples(
-            stream,
-            self.sets,
-            _example(self._task, augment=True),
-            seed=self._seed,
-            weights=self._task.image.weights,
-        )
+class VQKDData(OneStreamData):
+    """The sets of images."""
 
     def save_seen(self, folder: pathlib.Path) -> None:
         """Does nothing: a visual tokenizer is not evaluated on sets of others."""

@@ -9,9 +9,7 @@ from vlbeit_jax.config.finetune import LabelledTextsConfig
 from vlbeit_jax.config.schema import one_of, section, setting
 from vlbeit_jax.data.examples.base import Spec
 from vlbeit_jax.data.examples.labelled import LabelledText, labelled_text_specs
-from vlbeit_jax.data.text import TextTokenizer
-from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, read_classes
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, open_text_tokenizer, read_classes
 from vlbeit_jax.tasks.classification import Classification
 from vlbeit_jax.tasks.open_classification import OpenClassification
 from vlbeit_jax.types import Kind, Modality
@@ -66,13 +64,8 @@ class TextClassification(Classification):
           UsageError: one is missing, or the tokenizer does not fit the model.
         """
         task = dataclasses.replace(self, class_names=read_classes(folder)) if folder else self
-        tokenizer = TextTokenizer(folder / TEXT_TOKENIZER if folder else self.text_tokenizer)
-        if tokenizer.vocabulary != self.model.vocabulary:
-            raise UsageError(
-                f"the text tokenizer in {tokenizer.folder} has {tokenizer.vocabulary} pieces, but "
-                f"task.model.vocabulary={self.model.vocabulary}"
-            )
-        length = self.text.text_length
+        place = folder / TEXT_TOKENIZER if folder else self.text_tokenizer
+        tokenizer, length = open_text_tokenizer(place, self.model), self.text.text_length
 
         def make_example(*, augment: bool, labelled: bool = True) -> LabelledText:
             return LabelledText(tokenizer, length, task.class_names if labelled else ())
