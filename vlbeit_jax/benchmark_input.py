@@ -13,6 +13,8 @@ import numpy as np
 from absl import flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.config.common import LoaderConfig
+from vlbeit_jax.config.streams import ImageStreamConfig
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.data.image import decode

@@ -85,6 +85,6 @@ def group_names(names: Sequence[str], pictures: UInt8[np.ndarray, "A height widt
     return [keys[number] for number in root]
 
 
-def _join(root: Int[np.ndarray, "A"], one: int, other: int) -> None:
+def _join(root: Int[np.ndarray, " A"], one: int, other: int) -> None:
     """Makes one group of two; the earlier emoji names it."""
     root[root == max(one, other)] = min(one, other)

@@ -96,7 +96,7 @@ def _of_each(arms: list[list[Features]], compute: Callable[[Features], np.ndarra
     return [[compute(features) for features in arm] for arm in arms]
 
 
-def _small(encoded: bytes) -> Float[np.ndarray, "K"]:
+def _small(encoded: bytes) -> Float[np.ndarray, " K"]:
     return resize(decode(encoded), PIXELS, PIXELS).reshape(-1) / 255
 
 
@@ -108,7 +108,7 @@ def _bag(texts: list[str], tokenizer: TextTokenizer) -> Float[np.ndarray, "A V"]
 
 def _floors(
     pixels: Float[np.ndarray, "A K"], data: probing.Labelled
-) -> dict[str, Float[np.ndarray, "A"]]:
+) -> dict[str, Float[np.ndarray, " A"]]:
     """Returns the answers that need no network."""
     return {
         "majority": probing.majority(data),

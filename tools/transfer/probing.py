@@ -26,18 +26,18 @@ class Labelled:
       draws: how often these are drawn anew.
     """
 
-    labels: Int[np.ndarray, "A"]
+    labels: Int[np.ndarray, " A"]
     groups: np.ndarray
     classes: int
     shots: int = 0
     draws: int = 1
 
     @property
-    def folds(self) -> Int[np.ndarray, "A"]:
+    def folds(self) -> Int[np.ndarray, " A"]:
         """The fold that tests each row."""
         return np.array([fold_of(group) for group in self.groups])
 
-    def parts(self) -> Iterator[tuple[int, Int[np.ndarray, "K"], Bool[np.ndarray, "A"]]]:
+    def parts(self) -> Iterator[tuple[int, Int[np.ndarray, " K"], Bool[np.ndarray, " A"]]]:
         """Yields each fold with the rows that a probe is fitted to, and those of validation."""
         for fold in range(FOLDS):
             splits = np.array([split_of(group, fold) for group in self.groups])
@@ -58,7 +58,7 @@ class Outcome:
       strengths: of the ridge, by fold.
     """
 
-    right: Float[np.ndarray, "A"]
+    right: Float[np.ndarray, " A"]
     strengths: tuple[float, ...]
 
 
@@ -92,7 +92,7 @@ def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outco
 
 
 def _best(
-    checked: Float[np.ndarray, "S A"], times: Float[np.ndarray, "A"], groups: np.ndarray
+    checked: Float[np.ndarray, "S A"], times: Float[np.ndarray, " A"], groups: np.ndarray
 ) -> int:
     """Returns the number of the strength with the best accuracy; of equals the strongest."""
     rows = times > 0
@@ -103,7 +103,7 @@ def _best(
     return len(accuracy) - 1 - int(np.argmax(accuracy[::-1]))
 
 
-def majority(data: Labelled) -> Float[np.ndarray, "A"]:
+def majority(data: Labelled) -> Float[np.ndarray, " A"]:
     """Returns whether each row has the commonest class of its training part."""
     right = np.zeros(len(data.labels))
     for fold, known, _ in data.parts():
@@ -113,7 +113,7 @@ def majority(data: Labelled) -> Float[np.ndarray, "A"]:
     return right / (data.draws if data.shots else 1)
 
 
-def nearest(features: Float[np.ndarray, "A D"], data: Labelled) -> Float[np.ndarray, "A"]:
+def nearest(features: Float[np.ndarray, "A D"], data: Labelled) -> Float[np.ndarray, " A"]:
     """Returns how often each row has the class of its nearest training row."""
     right = np.zeros(len(data.labels))
     for fold, known, _ in data.parts():

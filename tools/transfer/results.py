@@ -13,9 +13,9 @@ METRICS = {"accuracy_by_group": True, "accuracy_by_row": False}
 
 
 def comparison(
-    pretrained: Float[np.ndarray, "A"],
-    random: Float[np.ndarray, "A"],
-    floors: Mapping[str, Float[np.ndarray, "A"]],
+    pretrained: Float[np.ndarray, " A"],
+    random: Float[np.ndarray, " A"],
+    floors: Mapping[str, Float[np.ndarray, " A"]],
     groups: np.ndarray,
     seeds: int,
 ) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class KeyCollector:
         return found
 
 
-def common(some: Keys, others: UInt[np.ndarray, "_"]) -> Keys:
+def common(some: Keys, others: UInt[np.ndarray, " _"]) -> Keys:
     """Returns the part of ``some`` whose keys are among the sorted ``others``."""
     if not some.shape[1] or not others.size:
         return NONE
@@ -69,6 +69,6 @@ def common(some: Keys, others: UInt[np.ndarray, "_"]) -> Keys:
     return some[:, others[places] == some[0]]
 
 
-def merged(parts: Iterable[Keys]) -> UInt[np.ndarray, "_"]:
+def merged(parts: Iterable[Keys]) -> UInt[np.ndarray, " _"]:
     """Returns the sorted keys of several parts, each once."""
     return np.unique(np.concatenate([NONE[0], *(part[0] for part in parts)]))

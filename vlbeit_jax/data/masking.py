@@ -20,7 +20,7 @@ MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # BERT, section 3.1; the remaining 10% stay
 
 def blockwise_mask(
     draws: Draws, grid: int, count: int, smallest_block: int
-) -> Int[np.ndarray, "M"]:
+) -> Int[np.ndarray, " M"]:
     """Masks exactly ``count`` patches in blocks (BEiT, algorithm 1, as in BEiT v2's code).
 
     Args:
@@ -83,10 +83,10 @@ class MaskedText(NamedTuple):
       weights: 1 for a used slot, 0 for an unused one.
     """
 
-    text: Int[np.ndarray, "T"]
-    positions: Int[np.ndarray, "M"]
-    targets: Int[np.ndarray, "M"]
-    weights: Float[np.ndarray, "M"]
+    text: Int[np.ndarray, " T"]
+    positions: Int[np.ndarray, " M"]
+    targets: Int[np.ndarray, " M"]
+    weights: Float[np.ndarray, " M"]
 
 
 def masked_slots(length: int, share: float) -> int:
@@ -99,10 +99,10 @@ def masked_slots(length: int, share: float) -> int:
 
 def mask_text(
     draws: Draws,
-    text: Int[np.ndarray, "T"],
+    text: Int[np.ndarray, " T"],
     share: float,
     vocabulary: int,
-    word_starts: Bool[np.ndarray, "V"] | None = None,
+    word_starts: Bool[np.ndarray, " V"] | None = None,
 ) -> MaskedText:
     """Masks ``max(1, round(share * n))`` of the n ordinary pieces of a text.
 
@@ -148,8 +148,8 @@ def mask_text(
 
 
 def _pieces_of_words(
-    draws: Draws, ordinary: Int[np.ndarray, "A"], starts: Bool[np.ndarray, "A"], count: int
-) -> Int[np.ndarray, "M"]:
+    draws: Draws, ordinary: Int[np.ndarray, " A"], starts: Bool[np.ndarray, " A"], count: int
+) -> Int[np.ndarray, " M"]:
     """Returns the positions of the first ``count`` pieces, with the words in random order."""
     # A row that was cut out of a document may begin inside a word, which is then word 0. Otherwise
     # no piece has word 0, and it takes part in the random order without effect.

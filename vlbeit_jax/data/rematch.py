@@ -12,7 +12,7 @@ from vlbeit_jax.shapes import Int
 class Rematched:
     """Records with one field taken from another record; all else, and so every mask, stays."""
 
-    def __init__(self, records: Records, partners: Int[np.ndarray, "A"], field: str):
+    def __init__(self, records: Records, partners: Int[np.ndarray, " A"], field: str):
         """Record ``i`` gets ``field`` ("image" or "captions") of record ``partners[i]``."""
         self._records, self._partners, self._field = records, partners, field
 
@@ -27,7 +27,7 @@ class Rematched:
         }
 
 
-def wrong_partners(records: Records, seed: int) -> Int[np.ndarray, "A"]:
+def wrong_partners(records: Records, seed: int) -> Int[np.ndarray, " A"]:
     """Returns for every pair another one, with another first caption wherever possible.
 
     Records in random order, equal captions side by side, each paired with the one as far ahead as

@@ -73,12 +73,12 @@ class TextTokenizer:
         """A word piece as it is written; a leading low line means that it opens a word."""
         return self._pieces.id_to_piece(int(index)).replace(WORD_START, "_")
 
-    def encode_row(self, text: str, length: int) -> Int[np.ndarray, "T"]:
+    def encode_row(self, text: str, length: int) -> Int[np.ndarray, " T"]:
         """CLS, the text's first pieces, SEP, then padding up to ``length``."""
         return row_of(self.encode(text)[: length - 2], length)
 
     @functools.cached_property
-    def word_starts(self) -> Bool[np.ndarray, "V"]:
+    def word_starts(self) -> Bool[np.ndarray, " V"]:
         """Per piece, whether it opens a word."""
         return np.array(
             [self._pieces.id_to_piece(i).startswith(WORD_START) for i in range(self.vocabulary)]
@@ -89,7 +89,7 @@ class TextTokenizer:
         return TextTokenizer, (self.folder,)
 
 
-def row_of(pieces: list[int], length: int) -> Int[np.ndarray, "T"]:
+def row_of(pieces: list[int], length: int) -> Int[np.ndarray, " T"]:
     """CLS, pieces, SEP and padding as one row; at most ``length - 2`` pieces."""
     row = np.full(length, Special.PAD, np.int32)
     row[: len(pieces) + 2] = [Special.CLS, *pieces, Special.SEP]
@@ -107,7 +107,7 @@ def piece_fingerprint(processor: sentencepiece.SentencePieceProcessor) -> str:
 
 def packed_rows(
     texts: Iterable[str | bytes], tokenizer: TextTokenizer, length: int
-) -> Iterator[Int[np.ndarray, "T"]]:
+) -> Iterator[Int[np.ndarray, " T"]]:
     """Rows of CLS, pieces, SEP; every piece of every text stands in exactly one row."""
     waiting: list[int] = []
     for text in texts:

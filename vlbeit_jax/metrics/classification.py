@@ -8,7 +8,7 @@ import numpy as np
 from vlbeit_jax.shapes import Float, Int
 
 
-def ranks(logits: Float[np.ndarray, "A C"], labels: Int[np.ndarray, "A"]) -> Int[np.ndarray, "A"]:
+def ranks(logits: Float[np.ndarray, "A C"], labels: Int[np.ndarray, " A"]) -> Int[np.ndarray, " A"]:
     """Returns how many wrong classes have a logit that is at least the right one's.
 
     So a constant prediction is never right. Sorting would make it right for one of the classes. A
@@ -29,9 +29,9 @@ class Answers:
       loss: negative log-likelihood of the right class, nats.
     """
 
-    rank: Int[np.ndarray, "A"]
-    label: Int[np.ndarray, "A"]
-    loss: Float[np.ndarray, "A"]
+    rank: Int[np.ndarray, " A"]
+    label: Int[np.ndarray, " A"]
+    loss: Float[np.ndarray, " A"]
 
     def summary(self, classes: int) -> dict[str, float | int]:
         """Returns accuracies with what it takes to judge them.
@@ -52,7 +52,7 @@ class Answers:
             "count": len(self.label),
         }
 
-    def per_class(self, classes: int) -> Float[np.ndarray, "C"]:
+    def per_class(self, classes: int) -> Float[np.ndarray, " C"]:
         """Returns the accuracy on the records of each class; NaN for a class without any."""
         right = np.bincount(self.label, self.rank == 0, minlength=classes)
         counts = np.bincount(self.label, minlength=classes)
@@ -69,8 +69,8 @@ class Answers:
 
 
 def negative_log_likelihood(
-    logits: Float[np.ndarray, "A C"], labels: Int[np.ndarray, "A"]
-) -> Float[np.ndarray, "A"]:
+    logits: Float[np.ndarray, "A C"], labels: Int[np.ndarray, " A"]
+) -> Float[np.ndarray, " A"]:
     """Returns the negative log-likelihood of each label, nats, in float64."""
     logits = logits.astype(np.float64)
     top = logits.max(axis=1, keepdims=True)

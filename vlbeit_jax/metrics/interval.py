@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
 
 def ratio_interval(
-    totals: Float[np.ndarray, "A"], weights: Float[np.ndarray, "A"], seed: int = 0
+    totals: Float[np.ndarray, " A"], weights: Float[np.ndarray, " A"], seed: int = 0
 ) -> Interval:
     """Returns the sum of totals over the sum of weights; 0 where the weights are 0.
 
@@ -43,8 +43,8 @@ def ratio_interval(
 
 
 def paired_gain(
-    own: Float[np.ndarray, "A"],
-    other: Float[np.ndarray, "A"],
+    own: Float[np.ndarray, " A"],
+    other: Float[np.ndarray, " A"],
     groups: np.ndarray,
     *,
     each_group_once: bool,
@@ -71,7 +71,7 @@ def paired_gain(
 
 
 def mean_by_group(
-    values: Float[np.ndarray, "A"], groups: np.ndarray, *, each_group_once: bool
+    values: Float[np.ndarray, " A"], groups: np.ndarray, *, each_group_once: bool
 ) -> float:
     """Returns the mean over rows, or over groups of their rows' mean; as in ``paired_gain``."""
     _, group = np.unique(groups, return_inverse=True)

@@ -23,11 +23,11 @@ class Scores:
       targets: count of every target over all examples.
     """
 
-    uid: Int[np.ndarray, "A"]
-    right: Float[np.ndarray, "A"]
-    loss: Float[np.ndarray, "A"]
-    weight: Float[np.ndarray, "A"]
-    targets: Float[np.ndarray, "V"]
+    uid: Int[np.ndarray, " A"]
+    right: Float[np.ndarray, " A"]
+    loss: Float[np.ndarray, " A"]
+    weight: Float[np.ndarray, " A"]
+    targets: Float[np.ndarray, " V"]
 
     def summary(self) -> dict[str, float | int]:
         """Accuracy and loss per masked position, with what it takes to judge them.

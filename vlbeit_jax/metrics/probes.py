@@ -30,15 +30,15 @@ class Ridge:
       right: see ``left``.
     """
 
-    mean: Float[np.ndarray, "I"]
-    deviation: Float[np.ndarray, "I"]
-    eigenvalues: Float[np.ndarray, "E"]
+    mean: Float[np.ndarray, " I"]
+    deviation: Float[np.ndarray, " I"]
+    eigenvalues: Float[np.ndarray, " E"]
     left: Float[np.ndarray, "I1 E"]
     right: Float[np.ndarray, "E C"]
 
     @classmethod
     def fit(
-        cls, features: Float[np.ndarray, "A I"], labels: Int[np.ndarray, "A"], classes: int
+        cls, features: Float[np.ndarray, "A I"], labels: Int[np.ndarray, " A"], classes: int
     ) -> "Ridge":
         """Decomposes the training rows once, so that each strength costs two products.
 
@@ -76,7 +76,7 @@ def _with_constant(rows: Float[np.ndarray, "A I"]) -> Float[np.ndarray, "A I1"]:
     return np.concatenate([rows, np.full((len(rows), 1), BIAS)], axis=1)
 
 
-def few_of_each(labels: Int[np.ndarray, "A"], classes: int, shots: int, seed: int) -> np.ndarray:
+def few_of_each(labels: Int[np.ndarray, " A"], classes: int, shots: int, seed: int) -> np.ndarray:
     """Returns the numbers of ``shots`` random rows of each class, or of all if there are fewer.
 
     Drawn as big_vision draws them: one generator, one permutation per class in their order.
@@ -95,10 +95,10 @@ def unit_rows(features: Float[np.ndarray, "A I"]) -> Float[np.ndarray, "A I"]:
 
 def nearest_neighbours(
     features: Float[np.ndarray, "A I"],
-    labels: Int[np.ndarray, "A"],
+    labels: Int[np.ndarray, " A"],
     queries: Float[np.ndarray, "B I"],
     neighbours: Sequence[int],
-) -> dict[int, Int[np.ndarray, "B"]]:
+) -> dict[int, Int[np.ndarray, " B"]]:
     """Returns, by number of neighbours, the class that most of the nearest rows have.
 
     Distances are Euclidean; give ``unit_rows`` for cosines. Among classes with equally many
@@ -118,7 +118,7 @@ def nearest_neighbours(
     return {count: np.array([_vote(row[:count]) for row in near]) for count in neighbours}
 
 
-def _vote(near: Int[np.ndarray, "K"]) -> int:
+def _vote(near: Int[np.ndarray, " K"]) -> int:
     """Returns the commonest class; of several, the one that comes first."""
     counts = np.bincount(near)
     return int(near[np.argmax(counts[near])])

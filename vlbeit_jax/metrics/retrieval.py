@@ -27,11 +27,11 @@ class Ranks(NamedTuple):
       of_images: for each text, the rank of its image among all images.
     """
 
-    of_texts: Int[np.ndarray, "images"]
-    of_images: Int[np.ndarray, "texts"]
+    of_texts: Int[np.ndarray, " images"]
+    of_images: Int[np.ndarray, " texts"]
 
 
-def rank(scores: Float[np.ndarray, "images texts"], owner: Int[np.ndarray, "texts"]) -> Ranks:
+def rank(scores: Float[np.ndarray, "images texts"], owner: Int[np.ndarray, " texts"]) -> Ranks:
     """Returns the ranks of the right answers in both directions.
 
     Args:
@@ -75,10 +75,10 @@ def candidates(
 
 
 def rerank(
-    ranks: Int[np.ndarray, "queries"],
+    ranks: Int[np.ndarray, " queries"],
     own: Bool[np.ndarray, "queries k"],
     scores: Float[np.ndarray, "queries k"],
-) -> Int[np.ndarray, "queries"]:
+) -> Int[np.ndarray, " queries"]:
     """Returns ranks after the best ``k`` candidates were ordered by other scores.
 
     A right answer that is not among the candidates keeps its rank, which is above ``k``.
@@ -108,7 +108,7 @@ def recalls(ranks: Ranks, cuts: Sequence[int] = CUTS) -> dict[str, float]:
     }
 
 
-def chance(owner: Int[np.ndarray, "texts"], cuts: Sequence[int] = CUTS) -> dict[str, float]:
+def chance(owner: Int[np.ndarray, " texts"], cuts: Sequence[int] = CUTS) -> dict[str, float]:
     """Returns the expected recalls of a random order, by the names of ``recalls``."""
     texts_of, texts = np.bincount(owner), len(owner)
     images, found = len(texts_of), {}
@@ -122,7 +122,7 @@ def chance(owner: Int[np.ndarray, "texts"], cuts: Sequence[int] = CUTS) -> dict[
     return found
 
 
-def _check(scores: Float[np.ndarray, "images texts"], owner: Int[np.ndarray, "texts"]) -> None:
+def _check(scores: Float[np.ndarray, "images texts"], owner: Int[np.ndarray, " texts"]) -> None:
     images, texts = scores.shape
     if texts and (owner.min() < 0 or owner.max() >= images):
         raise ValueError(f"owners must be numbers of the {images} images")

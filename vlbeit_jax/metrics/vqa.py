@@ -171,7 +171,7 @@ def answer_type(answer: str) -> str:
     return "number" if re.fullmatch(r"[0-9]+(\.[0-9]+)?", answer) else "other"
 
 
-def summarise(scores: Float[np.ndarray, "A"], types: Sequence[str] = ()) -> dict[str, float | int]:
+def summarise(scores: Float[np.ndarray, " A"], types: Sequence[str] = ()) -> dict[str, float | int]:
     """Returns the mean score over questions, between 0 and 1, also by type of answer.
 
     The official evaluator prints percent, rounded to two digits.

@@ -218,7 +218,7 @@ def matmul(
 
 
 def drop_path(
-    x: Float[Array, "B L D"], rate: float | Float[Array, ""], draws: Float[Array, "B"]
+    x: Float[Array, "B L D"], rate: float | Float[Array, ""], draws: Float[Array, " B"]
 ) -> Float[Array, "B L D"]:
     """Stochastic depth: drops the residual of a whole row where its draw is below ``rate``.
 

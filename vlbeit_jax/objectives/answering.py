@@ -79,7 +79,7 @@ class Answering(Objective):
         found: Any = self.network.apply({"params": params}, inputs, drop_path)
         return found
 
-    def _row_weights(self, batch: dict[str, Array]) -> Float[Array, "B"]:
+    def _row_weights(self, batch: dict[str, Array]) -> Float[Array, " B"]:
         return batch["weight"] * (batch["scores"].max(axis=1) > 0)
 
 

@@ -39,16 +39,16 @@ class RowLosses(NamedTuple):
       correct: whether the best partner is a right one, or the share of both directions.
     """
 
-    loss: Float[Array, "B"]
-    correct: Float[Array, "B"]
+    loss: Float[Array, " B"]
+    correct: Float[Array, " B"]
 
 
 def clip_losses(
     image: Float[Array, "B E"],
     text: Float[Array, "B E"],
     log_scale: Float[Array, ""],
-    picture: UInt[Array, "B"],
-    weight: Float[Array, "B"],
+    picture: UInt[Array, " B"],
+    weight: Float[Array, " B"],
 ) -> RowLosses:
     """Returns the loss of every row of a whole batch.
 
@@ -73,7 +73,7 @@ def clip_losses(
 
 
 def _direction(
-    logits: Float[Array, "B B"], right: Bool[Array, "B B"], counts: Bool[Array, "B"]
+    logits: Float[Array, "B B"], right: Bool[Array, "B B"], counts: Bool[Array, " B"]
 ) -> RowLosses:
     """Returns loss and correctness of classifying each row among all columns."""
     # Finite, so that the derivative exists even if no row counts.
@@ -174,7 +174,7 @@ class Contrastive(Objective):
         return self.network.apply({"params": variables.params}, inputs, draws, method=method)
 
     def _draws(
-        self, key: Array, rows: Int[Array, "B"], passes: int
+        self, key: Array, rows: Int[Array, " B"], passes: int
     ) -> tuple[Float[Array, "B Z 2"] | None, ...]:
         """Returns draws of drop path for several passes of each row; None if nothing drops."""
         config = self.network.config

@@ -89,7 +89,7 @@ class Distillation(Objective):
         return terms, statistics
 
     def _candidates(
-        self, features: Float[Array, "B N E"], rows: Int[Array, "B"], key: Array
+        self, features: Float[Array, "B N E"], rows: Int[Array, " B"], key: Array
     ) -> Float[Array, "C E"]:
         """Returns one candidate per code: a feature of a random patch of the whole batch.
 

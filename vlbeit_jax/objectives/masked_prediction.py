@@ -54,7 +54,7 @@ class MaskedPrediction(Objective):
     model: VLBEiT
     tokenizer: Tokenizer
 
-    def init_model_state(self) -> dict[str, Int[Array, "V"]]:
+    def init_model_state(self) -> dict[str, Int[Array, " V"]]:
         """Returns counts of 0."""
         return {
             name: jnp.zeros(self.vocabulary(modality), jnp.int32)

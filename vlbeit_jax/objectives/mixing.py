@@ -70,7 +70,7 @@ class Mixing:
         }
 
 
-def cutmix_box(share: Float[Array, ""], key: Array, size: int) -> Int[Array, "4"]:
+def cutmix_box(share: Float[Array, ""], key: Array, size: int) -> Int[Array, " 4"]:
     """Returns top, left, height and width of the box that takes about ``1 - share`` of an image.
 
     Its centre is uniform, and what lies outside the image is cut off.
@@ -84,7 +84,7 @@ def cutmix_box(share: Float[Array, ""], key: Array, size: int) -> Int[Array, "4"
 def inside(box: Int[Array, "B 4"], size: int) -> Bool[Array, "B size size 1"]:
     """Returns which pixels of an image are in the box of its row."""
 
-    def between(first: Int[Array, "B"], length: Int[Array, "B"]) -> Bool[Array, "B size"]:
+    def between(first: Int[Array, " B"], length: Int[Array, " B"]) -> Bool[Array, "B size"]:
         place = jnp.arange(size)
         return (place >= first[:, None]) & (place < (first + length)[:, None])
 
@@ -93,7 +93,7 @@ def inside(box: Int[Array, "B 4"], size: int) -> Bool[Array, "B size size 1"]:
 
 
 def erased(
-    image: UInt8[Array, "B size size 3"], box: Int[Array, "B 4"], key: Array, rows: Int[Array, "B"]
+    image: UInt8[Array, "B size size 3"], box: Int[Array, "B 4"], key: Array, rows: Int[Array, " B"]
 ) -> Float[Array, "B size size 3"]:
     """Returns normalised pixels, with standard normal noise in the box of each row.
 

@@ -99,13 +99,13 @@ def _pixels(batch: dict[str, Array], prefix: str, key: Array) -> Float[Array, "B
     return erased(image, batch[prefix + "erase"], key, batch[prefix + ROW])
 
 
-def smoothed(labels: Int[Array, "B"], classes: int, smoothing: float) -> Float[Array, "B C"]:
+def smoothed(labels: Int[Array, " B"], classes: int, smoothing: float) -> Float[Array, "B C"]:
     """Returns targets: 1 - smoothing for the label, and smoothing spread over all classes."""
     return jax.nn.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
 
 
 def soft_cross_entropy(
     logits: Float[Array, "B C"], targets: Float[Array, "B C"]
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """Returns the cross-entropy of each row with its distribution over classes, in nats."""
     return -(targets * jax.nn.log_softmax(logits.astype(jnp.float32))).sum(axis=-1)

@@ -41,7 +41,7 @@ def group_by_lanes(
 
 def attention(
     projected: Float[Array, "B L Q"],
-    shift: Float[Array, "Q"],
+    shift: Float[Array, " Q"],
     heads: int,
     valid: Bool[Array, "B L"] | None,
     bias: Float[Array, "H L L"] | None = None,

@@ -29,7 +29,7 @@ HIDDEN = -1e30
 
 def fused_attention(
     projected: Float[Array, "B L Q"],
-    shift: Float[Array, "Q"],
+    shift: Float[Array, " Q"],
     valid: Bool[Array, "B L"] | None,
     heads: int,
 ) -> Float[Array, "B L D"]:

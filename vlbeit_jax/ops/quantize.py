@@ -28,8 +28,8 @@ def nearest_code(z: Float[Array, "*A E"], codebook: Float[Array, "C E"]) -> Int[
 
 
 def assigned_sums(
-    z: Float[Array, "A E"], codes: Int[Array, "A"], weight: Float[Array, "A"], count: int
-) -> tuple[Float[Array, "C"], Float[Array, "C E"]]:
+    z: Float[Array, "A E"], codes: Int[Array, " A"], weight: Float[Array, " A"], count: int
+) -> tuple[Float[Array, " C"], Float[Array, "C E"]]:
     """Sums of the assigned features by code.
 
     Args:
@@ -47,7 +47,7 @@ def assigned_sums(
 
 def ema_codebook(
     codebook: Float[Array, "C E"],
-    counts: Float[Array, "C"],
+    counts: Float[Array, " C"],
     sums: Float[Array, "C E"],
     decay: float,
 ) -> Float[Array, "C E"]:
@@ -97,7 +97,7 @@ def kmeans(z: Float[Array, "A E"], count: int, iterations: int, key: Array) -> F
 
 
 def reseeded(
-    codebook: Float[Array, "C E"], dead: Bool[Array, "C"], candidates: Float[Array, "C E"]
+    codebook: Float[Array, "C E"], dead: Bool[Array, " C"], candidates: Float[Array, "C E"]
 ) -> Float[Array, "C E"]:
     """Replaces dead codes by candidates, one per code."""
     return jnp.where(dead[:, None], candidates, codebook)

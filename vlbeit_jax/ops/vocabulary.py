@@ -17,7 +17,7 @@ from vlbeit_jax.shapes import Array, Float, Int
 VOCABULARY_AXIS = "fsdp"  # The mesh axis that the vocabulary is split over.
 
 
-def local_words(count: int, parts: int) -> Int[Array, "N"]:
+def local_words(count: int, parts: int) -> Int[Array, " N"]:
     """Returns the vocabulary indices of the ``count`` words that this device holds."""
     first = jax.lax.axis_index(VOCABULARY_AXIS) * count if parts > 1 else 0
     return first + jnp.arange(count)

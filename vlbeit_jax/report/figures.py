@@ -99,7 +99,7 @@ def loss_curves(metrics: Sequence[Mapping[str, Any]]) -> bytes | None:
     return _png(figure)
 
 
-def codebook_use(counts: Int[np.ndarray, "C"], metrics: Sequence[Mapping[str, Any]]) -> bytes:
+def codebook_use(counts: Int[np.ndarray, " C"], metrics: Sequence[Mapping[str, Any]]) -> bytes:
     """Use of each code on held-back images; codes in use and perplexity during its training."""
     figure = Figure(figsize=(12.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)

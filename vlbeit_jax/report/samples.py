@@ -45,7 +45,7 @@ class Pictures:
     masked: UInt8[np.ndarray, "n height width 3"]
     tokens: UInt8[np.ndarray, "n height width 3"]
     predicted: UInt8[np.ndarray, "n height width 3"]
-    accuracy: Float[np.ndarray, "n"]
+    accuracy: Float[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     )
 
 
-def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.ndarray, "C"]:
+def code_use(run: OpenedRun, records: Records, batch_size: int = 64) -> Int[np.ndarray, " C"]:
     """How often each visual token comes up in some images."""
     counts = np.zeros(run.model.task.model.codes, np.int64)
     compiled = jax.jit(lambda image: _encode(run, image))

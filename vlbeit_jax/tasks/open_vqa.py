@@ -194,13 +194,13 @@ class OpenVQA:
 
     def _scores(
         self, chosen: Iterable[int], given: Sequence[Sequence[str]], rule: Rule
-    ) -> Float[np.ndarray, "A"]:
+    ) -> Float[np.ndarray, " A"]:
         names = self.answers.answers
         pairs = zip(chosen, given, strict=True)
         return np.array([vqa_score(names[best], answers, rule) for best, answers in pairs])
 
     def _summary(
-        self, scores: Float[np.ndarray, "A"], given: Sequence[Sequence[str]], rule: Rule
+        self, scores: Float[np.ndarray, " A"], given: Sequence[Sequence[str]], rule: Rule
     ) -> dict[str, float | int]:
         """Returns the mean score, also by type of answer, beside what it is judged by.
 

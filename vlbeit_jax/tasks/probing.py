@@ -41,7 +41,7 @@ class LabelledRows:
     """
 
     records: list[Any]
-    labels: Int[np.ndarray, "A"]
+    labels: Int[np.ndarray, " A"]
 
 
 class Probe:

@@ -38,7 +38,7 @@ class Gallery:
 
     images: Records
     texts: Sequence[Mapping[str, str]]
-    owner: Int[np.ndarray, "texts"]
+    owner: Int[np.ndarray, " texts"]
 
     @classmethod
     def of(cls, records: Records, most: int | None = None) -> "Gallery":
@@ -175,7 +175,7 @@ def rerank_both(
 
 def match_own(
     task: Any, tokenizer: TextTokenizer, params: Tree, gallery: Gallery, place: Place
-) -> Float[np.ndarray, "texts"]:
+) -> Float[np.ndarray, " texts"]:
     """Returns the probability that each text belongs to its own image; arguments as above."""
     matched = _matched(task, tokenizer, params, gallery, place)
     texts = np.arange(len(gallery.texts))
