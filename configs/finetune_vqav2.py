@@ -29,7 +29,7 @@ EPOCH = 653_106 // 128
 
 def get_config():
     """See the module's docstring."""
-    # 901 patch tokens and 64 of text are too many for the fused kernel, so attention logits are
+    # 901 image tokens and 64 word pieces are too many for the fused kernel, so attention logits are
     # computed again in the backward pass instead of being kept.
     model = ModelConfig(
         **SIZES["base"], image_size=480, text_positions=64, drop_path=0.1, remat="dots"

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.errors import UsageError
 
 OVERVIEW = """Evaluates a run on data that it was not trained on.
 
@@ -48,7 +49,9 @@ def main() -> None:
     cli.require_writable(out)
     mesh, config = make_mesh(MeshConfig()), read_config(folder)
     opened = config.task.open(folder)
-    if isinstance(opened, FineTuned):
+    is_fine_tuned = isinstance(opened, FineTuned)
+    _refuse_flags_of_others(is_fine_tuned)
+    if is_fine_tuned:
         run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
         results = run.evaluate(DATA.value, SPLIT.value, mesh)
         _print_figures(results)
@@ -57,6 +60,13 @@ def main() -> None:
         _print_terms(results)
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {out}")
+
+
+def _refuse_flags_of_others(is_fine_tuned: bool) -> None:
+    names = ("draws",) if is_fine_tuned else ("split", "weights")
+    kind = "a pretraining run" if is_fine_tuned else "a fine-tuned run"
+    if given := [name for name in names if flags.FLAGS[name].present]:
+        raise UsageError(f"--{given[0]} is for {kind}; leave it out")
 
 
 def _print_figures(results: dict[str, Any]) -> None:

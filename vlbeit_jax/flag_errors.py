@@ -56,7 +56,7 @@ def _unknown_field(text: str, arguments: Sequence[str]) -> str:
 
 def nearest(path: str) -> str:
     """Returns the field whose path ends like this one, or is spelt like it; "" for none."""
-    # Imports JAX, which takes seconds: a message may.
+    # This imports JAX, which takes seconds. An error message may take that long.
     from vlbeit_jax.config.parse import describe
     from vlbeit_jax.tasks import Config
 

@@ -15,9 +15,9 @@ OVERVIEW = """Predicts with a fine-tuned run: JSON lines in, JSON lines out, on 
   python -m vlbeit_jax.predict --from=FT --input=new.jsonl --out=predictions.jsonl --top=5
 
 A line of the input has "image", "text" or "captions", as the run's task needs them, and "id" if you
-like (docs/finetune.md). A line of the output has the same id, in the same order. What is wrong with
-a line of the input is the "error" of its line in the output; all others are done, and the command
-ends with exit code 1."""
+like (docs/finetune.md). Lines of the output are in the same order, each with its id. If a line of
+the input is wrong, its line of the output has an "error" that says why. The command predicts for
+all other lines and ends with exit code 1."""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a fine-tuned run", required=True)
 INPUT = flags.DEFINE_string("input", None, "JSONL file", required=True)
@@ -43,8 +43,11 @@ def main() -> None:
     source, folder = pathlib.Path(INPUT.value), pathlib.Path(FROM.value)
     if not source.is_file():
         raise UsageError(f"--input={source}: no such file")
-    if OUT.value:
-        cli.require_writable(pathlib.Path(OUT.value))
+    out = pathlib.Path(OUT.value) if OUT.value else None
+    if out:
+        cli.require_writable(out)
+        if out.resolve() == source.resolve():
+            raise UsageError(f"--out={out} is the --input; name another file")
     config = read_config(folder)
     opened = config.task.open(folder)
     if not isinstance(opened, FineTuned):
@@ -61,14 +64,22 @@ def main() -> None:
         needs_text=opened.needs_text,
         needs_captions=opened.needs_captions,
     )
-    if OUT.value:
-        with open(OUT.value, "w", encoding="utf-8") as out:
-            failed = _write(lines, out)
-    else:
-        failed = _write(lines, sys.stdout)
+    failed = _write_file(lines, out) if out else _write(lines, sys.stdout)
     if failed:
-        print(f"{failed} records could not be predicted; see their errors", file=sys.stderr)
+        print(f'{failed} records have no prediction; their "error" says why', file=sys.stderr)
         sys.exit(SOME_FAILED)
+
+
+def _write_file(lines: Iterable[dict[str, Any]], out: pathlib.Path) -> int:
+    """Writes a file that appears when all of it is written; returns how many lines are errors."""
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    try:
+        with open(unfinished, "w", encoding="utf-8") as file:
+            failed = _write(lines, file)
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return failed
 
 
 def _write(lines: Iterable[dict[str, Any]], out: TextIO) -> int:

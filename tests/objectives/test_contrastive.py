@@ -116,6 +116,18 @@ def test_any_number_of_microbatches_gives_the_whole_batchs_gradient(parts):
     assert means["contrast"]["scale"] == pytest.approx(np.exp(2), rel=1e-6)
 
 
+def test_a_large_scale_costs_the_loss_no_digits():
+    """The loss of the second pass is that of the first, however large the derivatives are."""
+    params = random_params()
+    params = params | {"head": {"logit_scale": jnp.float32(np.log(100))}}
+    means, _ = in_parts(OBJECTIVE, params, retrieval_batch(), 1)
+    batch, rows = numbered(retrieval_batch()), variables(params)
+    image, text = OBJECTIVE.embed(rows, batch, context())
+    first = OBJECTIVE.contrast(rows, batch, image, text)["row_loss"].sum()
+    found = float(means["contrast"]["loss"] * batch["weight"].sum())
+    assert found == pytest.approx(float(first), rel=2e-7)
+
+
 @dataclasses.dataclass(frozen=True)
 class OtherDraws(Contrastive):
     """A control: its first pass drops other values than its second."""

@@ -20,8 +20,8 @@ from tests.objectives.retrieval_batches import (
     retrieval_batch,
     variables,
 )
-from vlbeit_jax.objectives import matching
-from vlbeit_jax.objectives.base import on_one_device
+from vlbeit_jax.objectives import contrastive, matching
+from vlbeit_jax.objectives.base import on_one_device, uniform_per_row
 from vlbeit_jax.objectives.contrastive import Contrastive
 from vlbeit_jax.objectives.matching import ContrastiveAndMatching
 
@@ -80,6 +80,21 @@ def test_partners_are_drawn_as_often_as_they_are_similar():
         shares = np.where(allowed[0, row], shares / shares.sum() + 1e-4, 0)
         found = np.bincount(drawn[:, row], minlength=5) / draws
         np.testing.assert_allclose(found, shares / shares.sum(), atol=0.012)
+
+
+def test_partners_and_the_matching_pass_have_draws_of_their_own(monkeypatch):
+    """Not those of drop path in the embeddings, which the same key and rows would give."""
+    keys = []
+
+    def recorded(key, *others):
+        keys.append(tuple(jax.random.key_data(key).tolist()))
+        return uniform_per_row(key, *others)
+
+    for module in (matching, contrastive):
+        monkeypatch.setattr(module, "uniform_per_row", recorded)
+    rows = numbered(retrieval_batch(4))
+    on_one_device(WHOLE, variables(random_params()), rows, context())
+    assert len(keys) >= 3 and len(set(keys)) == 3
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.make_data import (
     sentence,
     write_tar,
 )
-from vlbeit_jax.data.identity import KEYS, PICTURES, TEXTS, picture_digest, split_of, text_key
+from vlbeit_jax.data.identity import KEYS, PICTURES, TEST, TEXTS, picture_digest, split_of, text_key
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.writer import write_set
@@ -206,3 +206,14 @@ def test_nobody_can_write_a_set_with_one_thing_in_both_parts(tmp_path, what):
             meta={},
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_two_held_back_parts_may_share_a_caption(tmp_path):
+    """Nothing is trained on either, and short captions repeat. The control is the test above."""
+    records = [
+        {"id": f"{i}", "source": "", "image": encoded(picture(i)), "captions": ["A"]}
+        for i in range(2)
+    ]
+    placed = zip((VALIDATION, TEST), records, strict=True)
+    meta = write_set(tmp_path / "set", Kind.PAIRS, placed, shards=1, meta={})
+    assert meta["counts"] == {TEST: 1, VALIDATION: 1}

@@ -88,6 +88,11 @@ def test_pictures_are_masked_where_the_model_was_asked(run, world):
             "cannot be written",
         ),
         (
+            "vlbeit_jax.evaluate",
+            ["--from={run}", "--data=sample:pairs", "--json={tmp}/out.json", "--weights=ema"],
+            "--weights is for a fine-tuned run",
+        ),
+        (
             "vlbeit_jax.report",
             ["--from={run}", "--data=sample:texts", "--out={tmp}/out"],
             "holds texts, but pairs",

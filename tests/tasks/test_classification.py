@@ -152,13 +152,19 @@ def test_a_bad_row_is_an_error_and_the_others_are_done(trained, folder):
     done = tiny.command(
         "vlbeit_jax.predict", f"--from={trained}", f"--input={path}", f"--out={out}", "--top=2"
     )
-    assert done.returncode == 1 and "4 records could not be predicted" in done.stderr, done.stderr
+    assert done.returncode == 1 and "4 records have no prediction" in done.stderr, done.stderr
     found = [json.loads(line) for line in out.read_text().splitlines()]
     wanted = (None, "bad.jsonl:2: .* JSON", "'gone.png' cannot be read", "damaged|not a file")
     for line, error in zip(found, (*wanted, "id '0/0' is also that of", None), strict=True):
         assert ("error" in line) == (error is not None)
     assert found[0]["label"] == found[5]["label"] == good["label"] and len(found[0]["top"]) == 2
     assert "also that of" in found[4]["error"] and "gone.png" in found[2]["error"]
+    assert not list(folder.glob(".*unfinished"))
+    before = path.read_text()
+    done = tiny.command(
+        "vlbeit_jax.predict", f"--from={trained}", f"--input={path}", f"--out={path}"
+    )
+    assert done.returncode == 2 and "is the --input" in done.stderr and path.read_text() == before
 
 
 def test_the_evaluate_command_writes_the_file(trained, pictures, folder):

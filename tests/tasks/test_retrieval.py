@@ -72,7 +72,7 @@ def matched(folder, pairs, tokenizer, start):
     return folder / "matched"
 
 
-def test_pairs_that_can_be_told_apart_are(trained, pairs):
+def test_it_learns_its_pairs_and_is_better_than_chance_on_new_ones(trained, pairs):
     trained_on = evaluated(trained, pairs, "train")["metrics"]
     for name in R1:
         assert trained_on[f"retrieval/{name}"] >= 0.95

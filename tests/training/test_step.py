@@ -21,7 +21,9 @@ from vlbeit_jax.training.state import declarations, state_maker
 from vlbeit_jax.training.step import make_train_step
 
 ONE = (1, 1, 1)
-# Pairs alone go through every expert and both heads, and compile in half the time of all streams.
+# Pairs go through both embeddings and both heads, and compile in half the time of all streams. The
+# experts of one modality in the top blocks get tokens from images and texts alone, so (2, 2, 2) has
+# all streams.
 PAIR = ("pair",)
 MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 4), (4, 1, 2), (1, 4, 2)]
 

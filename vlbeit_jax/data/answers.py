@@ -1,7 +1,7 @@
 """The list of answers that a network chooses from: made from training data, kept inside the run.
 
-An answer's place in the list is its output of the head. So a list of another order or content would
-silently turn every answer into another one; each list has a digest, which is compared.
+An answer's place in the list is the number of its output. A list in another order would silently
+change what each output means, so runs compare the digests of their lists.
 """
 
 import collections
@@ -107,8 +107,11 @@ def read_list(path: pathlib.Path) -> AnswerList:
         described = found if isinstance(found, dict) else {}
         answers = described["answers"] if described else found
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"answer list {path}: cannot be read ({error!r})") from error
-    if not all(isinstance(answer, str) for answer in answers):
+        raise UsageError(
+            f"answer list {path}: cannot be read ({error!r}); give a JSON list, answers.json of a "
+            "run, or a file with one answer a line"
+        ) from error
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise UsageError(f"answer list {path}: an answer is not a string")
     listed = AnswerList(tuple(answer.strip() for answer in answers if answer.strip()))
     _check(listed, path)
@@ -133,29 +136,3 @@ def _check(listed: AnswerList, path: pathlib.Path) -> None:
                 f"answer list {path}: {answer!r} must be written {normalise(answer)!r}, because "
                 "answers are compared in this form"
             )
-
-
-def require_same(listed: AnswerList, other: AnswerList, where: str) -> None:
-    """Raises a ``UsageError`` unless two lists are equal.
-
-    Args:
-      listed: this run's.
-      other: that of a start, or of another folder.
-      where: names the other one.
-    """
-    if listed.digest == other.digest:
-        return
-    pairs = zip(listed.answers, other.answers, strict=False)
-    first = next(
-        (
-            f"; answer {number} is {one!r} here and {two!r} there"
-            for number, (one, two) in enumerate(pairs)
-            if one != two
-        ),
-        "",
-    )
-    raise UsageError(
-        f"this run has the answer list {listed.digest} ({len(listed)} answers), but {where} has "
-        f"{other.digest} ({len(other)} answers){first}. Outputs of the head would mean other "
-        "answers; give both runs one list by config.task.answers"
-    )

@@ -129,6 +129,6 @@ def on_one_device(
     return objective(variables, prepared, ctx)
 
 
-def uniform_per_row(key: Array, rows: Int[Array, " B"], *shape: int) -> Float[Array, "B *S"]:
+def uniform_per_row(key: Array, rows: Int[Array, " B"], *shape: int) -> Float[Array, "B ..."]:
     """Returns uniform draws in [0, 1) for each row, from its number and the key alone."""
     return jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(key, row), shape))(rows)

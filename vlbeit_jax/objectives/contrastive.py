@@ -28,7 +28,7 @@ from vlbeit_jax.objectives.base import (
 from vlbeit_jax.shapes import Array, Bool, Float, Int, UInt
 
 CONTRAST = "contrast"
-LOWEST = -1e30  # Logit of an answer that is none.
+LOWEST = -1e30  # Logit of a row that does not count.
 
 
 class RowLosses(NamedTuple):
@@ -36,7 +36,7 @@ class RowLosses(NamedTuple):
 
     Attributes:
       loss: of one direction, or the mean of both; nats.
-      correct: whether the best partner is a right one, or the share of both directions.
+      correct: 1 if the best partner is a right one, else 0; for both directions, the mean.
     """
 
     loss: Float[Array, " B"]
@@ -144,7 +144,7 @@ class Contrastive(Objective):
 
         gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
         (_, rows), (d_image, d_text, d_scale) = gradient(image, text, limited)
-        # Above the limit, only a step that lowers the scale is taken.
+        # Above the limit, the gradient never raises the scale.
         d_scale = jnp.where(log_scale > limited, jnp.maximum(d_scale, 0), d_scale)
         return {
             "row_loss": jnp.where(weight > 0, rows.loss * weight, 0),
@@ -166,7 +166,9 @@ class Contrastive(Objective):
         image, text = self.embed(variables, batch, ctx)
         linear = (image * batch["d_image"]).sum() + (text * batch["d_text"]).sum()
         linear += (variables.params["head"]["logit_scale"] * batch["d_scale"]).sum()
-        loss = batch["row_loss"].sum() + linear - jax.lax.stop_gradient(linear)
+        # The difference is exactly 0. Its terms may be much larger than the loss, which would lose
+        # digits if it were added to one of them first.
+        loss = batch["row_loss"].sum() + (linear - jax.lax.stop_gradient(linear))
         sums = {"accuracy": batch["row_correct"].sum(), "scale": batch["row_scale"].sum()}
         return {CONTRAST: Term(loss, batch["weight"].sum(), sums)}, {}
 

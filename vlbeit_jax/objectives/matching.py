@@ -1,8 +1,8 @@
 """Image-text matching with hard negatives, beside the contrastive loss (ALBEF, arXiv 2107.07651).
 
 A network reads image and text in one sequence and says whether they belong together. For each row
-there are three pairs: its own, its image with a wrong text, and its text with a wrong image. Wrong
-partners are drawn by how similar the contrastive embeddings say they are.
+there are three pairs: its own, its image with a wrong text, and its text with a wrong image. The
+more similar two embeddings are, the more often one row is drawn as the other's wrong partner.
 """
 
 import dataclasses
@@ -27,6 +27,8 @@ from vlbeit_jax.shapes import Array, Bool, Float, Int
 MATCHING = "matching"
 EASIEST = 1e-4  # Added to every probability, so that any wrong partner can be drawn (ALBEF).
 PASSES = 3  # Own pair, wrong text, wrong image.
+# Folded into the key of a step, as ``mixing`` does. The embeddings use the key itself.
+_NEGATIVES, _TOGETHER = 2**31 - 3, 2**31 - 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,8 @@ class ContrastiveAndMatching(Contrastive):
         images, texts = _by_group(scale * image, group), _by_group(text, group)
         similar = jnp.einsum("gie,gje->gij", images, texts, precision=jax.lax.Precision.HIGHEST)
         allowed = self._allowed(batch)
-        draws = uniform_per_row(ctx.key, batch[ROW], 2, group)
+        key = jax.random.fold_in(ctx.key, _NEGATIVES)
+        draws = uniform_per_row(key, batch[ROW], 2, group)
         wrong_text = _draw(similar, allowed, _by_group(draws[:, 0], group))
         wrong_image = _draw(similar.transpose(0, 2, 1), allowed, _by_group(draws[:, 1], group))
         return (
@@ -75,8 +78,7 @@ class ContrastiveAndMatching(Contrastive):
         """Returns both losses of prepared rows."""
         terms, statistics = super().__call__(variables, batch, ctx)
         image, text = batch["image"], batch["text"]
-        # The passes of the embeddings have draws of the same key.
-        key = jax.random.fold_in(ctx.key, 1)
+        key = jax.random.fold_in(ctx.key, _TOGETHER)
         draws = self._draws(key, batch[ROW], PASSES)
         inputs = Inputs(
             image=jnp.concatenate([image, image, batch["wrong_image"]]),

@@ -1,7 +1,7 @@
 """Mixup, cutmix and random erasing, on the device.
 
 As in timm, which BEiT and BEiT-3 train with: one choice and one share for the whole batch, and row
-i is mixed with row -i. Mixup is arXiv 1710.09412, cutmix arXiv 1905.04899.
+i is mixed with the row as far from the end. Mixup is arXiv 1710.09412, cutmix arXiv 1905.04899.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ class Mixing:
         }
 
 
-def cutmix_box(share: Float[Array, ""], key: Array, size: int) -> Int[Array, " 4"]:
+def cutmix_box(share: Float[Array, ""], key: Array, size: int) -> Int[Array, "4"]:
     """Returns top, left, height and width of the box that takes about ``1 - share`` of an image.
 
     Its centre is uniform, and what lies outside the image is cut off.

@@ -7,10 +7,11 @@ from vlbeit_jax.plan.step_time import StepTime
 
 
 def mean_time(weights: list[float], times: list[StepTime | None]) -> StepTime | None:
-    """Returns the weighted mean of the times that are known; None if none is."""
+    """Returns the weighted mean of times; None if they are unknown, which is so for all or none."""
     known = [each for each in times if each is not None]
     if not known:
         return None
+    assert len(known) == len(times), "the steps of a schedule are compiled for the same chips"
     means = {
         field.name: sum(
             weight * getattr(each, field.name) for weight, each in zip(weights, known, strict=True)

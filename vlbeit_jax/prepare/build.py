@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.data.identity import KEYS, TRAIN, VALIDATION
+from vlbeit_jax.data.identity import KEYS, SPLITS
 from vlbeit_jax.data.keys import Keys
 from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.data.splits import require_apart
@@ -120,7 +120,7 @@ def pack_texts(
     require_apart(sets)
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
-        for split in (TRAIN, VALIDATION):
+        for split in SPLITS:
             texts = (
                 record["text"]
                 for found in sets
@@ -145,7 +145,7 @@ def pack_texts(
 def _keys_of_packed(sets: Sequence[PreparedSet]) -> dict[tuple[str, str], Keys]:
     """The keys of several sets' documents, numbered in the order in which they are packed."""
     packed = {}
-    for split in (TRAIN, VALIDATION):
+    for split in SPLITS:
         for what in KEYS:
             before, parts = 0, []
             for found in sets:

@@ -74,7 +74,7 @@ class FineTunedRun:
         if weights == EMA and not (folder / CHECKPOINTS / str(step) / "ema").is_dir():
             raise UsageError(
                 f"the run in {folder} has no averaged parameters; evaluate the raw ones, or train "
-                "with optimizer.ema_decay"
+                "with config.optimizer.ema_decay"
             )
         tree = _TREES[weights]
         params = restore(folder, step, {tree: opened.abstract_params()})[tree]
@@ -159,6 +159,5 @@ class FineTunedRun:
         if not path.is_file():
             return None
         start = json.loads(path.read_text())
-        return {name: start[name] for name in ("from", "step", "weights", "trained_on")} | {
-            "imported_from": start["imported_from"]
-        }
+        told = ("from", "step", "weights", "trained_on", "imported_from")
+        return {name: start[name] for name in told}

@@ -14,6 +14,7 @@ from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
 from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.assets import check_start_tokenizer
 from vlbeit_jax.tasks.base import OpenTask, Place, Task, TrainingData
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import check_batch, host_shard, make_mesh
@@ -92,7 +93,8 @@ class Run:
             if not self.config.run.start_from or newest_step(self.workdir) is not None:
                 return None
             folder = pathlib.Path(self.config.run.start_from)
-            read_config(folder, "config.run.start_from")  # Or the folder is not a run's.
+            read_config(folder, "config.run.start_from")  # Raises if the folder is not a run's.
+            check_start_tokenizer(folder, self.opened.fingerprints)
             return Start.open(folder, abstract, self.task.warm_start())
 
         start = self.hosts.all_or_none(open_start)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -115,6 +116,7 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
     """Returns the state before the first step, and saves the task's inputs in the run."""
     run.hosts.on_primary(lambda: run.opened.save_assets(run.workdir))
     run.hosts.on_primary(lambda: run.data.save_seen(run.workdir))
+    run.hosts.on_primary(lambda: _forget_start(run.workdir))
     if start_from is not None:
         params = run.hosts.all_or_none(lambda: start_from.load(state.params))
         run.hosts.on_primary(lambda: _save_start(run.workdir, start_from))
@@ -124,10 +126,15 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
     return run.opened.prepare_state(state, run.data, run.place)
 
 
+def _forget_start(workdir: pathlib.Path) -> None:
+    """Removes what an earlier try, which ended before its first checkpoint, has left."""
+    (workdir / START_FILE).unlink(missing_ok=True)
+    shutil.rmtree(workdir / STARTED_FROM, ignore_errors=True)
+
+
 def _save_start(workdir: pathlib.Path, start: Start) -> None:
     """Writes where each parameter comes from, and the keys of what the start was trained on."""
-    report = start.report()
-    (workdir / START_FILE).write_text(json.dumps(report, indent=1) + "\n")
+    (workdir / START_FILE).write_text(json.dumps(start.report(), indent=1) + "\n")
     seen = [
         read_seen(start.folder, name)
         for name in (SEEN_FOLDER, STARTED_FROM)

@@ -92,7 +92,15 @@ def _rows(
             strict=True,
         ):
             rows[name] = np.stack(parts)
-    return rows
+    others = {name: leaf for name, leaf in leaves.items() if name not in rows}
+    return rows | {name: _any_values(rng, leaf) for name, leaf in others.items()}
+
+
+def _any_values(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Returns shares, small numbers or identities, by the array's type."""
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        return rng.random(leaf.shape)
+    return rng.integers(0, 2 if leaf.dtype == np.int32 else 2**32, leaf.shape)
 
 
 def _text(rng: np.random.Generator, length: int, config: Config) -> np.ndarray:

@@ -54,11 +54,8 @@ def parse(values: Any, *, to_train: bool = True) -> Config:
         contradict each other. All of them are listed, each with its path.
     """
     _refuse_old_layout(values)
-    return parse_section(Config(), values, "config", _training_problems if to_train else _nothing)
-
-
-def _nothing(config: Config) -> Iterable[str]:
-    return ()
+    more = {"problems": _training_problems} if to_train else {}
+    return parse_section(Config(), values, "config", **more)
 
 
 def _training_problems(config: Config) -> Iterable[str]:

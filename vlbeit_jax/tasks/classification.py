@@ -94,7 +94,7 @@ class Classification:
         if self.mixing() and self.stream.batch_size % 2:
             yield (
                 f"{self.schedule}.batch_size={self.stream.batch_size} must be even with mixup or "
-                "cutmix, which mix row i with row -i"
+                "cutmix, which mix the first row with the last, and so on"
             )
 
     def resolve(self) -> Self:

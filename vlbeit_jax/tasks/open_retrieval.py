@@ -34,9 +34,9 @@ class OpenRetrieval:
       frozen: nothing; all parameters are trained.
       chance: nothing: it depends on the rows of a batch.
       kind: of the sets that it takes.
-      needs_image: a prediction needs an image.
-      needs_text: it needs no text,
-      needs_captions: but captions, which it ranks.
+      needs_image: whether a prediction needs an image.
+      needs_text: whether it needs a text.
+      needs_captions: whether it needs captions, which it ranks.
     """
 
     kind = Kind.PAIRS
@@ -63,7 +63,7 @@ class OpenRetrieval:
         return declarations(self.task.init).shapes
 
     def save_assets(self, folder: Path) -> None:
-        """Copies the tokenizer into a run, which then needs the original no more."""
+        """Copies the tokenizer into a run, which then no longer needs the original."""
         shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
 
     def training_data(self, run: RunConfig) -> OneStreamData:
@@ -114,7 +114,7 @@ class OpenRetrieval:
             "text_length": self.task.pair.text_length,
             "share_of_cut_texts": cut / len(captions),
         }
-        if self.task.matching:
+        if self.task.reranks:
             protocol["reranked"] = f"best {self.task.rerank} candidates, by matching alone"
         return {
             "metrics": figures,
@@ -141,7 +141,7 @@ class OpenRetrieval:
         gallery = Gallery.of(records)
         image, text = embed(self.task, self.text, params, gallery, place)
         scores = (image[gallery.owner] * text).sum(axis=1)
-        if self.task.matching and self.task.rerank:
+        if self.task.reranks:
             scores = match_own(self.task, self.text, params, gallery, place)
         for index in range(len(records)):
             own = np.flatnonzero(gallery.owner == index)
@@ -164,7 +164,7 @@ class OpenRetrieval:
         scores = dual_scores(image, text)
         ranks = gallery.rank(scores)
         figures = {f"{DUAL}/{name}": value for name, value in recalls(ranks).items()}
-        if self.task.matching and self.task.rerank:
+        if self.task.reranks:
             again = rerank_both(self.task, self.text, params, gallery, scores, ranks, place)
             figures |= {f"{RERANKED}/{name}": value for name, value in recalls(again).items()}
         return figures

@@ -52,9 +52,9 @@ class OpenVQA:
       frozen: nothing; all parameters are trained.
       chance: nothing: what a guess scores depends on the answers. ``prior`` is logged instead.
       kind: of the sets that it takes.
-      needs_image: a prediction needs an image.
-      needs_text: and a question.
-      needs_captions: but no captions.
+      needs_image: whether a prediction needs an image.
+      needs_text: whether it needs a text, here the question.
+      needs_captions: whether it needs captions.
     """
 
     kind = Kind.QUESTIONS
@@ -88,7 +88,7 @@ class OpenVQA:
         return declarations(self.task.init).shapes
 
     def save_assets(self, folder: Path) -> None:
-        """Copies tokenizer and answers into a run, which then needs the originals no more."""
+        """Copies tokenizer and answers into a run, which then no longer needs the originals."""
         shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
         self.answers.save(folder)
 

@@ -17,6 +17,7 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.training.mesh import on_mesh, padded_batch, put_batch, replicated
 
+ROWS = 64  # At once on a device.
 # From parameters and a batch to a tree of arrays with one entry per row.
 Outputs = Callable[[Tree, dict[str, jax.Array]], Tree]
 
@@ -52,20 +53,21 @@ def outputs_of(
     *,
     batches: int = 0,
 ) -> Rows:
-    """Returns the outputs of each record. All batches have one shape; the last one is padded.
+    """Returns the outputs of each record. The last batch is padded, so one program serves all.
 
     Args:
       outputs: hashable, because it is compiled once.
       params: on the devices.
       records: all of them, or the first ones.
       transform: makes an example of a record, without augmentation.
-      batch_size: rounded up to a multiple of the mesh.
+      batch_size: of training.
       place: devices, seed, this host's rows.
-      batches: stop after so many; 0: take all.
+      batches: of training, after which to stop; 0: take all records.
     """
-    size = padded_batch(batch_size, place.mesh)
+    size = rows_at_once(len(records), batch_size, place.mesh)
+    most = batches * batch_size if batches else len(records)
     examples = EvaluationExamples(
-        records, transform, size, seed=place.run.seed, max_batches=batches
+        records, transform, size, seed=place.run.seed, max_batches=-(-most // size)
     )
     feed = pipeline.batches(examples, size, shard=place.shard, loader=place.loader)
     compiled, found = _compiled(outputs, place.mesh), []
@@ -74,4 +76,18 @@ def outputs_of(
             found.append(jax.device_get(compiled(params, put_batch(batch, place.mesh))))
     joined = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
     real = joined[1]["weight"] > 0
-    return Rows(*jax.tree.map(lambda leaf: leaf[real], joined))
+    return Rows(*jax.tree.map(lambda leaf: leaf[real][:most], joined))
+
+
+def rows_at_once(count: int, batch_size: int, mesh: Mesh) -> int:
+    """Returns how many rows are computed together.
+
+    They are no more than in training, because a run that was trained on many chips is evaluated on
+    one; and no more than there are records, because the others would be padding.
+
+    Args:
+      count: of records.
+      batch_size: of training.
+      mesh: devices, whose number divides the result.
+    """
+    return padded_batch(min(count, batch_size, ROWS * padded_batch(1, mesh)), mesh)

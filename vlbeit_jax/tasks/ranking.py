@@ -20,10 +20,8 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.retrieval import DualEncoder
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.tasks.base import Place
-from vlbeit_jax.tasks.predicting import outputs_of
-from vlbeit_jax.training.mesh import on_mesh, padded_batch, put_batch, replicated
-
-TEXTS_PER_IMAGE = 4  # A text is so much cheaper than an image that batches of it may be larger.
+from vlbeit_jax.tasks.predicting import outputs_of, rows_at_once
+from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +116,8 @@ def embed(
     network, size = task.network, task.pair.batch_size
     whole = WholeImage(task.model.image_size)
     image = outputs_of(_Embed(network, "image"), params, gallery.images, whole, size, place)
-    alone, many = TextAlone(tokenizer, task.pair.text_length), TEXTS_PER_IMAGE * size
-    text = outputs_of(_Embed(network, "text"), params, gallery.texts, alone, many, place)
+    alone = TextAlone(tokenizer, task.pair.text_length)
+    text = outputs_of(_Embed(network, "text"), params, gallery.texts, alone, size, place)
     return image.outputs, text.outputs
 
 
@@ -176,7 +174,7 @@ def rerank_both(
 def match_own(
     task: Any, tokenizer: TextTokenizer, params: Tree, gallery: Gallery, place: Place
 ) -> Float[np.ndarray, " texts"]:
-    """Returns the probability that each text belongs to its own image; arguments as above."""
+    """Returns the probability that each text belongs to its image; see ``rerank_both``."""
     matched = _matched(task, tokenizer, params, gallery, place)
     texts = np.arange(len(gallery.texts))
     logits = matched(gallery.owner[:, None], texts[:, None])[:, 0].astype(np.float64)
@@ -214,7 +212,8 @@ class _Matched:
         The last batch is filled up with its first pair, so that one program serves all.
         """
         image, text = images.reshape(-1), texts.reshape(-1)
-        size, mesh = padded_batch(self.batch_size, self.place.mesh), self.place.mesh
+        mesh = self.place.mesh
+        size = rows_at_once(len(image), self.batch_size, mesh)
         rows, found = np.asarray(self.place.shard.rows(size)), []
         with on_mesh(mesh):
             for start in range(0, len(image), size):

@@ -59,8 +59,13 @@ class Retrieval:
         32, "best candidates that evaluation re-ranks by matching", AT_LEAST_0, may_change=True
     )
     keep_head: bool = setting(
-        False, "take the projections of run.start_from, which then is a run of this task, too"
+        False, "start with the projections of run.start_from, which must then be a retrieval run"
     )
+
+    @property
+    def reranks(self) -> bool:
+        """Whether evaluation orders the best candidates again by matching."""
+        return self.matching and self.rerank > 0
 
     @property
     def network(self) -> DualEncoder:

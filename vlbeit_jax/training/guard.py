@@ -35,8 +35,8 @@ def guarded_update(
 
     If a loss, either norm or the next model state is not finite, parameters, moments, model state
     and averaged parameters stay as they are. All devices decide alike, since all of these are sums
-    over devices. ``step`` advances all the same, or a resumed run would take the same bad batch for
-    ever.
+    over devices. ``step`` advances all the same, or a resumed run would take the same bad batch
+    again and again.
 
     Args:
       optimizer: its update.

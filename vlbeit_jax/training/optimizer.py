@@ -42,8 +42,8 @@ def make_optimizer(config: OptimizerConfig, steps: int, info: Tree) -> optax.Gra
     """Returns clipping by the global norm, then AdamW with float32 moments.
 
     The factors of ``rate_factors`` multiply AdamW's update, weight decay included, as the learning
-    rates of PyTorch's parameter groups do. On gradients they would do nothing: AdamW divides their
-    scale out.
+    rates of PyTorch's parameter groups do. Multiplying gradients instead would change nothing,
+    because AdamW divides by their scale.
 
     Args:
       config: rates and decays.
