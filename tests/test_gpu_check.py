@@ -90,6 +90,16 @@ def test_a_failed_command_is_a_row_with_its_reason():
     )
 
 
+def test_a_command_is_interrupted_so_many_seconds_after_its_first_output(tmp_path):
+    check = gpu_runner.Check(tmp_path, time.monotonic() + 60, rehearse=True, memory=1)
+    work = f"time.sleep(1); open({str(tmp_path / 'first')!r}, 'w'); time.sleep(50)"
+    command = ["timeit", "-n", "1", "-s", "import time", work]
+    began = time.monotonic()
+    code, said = check.run("slow", command, gpu_runner.Stop(tmp_path / "first", 1.0))
+    assert 2.0 <= time.monotonic() - began < 30
+    assert code not in (0, 124) and "KeyboardInterrupt" in said
+
+
 @pytest.mark.slow
 def test_a_rehearsal_runs_every_stage(tmp_path):
     process = start(tmp_path / "out", "--rehearse", "--minutes=25")

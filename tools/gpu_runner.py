@@ -34,6 +34,14 @@ TINY = [
 CURRENT: list[subprocess.Popen] = []  # The command that runs now; it ends with this program.
 
 
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """When a command gets a Ctrl-C: so many seconds after ``file`` appeared."""
+
+    file: pathlib.Path
+    seconds: float
+
+
 @dataclasses.dataclass
 class Check:
     """What all stages share.
@@ -55,14 +63,14 @@ class Check:
         return self.deadline - time.monotonic()
 
     def run(
-        self, name: str, command: Sequence[str], interrupt_after: float = 0, **environment: str
+        self, name: str, command: Sequence[str], stop: Stop | None = None, **environment: str
     ) -> tuple[int, str]:
         """Runs ``python -m COMMAND`` with its output in NAME.log.
 
         Args:
           name: of the log.
           command: module and arguments.
-          interrupt_after: seconds until the command gets a Ctrl-C; 0: it runs to its end.
+          stop: when the command gets a Ctrl-C; None: it runs to its end.
           **environment: variables that are added to those of this process.
 
         Returns:
@@ -70,6 +78,8 @@ class Check:
         """
         log = self.out / f"{name}.log"
         variables = {
+            # JAX takes 75% of the memory by default. The largest batch needs more.
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.93",
             **os.environ,
             **environment,
             "XDG_CACHE_HOME": str(self.out.resolve() / "cache"),
@@ -87,15 +97,21 @@ class Check:
                 start_new_session=True,
             )
             CURRENT[:] = [process]
-            try:
-                process.wait(min(interrupt_after or self.left(), max(self.left(), 0)))
-            except subprocess.TimeoutExpired:
-                if interrupt_after and self.left() > 0:
-                    os.kill(process.pid, signal.SIGINT)
-                    _wait(process, min(30, max(self.left(), 0)))
+            if stop:
+                self._interrupt(process, stop)
+            _wait(process, max(self.left(), 0))
             timed_out = process.poll() is None
             end(process)
         return 124 if timed_out else process.returncode, log.read_text()
+
+    def _interrupt(self, process: subprocess.Popen, stop: Stop) -> None:
+        """Sends Ctrl-C at the time that ``stop`` says, and waits for the end."""
+        while not stop.file.is_file() and self.left() > 0 and process.poll() is None:
+            time.sleep(0.2)
+        _wait(process, min(stop.seconds, max(self.left(), 0)))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGINT)
+            _wait(process, min(30, max(self.left(), 0)))
 
     def benchmark(
         self, name: str, config: str, batch: int, *more: str, module: str = "vlbeit_jax.benchmark"

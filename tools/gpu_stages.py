@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tools.gpu_runner import Check, failure
+from tools.gpu_runner import Check, Stop, failure
 
 BASE, LARGE = "configs/pretrain_base.py", "configs/pretrain_large.py"
 PEER_BATCH = {False: 64, True: 2}  # By whether it is a rehearsal; both sides must fit into memory.
@@ -133,8 +133,9 @@ def sample(check: Check) -> Iterator[dict[str, Any]]:
         if code:
             yield {"row": "sample", **failure(code, said)}
             return
-    code, said = check.run("sample_train", train, interrupt_after=seconds)
     metrics = out / "pretrain" / "metrics.jsonl"
+    # The first steps compile for about a minute, so the time counts from the first logged step.
+    code, said = check.run("sample_train", train, Stop(metrics, seconds))
     lines = (
         [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.is_file() else []
     )
