@@ -5,10 +5,13 @@ import pytest
 
 from tools.emoji.folds import split_of
 from tools.emoji.sets import CELLS, by_split, make, questions
+from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.data.identity import SPLITS, TEST, TRAIN, text_key
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.metrics.vqa import normalise
+from vlbeit_jax.tasks.vqa import VQATask
 from vlbeit_jax.types import Kind
 
 FOLD = 1
@@ -55,6 +58,20 @@ def test_a_question_is_answered_by_its_cell(parts):
         top, left = 64 * (cell // 2), 64 * (cell % 2)
         assert np.array_equal(picture[top : top + 64, left : left + 64], wanted)
     assert found == [record for _, record in questions(few, FOLD)]  # The same every time.
+
+
+def test_a_set_of_questions_can_be_trained_on(tmp_path, monkeypatch, parts):
+    few = {split: records[:12] for split, records in parts.items()}
+    monkeypatch.setattr("tools.emoji.sets.by_split", lambda found, fold: few)
+    made = make(Kind.QUESTIONS, FOLD, tmp_path / "questions")
+    assert made["counts"] == dict.fromkeys(SPLITS, 48)
+    task = VQATask(
+        question=PairedStreamConfig(sources=(str(tmp_path / "questions"),)), answers_least=1
+    )
+    labels = [normalise(record["label"]) for record in few[TRAIN]]
+    assert set(task.resolve().opened_answers.answers) == set(labels)
+    answers, people = made["answer_counts"][TRAIN], made["people_counts"][TRAIN]
+    assert answers == {label: 4 * labels.count(label) for label in labels} and people == {"1": 48}
 
 
 def test_wrong_arguments_are_refused(tmp_path):

@@ -19,6 +19,7 @@ import numpy as np
 
 from tools import command
 from tools.emoji.folds import FOLDS, split_of
+from vlbeit_jax.data.answers import AnswerCounter
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.identity import SPLITS, text_key
 from vlbeit_jax.data.image import decode
@@ -140,7 +141,19 @@ def make(kind: Kind, fold: int, out: pathlib.Path) -> dict[str, Any]:
         "left_out": left_out,
         "classes": found.meta["classes"],
     }
-    return write_set(out, kind, makers[kind](), shards=1, meta=meta)
+    records = makers[kind]()
+    if kind is Kind.QUESTIONS:
+        records = _counted(records, meta)
+    return write_set(out, kind, records, shards=1, meta=meta)
+
+
+def _counted(records: Iterator[Placed], meta: dict[str, Any]) -> Iterator[Placed]:
+    """Yields questions, then describes their answers as training needs it."""
+    counter = AnswerCounter()
+    for split, record in records:
+        counter.add(split, record["answers"])
+        yield split, record
+    meta.update(counter.description())
 
 
 def main(arguments: list[str]) -> None:
