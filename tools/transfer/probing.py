@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tools.emoji.folds import FOLDS, fold_of, split_of
+from tools.emoji.folds import FOLDS, split_of
+from tools.transfer.choosing import choose, folds_of
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
-from vlbeit_jax.metrics.interval import mean_by_group
 from vlbeit_jax.metrics.probes import Ridge, few_of_each, nearest_neighbours
 from vlbeit_jax.shapes import Bool, Float, Int
 
@@ -35,7 +35,7 @@ class Labelled:
     @property
     def folds(self) -> Int[np.ndarray, " A"]:
         """The fold that tests each row."""
-        return np.array([fold_of(group) for group in self.groups])
+        return folds_of(self.groups)
 
     def parts(self) -> Iterator[tuple[int, Int[np.ndarray, " K"], Bool[np.ndarray, " A"]]]:
         """Yields each fold with the rows that a probe is fitted to, and those of validation."""
@@ -65,9 +65,8 @@ class Outcome:
 def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outcome:
     """Fits ridge regressions and tests every row in its fold.
 
-    The strength for a fold is the one with the best accuracy by group on the validation rows of
-    all three probes together, without the rows that this fold tests. One strength serves all seeds.
-    A single validation part (about 140 rows) is too small to tell strengths apart.
+    ``choosing.choose`` chooses the strength for each fold; of equals the strongest. One strength
+    serves all seeds.
 
     Args:
       features: of all rows, one matrix per seed.
@@ -85,22 +84,9 @@ def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outco
                 right = fitted.scores(matrix, strength).argmax(axis=1) == data.labels
                 checked[number] += right & validation
                 tested[number] += right & test
-    chosen = [_best(checked, times * (folds != fold), data.groups) for fold in range(FOLDS)]
-    right = tested[np.array(chosen)[folds], np.arange(rows)]
-    right /= len(features) * (data.draws if data.shots else 1)
-    return Outcome(right, tuple(STRENGTHS[each] for each in chosen))
-
-
-def _best(
-    checked: Float[np.ndarray, "S A"], times: Float[np.ndarray, " A"], groups: np.ndarray
-) -> int:
-    """Returns the number of the strength with the best accuracy; of equals the strongest."""
-    rows = times > 0
-    accuracy = [
-        mean_by_group(each[rows] / times[rows], groups[rows], each_group_once=True)
-        for each in checked
-    ]
-    return len(accuracy) - 1 - int(np.argmax(accuracy[::-1]))
+    tested /= len(features) * (data.draws if data.shots else 1)
+    chosen = choose(checked, times, tested, data.groups)
+    return Outcome(chosen.right, tuple(STRENGTHS[each] for each in chosen.settings))
 
 
 def majority(data: Labelled) -> Float[np.ndarray, " A"]:

@@ -24,24 +24,38 @@ def comparison(
     Args:
       pretrained: share of right answers to each row, over seeds, between 0 and 1.
       random: the same from a random start.
-      floors: the same of answers that need no network.
+      floors: the same of answers that need no network, or no picture.
       groups: of the rows; the interval draws whole groups.
       seeds: random starts, or seeds of training, that were averaged.
     """
     found = {}
     for metric, once in METRICS.items():
-        gain = paired_gain(pretrained, random, groups, each_group_once=once)
-        found[metric] = {
-            "pretrained": mean_by_group(pretrained, groups, each_group_once=once),
-            "random": mean_by_group(random, groups, each_group_once=once),
-            "floors": {
-                name: mean_by_group(right, groups, each_group_once=once)
-                for name, right in floors.items()
-            },
-            "gain": gain._asdict(),
-            "seeds": seeds,
+        means = {
+            name: mean_by_group(right, groups, each_group_once=once)
+            for name, right in floors.items()
         }
+        found[metric] = compared(pretrained, random, means, groups, seeds, each_group_once=once)
     return found
+
+
+def compared(
+    pretrained: Float[np.ndarray, " A"],
+    random: Float[np.ndarray, " A"],
+    floors: Mapping[str, float],
+    groups: np.ndarray,
+    seeds: int,
+    *,
+    each_group_once: bool,
+) -> dict[str, Any]:
+    """Returns the comparison by one metric; see ``comparison``, but ``floors`` are means."""
+    gain = paired_gain(pretrained, random, groups, each_group_once=each_group_once)
+    return {
+        "pretrained": mean_by_group(pretrained, groups, each_group_once=each_group_once),
+        "random": mean_by_group(random, groups, each_group_once=each_group_once),
+        "floors": dict(floors),
+        "gain": gain._asdict(),
+        "seeds": seeds,
+    }
 
 
 def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:

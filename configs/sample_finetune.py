@@ -1,0 +1,56 @@
+"""Fine-tunes the sample's network: on emoji, on questions about four emoji, or for retrieval.
+
+Command: python -m vlbeit_jax.main --config=configs/sample_finetune.py:emoji_category \
+             --config.run.start_from=RUN --config.task.image.sources="('DATA',)" --workdir=FT
+         python -m vlbeit_jax.main --config=configs/sample_finetune.py:vqa_cell \
+             --config.run.start_from=RUN --config.task.question.sources="('DATA',)" \
+             --config.task.text_tokenizer=RUN/text_tokenizer --workdir=FT
+         python -m vlbeit_jax.main --config=configs/sample_finetune.py:retrieval \
+             --config.run.start_from=RUN --config.task.text_tokenizer=RUN/text_tokenizer \
+             --workdir=FT
+         RUN is what launch/sample.sh has pretrained; without run.start_from, training starts from
+         random parameters. python -m tools.emoji.sets makes DATA (docs/sample_transfer.md).
+Cost:    400, 1500 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them with
+         several rates and folds; docs/sample_transfer.md has the time.
+Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell, so their pictures
+         are not cropped at all. The rate here is one that suits the pretrained start; a random
+         start wants two to three times as much.
+"""
+
+from vlbeit_jax.config.common import OptimizerConfig, RunConfig
+from vlbeit_jax.config.finetune import LabelledImagesConfig, PairedStreamConfig
+from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.config.parse import to_config_dict
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.image_classification import ImageClassification
+from vlbeit_jax.tasks.retrieval import Retrieval
+from vlbeit_jax.tasks.vqa import VQATask
+
+STEPS = {"emoji_category": 400, "vqa_cell": 1500, "retrieval": 300}
+
+
+def get_config(name: str = "emoji_category"):
+    """See the module's docstring."""
+    if name not in STEPS:
+        raise ValueError(f"configs/sample_finetune.py:{name}: the tasks are {', '.join(STEPS)}")
+    model = ModelConfig(
+        image_size=64, patch_size=8, width=128, heads=2, ffn_width=512, depth=4, fused_layers=2,
+        text_positions=64, vocabulary=2000, codes=256, drop_path=0.0,
+    )  # fmt: skip
+    plain = {"batch_size": 32, "rand_augment": "none"}
+    labelled = LabelledImagesConfig(
+        **plain, crop_scale=0.7, erase=0.0, mixup=0.0, cutmix=0.0, view="squash"
+    )
+    question = PairedStreamConfig(**plain, text_length=16, crop_scale=1.0, flip=0.0)
+    pair = PairedStreamConfig(**plain, text_length=24, crop_scale=0.7, sources=("sample:pairs",))
+    task = {
+        "emoji_category": ImageClassification(model=model, image=labelled, smoothing=0.0),
+        "vqa_cell": VQATask(model=model, question=question, answers_least=1),
+        "retrieval": Retrieval(model=model, pair=pair),
+    }[name]
+    steps = STEPS[name]
+    run = RunConfig(
+        steps=steps, log_every=100, evaluate_every=0, checkpoint_every=200, keep_last=1
+    )
+    optimizer = OptimizerConfig(peak_lr=1e-3, warmup_steps=steps // 10, clip_norm=1.0)
+    return to_config_dict(Config(task=task, run=run, optimizer=optimizer))
