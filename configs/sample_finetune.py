@@ -49,8 +49,6 @@ def get_config(name: str = "emoji_category"):
         "retrieval": Retrieval(model=model, pair=pair),
     }[name]
     steps = STEPS[name]
-    run = RunConfig(
-        steps=steps, log_every=100, evaluate_every=0, checkpoint_every=200, keep_last=1
-    )
+    run = RunConfig(steps=steps, log_every=100, evaluate_every=0, checkpoint_every=200, keep_last=1)
     optimizer = OptimizerConfig(peak_lr=1e-3, warmup_steps=steps // 10, clip_norm=1.0)
     return to_config_dict(Config(task=task, run=run, optimizer=optimizer))

@@ -8,8 +8,15 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/stages.sh"
 begin "$@"
 [[ -d $workdir/pretrain/checkpoints ]] || fail "$workdir holds no pretraining run; make it first: launch/sample.sh $(quoted "$workdir")"
 mkdir -p "$workdir/transfer"
+run="pretrain/checkpoints pretrain/config.json"
 parts=(transfer/frozen.json)
+stage transfer/frozen.json "$run sample:emoji" -m tools.transfer.frozen "$workdir/pretrain" "$workdir/transfer/frozen.json"
 
-stage transfer/frozen.json "pretrain/checkpoints pretrain/config.json sample:emoji" -m tools.transfer.frozen "$workdir/pretrain" \
-  "$workdir/transfer/frozen.json"
+finetune() { # finetune TASK DATA: many short runs; the command goes on where it was cut off, and skips the runs that are finished
+  parts+=("transfer/$1/results.json")
+  stage "transfer/$1/results.json" "$run $2" -m tools.transfer.finetune "$1" "$workdir/pretrain" "$workdir/transfer/$1"
+}
+finetune emoji_category sample:emoji
+finetune retrieval sample:pairs
+finetune vqa_cell sample:emoji
 stage transfer.json "${parts[*]}" -m tools.transfer.join "$workdir/transfer.json" "${parts[@]/#/$workdir/}"

@@ -123,6 +123,11 @@ elif module == "report":
 elif module == "tools.transfer.frozen":
     weights = (pathlib.Path(sys.argv[3]) / "checkpoints" / "1").read_text()
     pathlib.Path(sys.argv[4]).write_text(weights)
+elif module == "tools.transfer.finetune":
+    weights = (pathlib.Path(sys.argv[4]) / "checkpoints" / "1").read_text()
+    folder = pathlib.Path(sys.argv[5])
+    folder.mkdir(exist_ok=True)
+    (folder / "results.json").write_text(f" {{sys.argv[3]}} of {{weights}}")
 elif module == "tools.transfer.join":
     pathlib.Path(sys.argv[3]).write_text("".join(open(part).read() for part in sys.argv[4:]))
 """
@@ -159,16 +164,25 @@ def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
     done = subprocess.run(["bash", script], capture_output=True, text=True)
     assert done.returncode == 2 and "launch/sample.sh" in done.stderr  # There is no run yet.
     run()
-    made = ["tools.transfer.frozen", "tools.transfer.join"]
-    assert names(run(script=script)) == made
+    tasks = ["emoji_category", "retrieval", "vqa_cell"]
+    made = ["tools.transfer.frozen", *["tools.transfer.finetune"] * 3, "tools.transfer.join"]
+    calls = run(script=script)
+    assert names(calls) == made and [call[1] for call in calls[1:4]] == tasks
     workdir = top / "sample_run"
-    weights = (workdir / "pretrain" / "checkpoints" / "1").read_text()
-    assert (workdir / "transfer.json").read_text() == weights
+
+    def joined():
+        weights = (workdir / "pretrain" / "checkpoints" / "1").read_text()
+        return weights + "".join(f" {task} of {weights}" for task in tasks)
+
+    assert (workdir / "transfer.json").read_text() == joined()
     (top / "calls").touch()
     assert run(script=script) == []
     (workdir / "pretrain" / "checkpoints" / "1").write_text("other")
     assert names(run(script=script)) == made
-    assert (workdir / "transfer.json").read_text() == "other"
+    assert (workdir / "transfer.json").read_text() == joined() and "other" in joined()
+    # What was cut off goes on alone: the others are finished.
+    (workdir / "transfer" / "retrieval" / "results.json").unlink()
+    assert names(run(script=script)) == ["tools.transfer.finetune"]
 
 
 def test_results_join_evaluation_codebook_time_and_memory(tmp_path):

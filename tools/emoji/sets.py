@@ -31,6 +31,7 @@ from vlbeit_jax.types import Kind
 Record = Mapping[str, Any]
 Placed = tuple[str, dict[str, Any]]
 CELLS = ("top left", "top right", "bottom left", "bottom right")
+QUESTIONS = tuple(f"What is at the {place}?" for place in CELLS)
 IMAGE_FIELDS = ("id", "source", "sha256", "image", "group")
 
 
@@ -91,7 +92,7 @@ def questions(parts: Mapping[str, list[dict[str, Any]]], fold: int) -> Iterator[
     for split, records in parts.items():
         pixels = [decode(record["image"]) for record in records]
         for number, record in enumerate(records):
-            for cell, place in enumerate(CELLS):
+            for cell, question in enumerate(QUESTIONS):
                 draws = Draws("emoji questions", fold, split, number, cell)
                 shown = [draws.below(len(records)) for _ in CELLS]
                 shown[cell] = number
@@ -103,7 +104,7 @@ def questions(parts: Mapping[str, list[dict[str, Any]]], fold: int) -> Iterator[
                         "source": record["source"],
                         "image": image,
                         "group": record["group"],
-                        "text": f"What is at the {place}?",
+                        "text": question,
                         "answers": [record["label"]],
                     },
                 )

@@ -18,7 +18,7 @@ class Chosen(NamedTuple):
       validation: accuracy of each setting, by group, on the validation rows of all folds.
     """
 
-    right: Float[np.ndarray, "A *K"]
+    right: Float[np.ndarray, " A *K"]
     settings: tuple[int, ...]
     validation: tuple[float, ...]
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from tools import command
 from tools.transfer import probing
+from tools.transfer.floors import pixel_floors, small
 from tools.transfer.results import comparison, table
-from vlbeit_jax.data.image import decode, resize
+from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
@@ -30,7 +31,6 @@ from vlbeit_jax.training.saved_run import tree_fingerprint
 SET = "sample:emoji"
 RANDOM_STARTS = 3
 SHOTS, DRAWS = 10, 3
-PIXELS = 16  # Side of the pictures that the floors see.
 
 
 def study(folder: pathlib.Path) -> dict[str, Any]:
@@ -80,9 +80,9 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
         protocol["strengths"][task] = chosen
 
     pictures = _of_each(arms, lambda features: features.images(images))
-    small = np.stack([_small(image) for image in images])
-    compare("emoji_frozen", pictures, all_labels, _floors(small, all_labels))
-    compare("emoji_frozen_10", pictures, few_labels, _floors(small, few_labels))
+    pixels = np.stack([small(decode(image)) for image in images])
+    compare("emoji_frozen", pictures, all_labels, pixel_floors(pixels, all_labels))
+    compare("emoji_frozen_10", pictures, few_labels, pixel_floors(pixels, few_labels))
     texts = _of_each(arms, lambda features: features.texts(names))
     floors = {
         "majority": probing.majority(all_labels),
@@ -96,25 +96,10 @@ def _of_each(arms: list[list[Features]], compute: Callable[[Features], np.ndarra
     return [[compute(features) for features in arm] for arm in arms]
 
 
-def _small(encoded: bytes) -> Float[np.ndarray, " K"]:
-    return resize(decode(encoded), PIXELS, PIXELS).reshape(-1) / 255
-
-
 def _bag(texts: list[str], tokenizer: TextTokenizer) -> Float[np.ndarray, "A V"]:
     """Returns how often each text has each word piece."""
     pieces = [tokenizer.encode(text) for text in texts]
     return np.stack([np.bincount(each, minlength=tokenizer.vocabulary) for each in pieces]) * 1.0
-
-
-def _floors(
-    pixels: Float[np.ndarray, "A K"], data: probing.Labelled
-) -> dict[str, Float[np.ndarray, " A"]]:
-    """Returns the answers that need no network."""
-    return {
-        "majority": probing.majority(data),
-        "pixel_nearest_neighbour": probing.nearest(pixels, data),
-        "pixel_ridge": probing.ridge([pixels], data).right,
-    }
 
 
 def main(arguments: list[str]) -> None:

@@ -1,0 +1,181 @@
+"""A task over the three folds of the emoji: sets, answers, and the rate for each fold."""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tools.emoji.folds import FOLDS
+from tools.emoji.sets import make
+from tools.transfer.choosing import Chosen, choose
+from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, whole_mesh
+from tools.transfer.results import comparison
+from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.source import PreparedSet, open_set
+from vlbeit_jax.runtime.finetuned import FineTunedRun
+from vlbeit_jax.shapes import Float
+from vlbeit_jax.types import Kind
+
+Record = Mapping[str, Any]
+SOURCE = "sample:emoji"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows that are tested, each in one fold.
+
+    Attributes:
+      ids: of their records.
+      groups: of near-duplicates.
+    """
+
+    ids: list[str]
+    groups: np.ndarray
+
+    def numbered(self, by_id: Mapping[str, Any]) -> Float[np.ndarray, " A"]:
+        """Returns a figure for each row; 0 for rows that are not in ``by_id``."""
+        return np.array([float(by_id.get(each, 0)) for each in self.ids])
+
+
+def _nothing_more(run: FineTunedRun, records: Records) -> dict[str, Any]:
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldTask:
+    """See ``fit.StudyTask``. What a task says beside a right answer is kept for pictures.
+
+    Attributes:
+      name: of the task.
+      kind: of its sets.
+      stream: of the configuration, which reads the sets.
+      rates: of each start.
+      said: name of the answer in a prediction.
+      right: from a record and an answer to 1 if it is right, else 0.
+      more: from a run and the test records to more answers that are kept, by name.
+      floors: from the sets and the rows to right answers without a network, by name.
+      source: of the sets.
+    """
+
+    name: str
+    kind: Kind
+    stream: str
+    rates: dict[str, tuple[float, ...]]
+    said: str
+    right: Callable[[Record, str], float]
+    floors: Callable[[list[PreparedSet], Rows], dict[str, Float[np.ndarray, " A"]]]
+    more: Callable[[FineTunedRun, Records], dict[str, Any]] = _nothing_more
+    source: str = SOURCE
+
+    def prepare(self, folder: pathlib.Path) -> None:
+        """Makes the set of each fold, whole or not at all."""
+        for fold in range(FOLDS):
+            out = self._place(folder, fold)
+            if not out.is_dir():
+                new = out.with_suffix(".new")
+                shutil.rmtree(new, ignore_errors=True)
+                new.parent.mkdir(parents=True, exist_ok=True)
+                make(self.kind, fold, new)
+                new.replace(out)
+
+    def data(self, folder: pathlib.Path, part: int) -> dict[str, Any]:
+        """Returns the settings that name the set of a fold."""
+        return {self.stream: {"sources": [str(self._place(folder, part))]}}
+
+    def answers(self, run: FineTunedRun, folder: pathlib.Path, part: int) -> dict[str, Any]:
+        """Returns, by split and id, whether the run's answer is right, and the answer."""
+        found = self._open(folder, part)
+        kept = {
+            split: self.judged(run, found.records(split), found.records(split))
+            for split in (VALIDATION, TEST)
+        }
+        return kept | self.more(run, found.records(TEST))
+
+    def judged(self, run: FineTunedRun, asked: Records, judged: Records) -> dict[str, Any]:
+        """Returns, by id, whether the answers to some records are right, and the answers.
+
+        Args:
+          run: that answers.
+          asked: what it sees.
+          judged: records whose answers are right, in the same order.
+        """
+        predictions = run.predict(asked, 1, whole_mesh())
+        said = [each[self.said] for each in predictions]
+        records = [judged[number] for number in range(len(judged))]
+        return {
+            as_text(record["id"]): [self.right(record, answer), answer]
+            for record, answer in zip(records, said, strict=True)
+        }
+
+    def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
+        """Returns the comparison of both starts, each with the rates that validation chose."""
+        sets = [self._open(folder, fold) for fold in range(FOLDS)]
+        rows = _tested(sets)
+        chosen = {start: self._chosen(found, start, rows) for start in STARTS}
+        floors = self.floors(sets, rows)
+        for name in found[self._chosen_fit(chosen, PRETRAINED, 0)].keys() - {VALIDATION, TEST}:
+            for start in STARTS:
+                by_id: dict[str, Any] = {}
+                for fold in range(FOLDS):
+                    by_id |= found[self._chosen_fit(chosen, start, fold)][name]
+                floors[f"{name}_{start}"] = rows.numbered(_right(by_id))
+        one, other = chosen[PRETRAINED].right, chosen[RANDOM].right
+        return {
+            "results": {self.name: comparison(one, other, floors, rows.groups, FOLDS)},
+            "protocol": {
+                "data": [each.fingerprint for each in sets],
+                "rows": len(rows.ids),
+                "groups": len(set(rows.groups)),
+                "rates": {
+                    start: {
+                        "validation": dict(
+                            zip(map(str, self.rates[start]), each.validation, strict=True)
+                        ),
+                        "chosen": [self.rates[start][number] for number in each.settings],
+                    }
+                    for start, each in chosen.items()
+                },
+            },
+        }
+
+    def _chosen_fit(self, chosen: Mapping[str, Chosen], start: str, fold: int) -> Fit:
+        return Fit(start, self.rates[start][chosen[start].settings[fold]], fold)
+
+    def _chosen(self, found: dict[Fit, Any], start: str, rows: Rows) -> Chosen:
+        rates, shape = self.rates[start], (len(self.rates[start]), len(rows.ids))
+        checked, tested, times = np.zeros(shape), np.zeros(shape), np.zeros(len(rows.ids))
+        for number, rate in enumerate(rates):
+            for fold in range(FOLDS):
+                answers = found[Fit(start, rate, fold)]
+                checked[number] += rows.numbered(_right(answers[VALIDATION]))
+                tested[number] += rows.numbered(_right(answers[TEST]))
+                if number == 0:
+                    times += rows.numbered(dict.fromkeys(answers[VALIDATION], 1))
+        return choose(checked, times, tested, rows.groups)
+
+    def _place(self, folder: pathlib.Path, fold: int) -> pathlib.Path:
+        return folder / "sets" / str(fold)
+
+    def _open(self, folder: pathlib.Path, fold: int) -> PreparedSet:
+        return open_set(str(self._place(folder, fold)), self.kind)
+
+
+def _right(answers: Mapping[str, Any]) -> dict[str, float]:
+    return {name: right for name, (right, _) in answers.items()}
+
+
+def _tested(sets: list[PreparedSet]) -> Rows:
+    records = [record for each in sets for record in records_of(each, TEST)]
+    groups = np.array([as_text(record["group"]) for record in records])
+    return Rows([as_text(record["id"]) for record in records], groups)
+
+
+def records_of(found: PreparedSet, split: str = TRAIN) -> list[Record]:
+    """Returns the records of a split."""
+    records = found.records(split)
+    return [records[number] for number in range(len(records))]

@@ -1,0 +1,113 @@
+"""The fine-tuned part of the transfer study: one task, from a pretrained and from random starts.
+
+    python -m tools.transfer.finetune TASK RUN FOLDER
+
+TASK is emoji_category, retrieval or vqa_cell. RUN is a finished pretraining run. FOLDER gets the
+runs, what each of them answered, and results.json. Run the command again to go on where it was cut
+off: a run that has finished is not trained again. If RUN or a recipe has changed, FOLDER is emptied
+first.
+"""
+
+import importlib
+import json
+import pathlib
+import shutil
+import time
+from typing import Any
+
+from tools import command
+from tools.transfer.fit import PARTS, Study, StudyTask
+from tools.transfer.results import table
+from tools.transfer.workers import carry_out
+from vlbeit_jax.data.source import open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.evaluation import open_run
+from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
+
+TASKS = ("emoji_category", "retrieval", "vqa_cell")
+MADE_FROM, RESULTS = "made_from.json", "results.json"
+
+
+def study_of(name: str) -> StudyTask:
+    """Returns a task by its name.
+
+    Raises:
+      UsageError: there is no such task.
+    """
+    if name not in TASKS:
+        raise UsageError(f"task {name}: give one of {', '.join(TASKS)}")
+    return importlib.import_module(f"tools.transfer.{name}").TASK
+
+
+def carried_out(study: Study, workers: int = 0) -> dict[str, Any]:
+    """Returns ``results`` of the task, and the ``protocol`` that led to them.
+
+    Args:
+      study: of the task; its folder is emptied if something else has led to what it holds.
+      workers: processes; 0: one for each core.
+
+    Raises:
+      UsageError: the pretraining run is not finished, or the folder holds something else.
+    """
+    run = open_run(study.run)
+    step = finished_step(study.run, run.config.run.steps)
+    recipe = study.recipe()
+    recipe["task"].pop("text_tokenizer", None)  # A path; the fingerprint stands beside it.
+    made_from = {
+        "run": {"step": step, "weights": tree_fingerprint(run.params)},
+        "source": open_set(study.task.source).fingerprint,
+        "text_tokenizer": run.model.fingerprints.get("text_tokenizer"),
+        "recipe": recipe,
+        "rates": study.task.rates,
+        "parts": PARTS,
+    }
+    _claim(study.folder, made_from)
+    study.task.prepare(study.folder)
+    found, began = {}, time.monotonic()
+    count = sum(map(len, study.units))
+    seconds = 0.0
+    for fit, carried in carry_out(study, workers):
+        found[fit] = carried["answers"]
+        seconds += carried["cpu_seconds"]
+        minutes = (time.monotonic() - began) / 60
+        print(f"{fit.name} is done: {len(found)} of {count}, {minutes:.1f} minutes")
+    results = study.task.results(found, study.folder)
+    results["protocol"] |= made_from | {"cpu_seconds": round(seconds)}
+    return results
+
+
+def _claim(folder: pathlib.Path, made_from: dict[str, Any]) -> None:
+    """Empties the folder, unless it holds what was made from the same run by the same recipe."""
+    origin = folder / MADE_FROM
+    text = json.dumps(made_from, indent=1) + "\n"
+    if folder.is_dir() and any(folder.iterdir()):
+        if not origin.is_file():
+            raise UsageError(
+                f"{folder} holds files but no {MADE_FROM}, so it is not the folder of a study; "
+                "choose another one"
+            )
+        if origin.read_text() == text:
+            return
+        print(f"made from another run or recipe, so it is made again: {folder}")
+        # The origin goes last, so that a folder that is half removed may be removed the next time.
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != origin:
+                path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    origin.write_text(text)
+
+
+def main(arguments: list[str]) -> None:
+    """Carries out the study of a task, writes the file and prints a table."""
+    if len(arguments) != 3:
+        raise UsageError("usage: python -m tools.transfer.finetune TASK RUN FOLDER")
+    name, run, folder = arguments[0], *map(pathlib.Path, arguments[1:])
+    found = carried_out(Study(study_of(name), run.absolute(), folder.absolute()))
+    (folder / RESULTS).write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found["results"]))
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)

@@ -1,0 +1,154 @@
+"""One fine-tuning run of the study: its configuration, its training and what it answered."""
+
+import dataclasses
+import json
+import pathlib
+import runpy
+import time
+from typing import Any, NamedTuple, Protocol
+
+from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.config.parse import to_dict
+from vlbeit_jax.runtime.finetuned import FineTunedRun
+from vlbeit_jax.runtime.start import train
+from vlbeit_jax.tasks import Config, parse
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.training.mesh import make_mesh
+
+RECIPES = pathlib.Path(__file__).parents[2] / "configs" / "sample_finetune.py"
+PRETRAINED, RANDOM = "pretrained", "random"
+STARTS = (PRETRAINED, RANDOM)
+PARTS = 3  # Folds, or seeds where the data have no folds.
+ANSWERS = "answers.json"  # In the folder of a run: what it answered, once it is complete.
+
+
+class Fit(NamedTuple):
+    """One run.
+
+    Attributes:
+      start: PRETRAINED or RANDOM.
+      rate: largest learning rate.
+      part: fold that is tested, and seed of the run.
+    """
+
+    start: str
+    rate: float
+    part: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.start}_{self.rate:g}_{self.part}"
+
+
+class StudyTask(Protocol):
+    """A task of the study.
+
+    Attributes:
+      name: in ``transfer.json`` and in ``configs/sample_finetune.py``.
+      source: the set in the package from which all its data are made.
+      rates: learning rates of each start, the preferred one of equals last.
+    """
+
+    name: str
+    source: str
+    rates: dict[str, tuple[float, ...]]
+
+    def prepare(self, folder: pathlib.Path) -> None:
+        """Makes the data sets that are missing in the study's folder."""
+        ...
+
+    def data(self, folder: pathlib.Path, part: int) -> dict[str, Any]:
+        """Returns the settings of the task that name the data of a part."""
+        ...
+
+    def answers(self, run: FineTunedRun, folder: pathlib.Path, part: int) -> dict[str, Any]:
+        """Returns what a run answers, ready for JSON."""
+        ...
+
+    def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
+        """Returns ``results`` in the form of ``transfer.json``, and a ``protocol``."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Where a task's runs lie, and what they start from.
+
+    Attributes:
+      task: what is learnt.
+      run: folder of the pretraining run.
+      folder: of the study of this task.
+      steps: of each run; 0: as many as the recipe says.
+    """
+
+    task: StudyTask
+    run: pathlib.Path
+    folder: pathlib.Path
+    steps: int = 0
+
+    @property
+    def units(self) -> list[list[Fit]]:
+        """All runs; those of a unit have the same compiled program, whatever they start from."""
+        found: dict[tuple[int, float], list[Fit]] = {}
+        for start, rates in self.task.rates.items():
+            for rate in rates:
+                for part in range(PARTS):
+                    found.setdefault((part, rate), []).append(Fit(start, rate, part))
+        return [found[name] for name in sorted(found)]
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings that all runs share, with the network of the pretraining run."""
+        values = runpy.run_path(str(RECIPES))["get_config"](self.task.name).to_dict()
+        drop_path = values["task"]["model"]["drop_path"]
+        values["task"]["model"] = to_dict(read_config(self.run).task.model)
+        values["task"]["model"]["drop_path"] = drop_path
+        if TEXT_TOKENIZER in values["task"]:
+            values["task"][TEXT_TOKENIZER] = str(self.run / TEXT_TOKENIZER)
+        if self.steps:
+            values["run"]["steps"] = self.steps
+            values["optimizer"]["warmup_steps"] = self.steps // 10
+        return values
+
+    def config(self, fit: Fit) -> Config:
+        """Returns the configuration of a run."""
+        values = self.recipe()
+        for name, settings in self.task.data(self.folder, fit.part).items():
+            values["task"][name] |= settings
+        values["run"]["seed"] = fit.part
+        values["run"]["start_from"] = str(self.run) if fit.start == PRETRAINED else ""
+        values["optimizer"]["peak_lr"] = fit.rate
+        return parse(values)
+
+    def place(self, fit: Fit) -> pathlib.Path:
+        """Returns the folder of a run."""
+        return self.folder / "runs" / fit.name
+
+    def carry_out(self, unit: list[Fit]) -> list[dict[str, Any]]:
+        """Returns what each run of a unit answered; see ``answers_of``."""
+        return [self.answers_of(fit) for fit in unit]
+
+    def answers_of(self, fit: Fit) -> dict[str, Any]:
+        """Returns ``answers`` of a run and ``cpu_seconds`` that it took.
+
+        It is trained and asked first, where that is not done yet.
+        """
+        place = self.place(fit)
+        answers = place / ANSWERS
+        if not answers.is_file():
+            began = time.process_time()
+            train(self.config(fit), place)
+            config = read_config(place)
+            run = FineTunedRun.open(place, config, config.task.open(place))
+            found = {"answers": self.task.answers(run, self.folder, fit.part)}
+            found["cpu_seconds"] = round(time.process_time() - began, 1)
+            new = answers.with_suffix(".new")
+            new.write_text(json.dumps(found) + "\n")
+            new.replace(answers)
+        return json.loads(answers.read_text())
+
+
+def whole_mesh() -> Any:
+    """Returns the mesh of all devices."""
+    return make_mesh(MeshConfig())

@@ -1,0 +1,130 @@
+"""Retrieval among the sample's held-back pairs, which no run has trained on."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tools.transfer.choosing import Chosen, choose
+from tools.transfer.fit import PARTS, PRETRAINED, RANDOM, STARTS, Fit, whole_mesh
+from tools.transfer.results import compared
+from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.identity import VALIDATION
+from vlbeit_jax.data.source import PreparedSet, open_set
+from vlbeit_jax.metrics.retrieval import CUTS, chance
+from vlbeit_jax.runtime.finetuned import FineTunedRun
+from vlbeit_jax.shapes import Float
+from vlbeit_jax.tasks.ranking import Gallery, dual_scores, embed
+from vlbeit_jax.training.mesh import put_replicated
+from vlbeit_jax.types import Kind
+
+SET = "sample:pairs"
+DIRECTIONS = ("image_to_text", "text_to_image")
+CHOSEN_BY = 10  # The rate is chosen by the mean of both directions' recall among the best ten.
+METRICS = tuple(f"{direction}/recall_{cut}" for direction in DIRECTIONS for cut in CUTS)
+
+
+class RetrievalTask:
+    """See ``fit.StudyTask``. The parts are seeds: the pairs have one held-back part only.
+
+    Rates are chosen by queries: the one for a third of the pictures by how the other two thirds are
+    found. All are searched among the same candidates.
+    """
+
+    name, source = "retrieval", SET
+    rates = {"pretrained": (2e-3, 1e-3, 5e-4), "random": (4e-3, 2e-3, 1e-3)}
+
+    def prepare(self, folder: pathlib.Path) -> None:
+        """Makes nothing: the set is in the package."""
+
+    def data(self, folder: pathlib.Path, part: int) -> dict[str, Any]:
+        """Returns nothing: the recipe names the set."""
+        return {}
+
+    def answers(self, run: FineTunedRun, folder: pathlib.Path, part: int) -> dict[str, Any]:
+        """Returns the rank of the best caption of each picture, and of the picture of each."""
+        mesh = whole_mesh()
+        opened: Any = run.opened
+        gallery = Gallery.of(_pairs().records(VALIDATION))
+        params = put_replicated(run.params, mesh)
+        image, text = embed(opened.task, opened.text, params, gallery, run.place(mesh))
+        ranks = gallery.rank(dual_scores(image, text))
+        return {"of_texts": ranks.of_texts.tolist(), "of_images": ranks.of_images.tolist()}
+
+    def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
+        """Returns recalls in both directions and their mean among the best ten."""
+        pairs = _pairs()
+        records = pairs.records(VALIDATION)
+        gallery = Gallery.of(records)
+        ids = np.array([as_text(records[number]["id"]) for number in range(len(records))])
+        chosen = {start: self._chosen(found, start, gallery, ids) for start in STARTS}
+        floors = chance(gallery.owner)
+        names = [f"recall_{CHOSEN_BY}", *METRICS]
+        floors[names[0]] = _of_both(np.array([floors[name] for name in METRICS])).item()
+        rows = [
+            np.column_stack([_of_both(each.right), each.right])
+            for each in (chosen[PRETRAINED], chosen[RANDOM])
+        ]
+        return {
+            "results": {
+                self.name: {
+                    name: compared(
+                        rows[0][:, number],
+                        rows[1][:, number],
+                        {"chance": floors[name]},
+                        ids,
+                        PARTS,
+                        each_group_once=False,
+                    )
+                    for number, name in enumerate(names)
+                }
+            },
+            "protocol": {
+                "data": {"set": SET, "fingerprint": pairs.fingerprint, "split": VALIDATION},
+                "images": len(ids),
+                "captions": len(gallery.texts),
+                "rates": {
+                    start: {
+                        "validation": dict(
+                            zip(map(str, self.rates[start]), each.validation, strict=True)
+                        ),
+                        "chosen": [self.rates[start][number] for number in each.settings],
+                    }
+                    for start, each in chosen.items()
+                },
+            },
+        }
+
+    def _chosen(
+        self, found: dict[Fit, Any], start: str, gallery: Gallery, ids: np.ndarray
+    ) -> Chosen:
+        hits = np.stack(
+            [
+                np.mean([_hits(found[Fit(start, rate, part)], gallery) for part in range(PARTS)], 0)
+                for rate in self.rates[start]
+            ]
+        )
+        return choose(_of_both(hits), np.ones(len(ids)), hits, ids)
+
+
+def _hits(ranks: dict[str, list[int]], gallery: Gallery) -> Float[np.ndarray, "A M"]:
+    """Returns, for each picture and metric, whether it is found, or the share of its captions."""
+    texts = np.bincount(gallery.owner)
+    columns = [np.array(ranks["of_texts"]) <= cut for cut in CUTS]
+    columns += [
+        np.bincount(gallery.owner, np.array(ranks["of_images"]) <= cut) / texts for cut in CUTS
+    ]
+    return np.column_stack(columns).astype(float)
+
+
+def _of_both(hits: Float[np.ndarray, "*A M"]) -> Float[np.ndarray, "*A"]:
+    """Returns the mean over both directions of recall among the best ten."""
+    columns = [METRICS.index(f"{direction}/recall_{CHOSEN_BY}") for direction in DIRECTIONS]
+    return hits[..., columns].mean(axis=-1)
+
+
+def _pairs() -> PreparedSet:
+    return open_set(SET, Kind.PAIRS)
+
+
+TASK = RetrievalTask()

@@ -1,0 +1,68 @@
+"""Runs of a study side by side: one process for each core, each on its own core.
+
+A network this small keeps one core busy, and hardly two: XLA's threads wait for each other. Two
+processes with one core each do nearly twice as much as one process with both.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import jax
+
+from tools.transfer.fit import Fit, Study
+from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
+
+MOST_WORKERS = 8  # Each takes up to 1.3 GB of memory.
+SECONDS_WORTH_KEEPING = 0.1  # JAX keeps only what took longer to compile.
+
+
+def carry_out(study: Study, workers: int = 0) -> Iterator[tuple[Fit, dict[str, Any]]]:
+    """Yields each run with what it answered, in the order of ``study.units``.
+
+    Args:
+      study: whose runs are carried out, unless they are finished.
+      workers: processes; 0: as many as there are cores, at most ``MOST_WORKERS``.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    workers = workers or min(len(cores), MOST_WORKERS)
+    context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork.
+    numbers = context.SimpleQueue()
+    for number in range(workers):
+        numbers.put((number, cores[number % len(cores)]))
+    with (
+        # Processes must not share what they compile: JAX may read what another has half written.
+        tempfile.TemporaryDirectory() as compiled,
+        ProcessPoolExecutor(
+            workers, context, _begin, (numbers, study.folder, pathlib.Path(compiled))
+        ) as pool,
+    ):
+        for unit, found in zip(study.units, pool.map(study.carry_out, study.units), strict=True):
+            yield from zip(unit, found, strict=True)
+
+
+def _begin(numbers: Any, folder: pathlib.Path, compiled: pathlib.Path) -> None:
+    """Prepares a process: its core, its log, its compiled programs, and its end."""
+    number, core = numbers.get()
+    os.sched_setaffinity(0, {core})  # Before JAX counts the cores and starts as many threads.
+    with (folder / f"worker_{number}.log").open("a") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    use_compilation_cache(str(compiled / str(number)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS_WORTH_KEEPING)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent has been killed; otherwise it would train on, unseen."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker"
+    parent.join()
+    os._exit(1)
