@@ -3,13 +3,12 @@
 Command: python -m vlbeit_jax.main --config=configs/sample_finetune.py:emoji_category \
              --config.run.start_from=RUN --config.task.image.sources="('DATA',)" --workdir=FT
          python -m vlbeit_jax.main --config=configs/sample_finetune.py:vqa_cell \
-             --config.run.start_from=RUN --config.task.question.sources="('DATA',)" \
-             --config.task.text_tokenizer=RUN/text_tokenizer --workdir=FT
+             --config.run.start_from=RUN --config.task.question.sources="('DATA',)" --workdir=FT
          python -m vlbeit_jax.main --config=configs/sample_finetune.py:retrieval \
-             --config.run.start_from=RUN --config.task.text_tokenizer=RUN/text_tokenizer \
-             --workdir=FT
-         RUN is what launch/sample.sh has pretrained; without run.start_from, training starts from
-         random parameters. python -m tools.emoji.sets makes DATA (docs/sample_transfer.md).
+             --config.run.start_from=RUN --workdir=FT
+         RUN is what launch/sample.sh has pretrained. Without run.start_from, training starts from
+         random parameters, and texts need --config.task.text_tokenizer=RUN/text_tokenizer.
+         python -m tools.emoji.sets makes DATA (docs/sample_transfer.md).
 Cost:    400, 1500 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them with
          several rates and folds; docs/sample_transfer.md has the time.
 Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell, so their pictures
@@ -35,7 +34,7 @@ def get_config(name: str = "emoji_category"):
         raise ValueError(f"configs/sample_finetune.py:{name}: the tasks are {', '.join(STEPS)}")
     model = ModelConfig(
         image_size=64, patch_size=8, width=128, heads=2, ffn_width=512, depth=4, fused_layers=2,
-        text_positions=64, vocabulary=2000, codes=256, drop_path=0.0,
+        text_positions=64, vocabulary=2000, codes=256, drop_path=0.0, like_start=True,
     )  # fmt: skip
     plain = {"batch_size": 32, "rand_augment": "none"}
     labelled = LabelledImagesConfig(

@@ -1,9 +1,11 @@
 """The study's fine-tuning: what its runs are, what is chosen, and what becomes of the answers."""
 
+import copy
 import dataclasses
 import json
 import os
 import pathlib
+import runpy
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from tests import tiny
 from tests.convert.conftest import write_random_run
 from tools.emoji.folds import FOLDS, fold_of, split_of
-from tools.transfer import finetune, fit, retrieval, vqa_cell
+from tools.transfer import finetune, fit, probing, retrieval, vqa_cell
 from tools.transfer.by_folds import Rows
 from tools.transfer.fit import PARTS, STARTS, Fit, Study
 from tools.transfer.workers import carry_out
@@ -21,6 +23,7 @@ from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.retrieval import Ranks, recalls
+from vlbeit_jax.tasks import parse
 from vlbeit_jax.types import Kind
 
 
@@ -82,6 +85,8 @@ def test_a_rate_is_chosen_by_validation_and_its_answers_are_compared(emoji, tmp_
     task.prepare(tmp_path)
     monkeypatch.setattr("tools.emoji.sets.make", None)  # What is there is not made again.
     task.prepare(tmp_path)
+    nothing = probing.Outcome(np.zeros(len(emoji)), ())
+    monkeypatch.setattr(probing, "ridge", lambda *_: nothing)  # It takes seconds.
     good, found = invented(task, emoji, np.random.default_rng(0))
     made = task.results(found, tmp_path)
     by_group, by_row = (
@@ -185,7 +190,9 @@ def test_a_finished_run_is_not_trained_again(run, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "train", None)  # A call would raise.
     assert study.answers_of(Fit("random", 1e-3, 2)) == {"answers": 1, "cpu_seconds": 2}
     with pytest.raises(TypeError):
-        monkeypatch.setattr(type(study.task), "data", lambda *_: {"image": {"sources": ["somewhere"]}})
+        monkeypatch.setattr(
+            type(study.task), "data", lambda *_: {"image": {"sources": ["somewhere"]}}
+        )
         study.answers_of(Fit("random", 1e-3, 1))
 
 
@@ -241,21 +248,36 @@ def test_an_unknown_task_and_an_unfinished_run_are_refused(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_recipe_of_every_task_is_that_of_its_configuration():
+    for name in finetune.TASKS:
+        values = runpy.run_path(str(fit.RECIPES))["get_config"](name).to_dict()
+        task = values["task"]
+        if name != "emoji_category":
+            task["text_tokenizer"] = "T"
+        stream = next(each for each in ("image", "question", "pair") if each in task)
+        task[stream]["sources"] = task[stream]["sources"] or ["D"]
+        assert parse(values | {"task": task}).run.steps == values["run"]["steps"] >= 300
+    with pytest.raises(ValueError, match="emoji_category, vqa_cell, retrieval"):
+        runpy.run_path(str(fit.RECIPES))["get_config"]("birds")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", finetune.TASKS)
 def test_every_task_from_end_to_end(run, name, tmp_path):
     """Two steps of each run; then nothing is trained again, and the same comes out."""
-    task = finetune.study_of(name)
+    task = copy.copy(finetune.study_of(name))
+    object.__setattr__(task, "rates", dict.fromkeys(STARTS, (1e-3,)))  # Three programs are enough.
     study = Study(task, run, tmp_path / name, steps=2)
     made = finetune.carried_out(study, workers=2)
-    metrics = made["results"][name]
-    for found in metrics.values():
+    for found in made["results"][name].values():
         assert set(found) == {"pretrained", "random", "floors", "gain", "seeds"}
         assert 0 <= found["pretrained"] <= 1 and 0 <= found["random"] <= 1 and found["floors"]
-    assert made["protocol"]["recipe"]["run"]["steps"] == 2
+    assert made["protocol"]["recipe"]["run"]["steps"] == 2 and made["protocol"]["cpu_seconds"] > 0
     runs = sorted((tmp_path / name / "runs").iterdir())
-    stamps = [(path / fit.ANSWERS).stat().st_mtime_ns for path in runs]
-    assert len(runs) == sum(map(len, study.units))
+    starts = [path.name for path in runs if (path / "start.json").is_file()]
+    assert starts == [f"pretrained_0.001_{part}" for part in range(PARTS)] and len(runs) == 6
+    (runs[0] / fit.ANSWERS).unlink()  # As if it had been killed after its last step.
+    stamps = {path: (path / fit.ANSWERS).stat().st_mtime_ns for path in runs[1:]}
     again = finetune.carried_out(study, workers=1)
-    assert again == made
-    assert stamps == [(path / fit.ANSWERS).stat().st_mtime_ns for path in runs]
+    assert again["results"] == made["results"]
+    assert stamps == {path: (path / fit.ANSWERS).stat().st_mtime_ns for path in runs[1:]}

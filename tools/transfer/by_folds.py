@@ -131,15 +131,7 @@ class FoldTask:
                 "data": [each.fingerprint for each in sets],
                 "rows": len(rows.ids),
                 "groups": len(set(rows.groups)),
-                "rates": {
-                    start: {
-                        "validation": dict(
-                            zip(map(str, self.rates[start]), each.validation, strict=True)
-                        ),
-                        "chosen": [self.rates[start][number] for number in each.settings],
-                    }
-                    for start, each in chosen.items()
-                },
+                "rates": {start: each.told(self.rates[start]) for start, each in chosen.items()},
             },
         }
 

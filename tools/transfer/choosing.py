@@ -1,6 +1,7 @@
 """Chooses a setting for each fold where the fold is not looked at."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,13 @@ class Chosen(NamedTuple):
     right: Float[np.ndarray, " A *K"]
     settings: tuple[int, ...]
     validation: tuple[float, ...]
+
+    def told(self, values: Sequence[float]) -> dict[str, Any]:
+        """Returns, for JSON, what each of some values gave on validation, and the chosen ones."""
+        return {
+            "validation": dict(zip(map(str, values), self.validation, strict=True)),
+            "chosen": [values[number] for number in self.settings],
+        }
 
 
 def folds_of(groups: np.ndarray) -> Int[np.ndarray, " A"]:

@@ -101,9 +101,11 @@ class Study:
     def recipe(self) -> dict[str, Any]:
         """Returns the settings that all runs share, with the network of the pretraining run."""
         values = runpy.run_path(str(RECIPES))["get_config"](self.task.name).to_dict()
-        drop_path = values["task"]["model"]["drop_path"]
-        values["task"]["model"] = to_dict(read_config(self.run).task.model)
-        values["task"]["model"]["drop_path"] = drop_path
+        # Also for a random start, which has nothing that it could be like.
+        values["task"]["model"] = to_dict(read_config(self.run).task.model) | {
+            "drop_path": values["task"]["model"]["drop_path"],
+            "like_start": False,
+        }
         if TEXT_TOKENIZER in values["task"]:
             values["task"][TEXT_TOKENIZER] = str(self.run / TEXT_TOKENIZER)
         if self.steps:

@@ -83,15 +83,7 @@ class RetrievalTask:
                 "data": {"set": SET, "fingerprint": pairs.fingerprint, "split": VALIDATION},
                 "images": len(ids),
                 "captions": len(gallery.texts),
-                "rates": {
-                    start: {
-                        "validation": dict(
-                            zip(map(str, self.rates[start]), each.validation, strict=True)
-                        ),
-                        "chosen": [self.rates[start][number] for number in each.settings],
-                    }
-                    for start, each in chosen.items()
-                },
+                "rates": {start: each.told(self.rates[start]) for start, each in chosen.items()},
             },
         }
 
