@@ -85,8 +85,7 @@ def predicted(folder, path, top=5):
     return prediction_lines(
         jsonl.read([path]),
         lambda records: run.predict(records, top, mesh),
-        needs_image=run.opened.needs_image,
-        needs_text=run.opened.needs_text,
+        run.opened.needs,
     )
 
 
