@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What pretraining on the sample is worth: the run that launch/sample.sh left in WORKDIR against random starts, on emoji that it has not seen.
 # Usage: launch/sample_transfer.sh [WORKDIR]      default: sample_run beside setup.py
-# Writes WORKDIR/transfer.json, and what led to it into WORKDIR/transfer. Run the script again to go on where it was cut off.
+# Writes WORKDIR/transfer.json, pictures with answers into WORKDIR/transfer.html, and what led to both into WORKDIR/transfer. Run the script again to go on where it was cut off.
 set -euo pipefail
 # shellcheck source=launch/stages.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/stages.sh"
@@ -20,3 +20,4 @@ finetune emoji_category sample:emoji
 finetune retrieval sample:pairs
 finetune vqa_cell sample:emoji
 stage transfer.json "${parts[*]}" -m tools.transfer.join "$workdir/transfer.json" "${parts[@]/#/$workdir/}"
+stage transfer.html "transfer.json ${parts[*]}" -m tools.transfer.pictures "$workdir/transfer.json" "$workdir/transfer" "$workdir/transfer.html"

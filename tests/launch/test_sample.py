@@ -130,6 +130,8 @@ elif module == "tools.transfer.finetune":
     (folder / "results.json").write_text(f" {{sys.argv[3]}} of {{weights}}")
 elif module == "tools.transfer.join":
     pathlib.Path(sys.argv[3]).write_text("".join(open(part).read() for part in sys.argv[4:]))
+elif module == "tools.transfer.pictures":
+    pathlib.Path(sys.argv[5]).write_text(pathlib.Path(sys.argv[3]).read_text())
 """
 
 
@@ -165,7 +167,8 @@ def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
     assert done.returncode == 2 and "launch/sample.sh" in done.stderr  # There is no run yet.
     run()
     tasks = ["emoji_category", "retrieval", "vqa_cell"]
-    made = ["tools.transfer.frozen", *["tools.transfer.finetune"] * 3, "tools.transfer.join"]
+    made = ["tools.transfer.frozen", *["tools.transfer.finetune"] * 3]
+    made += ["tools.transfer.join", "tools.transfer.pictures"]
     calls = run(script=script)
     assert names(calls) == made and [call[1] for call in calls[1:4]] == tasks
     workdir = top / "sample_run"
@@ -175,6 +178,7 @@ def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
         return weights + "".join(f" {task} of {weights}" for task in tasks)
 
     assert (workdir / "transfer.json").read_text() == joined()
+    assert (workdir / "transfer.html").read_text() == joined()
     (top / "calls").touch()
     assert run(script=script) == []
     (workdir / "pretrain" / "checkpoints" / "1").write_text("other")

@@ -21,6 +21,7 @@ from vlbeit_jax.types import Kind
 SET = "sample:pairs"
 DIRECTIONS = ("image_to_text", "text_to_image")
 CHOSEN_BY = 10  # The rate is chosen by the mean of both directions' recall among the best ten.
+KEPT = 6  # Best pictures for a caption, which are shown.
 METRICS = tuple(f"{direction}/recall_{cut}" for direction in DIRECTIONS for cut in CUTS)
 
 
@@ -42,14 +43,23 @@ class RetrievalTask:
         return {}
 
     def answers(self, run: FineTunedRun, folder: pathlib.Path, part: int) -> dict[str, Any]:
-        """Returns the rank of the best caption of each picture, and of the picture of each."""
+        """Returns ranks, and the numbers of the best pictures for each caption.
+
+        The ranks are those of the best own caption for each picture, and of the picture for each
+        caption.
+        """
         mesh = whole_mesh()
         opened: Any = run.opened
         gallery = Gallery.of(_pairs().records(VALIDATION))
         params = put_replicated(run.params, mesh)
         image, text = embed(opened.task, opened.text, params, gallery, run.place(mesh))
-        ranks = gallery.rank(dual_scores(image, text))
-        return {"of_texts": ranks.of_texts.tolist(), "of_images": ranks.of_images.tolist()}
+        scores = dual_scores(image, text)
+        ranks = gallery.rank(scores)
+        return {
+            "of_texts": ranks.of_texts.tolist(),
+            "of_images": ranks.of_images.tolist(),
+            "best_images": np.argsort(-scores.T, axis=1)[:, :KEPT].tolist(),
+        }
 
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
         """Returns recalls in both directions and their mean among the best ten."""

@@ -1,0 +1,72 @@
+"""The page with answers: the chosen run's, right ones apart from wrong ones, in one file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tools.emoji import sets
+from tools.transfer import pictures, retrieval
+from tools.transfer.finetune import RESULTS, study_of
+from tools.transfer.fit import ANSWERS
+from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.identity import TEST
+from vlbeit_jax.data.source import open_set
+
+CHOSEN = {"pretrained": {"chosen": [0.002, 0.001, 0.001]}}  # The first one is shown.
+RESULT = {
+    "vqa_cell": {
+        "accuracy_by_group": {
+            "pretrained": 0.25, "random": 0.2, "floors": {"a<b": 0.1}, "seeds": 3,
+            "gain": {"value": 0.05, "low": -0.01, "high": 0.11},
+        }
+    }
+}  # fmt: skip
+
+
+def write(folder, answers):
+    for rate, what in ((0.002, answers), (0.001, None)):  # The other run's would fail.
+        place = folder / "runs" / f"pretrained_{rate:g}_0"
+        place.mkdir(parents=True)
+        (place / ANSWERS).write_text(json.dumps({"answers": what}))
+    (folder / RESULTS).write_text(json.dumps({"protocol": {"rates": CHOSEN}}))
+
+
+@pytest.fixture
+def studies(tmp_path, monkeypatch):
+    """Every third emoji and question is answered rightly; each caption finds the next picture."""
+    by_split = sets.by_split
+    monkeypatch.setattr(
+        sets,
+        "by_split",
+        lambda found, fold: {
+            split: records[:9] for split, records in by_split(found, fold).items()
+        },
+    )
+    for name in ("emoji_category", "vqa_cell"):
+        study_of(name).prepare(tmp_path / name)
+        records = open_set(str(tmp_path / name / "sets" / "0")).records(TEST)
+        ids = [as_text(records[number]["id"]) for number in range(len(records))]
+        answers = {each: [float(n % 3 == 0), f"<said {n}>"] for n, each in enumerate(ids)}
+        write(tmp_path / name, {TEST: answers})
+    count = open_set(retrieval.SET).count("validation")
+    best = (np.arange(count)[:, None] + np.arange(2)) % count
+    best[0] = (1, 2)  # The first caption does not find its own picture.
+    ranks = {"of_images": [7, *[1] * (count - 1)], "best_images": best.tolist()}
+    write(tmp_path / "retrieval", ranks)
+    return tmp_path
+
+
+def test_right_and_wrong_answers_are_shown(studies):
+    page = pictures.page(RESULT, studies)
+    assert "right: 3 of 9" in page and "wrong: 6 of 9" in page  # Emoji.
+    assert "right: 12 of 36" in page and "wrong: 24 of 36" in page  # Questions about four cells.
+    assert "<b class=hit>&lt;said 0&gt;</b>" in page and "<said" not in page
+    assert "&lt;said 1&gt;<br>right: " in page
+    assert page.count("What is at the ") == 2 * pictures.SHOWN_ANSWERS
+    assert page.count("class='right'") == pictures.SHOWN_CAPTIONS - 1
+    assert "its picture: place 7 of" in page
+    figures = 3 * pictures.SHOWN_CAPTIONS + (3 + 6) + 2 * pictures.SHOWN_ANSWERS
+    assert page.count("<img ") == page.count("src='data:image/png;base64,") == figures
+    assert "a&lt;b 0.100" in page and "-0.010 to +0.110" in page
+    assert "http" not in page  # The file needs nothing else.
