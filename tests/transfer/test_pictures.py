@@ -17,11 +17,14 @@ CHOSEN = {"pretrained": {"chosen": [0.002, 0.001, 0.001]}}  # The first one is s
 RESULT = {
     "vqa_cell": {
         "accuracy_by_group": {
-            "pretrained": 0.25, "random": 0.2, "floors": {"a<b": 0.1}, "seeds": 3,
+            "pretrained": 0.25,
+            "random": 0.2,
+            "floors": {"a<b": 0.1},
+            "seeds": 3,
             "gain": {"value": 0.05, "low": -0.01, "high": 0.11},
         }
     }
-}  # fmt: skip
+}
 
 
 def write(folder, answers):
