@@ -16,6 +16,8 @@ Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell
          start wants two to three times as much.
 """
 
+from typing import Any
+
 from vlbeit_jax.config.common import OptimizerConfig, RunConfig
 from vlbeit_jax.config.finetune import LabelledImagesConfig, PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
@@ -32,11 +34,21 @@ def get_config(name: str = "emoji_category"):
     """See the module's docstring."""
     if name not in STEPS:
         raise ValueError(f"configs/sample_finetune.py:{name}: the tasks are {', '.join(STEPS)}")
-    sizes = {"width": 128, "heads": 2, "ffn_width": 512, "depth": 4, "fused_layers": 2}
-    views = {"image_size": 64, "patch_size": 8, "drop_path": 0.0}
-    words = {"text_positions": 64, "vocabulary": 2000, "codes": 256}
-    model = ModelConfig(**sizes, **views, **words, like_start=True)
-    plain = {"batch_size": 32, "rand_augment": "none"}
+    model = ModelConfig(
+        image_size=64,
+        patch_size=8,
+        width=128,
+        heads=2,
+        ffn_width=512,
+        depth=4,
+        fused_layers=2,
+        text_positions=64,
+        vocabulary=2000,
+        codes=256,
+        like_start=True,
+        drop_path=0.0,
+    )
+    plain: dict[str, Any] = {"batch_size": 32, "rand_augment": "none"}
     labelled = LabelledImagesConfig(
         **plain, crop_scale=0.7, erase=0.0, mixup=0.0, cutmix=0.0, view="squash"
     )

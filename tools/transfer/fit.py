@@ -90,13 +90,16 @@ class Study:
 
     @property
     def units(self) -> list[list[Fit]]:
-        """All runs; those of a unit have the same compiled program, whatever they start from."""
+        """All runs; those of a unit have the same compiled program, whatever they start from.
+
+        Long units come first, so that all processes end at about the same time.
+        """
         found: dict[tuple[int, float], list[Fit]] = {}
         for start, rates in self.task.rates.items():
             for rate in rates:
                 for part in range(PARTS):
                     found.setdefault((part, rate), []).append(Fit(start, rate, part))
-        return [found[name] for name in sorted(found)]
+        return [found[name] for name in sorted(found, key=lambda name: (-len(found[name]), name))]
 
     def recipe(self) -> dict[str, Any]:
         """Returns the settings that all runs share, with the network of the pretraining run."""
@@ -143,10 +146,10 @@ class Study:
             train(self.config(fit), place)
             config = read_config(place)
             run = FineTunedRun.open(place, config, config.task.open(place))
-            found = {"answers": self.task.answers(run, self.folder, fit.part)}
-            found["cpu_seconds"] = round(time.process_time() - began, 1)
+            found = self.task.answers(run, self.folder, fit.part)
+            seconds = round(time.process_time() - began, 1)
             new = answers.with_suffix(".new")
-            new.write_text(json.dumps(found) + "\n")
+            new.write_text(json.dumps({"answers": found, "cpu_seconds": seconds}) + "\n")
             new.replace(answers)
         return json.loads(answers.read_text())
 
