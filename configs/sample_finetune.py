@@ -12,8 +12,8 @@ Command: python -m vlbeit_jax.main --config=configs/sample_finetune.py:emoji_cat
 Cost:    400, 1500 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them with
          several rates and folds; docs/sample_transfer.md has the time.
 Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell, so their pictures
-         are not cropped at all. The rate here is one that suits the pretrained start; a random
-         start wants two to three times as much.
+         are not cropped at all. The rate is one that suits the pretrained start. A random start
+         wants more on pictures, and less for retrieval.
 """
 
 from typing import Any

@@ -33,7 +33,7 @@ class RetrievalTask:
     """
 
     name, source = "retrieval", SET
-    rates = {"pretrained": (2e-3, 1e-3, 5e-4), "random": (4e-3, 2e-3, 1e-3)}
+    rates = {"pretrained": (2e-3, 1e-3, 5e-4), "random": (2e-3, 1e-3, 5e-4)}
 
     def prepare(self, folder: pathlib.Path) -> None:
         """Makes nothing: the set is in the package."""
