@@ -9,7 +9,7 @@ Command: python -m vlbeit_jax.main --config=configs/sample_finetune.py:emoji_cat
          RUN is what launch/sample.sh has pretrained. Without run.start_from, training starts from
          random parameters, and texts need --config.task.text_tokenizer=RUN/text_tokenizer.
          python -m tools.emoji.sets makes DATA (docs/sample_transfer.md).
-Cost:    400, 1200 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them with
+Cost:    400, 1000 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them with
          several rates and folds; docs/sample_transfer.md has the time.
 Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell, so their pictures
          are not cropped at all. The rate is one that suits the pretrained start. A random start
@@ -27,7 +27,7 @@ from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.retrieval import Retrieval
 from vlbeit_jax.tasks.vqa import VQATask
 
-STEPS = {"emoji_category": 400, "vqa_cell": 1200, "retrieval": 300}
+STEPS = {"emoji_category": 400, "vqa_cell": 1000, "retrieval": 300}
 
 
 def get_config(name: str = "emoji_category"):
