@@ -24,6 +24,7 @@ from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.retrieval import Ranks, recalls
 from vlbeit_jax.tasks import parse
+from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.types import Kind
 
 
@@ -273,6 +274,8 @@ def test_every_task_from_end_to_end(run, name, tmp_path):
         assert set(found) == {"pretrained", "random", "floors", "gain", "seeds"}
         assert 0 <= found["pretrained"] <= 1 and 0 <= found["random"] <= 1 and found["floors"]
     assert made["protocol"]["recipe"]["run"]["steps"] == 2 and made["protocol"]["cpu_seconds"] > 0
+    for path in (tmp_path / name / "runs").iterdir():
+        read_config(path).task.open(path)  # What is written there spoils no run.
     runs = sorted((tmp_path / name / "runs").iterdir())
     starts = [path.name for path in runs if (path / "start.json").is_file()]
     assert starts == [f"pretrained_0.001_{part}" for part in range(PARTS)] and len(runs) == 6

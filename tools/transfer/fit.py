@@ -20,7 +20,9 @@ RECIPES = pathlib.Path(__file__).parents[2] / "configs" / "sample_finetune.py"
 PRETRAINED, RANDOM = "pretrained", "random"
 STARTS = (PRETRAINED, RANDOM)
 PARTS = 3  # Folds, or seeds where the data have no folds.
-ANSWERS = "answers.json"  # In the folder of a run: what it answered, once it is complete.
+# In the folder of a run: what it answered, once it is complete. A run for questions has its list of
+# answers in answers.json.
+ANSWERS = "answered.json"
 
 
 class Fit(NamedTuple):
