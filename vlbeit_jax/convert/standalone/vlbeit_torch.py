@@ -700,14 +700,16 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEnc
     The visual tokenizer is None if the model was trained without images, or was imported.
 
     Raises:
-      ValueError: a file is missing, has changed since it was exported, or the weights do not fit
-        config.json.
+      ValueError: a file is missing, has changed since it was exported, the folder holds a
+        fine-tuned model, or the weights do not fit config.json.
     """
     from safetensors.torch import load_file
 
     folder = pathlib.Path(folder)
     check_files(folder, ("config.json", "model.safetensors"))
     config = json.loads((folder / "config.json").read_text())
+    if "network" in config:
+        raise ValueError(f"{folder} holds a fine-tuned model; load it with vlbeit_finetuned.load")
     model = VLBEiT(config["model"])
     visual = config["visual_tokenizer"]
     visual_tokenizer = None if visual is None else VISUAL_TOKENIZERS[visual["kind"]](visual)

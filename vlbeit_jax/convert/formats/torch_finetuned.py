@@ -1,0 +1,124 @@
+"""A fine-tuned model with its head for PyTorch, with the files that define and evaluate it.
+
+Those files are ``convert/standalone/vlbeit_torch.py``, ``vlbeit_finetuned.py`` and
+``evaluate_finetuned.py``.
+"""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+import vlbeit_jax
+from vlbeit_jax.convert import verify
+from vlbeit_jax.convert.files import write_safetensors
+from vlbeit_jax.convert.finetuned import FineTunedModel, jax_outputs
+from vlbeit_jax.convert.formats.base import Export
+from vlbeit_jax.convert.formats.torch_module import (
+    SPECIALS,
+    STANDALONE,
+    WEIGHTS_FILE,
+    model_config,
+)
+from vlbeit_jax.convert.formats.torch_tables import model_table
+from vlbeit_jax.convert.rules import Table, export
+from vlbeit_jax.convert.tables import FUSED
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.types import Modality
+
+# By their names in the export.
+FILES = {
+    "vlbeit_torch.py": "vlbeit_torch.py",
+    "vlbeit_finetuned.py": "vlbeit_finetuned.py",
+    "evaluate.py": "evaluate_finetuned.py",
+}
+
+
+def table(source: FineTunedModel) -> Table:
+    """Every parameter of the backbone that the network has, and those of its head."""
+    backbone = [each for each in model_table(source.model).rules if {*each.jax} <= {*source.params}]
+    return Table(backbone + source.head.rules(source.network))
+
+
+def write(source: FineTunedModel, folder: pathlib.Path) -> None:
+    """Writes weights, configuration, text tokenizer, and the files of ``convert/standalone``."""
+    tensors = export(table(source), source.params)
+    write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
+    text = json.dumps(_config(source), indent=1, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    for name, file in FILES.items():
+        shutil.copy(STANDALONE / file, folder / name)
+    tokenizer = source.run.folder / TEXT_TOKENIZER
+    if tokenizer.is_dir():
+        shutil.copytree(tokenizer, folder / TEXT_TOKENIZER)
+
+
+def _config(source: FineTunedModel) -> dict[str, Any]:
+    run = source.run
+    return {
+        "format": 1,
+        "written_by": f"vlbeit_jax {vlbeit_jax.__version__}",
+        "task": run.config.task.kind,
+        "step": run.step,
+        "weights": run.weights,
+        "model": model_config(source.model),
+        "network": {
+            "kind": source.head.kind,
+            "modalities": [str(each) for each in Modality if _has(source, f"{_EMBED[each]}/type")],
+            "experts": [_experts(source, block) for block in range(source.model.depth)],
+            **source.head.describe(source.opened),
+        },
+        "specials": SPECIALS if (run.folder / TEXT_TOKENIZER).is_dir() else None,
+    }
+
+
+_EMBED = {Modality.VISION: "vision_embed", Modality.LANGUAGE: "text_embed"}
+
+
+def _experts(source: FineTunedModel, block: int) -> list[str]:
+    """Returns the experts of a block: a network has those that its inputs pass through."""
+    names = [*map(str, Modality), FUSED]
+    return [name for name in names if _has(source, f"encoder/block_{block}/{name}/up/kernel")]
+
+
+def _has(source: FineTunedModel, name: str) -> bool:
+    return name in source.params
+
+
+def check(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
+    """Compares every output of the folder's module with JAX."""
+    import torch
+
+    with verify.importable(folder):
+        module = verify.module_of(folder / "vlbeit_finetuned.py")
+    model = module.load(folder)
+    batch = verify.random_batches(source.model)["pair"]
+    inputs = {
+        "image": module.normalise(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)),
+        "text": torch.from_numpy(batch["text"]).long(),
+    }
+    differences = verify.Differences(
+        f"vlbeit_finetuned.py with PyTorch {torch.__version__}", source.model.pad
+    )
+    expected = jax_outputs(source, batch)
+    for name, output in source.head.outputs(source.network).items():
+        with torch.inference_mode():
+            method = getattr(model, output.method)
+            actual: np.ndarray = method(**{key: inputs[key] for key in output.inputs}).numpy()
+        differences.add(name, actual, expected[name])
+    return differences
+
+
+EXPORT = Export(
+    takes="every fine-tuned run",
+    exact="all of it: backbone, head, list of classes or answers; metrics with --data",
+    needs="torch and safetensors to load it, nothing else",
+    drops="nothing",
+    peers=("torch",),
+    require=None,
+    write=write,
+    check=check,
+    flags=("verify", "weights", "data", "split"),
+)
