@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests import tiny
-from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
+from vlbeit_jax.convert.formats import EXPORTS, FINE_TUNED_EXPORTS, IMPORTS
 
 MISTAKES = [
     ([], "--to"),
@@ -17,7 +17,7 @@ MISTAKES = [
     (["--to=torch", "--format=vlmo", "--from=x", "--out=y"], "--list"),
     (
         ["--to=vlmo", "--from=x", "--out=y", "--data=sample:pairs"],
-        "--data is for --to=torch, not for --to=vlmo",
+        "--data is for --to=torch, --to=torch (fine-tuned), not for --to=vlmo",
     ),
     (
         ["--to=torch", "--from=x", "--out=y", "--codes=8"],
@@ -31,9 +31,8 @@ MISTAKES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def endings():
-    """Exit code and output of the command for each of MISTAKES, in one process to save time."""
+def endings_of(commands):
+    """Exit code and errors of the command for each list of arguments, in one process."""
     code = """
 import contextlib, io, json, sys
 from absl import flags
@@ -53,12 +52,20 @@ for arguments in json.loads(sys.argv[1]):
             endings.append((end.code, output.getvalue()))
 print(json.dumps(endings))
 """
-    arguments = json.dumps([arguments for arguments, _ in MISTAKES])
     done = subprocess.run(
-        [sys.executable, "-c", code, arguments], cwd=tiny.TOP, capture_output=True, text=True
+        [sys.executable, "-c", code, json.dumps(commands)],
+        cwd=tiny.TOP,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def endings():
+    """The ending of each of MISTAKES."""
+    return endings_of([arguments for arguments, _ in MISTAKES])
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[" ".join(a) for a, _ in MISTAKES])
@@ -74,11 +81,12 @@ def test_every_format_is_listed():
     listed = {line for line in done.stdout.splitlines() if line.startswith("--")}
     assert listed == {
         *(f"--to={name}" for name in EXPORTS),
+        *(f"--to={name} (fine-tuned)" for name in FINE_TUNED_EXPORTS),
         *(f"--format={name}" for name in IMPORTS),
     }
     for part in ("exact", "drops", "flags"):
         assert done.stdout.count(f"  {part}: ") == len(listed)
-    for found in (*EXPORTS.values(), *IMPORTS.values()):
+    for found in (*EXPORTS.values(), *FINE_TUNED_EXPORTS.values(), *IMPORTS.values()):
         assert (
             f"  exact: {found.exact}\n" in done.stdout
             and f"  drops: {found.drops}\n  flags: --{found.flags[0]}" in done.stdout

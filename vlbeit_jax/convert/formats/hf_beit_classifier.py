@@ -83,7 +83,8 @@ def _preprocessor(source: FineTunedModel) -> dict[str, Any]:
     if task.image.view == "squash":
         return squashing(side)
     # BEiT's processor would squash the image before it cuts out the centre; CLIP's keeps its shape.
-    return squashing(side) | {
+    shared = {key: value for key, value in squashing(side).items() if key != "do_reduce_labels"}
+    return shared | {
         "image_processor_type": "CLIPImageProcessor",
         "size": {"shortest_edge": round(side / task.image.crop_share)},
         "do_center_crop": True,

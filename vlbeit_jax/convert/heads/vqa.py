@@ -53,7 +53,7 @@ def _examples(opened: OpenVQA, records: Records, found: Mapping[str, Any]) -> di
     rule, numbers = Rule(found["protocol"]["rule"]), opened.answers.numbers
     rows = [records[index] for index in range(len(records))]
     given = [[as_text(answer) for answer in row["answers"]] for row in rows]
-    listed = [_scores(answers, numbers, rule) for answers in given]
+    listed = [answer_scores(answers, numbers, rule) for answers in given]
     slots = max(map(len, listed))
     answers, scores = np.zeros((len(rows), slots), np.int32), np.zeros((len(rows), slots))
     for row, own in enumerate(listed):
@@ -73,7 +73,7 @@ def _examples(opened: OpenVQA, records: Records, found: Mapping[str, Any]) -> di
     }
 
 
-def _scores(answers: list[str], numbers: Mapping[str, int], rule: Rule) -> dict[int, float]:
+def answer_scores(answers: list[str], numbers: Mapping[str, int], rule: Rule) -> dict[int, float]:
     """Returns the scores that are not 0 by number of the answer.
 
     An answer of the list has one only if somebody gave it, as it is or after normalisation.
