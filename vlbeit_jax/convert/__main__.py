@@ -62,6 +62,12 @@ HEADS = flags.DEFINE_integer(
     "attention heads of the network in the file, if they are not 64 wide",
     lower_bound=1,
 )
+CLASSES = flags.DEFINE_string(
+    "classes",
+    None,
+    "beit3-imagenet: file with the names of the classes in the order of the logits, one a line or "
+    "a JSON list; without it they are numbers",
+)
 TO = flags.DEFINE_string("to", "", "format to write (see --list)")
 OUT = flags.DEFINE_string("out", "", "new folder")
 VERIFY = flags.DEFINE_bool("verify", False, "compare both sides on random inputs")
@@ -84,7 +90,8 @@ WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters themselves or their average"
 )
 OF_SOME_FORMATS = (
-    IMAGE_SIZE, CODES, VOCABULARY, TEXT_POSITIONS, HEADS, VERIFY, DATA, DRAWS, SPLIT, WEIGHTS,
+    IMAGE_SIZE, CODES, VOCABULARY, TEXT_POSITIONS, HEADS, CLASSES, VERIFY, DATA, DRAWS, SPLIT,
+    WEIGHTS,
 )  # fmt: skip
 
 
@@ -160,6 +167,7 @@ def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
         vocabulary=VOCABULARY.value,
         text_positions=TEXT_POSITIONS.value,
         heads=HEADS.value,
+        classes=CLASSES.value,
     )
     print(format.read(content, file, options, out))
     print(f"written to {out}, {format.gives}")

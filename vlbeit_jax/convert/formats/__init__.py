@@ -7,6 +7,7 @@ from vlbeit_jax.convert.finetuned import FineTunedModel
 from vlbeit_jax.convert.formats import (
     beit,
     beit3,
+    beit3_imagenet,
     dalle,
     hf_beit,
     hf_beit_classifier,
@@ -35,6 +36,7 @@ IMPORTS: dict[str, Import] = {
     "beit": beit.IMPORT,
     "beit2": beit.IMPORT_V2,
     "beit3": beit3.IMPORT,
+    "beit3-imagenet": beit3_imagenet.IMPORT,
     "vqkd": vqkd.IMPORT,
     "dalle": dalle.IMPORT,
     "clip": vit.IMPORT_CLIP,
