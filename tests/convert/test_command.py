@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests import tiny
+from tests.convert.finetuned_runs import sets_in, task_of, write_run
 from vlbeit_jax.convert.formats import EXPORTS, FINE_TUNED_EXPORTS, IMPORTS
 
 MISTAKES = [
@@ -29,10 +30,27 @@ MISTAKES = [
     (["--to=torch", "--from=nowhere", "--out=y"], "nowhere is not the folder of a run"),
     (["--format=vlmo", "--from=nowhere.pth", "--out=y"], "no such file"),
 ]
+# Of runs: a task, what is wrong with exporting it, and what is said.
+OF_RUNS = [
+    ("vqa", "--to=hf-beit", "task 'vqa'; export it with --to=torch"),
+    ("vqa", "--to=vlmo", "--to=torch (every fine-tuned run) and --to=hf-beit (classifiers of im"),
+    ("image_classification", "--to=torch --draws=3", "for --to=torch, not for --to=torch (fine-t"),
+    ("image_classification", "--to=hf-beit --data=x", "not for --to=hf-beit"),
+    ("image_classification", "--to=torch --data=sample:pairs", "labelled_images are needed here"),
+    ("vqkd", "--to=torch", "a pretraining run or a fine-tuned run is needed"),
+]
 
 
-def endings_of(commands):
-    """Exit code and errors of the command for each list of arguments, in one process."""
+@pytest.fixture(scope="module")
+def endings(world, tmp_path_factory):
+    """Exit code and errors of the command for each of MISTAKES and OF_RUNS, in one process."""
+    folder = tmp_path_factory.mktemp("runs")
+    sets, runs = sets_in(folder / "sets"), {"vqkd": world.vqkd}
+    for name in ("vqa", "image_classification"):
+        runs[name] = write_run(folder / name, task_of(name, sets[name], world.text_tokenizer))
+    commands = [arguments for arguments, _ in MISTAKES]
+    for name, arguments, _ in OF_RUNS:
+        commands.append([f"--from={runs[name]}", f"--out={folder / 'out'}", *arguments.split()])
     code = """
 import contextlib, io, json, sys
 from absl import flags
@@ -59,18 +77,17 @@ print(json.dumps(endings))
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert not (folder / "out").exists()
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def endings():
-    """The ending of each of MISTAKES."""
-    return endings_of([arguments for arguments, _ in MISTAKES])
+IDS = [" ".join(each) for each, _ in MISTAKES] + [f"{task} {each}" for task, each, _ in OF_RUNS]
+SAID = [said for *_, said in (*MISTAKES, *OF_RUNS)]
 
 
-@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[" ".join(a) for a, _ in MISTAKES])
+@pytest.mark.parametrize("number", range(len(SAID)), ids=IDS)
 def test_mistakes_end_with_one_message(endings, number):
-    (code, output), (_, message) = endings[number], MISTAKES[number]
+    (code, output), message = endings[number], SAID[number]
     assert code == 2 and output.startswith("error: ") and "Traceback" not in output
     assert message in output
 

@@ -19,11 +19,10 @@ from vlbeit_jax.data.examples.labelled import evaluation_view
 from vlbeit_jax.errors import UsageError
 
 RELATIVE = {"positions": "relative"}
-FORMS = {
-    "mean": {},
+FORMS = {"mean": {}, "CLS, relative": {"pool": "cls", "model": RELATIVE}}
+MORE_FORMS = FORMS | {
     "mean, relative, no scale": {"model": RELATIVE | {"layer_scale": 0.0}},
     "CLS": {"pool": "cls"},
-    "CLS, relative": {"pool": "cls", "model": RELATIVE},
 }
 
 
@@ -103,9 +102,9 @@ def test_what_beit_cannot_compute_is_refused(source_of):
 
 @pytest.mark.slow
 @needs_torch
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", MORE_FORMS)
 def test_transformers_4_opens_it_and_agrees(source_of, tmp_path, form):
-    source, out = source_of(**FORMS[form]), tmp_path / "out"
+    source, out = source_of(**MORE_FORMS[form]), tmp_path / "out"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(tiny.TOP), str(PEERS / "transformers-4")])
     command = [sys.executable, "-m", "vlbeit_jax.convert", f"--from={source.run.folder}"]
