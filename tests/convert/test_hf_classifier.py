@@ -1,5 +1,7 @@
 """Classifiers of images in transformers: the same logits and views, and refusals."""
 
+import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -13,7 +15,7 @@ from tests.convert.conftest import needs_torch
 from tests.convert.finetuned_runs import LABELS, sets_in, task_of, write_run
 from tests.convert.test_peers import PEERS
 from vlbeit_jax.config.finetune import LabelledImagesConfig
-from vlbeit_jax.convert.finetuned import read_finetuned
+from vlbeit_jax.convert.finetuned import jax_outputs, read_finetuned
 from vlbeit_jax.convert.formats import hf_beit_classifier
 from vlbeit_jax.data.examples.labelled import evaluation_view
 from vlbeit_jax.errors import UsageError
@@ -31,14 +33,31 @@ def images(tmp_path_factory):
     return sets_in(tmp_path_factory.mktemp("sets") / "own")["image_classification"]
 
 
-@pytest.fixture
-def source_of(images, tmp_path):
-    def source(name="image_classification", **changes):
-        return read_finetuned(
-            write_run(tmp_path / "run", task_of(name, images, "", **changes)), "raw"
-        )
+@pytest.fixture(scope="module")
+def source_of(images, tmp_path_factory):
+    """From settings of a task to a run, written once."""
 
-    return source
+    @functools.cache
+    def written_once(changes):
+        task = task_of("image_classification", images, "", **json.loads(changes))
+        return write_run(tmp_path_factory.mktemp("run") / "run", task)
+
+    return lambda **changes: read_finetuned(written_once(json.dumps(changes)), "raw")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def computed_once():
+    """Controls change the side of transformers alone."""
+    found = {}
+
+    def outputs(source, batch):
+        if source.run.folder not in found:
+            found[source.run.folder] = jax_outputs(source, batch)
+        return found[source.run.folder]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf_beit_classifier, "jax_outputs", outputs)
+        yield
 
 
 def written(source, out):
@@ -77,12 +96,13 @@ def test_another_network_is_told_apart(source_of, tmp_path, change):
 
 @needs_torch
 @pytest.mark.parametrize(("view", "share"), [("crop", 1.0), ("crop", 0.8), ("squash", 1.0)])
-def test_its_processor_makes_the_view_of_our_evaluation(source_of, images, tmp_path, view, share):
+def test_its_processor_makes_the_view_of_our_evaluation(source_of, tmp_path, view, share):
     """Resizing differs by rounding and by filters; another view differs by tens of levels."""
     import transformers
 
-    settings = LabelledImagesConfig(sources=(str(images),), view=view, crop_share=share)
-    source = source_of(image=settings)
+    settings = LabelledImagesConfig(view=view, crop_share=share)
+    source = source_of()
+    source.opened.task = dataclasses.replace(source.opened.task, image=settings)
     out = written(source, tmp_path / "out")
     processor = transformers.AutoImageProcessor.from_pretrained(out)
     down, across = np.mgrid[:96, :160]
