@@ -29,9 +29,17 @@ from vlbeit_jax.types import Kind
 ROWS = 24
 LABELS = ("one", "two", "three", "four", "five", "six")
 MODEL = {
-    "image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "heads": 4, "ffn_width": 48,
-    "fused_layers": 1, "text_positions": 16, "vocabulary": tiny.PIECES, "layer_scale": 0.1,
-}  # fmt: skip
+    "image_size": 32,
+    "patch_size": 8,
+    "width": 32,
+    "depth": 2,
+    "heads": 4,
+    "ffn_width": 48,
+    "fused_layers": 1,
+    "text_positions": 16,
+    "vocabulary": tiny.PIECES,
+    "layer_scale": 0.1,
+}
 KINDS = {
     "image_classification": Kind.LABELLED_IMAGES,
     "text_classification": Kind.LABELLED_TEXTS,

@@ -103,11 +103,14 @@ def test_both_sides_agree_with_every_bias_and_scale_random(source_of, expected, 
         ("answers", "states[VISION][:, 0]))", "states[LANGUAGE][:, 0]))"),
         ("answers", "eps=eps", "eps=1e-3"),
         ("retrieval", 'network["experts"])', 'network["experts"], final_norm=False)'),
-        ("retrieval", "[states[VISION][:, 0], states[LANGUAGE][:, 0]]",
-         "[states[LANGUAGE][:, 0], states[VISION][:, 0]]"),
+        (
+            "retrieval",
+            "[states[VISION][:, 0], states[LANGUAGE][:, 0]]",
+            "[states[LANGUAGE][:, 0], states[VISION][:, 0]]",
+        ),
         ("retrieval", "self.text_projection(state)", "self.image_projection(state)"),
     ],
-)  # fmt: skip
+)
 def test_another_network_is_told_apart(source_of, expected, tmp_path, form, before, after):
     source = source_of(form)
     out = exported(source, tmp_path / "out")
@@ -131,7 +134,7 @@ def figures(source_of, sets, tmp_path_factory):
     base = tmp_path_factory.mktemp("figures")
     for task, form in OF_TASK.items():
         source = source_of(form)
-        turned = {name: value[::-1] for name, value in source.params.items() if value.ndim}
+        turned = {name: -value[::-1] for name, value in source.params.items() if value.ndim}
         other = dataclasses.replace(source, params={**source.params, **turned})
         (base / task).mkdir()
         with pytest.MonkeyPatch.context() as patch:  # One device compiles faster than eight.

@@ -90,9 +90,18 @@ WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters themselves or their average"
 )
 OF_SOME_FORMATS = (
-    IMAGE_SIZE, CODES, VOCABULARY, TEXT_POSITIONS, HEADS, CLASSES, VERIFY, DATA, DRAWS, SPLIT,
+    IMAGE_SIZE,
+    CODES,
+    VOCABULARY,
+    TEXT_POSITIONS,
+    HEADS,
+    CLASSES,
+    VERIFY,
+    DATA,
+    DRAWS,
+    SPLIT,
     WEIGHTS,
-)  # fmt: skip
+)
 
 
 def main() -> None:
