@@ -129,7 +129,7 @@ def test_a_damaged_folder_is_one_clear_error(exported, tmp_path, damage):
         weights.unlink()
     elif damage == "config":
         (out / "config.json").write_text(
-            (out / "config.json").read_text().replace('"depth": 3', '"depth": 2')
+            (out / "config.json").read_text().replace('"depth": 2', '"depth": 1')
         )
     else:
         weights.write_bytes(content)
@@ -143,8 +143,8 @@ def test_weights_of_another_size_are_refused(exported, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(exported, out)
     (out / "config.json").write_text(
-        (out / "config.json").read_text().replace('"depth": 3', '"depth": 2')
+        (out / "config.json").read_text().replace('"depth": 2', '"depth": 1')
     )
     write_manifest(out)
-    with pytest.raises(ValueError, match="(?s)do not fit config.json.*blocks.2"):
+    with pytest.raises(ValueError, match="(?s)do not fit config.json.*blocks.1"):
         module_of(out / "vlbeit_torch.py").load(out)
