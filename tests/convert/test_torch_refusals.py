@@ -46,8 +46,8 @@ def exported(whole, world, tmp_path_factory):
         ({"text": torch.ones(1, 3, dtype=torch.long), "features": (0,)}, "need an image"),
         ({"image": torch.zeros(1, 3, 32, 32), "text_masked": torch.ones(1, 1)}, "needs a text"),
         (
-            {"image": torch.zeros(1, 3, 32, 32), "features": (3,)},
-            r"features=\[3\]: the model has blocks 0 to 2",
+            {"image": torch.zeros(1, 3, 32, 32), "features": (2,)},
+            r"features=\[2\]: the model has blocks 0 to 1",
         ),
         ({"image": torch.zeros(1, 3, 64, 64)}, r"shape \[1, 3, 64, 64\]; needed is .* = 32$"),
         ({"image": torch.zeros(1, 32, 32, 3)}, r"shape \[1, 32, 32, 3\]; needed is"),
