@@ -4,8 +4,8 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_imagenet.py --workd
              --config.run.start_from=RUN --config.task.image.sources="('IMAGENET',)"
          RUN is a pretraining run or an import. Make the data with
          python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl (docs/finetune.md). For
-         your own images set --config.task.classes=0, and fewer steps. Another start needs its own
-         sizes, for example --config.task.model.width.
+         your own images set --config.task.classes=0, and fewer steps. The network is that of RUN,
+         whatever its sizes; base size without RUN.
 Cost:    62,550 steps of 1024 images, 6.7e18 operations with the backward pass: 4.8 hours of an
          H100 at 40% of its peak. Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): learning rate 7e-4 with layer
@@ -25,7 +25,9 @@ EPOCH = 1_281_167 // 1024
 
 def get_config():
     """See the module's docstring."""
-    task = ImageClassification(model=ModelConfig(**SIZES["base"], drop_path=0.15), classes=1000)
+    task = ImageClassification(
+        model=ModelConfig(**SIZES["base"], like_start=True, drop_path=0.15), classes=1000
+    )
     optimizer = OptimizerConfig(
         peak_lr=7e-4,
         end_lr=1e-6,

@@ -1,13 +1,12 @@
 """Fine-tunes a base model for retrieval on COCO, or on your own images with captions.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_retrieval_coco.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.pair.sources="('PAIRS',)" \
-             --config.task.text_tokenizer=RUN/text_tokenizer
-         RUN is a pretraining run or an import. Make the data with
+             --config.run.start_from=RUN --config.task.pair.sources="('PAIRS',)"
+         RUN is a pretraining run or an import. Network and text tokenizer are those of RUN; an
+         import without one needs --config.task.text_tokenizer. Make the data with
          python -m vlbeit_jax.prepare --kind=pairs --format=jsonl (docs/finetune.md).
          --config.task.matching=True adds a matching loss, and re-ranking to the evaluation. The
-         loss is over all rows of a step whatever --config.run.accumulate is. Another start needs
-         its own sizes, for example --config.task.model.width.
+         loss is over all rows of a step whatever --config.run.accumulate is.
 Cost:    2,760 steps of 3072 pairs, 4.0e18 operations, one forward pass more than other losses
          need. 2.8 hours of an H100 at 40% of its peak; with matching about 4 times that. Computed,
          not run by us.
@@ -32,7 +31,12 @@ def get_config():
     """See the module's docstring."""
     # 577 image tokens are too many for the fused kernel; see finetune_vqav2.py.
     model = ModelConfig(
-        **SIZES["base"], image_size=384, text_positions=64, drop_path=0.2, remat="dots"
+        **SIZES["base"],
+        like_start=True,
+        image_size=384,
+        text_positions=64,
+        drop_path=0.2,
+        remat="dots",
     )
     optimizer = OptimizerConfig(
         peak_lr=2e-4,

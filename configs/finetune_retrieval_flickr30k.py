@@ -1,8 +1,7 @@
 """Fine-tunes a base model for retrieval on Flickr30k.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_retrieval_flickr30k.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.pair.sources="('PAIRS',)" \
-             --config.task.text_tokenizer=RUN/text_tokenizer
+             --config.run.start_from=RUN --config.task.pair.sources="('PAIRS',)"
          RUN is a pretraining run, an import, or a run of finetune_retrieval_coco.py, whose
          projections --config.task.keep_head=True keeps. A figure from such a start is not one of
          Flickr30k alone. Make the data with
@@ -27,7 +26,12 @@ def get_config():
     """See the module's docstring."""
     # 577 image tokens are too many for the fused kernel; see finetune_vqav2.py.
     model = ModelConfig(
-        **SIZES["base"], image_size=384, text_positions=64, drop_path=0.2, remat="dots"
+        **SIZES["base"],
+        like_start=True,
+        image_size=384,
+        text_positions=64,
+        drop_path=0.2,
+        remat="dots",
     )
     optimizer = OptimizerConfig(
         peak_lr=1e-4,

@@ -1,12 +1,10 @@
 """Fine-tunes the language side of a base model on labelled texts.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_text.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.text.sources="('REVIEWS',)" \
-             --config.task.text_tokenizer=TEXT_TOKENIZER
-         RUN is a pretraining run or an import, TEXT_TOKENIZER the tokenizer that it was trained
-         with (RUN/text_tokenizer). Make the data with
+             --config.run.start_from=RUN --config.task.text.sources="('REVIEWS',)"
+         RUN is a pretraining run or an import. Network and text tokenizer are those of RUN; an
+         import without one needs --config.task.text_tokenizer. Make the data with
          python -m vlbeit_jax.prepare --kind=labelled_texts --format=jsonl (docs/finetune.md).
-         Another start needs its own sizes, for example --config.task.model.width.
 Cost:    6,300 steps of 32 texts of up to 128 word pieces. Not run by us.
 Figures: BERT's recipe for GLUE (arXiv 1810.04805, appendix A.3), as we remember it: batch 32, 3
          epochs (here of 67,000 texts), learning rate 2e-5 falling linearly after 10% of warm-up,
@@ -24,7 +22,7 @@ STEPS = 6300
 
 def get_config():
     """See the module's docstring."""
-    task = TextClassification(model=ModelConfig(**SIZES["base"]), smoothing=0.0)
+    task = TextClassification(model=ModelConfig(**SIZES["base"], like_start=True), smoothing=0.0)
     optimizer = OptimizerConfig(
         peak_lr=2e-5,
         end_lr=0.0,

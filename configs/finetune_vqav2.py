@@ -1,12 +1,11 @@
 """Fine-tunes a base model on VQA v2, or on your own questions about images.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_vqav2.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.question.sources="('QUESTIONS',)" \
-             --config.task.text_tokenizer=RUN/text_tokenizer
+             --config.run.start_from=RUN --config.task.question.sources="('QUESTIONS',)"
          RUN is a pretraining run or an import. Make the data with
          python -m vlbeit_jax.prepare --kind=questions --format=jsonl (docs/finetune.md). For your
-         own questions set --config.task.answers_least=1, and fewer steps. Another start needs its
-         own sizes, for example --config.task.model.width.
+         own questions set --config.task.answers_least=1, and fewer steps. Network and text
+         tokenizer are those of RUN; an import without one needs --config.task.text_tokenizer.
 Cost:    51,020 steps of 128 questions, 3.8e18 operations with the backward pass: 2.7 hours of an
          H100 at 40% of its peak. Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): 480 pixels, learning rate 3e-5
@@ -32,7 +31,12 @@ def get_config():
     # 901 image tokens and 64 word pieces are too many for the fused kernel, so attention logits are
     # computed again in the backward pass instead of being kept.
     model = ModelConfig(
-        **SIZES["base"], image_size=480, text_positions=64, drop_path=0.1, remat="dots"
+        **SIZES["base"],
+        like_start=True,
+        image_size=480,
+        text_positions=64,
+        drop_path=0.1,
+        remat="dots",
     )
     optimizer = OptimizerConfig(
         peak_lr=3e-5,

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import parse
+from vlbeit_jax.tasks.runs import parse_run
 
 if TYPE_CHECKING:
     from vlbeit_jax.tasks import Config
@@ -51,7 +51,7 @@ def main() -> None:
         raise UsageError(
             "--peer has moved: run python -m tools.torch_peer with the same flags, in a checkout"
         )
-    config = parse(cli.config_values(CONFIG), to_train=INPUT.value == "real")
+    config = parse_run(cli.config_values(CONFIG), to_train=INPUT.value == "real")
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
     if "," in config.task.schedule:

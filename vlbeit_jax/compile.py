@@ -13,7 +13,6 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import parse
 
 if TYPE_CHECKING:
     from vlbeit_jax.plan.plan import Plan
@@ -58,6 +57,7 @@ ENVIRONMENT = {
 def main() -> None:
     """Checks the flags, compiles, prints."""
     from vlbeit_jax.plan.topology import parse_topology
+    from vlbeit_jax.tasks.runs import parse_run
 
     if not TOPOLOGY.value:
         raise UsageError(
@@ -67,7 +67,7 @@ def main() -> None:
     topology = parse_topology(TOPOLOGY.value)
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
-    config = parse(cli.config_values(CONFIG), to_train=False)
+    config = parse_run(cli.config_values(CONFIG), to_train=False)
     os.environ.update(ENVIRONMENT)
     import jax
 

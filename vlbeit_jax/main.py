@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from vlbeit_jax import cli
 from vlbeit_jax.config.parse import describe
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import Config, parse
+from vlbeit_jax.tasks import Config
 
 OVERVIEW = """Trains VL-BEiT or its visual tokenizer.
 
@@ -70,7 +70,6 @@ def overview() -> str:
 def main() -> None:
     """Checks the flags, then trains."""
     arguments = parse_flags()
-    # JAX takes seconds to import. A mistake in the configuration is reported before.
     from vlbeit_jax.runtime import cluster
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
     from vlbeit_jax.runtime.hosts import fails_together
@@ -90,9 +89,12 @@ def parse_flags() -> Arguments:
     Raises:
       UsageError: the configuration file is missing, or a field or an address is out of bounds.
     """
-    values = cli.config_values(CONFIG)
+    values, workdir = cli.config_values(CONFIG), pathlib.Path(WORKDIR.value)
     address, profile = _address(), _profile_steps()
-    return Arguments(parse(values), address, profile)
+    # JAX, which this imports, takes seconds. A mistake in a flag is reported before.
+    from vlbeit_jax.tasks.runs import parse_run
+
+    return Arguments(parse_run(values, workdir=workdir), address, profile)
 
 
 def _address() -> tuple[str, int, int] | None:

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import parse
+from vlbeit_jax.tasks.runs import parse_run
 
 OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares both.
 
@@ -41,7 +41,7 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Compares, prints, and exits with code 1 if the two sides disagree."""
-    config = parse(cli.config_values(CONFIG), to_train=False)
+    config = parse_run(cli.config_values(CONFIG), to_train=False)
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
     if "," in config.task.schedule:

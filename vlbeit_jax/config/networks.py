@@ -68,6 +68,12 @@ class ModelConfig(PatchNetworkConfig):
     vocabulary: int = setting(64000, "word pieces, as in the text tokenizer", POSITIVE)
     pad: int = setting(0, "id of the padding piece; not 0 only in imported models", AT_LEAST_0)
     codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
+    like_start: bool = setting(
+        False,
+        "take the network of run.start_from: all of it but image_size, drop_path and how it is "
+        "computed; and its text tokenizer, if task.text_tokenizer is empty",
+        may_change=True,
+    )
     remat: str = setting(
         "none",
         "what the backward pass recomputes: nothing, all but weight products, or whole blocks",
@@ -90,6 +96,18 @@ class ModelConfig(PatchNetworkConfig):
                 f"fused_layers={self.fused_layers} must be 0 with decoupled: BEiT-3 has no "
                 "vision-language expert"
             )
+
+
+# What two runs may set differently and still exchange their weights.
+NOT_OF_THE_NETWORK = (
+    "image_size",
+    "drop_path",
+    "matmul",
+    "attention",
+    "scan",
+    "remat",
+    "like_start",
+)
 
 
 # Width, depth, heads, FFN width and fused layers. Base: VL-BEiT; large: VLMo's;

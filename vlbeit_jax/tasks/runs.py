@@ -1,11 +1,18 @@
-"""Reads the configuration of a run that exists."""
+"""Reads the configuration of a run that exists, and that of a run which starts from another."""
 
 import json
 import pathlib
+from typing import Any
 
+from vlbeit_jax.config.networks import NOT_OF_THE_NETWORK, ModelConfig
+from vlbeit_jax.config.schema import settings_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config, parse
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.training.saved_run import CONFIG_FILE
+from vlbeit_jax.types import Positions
+
+Values = dict[str, Any]
 
 
 def read_config(folder: pathlib.Path, setting: str = "") -> Config:
@@ -30,3 +37,45 @@ def read_config(folder: pathlib.Path, setting: str = "") -> Config:
         return parse(values, to_train=False)
     except UsageError as error:
         raise UsageError(f"{folder / CONFIG_FILE}: {error}") from error
+
+
+def parse_run(
+    values: Values, *, workdir: pathlib.Path | None = None, to_train: bool = True
+) -> Config:
+    """Returns the checked configuration of a run, with the network of its start if it wants that.
+
+    Args:
+      values: all fields.
+      workdir: of the run. Its own configuration takes the place of the start's when the start is
+        gone, so that the run can resume.
+      to_train: see ``tasks.parse``.
+
+    Raises:
+      UsageError: see ``tasks.parse``; or the start is no run with a Multiway Transformer.
+    """
+    model, start = values["task"].get("model", {}), values["run"]["start_from"]
+    if start and model.get("like_start"):
+        values = _like_start(values, pathlib.Path(start), workdir)
+    return parse(values, to_train=to_train)
+
+
+def _like_start(values: Values, start: pathlib.Path, workdir: pathlib.Path | None) -> Values:
+    gone = not (start / CONFIG_FILE).is_file()
+    if gone and workdir and (workdir / CONFIG_FILE).is_file():
+        start = workdir
+    task, theirs = values["task"], read_config(start, "config.run.start_from").task
+    network = getattr(theirs, "model", None)
+    if not isinstance(network, ModelConfig):
+        raise UsageError(
+            f"config.run.start_from={start} is a run of task {theirs.kind!r}, which has no "
+            "Multiway Transformer; give a run of pretraining or fine-tuning, or an import"
+        )
+    names = {field.name for field in settings_of(network)} - set(NOT_OF_THE_NETWORK)
+    model = task["model"] | {name: getattr(network, name) for name in names}
+    if network.positions is Positions.ABSOLUTE:
+        # Shorter texts need only the first positions.
+        model["text_positions"] = min(network.text_positions, task["model"]["text_positions"])
+    task = task | {"model": model}
+    if task.get(TEXT_TOKENIZER) == "" and (start / TEXT_TOKENIZER).is_dir():
+        task[TEXT_TOKENIZER] = str(start / TEXT_TOKENIZER)
+    return values | {"task": task}
