@@ -171,7 +171,12 @@ def test_computing_again_changes_nothing(world, batches, pairs_on_one_device, re
         # tests/models/test_scan.py has one device and all streams, without a step.
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in [("none", ONE, tuple(TERMS)), ("full", (2, 2, 2), tuple(TERMS))]
+            for case in [
+                ("none", ONE, tuple(TERMS)),
+                ("full", ONE, PAIR),
+                ("full", (2, 2, 2), tuple(TERMS)),
+                ("none", (2, 2, 2), PAIR),
+            ]
         ),
     ],
 )
