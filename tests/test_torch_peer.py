@@ -22,7 +22,7 @@ VISUAL = tiny.vqkd_config(tiny.world_in(pathlib.Path("nowhere"))).task.model
 
 def peer_config(folder, schedule="image+text+pair", drop_path=0.0, **optimizer):
     config = tiny.pretrain_config(tiny.world_in(folder), schedule=schedule)
-    task = {"model": {"depth": 2, "drop_path": drop_path}, "tokenizer_model": VISUAL}
+    task = {"model": {"drop_path": drop_path}, "tokenizer_model": VISUAL}
     return tiny.changed(config, task=task, optimizer=optimizer)
 
 
