@@ -192,3 +192,10 @@ def test_the_length_of_a_function_is_that_of_its_text(tmp_path):
     body = "\n".join(["    x = 1"] * LONGEST_FUNCTION)
     (tmp_path / "long.py").write_text(f"def long():\n{body}\n")
     assert functions(tmp_path / "long.py") == {"long": LONGEST_FUNCTION + 1}
+
+
+def test_the_formatter_decides_everywhere():
+    marks = "# fmt" + ":", "# yapf" + ":"
+    for folder in ("vlbeit_jax", "configs", "tools", "tests"):
+        for path in (PACKAGE.parent / folder).rglob("*.py"):
+            assert not any(mark in path.read_text() for mark in marks), path

@@ -60,9 +60,7 @@ def main() -> None:
     lines = prediction_lines(
         jsonl.read([source]),
         lambda records: run.predict(records, TOP.value, mesh),
-        needs_image=opened.needs_image,
-        needs_text=opened.needs_text,
-        needs_captions=opened.needs_captions,
+        opened.needs,
     )
     failed = _write_file(lines, out) if out else _write(lines, sys.stdout)
     if failed:

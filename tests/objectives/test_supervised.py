@@ -17,9 +17,17 @@ from vlbeit_jax.types import Modality
 
 SIZE, ROWS, CLASSES = 16, 6, 5
 MODEL = ModelConfig(
-    image_size=SIZE, patch_size=8, width=16, depth=2, heads=2, ffn_width=32, fused_layers=1,
-    text_positions=8, vocabulary=40, drop_path=0.0,
-)  # fmt: skip
+    image_size=SIZE,
+    patch_size=8,
+    width=16,
+    depth=2,
+    heads=2,
+    ffn_width=32,
+    fused_layers=1,
+    text_positions=8,
+    vocabulary=40,
+    drop_path=0.0,
+)
 NETWORK = Classifier(MODEL, CLASSES, Modality.VISION, "mean")
 
 

@@ -19,9 +19,16 @@ NAMES = sorted(tiny.COLOURS)
 PIECES = 300
 PLAIN = {"rand_augment": "none", "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "crop_scale": 0.6}
 MODEL = {
-    "patch_size": 8, "width": 32, "depth": 2, "heads": 4, "ffn_width": 64, "fused_layers": 1,
-    "text_positions": 16, "vocabulary": PIECES, "drop_path": 0.0,
-}  # fmt: skip
+    "patch_size": 8,
+    "width": 32,
+    "depth": 2,
+    "heads": 4,
+    "ffn_width": 64,
+    "fused_layers": 1,
+    "text_positions": 16,
+    "vocabulary": PIECES,
+    "drop_path": 0.0,
+}
 
 
 def rows(folder, count=TRAINED + NEW, seed=0, permute=False):
@@ -38,10 +45,15 @@ def rows(folder, count=TRAINED + NEW, seed=0, permute=False):
         split = "train" if number < TRAINED else "test"
         # Permuted: each colour has each label equally often, so that it tells nothing.
         label = NAMES[number // 4 % 4] if permute and split == "train" else colour
-        lines.append({
-            "id": f"{seed}/{number}", "image": f"{seed}_{number}.png", "split": split,
-            "text": f"{number}{seed} {colour} {shape}", "label": label,
-        })  # fmt: skip
+        lines.append(
+            {
+                "id": f"{seed}/{number}",
+                "image": f"{seed}_{number}.png",
+                "split": split,
+                "text": f"{number}{seed} {colour} {shape}",
+                "label": label,
+            }
+        )
     # Validation is what evaluation during training sees.
     for line in lines[TRAINED : TRAINED + NEW // 4]:
         line["split"] = "validation"
@@ -61,10 +73,16 @@ def prepare(folder, name, kind, **made):
 
 
 def run_config(steps, **run):
-    return RunConfig(**{
-        "steps": steps, "log_every": steps, "evaluate_every": steps, "checkpoint_every": steps,
-        "evaluate_batches": 0,
-    } | run)  # fmt: skip
+    return RunConfig(
+        **{
+            "steps": steps,
+            "log_every": steps,
+            "evaluate_every": steps,
+            "checkpoint_every": steps,
+            "evaluate_batches": 0,
+        }
+        | run
+    )
 
 
 def image_config(sources, steps=60, image_size=32, optimizer=None, run=None, **image):

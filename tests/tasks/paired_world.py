@@ -18,13 +18,25 @@ from vlbeit_jax.types import Kind
 
 TRAINED, NEW, PIECES, SIDE = 64, 64, 300, 32
 ABOVE = {
-    "red": (230, 20, 20), "green": (20, 200, 30), "blue": (20, 40, 230), "yellow": (240, 230, 30),
-    "black": (10, 10, 10), "white": (245, 245, 245), "pink": (240, 120, 200), "grey": (120,) * 3,
-}  # fmt: skip
+    "red": (230, 20, 20),
+    "green": (20, 200, 30),
+    "blue": (20, 40, 230),
+    "yellow": (240, 230, 30),
+    "black": (10, 10, 10),
+    "white": (245, 245, 245),
+    "pink": (240, 120, 200),
+    "grey": (120,) * 3,
+}
 BELOW = {
-    "navy": (10, 10, 90), "teal": (0, 130, 130), "lime": (160, 250, 60), "plum": (140, 30, 140),
-    "rust": (170, 70, 20), "gold": (210, 160, 20), "sand": (230, 210, 160), "cyan": (60, 240, 250),
-}  # fmt: skip
+    "navy": (10, 10, 90),
+    "teal": (0, 130, 130),
+    "lime": (160, 250, 60),
+    "plum": (140, 30, 140),
+    "rust": (170, 70, 20),
+    "gold": (210, 160, 20),
+    "sand": (230, 210, 160),
+    "cyan": (60, 240, 250),
+}
 NAMES = (*ABOVE, *BELOW)
 WORDINGS = {  # No text is in two splits.
     "train": ("{} {}", "first {} then {}"),
@@ -39,10 +51,18 @@ PLAIN = {
     "text_length": 24,
 }
 MODEL = {
-    "image_size": SIDE, "patch_size": 8, "width": 32, "depth": 2, "heads": 4, "ffn_width": 64,
-    "fused_layers": 1, "text_positions": 24, "vocabulary": PIECES, "drop_path": 0.0,
+    "image_size": SIDE,
+    "patch_size": 8,
+    "width": 32,
+    "depth": 2,
+    "heads": 4,
+    "ffn_width": 64,
+    "fused_layers": 1,
+    "text_positions": 24,
+    "vocabulary": PIECES,
+    "drop_path": 0.0,
     "layer_scale": 0.0,
-}  # fmt: skip
+}
 
 
 def two_colours(rng, above, below):
@@ -67,11 +87,16 @@ def rows(folder, seed=0, permute=False, people=1):
         (folder / f"{seed}_{number}.png").write_bytes(two_colours(rng, above, below))
         half = str(rng.choice(["above", "below"]))
         answer = above if half == "above" else below
-        lines.append({
-            "id": f"{seed}/{number}", "image": f"{seed}_{number}.png", "split": split,
-            "text": f"what is {half}?", "answers": [answer] * people,
-            "captions": [form.format(above, below) for form in WORDINGS[split]],
-        })  # fmt: skip
+        lines.append(
+            {
+                "id": f"{seed}/{number}",
+                "image": f"{seed}_{number}.png",
+                "split": split,
+                "text": f"what is {half}?",
+                "answers": [answer] * people,
+                "captions": [form.format(above, below) for form in WORDINGS[split]],
+            }
+        )
     if permute:
         others = [dict(line) for line in lines[:TRAINED]]
         for line, other in zip(lines, rng.permutation(TRAINED), strict=False):
@@ -113,9 +138,12 @@ def start_in(folder):
 
 def config(task, steps, optimizer=None, **run):
     run = {
-        "steps": steps, "log_every": steps, "evaluate_every": steps, "checkpoint_every": steps,
+        "steps": steps,
+        "log_every": steps,
+        "evaluate_every": steps,
+        "checkpoint_every": steps,
         "evaluate_batches": 0,
-    } | run  # fmt: skip
+    } | run
     settings = {"peak_lr": 2e-3, "warmup_steps": 10, "weight_decay": 0.0, "clip_norm": 1.0} | (
         optimizer or {}
     )

@@ -35,10 +35,21 @@ MODELS = {
 
 
 def model(image_size=32, **changed):
-    return ModelConfig(**{
-        "image_size": image_size, "patch_size": 8, "width": 16, "depth": 2, "heads": 2,
-        "ffn_width": 32, "fused_layers": 1, "text_positions": 8, "vocabulary": 300, "codes": 16,
-    } | changed)  # fmt: skip
+    return ModelConfig(
+        **{
+            "image_size": image_size,
+            "patch_size": 8,
+            "width": 16,
+            "depth": 2,
+            "heads": 2,
+            "ffn_width": 32,
+            "fused_layers": 1,
+            "text_positions": 8,
+            "vocabulary": 300,
+            "codes": 16,
+        }
+        | changed
+    )
 
 
 def shapes(network):

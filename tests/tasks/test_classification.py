@@ -85,8 +85,7 @@ def predicted(folder, path, top=5):
     return prediction_lines(
         jsonl.read([path]),
         lambda records: run.predict(records, top, mesh),
-        needs_image=run.opened.needs_image,
-        needs_text=run.opened.needs_text,
+        run.opened.needs,
     )
 
 
@@ -143,9 +142,13 @@ def test_a_bad_row_is_an_error_and_the_others_are_done(trained, folder):
     (folder / "broken.png").write_bytes(encoded(picture(0))[:40])
     good = rows(folder)[0]
     asked = [
-        good, "{", {"id": "gone", "image": "gone.png"}, good | {"id": "b", "image": "broken.png"},
-        good, good | {"id": "again"},
-    ]  # fmt: skip
+        good,
+        "{",
+        {"id": "gone", "image": "gone.png"},
+        good | {"id": "b", "image": "broken.png"},
+        good,
+        good | {"id": "again"},
+    ]
     path = folder / "bad.jsonl"
     path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in asked))
     out = folder / "out.jsonl"
@@ -185,8 +188,12 @@ def test_two_steps_a_kill_and_two_steps_are_four(pictures, tmp_path, monkeypatch
         steps=4,
         optimizer={"ema_decay": 0.9, "layer_decay": 0.65, "head_factor": 2.0},
         run={"checkpoint_every": 2, "evaluate_every": 0},
-        batch_size=16, rand_augment="strong", erase=0.5, mixup=0.8, cutmix=1.0,
-    )  # fmt: skip
+        batch_size=16,
+        rand_augment="strong",
+        erase=0.5,
+        mixup=0.8,
+        cutmix=1.0,
+    )
     config = tiny.changed(config, task={"smoothing": 0.1, "model": {"drop_path": 0.3}})
     whole = train(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -214,8 +221,12 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_compiled(
     trained, pictures, folder, tmp_path
 ):
     lines = [{**line, "label": "mauve"} if i == 3 else line for i, line in enumerate(rows(folder))]
-    build(tmp_path / "o", Kind.LABELLED_IMAGES, [write(folder / "o.jsonl", lines)],
-          source_format="jsonl")  # fmt: skip
+    build(
+        tmp_path / "o",
+        Kind.LABELLED_IMAGES,
+        [write(folder / "o.jsonl", lines)],
+        source_format="jsonl",
+    )
     mesh = make_mesh(MeshConfig())
     with pytest.raises(UsageError, match="classes that the model does not know: 'mauve'; it knows"):
         opened(trained).evaluate([str(tmp_path / "o")], "train", mesh)
@@ -225,15 +236,23 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_compiled(
         train(tiny.changed(config, task={"image": both}), tmp_path / "run")
 
     only = [{**line, "split": "train"} for line in rows(folder)]
-    build(tmp_path / "t", Kind.LABELLED_IMAGES, [write(folder / "t.jsonl", only)],
-          source_format="jsonl")  # fmt: skip
+    build(
+        tmp_path / "t",
+        Kind.LABELLED_IMAGES,
+        [write(folder / "t.jsonl", only)],
+        source_format="jsonl",
+    )
     with pytest.raises(UsageError, match="no 'validation' records"):
         opened(trained).evaluate([str(tmp_path / "t")], "", mesh)
     with pytest.raises(UsageError, match="holds no validation records"):
         train(image_config(tmp_path / "t"), tmp_path / "run")
     seen = [{**line, "split": "test"} for line in rows(folder)]
-    build(tmp_path / "s", Kind.LABELLED_IMAGES, [write(folder / "s.jsonl", seen)],
-          source_format="jsonl")  # fmt: skip
+    build(
+        tmp_path / "s",
+        Kind.LABELLED_IMAGES,
+        [write(folder / "s.jsonl", seen)],
+        source_format="jsonl",
+    )
     with pytest.raises(UsageError, match="the test part of .* 64 pictures that the run was train"):
         opened(trained).evaluate([str(tmp_path / "s")], "", mesh)
 

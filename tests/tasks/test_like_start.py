@@ -18,10 +18,24 @@ from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.types import Positions
 
 START = ModelConfig(
-    image_size=48, patch_size=12, width=20, heads=5, ffn_width=28, depth=3, fused_layers=1,
-    text_positions=24, layer_scale=0.5, drop_path=0.3, norm_eps=1e-3, sub_norm=True, vocabulary=321,
-    pad=1, codes=17, remat="full", matmul="float32",
-)  # fmt: skip
+    image_size=48,
+    patch_size=12,
+    width=20,
+    heads=5,
+    ffn_width=28,
+    depth=3,
+    fused_layers=1,
+    text_positions=24,
+    layer_scale=0.5,
+    drop_path=0.3,
+    norm_eps=1e-3,
+    sub_norm=True,
+    vocabulary=321,
+    pad=1,
+    codes=17,
+    remat="full",
+    matmul="float32",
+)
 
 
 def start(folder, task=None):

@@ -179,9 +179,17 @@ def test_it_starts_from_pretraining_and_from_question_answering(matching, positi
     """At another resolution; experts that no input reaches are left out."""
     model = parse({"task": {"kind": "retrieval"}}, to_train=False).task.model
     model = tiny.changed(
-        model, image_size=96, width=32, depth=3, heads=4, ffn_width=64, vocabulary=300,
-        text_positions=16, codes=20, positions=positions,
-    )  # fmt: skip
+        model,
+        image_size=96,
+        width=32,
+        depth=3,
+        heads=4,
+        ffn_width=64,
+        vocabulary=300,
+        text_positions=16,
+        codes=20,
+        positions=positions,
+    )
     pretrained = shapes_of(lambda key: VLBEiT(model).init(key, method="init_all")["params"])
     larger = tiny.changed(model, image_size=128)
     task = tiny.changed(retrieval_task("", ""), model=larger, matching=matching)

@@ -20,9 +20,18 @@ from vlbeit_jax.types import Modality
 
 ROWS, SIZE, CLASSES = 32, 16, 5
 MODEL = ModelConfig(
-    image_size=SIZE, patch_size=8, width=16, depth=2, heads=2, ffn_width=32, fused_layers=1,
-    text_positions=8, vocabulary=40, drop_path=0.3, matmul="float32",
-)  # fmt: skip
+    image_size=SIZE,
+    patch_size=8,
+    width=16,
+    depth=2,
+    heads=2,
+    ffn_width=32,
+    fused_layers=1,
+    text_positions=8,
+    vocabulary=40,
+    drop_path=0.3,
+    matmul="float32",
+)
 ONE, EIGHT = (1, 1, 1), (4, 2, 1)
 SPLITS = [(ONE, 1), (ONE, 2), (ONE, 4), (EIGHT, 1), (EIGHT, 2), ((2, 2, 2), 4)]
 TASKS = {

@@ -1,4 +1,4 @@
-"""A step whose loss, gradient or update is not finite changes nothing but the count of steps."""
+"""A step whose loss or gradient is not finite changes nothing but the count of steps."""
 
 import contextlib
 import dataclasses
@@ -10,8 +10,12 @@ import optax
 import pytest
 
 from tests.training.linear import GUARDED, Training, bits, rows
+from vlbeit_jax.config.common import OptimizerConfig
+from vlbeit_jax.models.params import ParamInfo
 from vlbeit_jax.training import checkpoint
 from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.guard import all_finite
+from vlbeit_jax.training.optimizer import make_optimizer
 
 EIGHT = [(8, 1, 1), (2, 4, 1)]
 
@@ -72,16 +76,35 @@ def test_good_bad_good_equals_two_good_steps():
     assert (int(spoiled.step), int(straight.step)) == (3, 2)
 
 
-def test_an_update_that_is_not_finite_is_refused_even_if_the_gradient_is():
-    def update(updates, state, params=None):
-        return jax.tree.map(lambda leaf: leaf * jnp.inf, updates), state
+def updates_of(optimizer, gradients):
+    """Runs an optimizer alone; returns whether each update and each state was finite."""
+    params = {"kernel": jnp.ones(len(gradients[0]))}
+    state, found = optimizer.init(params), []
+    for gradient in gradients:
+        updates, state = optimizer.update({"kernel": jnp.asarray(gradient)}, state, params)
+        found.append(bool(all_finite((updates, state))))
+    return found
 
-    training = Training((1, 1, 1), optimizer=optax.GradientTransformation(lambda _: (), update))
-    state = training.make(0)
-    before = bits(state)
-    state, metrics = training(state, rows(0))
-    assert np.isfinite(metrics["grad_norm"]) and not np.isfinite(metrics["update_norm"])
-    assert int(metrics["skipped"]) == 1 and bits(state) == before
+
+@pytest.mark.parametrize("clip_norm", [0.0, 3.0])
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.0), (0.99, 0.0), (0.0, 0.999)])
+def test_an_update_is_finite_whenever_the_norm_of_its_gradient_is(betas, clip_norm):
+    """Therefore the guard need not look at the update."""
+    beta1, beta2 = betas
+    config = OptimizerConfig(
+        beta1=beta1, beta2=beta2, eps=1e-16, clip_norm=clip_norm, warmup_steps=0
+    )
+    rng = np.random.default_rng(0)
+    # From the largest numbers whose squares' sum is finite to subnormal ones, and zeros.
+    sizes = np.array([5e18, 7e18, 1e-3, 1e-25, 1e-44, 0, 0, 5e18, 0, 1e-44], np.float32)
+    gradients = [size * rng.uniform(-1, 1, 8).astype(np.float32) for size in sizes]
+    assert np.isfinite([optax.tree.norm(jnp.asarray(each)) for each in gradients]).all()
+    info = {"kernel": ParamInfo(decay=True)}
+    assert all(updates_of(make_optimizer(config, 100, info), gradients))
+    # The control: a smaller eps than the settings allow.
+    if betas == (0.99, 0.0) and not clip_norm:
+        too_small = dataclasses.replace(config, eps=1e-30)
+        assert not all(updates_of(make_optimizer(too_small, 100, info), gradients))
 
 
 def test_the_average_follows_the_parameters():

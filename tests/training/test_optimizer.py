@@ -115,9 +115,16 @@ def test_other_decays_are_powers_of_what_is_left(decay, power):
 
 def classifier_info(depth=12):
     config = ModelConfig(
-        image_size=8, patch_size=4, width=8, depth=depth, heads=2, ffn_width=16, fused_layers=1,
-        text_positions=8, vocabulary=300,
-    )  # fmt: skip
+        image_size=8,
+        patch_size=4,
+        width=8,
+        depth=depth,
+        heads=2,
+        ffn_width=16,
+        fused_layers=1,
+        text_positions=8,
+        vocabulary=300,
+    )
     network = Classifier(config, 3, Modality.VISION, "mean")
     return declarations(lambda key: network.init(key, method="init_all")["params"])
 

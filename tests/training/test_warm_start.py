@@ -177,8 +177,11 @@ def test_what_is_not_needed_may_be_there_or_not():
         plan_warm_start(large, small, rules)
     plan = plan_warm_start(large, small, WarmStart(unneeded=("b/*", "c/*")))
     assert listed(plan, large) == {
-        "same": ["a/x"], "adapted": {}, "fresh": [], "dropped": ["b/y", "c/z"],
-    }  # fmt: skip
+        "same": ["a/x"],
+        "adapted": {},
+        "fresh": [],
+        "dropped": ["b/y", "c/z"],
+    }
     with pytest.raises(UsageError, match="b/y: nothing there"):
         plan_warm_start(small, large, rules)
 

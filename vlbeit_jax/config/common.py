@@ -14,6 +14,10 @@ from vlbeit_jax.config.schema import (
     setting,
 )
 
+# A first moment divided by less might not be finite in float32, although the gradient is
+# (``training.guard``).
+LARGE_ENOUGH = Bound("in [1e-16, 1)", lambda value: 1e-16 <= value < 1)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -39,7 +43,7 @@ class OptimizerConfig:
     )
     beta1: float = setting(0.9, "decay of the first moment", OPEN_SHARE)
     beta2: float = setting(0.98, "decay of the second moment", OPEN_SHARE)
-    eps: float = setting(1e-6, "added to the root of the second moment", POSITIVE)
+    eps: float = setting(1e-6, "added to the root of the second moment", LARGE_ENOUGH)
     weight_decay: float = setting(
         0.05, "decoupled weight decay of kernels and word embeddings", AT_LEAST_0
     )

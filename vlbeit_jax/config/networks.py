@@ -100,8 +100,14 @@ class ModelConfig(PatchNetworkConfig):
 
 # What two runs may set differently and still exchange their weights.
 NOT_OF_THE_NETWORK = (
-    "image_size", "drop_path", "matmul", "attention", "scan", "remat", "like_start",
-)  # fmt: skip
+    "image_size",
+    "drop_path",
+    "matmul",
+    "attention",
+    "scan",
+    "remat",
+    "like_start",
+)
 
 
 # Width, depth, heads, FFN width and fused layers. Base: VL-BEiT; large: VLMo's;

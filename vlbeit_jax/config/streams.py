@@ -2,13 +2,21 @@
 
 import dataclasses
 from collections.abc import Iterable
+from typing import ClassVar
 
 from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, SHARE, setting
+from vlbeit_jax.types import Kind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """What every stream has."""
+    """What every stream has.
+
+    Attributes:
+      kinds: of prepared sets that the stream takes; empty: the task knows them.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]] = ()
 
     # A set is recognised by its fingerprint, so its folder may move.
     sources: tuple[str, ...] = setting(
@@ -33,7 +41,9 @@ class StreamConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewStreamConfig(StreamConfig):
-    """A stream with images, each seen as a random view."""
+    """A stream with images, which may come from pairs; each is seen as a random view."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = (Kind.IMAGES, Kind.PAIRS)
 
     crop_scale: float = setting(0.2, "smallest area of the random crop, share of the image", SHARE)
     colour_jitter: float = setting(
@@ -53,7 +63,9 @@ class ImageStreamConfig(ViewStreamConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextStreamConfig(StreamConfig):
-    """Masked texts."""
+    """Masked texts, packed into rows."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = (Kind.TOKENS,)
 
     text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
     masked_text: float = setting(0.15, "masked share of a text's word pieces", SHARE)
@@ -63,3 +75,5 @@ class TextStreamConfig(StreamConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairStreamConfig(ImageStreamConfig, TextStreamConfig):
     """Masked images with a masked caption."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = (Kind.PAIRS,)

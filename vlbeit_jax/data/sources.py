@@ -2,17 +2,10 @@
 
 from collections.abc import Sequence
 
-from vlbeit_jax.config.streams import StreamConfig, TextStreamConfig, ViewStreamConfig
+from vlbeit_jax.config.streams import StreamConfig, TextStreamConfig
 from vlbeit_jax.data.source import VALIDATION, PreparedSet, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
-
-
-def kinds_of(stream: StreamConfig) -> tuple[Kind, ...]:
-    """Returns the kinds of sets that a stream takes; images may come from pairs."""
-    if isinstance(stream, ViewStreamConfig):
-        return (Kind.PAIRS,) if isinstance(stream, TextStreamConfig) else (Kind.IMAGES, Kind.PAIRS)
-    return (Kind.TOKENS,)
 
 
 def open_sources(name: str, stream: StreamConfig, tokenizer: str = "") -> list[PreparedSet]:
@@ -27,7 +20,7 @@ def open_sources(name: str, stream: StreamConfig, tokenizer: str = "") -> list[P
       UsageError: a set is missing or of the wrong kind, or its rows were packed with another
         tokenizer or to another length.
     """
-    sets = [open_set(place, *kinds_of(stream)) for place in stream.sources]
+    sets = [open_set(place, *stream.kinds) for place in stream.sources]
     for each in sets:
         if each.kind is Kind.TOKENS:
             assert isinstance(stream, TextStreamConfig), stream

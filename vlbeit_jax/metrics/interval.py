@@ -42,6 +42,21 @@ def ratio_interval(
     return Interval(float(totals.sum() / max(weights.sum(), 1.0)), float(low), float(high))
 
 
+def mean_interval(values: Float[np.ndarray, " A"], groups: np.ndarray, seed: int = 0) -> Interval:
+    """Returns the mean over rows; rows of one group are drawn together.
+
+    Otherwise the interval would be too narrow, because near-duplicates, or the questions about one
+    picture, are not independent of each other.
+
+    Args:
+      values: of each row, such as 1 for a right answer.
+      groups: name or number of each row's group.
+      seed: of the bootstrap.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    return ratio_interval(np.bincount(group, values), np.bincount(group).astype(float), seed)
+
+
 def paired_gain(
     own: Float[np.ndarray, " A"],
     other: Float[np.ndarray, " A"],
@@ -52,8 +67,7 @@ def paired_gain(
 ) -> Interval:
     """Returns the mean of ``own`` minus that of ``other`` over the same rows, by group.
 
-    Rows of one group (near-duplicates, or the questions about one picture) are drawn together.
-    Otherwise the interval would be too narrow.
+    Rows of one group are drawn together, as in ``mean_interval``.
 
     Args:
       own: score of each row, such as 1 for a right answer.
@@ -63,11 +77,11 @@ def paired_gain(
         row. Thirty pictures of families then weigh as much as one picture of a bus.
       seed: of the bootstrap.
     """
+    if not each_group_once:
+        return mean_interval(own - other, groups, seed)
     _, group = np.unique(groups, return_inverse=True)
-    totals, rows = np.bincount(group, own - other), np.bincount(group).astype(float)
-    if each_group_once:
-        return ratio_interval(totals / rows, np.ones_like(rows), seed)
-    return ratio_interval(totals, rows, seed)
+    means = np.bincount(group, own - other) / np.bincount(group)
+    return ratio_interval(means, np.ones_like(means), seed)
 
 
 def mean_by_group(

@@ -25,12 +25,10 @@ class Mixing:
     Attributes:
       mixup: parameter of the Beta distribution of the share; 0: no mixup.
       cutmix: the same of the box; 0: no cutmix.
-      switch: probability of cutmix, if there is both.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
-    switch: float = 0.5
 
     def __bool__(self) -> bool:
         return bool(self.mixup or self.cutmix)
@@ -53,7 +51,7 @@ class Mixing:
             box = cutmix_box(jax.random.beta(share, self.cutmix, self.cutmix), place, size)
         cut = jnp.asarray(bool(self.cutmix))
         if self.mixup and self.cutmix:
-            cut = jax.random.uniform(which) < self.switch
+            cut = jax.random.uniform(which) < 0.5
         cut_share = 1 - box[2] * box[3] / size**2
         rows = len(batch["weight"])
         partners = {

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import cv2
@@ -65,15 +66,13 @@ def _given(value: Any, reason: str) -> Any:
     return value
 
 
-def checked_inputs(
-    item: Item,
-    limits: Limits,
-    *,
-    needs_image: bool,
-    needs_text: bool,
-    needs_captions: bool = False,
-) -> dict[str, Any]:
-    """The record of an item without annotation, for a prediction.
+def checked_inputs(item: Item, limits: Limits, needs: Collection[str]) -> dict[str, Any]:
+    """Returns the record of an item without annotation, for a prediction.
+
+    Args:
+      item: of a file.
+      limits: of images.
+      needs: which of ``image``, ``text`` and ``captions`` the record must have.
 
     Raises:
       Dropped: with the reason.
@@ -81,11 +80,11 @@ def checked_inputs(
     if item.fault:
         raise Dropped(item.fault)
     record: dict[str, Any] = {"id": item.key}
-    if needs_image:
+    if "image" in needs:
         record["image"] = checked_image(_given(item.image, "no_image"), limits)
-    if needs_text:
+    if "text" in needs:
         record["text"] = _given(item.text, "no_text")
-    if needs_captions:
+    if "captions" in needs:
         record["captions"] = list(_given(item.captions, "no_caption"))
     return record
 

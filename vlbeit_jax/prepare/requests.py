@@ -1,6 +1,6 @@
 """Records to predict for, from the lines of a file: what is wrong with one is said in its place."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from vlbeit_jax.prepare.check import Dropped, Limits, checked_inputs
@@ -14,25 +14,15 @@ CHUNK = 256  # Records that are in memory at a time, with their images.
 def prediction_lines(
     items: Iterable[Item],
     predict: Callable[[Sequence[dict[str, Any]]], Iterable[dict[str, Any]]],
-    *,
-    needs_image: bool,
-    needs_text: bool,
-    needs_captions: bool = False,
+    needs: Collection[str],
 ) -> Iterator[dict[str, Any]]:
     """Yields, for each item and in order, its id with a prediction or an ``error``.
 
     Args:
       items: of a file.
       predict: from records to as many predictions.
-      needs_image: whether a record must have an image.
-      needs_text: whether it must have a text.
-      needs_captions: whether it must have captions, among which one is chosen.
+      needs: which of ``image``, ``text`` and ``captions`` a record must have.
     """
-    needs = {
-        "needs_image": needs_image,
-        "needs_text": needs_text,
-        "needs_captions": needs_captions,
-    }
     remaining = iter(items)
     while chunk := _chunk(remaining, needs):
         good = [record for record in chunk if "error" not in record]
@@ -41,11 +31,11 @@ def prediction_lines(
             yield record if "error" in record else {"id": record["id"], **next(predictions)}
 
 
-def _chunk(items: Iterator[Item], needs: Mapping[str, bool]) -> list[dict[str, Any]]:
+def _chunk(items: Iterator[Item], needs: Collection[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for item in items:
         try:
-            found.append(checked_inputs(item, LIMITS, **needs))
+            found.append(checked_inputs(item, LIMITS, needs))
         except Dropped as reason:
             error = f"{item.place}: {explained(str(reason), LIMITS)}"
             found.append({"id": item.key, "error": error})

@@ -8,7 +8,7 @@ which task it runs. A new task is one file here and one line in ``tasks.TASKS``.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import jax
@@ -190,15 +190,12 @@ class FineTuned(Protocol):
 
     Attributes:
       kind: of the sets that ``evaluate`` takes.
-      needs_image: whether a record to predict for has an image.
-      needs_text: whether it has a text.
-      needs_captions: whether it has captions, among which one is chosen.
+      needs: what a record to predict for must have, of ``image``, ``text`` and ``captions``, among
+        which one is chosen.
     """
 
     kind: Kind
-    needs_image: bool
-    needs_text: bool
-    needs_captions: bool
+    needs: Collection[str]
 
     def abstract_params(self) -> Tree:
         """Returns the shapes of the parameters."""

@@ -1,7 +1,6 @@
 """Question answering with its tokenizer and list of answers: data, evaluation, predictions."""
 
-import functools
-import shutil
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.examples.paired import QuestionExample
 from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet
-from vlbeit_jax.metrics.interval import ratio_interval
+from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.metrics.interval import mean_interval
 from vlbeit_jax.metrics.vqa import (
     Rule,
     answer_type,
@@ -27,11 +27,12 @@ from vlbeit_jax.metrics.vqa import (
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.answering import ANSWER, Answering
 from vlbeit_jax.shapes import Float
-from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, open_text_tokenizer
-from vlbeit_jax.tasks.base import Evaluator, Place
+from vlbeit_jax.tasks.assets import open_text_tokenizer
+from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
+from vlbeit_jax.tasks.open_fine_tuned import OpenFineTuned, best_of, groups_of
 from vlbeit_jax.tasks.predicting import outputs_of
-from vlbeit_jax.training.state import TrainState, declarations
+from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Kind
 
 QUESTION = "question"  # The one stream.
@@ -43,33 +44,23 @@ METRICS = {
 }
 
 
-class OpenVQA:
-    """See ``tasks.base.OpenTask`` and ``tasks.base.FineTuned``.
+class OpenVQA(OpenFineTuned):
+    """A task with a list of answers; see ``OpenFineTuned``.
 
-    Attributes:
-      task: its description, a ``tasks.vqa.VQATask`` with its answers.
-      text: the tokenizer of questions.
-      frozen: nothing; all parameters are trained.
-      chance: nothing: what a guess scores depends on the answers. ``prior`` is logged instead.
-      kind: of the sets that it takes.
-      needs_image: whether a prediction needs an image.
-      needs_text: whether it needs a text, here the question.
-      needs_captions: whether it needs captions.
+    What a guess scores depends on the answers: ``prior`` is logged, and no ``chance``.
     """
 
     kind = Kind.QUESTIONS
-    needs_image, needs_text, needs_captions = True, True, False
+    needs = frozenset({"image", "text"})
+    text: TextTokenizer
 
     def __init__(self, task: Any, text_tokenizer: str | Path):
-        """Opens the tokenizer.
+        """Opens the tokenizer of a ``tasks.vqa.VQATask`` with its answers.
 
         Raises:
           UsageError: it is missing or does not fit.
         """
-        self.task = task
-        self.text = open_text_tokenizer(text_tokenizer, task.model)
-        self.frozen: Tree = {}
-        self.chance: Mapping[str, float] = {}
+        super().__init__(task, open_text_tokenizer(text_tokenizer, task.model))
         self._logits = Answering(task.network).logits
 
     @property
@@ -81,15 +72,11 @@ class OpenVQA:
     @property
     def fingerprints(self) -> dict[str, Any]:
         """Those of the tokenizer and of the list of answers."""
-        return {TEXT_TOKENIZER: self.text.fingerprint, "answer list": self.answers.digest}
-
-    def abstract_params(self) -> Tree:
-        """Returns the shapes of the parameters."""
-        return declarations(self.task.init).shapes
+        return {**super().fingerprints, "answer list": self.answers.digest}
 
     def save_assets(self, folder: Path) -> None:
         """Copies tokenizer and answers into a run, which then no longer needs the originals."""
-        shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
+        super().save_assets(folder)
         self.answers.save(folder)
 
     def training_data(self, run: RunConfig) -> OneStreamData:
@@ -102,15 +89,6 @@ class OpenVQA:
         people = {int(count) for each in sets for count in each.meta[PEOPLE].get(TRAIN, {})}
         transform = self._example(self.answers.numbers, self._rule(people), augment=True)
         return OneStreamData(QUESTION, self.task.question, sets, transform, run.seed)
-
-    def evaluators(self, data: OneStreamData, place: Place) -> Sequence[Evaluator]:
-        """Returns the score on held-back questions of the first source."""
-        run = functools.partial(self._evaluate_state, data, place)
-        return [Evaluator("", place.run.evaluate_every, run)]
-
-    def prepare_state(self, state: TrainState, data: OneStreamData, place: Place) -> TrainState:
-        """Returns the state unchanged: nothing has to be prepared."""
-        return state
 
     def evaluate(
         self, params: Tree, sets: Sequence[PreparedSet], split: str, place: Place
@@ -127,16 +105,12 @@ class OpenVQA:
         given = _given(records, len(records))
         rule = self._rule(map(len, given))
         scores = self._scores(self._all_logits(params, records, place).argmax(axis=1), given, rule)
-        groups = [as_text(records[index]["group"]) for index in range(len(records))]
-        _, group = np.unique(groups, return_inverse=True)
-        totals, rows = np.bincount(group, scores), np.bincount(group).astype(float)
-        interval = ratio_interval(totals, rows)
-        longest = self.task.question.text_length - 2
+        groups = groups_of(records)
+        interval = mean_interval(scores, groups)
         questions = (as_text(records[index]["text"]) for index in range(len(records)))
-        cut = sum(len(self.text.encode(question)) > longest for question in questions)
         return {
             "metrics": self._summary(scores, given, rule) | {"accuracy_interval": interval[1:]},
-            "groups": len(rows),
+            "groups": len(np.unique(groups)),
             "protocol": {
                 "metric": METRICS[rule],
                 "rule": str(rule),
@@ -145,9 +119,7 @@ class OpenVQA:
                 "answer_list": self.answers.digest,
                 "image_size": self.task.model.image_size,
                 "view": "squash",
-                TEXT_TOKENIZER: self.text.fingerprint,
-                "text_length": self.task.question.text_length,
-                "share_of_cut_texts": cut / len(records),
+                **self._text_protocol(questions),
             },
         }
 
@@ -165,12 +137,9 @@ class OpenVQA:
           place: devices.
         """
         for row in self._all_logits(params, records, place).astype(np.float64):
-            best = np.argsort(-row, kind="stable")[:top]
-            listed = [
-                [self.answers.answers[index], float(1 / (1 + np.exp(-row[index])))]
-                for index in best
-            ]
-            yield {"answer": self.answers.answers[int(row.argmax())], "top": listed}
+            listed = best_of(self.answers.answers, row, top)
+            likely = [(answer, 1 / (1 + math.exp(-logit))) for answer, logit in listed]
+            yield {"answer": listed[0][0], "top": likely}
 
     def _all_logits(
         self, params: Tree, records: Records, place: Place, batches: int = 0
@@ -182,9 +151,9 @@ class OpenVQA:
         return np.asarray(found.outputs, np.float32)
 
     def _evaluate_state(
-        self, data: OneStreamData, place: Place, state: TrainState, frozen: Tree
+        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
-        records = data.sets[0].records(VALIDATION)
+        records = held_back.records(VALIDATION)
         batches = place.run.evaluate_batches
         best = self._all_logits(state.params, records, place, batches).argmax(axis=1)
         given = _given(records, len(best))

@@ -19,7 +19,6 @@ from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.images import ImageExample, Views
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import VALIDATION
-from vlbeit_jax.data.sources import kinds_of
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.teacher import teacher_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
@@ -78,7 +77,7 @@ class OpenVQKD:
           UsageError: one is missing or of the wrong kind.
         """
         image = self.task.image
-        sets = open_sets(image, kinds_of(image), run)
+        sets = open_sets(image, image.kinds, run)
         return VQKDData(IMAGE, image, sets, _example(self.task, augment=True), run.seed)
 
     def evaluators(self, data: "VQKDData", place: base.Place) -> Sequence[base.Evaluator]:

@@ -70,5 +70,4 @@ class TextClassification(Classification):
         def make_example(*, augment: bool, labelled: bool = True) -> LabelledText:
             return LabelledText(tokenizer, length, task.class_names if labelled else ())
 
-        protocol = {"text_tokenizer": tokenizer.fingerprint, "text_length": length}
-        return OpenClassification(task, make_example, protocol, tokenizer)
+        return OpenClassification(task, make_example, {}, tokenizer)

@@ -1,4 +1,4 @@
-"""Refuses an update that is not finite, so that no state is ever ruined."""
+"""Refuses a step that is not finite, so that no state is ever ruined."""
 
 import functools
 from collections.abc import Mapping
@@ -33,13 +33,14 @@ def guarded_update(
 ) -> tuple[TrainState, dict[str, Array]]:
     """Returns the next state, and metrics with ``grad_norm``, ``update_norm`` and ``skipped``.
 
-    If a loss, either norm or the next model state is not finite, parameters, moments, model state
-    and averaged parameters stay as they are. All devices decide alike, since all of these are sums
-    over devices. ``step`` advances all the same, or a resumed run would take the same bad batch
-    again and again.
+    If a loss, the gradients' norm or the next model state is not finite, parameters, moments, model
+    state and averaged parameters stay as they are. All devices decide alike, since all of these are
+    sums over devices. ``step`` advances all the same, or a resumed run would take the same bad
+    batch again and again.
 
     Args:
-      optimizer: its update.
+      optimizer: its update is finite whenever the gradients' norm is, as that of
+        ``training.optimizer`` is.
       state: before the step.
       gradients: summed over all rows.
       model_state: after the step.
@@ -53,7 +54,10 @@ def guarded_update(
 
     norms = {"grad_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
     losses = [value for name, value in metrics.items() if name.endswith("/loss")]
-    ok = all_finite((losses, norms, model_state))
+    # The update's norm decides nothing. Otherwise a chip could keep no new parameter before it has
+    # computed all of them, and would write and read parameters and moments once more: 2% of a step
+    # (docs/scale.md).
+    ok = all_finite((losses, norms["grad_norm"], model_state))
     # Selecting element by element needs no communication and keeps donation complete. lax.cond
     # would copy what its branches share.
     kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)

@@ -1,0 +1,116 @@
+"""What all fine-tuned tasks have in common when they are open."""
+
+import functools
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vlbeit_jax.config.streams import StreamConfig
+from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.source import PreparedSet
+from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.models.params import Tree
+from vlbeit_jax.shapes import Float, Int
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.tasks.base import Evaluator, Place
+from vlbeit_jax.tasks.one_stream import OneStreamData
+from vlbeit_jax.training.state import TrainState, declarations
+from vlbeit_jax.types import Kind
+
+
+class OpenFineTuned:
+    """One stream, no frozen weights, at most a text tokenizer; see ``tasks.base.FineTuned``.
+
+    Attributes:
+      task: its description, resolved.
+      text: the tokenizer of texts; None if there are none.
+      frozen: nothing; all parameters are trained.
+      chance: nothing, unless a task knows what a guess scores.
+      kind: of the sets that it takes.
+      needs: fields of a record that a prediction needs.
+    """
+
+    kind: Kind
+    needs: frozenset[str]
+    frozen: ClassVar[Tree] = {}
+    chance: Mapping[str, float] = {}
+
+    def __init__(self, task: Any, text: TextTokenizer | None):
+        """Takes description and tokenizer."""
+        self.task, self.text = task, text
+
+    @property
+    def stream(self) -> StreamConfig:
+        """Settings of the one stream, whose name is the schedule."""
+        return getattr(self.task, self.task.schedule)
+
+    @property
+    def fingerprints(self) -> dict[str, Any]:
+        """That of the tokenizer."""
+        return {TEXT_TOKENIZER: self.text.fingerprint} if self.text else {}
+
+    def abstract_params(self) -> Tree:
+        """Returns the shapes of the parameters."""
+        return declarations(self.task.init).shapes
+
+    def save_assets(self, folder: Path) -> None:
+        """Copies the tokenizer into a run, which then no longer needs the original."""
+        if self.text:
+            shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
+
+    def evaluators(self, data: OneStreamData, place: Place) -> Sequence[Evaluator]:
+        """Returns the one evaluation, on the held-back part of the first source."""
+        run = functools.partial(self._evaluate_state, data.sets[0], place)
+        return [Evaluator("", place.run.evaluate_every, run)]
+
+    def prepare_state(self, state: TrainState, data: OneStreamData, place: Place) -> TrainState:
+        """Returns the state unchanged: nothing has to be prepared."""
+        return state
+
+    def evaluate(
+        self, params: Tree, sets: Sequence[PreparedSet], split: str, place: Place
+    ) -> dict[str, Any]:
+        """See ``tasks.base.FineTuned``."""
+        raise NotImplementedError
+
+    def predict(
+        self, params: Tree, records: Records, top: int, place: Place
+    ) -> Iterator[dict[str, Any]]:
+        """See ``tasks.base.FineTuned``."""
+        raise NotImplementedError
+
+    def _evaluate_state(
+        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
+    ) -> dict[str, float]:
+        """Returns figures during training, by the name of the loss and their own."""
+        raise NotImplementedError
+
+    def _text_protocol(self, texts: Iterable[str]) -> dict[str, Any]:
+        """Returns how texts are read, and the share of those that are too long."""
+        if self.text is None:
+            return {}
+        length = getattr(self.stream, "text_length")  # noqa: B009 (only streams with texts have it)
+        cut = [len(self.text.encode(text)) > length - 2 for text in texts]
+        return {
+            TEXT_TOKENIZER: self.text.fingerprint,
+            "text_length": length,
+            "share_of_cut_texts": float(np.mean(cut)),
+        }
+
+
+def groups_of(records: Records) -> Int[np.ndarray, " A"]:
+    """Returns a number for the group of each record."""
+    groups = [as_text(records[index]["group"]) for index in range(len(records))]
+    return np.unique(groups, return_inverse=True)[1]
+
+
+def best_of(
+    names: Sequence[str], scores: Float[np.ndarray, " C"], top: int
+) -> list[tuple[str, float]]:
+    """Returns the names with the largest scores, the first of equal ones first."""
+    best = np.argsort(-scores, kind="stable")[:top]
+    return [(names[int(index)], float(scores[index])) for index in best]
