@@ -84,6 +84,15 @@ def test_parameters_stay_the_same_with_a_rate_for_each_layer(name):
         np.testing.assert_allclose(value.numpy(), ours[tensor], atol=2e-2 * moved, err_msg=tensor)
 
 
+# PyTorch's own compiler uses what PyTorch deprecates.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_the_compiled_step_is_one_graph_and_agrees(name):
+    found = compared(config_of(name), "torch-compiled")
+    assert found["agrees"] and "torch.compile" in found["peer"]
+
+
 def test_another_loss_does_not_agree(monkeypatch):
     task = dataclasses.replace(TASKS["images"], smoothing=0.1)
     build = fine_tuned.build

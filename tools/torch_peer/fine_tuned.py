@@ -1,5 +1,6 @@
 """Losses of fine-tuning in PyTorch: classification and question answering."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,9 @@ def build(config: Config, frozen: Any, dtype: torch.dtype) -> Peer:
     names = parameters_of(task)
     with verify.importable(STANDALONE):
         module: Any = verify.module_of(STANDALONE / "vlbeit_finetuned.py")
+        backbone_module = sys.modules["vlbeit_torch"]
+    # torch.compile looks a module up by its name while it compiles, which is in the first step.
+    sys.modules["vlbeit_torch"] = backbone_module
     shape, backbone = model_config(task.model), parts(task.model.depth, names)
     if task.kind == "vqa":
         network = {"norm_eps": EPS, "answers": range(task.network.answers)}
