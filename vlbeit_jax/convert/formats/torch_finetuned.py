@@ -7,11 +7,14 @@ Those files are ``convert/standalone/vlbeit_torch.py``, ``vlbeit_finetuned.py`` 
 import json
 import pathlib
 import shutil
+from collections.abc import Collection
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 import vlbeit_jax
+from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.finetuned import FineTunedModel, jax_outputs
@@ -23,6 +26,7 @@ from vlbeit_jax.convert.formats.torch_module import (
     model_config,
 )
 from vlbeit_jax.convert.formats.torch_tables import model_table
+from vlbeit_jax.convert.heads import HEADS
 from vlbeit_jax.convert.rules import Table, export
 from vlbeit_jax.convert.tables import FUSED
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
@@ -36,15 +40,41 @@ FILES = {
 }
 
 
-def table(source: FineTunedModel) -> Table:
-    """Every parameter of the backbone that the network has, and those of its head."""
-    backbone = [each for each in model_table(source.model).rules if {*each.jax} <= {*source.params}]
-    return Table(backbone + source.head.rules(source.network))
+def table(model: ModelConfig, network: nn.Module, names: Collection[str]) -> Table:
+    """Returns the table of every parameter of the backbone that the network has, and of its head.
+
+    Args:
+      model: configuration of the backbone.
+      network: backbone and head.
+      names: of the network's parameters.
+    """
+    backbone = [each for each in model_table(model).rules if {*each.jax} <= {*names}]
+    return Table(backbone + HEADS[type(network)].rules(network))
+
+
+def parts(depth: int, names: Collection[str]) -> dict[str, Any]:
+    """Returns the ``modalities`` of a network, and the ``experts`` of each of its blocks.
+
+    A network has those that its inputs pass through.
+
+    Args:
+      depth: number of blocks.
+      names: of the network's parameters.
+    """
+    embed = {Modality.VISION: "vision_embed", Modality.LANGUAGE: "text_embed"}
+    experts = [*map(str, Modality), FUSED]
+    return {
+        "modalities": [str(each) for each in Modality if f"{embed[each]}/type" in names],
+        "experts": [
+            [name for name in experts if f"encoder/block_{block}/{name}/up/kernel" in names]
+            for block in range(depth)
+        ],
+    }
 
 
 def write(source: FineTunedModel, folder: pathlib.Path) -> None:
     """Writes weights, configuration, text tokenizer, and the files of ``convert/standalone``."""
-    tensors = export(table(source), source.params)
+    tensors = export(table(source.model, source.network, source.params), source.params)
     write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
     text = json.dumps(_config(source), indent=1, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
@@ -66,25 +96,11 @@ def _config(source: FineTunedModel) -> dict[str, Any]:
         "model": model_config(source.model),
         "network": {
             "kind": source.head.kind,
-            "modalities": [str(each) for each in Modality if _has(source, f"{_EMBED[each]}/type")],
-            "experts": [_experts(source, block) for block in range(source.model.depth)],
+            **parts(source.model.depth, source.params),
             **source.head.describe(source.opened),
         },
         "specials": SPECIALS if (run.folder / TEXT_TOKENIZER).is_dir() else None,
     }
-
-
-_EMBED = {Modality.VISION: "vision_embed", Modality.LANGUAGE: "text_embed"}
-
-
-def _experts(source: FineTunedModel, block: int) -> list[str]:
-    """Returns the experts of a block: a network has those that its inputs pass through."""
-    names = [*map(str, Modality), FUSED]
-    return [name for name in names if _has(source, f"encoder/block_{block}/{name}/up/kernel")]
-
-
-def _has(source: FineTunedModel, name: str) -> bool:
-    return name in source.params
 
 
 def check(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
