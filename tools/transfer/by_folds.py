@@ -11,7 +11,7 @@ import numpy as np
 from tools.emoji.folds import FOLDS
 from tools.emoji.sets import make
 from tools.transfer.choosing import Chosen, choose
-from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, whole_mesh
+from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, Scores, whole_mesh
 from tools.transfer.results import comparison
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
@@ -111,6 +111,12 @@ class FoldTask:
             as_text(record["id"]): [self.right(record, answer), answer]
             for record, answer in zip(records, said, strict=True)
         }
+
+    def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
+        """Returns whether the answers of a start are right; each group counts once."""
+        rows = _tested([self._open(folder, fold) for fold in range(FOLDS)])
+        right = self._chosen(found, start, rows).right
+        return Scores(right, rows.groups, "accuracy_by_group", each_group_once=True)
 
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
         """Returns the comparison of both starts, each with the rates that validation chose."""

@@ -16,12 +16,12 @@ import time
 from typing import Any
 
 from tools import command
-from tools.transfer.fit import PARTS, Study, StudyTask
+from tools.transfer.fit import PARTS, Fit, Study, StudyTask
 from tools.transfer.results import table
 from tools.transfer.workers import carry_out
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime.evaluation import open_run
+from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
 TASKS = ("emoji_category", "retrieval", "vqa_cell")
@@ -40,7 +40,15 @@ def study_of(name: str) -> StudyTask:
 
 
 def carried_out(study: Study, workers: int = 0) -> dict[str, Any]:
-    """Returns ``results`` of the task, and the ``protocol`` that led to them.
+    """Returns ``results`` of the task, and the ``protocol`` that led to them; see ``answered``."""
+    found, protocol = answered(study, workers)
+    results = study.task.results(found, study.folder)
+    results["protocol"] |= protocol
+    return results
+
+
+def answered(study: Study, workers: int = 0) -> tuple[dict[Fit, Any], dict[str, Any]]:
+    """Returns what each run answered, and what that depends on.
 
     Args:
       study: of the task; its folder is emptied if something else has led to what it holds.
@@ -58,7 +66,7 @@ def carried_out(study: Study, workers: int = 0) -> dict[str, Any]:
         "source": open_set(study.task.source).fingerprint,
         "text_tokenizer": run.model.fingerprints.get("text_tokenizer"),
         "recipe": recipe,
-        "rates": study.task.rates,
+        "rates": {start: study.task.rates[start] for start in study.starts},
         "parts": PARTS,
     }
     _claim(study.folder, made_from)
@@ -71,9 +79,7 @@ def carried_out(study: Study, workers: int = 0) -> dict[str, Any]:
         seconds += carried["cpu_seconds"]
         minutes = (time.monotonic() - began) / 60
         print(f"{fit.name} is done: {len(found)} of {count}, {minutes:.1f} minutes")
-    results = study.task.results(found, study.folder)
-    results["protocol"] |= made_from | {"cpu_seconds": round(seconds)}
-    return results
+    return found, made_from | {"cpu_seconds": round(seconds)}
 
 
 def _claim(folder: pathlib.Path, made_from: dict[str, Any]) -> None:

@@ -7,10 +7,13 @@ import runpy
 import time
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.runtime.finetuned import FineTunedRun
 from vlbeit_jax.runtime.start import train
+from vlbeit_jax.shapes import Float
 from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.runs import read_config
@@ -44,6 +47,22 @@ class Fit(NamedTuple):
         return f"{self.start}_{self.rate:g}_{self.part}"
 
 
+class Scores(NamedTuple):
+    """What a start gave, with the rates that validation chose.
+
+    Attributes:
+      right: of each row, between 0 and 1, by the task's first metric.
+      groups: of the rows; an interval draws whole groups.
+      metric: its name in ``transfer.json``.
+      each_group_once: whether each group counts once, and not each row.
+    """
+
+    right: Float[np.ndarray, " A"]
+    groups: np.ndarray
+    metric: str
+    each_group_once: bool
+
+
 class StudyTask(Protocol):
     """A task of the study.
 
@@ -69,6 +88,10 @@ class StudyTask(Protocol):
         """Returns what a run answers, ready for JSON."""
         ...
 
+    def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
+        """Returns what one of the starts gave."""
+        ...
+
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
         """Returns ``results`` in the form of ``transfer.json``, and a ``protocol``."""
         ...
@@ -83,12 +106,14 @@ class Study:
       run: folder of the pretraining run.
       folder: of the study of this task.
       steps: of each run; 0: as many as the recipe says.
+      starts: that are trained from.
     """
 
     task: StudyTask
     run: pathlib.Path
     folder: pathlib.Path
     steps: int = 0
+    starts: tuple[str, ...] = STARTS
 
     @property
     def units(self) -> list[list[Fit]]:
@@ -97,8 +122,8 @@ class Study:
         Long units come first, so that all processes end at about the same time.
         """
         found: dict[tuple[int, float], list[Fit]] = {}
-        for start, rates in self.task.rates.items():
-            for rate in rates:
+        for start in self.starts:
+            for rate in self.task.rates[start]:
                 for part in range(PARTS):
                     found.setdefault((part, rate), []).append(Fit(start, rate, part))
         return [found[name] for name in sorted(found, key=lambda name: (-len(found[name]), name))]

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from tools.transfer.choosing import Chosen, choose
-from tools.transfer.fit import PARTS, PRETRAINED, RANDOM, STARTS, Fit, whole_mesh
+from tools.transfer.fit import PARTS, PRETRAINED, RANDOM, STARTS, Fit, Scores, whole_mesh
 from tools.transfer.results import compared
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.identity import VALIDATION
+from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.metrics.retrieval import CUTS, chance
 from vlbeit_jax.runtime.finetuned import FineTunedRun
@@ -61,12 +62,19 @@ class RetrievalTask:
             "best_images": np.argsort(-scores.T, axis=1)[:, :KEPT].tolist(),
         }
 
+    def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
+        """Returns the mean of both directions' recall for each picture of a start."""
+        records = _pairs().records(VALIDATION)
+        ids = _ids(records)
+        right = _of_both(self._chosen(found, start, Gallery.of(records), ids).right)
+        return Scores(right, ids, f"recall_{CHOSEN_BY}", each_group_once=False)
+
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
         """Returns recalls in both directions and their mean among the best ten."""
         pairs = _pairs()
         records = pairs.records(VALIDATION)
         gallery = Gallery.of(records)
-        ids = np.array([as_text(records[number]["id"]) for number in range(len(records))])
+        ids = _ids(records)
         chosen = {start: self._chosen(found, start, gallery, ids) for start in STARTS}
         floors = chance(gallery.owner)
         names = [f"recall_{CHOSEN_BY}", *METRICS]
@@ -123,6 +131,10 @@ def _of_both(hits: Float[np.ndarray, "*A M"]) -> Float[np.ndarray, "*A"]:
     """Returns the mean over both directions of recall among the best ten."""
     columns = [METRICS.index(f"{direction}/recall_{CHOSEN_BY}") for direction in DIRECTIONS]
     return hits[..., columns].mean(axis=-1)
+
+
+def _ids(records: Records) -> np.ndarray:
+    return np.array([as_text(records[number]["id"]) for number in range(len(records))])
 
 
 def _pairs() -> PreparedSet:

@@ -1,0 +1,136 @@
+"""The paper's ablation at the sample's scale: pretraining on more and more kinds of data.
+
+    python -m tools.transfer.ablation FOLDER NAME=RUN NAME=RUN...
+
+Each RUN is a finished pretraining run, and the first one is what the others are compared with, as
+each is with the one before it. FOLDER gets the fine-tuning runs and ablation.json. Run the command
+again to go on where it was cut off.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tools import command
+from tools.transfer import probing
+from tools.transfer.finetune import answered, study_of
+from tools.transfer.fit import PARTS, PRETRAINED, Scores, Study
+from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.identity import SPLITS
+from vlbeit_jax.data.source import open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.metrics.interval import mean_by_group, paired_gain
+from vlbeit_jax.runtime.features import Features
+from vlbeit_jax.runtime.pretrained import open_run
+
+EMOJI = "sample:emoji"
+FROZEN, FINE_TUNED = "emoji_frozen", ("retrieval", "emoji_category")
+RESULTS = "ablation.json"
+
+
+def ablation(
+    folder: pathlib.Path, runs: Mapping[str, pathlib.Path], steps: int = 0
+) -> dict[str, Any]:
+    """Returns, by task, the score of each run and the gains between them, and the ``protocol``.
+
+    Args:
+      folder: of the fine-tuning runs.
+      runs: pretraining runs by name, in the order in which they are compared.
+      steps: of each fine-tuning run; 0: as many as the recipe says.
+
+    Raises:
+      UsageError: a run is missing or has not finished.
+    """
+    scores: dict[str, dict[str, Scores]] = {task: {} for task in (*FINE_TUNED, FROZEN)}
+    protocol: dict[str, Any] = {}
+    for name, run in runs.items():
+        told = protocol.setdefault(name, {"schedule": open_run(run).config.task.schedule})
+        for task in FINE_TUNED:
+            study = Study(
+                study_of(task),
+                run.absolute(),
+                (folder / name / task).absolute(),
+                steps,
+                starts=(PRETRAINED,),
+            )
+            found, told[task] = answered(study)
+            scores[task][name] = study.task.scores(found, PRETRAINED, study.folder)
+        scores[FROZEN][name], told[FROZEN] = _frozen(run)
+    return {"results": {task: _compared(each) for task, each in scores.items()}} | {
+        "protocol": protocol
+    }
+
+
+def _frozen(run: pathlib.Path) -> tuple[Scores, dict[str, Any]]:
+    """Returns the probe of ``tools.transfer.frozen`` with all labels."""
+    found = open_set(EMOJI)
+    records = [found.records(split)[i] for split in SPLITS for i in range(found.count(split))]
+    classes = list(found.meta["classes"])
+    labels = np.array([classes.index(as_text(record["label"])) for record in records])
+    groups = np.array([as_text(record["group"]) for record in records])
+    features = Features.of(open_run(run)).images([record["image"] for record in records])
+    outcome = probing.ridge([features], probing.Labelled(labels, groups, len(classes)))
+    scores = Scores(outcome.right, groups, "accuracy_by_group", each_group_once=True)
+    return scores, {"strengths": outcome.strengths}
+
+
+def _compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """Returns each run's score, and the gain over the run before it and over the first one."""
+    names = list(scores)
+    pairs = [*pairwise(names)] + ([(names[0], names[-1])] if len(names) > 2 else [])
+    first = scores[names[0]]
+    return {
+        "metric": first.metric,
+        "scores": {
+            name: mean_by_group(each.right, each.groups, each_group_once=each.each_group_once)
+            for name, each in scores.items()
+        },
+        "gains": {
+            f"{after} - {before}": paired_gain(
+                scores[after].right,
+                scores[before].right,
+                first.groups,
+                each_group_once=first.each_group_once,
+            )._asdict()
+            for before, after in pairs
+        },
+        "seeds": PARTS,
+    }
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the results as a Markdown table."""
+    first = next(iter(results.values()))
+    head = ["task", "metric", *first["scores"], *(f"{each} (95%)" for each in first["gains"])]
+    lines = [head, ["---"] * len(head)]
+    for task, each in results.items():
+        gains = [
+            f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+            for gain in each["gains"].values()
+        ]
+        values = [f"{value:.3f}" for value in each["scores"].values()]
+        lines.append([task, each["metric"], *values, *gains])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the file and prints a table."""
+    named = [argument.partition("=") for argument in arguments[1:]]
+    runs = {name: pathlib.Path(run) for name, _, run in named}
+    if len(runs) < 2 or len(runs) < len(named) or not all(name and run for name, _, run in named):
+        raise UsageError(
+            "usage: python -m tools.transfer.ablation FOLDER NAME=RUN NAME=RUN..., with at least "
+            "two runs and a name of its own for each"
+        )
+    folder = pathlib.Path(arguments[0])
+    found = ablation(folder, runs)
+    (folder / RESULTS).write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{table(found['results'])}\nwritten to {folder / RESULTS}")
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)
