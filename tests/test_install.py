@@ -298,3 +298,19 @@ def test_the_script_and_setup_support_the_same_pythons():
         f'"Python {", ".join(others)} and {last} are supported"'
         in (TOP / "launch" / "install.sh").read_text()
     )
+
+
+def test_a_built_package_holds_every_python_file(tmp_path):
+    """Also those of convert/standalone, which is data: users get copies of its files."""
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(TOP / name, tmp_path)
+    ignored = shutil.ignore_patterns("__pycache__", "sample_data")
+    shutil.copytree(TOP / "vlbeit_jax", tmp_path / "vlbeit_jax", ignore=ignored)
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", "built"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wanted, found = (
+        {path.relative_to(top) for path in (top / "vlbeit_jax").rglob("*.py")}
+        for top in (tmp_path, tmp_path / "built")
+    )
+    assert wanted == found

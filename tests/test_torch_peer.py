@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tools.torch_peer import compare, train_step
+from tools.torch_peer import compare, masked_prediction, train_step
+from tools.torch_peer.weights import arrays_of
 from vlbeit_jax.convert.formats.torch_tables import model_table
 from vlbeit_jax.convert.rules import export
 from vlbeit_jax.errors import UsageError
@@ -22,7 +23,7 @@ VISUAL = tiny.vqkd_config(tiny.world_in(pathlib.Path("nowhere"))).task.model
 
 def peer_config(folder, schedule="image+text+pair", drop_path=0.0, **optimizer):
     config = tiny.pretrain_config(tiny.world_in(folder), schedule=schedule)
-    task = {"model": {"depth": 2, "drop_path": drop_path}, "tokenizer_model": VISUAL}
+    task = {"model": {"drop_path": drop_path}, "tokenizer_model": VISUAL}
     return tiny.changed(config, task=task, optimizer=optimizer)
 
 
@@ -145,7 +146,7 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
         tmp_path, "image", weight_decay=200.0, clip_norm=0.1
     )  # Texts' expert and head decay without a gradient.
     step, state, frozen, batches = parts(config)
-    before = train_step.arrays_of(state.params)
+    before = arrays_of(state.params)
     peer = train_step.TorchStep(config, state.params, frozen, 3)
     for _ in range(3):
         state, metrics = step(state, frozen, batches)
@@ -157,7 +158,7 @@ def test_parameters_stay_the_same_under_clipping_and_decay(tmp_path):
         np.abs(after["encoder.blocks.0.experts.language.up.weight"].numpy().T / before - 0.64).max()
         < 0.01
     )
-    tensors = export(model_table(config.task.model), train_step.arrays_of(state.params))
+    tensors = export(model_table(config.task.model), arrays_of(state.params))
     for name, value in tensors.items():
         np.testing.assert_allclose(after[name].numpy(), value, atol=2e-4, err_msg=name)
 
@@ -178,10 +179,13 @@ CHANGES = {
 @pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
-    text, (old, new) = (train_step.STANDALONE / "vlbeit_torch.py").read_text(), CHANGES[change]
+    text, (old, new) = (
+        (masked_prediction.STANDALONE / "vlbeit_torch.py").read_text(),
+        CHANGES[change],
+    )
     assert not old or text.count(old) == 1
     (tmp_path / "vlbeit_torch.py").write_text(text.replace(old, new) if old else text)
-    monkeypatch.setattr(train_step, "STANDALONE", tmp_path)
+    monkeypatch.setattr(masked_prediction, "STANDALONE", tmp_path)
     # Cached visual tokens, because in bfloat16 a few tokens of so small a batch may differ.
     config = in_type(matmul, cached_tokens(peer_config(pathlib.Path("WORLD"), "pair")))
     assert compared(config)["agrees"] == (change == "none")

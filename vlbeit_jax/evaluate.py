@@ -39,8 +39,8 @@ WEIGHTS = flags.DEFINE_enum(
 def main() -> None:
     """Evaluates, prints a table and writes the file."""
     from vlbeit_jax.config.common import MeshConfig
-    from vlbeit_jax.runtime.evaluation import evaluate, open_run
     from vlbeit_jax.runtime.finetuned import FineTunedRun
+    from vlbeit_jax.runtime.pretrained import evaluate, open_run
     from vlbeit_jax.tasks.base import FineTuned
     from vlbeit_jax.tasks.runs import read_config
     from vlbeit_jax.training.mesh import make_mesh

@@ -26,7 +26,7 @@ from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.report.page import write_report
 from vlbeit_jax.report.samples import pictures, spread
-from vlbeit_jax.runtime.evaluation import evaluate, open_run
+from vlbeit_jax.runtime.pretrained import evaluate, open_run
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import VISUAL_TOKENIZER

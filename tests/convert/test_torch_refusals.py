@@ -46,8 +46,8 @@ def exported(whole, world, tmp_path_factory):
         ({"text": torch.ones(1, 3, dtype=torch.long), "features": (0,)}, "need an image"),
         ({"image": torch.zeros(1, 3, 32, 32), "text_masked": torch.ones(1, 1)}, "needs a text"),
         (
-            {"image": torch.zeros(1, 3, 32, 32), "features": (3,)},
-            r"features=\[3\]: the model has blocks 0 to 2",
+            {"image": torch.zeros(1, 3, 32, 32), "features": (2,)},
+            r"features=\[2\]: the model has blocks 0 to 1",
         ),
         ({"image": torch.zeros(1, 3, 64, 64)}, r"shape \[1, 3, 64, 64\]; needed is .* = 32$"),
         ({"image": torch.zeros(1, 32, 32, 3)}, r"shape \[1, 32, 32, 3\]; needed is"),
@@ -129,7 +129,7 @@ def test_a_damaged_folder_is_one_clear_error(exported, tmp_path, damage):
         weights.unlink()
     elif damage == "config":
         (out / "config.json").write_text(
-            (out / "config.json").read_text().replace('"depth": 3', '"depth": 2')
+            (out / "config.json").read_text().replace('"depth": 2', '"depth": 1')
         )
     else:
         weights.write_bytes(content)
@@ -143,8 +143,8 @@ def test_weights_of_another_size_are_refused(exported, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(exported, out)
     (out / "config.json").write_text(
-        (out / "config.json").read_text().replace('"depth": 3', '"depth": 2')
+        (out / "config.json").read_text().replace('"depth": 2', '"depth": 1')
     )
     write_manifest(out)
-    with pytest.raises(ValueError, match="(?s)do not fit config.json.*blocks.2"):
+    with pytest.raises(ValueError, match="(?s)do not fit config.json.*blocks.1"):
         module_of(out / "vlbeit_torch.py").load(out)

@@ -52,7 +52,7 @@ def test_evaluate_and_report_from_the_command_line(run, world, tmp_path):
 def test_pictures_are_masked_where_the_model_was_asked(run, world):
     from vlbeit_jax.data.source import VALIDATION, open_set
     from vlbeit_jax.report.samples import MASK_GREY, captions, pictures, spread
-    from vlbeit_jax.runtime.evaluation import open_run
+    from vlbeit_jax.runtime.pretrained import open_run
 
     opened, records = open_run(run), spread(open_set(str(world.pairs)).records(VALIDATION), 4)
     found = pictures(opened, records)

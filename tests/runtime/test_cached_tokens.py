@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import cached_tokens
 from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS, WithTokens
 from vlbeit_jax.data.draws import Draws
@@ -17,6 +18,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.plan.memory import tree_bytes
 from vlbeit_jax.runtime.start import train
+from vlbeit_jax.tasks import parse
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.tasks.token_caching import TokenCacher
@@ -106,9 +108,9 @@ def computed(world, tmp_path_factory):
 
 
 def test_training_with_them_is_training_without(world, tokens, computed, tmp_path):
-    params = train(
-        config_with(world, tokens, schedule="image+pair", workers=2), tmp_path / "run"
-    ).params
+    # One worker: another process reads the tokens, and each takes seconds to start.
+    config = config_with(world, tokens, schedule="image+pair", workers=1)
+    params = train(config, tmp_path / "run").params
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), params, computed[0])
     kept, fresh = (tiny.metrics_of(folder)[-1] for folder in (tmp_path / "run", computed[1]))
     assert kept["mim/accuracy"] == fresh["mim/accuracy"] and kept["split"] == "validation"
@@ -195,23 +197,27 @@ def test_tokens_of_other_views_are_refused_with_the_difference(world, tokens, ch
         config.task.open().training_data(config.run)
 
 
-def test_usage_errors(world, tmp_path):
-    for config, arguments, said in (
-        (config_with(world, tmp_path / "tokens", views=0), [], "views=0"),
-        (config_with(world, ""), [], "config.task.visual_tokens is empty"),
-        (
-            config_with(world, tmp_path / "tokens", schedule="text"),
-            [],
-            "task.schedule=text has no images",
-        ),
-        (
-            config_with(world, tmp_path / "tokens"),
-            ["--share=2/2"],
-            "--share=2/2: needed is PART/OF",
-        ),
-        (config_with(world, tmp_path / "config_of_test.py" / "tokens"), [], "cannot be written"),
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"views": 0}, "views=0"),
+        ({"tokens": ""}, "config.task.visual_tokens is empty"),
+        ({"schedule": "text"}, "task.schedule=text has no images"),
+    ],
+)
+def test_settings_that_need_no_tokens_are_refused(world, tmp_path, change, said):
+    config = config_with(world, **{"tokens": tmp_path / "tokens"} | change)
+    with pytest.raises(UsageError, match=said):
+        TokenCacher(parse(to_dict(config)), tiny.mesh_of(2))
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_the_command_answers_usage_errors_in_one_message(world, tmp_path):
+    for place, arguments, said in (
+        ("tokens", ["--share=2/2"], "--share=2/2: needed is PART/OF"),
+        ("config_of_test.py/tokens", [], "cannot be written"),
     ):
-        done = keep(config, tmp_path, *arguments)
+        done = keep(config_with(world, tmp_path / place), tmp_path, *arguments)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, (
             done.stderr
         )

@@ -7,8 +7,8 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.models.backbone import Backbone, Inputs
-from vlbeit_jax.runtime.evaluation import open_run
 from vlbeit_jax.runtime.features import Features
+from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.features import BATCH, Pooling
 

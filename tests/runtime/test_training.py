@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime.evaluation import evaluate, open_run
+from vlbeit_jax.runtime.pretrained import evaluate, open_run
 from vlbeit_jax.runtime.run_folder import read_metrics
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.open_vqkd import CodebookCollapse

@@ -37,7 +37,8 @@ def sized(config, rows=16, **model):
 
 def pretrain(accumulate=1, **model):
     run = {"schedule": "image+text+pair", "accumulate": accumulate}
-    return sized(tiny.pretrain_config(WORLD, **run), **model)
+    # Three blocks, of which a loop takes the first two.
+    return sized(tiny.pretrain_config(WORLD, **run), depth=3, **model)
 
 
 def vqkd():

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import torch
 
+from tools.torch_peer.peer import peer_of
 from tools.torch_peer.train_step import TorchStep
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
@@ -16,7 +17,6 @@ from vlbeit_jax.runtime.speed import circumstances, peak_here, peak_memory, rate
 from vlbeit_jax.runtime.synthetic import random_batches, random_state, random_weights
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import abstract_step
-from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.mesh import make_mesh
 
 BATCHES = 4  # Different batches; the steps take them in turn.
@@ -71,9 +71,6 @@ def is_compiled(peer: str) -> bool:
 def check_comparable(config: Config) -> None:
     """Raises a ``UsageError`` that lists what only one of the two sides can do."""
     problems = {
-        f"task.kind={config.task.kind} (only pretrain has a PyTorch step)": not isinstance(
-            config.task, Pretrain
-        ),
         f"task.model.drop_path={config.task.model.drop_path} (the two sides draw different random "
         "numbers; set --config.task.model.drop_path=0.0)": config.task.model.drop_path != 0,
         f"run.accumulate={config.run.accumulate} (set --config.run.accumulate=1)": (
@@ -81,8 +78,10 @@ def check_comparable(config: Config) -> None:
         ),
         f"{jax.device_count()} devices (PyTorch's step runs on one)": jax.device_count() != 1,
     }
-    if any(problems.values()):
-        named = "; ".join(problem for problem, is_present in problems.items() if is_present)
+    found = [problem for problem, is_present in problems.items() if is_present]
+    found += peer_of(config).differences(config)
+    if found:
+        named = "; ".join(found)
         raise UsageError(f"the step cannot be compared with PyTorch's: {named}")
 
 

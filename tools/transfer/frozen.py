@@ -23,8 +23,8 @@ from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime.evaluation import open_run
 from vlbeit_jax.runtime.features import Features
+from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.shapes import Float
 from vlbeit_jax.training.saved_run import tree_fingerprint
 

@@ -2,8 +2,8 @@
 
 import importlib.util
 import pathlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -11,22 +11,26 @@ from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
 
 if TYPE_CHECKING:
-    from vlbeit_jax.convert.formats import Export, Import
+    from vlbeit_jax.convert.finetuned import FineTunedModel
+    from vlbeit_jax.convert.formats.base import Export, Import
+    from vlbeit_jax.convert.source import Run
 
-OVERVIEW = r"""Exports pretraining runs to PyTorch programs, and imports weights of other programs.
+OVERVIEW = r"""Exports runs to PyTorch programs, and imports weights of other programs.
 
   python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --verify
   python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --data=data/pairs --data=data/texts
   python -m vlbeit_jax.convert --from=RUN --to=hf-beit --out=DIR --verify
+  python -m vlbeit_jax.convert --from=FT --to=torch --out=DIR --data=data/birds --verify
   python -m vlbeit_jax.convert --from=FILE --format=vqkd --out=RUN
   python -m vlbeit_jax.convert --from=FILE --format=dalle --out=DIR
   python -m vlbeit_jax.convert --list
 
---data adds held-back examples, which DIR/evaluate.py scores. --verify computes the same inputs on
+RUN is a pretraining run, FT is a fine-tuned one. --data adds held-back examples, which
+DIR/evaluate.py scores. --verify computes the same inputs on
 both sides, writes DIR/verify.json and exits with code 1 if outputs differ by more than 1e-4."""
 
 FROM = flags.DEFINE_string(
-    "from", "", "workdir of a pretraining run; with --format, a safetensors or PyTorch file"
+    "from", "", "workdir of a run; with --format, a safetensors or PyTorch file"
 )
 FORMAT = flags.DEFINE_string("format", "", "format of another program's file (see --list)")
 IMAGE_SIZE = flags.DEFINE_integer(
@@ -58,6 +62,12 @@ HEADS = flags.DEFINE_integer(
     "attention heads of the network in the file, if they are not 64 wide",
     lower_bound=1,
 )
+CLASSES = flags.DEFINE_string(
+    "classes",
+    None,
+    "beit3-imagenet: file with the names of the classes in the order of the logits, one a line or "
+    "a JSON list; without it they are numbers",
+)
 TO = flags.DEFINE_string("to", "", "format to write (see --list)")
 OUT = flags.DEFINE_string("out", "", "new folder")
 VERIFY = flags.DEFINE_bool("verify", False, "compare both sides on random inputs")
@@ -67,8 +77,31 @@ LIST = flags.DEFINE_bool(
 DATA = flags.DEFINE_multi_string(
     "data", [], "torch: prepared data whose held-back examples are added; may be repeated"
 )
-DRAWS = flags.DEFINE_integer("draws", 4, "torch: masks per record of --data", lower_bound=1)
-OF_SOME_FORMATS = (IMAGE_SIZE, CODES, VOCABULARY, TEXT_POSITIONS, HEADS, VERIFY, DATA, DRAWS)
+DRAWS = flags.DEFINE_integer(
+    "draws", 4, "torch, pretraining runs: masks per record of --data", lower_bound=1
+)
+SPLIT = flags.DEFINE_enum(
+    "split",
+    "",
+    ["", "train", "validation", "test"],
+    "torch, fine-tuned runs: part of --data; empty: test if there is one, otherwise validation",
+)
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters themselves or their average"
+)
+OF_SOME_FORMATS = (
+    IMAGE_SIZE,
+    CODES,
+    VOCABULARY,
+    TEXT_POSITIONS,
+    HEADS,
+    CLASSES,
+    VERIFY,
+    DATA,
+    DRAWS,
+    SPLIT,
+    WEIGHTS,
+)
 
 
 def main() -> None:
@@ -76,7 +109,7 @@ def main() -> None:
     from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
 
     if LIST.value:
-        _list(EXPORTS, IMPORTS)
+        _list()
         return
     if bool(TO.value) == bool(FORMAT.value):
         raise UsageError(
@@ -86,46 +119,48 @@ def main() -> None:
     missing = [flag for flag, value in (("--from", FROM.value), ("--out", OUT.value)) if not value]
     if missing:
         raise UsageError(f"{' and '.join(missing)} missing; --help shows examples")
+    flag, known = (TO, EXPORTS) if TO.value else (FORMAT, IMPORTS)
+    chosen = f"--{flag.name}={flag.value}"
+    if flag.value not in known:
+        raise UsageError(f"{chosen}: no such format; choose from {', '.join(known)}")
+    _check_flags(chosen, _fine_tuned(flag.value))
     source, out = pathlib.Path(FROM.value), pathlib.Path(OUT.value)
     if TO.value:
-        _check_flags("--to", TO.value, EXPORTS, EXPORTS, IMPORTS)
-        _export(source, EXPORTS[TO.value], out)
+        _export(source, TO.value, out)
     else:
-        _check_flags("--format", FORMAT.value, IMPORTS, EXPORTS, IMPORTS)
         _import(source, IMPORTS[FORMAT.value], out)
 
 
-def _list(exports: "Mapping[str, Export]", imports: "Mapping[str, Import]") -> None:
-    for name, format in exports.items():
-        print(f"--to={name}\n  exact: {format.exact}\n  needs: {format.needs}")
-        _print_rest(format)
-    for name, format in imports.items():
-        print(f"--format={name}\n  exact: {format.exact}\n  gives: {format.gives}")
-        _print_rest(format)
+def _fine_tuned(name: str) -> str:
+    """Returns how messages call a format when it holds fine-tuned runs."""
+    return f"--to={name} (fine-tuned)"
 
 
-def _print_rest(format: "Export | Import") -> None:
-    print(f"  drops: {format.drops}")
-    print(f"  flags: {', '.join(f'--{name}' for name in format.flags)}")
+def _formats() -> "dict[str, Export[Any] | Import]":
+    """Returns all formats by the names that messages give them."""
+    from vlbeit_jax.convert.formats import EXPORTS, FINE_TUNED_EXPORTS, IMPORTS
+
+    return {
+        **{f"--to={name}": format for name, format in EXPORTS.items()},
+        **{_fine_tuned(name): format for name, format in FINE_TUNED_EXPORTS.items()},
+        **{f"--format={name}": format for name, format in IMPORTS.items()},
+    }
 
 
-def _check_flags(
-    flag: str,
-    name: str,
-    known: "Mapping[str, Export | Import]",
-    exports: "Mapping[str, Export]",
-    imports: "Mapping[str, Import]",
-) -> None:
-    """Raises a ``UsageError`` for an unknown format or for a flag that it does not use."""
-    if name not in known:
-        raise UsageError(f"{flag}={name}: no such format; choose from {', '.join(known)}")
-    for each in OF_SOME_FORMATS:
-        if each.present and each.name not in known[name].flags:
-            users = [f"--to={key}" for key, format in exports.items() if each.name in format.flags]
-            users += [
-                f"--format={key}" for key, format in imports.items() if each.name in format.flags
-            ]
-            raise UsageError(f"--{each.name} is for {', '.join(users)}, not for {flag}={name}")
+def _list() -> None:
+    for name, format in _formats().items():
+        print(f"{name}\n  exact: {format.exact}\n  {format.needs_or_gives}")
+        print(f"  drops: {format.drops}")
+        print(f"  flags: {', '.join(f'--{flag}' for flag in format.flags)}")
+
+
+def _check_flags(*chosen: str) -> None:
+    """Raises a ``UsageError`` for a flag that none of the formats uses; the first is named."""
+    formats = _formats()
+    for flag in OF_SOME_FORMATS:
+        users = [name for name, format in formats.items() if flag.name in format.flags]
+        if flag.present and not set(users) & set(chosen):
+            raise UsageError(f"--{flag.name} is for {', '.join(users)}, not for {chosen[0]}")
 
 
 def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
@@ -141,20 +176,55 @@ def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
         vocabulary=VOCABULARY.value,
         text_positions=TEXT_POSITIONS.value,
         heads=HEADS.value,
+        classes=CLASSES.value,
     )
     print(format.read(content, file, options, out))
     print(f"written to {out}, {format.gives}")
 
 
-def _export(run_folder: pathlib.Path, format: "Export", out: pathlib.Path) -> None:
+def _export(run_folder: pathlib.Path, name: str, out: pathlib.Path) -> None:
+    from vlbeit_jax.convert.formats import EXPORTS, FINE_TUNED_EXPORTS
+    from vlbeit_jax.convert.source import is_pretraining, read_run
+
+    if is_pretraining(run_folder):
+        _check_flags(f"--to={name}")
+        _write(read_run(run_folder), EXPORTS[name], _add_masked(run_folder), out)
+        return
+    from vlbeit_jax.convert.finetuned import read_finetuned, write_evaluation
+
+    source = read_finetuned(run_folder, WEIGHTS.value)
+    if name not in FINE_TUNED_EXPORTS:
+        takers = (f"--to={key} ({each.takes})" for key, each in FINE_TUNED_EXPORTS.items())
+        raise UsageError(
+            f"--to={name} takes {EXPORTS[name].takes}, but --from={run_folder} holds a run of "
+            f"task {source.run.config.task.kind!r}; there are {' and '.join(takers)}"
+        )
+    _check_flags(_fine_tuned(name))
+
+    def add_evaluation(folder: pathlib.Path) -> None:
+        write_evaluation(source, DATA.value, SPLIT.value, folder)
+
+    _write(source, FINE_TUNED_EXPORTS[name], add_evaluation, out)
+
+
+def _add_masked(run_folder: pathlib.Path) -> "Callable[[pathlib.Path], None]":
     from vlbeit_jax.convert.examples import write_examples
+
+    return lambda folder: write_examples(run_folder, DATA.value, DRAWS.value, folder)
+
+
+def _write(
+    source: "Run | FineTunedModel",
+    format: "Export[Any]",
+    add_data: "Callable[[pathlib.Path], None]",
+    out: pathlib.Path,
+) -> None:
+    """Writes a run, with the examples of --data, and compares it with JAX if that is asked for."""
     from vlbeit_jax.convert.files import write_manifest
-    from vlbeit_jax.convert.source import read_run
     from vlbeit_jax.folders import published
 
-    run = read_run(run_folder)
     if format.require is not None:
-        format.require(run)
+        format.require(source)
     absent = [name for name in format.peers if importlib.util.find_spec(name) is None]
     if VERIFY.value and absent:
         raise UsageError(
@@ -162,13 +232,16 @@ def _export(run_folder: pathlib.Path, format: "Export", out: pathlib.Path) -> No
         )
     with published(out) as folder:
         if DATA.value:
-            write_examples(run_folder, DATA.value, DRAWS.value, folder)
-        format.write(run, folder)
+            add_data(folder)
+        format.write(source, folder)
         write_manifest(folder)
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
-    if not VERIFY.value:
-        return
-    differences = format.check(run, out)
+    if VERIFY.value:
+        _verify(format, source, out)
+
+
+def _verify(format: "Export[Any]", source: "Run | FineTunedModel", out: pathlib.Path) -> None:
+    differences = format.check(source, out)
     is_within_limit = differences.write(out)
     print(f"against {differences.peer}")
     for name, case in differences.cases.items():

@@ -10,7 +10,7 @@ from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import open_set
-from vlbeit_jax.runtime.evaluation import open_run, records_by_stream
+from vlbeit_jax.runtime.pretrained import open_run, records_by_stream
 
 EXAMPLES_FILE = "evaluation.safetensors"
 LEFT_OUT = {"weight", "uid"}

@@ -22,16 +22,17 @@ class ImportOptions:
     vocabulary: int | None = None
     text_positions: int | None = None
     heads: int | None = None
+    classes: str | None = None
 
     def model_config(self, **read: Any) -> ModelConfig:
         """Builds a model from what was read off the file and, failing that, from the flags.
 
         Fields that neither tells have the defaults of ``ModelConfig``.
         """
-        flags = {
-            name: value for name, value in dataclasses.asdict(self).items() if value is not None
-        }
-        return ModelConfig(**flags | read)
+        flags = dataclasses.asdict(self)
+        del flags["classes"]  # It is of the head.
+        given = {name: value for name, value in flags.items() if value is not None}
+        return ModelConfig(**given | read)
 
     def agree(self, name: str, value: int) -> int:
         """Returns what the file tells of ``name``.

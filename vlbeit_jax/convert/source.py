@@ -60,6 +60,15 @@ class Run:
         return self.config.task.model
 
 
+def is_pretraining(folder: pathlib.Path) -> bool:
+    """Tells whether a folder holds a pretraining run, rather than a run of another task.
+
+    Raises:
+      UsageError: the folder does not belong to a run.
+    """
+    return isinstance(read_config(folder).task, Pretrain)
+
+
 def read_run(folder: pathlib.Path) -> Run:
     """Reads the newest checkpoint of a pretraining run.
 

@@ -123,11 +123,18 @@ def experts_of(config: ModelConfig, block: int) -> list[str]:
     return [str(modality) for modality in Modality] + ([FUSED] if fused else [])
 
 
-def refuse_beit3(config: ModelConfig, target: str) -> None:
-    """Raises a ``UsageError`` for models with parts that only BEiT-3 has."""
+def refuse_beit3(config: ModelConfig, target: str, others: str = "") -> None:
+    """Raises a ``UsageError`` for models with parts that only BEiT-3 has.
+
+    Args:
+      config: of the model.
+      target: the format.
+      others: flags of formats that hold such a model; empty: those for pretraining runs.
+    """
     for name in ("decoupled", "sub_norm"):
         if getattr(config, name):
-            others = "--to=torch or --to=beit3" if config.decoupled else "--to=torch"
+            if not others:
+                others = "--to=torch or --to=beit3" if config.decoupled else "--to=torch"
             raise UsageError(
                 f"--to={target} does not support model.{name}=True; export with {others}"
             )

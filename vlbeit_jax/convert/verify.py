@@ -1,12 +1,13 @@
 """Compares JAX with an export: random images, texts and pairs, masked and padded, in float32."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import pathlib
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -185,6 +186,21 @@ def tokenizer_outputs(visual: Visual, image: np.ndarray) -> dict[str, np.ndarray
 
     with jax.default_matmul_precision("highest"):
         return {name: np.asarray(jax.jit(forward)(params))}
+
+
+@contextlib.contextmanager
+def importable(folder: pathlib.Path) -> Iterator[None]:
+    """Lets a file of an export import the others by their names, and no file of another export."""
+    names = [path.stem for path in folder.glob("*.py")]
+    outside = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(outside)
 
 
 def module_of(path: pathlib.Path) -> ModuleType:

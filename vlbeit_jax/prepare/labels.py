@@ -1,10 +1,9 @@
 """Names of classes: those of a file, or those that the records state."""
 
 import collections
-import json
-import pathlib
 from typing import Any
 
+from vlbeit_jax.data.class_names import read_class_names
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.check import Dropped
 
@@ -22,21 +21,9 @@ class Classes:
         """Reads the names of a file: one a line, or a JSON list.
 
         Raises:
-          UsageError: the file cannot be read, holds no names, or one twice.
+          UsageError: as ``read_class_names``.
         """
-        try:
-            text = pathlib.Path(path).read_text(encoding="utf-8-sig")
-            listed = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--classes={path}: cannot be read: {error}") from error
-        if not all(isinstance(each, str) for each in listed):
-            raise UsageError(f"--classes={path}: a name of a class is not a string")
-        names = [each.strip() for each in listed if each.strip()]
-        if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
-            raise UsageError(f"--classes={path}: {twice[0]!r} is there twice")
-        if len(names) < 2:
-            raise UsageError(f"--classes={path}: holds {len(names)} names; give two or more")
-        return cls(tuple(names), path)
+        return cls(read_class_names(path), path)
 
     def name(self, label: str | int) -> str:
         """Returns the name of a label.

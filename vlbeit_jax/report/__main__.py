@@ -27,7 +27,7 @@ OUT = flags.DEFINE_string("out", None, "folder for report.html and the pictures"
 def main() -> None:
     """Writes the report and prints its path."""
     from vlbeit_jax.report.page import write_report
-    from vlbeit_jax.runtime.evaluation import open_run
+    from vlbeit_jax.runtime.pretrained import open_run
 
     folder, out = pathlib.Path(FROM.value), pathlib.Path(OUT.value)
     try:

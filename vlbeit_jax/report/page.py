@@ -14,7 +14,7 @@ from vlbeit_jax.data.source import VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report import figures
 from vlbeit_jax.report.samples import Caption, Guess, captions, code_use, pictures, spread
-from vlbeit_jax.runtime.evaluation import OpenedRun
+from vlbeit_jax.runtime.pretrained import OpenedRun
 from vlbeit_jax.runtime.run_folder import read_metrics
 from vlbeit_jax.tasks.assets import VISUAL_TOKENIZER
 from vlbeit_jax.types import Kind

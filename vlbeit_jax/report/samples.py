@@ -20,7 +20,7 @@ from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer, encode
 from vlbeit_jax.objectives.masked_prediction import model_inputs
 from vlbeit_jax.ops.gather import is_at_positions
-from vlbeit_jax.runtime.evaluation import OpenedRun
+from vlbeit_jax.runtime.pretrained import OpenedRun
 from vlbeit_jax.shapes import Float, Int, UInt8
 from vlbeit_jax.types import Modality, Special
 

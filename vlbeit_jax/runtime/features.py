@@ -11,7 +11,7 @@ import numpy as np
 
 from vlbeit_jax.config.common import LoaderConfig, MeshConfig
 from vlbeit_jax.data.shard import HostShard
-from vlbeit_jax.runtime.evaluation import OpenedRun, open_run
+from vlbeit_jax.runtime.pretrained import OpenedRun, open_run
 from vlbeit_jax.shapes import Float
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.features import MEAN, Pooling, image_features, text_features

@@ -3,24 +3,26 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from vlbeit_jax.convert.import_options import ImportOptions
 from vlbeit_jax.convert.read_tensors import TensorFile
 from vlbeit_jax.convert.rules import Report
-from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.verify import Differences
 
 # What an imported folder is for.
 START = "a start for pretraining: run.start_from"
 TEACHER = "a teacher for VQ-KD: task.model.teacher_weights of kind vqkd"
 TOKENIZER = "a visual tokenizer: task.visual_tokenizer"
+R = TypeVar("R")  # ``source.Run`` or ``finetuned.FineTunedModel``.
 
 
 @dataclasses.dataclass(frozen=True)
-class Export:
-    """A format that runs are written in.
+class Export(Generic[R]):
+    """A format that runs of one kind, pretraining or fine-tuned, are written in.
 
     Attributes:
+      takes: the runs that the format can hold.
       exact: whose outputs are equal on both sides.
       needs: what the format requires of a run, and which packages.
       drops: what the format does not hold.
@@ -31,14 +33,20 @@ class Export:
       flags: the command's flags that this format uses, besides --from, --to and --out.
     """
 
+    takes: str
     exact: str
     needs: str
     drops: str
     peers: tuple[str, ...]
-    require: Callable[[Run], None] | None
-    write: Callable[[Run, pathlib.Path], None]
-    check: Callable[[Run, pathlib.Path], Differences]
+    require: Callable[[R], None] | None
+    write: Callable[[R, pathlib.Path], None]
+    check: Callable[[R, pathlib.Path], Differences]
     flags: tuple[str, ...] = ("verify",)
+
+    @property
+    def needs_or_gives(self) -> str:
+        """What ``--list`` tells of exports alone."""
+        return f"needs: {self.needs}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,3 +66,8 @@ class Import:
     drops: str
     read: Callable[[TensorFile, pathlib.Path, ImportOptions, pathlib.Path], Report]
     flags: tuple[str, ...]
+
+    @property
+    def needs_or_gives(self) -> str:
+        """What ``--list`` tells of imports alone."""
+        return f"gives: {self.gives}"

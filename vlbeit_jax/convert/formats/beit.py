@@ -126,13 +126,21 @@ def config_of(file: TensorFile, options: ImportOptions) -> ModelConfig:
     )
 
 
-def fold_pixels(tensors: Arrays) -> dict[str, np.ndarray]:
-    """Returns BEiT v2's tensors for pixels in [-1, 1]."""
+def fold_pixels(
+    tensors: Arrays, kernel_name: str = KERNEL, bias_name: str = BIAS
+) -> dict[str, np.ndarray]:
+    """Returns tensors for pixels in [-1, 1] instead of ImageNet's normalisation.
+
+    Args:
+      tensors: of the file.
+      kernel_name: the weight of the patch embedding.
+      bias_name: its bias.
+    """
     mean, deviation = (np.array(values, np.float32)[:, None, None] for values in IMAGENET)
-    kernel, bias = tensors[KERNEL], tensors[BIAS]
+    kernel, bias = tensors[kernel_name], tensors[bias_name]
     folded = {
-        KERNEL: kernel * (0.5 / deviation),
-        BIAS: bias + (kernel * ((0.5 - mean) / deviation)).sum((1, 2, 3)),
+        kernel_name: kernel * (0.5 / deviation),
+        bias_name: bias + (kernel * ((0.5 - mean) / deviation)).sum((1, 2, 3)),
     }
     return {**tensors, **folded}
 

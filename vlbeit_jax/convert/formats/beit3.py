@@ -199,6 +199,7 @@ def _read(
 
 
 EXPORT = Export(
+    takes="pretraining runs",
     exact="images and texts in one state dict, pairs in the other; a decoupled model in one",
     needs="absolute positions; torchscale to verify it",
     drops="nothing: types and LayerScale are folded",

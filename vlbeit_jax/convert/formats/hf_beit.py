@@ -15,7 +15,7 @@ from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.formats.base import Export
 from vlbeit_jax.convert.permutations import ROWS, TOKEN, patches
-from vlbeit_jax.convert.rules import Arrays, Table, export, rule
+from vlbeit_jax.convert.rules import Arrays, Rule, Table, export, rule
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.tables import (
     AttentionNames,
@@ -30,7 +30,7 @@ from vlbeit_jax.convert.tables import (
 )
 from vlbeit_jax.types import Positions
 
-TYPE = "vision_embed/type"
+TYPE, MASK_TOKEN = "vision_embed/type", "vision_embed/mask_token"
 RELATIVE = "attention.attention.relative_position_bias.relative_position_bias_table"
 VARIANT = "backbone"
 NOTES = {"format": "pt"}
@@ -48,11 +48,23 @@ def table(
       final_norm: name of the last norm.
       head: name of the visual-token head; None: it is left out.
     """
+    rules = trunk(config, prefix) + norm("encoder/norm", final_norm)
+    left_out = {name: "not part of the image side" for name in params if not sees_images(name)}
+    left_out[TYPE] = "folded into the embeddings"
+    if head:
+        rules += linear("vision_head", head)
+    else:
+        left_out |= {"vision_head/kernel": "no head here", "vision_head/bias": "no head here"}
+    return Table(rules, left_out)
+
+
+def trunk(config: ModelConfig, prefix: str) -> list[Rule]:
+    """Rules of embeddings and blocks; every name begins with ``prefix``."""
     embed = f"{prefix}embeddings"
     projection = f"{embed}.patch_embeddings.projection"
     rules = [
         rule("vision_embed/cls", f"{embed}.cls_token", TOKEN),
-        rule("vision_embed/mask_token", f"{embed}.mask_token", TOKEN),
+        rule(MASK_TOKEN, f"{embed}.mask_token", TOKEN),
         rule("vision_embed/patch/kernel", f"{projection}.weight", patches(config.patch_size)),
         rule("vision_embed/patch/bias", f"{projection}.bias"),
     ]
@@ -77,14 +89,7 @@ def table(
             f"{torch}.output.dense",
         )
         rules += layer_scale(config, ours, f"{torch}.lambda_1", f"{torch}.lambda_2")
-    rules += norm("encoder/norm", final_norm)
-    left_out = {name: "not part of the image side" for name in params if not sees_images(name)}
-    left_out[TYPE] = "folded into the embeddings"
-    if head:
-        rules += linear("vision_head", head)
-    else:
-        left_out |= {"vision_head/kernel": "no head here", "vision_head/bias": "no head here"}
-    return Table(rules, left_out)
+    return rules
 
 
 def fold_type(config: ModelConfig, params: Arrays) -> dict[str, np.ndarray]:
@@ -112,12 +117,13 @@ def write(run: Run, folder: pathlib.Path) -> None:
     backbone = table(config, params, "", "pooler.layernorm", None)
     write_safetensors(folder / "model.safetensors", export(whole, params), NOTES)
     write_safetensors(folder / f"model.{VARIANT}.safetensors", export(backbone, params), NOTES)
-    (folder / "config.json").write_text(json.dumps(_config(config), indent=1) + "\n")
-    preprocessor = json.dumps(_preprocessor(config), indent=1)
+    (folder / "config.json").write_text(json.dumps(beit_config(config), indent=1) + "\n")
+    preprocessor = json.dumps(squashing(config.image_size), indent=1)
     (folder / "preprocessor_config.json").write_text(preprocessor + "\n")
 
 
-def _config(config: ModelConfig) -> dict[str, Any]:
+def beit_config(config: ModelConfig) -> dict[str, Any]:
+    """Returns the content of config.json."""
     relative = config.positions is Positions.RELATIVE
     return {
         "architectures": ["BeitForMaskedImageModeling"],
@@ -146,8 +152,9 @@ def _config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _preprocessor(config: ModelConfig) -> dict[str, Any]:
-    size = {"height": config.image_size, "width": config.image_size}
+def squashing(side: int) -> dict[str, Any]:
+    """Returns the content of preprocessor_config.json: the whole image becomes a square."""
+    size = {"height": side, "width": side}
     return {
         "image_processor_type": "BeitImageProcessor",
         "do_resize": True,
@@ -164,6 +171,33 @@ def _preprocessor(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def open_model(folder: pathlib.Path, kind: str, **options: str) -> Any:
+    """Opens a class of transformers from an export.
+
+    Raises:
+      ValueError: the class reports a missing or unexpected name.
+    """
+    import transformers
+
+    model, names = getattr(transformers, kind).from_pretrained(
+        folder, output_loading_info=True, **options
+    )
+    wrong = {problem: sorted(listed) for problem, listed in names.items() if listed}
+    if wrong:
+        raise ValueError(
+            f"{kind} of transformers {transformers.__version__} does not accept all names of "
+            f"{folder}: {wrong}"
+        )
+    return model.eval()
+
+
+def pixel_values(image: np.ndarray) -> Any:
+    """Returns pixels Uint8[B, side, side, 3] as transformers takes them."""
+    import torch
+
+    return torch.from_numpy(image).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def check(run: Run, folder: pathlib.Path) -> verify.Differences:
     """Compares both classes of transformers with JAX.
 
@@ -173,26 +207,14 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
     import torch
     import transformers
 
-    def open_model(kind: str, **options: str) -> Any:
-        model, names = getattr(transformers, kind).from_pretrained(
-            folder, output_loading_info=True, **options
-        )
-        wrong = {problem: sorted(listed) for problem, listed in names.items() if listed}
-        if wrong:
-            raise ValueError(
-                f"{kind} of transformers {transformers.__version__} does not accept all names of "
-                f"{folder}: {wrong}"
-            )
-        return model.eval()
-
-    predicting = open_model("BeitForMaskedImageModeling")
-    backbone = open_model("BeitModel", variant=VARIANT)
+    predicting = open_model(folder, "BeitForMaskedImageModeling")
+    backbone = open_model(folder, "BeitModel", variant=VARIANT)
     batches = verify.random_batches(run.model)
     batches = {name: batches[name] for name in ("image", "image_masked")}
 
     def inputs_of(batch: verify.Batch) -> dict[str, Any]:
-        pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
         hidden = verify.hidden_patches(batch, run.model.patches)
+        pixels = pixel_values(batch["image"])
         return {"pixel_values": pixels, "bool_masked_pos": torch.from_numpy(hidden)}
 
     @torch.no_grad()
@@ -216,6 +238,7 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
 
 
 EXPORT = Export(
+    takes="pretraining runs",
     exact="images: states and visual-token logits; both position schemes",
     needs="transformers (4.57 or 5) to verify it",
     drops="texts, pairs, visual tokenizer; modality types are folded into positions or embeddings",

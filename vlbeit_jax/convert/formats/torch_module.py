@@ -28,6 +28,8 @@ from vlbeit_jax.types import Special
 
 STANDALONE = pathlib.Path(__file__).parent.parent / "standalone"
 WEIGHTS_FILE = "model.safetensors"
+FILES = ("vlbeit_torch.py", "evaluate.py")
+SPECIALS = {special.name: int(special) for special in Special}
 
 
 def write(run: Run, folder: pathlib.Path) -> None:
@@ -41,17 +43,15 @@ def write(run: Run, folder: pathlib.Path) -> None:
         tensors |= {f"visual_tokenizer.{name}": value for name, value in visual.items()}
     write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(_config(run), indent=1) + "\n")
-    for path in sorted(STANDALONE.glob("*.py")):
-        shutil.copy(path, folder)
+    for name in FILES:
+        shutil.copy(STANDALONE / name, folder)
     if run.text_tokenizer is not None:
         shutil.copytree(run.text_tokenizer, folder / "text_tokenizer")
 
 
 def _config(run: Run) -> dict[str, Any]:
     # An imported model has the word pieces of another program, and their numbers are unknown here.
-    specials = None
-    if run.text_tokenizer is not None:
-        specials = {special.name: int(special) for special in Special}
+    specials = None if run.text_tokenizer is None else SPECIALS
     return {
         "format": 1,
         "written_by": f"vlbeit_jax {vlbeit_jax.__version__}",
@@ -112,6 +112,7 @@ def check(run: Run, folder: pathlib.Path) -> verify.Differences:
 
 
 EXPORT = Export(
+    takes="pretraining runs",
     exact="all of it: images, texts, pairs, heads, visual tokenizer, BEiT-3's form",
     needs="torch and safetensors to load it, nothing else",
     drops="nothing",

@@ -225,6 +225,7 @@ def _read(
 
 
 EXPORT = Export(
+    takes="pretraining runs",
     exact="states of images, texts and pairs, for task.model.positions=relative",
     needs="relative positions",
     drops="mask token and both heads, of which VLMo has none or others",

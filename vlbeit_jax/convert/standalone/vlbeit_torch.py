@@ -19,7 +19,8 @@
 
 This file needs nothing but torch, and safetensors to read the weights. It is one file, whatever its
 length, so that users can copy it into their projects. It holds, in this order: the Transformer,
-embeddings, the model, visual tokenizers, relative positions, loading.
+embeddings, the backbone, the pretrained model, visual tokenizers, relative positions, loading.
+A fine-tuned model adds a head to the backbone, in ``vlbeit_finetuned.py``.
 
 Images, texts and pairs go through one Transformer. Self-attention is shared. Each modality has its
 own feed-forward expert, and pairs have a third one in the top blocks (VL-BEiT). In
@@ -212,12 +213,11 @@ class Expert(nn.Module):
 class Block(nn.Module):
     """Attention, then experts, each as a scaled residual."""
 
-    def __init__(self, shape: Shape, fused: bool):
+    def __init__(self, shape: Shape, experts: Sequence[str]):
         super().__init__()
         self.attention_norm = shape.token_norm()
         self.attention = DecoupledAttention(shape) if shape.decoupled else Attention(shape)
-        names = (*shape.experts, VISION_LANGUAGE) if fused else shape.experts
-        self.experts = Routed({name: Expert(shape) for name in names})
+        self.experts = Routed({name: Expert(shape) for name in experts})
         self.scaled = shape.layer_scale
         if self.scaled:
             self.attention_scale = nn.Parameter(torch.ones(shape.width))
@@ -233,15 +233,24 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The blocks and the last norm."""
+    """The blocks, and the last norm unless a head brings its own.
 
-    def __init__(self, shape: Shape):
+    ``experts`` names those of each block. By default each has one per modality, and the top
+    ``fused_layers`` have that of pairs too.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        experts: Sequence[Sequence[str]] | None = None,
+        final_norm: bool = True,
+    ):
         super().__init__()
-        fused_from = shape.depth - shape.fused_layers
-        self.blocks = nn.ModuleList(
-            Block(shape, index >= fused_from) for index in range(shape.depth)
-        )
-        self.norm = shape.token_norm()
+        if experts is None:
+            below, own = shape.depth - shape.fused_layers, shape.experts
+            experts = [own] * below + [(*own, VISION_LANGUAGE)] * shape.fused_layers
+        self.blocks = nn.ModuleList(Block(shape, names) for names in experts)
+        self.norm = shape.token_norm() if final_norm else None
 
     def forward(
         self, x: Tensor, layout: Layout, masks: Sequence[Tensor | None], keep: Sequence[int] = ()
@@ -252,7 +261,8 @@ class Transformer(nn.Module):
             x = block(x, layout, mask)
             if index in keep:
                 kept[index] = x
-        return apply_norm(self.norm, x, layout), [kept[index] for index in keep]
+        last = x if self.norm is None else apply_norm(self.norm, x, layout)
+        return last, [kept[index] for index in keep]
 
 
 class VisionEmbed(nn.Module):
@@ -321,10 +331,19 @@ class TextEmbed(nn.Module):
         return (x if self.norm is None else self.norm(x)) + self.modality
 
 
-class VLBEiT(nn.Module):
-    """The pretrained model; ``config`` is "model" in config.json."""
+class Backbone(nn.Module):
+    """Embeddings and Transformer, which every task shares; ``config`` is "model" in config.json.
 
-    def __init__(self, config: dict):
+    A fine-tuned model lacks the modalities and experts that its task does not need.
+    """
+
+    def __init__(
+        self,
+        config: dict,
+        modalities: Sequence[str] = (VISION, LANGUAGE),
+        experts: Sequence[Sequence[str]] | None = None,
+        final_norm: bool = True,
+    ):
         super().__init__()
         self.config = config
         self.grid = config["image_size"] // config["patch_size"]
@@ -337,23 +356,104 @@ class VLBEiT(nn.Module):
             config["ffn_width"],
             config["fused_layers"],
             config["layer_scale"] > 0,
+            experts=tuple(modalities),
             eps=config["layer_norm_eps"],
             decoupled=config["decoupled"],
             sub_norm=config["sub_norm"],
         )
-        self.vision_embed = VisionEmbed(width, 3, config["patch_size"], self.grid**2, absolute)
-        self.text_embed = TextEmbed(
-            width, config["vocabulary"], config["text_positions"], absolute, config["text_norm_eps"]
-        )
-        self.encoder = Transformer(shape)
+        self.vision_embed, self.text_embed = None, None
+        if VISION in modalities:
+            self.vision_embed = VisionEmbed(width, 3, config["patch_size"], self.grid**2, absolute)
+        if LANGUAGE in modalities:
+            positions, eps = config["text_positions"], config["text_norm_eps"]
+            self.text_embed = TextEmbed(width, config["vocabulary"], positions, absolute, eps)
+        self.encoder = Transformer(shape, experts, final_norm)
         self.relative_positions = None
         if not absolute:
             rows = _table_rows(self.grid, config["text_positions"])
             self.relative_positions = nn.Parameter(
                 torch.zeros(rows, config["depth"], config["heads"])
             )
-        self.vision_head = nn.Linear(width, config["codes"])
-        self.language_head = nn.Linear(width, config["vocabulary"])
+
+    def encode(
+        self,
+        image: Tensor | None = None,
+        text: Tensor | None = None,
+        masked_patches: Tensor | None = None,
+        features: Sequence[int] = (),
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Returns the states of each modality, CLS first, and patches after some blocks as maps.
+
+        For the arguments see ``VLBEiT.forward``.
+
+        Raises:
+          ValueError: an input is missing or has a size that the model does not support.
+        """
+        self._check(image, text)
+        parts, layout = [], []
+        if image is not None:
+            assert self.vision_embed is not None
+            parts.append(self.vision_embed(image, masked_patches))
+            layout.append((VISION, parts[-1].shape[1]))
+        if text is not None:
+            assert self.text_embed is not None
+            parts.append(self.text_embed(text))
+            layout.append((LANGUAGE, text.shape[1]))
+        masks = self._masks(text, layout)
+        states, kept = self.encoder(torch.cat(parts, dim=1), layout, masks, features)
+        split = states.split([length for _, length in layout], dim=1)
+        # Patches come first, after their CLS.
+        maps = [
+            x[:, 1 : layout[0][1]].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+            for x in kept
+        ]
+        return {name: own for (name, _), own in zip(layout, split, strict=True)}, maps
+
+    def _check(self, image: Tensor | None, text: Tensor | None) -> None:
+        longest = self.config["text_positions"]
+        if image is None and text is None:
+            raise ValueError("give an image, a text, or both; neither was given")
+        if image is not None:
+            if self.vision_embed is None:
+                raise ValueError("this model reads texts only; leave the image out")
+            _check_image(image, self.config["image_size"])
+        if text is not None:
+            if self.text_embed is None:
+                raise ValueError("this model reads images only; leave the text out")
+            if text.ndim != 2:
+                raise ValueError(f"text has shape {list(text.shape)}; needed is [B, T]")
+            if text.shape[1] > longest:
+                raise ValueError(
+                    f"texts of {text.shape[1]} word pieces; the model has {longest} positions"
+                )
+        if image is not None and text is not None and len(image) != len(text):
+            raise ValueError(f"{len(image)} images but {len(text)} texts; a pair is one of each")
+
+    def _masks(self, text: Tensor | None, layout: Layout) -> list[Tensor | None]:
+        """Returns each block's attention mask (see ``attend``).
+
+        Which masks there are depends on sizes alone, so ``torch.compile`` sees no branch on values.
+        """
+        valid = None
+        if text is not None:
+            # Patches come first and are never padding.
+            patches = sum(length for _, length in layout) - text.shape[1]
+            valid = functional.pad(text != self.pad, (patches, 0), value=True)[:, None, None]
+        if self.relative_positions is None:
+            return [valid] * self.config["depth"]
+        index = relative_index(layout, self.grid, self.config["text_positions"])
+        table = self.relative_positions[index.to(self.relative_positions.device)]
+        bias = table.permute(2, 3, 0, 1)[:, None]  # [depth, 1, heads, L, L]
+        return list(bias if valid is None else bias.masked_fill(~valid, float("-inf")))
+
+
+class VLBEiT(Backbone):
+    """The pretrained model; ``config`` is "model" in config.json."""
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        self.vision_head = nn.Linear(config["width"], config["codes"])
+        self.language_head = nn.Linear(config["width"], config["vocabulary"])
 
     def forward(
         self,
@@ -377,77 +477,25 @@ class VLBEiT(nn.Module):
           ValueError: an input is missing or has a size that the model does not support, or there is
             no such block.
         """
-        self._check(image, text, masked_patches, text_masked, features)
-        parts, layout = [], []
-        if image is not None:
-            parts.append(self.vision_embed(image, masked_patches))
-            layout.append((VISION, parts[-1].shape[1]))
-        if text is not None:
-            parts.append(self.text_embed(text))
-            layout.append((LANGUAGE, text.shape[1]))
-        masks = self._masks(text, layout)
-        states, kept = self.encoder(torch.cat(parts, dim=1), layout, masks, features)
-        output = Output()
-        if image is not None:
-            patches = layout[0][1]
-            pictures = states[:, 1:patches]
-            output.image_cls, output.image = states[:, 0], pictures
-            output.features = [
-                x[:, 1:patches].transpose(1, 2).unflatten(2, (self.grid, self.grid)) for x in kept
-            ]
-            if masked_patches is not None:
-                output.image_logits = self.vision_head(_gather(pictures, masked_patches))
-        if text is not None:
-            words = states[:, -text.shape[1] :]
-            output.text_cls, output.text = words[:, 0], words[:, 1:]
-            if text_masked is not None:
-                output.text_logits = self.language_head(_gather(words, text_masked))
-        return output
-
-    def _check(
-        self,
-        image: Tensor | None,
-        text: Tensor | None,
-        masked_patches: Tensor | None,
-        text_masked: Tensor | None,
-        features: Sequence[int],
-    ) -> None:
-        longest, depth = self.config["text_positions"], self.config["depth"]
-        if image is None and text is None:
-            raise ValueError("give an image, a text, or both; neither was given")
+        depth = self.config["depth"]
         if image is None and (masked_patches is not None or features):
             raise ValueError("masked_patches and features need an image")
         if text is None and text_masked is not None:
             raise ValueError("text_masked needs a text")
-        if image is not None:
-            _check_image(image, self.config["image_size"])
-        if text is not None and text.ndim != 2:
-            raise ValueError(f"text has shape {list(text.shape)}; needed is [B, T]")
-        if text is not None and text.shape[1] > longest:
-            raise ValueError(
-                f"texts of {text.shape[1]} word pieces; the model has {longest} positions"
-            )
-        if image is not None and text is not None and len(image) != len(text):
-            raise ValueError(f"{len(image)} images but {len(text)} texts; a pair is one of each")
         if any(not 0 <= block < depth for block in features):
             raise ValueError(f"features={list(features)}: the model has blocks 0 to {depth - 1}")
-
-    def _masks(self, text: Tensor | None, layout: Layout) -> list[Tensor | None]:
-        """Returns each block's attention mask (see ``attend``).
-
-        Which masks there are depends on sizes alone, so ``torch.compile`` sees no branch on values.
-        """
-        valid = None
-        if text is not None:
-            # Patches come first and are never padding.
-            patches = sum(length for _, length in layout) - text.shape[1]
-            valid = functional.pad(text != self.pad, (patches, 0), value=True)[:, None, None]
-        if self.relative_positions is None:
-            return [valid] * self.config["depth"]
-        index = relative_index(layout, self.grid, self.config["text_positions"])
-        table = self.relative_positions[index.to(self.relative_positions.device)]
-        bias = table.permute(2, 3, 0, 1)[:, None]  # [depth, 1, heads, L, L]
-        return list(bias if valid is None else bias.masked_fill(~valid, float("-inf")))
+        states, maps = self.encode(image, text, masked_patches, features)
+        output = Output(features=maps)
+        if VISION in states:
+            output.image_cls, output.image = states[VISION][:, 0], states[VISION][:, 1:]
+            if masked_patches is not None:
+                output.image_logits = self.vision_head(_gather(output.image, masked_patches))
+        if LANGUAGE in states:
+            words = states[LANGUAGE]
+            output.text_cls, output.text = words[:, 0], words[:, 1:]
+            if text_masked is not None:
+                output.text_logits = self.language_head(_gather(words, text_masked))
+        return output
 
 
 class VisualTokenizer(nn.Module):
@@ -652,14 +700,16 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEnc
     The visual tokenizer is None if the model was trained without images, or was imported.
 
     Raises:
-      ValueError: a file is missing, has changed since it was exported, or the weights do not fit
-        config.json.
+      ValueError: a file is missing, has changed since it was exported, the folder holds a
+        fine-tuned model, or the weights do not fit config.json.
     """
     from safetensors.torch import load_file
 
     folder = pathlib.Path(folder)
     check_files(folder, ("config.json", "model.safetensors"))
     config = json.loads((folder / "config.json").read_text())
+    if "network" in config:
+        raise ValueError(f"{folder} holds a fine-tuned model; load it with vlbeit_finetuned.load")
     model = VLBEiT(config["model"])
     visual = config["visual_tokenizer"]
     visual_tokenizer = None if visual is None else VISUAL_TOKENIZERS[visual["kind"]](visual)

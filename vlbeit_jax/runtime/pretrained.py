@@ -1,4 +1,4 @@
-"""Evaluates a pretraining run on prepared data: masked accuracy, baselines, cross-modal gain."""
+"""A pretraining run: opened, and evaluated on prepared data: masked accuracy, baselines, gain."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Losses and metrics of one stream in PyTorch."""
+"""Losses and metrics of masked prediction in PyTorch."""
 
 from types import ModuleType
 from typing import Any
@@ -7,21 +7,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlbeit_jax.models.layers import matmul_dtype
+from tools.torch_peer.peer import Peer
+from tools.torch_peer.weights import arrays_of, with_weights
+from vlbeit_jax.convert.formats.torch_module import STANDALONE, model_config, visual_config
+from vlbeit_jax.convert.formats.torch_tables import model_table, vqkd_table
+from vlbeit_jax.convert.source import CODEBOOK
+from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.objectives.masked_prediction import TERMS
 from vlbeit_jax.tasks import Config
+from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.types import Modality
 
 
 class StreamLoss(nn.Module):
     """Computes the losses and metrics of one stream.
 
-    Each stream has a module of its own, so that ``torch.compile`` specialises it for the stream's
-    shapes. Forward pass, targets and losses form one graph without breaks.
+    Forward pass, targets and losses form one graph without breaks.
     """
 
     def __init__(
-        self, config: Config, stream: str, model: nn.Module, tokenizer: Any, module: ModuleType
+        self,
+        config: Config,
+        stream: str,
+        model: nn.Module,
+        tokenizer: Any,
+        module: ModuleType,
+        dtype: torch.dtype,
     ):
         """Shares ``model`` and ``tokenizer`` with the other streams.
 
@@ -31,13 +42,14 @@ class StreamLoss(nn.Module):
           model: ``VLBEiT`` of vlbeit_torch.py.
           tokenizer: the visual tokenizer; None if the rows hold their targets.
           module: vlbeit_torch.py itself.
+          dtype: of matrix products.
         """
         super().__init__()
         self.model, self.tokenizer, self._normalise = model, tokenizer, module.normalise
         self._terms = [
             (modality is Modality.VISION, name) for modality, name in TERMS[stream].items()
         ]
-        self._dtype = getattr(torch, matmul_dtype(config.task.model.matmul).name)
+        self._dtype = dtype
         for is_image, name in self._terms:
             classes = config.task.model.codes if is_image else config.task.model.vocabulary
             self.register_buffer(_counts_of(name), torch.zeros(classes))
@@ -84,3 +96,38 @@ class StreamLoss(nn.Module):
 
 def _counts_of(term: str) -> str:
     return f"{term}_counts"
+
+
+def differences(config: Config) -> list[str]:
+    """Returns nothing: both sides compute the same with every setting."""
+    return []
+
+
+def build(config: Config, frozen: Any, dtype: torch.dtype) -> Peer:
+    """See ``peer.PeerModule``."""
+    module, task = module_of(STANDALONE / "vlbeit_torch.py"), config.task
+    model = module.VLBEiT(model_config(task.model))
+    tokenizer = _tokenizer(module, config, frozen, dtype) if frozen else None
+    used = Schedule.parse(task.schedule).streams
+    losses = {
+        stream: StreamLoss(config, stream, model, tokenizer, module, dtype)
+        for stream in TERMS
+        if stream in used
+    }
+    return Peer(model, model_table(task.model), losses)
+
+
+def _tokenizer(module: ModuleType, config: Config, frozen: Any, dtype: torch.dtype) -> Any:
+    """The visual tokenizer; its Transformer's matrices are cast to ``dtype``, as in JAX.
+
+    The rest stays float32, because codes are chosen in float32.
+    """
+    visual = config.task.tokenizer_model
+    arrays = arrays_of(frozen["params"], {CODEBOOK: frozen[CODEBOOK]})
+    network = with_weights(
+        module.VisualTokenizer(visual_config(visual)), vqkd_table(visual), arrays
+    )
+    for part in network.encoder.modules():
+        if isinstance(part, nn.Linear):
+            part.to(dtype)
+    return network.requires_grad_(False)

@@ -1,0 +1,265 @@
+"""Fine-tuned models in PyTorch: the same outputs and figures, and changes that are told apart."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.convert.finetuned_runs import KINDS, sets_in, task_of, write_run
+from vlbeit_jax.convert import finetuned, verify
+from vlbeit_jax.convert.files import write_manifest
+from vlbeit_jax.convert.finetuned import jax_outputs, read_finetuned
+from vlbeit_jax.convert.formats import torch_finetuned
+from vlbeit_jax.convert.formats.torch_module import STANDALONE
+from vlbeit_jax.convert.heads.vqa import answer_scores
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.metrics import retrieval
+from vlbeit_jax.metrics.vqa import Rule, vqa_score
+from vlbeit_jax.objectives.base import Variables
+
+RELATIVE = {"positions": "relative"}
+# By name: a task, its settings, and how many outputs are compared.
+FORMS = {
+    "images": ("image_classification", {}, 1),
+    "texts": ("text_classification", {}, 1),
+    "texts, mean, relative": ("text_classification", {"pool": "mean", "model": RELATIVE}, 1),
+    "answers": ("vqa", {}, 1),
+    "retrieval": ("retrieval", {"matching": True, "rerank": 4, "features": 24}, 3),
+}
+OF_TASK = {
+    "image_classification": "images",
+    "text_classification": "texts, mean, relative",
+    "vqa": "answers",
+    "retrieval": "retrieval",
+}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return sets_in(tmp_path_factory.mktemp("sets") / "own")
+
+
+@pytest.fixture(scope="module")
+def source_of(sets, world, tmp_path_factory):
+    """From the name of a form and of weights to its run, written once."""
+    folder, runs = tmp_path_factory.mktemp("runs"), {}
+
+    def source(form, weights="raw"):
+        if form not in runs:
+            name, changes, _ = FORMS[form]
+            task = task_of(name, sets[name], world.text_tokenizer, **changes)
+            runs[form] = write_run(folder / str(len(runs)), task)
+        return read_finetuned(runs[form], weights)
+
+    return source
+
+
+@pytest.fixture(scope="module")
+def expected(source_of):
+    """What JAX computes, once for each form: controls change PyTorch's side alone."""
+    found = {}
+
+    def outputs(source, batch):
+        key = source.run.folder
+        if key not in found:
+            found[key] = jax_outputs(source, batch)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_finetuned, "jax_outputs", outputs)
+        yield
+
+
+def exported(source, out):
+    out.mkdir(exist_ok=True)
+    torch_finetuned.write(source, out)
+    write_manifest(out)
+    return out
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_both_sides_agree_with_every_bias_and_scale_random(source_of, expected, tmp_path, form):
+    source = source_of(form)
+    found = torch_finetuned.check(source, exported(source, tmp_path / "out"))
+    assert len(found.cases) == FORMS[form][2] and found.summary()["max_abs"] < 5e-6
+
+
+@pytest.mark.parametrize(
+    ("form", "before", "after"),
+    [
+        ("images", "states[:, 1:].mean(dim=1)", "states.mean(dim=1)"),
+        ("images", 'eps=network["norm_eps"]', "eps=1e-3"),
+        ("images", 'network["experts"], final_norm=False', 'network["experts"]'),
+        ("texts", "return states[:, 0]", "return states[:, 1]"),
+        ("texts, mean, relative", ".masked_fill(~valid, 0)", ""),
+        ("answers", "nn.GELU()", "nn.GELU('tanh')"),
+        ("answers", "states[VISION][:, 0]))", "states[LANGUAGE][:, 0]))"),
+        ("answers", "eps=eps", "eps=1e-3"),
+        ("retrieval", 'network["experts"])', 'network["experts"], final_norm=False)'),
+        (
+            "retrieval",
+            "[states[VISION][:, 0], states[LANGUAGE][:, 0]]",
+            "[states[LANGUAGE][:, 0], states[VISION][:, 0]]",
+        ),
+        ("retrieval", "self.text_projection(state)", "self.image_projection(state)"),
+    ],
+)
+def test_another_network_is_told_apart(source_of, expected, tmp_path, form, before, after):
+    source = source_of(form)
+    out = exported(source, tmp_path / "out")
+    text = (out / "vlbeit_finetuned.py").read_text()
+    assert before in text
+    (out / "vlbeit_finetuned.py").write_text(text.replace(before, after))
+    try:
+        found = torch_finetuned.check(source, out).summary()["max_abs"]
+    except ValueError as error:  # A final norm that is there, or is not, changes the names.
+        assert "final_norm" in before + after and "do not fit config.json" in str(error)
+    else:
+        assert found > 1e-4
+
+
+@pytest.fixture(scope="module")
+def figures(source_of, sets, tmp_path_factory):
+    """Per task, what evaluate.py prints: of the exported weights, and of others as a control.
+
+    One process, in which nothing but torch and safetensors is loaded, scores all of them.
+    """
+    base = tmp_path_factory.mktemp("figures")
+    for task, form in OF_TASK.items():
+        source = source_of(form)
+        turned = {name: -value[::-1] for name, value in source.params.items() if value.ndim}
+        other = dataclasses.replace(source, params={**source.params, **turned})
+        (base / task).mkdir()
+        with pytest.MonkeyPatch.context() as patch:  # One device compiles faster than eight.
+            patch.setattr(finetuned, "make_mesh", lambda config: tiny.mesh_of())
+            finetuned.write_evaluation(source, [str(sets[task])], "", base / task)
+        exported(source, base / task)
+        no_tokenizer = shutil.ignore_patterns("text_tokenizer")
+        shutil.copytree(base / task, base / f"{task} of other weights", ignore=no_tokenizer)
+        exported(other, base / f"{task} of other weights")
+    code = """
+import os, pathlib, runpy, sys
+for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    os.chdir(folder)
+    for name in ("vlbeit_torch", "vlbeit_finetuned"):
+        sys.modules.pop(name, None)
+    sys.argv[1:], sys.path[0] = ["--json", "found.json", "--batch_size=5"], str(folder)
+    try:
+        runpy.run_path("evaluate.py", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code
+assert not {"jax", "flax", "vlbeit_jax", "tensorflow", "transformers"} & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, base],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return {path.name: json.loads((path / "found.json").read_text()) for path in base.iterdir()}
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_evaluation_in_pytorch_has_the_figures_of_ours(figures, task):
+    found, other = figures[task], figures[f"{task} of other weights"]
+    assert found["metrics"] == pytest.approx(found["jax"], abs=1e-6)
+    assert found["protocol"]["split"] == "test" and found["jax"] == other["jax"]
+    assert other["metrics"] != pytest.approx(other["jax"], abs=1e-2)
+    names = {name.split("/")[0] for name in found["metrics"]}
+    assert (
+        names
+        == {
+            "image_classification": {"accuracy", "top5", "mean_class", "loss", "count"},
+            "text_classification": {"accuracy", "top5", "mean_class", "loss", "count"},
+            "vqa": {"accuracy", "count", "accuracy_other", "accuracy_yes_no"},
+            "retrieval": {"retrieval", "reranked"},
+        }[task]
+    )
+    assert len(found["metrics"]) == (12 if task == "retrieval" else len(names))
+
+
+def test_ranks_are_ours_when_scores_are_equal():
+    """Whole numbers from 0 to 3 tie often. A plain sort would rank otherwise."""
+    with verify.importable(STANDALONE):
+        module = verify.module_of(STANDALONE / "evaluate_finetuned.py")
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(12), 3)
+    scores = rng.integers(0, 4, (12, 36)).astype(np.float32)
+    again = rng.integers(0, 4, (12, 36)).astype(np.float32)
+    own = owner == np.arange(12)[:, None]
+    wanted = retrieval.rank(scores, owner)
+    there = torch.from_numpy(scores), torch.from_numpy(own)
+    ranks = module.ranks_of(*there)
+    assert (ranks.numpy() == wanted.of_texts).all()
+    turned = module.ranks_of(there[0].T, there[1].T)
+    assert (turned.numpy() == wanted.of_images).all()
+    best = retrieval.candidates(scores, own, 5)
+    assert (module.candidates(*there, 5).numpy() == best).all()
+    assert (there[0].topk(5).indices.numpy() != best).any()
+    among = np.take_along_axis(own, best, axis=1), np.take_along_axis(again, best, axis=1)
+    found = module.reranked(ranks, *map(torch.from_numpy, among))
+    assert (found.numpy() == retrieval.rerank(wanted.of_texts, *among)).all()
+
+
+@pytest.mark.parametrize("rule", Rule)
+def test_answers_have_the_scores_of_the_metric(rule):
+    """Also where everybody gave one answer, which is then compared as it is written."""
+    names = ("2", "yes", "red", "tan")
+    numbers = {name: number for number, name in enumerate(names)}
+    for answers in (["Two"] * 10, ["yes"] * 10, ["Yes!"] * 4 + ["two"] * 3 + ["a red", "red", "x"]):
+        found = answer_scores(answers, numbers, rule)
+        wanted = [vqa_score(name, answers, rule) for name in names]
+        assert [found.get(number, 0.0) for number in range(len(names))] == wanted
+    assert len(found) == 3
+
+
+def test_similarities_are_scaled_as_in_training(source_of, tmp_path):
+    source = source_of("retrieval")
+    out = exported(source, tmp_path / "out")
+    with verify.importable(out):
+        module = verify.module_of(out / "vlbeit_finetuned.py")
+    model = module.load(out)
+    vectors = torch.nn.functional.normalize(torch.randn(3, 24), dim=-1)
+    for scale in (0.3, 9.0):  # The second is above the limit of 100.
+        with torch.no_grad():
+            model.logit_scale.fill_(scale)
+            found = model.similarity(vectors, vectors)
+        params = {"head": {"logit_scale": np.float32(scale)}}
+        limited = source.opened.task.objective.log_scale(Variables(params, {}, {}))
+        np.testing.assert_allclose(found.diagonal(), np.full(3, np.exp(limited)), rtol=1e-5)
+
+
+def test_inputs_that_the_model_cannot_take_are_refused(source_of, tmp_path):
+    out = exported(source_of("images"), tmp_path / "out")
+    with verify.importable(out):
+        module = verify.module_of(out / "vlbeit_finetuned.py")
+        pretrained = verify.module_of(out / "vlbeit_torch.py")
+    with pytest.raises(ValueError, match="this model reads images only; leave the text out"):
+        module.load(out)(text=torch.ones(1, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"load it with vlbeit_finetuned\.load"):
+        pretrained.load(out)
+    config = json.loads((exported(source_of("retrieval"), out) / "config.json").read_text())
+    apart = module.DualEncoder(config["model"], config["network"] | {"matching": False})
+    with pytest.raises(ValueError, match="trained without matching"):
+        apart.match(torch.zeros(1, 3, 32, 32), torch.ones(1, 3, dtype=torch.long))
+
+
+def test_the_weights_are_those_that_evaluation_takes(source_of, tmp_path):
+    raw, ema = source_of("images"), source_of("images", "ema")
+    name = "head/out/bias"
+    assert (raw.params[name] != ema.params[name]).all()
+    assert (ema.params[name] == np.asarray(ema.run.params["head"]["out"]["bias"])).all()
+    out = exported(ema, tmp_path / "out")
+    assert json.loads((out / "config.json").read_text())["weights"] == "ema"
+    shutil.copytree(raw.run.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "3" / "ema")
+    with pytest.raises(UsageError, match="has no averaged parameters"):
+        read_finetuned(tmp_path / "run", "ema")

@@ -1,0 +1,130 @@
+"""Fine-tuned runs as conversion reads them, and what their exports are compared with."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.convert.files import write_safetensors
+from vlbeit_jax.convert.heads import HEADS
+from vlbeit_jax.convert.heads.base import Head
+from vlbeit_jax.convert.rules import Arrays
+from vlbeit_jax.convert.source import as_tree
+from vlbeit_jax.data.records import ConcatRecords
+from vlbeit_jax.data.source import open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.backbone import Inputs
+from vlbeit_jax.runtime.finetuned import FineTunedRun
+from vlbeit_jax.tasks.base import FineTuned
+from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.training.mesh import make_mesh
+from vlbeit_jax.training.param_names import leaf_name
+
+EXAMPLES_FILE, FIGURES_FILE = "evaluation.safetensors", "evaluation.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTunedModel:
+    """A fine-tuned run that is exported.
+
+    Attributes:
+      run: as evaluation opens it, with the weights that were asked for.
+      head: of its network.
+      params: the model's parameters by name.
+    """
+
+    run: FineTunedRun
+    head: Head
+    params: Arrays
+
+    @property
+    def opened(self) -> Any:
+        """The open task."""
+        return self.run.opened
+
+    @property
+    def network(self) -> nn.Module:
+        """Backbone and head."""
+        return self.opened.task.network
+
+    @property
+    def model(self) -> ModelConfig:
+        """The backbone's part of the configuration."""
+        return self.opened.task.model
+
+
+def read_finetuned(folder: pathlib.Path, weights: str) -> FineTunedModel:
+    """Reads the newest checkpoint of a fine-tuned run.
+
+    Args:
+      folder: of the run.
+      weights: "raw", or "ema" for averaged parameters, as for evaluation.
+
+    Raises:
+      UsageError: the folder holds no fine-tuned run, the run has no checkpoint yet, it has no
+        averaged parameters, or no format knows its head.
+    """
+    config = read_config(folder)
+    opened = config.task.open(folder)
+    network: Any = getattr(opened.task, "network", None)
+    head = HEADS.get(type(network))
+    if not isinstance(opened, FineTuned) or head is None:
+        raise UsageError(
+            f"--from={folder} holds a run of task {config.task.kind!r}; a pretraining run or a "
+            "fine-tuned run is needed"
+        )
+    run = FineTunedRun.open(folder, config, opened, weights)
+    leaves = jax.tree_util.tree_leaves_with_path(run.params)
+    return FineTunedModel(run, head, {leaf_name(path): np.asarray(leaf) for path, leaf in leaves})
+
+
+def write_evaluation(
+    source: FineTunedModel, places: Sequence[str], split: str, folder: pathlib.Path
+) -> None:
+    """Evaluates, and writes the figures with the examples that they were computed from.
+
+    Args:
+      source: what is evaluated.
+      places: folders of prepared sets.
+      split: to evaluate; empty: test if all sets have it, otherwise validation.
+      folder: where ``evaluation.json`` and ``evaluation.safetensors`` are written.
+
+    Raises:
+      UsageError: as ``FineTunedRun.evaluate``.
+    """
+    found = source.run.evaluate(places, split, make_mesh(MeshConfig()))
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
+    sets = [open_set(place, source.opened.kind) for place in places]
+    records = ConcatRecords([each.records(found["protocol"]["split"]) for each in sets])
+    arrays = source.head.examples(source.opened, records, found)
+    write_safetensors(folder / EXAMPLES_FILE, arrays, {"format": "pt"})
+
+
+def jax_outputs(source: FineTunedModel, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the network's outputs in float32, by the names of ``Head.outputs``.
+
+    Args:
+      source: the model.
+      batch: pixels Uint8[B, side, side, 3] as "image" and word pieces Int[B, T] as "text".
+    """
+    config = dataclasses.replace(source.model, matmul="float32")
+    network, params = source.network.clone(config=config), as_tree(source.params)
+    found = {}
+    for name, output in source.head.outputs(source.network).items():
+        inputs = Inputs(**{key: jnp.asarray(batch[key]) for key in output.inputs})
+
+        def forward(params: Any, inputs: Inputs, method: str = output.method) -> Any:
+            return network.apply({"params": params}, inputs, method=method)
+
+        with jax.default_matmul_precision("highest"):
+            found[name] = np.asarray(jax.jit(forward)(params, inputs))
+    return found

@@ -1,0 +1,140 @@
+"""A fine-tuned model with its head for PyTorch, with the files that define and evaluate it.
+
+Those files are ``convert/standalone/vlbeit_torch.py``, ``vlbeit_finetuned.py`` and
+``evaluate_finetuned.py``.
+"""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Collection
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+import vlbeit_jax
+from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.convert import verify
+from vlbeit_jax.convert.files import write_safetensors
+from vlbeit_jax.convert.finetuned import FineTunedModel, jax_outputs
+from vlbeit_jax.convert.formats.base import Export
+from vlbeit_jax.convert.formats.torch_module import (
+    SPECIALS,
+    STANDALONE,
+    WEIGHTS_FILE,
+    model_config,
+)
+from vlbeit_jax.convert.formats.torch_tables import model_table
+from vlbeit_jax.convert.heads import HEADS
+from vlbeit_jax.convert.rules import Table, export
+from vlbeit_jax.convert.tables import FUSED
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.types import Modality
+
+# By their names in the export.
+FILES = {
+    "vlbeit_torch.py": "vlbeit_torch.py",
+    "vlbeit_finetuned.py": "vlbeit_finetuned.py",
+    "evaluate.py": "evaluate_finetuned.py",
+}
+
+
+def table(model: ModelConfig, network: nn.Module, names: Collection[str]) -> Table:
+    """Returns the table of every parameter of the backbone that the network has, and of its head.
+
+    Args:
+      model: configuration of the backbone.
+      network: backbone and head.
+      names: of the network's parameters.
+    """
+    backbone = [each for each in model_table(model).rules if {*each.jax} <= {*names}]
+    return Table(backbone + HEADS[type(network)].rules(network))
+
+
+def parts(depth: int, names: Collection[str]) -> dict[str, Any]:
+    """Returns the ``modalities`` of a network, and the ``experts`` of each of its blocks.
+
+    A network has those that its inputs pass through.
+
+    Args:
+      depth: number of blocks.
+      names: of the network's parameters.
+    """
+    embed = {Modality.VISION: "vision_embed", Modality.LANGUAGE: "text_embed"}
+    experts = [*map(str, Modality), FUSED]
+    return {
+        "modalities": [str(each) for each in Modality if f"{embed[each]}/type" in names],
+        "experts": [
+            [name for name in experts if f"encoder/block_{block}/{name}/up/kernel" in names]
+            for block in range(depth)
+        ],
+    }
+
+
+def write(source: FineTunedModel, folder: pathlib.Path) -> None:
+    """Writes weights, configuration, text tokenizer, and the files of ``convert/standalone``."""
+    tensors = export(table(source.model, source.network, source.params), source.params)
+    write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
+    text = json.dumps(_config(source), indent=1, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    for name, file in FILES.items():
+        shutil.copy(STANDALONE / file, folder / name)
+    tokenizer = source.run.folder / TEXT_TOKENIZER
+    if tokenizer.is_dir():
+        shutil.copytree(tokenizer, folder / TEXT_TOKENIZER)
+
+
+def _config(source: FineTunedModel) -> dict[str, Any]:
+    run = source.run
+    return {
+        "format": 1,
+        "written_by": f"vlbeit_jax {vlbeit_jax.__version__}",
+        "task": run.config.task.kind,
+        "step": run.step,
+        "weights": run.weights,
+        "model": model_config(source.model),
+        "network": {
+            "kind": source.head.kind,
+            **parts(source.model.depth, source.params),
+            **source.head.describe(source.opened),
+        },
+        "specials": SPECIALS if (run.folder / TEXT_TOKENIZER).is_dir() else None,
+    }
+
+
+def check(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
+    """Compares every output of the folder's module with JAX."""
+    import torch
+
+    with verify.importable(folder):
+        module = verify.module_of(folder / "vlbeit_finetuned.py")
+    model = module.load(folder)
+    batch = verify.random_batches(source.model)["pair"]
+    inputs = {
+        "image": module.normalise(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)),
+        "text": torch.from_numpy(batch["text"]).long(),
+    }
+    differences = verify.Differences(
+        f"vlbeit_finetuned.py with PyTorch {torch.__version__}", source.model.pad
+    )
+    expected = jax_outputs(source, batch)
+    for name, output in source.head.outputs(source.network).items():
+        with torch.inference_mode():
+            method = getattr(model, output.method)
+            actual: np.ndarray = method(**{key: inputs[key] for key in output.inputs}).numpy()
+        differences.add(name, actual, expected[name])
+    return differences
+
+
+EXPORT = Export(
+    takes="every fine-tuned run",
+    exact="all of it: backbone, head, list of classes or answers; metrics with --data",
+    needs="torch and safetensors to load it, nothing else",
+    drops="nothing",
+    peers=("torch",),
+    require=None,
+    write=write,
+    check=check,
+    flags=("verify", "weights", "data", "split"),
+)

@@ -1,0 +1,19 @@
+"""Heads of fine-tuned networks as exports hold them: one file each.
+
+To export another network, add a file and its entry here, and its class to
+``standalone/vlbeit_finetuned.py``.
+"""
+
+import flax.linen as nn
+
+from vlbeit_jax.convert.heads import classification, retrieval, vqa
+from vlbeit_jax.convert.heads.base import Head
+from vlbeit_jax.models.classifier import Classifier
+from vlbeit_jax.models.retrieval import DualEncoder
+from vlbeit_jax.models.vqa import VQA
+
+HEADS: dict[type[nn.Module], Head] = {
+    Classifier: classification.HEAD,
+    VQA: vqa.HEAD,
+    DualEncoder: retrieval.HEAD,
+}

@@ -1,0 +1,86 @@
+"""Answers to questions on images.
+
+Scores are computed here, for every answer of the list that has one, so that PyTorch needs none of
+VQA v2's normalisation.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.convert.heads.base import Head, Output, text_rows
+from vlbeit_jax.convert.rules import Rule as TableRule
+from vlbeit_jax.convert.tables import linear, norm
+from vlbeit_jax.data.draws import Draws
+from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.examples.paired import WholeImage
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.metrics.vqa import Rule, answer_type, majority, normalise, tidy, vqa_score
+from vlbeit_jax.models.heads.vqa import EPS
+from vlbeit_jax.models.vqa import VQA
+from vlbeit_jax.tasks.open_vqa import OpenVQA
+
+
+def _rules(network: VQA) -> list[TableRule]:
+    return [
+        *norm("pooler/norm", "pooler.norm"),
+        *linear("pooler/dense", "pooler.dense"),
+        *linear("head/hidden", "head.hidden"),
+        *norm("head/norm", "head.norm"),
+        *linear("head/answers", "head.answers"),
+    ]
+
+
+def _describe(opened: OpenVQA) -> dict[str, Any]:
+    return {
+        "norm_eps": EPS,
+        "answers": list(opened.answers.answers),
+        "inputs": {"view": "squash", "text_length": opened.task.question.text_length},
+    }
+
+
+def _outputs(network: VQA) -> dict[str, Output]:
+    return {"logits": Output("__call__", ("image", "text"))}
+
+
+def _examples(opened: OpenVQA, records: Records, found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns ``image``, ``text``, ``answers`` with their ``scores``, and a mask for each type.
+
+    A question has as many slots as the one with most answers of the list; the others are answer 0
+    with score 0, which add nothing to its score.
+    """
+    rule, numbers = Rule(found["protocol"]["rule"]), opened.answers.numbers
+    rows = [records[index] for index in range(len(records))]
+    given = [[as_text(answer) for answer in row["answers"]] for row in rows]
+    listed = [answer_scores(answers, numbers, rule) for answers in given]
+    slots = max(map(len, listed))
+    answers, scores = np.zeros((len(rows), slots), np.int32), np.zeros((len(rows), slots))
+    for row, own in enumerate(listed):
+        answers[row, : len(own)], scores[row, : len(own)] = list(own), list(own.values())
+    whole, draws = WholeImage(opened.task.model.image_size), Draws("unused")
+    questions = [as_text(row["text"]) for row in rows]
+    kinds = np.array([answer_type(majority(each)) for each in given])
+    return {
+        "image": np.stack([whole(row, draws)["image"] for row in rows]),
+        "text": text_rows(opened.text, questions, opened.task.question.text_length),
+        "answers": answers,
+        "scores": scores.astype(np.float32),
+        **{
+            f"type/{kind.replace('/', '_')}": (kinds == kind).astype(np.uint8)
+            for kind in sorted(set(kinds))
+        },
+    }
+
+
+def answer_scores(answers: list[str], numbers: Mapping[str, int], rule: Rule) -> dict[int, float]:
+    """Returns the scores that are not 0 by number of the answer.
+
+    An answer of the list has one only if somebody gave it, as it is or after normalisation.
+    """
+    names = {form(answer) for answer in answers for form in (tidy, normalise)} & numbers.keys()
+    scores = {numbers[name]: vqa_score(name, answers, rule) for name in sorted(names)}
+    return {number: score for number, score in scores.items() if score}
+
+
+HEAD = Head("vqa", _rules, _describe, _outputs, _examples)

@@ -1,0 +1,176 @@
+"""Fine-tuned VL-BEiT models in PyTorch: the backbone of ``vlbeit_torch.py`` with a head.
+
+    from vlbeit_finetuned import load, normalise
+
+    # The folder with this file, the weights and config.json.
+    model = load(".")
+    # Which class or answer a logit belongs to, and how images and texts are made.
+    model.network["classes"], model.network["inputs"]
+
+    # Classification of images or of texts: logits [B, classes].
+    model(image=normalise(pixels))
+    # Question answering: logits [B, answers].
+    model(image=normalise(pixels), text=pieces)
+    # Retrieval: unit vectors [B, E], what the loss compares, and logits of "no" and "yes".
+    image, text = model.embed_image(normalise(pixels)), model.embed_text(pieces)
+    model.similarity(image, text)
+    model.match(normalise(pixels), pieces)
+
+``pixels`` are uint8 [B, 3, height, width]; ``pieces`` are int64 [B, T]. This file needs
+``vlbeit_torch.py`` beside it, torch, and safetensors to read the weights.
+
+Dimension letters: B batch, T word pieces, L tokens of a modality, D width, E length of a vector.
+"""
+
+import json
+import math
+import pathlib
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from vlbeit_torch import LANGUAGE, VISION, Backbone, check_files, normalise
+
+__all__ = ["Classifier", "DualEncoder", "VQA", "load", "normalise"]
+
+
+class Classifier(Backbone):
+    """Classes of images or of texts (BEiT): one state before the last norm, a norm, a linear map.
+
+    Attributes:
+      network: "network" in config.json.
+    """
+
+    def __init__(self, config: dict, network: dict):
+        super().__init__(config, network["modalities"], network["experts"], final_norm=False)
+        self.network, width = network, config["width"]
+        self.modality, self.pool = network["modality"], network["pool"]
+        parts = {
+            "norm": nn.LayerNorm(width, eps=network["norm_eps"]),
+            "out": nn.Linear(width, len(network["classes"])),
+        }
+        self.head = nn.Sequential(OrderedDict(parts))
+
+    def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Tensor:
+        """Returns logits [B, classes] of images, or of texts; the arguments are as in ``VLBEiT``.
+
+        Raises:
+          ValueError: an input is missing or has a size that the model does not support.
+        """
+        states = self.encode(image, text)[0][self.modality]
+        return self.head(self._pooled(states, text))
+
+    def _pooled(self, states: Tensor, text: Tensor | None) -> Tensor:
+        """[B, L, D] to [B, D]: the state of CLS, or the mean of the others that are no padding."""
+        if self.pool == "cls":
+            return states[:, 0]
+        if text is None:
+            return states[:, 1:].mean(dim=1)
+        valid = (text[:, 1:] != self.pad)[..., None]
+        total = states[:, 1:].masked_fill(~valid, 0).sum(dim=1)
+        return total / valid.sum(dim=1).clamp(min=1)
+
+
+class VQA(Backbone):
+    """Answers to questions on images, from the state of the image's CLS (BEiT-3).
+
+    Attributes:
+      network: "network" in config.json.
+    """
+
+    def __init__(self, config: dict, network: dict):
+        super().__init__(config, network["modalities"], network["experts"], final_norm=False)
+        self.network, width, eps = network, config["width"], network["norm_eps"]
+        pooler = {
+            "norm": nn.LayerNorm(width, eps=eps),
+            "dense": nn.Linear(width, width),
+            "tanh": nn.Tanh(),
+        }
+        head = {
+            "hidden": nn.Linear(width, 2 * width),
+            "norm": nn.LayerNorm(2 * width, eps=eps),
+            "gelu": nn.GELU(),
+            "answers": nn.Linear(2 * width, len(network["answers"])),
+        }
+        self.pooler = nn.Sequential(OrderedDict(pooler))
+        self.head = nn.Sequential(OrderedDict(head))
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        """Returns logits [B, answers]; the arguments are as in ``VLBEiT``.
+
+        Raises:
+          ValueError: an input has a size that the model does not support.
+        """
+        states, _ = self.encode(image, text)
+        return self.head(self.pooler(states[VISION][:, 0]))
+
+
+class DualEncoder(Backbone):
+    """Images and texts as unit vectors of one space, and optionally a head for pairs.
+
+    Attributes:
+      network: "network" in config.json.
+    """
+
+    def __init__(self, config: dict, network: dict):
+        super().__init__(config, network["modalities"], network["experts"])
+        self.network, width, features = network, config["width"], network["features"]
+        self.image_projection = nn.Linear(width, features, bias=False)
+        self.text_projection = nn.Linear(width, features, bias=False)
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.match_head = nn.Linear(2 * width, 2) if network["matching"] else None
+
+    def embed_image(self, image: Tensor) -> Tensor:
+        """Returns unit vectors [B, E] of images."""
+        state = self.encode(image)[0][VISION][:, 0]
+        return functional.normalize(self.image_projection(state), dim=-1, eps=1e-6)
+
+    def embed_text(self, text: Tensor) -> Tensor:
+        """Returns unit vectors [B, E] of texts."""
+        state = self.encode(text=text)[0][LANGUAGE][:, 0]
+        return functional.normalize(self.text_projection(state), dim=-1, eps=1e-6)
+
+    def similarity(self, image: Tensor, text: Tensor) -> Tensor:
+        """Returns [images, texts]: cosines of unit vectors times the scale learned in training.
+
+        A softmax over texts, or over images, gives the probabilities that the loss compares.
+        """
+        limit = math.log(self.network["max_scale"]) if self.network["max_scale"] else math.inf
+        return self.logit_scale.clamp(max=limit).exp() * image @ text.T
+
+    def match(self, image: Tensor, text: Tensor) -> Tensor:
+        """Returns logits [B, 2] of whether each image belongs to its text: no, yes.
+
+        Raises:
+          ValueError: the model was trained without a head for pairs.
+        """
+        if self.match_head is None:
+            raise ValueError("this model was trained without matching; compare its vectors")
+        states, _ = self.encode(image, text)
+        return self.match_head(torch.cat([states[VISION][:, 0], states[LANGUAGE][:, 0]], dim=-1))
+
+
+NETWORKS = {"classification": Classifier, "vqa": VQA, "retrieval": DualEncoder}  # By their kind.
+
+
+def load(folder: str | pathlib.Path) -> Classifier | VQA | DualEncoder:
+    """Loads a model in evaluation mode.
+
+    Raises:
+      ValueError: a file is missing or has changed since it was exported, the folder holds no
+        fine-tuned model, or the weights do not fit config.json.
+    """
+    from safetensors.torch import load_file
+
+    folder = pathlib.Path(folder)
+    check_files(folder, ("config.json", "model.safetensors"))
+    config = json.loads((folder / "config.json").read_text())
+    if "network" not in config:
+        raise ValueError(f"{folder} holds a pretrained model; load it with vlbeit_torch.load")
+    model = NETWORKS[config["network"]["kind"]](config["model"], config["network"])
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: the weights do not fit config.json: {error}") from error
+    return model.eval()
