@@ -21,7 +21,7 @@ from tools.transfer.results import table
 from tools.transfer.workers import carry_out
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime.evaluation import open_run
+from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
 TASKS = ("emoji_category", "retrieval", "vqa_cell")
