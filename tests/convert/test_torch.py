@@ -21,7 +21,7 @@ from vlbeit_jax.convert.verify import module_of
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
-from vlbeit_jax.runtime import evaluation
+from vlbeit_jax.runtime import pretrained
 from vlbeit_jax.training.mesh import make_mesh
 
 
@@ -90,8 +90,8 @@ def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, rand
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((exported / "found.json").read_text())
-    run = evaluation.open_run(random_run)
-    wanted = evaluation.evaluate(
+    run = pretrained.open_run(random_run)
+    wanted = pretrained.evaluate(
         run, [str(world.pairs), str(world.texts)], make_mesh(MeshConfig()), draws=2
     )
     assert found.keys() == {"mim", "mlm", "mvlm_image", "mvlm_text"}
@@ -165,8 +165,8 @@ def test_weights_lie_there_bit_for_bit(exported, random_run):
 def test_examples_hold_every_image_once_and_may_be_read_like_the_rest(exported, random_run, world):
     """Of two draws: twice as many masks as images."""
     found = load_file(exported / "evaluation.safetensors")
-    records = evaluation.records_of(
-        evaluation.open_run(random_run), [open_set(str(world.pairs))], "pair"
+    records = pretrained.records_of(
+        pretrained.open_run(random_run), [open_set(str(world.pairs))], "pair"
     )
     assert len(found["pair/image"]) == len(records) and len(
         found["pair/masked_patches"]
@@ -203,8 +203,8 @@ def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(
     with pytest.raises(
         UsageError, match=r"nothing in .*texts can be scored by this run's streams \(image\)"
     ) as wanted:
-        evaluation.evaluate(
-            evaluation.open_run(images), [str(world.texts)], make_mesh(MeshConfig()), draws=1
+        pretrained.evaluate(
+            pretrained.open_run(images), [str(world.texts)], make_mesh(MeshConfig()), draws=1
         )
     done = convert(
         f"--from={images}", "--to=torch", f"--out={tmp_path / 'out'}", f"--data={world.texts}"
