@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What launch/sample.sh and launch/sample_transfer.sh share: the folder that they work in, and stages that resume. They begin with:
+# What launch/sample.sh, sample_transfer.sh and sample_ablation.sh share: the folder that they work in, and stages that resume. They begin with:
 #   # shellcheck source=launch/stages.sh
 #   source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/stages.sh"
 #   begin "$@"

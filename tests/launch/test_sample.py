@@ -189,6 +189,24 @@ def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
     assert names(run(script=script)) == ["tools.transfer.finetune"]
 
 
+def test_the_ablation_has_as_many_steps_of_pairs_in_each_run(sample):
+    top, run = sample
+    script = top / "launch" / "sample_ablation.sh"
+    done = subprocess.run(["bash", script], capture_output=True, text=True)
+    assert done.returncode == 2 and "launch/sample.sh" in done.stderr  # There is no run yet.
+    run()
+    calls = run(script=script)
+    assert names(calls) == ["main", "main", "tools.transfer.ablation"]
+    for call in calls[:2]:
+        given = dict(word.removeprefix("--").partition("=")[::2] for word in call[1:])
+        streams = given["config.task.schedule"].split(",")
+        share = streams.count("pair") / len(streams)
+        assert int(given["config.run.steps"]) * share == 2200
+    # The last run of the three is the sample's, with pairs in every second one of 4,400 steps.
+    assert calls[2][-1] == f"pairs_images_texts={top / 'sample_run' / 'pretrain'}"
+    assert names(run(script=script)) == names(calls)  # All of them know how to go on.
+
+
 def test_results_join_evaluation_codebook_time_and_memory(tmp_path):
     (tmp_path / "vqkd").mkdir()
     (tmp_path / "vqkd" / "metrics.jsonl").write_text(

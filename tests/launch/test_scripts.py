@@ -16,6 +16,7 @@ STARTED_BY_USERS = [
         "gke.sh",
         "gpu.sh",
         "sample.sh",
+        "sample_ablation.sh",
         "sample_transfer.sh",
         "slurm.sh",
         "tpu_vm.sh",
@@ -45,7 +46,7 @@ def test_shellcheck_and_shfmt_find_nothing(script):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("script", ["sample.sh", "sample_transfer.sh"])
+@pytest.mark.parametrize("script", ["sample.sh", "sample_ablation.sh", "sample_transfer.sh"])
 @pytest.mark.parametrize("arguments", [["--help"], ["one", "two"]])
 def test_the_sample_explains_its_use(script, arguments):
     command = ["bash", LAUNCH / script, *arguments]
@@ -80,6 +81,7 @@ def test_scripts_find_their_checkout(tmp_path, script, called):
     said = {
         "gpu.sh": f"$ {LAUNCH}/install.sh cuda",
         "sample.sh": "usage: launch/sample.sh",
+        "sample_ablation.sh": "usage: launch/sample_ablation.sh",
         "sample_transfer.sh": "usage: launch/sample_transfer.sh",
         "slurm.sh": "set NODES GPUS",
         "worker.sh": "usage: launch/worker.sh",
