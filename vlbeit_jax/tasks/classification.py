@@ -19,8 +19,9 @@ from vlbeit_jax.objectives.mixing import Mixing
 from vlbeit_jax.objectives.supervised import Supervised
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.backbone_start import backbone_start
+from vlbeit_jax.tasks.text_problems import padding_problems
 from vlbeit_jax.training.warm_start import WarmStart
-from vlbeit_jax.types import Kind, Modality, Special
+from vlbeit_jax.types import Kind, Modality
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,7 @@ class Classification:
     def training_problems(self) -> Iterable[str]:
         """See ``tasks.base.Task``."""
         yield from self.stream.training_problems(self.schedule)
-        if self.model.pad != Special.PAD:
-            yield f"model.pad={self.model.pad} must be {int(Special.PAD)}: data are padded with it"
+        yield from padding_problems(self.model)
         if self.mixing() and self.stream.batch_size % 2:
             yield (
                 f"{self.schedule}.batch_size={self.stream.batch_size} must be even with mixup or "

@@ -26,10 +26,10 @@ from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.tasks.open_vqkd import make_tokenizer
+from vlbeit_jax.tasks.text_problems import padding_problems, text_problems
 from vlbeit_jax.tasks.visual_tokens import describe_visual_tokens
 from vlbeit_jax.training.schedule import Schedule, schedule_problems
 from vlbeit_jax.training.warm_start import WarmStart
-from vlbeit_jax.types import Special
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,11 +93,7 @@ class Pretrain:
 
     def training_problems(self) -> Iterable[str]:
         """See ``tasks.base.Task``."""
-        if self.model.pad != Special.PAD:
-            yield (
-                f"model.pad={self.model.pad} must be {int(Special.PAD)}, because the data pipeline "
-                "pads with it"
-            )
+        yield from padding_problems(self.model)
         yield from self.probes.training_problems()
         for name in self.used_streams:
             stream = getattr(self, name)
@@ -105,7 +101,9 @@ class Pretrain:
             if isinstance(stream, ImageStreamConfig):
                 yield from self._image_problems(name, stream)
             if isinstance(stream, TextStreamConfig):
-                yield from self._text_problems(name, stream)
+                yield from text_problems(
+                    name, stream.text_length, self.model, self.text_tokenizer, has_start=False
+                )
 
     def _image_problems(self, name: str, stream: ImageStreamConfig) -> Iterable[str]:
         masked, patches = stream.num_masked_patches, self.model.patches
@@ -125,16 +123,6 @@ class Pretrain:
                 f"{name}.views=0: tokens are cached for a number of views of each image; set views "
                 "to the number that vlbeit_jax.keep_tokens was given"
             )
-
-    def _text_problems(self, name: str, stream: TextStreamConfig) -> Iterable[str]:
-        longest = self.model.text_positions
-        if not 3 <= stream.text_length <= longest:
-            yield (
-                f"{name}.text_length={stream.text_length} must be in [3, "
-                f"model.text_positions={longest}]"
-            )
-        if not self.text_tokenizer:
-            yield "text_tokenizer is empty: give a folder made by vlbeit_jax.text_tokenizer"
 
     def resolve(self) -> "Pretrain":
         """Returns the task with the visual tokenizer of the folder that is named.

@@ -19,7 +19,7 @@ from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import backbone_start
 from vlbeit_jax.tasks.open_retrieval import PAIR, OpenRetrieval
-from vlbeit_jax.tasks.paired import paired_problems
+from vlbeit_jax.tasks.text_problems import padding_problems, text_problems
 from vlbeit_jax.training.warm_start import WarmStart
 from vlbeit_jax.types import Modality
 
@@ -92,7 +92,10 @@ class Retrieval:
 
     def training_problems(self) -> Iterable[str]:
         """See ``tasks.base.Task``."""
-        yield from paired_problems(PAIR, self.pair, self.model, self.text_tokenizer)
+        length = self.pair.text_length
+        yield from self.pair.training_problems(PAIR)
+        yield from padding_problems(self.model)
+        yield from text_problems(PAIR, length, self.model, self.text_tokenizer)
         if self.pair.batch_size < 2:
             yield "pair.batch_size=1: a pair is contrasted with the others of its batch"
 

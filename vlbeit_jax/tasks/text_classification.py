@@ -12,6 +12,7 @@ from vlbeit_jax.data.examples.labelled import LabelledText, labelled_text_specs
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, open_text_tokenizer, read_classes
 from vlbeit_jax.tasks.classification import Classification
 from vlbeit_jax.tasks.open_classification import OpenClassification
+from vlbeit_jax.tasks.text_problems import text_problems
 from vlbeit_jax.types import Kind, Modality
 
 
@@ -40,14 +41,8 @@ class TextClassification(Classification):
     def training_problems(self) -> Iterable[str]:
         """See ``tasks.base.Task``."""
         yield from super().training_problems()
-        longest = self.model.text_positions
-        if not 3 <= self.text.text_length <= longest:
-            yield (
-                f"text.text_length={self.text.text_length} must be in [3, "
-                f"model.text_positions={longest}]"
-            )
-        if not self.text_tokenizer:
-            yield "text_tokenizer is empty: give the one that run.start_from was trained with"
+        length = self.text.text_length
+        yield from text_problems(self.schedule, length, self.model, self.text_tokenizer)
 
     def example_specs(self) -> dict[str, Spec]:
         """Returns the shapes and types of a training row."""

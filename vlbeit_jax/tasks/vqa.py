@@ -21,7 +21,7 @@ from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import backbone_start
 from vlbeit_jax.tasks.open_vqa import QUESTION, OpenVQA
-from vlbeit_jax.tasks.paired import paired_problems
+from vlbeit_jax.tasks.text_problems import padding_problems, text_problems
 from vlbeit_jax.training.warm_start import WarmStart
 from vlbeit_jax.types import Kind, Modality
 
@@ -79,7 +79,10 @@ class VQATask:
 
     def training_problems(self) -> Iterable[str]:
         """See ``tasks.base.Task``."""
-        return paired_problems(QUESTION, self.question, self.model, self.text_tokenizer)
+        length = self.question.text_length
+        yield from self.question.training_problems(QUESTION)
+        yield from padding_problems(self.model)
+        yield from text_problems(QUESTION, length, self.model, self.text_tokenizer)
 
     def resolve(self) -> "VQATask":
         """Returns the task with its list of answers.
