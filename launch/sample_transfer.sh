@@ -12,12 +12,12 @@ run="pretrain/checkpoints pretrain/config.json"
 parts=(transfer/frozen.json)
 stage transfer/frozen.json "$run sample:emoji" -m tools.transfer.frozen "$workdir/pretrain" "$workdir/transfer/frozen.json"
 
-finetune() { # finetune TASK DATA: many short runs; the command goes on where it was cut off, and skips the runs that are finished
+finetune() { # finetune TASK: many short runs; the command knows which of them are finished, and whether the recipe has changed
   parts+=("transfer/$1/results.json")
-  stage "transfer/$1/results.json" "$run $2" -m tools.transfer.finetune "$1" "$workdir/pretrain" "$workdir/transfer/$1"
+  stage "" "" -m tools.transfer.finetune "$1" "$workdir/pretrain" "$workdir/transfer/$1"
 }
-finetune emoji_category sample:emoji
-finetune retrieval sample:pairs
-finetune vqa_cell sample:emoji
+finetune emoji_category
+finetune retrieval
+finetune vqa_cell
 stage transfer.json "${parts[*]}" -m tools.transfer.join "$workdir/transfer.json" "${parts[@]/#/$workdir/}"
 stage transfer.html "transfer.json ${parts[*]}" -m tools.transfer.pictures "$workdir/transfer.json" "$workdir/transfer" "$workdir/transfer.html"

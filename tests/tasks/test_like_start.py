@@ -1,7 +1,9 @@
 """A fine-tuning with ``like_start`` has the network and the text tokenizer of its start."""
 
+import contextlib
 import dataclasses
 
+import numpy as np
 import pytest
 
 from vlbeit_jax.config.networks import NOT_OF_THE_NETWORK, ModelConfig
@@ -15,6 +17,7 @@ from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.runs import parse_run
 from vlbeit_jax.tasks.text_classification import TextClassification
 from vlbeit_jax.tasks.vqkd import VQKD
+from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.types import Positions
 
 START = ModelConfig(
@@ -99,13 +102,19 @@ def test_an_empty_text_tokenizer_is_that_of_the_start(tmp_path):
     assert task.model.width == 20 and not hasattr(task, "text_tokenizer")
 
 
-def test_a_run_whose_start_is_gone_resumes_with_its_own_network(tmp_path):
+def test_a_run_with_a_checkpoint_keeps_its_network(tmp_path):
+    """Its start may have changed, or be gone."""
     workdir, gone = start(tmp_path / "run"), tmp_path / "gone"
-    assert found(gone, workdir).model.width == 20
+    other = start(tmp_path / "start", Pretrain(model=dataclasses.replace(START, width=40)))
+    assert found(other, workdir).model.width == 40  # There is no checkpoint yet.
     with pytest.raises(UsageError, match=r"run\.start_from=.*gone is not the folder of a run"):
-        found(gone, tmp_path / "new")
-    other = Pretrain(model=dataclasses.replace(START, width=40))
-    assert found(start(tmp_path / "start", other), workdir).model.width == 40
+        found(gone, workdir)
+    with contextlib.closing(Checkpointer(workdir / "checkpoints")) as checkpointer:
+        checkpointer.save(1, {"params": {"a": np.zeros(2)}}, {})
+    (workdir / "text_tokenizer").mkdir()
+    for each in (other, gone):
+        task = found(each, workdir)
+        assert (task.model.width, task.text_tokenizer) == (20, str(workdir / "text_tokenizer"))
 
 
 def test_a_start_without_this_network_is_refused(tmp_path):

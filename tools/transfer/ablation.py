@@ -2,8 +2,8 @@
 
     python -m tools.transfer.ablation FOLDER NAME=RUN NAME=RUN...
 
-Each RUN is a finished pretraining run, and the first one is what the others are compared with, as
-each is with the one before it. FOLDER gets the fine-tuning runs and ablation.json. Run the command
+Each RUN is a finished pretraining run. Each is compared with the one before it and with the first
+one. FOLDER gets the fine-tuning runs and ablation.json. Run the command
 again to go on where it was cut off.
 """
 
@@ -13,21 +13,20 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from tools import command
 from tools.transfer import probing
 from tools.transfer.finetune import answered, study_of
-from tools.transfer.fit import PARTS, PRETRAINED, Scores, Study
-from vlbeit_jax.data.examples.labelled import as_text
-from vlbeit_jax.data.identity import SPLITS
+from tools.transfer.fit import PRETRAINED, Scores, Study
+from tools.transfer.frozen import SET, labelled_emoji
+from tools.transfer.results import told as told_gain
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.interval import mean_by_group, paired_gain
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
+from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.training.saved_run import finished_step
 
-EMOJI = "sample:emoji"
 FROZEN, FINE_TUNED = "emoji_frozen", ("retrieval", "emoji_category")
 RESULTS = "ablation.json"
 
@@ -45,10 +44,12 @@ def ablation(
     Raises:
       UsageError: a run is missing or has not finished.
     """
+    for run in runs.values():
+        finished_step(run, read_config(run).run.steps)  # Raises before hours are spent on others.
     scores: dict[str, dict[str, Scores]] = {task: {} for task in (*FINE_TUNED, FROZEN)}
     protocol: dict[str, Any] = {}
     for name, run in runs.items():
-        told = protocol.setdefault(name, {"schedule": open_run(run).config.task.schedule})
+        told = protocol.setdefault(name, _told(run))
         for task in FINE_TUNED:
             study = Study(
                 study_of(task),
@@ -65,23 +66,31 @@ def ablation(
     }
 
 
+def _told(run: pathlib.Path) -> dict[str, Any]:
+    config = read_config(run)
+    return {
+        "schedule": config.task.schedule,
+        "steps": config.run.steps,
+        "warmup_steps": config.optimizer.warmup_steps,
+        "seed": config.run.seed,
+    }
+
+
 def _frozen(run: pathlib.Path) -> tuple[Scores, dict[str, Any]]:
     """Returns the probe of ``tools.transfer.frozen`` with all labels."""
-    found = open_set(EMOJI)
-    records = [found.records(split)[i] for split in SPLITS for i in range(found.count(split))]
-    classes = list(found.meta["classes"])
-    labels = np.array([classes.index(as_text(record["label"])) for record in records])
-    groups = np.array([as_text(record["group"]) for record in records])
+    records, labelled = labelled_emoji(open_set(SET))
     features = Features.of(open_run(run)).images([record["image"] for record in records])
-    outcome = probing.ridge([features], probing.Labelled(labels, groups, len(classes)))
-    scores = Scores(outcome.right, groups, "accuracy_by_group", each_group_once=True)
+    outcome = probing.ridge([features], labelled)
+    scores = Scores(
+        outcome.right, labelled.groups, "accuracy_by_group", each_group_once=True, seeds=1
+    )
     return scores, {"strengths": outcome.strengths}
 
 
 def _compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
     """Returns each run's score, and the gain over the run before it and over the first one."""
     names = list(scores)
-    pairs = [*pairwise(names)] + ([(names[0], names[-1])] if len(names) > 2 else [])
+    pairs = [*pairwise(names), *((names[0], name) for name in names[2:])]
     first = scores[names[0]]
     return {
         "metric": first.metric,
@@ -98,7 +107,7 @@ def _compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
             )._asdict()
             for before, after in pairs
         },
-        "seeds": PARTS,
+        "seeds": first.seeds,
     }
 
 
@@ -108,10 +117,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     head = ["task", "metric", *first["scores"], *(f"{each} (95%)" for each in first["gains"])]
     lines = [head, ["---"] * len(head)]
     for task, each in results.items():
-        gains = [
-            f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
-            for gain in each["gains"].values()
-        ]
+        gains = [told_gain(gain) for gain in each["gains"].values()]
         values = [f"{value:.3f}" for value in each["scores"].values()]
         lines.append([task, each["metric"], *values, *gains])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

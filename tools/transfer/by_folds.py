@@ -14,7 +14,7 @@ from tools.transfer.choosing import Chosen, choose
 from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, Scores, whole_mesh
 from tools.transfer.results import comparison
 from vlbeit_jax.data.examples.labelled import as_text
-from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
+from vlbeit_jax.data.identity import TEST, VALIDATION
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.runtime.finetuned import FineTunedRun
@@ -90,33 +90,23 @@ class FoldTask:
     def answers(self, run: FineTunedRun, folder: pathlib.Path, part: int) -> dict[str, Any]:
         """Returns, by split and id, whether the run's answer is right, and the answer."""
         found = self._open(folder, part)
-        kept = {
-            split: self.judged(run, found.records(split), found.records(split))
-            for split in (VALIDATION, TEST)
-        }
+        kept = {split: self._judged(run, found.records(split)) for split in (VALIDATION, TEST)}
         return kept | self.more(run, found.records(TEST))
 
-    def judged(self, run: FineTunedRun, asked: Records, judged: Records) -> dict[str, Any]:
-        """Returns, by id, whether the answers to some records are right, and the answers.
-
-        Args:
-          run: that answers.
-          asked: what it sees.
-          judged: records whose answers are right, in the same order.
-        """
-        predictions = run.predict(asked, 1, whole_mesh())
-        said = [each[self.said] for each in predictions]
-        records = [judged[number] for number in range(len(judged))]
+    def _judged(self, run: FineTunedRun, records: Records) -> dict[str, Any]:
+        """Returns, by id, whether the answers to some records are right, and the answers."""
+        said = [each[self.said] for each in run.predict(records, 1, whole_mesh())]
+        listed = [records[number] for number in range(len(records))]
         return {
             as_text(record["id"]): [self.right(record, answer), answer]
-            for record, answer in zip(records, said, strict=True)
+            for record, answer in zip(listed, said, strict=True)
         }
 
     def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
         """Returns whether the answers of a start are right; each group counts once."""
         rows = _tested([self._open(folder, fold) for fold in range(FOLDS)])
         right = self._chosen(found, start, rows).right
-        return Scores(right, rows.groups, "accuracy_by_group", each_group_once=True)
+        return Scores(right, rows.groups, "accuracy_by_group", each_group_once=True, seeds=FOLDS)
 
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
         """Returns the comparison of both starts, each with the rates that validation chose."""
@@ -146,14 +136,17 @@ class FoldTask:
 
     def _chosen(self, found: dict[Fit, Any], start: str, rows: Rows) -> Chosen:
         rates, shape = self.rates[start], (len(self.rates[start]), len(rows.ids))
-        checked, tested, times = np.zeros(shape), np.zeros(shape), np.zeros(len(rows.ids))
+        checked, tested, asked = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        times = np.zeros(len(rows.ids))
         for number, rate in enumerate(rates):
             for fold in range(FOLDS):
                 answers = found[Fit(start, rate, fold)]
                 checked[number] += rows.numbered(_right(answers[VALIDATION]))
                 tested[number] += rows.numbered(_right(answers[TEST]))
+                asked[number] += rows.numbered(dict.fromkeys(answers[TEST], 1))
                 if number == 0:
                     times += rows.numbered(dict.fromkeys(answers[VALIDATION], 1))
+        assert (asked == 1).all(), "each row is tested once"
         return choose(checked, times, tested, rows.groups)
 
     def _place(self, folder: pathlib.Path, fold: int) -> pathlib.Path:
@@ -173,7 +166,7 @@ def _tested(sets: list[PreparedSet]) -> Rows:
     return Rows([as_text(record["id"]) for record in records], groups)
 
 
-def records_of(found: PreparedSet, split: str = TRAIN) -> list[Record]:
+def records_of(found: PreparedSet, split: str) -> list[Record]:
     """Returns the records of a split."""
     records = found.records(split)
     return [records[number] for number in range(len(records))]

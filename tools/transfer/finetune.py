@@ -43,7 +43,8 @@ def carried_out(study: Study, workers: int = 0) -> dict[str, Any]:
     """Returns ``results`` of the task, and the ``protocol`` that led to them; see ``answered``."""
     found, protocol = answered(study, workers)
     results = study.task.results(found, study.folder)
-    results["protocol"] |= protocol
+    # The task's own protocol says more of the rates: what each gave, and which ones were chosen.
+    results["protocol"] = protocol | results["protocol"]
     return results
 
 
@@ -95,7 +96,8 @@ def _claim(folder: pathlib.Path, made_from: dict[str, Any]) -> None:
         if origin.read_text() == text:
             return
         print(f"made from another run or recipe, so it is made again: {folder}")
-        # The origin goes last, so that a folder that is half removed may be removed the next time.
+        # If this is cut off, the folder is emptied the next time, whatever that time's recipe is.
+        origin.write_text("being emptied\n")
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)

@@ -55,12 +55,14 @@ class Scores(NamedTuple):
       groups: of the rows; an interval draws whole groups.
       metric: its name in ``transfer.json``.
       each_group_once: whether each group counts once, and not each row.
+      seeds: of training, over which each row is averaged; or folds, each with one seed.
     """
 
     right: Float[np.ndarray, " A"]
     groups: np.ndarray
     metric: str
     each_group_once: bool
+    seeds: int
 
 
 class StudyTask(Protocol):

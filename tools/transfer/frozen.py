@@ -8,9 +8,10 @@ text_category (the class of a name). Each compares the run with three random sta
 network. No picture of an emoji was trained on.
 """
 
+import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,16 @@ from tools import command
 from tools.transfer import probing
 from tools.transfer.floors import pixel_floors, small
 from tools.transfer.results import comparison, table
+from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.image import decode
-from vlbeit_jax.data.source import open_set
+from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.shapes import Float
-from vlbeit_jax.training.saved_run import tree_fingerprint
+from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
 SET = "sample:emoji"
 RANDOM_STARTS = 3
@@ -41,19 +44,9 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
         without texts.
     """
     run, found = open_run(folder), open_set(SET)
-    if run.step < run.config.run.steps:
-        raise UsageError(
-            f"the run in {folder} has reached step {run.step} of {run.config.run.steps}; let it "
-            "finish first"
-        )
-    records = [
-        found.records(split)[number]
-        for split in found.meta["counts"]
-        for number in range(found.count(split))
-    ]
-    classes = found.meta["classes"]
-    labels = np.array([classes.index(record["label"].decode()) for record in records])
-    groups = np.array([record["group"].decode() for record in records])
+    finished_step(folder, run.config.run.steps)
+    records, all_labels = labelled_emoji(found)
+    groups = all_labels.groups
     images = [record["image"] for record in records]
     names = [record["names"][0].decode() for record in records]
     starts = [Features.of_random_start(run, seed) for seed in range(RANDOM_STARTS)]
@@ -70,8 +63,7 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
         "strengths": {},
     }
     results = {}
-    all_labels = probing.Labelled(labels, groups, len(classes))
-    few_labels = probing.Labelled(labels, groups, len(classes), SHOTS, DRAWS)
+    few_labels = dataclasses.replace(all_labels, shots=SHOTS, draws=DRAWS)
 
     def compare(task: str, features: list, data: probing.Labelled, floors: dict) -> None:
         pretrained, random = (probing.ridge(each, data) for each in features)
@@ -90,6 +82,15 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
     }
     compare("text_category", texts, all_labels, floors)
     return {"results": results, "protocol": protocol}
+
+
+def labelled_emoji(found: PreparedSet) -> tuple[list[Mapping[str, Any]], probing.Labelled]:
+    """Returns the records of all splits, with their classes and groups."""
+    records = [found.records(split)[i] for split in SPLITS for i in range(found.count(split))]
+    classes = list(found.meta["classes"])
+    labels = np.array([classes.index(as_text(record["label"])) for record in records])
+    groups = np.array([as_text(record["group"]) for record in records])
+    return records, probing.Labelled(labels, groups, len(classes))
 
 
 def _of_each(arms: list[list[Features]], compute: Callable[[Features], np.ndarray]) -> list:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from tools import command
+from tools.emoji.folds import FOLDS, fold_of
 from tools.transfer import retrieval
 from tools.transfer.finetune import RESULTS, study_of
 from tools.transfer.fit import ANSWERS, PRETRAINED, Fit
@@ -79,20 +80,22 @@ def _table(results: Mapping[str, Any]) -> str:
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-def _answers(folder: pathlib.Path) -> Any:
-    """Returns what one run answered: the pretrained start's, with the rate chosen for its part."""
+def _answers(folder: pathlib.Path, fold: int = PART) -> Any:
+    """Returns what a run of the pretrained start answered, with the rate chosen for a fold."""
     rates = json.loads((folder / RESULTS).read_text())["protocol"]["rates"][PRETRAINED]
-    place = folder / "runs" / Fit(PRETRAINED, rates["chosen"][PART], PART).name
+    place = folder / "runs" / Fit(PRETRAINED, rates["chosen"][fold], PART).name
     return json.loads((place / ANSWERS).read_text())["answers"]
 
 
 def _found(folder: pathlib.Path) -> list[str]:
     """Returns captions with the pictures that were found for them."""
-    answers, pairs = _answers(folder), open_set(retrieval.SET)
+    by_fold, pairs = [_answers(folder, fold) for fold in range(FOLDS)], open_set(retrieval.SET)
     gallery = Gallery.of(pairs.records(VALIDATION))
     parts = []
     for text in _spread(len(gallery.texts), SHOWN_CAPTIONS):
-        owner, rank = int(gallery.owner[text]), answers["of_images"][text]
+        owner = int(gallery.owner[text])
+        answers = by_fold[fold_of(as_text(gallery.images[owner]["id"]))]
+        rank = answers["of_images"][text]
         shown = [
             _figure(gallery.images[image], "", "right" if image == owner else "")
             for image in answers["best_images"][text]

@@ -26,7 +26,7 @@ def comparison(
       random: the same from a random start.
       floors: the same of answers that need no network, or no picture.
       groups: of the rows; the interval draws whole groups.
-      seeds: random starts, or seeds of training, that were averaged.
+      seeds: random starts or seeds of training that were averaged; or folds, each with one seed.
     """
     found = {}
     for metric, once in METRICS.items():
@@ -58,6 +58,11 @@ def compared(
     }
 
 
+def told(gain: Mapping[str, float]) -> str:
+    """Returns a gain with its interval."""
+    return f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
+
+
 def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Returns the results as a Markdown table."""
     lines = [
@@ -70,6 +75,6 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             floors = ", ".join(f"{name} {value:.3f}" for name, value in each["floors"].items())
             lines.append(
                 f"| {task} | {metric} | {each['pretrained']:.3f} | {each['random']:.3f} | "
-                f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}) | {floors} |"
+                f"{told(gain)} | {floors} |"
             )
     return "\n".join(lines)

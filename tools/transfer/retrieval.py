@@ -67,7 +67,7 @@ class RetrievalTask:
         records = _pairs().records(VALIDATION)
         ids = _ids(records)
         right = _of_both(self._chosen(found, start, Gallery.of(records), ids).right)
-        return Scores(right, ids, f"recall_{CHOSEN_BY}", each_group_once=False)
+        return Scores(right, ids, f"recall_{CHOSEN_BY}", each_group_once=False, seeds=PARTS)
 
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
         """Returns recalls in both directions and their mean among the best ten."""

@@ -7,16 +7,19 @@ processes with one core each do nearly twice as much as one process with both.
 import multiprocessing
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import jax
 
 from tools.transfer.fit import Fit, Study
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
 
 MOST_WORKERS = 8  # Each takes up to 1.3 GB of memory.
@@ -36,6 +39,8 @@ def carry_out(study: Study, workers: int = 0) -> Iterator[tuple[Fit, dict[str, A
     numbers = context.SimpleQueue()
     for number in range(workers):
         numbers.put((number, cores[number % len(cores)]))
+    # On a GPU each process would otherwise reserve most of the memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with (
         # Processes must not share what they compile: JAX may read what another has half written.
         tempfile.TemporaryDirectory() as compiled,
@@ -43,12 +48,25 @@ def carry_out(study: Study, workers: int = 0) -> Iterator[tuple[Fit, dict[str, A
             workers, context, _begin, (numbers, study.folder, pathlib.Path(compiled))
         ) as pool,
     ):
-        for unit, found in zip(study.units, pool.map(study.carry_out, study.units), strict=True):
-            yield from zip(unit, found, strict=True)
+        units = study.units
+        try:
+            for unit, found in zip(units, pool.map(study.carry_out, units), strict=True):
+                yield from zip(unit, found, strict=True)
+        except BrokenProcessPool as error:
+            raise UsageError(
+                f"a process has ended; {study.folder}/worker_*.log says more. If memory was full, "
+                "give the command fewer cores, such as taskset --cpu-list 0,1"
+            ) from error
+        except BaseException:
+            # After Ctrl-C the pool would first carry out the units that it has handed out.
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 def _begin(numbers: Any, folder: pathlib.Path, compiled: pathlib.Path) -> None:
     """Prepares a process: its core, its log, its compiled programs, and its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent gets it too, and ends this process.
     number, core = numbers.get()
     os.sched_setaffinity(0, {core})  # Before JAX counts the cores and starts as many threads.
     with (folder / f"worker_{number}.log").open("a") as log:

@@ -1,6 +1,7 @@
 """Settings that do not depend on the task: run, optimizer, loader, mesh, cluster."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from vlbeit_jax.config.schema import (
     AT_LEAST_0,
@@ -14,7 +15,7 @@ from vlbeit_jax.config.schema import (
     setting,
 )
 
-# A first moment divided by less might not be finite in float32, although the gradient is
+# Smaller numbers are zero on devices without subnormal numbers, and AdamW would divide zero by zero
 # (``training.guard``).
 LARGE_ENOUGH = Bound("in [1e-16, 1)", lambda value: 1e-16 <= value < 1)
 
@@ -48,6 +49,13 @@ class OptimizerConfig:
         0.05, "decoupled weight decay of kernels and word embeddings", AT_LEAST_0
     )
     clip_norm: float = setting(3.0, "largest global gradient norm; 0: no clipping", AT_LEAST_0)
+
+    def problems(self) -> Iterable[str]:
+        """Returns what is wrong between settings; each text begins with a setting's name."""
+        # The first moment is then at most so many roots of the second one, whatever the gradients
+        # were (Cauchy-Schwarz), so that no update is larger (``training.guard``).
+        if self.beta1 and self.beta2 <= self.beta1**2:
+            yield f"beta2={self.beta2} must be above the square of beta1={self.beta1}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from vlbeit_jax.config.schema import settings_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
-from vlbeit_jax.training.saved_run import CONFIG_FILE
+from vlbeit_jax.training.saved_run import CONFIG_FILE, newest_step
 from vlbeit_jax.types import Positions
 
 Values = dict[str, Any]
@@ -46,8 +46,8 @@ def parse_run(
 
     Args:
       values: all fields.
-      workdir: of the run. Its own configuration takes the place of the start's when the start is
-        gone, so that the run can resume.
+      workdir: of the run. Once it has a checkpoint, the network is its own: the start may have
+        changed, or be gone.
       to_train: see ``tasks.parse``.
 
     Raises:
@@ -60,8 +60,7 @@ def parse_run(
 
 
 def _like_start(values: Values, start: pathlib.Path, workdir: pathlib.Path | None) -> Values:
-    gone = not (start / CONFIG_FILE).is_file()
-    if gone and workdir and (workdir / CONFIG_FILE).is_file():
+    if workdir and newest_step(workdir) is not None:
         start = workdir
     task, theirs = values["task"], read_config(start, "config.run.start_from").task
     network = getattr(theirs, "model", None)
