@@ -1,4 +1,4 @@
-"""Chooses a setting for each fold without looking at the rows that the fold tests."""
+"""Chooses a setting for each fold by scores on rows that the fold does not test."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Probes over three folds: each picture is tested once, with a strength chosen without it."""
+"""Probes over three folds: each picture is tested once, and its test chooses no strength."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
