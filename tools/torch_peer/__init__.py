@@ -1,1 +1,1 @@
-"""Times our train step against the same step in PyTorch; nothing in vlbeit_jax imports this."""
+"""Times our train step beside the same step in PyTorch; nothing in vlbeit_jax imports this."""

@@ -1,4 +1,4 @@
-"""Command: our train step and PyTorch's, timed in turn."""
+"""Command: times our train step and PyTorch's in turn."""
 
 import importlib.util
 import json
@@ -13,16 +13,16 @@ from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks.runs import parse_run
 
-OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares both.
+OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares the two.
 
   python -m tools.torch_peer --config=configs/sample.py --config.task.schedule=image+text+pair
   python -m tools.torch_peer --config=configs/sample.py --config.task.schedule=pair \
       --peer=torch-compiled --steps=50 --json=speed.json
 
 Both sides start from the same random weights and take turns on the same random batches. The command
-prints times, rates and the ratio of each pair as JSON. It exits with code 1 if losses and gradient
-norm of the first step differ. --peer=torch runs PyTorch as one would use it: compiled on a GPU,
-eager on a CPU. --peer=torch-compiled and --peer=torch-eager choose one of them."""
+prints times, rates and the ratio of each pair as JSON. It exits with code 1 if a loss or the
+gradient norm of the first step differs. --peer=torch runs PyTorch as users usually do: compiled on
+a GPU, eager on a CPU. --peer=torch-compiled and --peer=torch-eager choose one of the two."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
@@ -34,13 +34,13 @@ PEER = flags.DEFINE_enum(
     "how PyTorch runs; torch: compiled on a GPU, eager on a CPU",
 )
 STEPS = flags.DEFINE_integer("steps", 20, "timed steps", lower_bound=2)
-WARMUP = flags.DEFINE_integer("warmup", 3, "steps before timing starts", lower_bound=1)
-JSON = flags.DEFINE_string("json", "", "file to write the result to")
+WARMUP = flags.DEFINE_integer("warmup", 3, "untimed steps before the timed ones", lower_bound=1)
+JSON = flags.DEFINE_string("json", "", "file that gets the result")
 flags.mark_flag_as_required("config")
 
 
 def main() -> None:
-    """Compares, prints, and exits with code 1 if the two sides disagree."""
+    """Compares the two sides, prints the result, and exits with code 1 if they disagree."""
     config = parse_run(cli.config_values(CONFIG), to_train=False)
     if JSON.value:
         cli.require_writable(pathlib.Path(JSON.value))
@@ -51,8 +51,8 @@ def main() -> None:
         )
     if importlib.util.find_spec("torch") is None:
         raise UsageError("PyTorch is not installed. Install it with vlbeit-jax[torch]")
-    # By default JAX reserves three quarters of a GPU's memory, which would leave PyTorch the rest.
-    # JAX reads this variable when it is first asked for devices.
+    # By default JAX reserves three quarters of a GPU's memory and leaves PyTorch only the rest. JAX
+    # reads this variable when it is first asked for devices.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from tools.torch_peer.compare import compare
 

@@ -1,4 +1,4 @@
-"""Times JAX's and PyTorch's train steps in turn, in one process and on the same numbers."""
+"""Times JAX's and PyTorch's train steps in turn, in one process and on the same batches."""
 
 import dataclasses
 import os
@@ -20,12 +20,12 @@ from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.training.mesh import make_mesh
 
 BATCHES = 4  # Different batches; the steps take them in turn.
-BLOCKS = 10  # Blocks of timed steps on an accelerator, which is waited for after each block.
+BLOCKS = 10  # Blocks of timed steps on an accelerator. The host waits for it after each block.
 
-# Largest relative difference of losses and gradient norm in the first step. In float32 the two
-# sides sum in different orders. TF32 keeps 11 bits and bfloat16 keeps 8, so each operand of a
-# bfloat16 product has a rounding error of 2^-9, and the two sides round at different places.
-# tests/test_torch_peer.py has networks with one wrong part, which exceed these limits.
+# Largest allowed relative difference of a loss and of the gradient norm in the first step. In
+# float32 the two sides sum in different orders. TF32 keeps 11 bits and bfloat16 keeps 8, so each
+# operand of a bfloat16 product has a rounding error of 2^-9, and the two sides round at different
+# places. tests/test_torch_peer.py has networks with one wrong part, which exceed these limits.
 LIMITS = {"float32": 1e-4, "tf32": 5e-3, "bfloat16": 1e-2}
 
 
@@ -34,11 +34,12 @@ class Side:
     """One of the two programs and its measurements.
 
     Attributes:
-      step: takes the step with this number; may return metrics before the device has them.
+      step: takes the number of a step and takes the step. It may return metrics that the device
+        has not computed yet.
       finish: waits for all steps.
       seconds: wall time per step, one value per block.
       cpu_seconds: CPU time per step of all threads, one value per block.
-      metrics: of the first and of the last step.
+      metrics: metrics of the first and of the last step.
       first_step_seconds: duration of the first step, compilation included.
     """
 
@@ -50,7 +51,7 @@ class Side:
     first_step_seconds: float = 0.0
 
     def take(self, numbers: Sequence[int], timed: bool) -> None:
-        """Takes a block of steps and waits for the last."""
+        """Takes a block of steps and waits for the last one."""
         began, cpu = time.perf_counter(), time.process_time()
         for number in numbers:
             metrics = self.step(number)
@@ -69,7 +70,7 @@ def is_compiled(peer: str) -> bool:
 
 
 def check_comparable(config: Config) -> None:
-    """Raises a ``UsageError`` that lists what only one of the two sides can do."""
+    """Raises a ``UsageError`` that lists the settings under which the two sides would differ."""
     problems = {
         f"task.model.drop_path={config.task.model.drop_path} (the two sides draw different random "
         "numbers; set --config.task.model.drop_path=0.0)": config.task.model.drop_path != 0,
@@ -88,18 +89,19 @@ def check_comparable(config: Config) -> None:
 def compare(config: Config, peer: str, steps: int, warmup: int) -> dict[str, Any]:
     """Times both sides in turn and compares losses and gradient norms.
 
-    Both sides start from the same noisy weights. Batches are on the device before a step begins. A
-    CPU is waited for after every step. An accelerator is waited for after every block, because in
-    training neither side waits after a step.
+    Both sides start from the same noisy weights. Batches are on the device before a step begins. On
+    a CPU, the host waits after every step. On an accelerator, it waits after every block, because
+    in training neither side waits after a step.
 
     Args:
-      config: of the run.
+      config: configuration of the run.
       peer: "torch", "torch-eager" or "torch-compiled".
-      steps: timed steps, at least 2.
-      warmup: untimed steps before them, at least 1.
+      steps: number of timed steps, at least 2.
+      warmup: number of untimed steps before them, at least 1.
 
     Returns:
-      The report; ``agrees`` tells whether losses and gradient norm of the first step are equal.
+      The report. ``agrees`` says whether the losses and the gradient norm of the first step differ
+      by at most the limit.
 
     Raises:
       UsageError: one side cannot run the configuration, or PyTorch does not see the GPU.
@@ -133,7 +135,7 @@ def compare(config: Config, peer: str, steps: int, warmup: int) -> dict[str, Any
 
 
 def _blocks(steps: int, warmup: int) -> list[list[int]]:
-    """Step numbers, block by block: each warm-up step alone, then the timed steps."""
+    """Returns step numbers by block: each warm-up step is a block, then the timed steps follow."""
     length = 1 if jax.default_backend() == "cpu" else max(1, steps // BLOCKS)
     last = warmup + steps
     timed = [list(range(first, min(first + length, last))) for first in range(warmup, last, length)]
@@ -175,7 +177,7 @@ def _report(
 
 
 def _precision(config: Config) -> str:
-    """Precision of products. float32 products on a GPU use TF32 on both sides."""
+    """Returns the precision of products. On a GPU, both sides compute float32 products in TF32."""
     dtype = matmul_dtype(config.task.model.matmul).name
     return "tf32" if dtype == "float32" and jax.default_backend() == "gpu" else dtype
 
@@ -183,7 +185,7 @@ def _precision(config: Config) -> str:
 def _differences(
     metrics: Mapping[str, Any], torch_metrics: Mapping[str, Any]
 ) -> dict[str, dict[str, float]]:
-    """Both values and the relative difference, for each loss and the gradient norm."""
+    """Returns both values and their relative difference, for each loss and the gradient norm."""
     differences = {}
     for name in sorted(torch_metrics):
         if name != "grad_norm" and not name.endswith("/loss"):

@@ -24,7 +24,7 @@ class Loss(nn.Module):
     """Network and loss in one graph without breaks."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, normalise: Callable[[Tensor], Tensor]):
-        """Args: the network, the type of its matrix products, and what makes pixels its input."""
+        """Takes the network, the dtype of its matrix products, and the normalisation of pixels."""
         super().__init__()
         self.model, self._dtype, self._normalise = model, dtype, normalise
 
@@ -39,7 +39,7 @@ class Loss(nn.Module):
 
 
 class ClassLoss(Loss):
-    """Cross-entropy, as ``objectives.supervised``."""
+    """Cross-entropy, as in ``objectives.supervised``."""
 
     smoothing = 0.0
 
@@ -56,7 +56,7 @@ class ClassLoss(Loss):
 
 
 class AnswerLoss(Loss):
-    """Binary cross-entropy with soft scores, as ``objectives.answering``."""
+    """Binary cross-entropy with soft scores, as in ``objectives.answering``."""
 
     def forward(self, rows: Rows) -> tuple[Metrics, Metrics]:
         """Returns the loss and the score of the most likely answers."""
@@ -88,7 +88,7 @@ def build(config: Config, frozen: Any, dtype: torch.dtype) -> Peer:
     with verify.importable(STANDALONE):
         module: Any = verify.module_of(STANDALONE / "vlbeit_finetuned.py")
         backbone_module = sys.modules["vlbeit_torch"]
-    # torch.compile looks a module up by its name while it compiles, which is in the first step.
+    # torch.compile looks modules up by name when it compiles, which it does in the first step.
     sys.modules["vlbeit_torch"] = backbone_module
     shape, backbone = model_config(task.model), parts(task.model.depth, names)
     if task.kind == "vqa":

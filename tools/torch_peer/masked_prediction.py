@@ -37,12 +37,12 @@ class StreamLoss(nn.Module):
         """Shares ``model`` and ``tokenizer`` with the other streams.
 
         Args:
-          config: of the run.
-          stream: whose losses these are.
+          config: configuration of the run.
+          stream: name of the stream.
           model: ``VLBEiT`` of vlbeit_torch.py.
           tokenizer: the visual tokenizer; None if the rows hold their targets.
           module: vlbeit_torch.py itself.
-          dtype: of matrix products.
+          dtype: dtype of matrix products.
         """
         super().__init__()
         self.model, self.tokenizer, self._normalise = model, tokenizer, module.normalise
@@ -87,7 +87,7 @@ class StreamLoss(nn.Module):
         return losses, metrics
 
     def _image_targets(self, inputs: dict[str, Tensor], rows: dict[str, Tensor]) -> Tensor:
-        """Visual tokens of the masked patches."""
+        """Returns the visual tokens of the masked patches."""
         if self.tokenizer is None:
             return rows["image_targets"]
         with torch.no_grad():
@@ -118,7 +118,7 @@ def build(config: Config, frozen: Any, dtype: torch.dtype) -> Peer:
 
 
 def _tokenizer(module: ModuleType, config: Config, frozen: Any, dtype: torch.dtype) -> Any:
-    """The visual tokenizer; its Transformer's matrices are cast to ``dtype``, as in JAX.
+    """Returns the visual tokenizer; its Transformer's matrices are cast to ``dtype``, as in JAX.
 
     The rest stays float32, because codes are chosen in float32.
     """

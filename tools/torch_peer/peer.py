@@ -1,4 +1,4 @@
-"""What a task needs so that its train step can be compared with PyTorch's."""
+"""What a task must provide for a comparison of its train step with PyTorch's."""
 
 import importlib
 from collections.abc import Mapping
@@ -30,11 +30,11 @@ class Peer(NamedTuple):
     """The network in PyTorch, with its losses.
 
     Attributes:
-      model: all trained parameters, not yet those of JAX.
-      table: from JAX's parameters to the model's.
-      losses: by stream, in the order in which their gradients are summed. Each takes rows and
-        returns losses and other metrics under the names that JAX's step uses. A stream has a module
-        of its own, so that ``torch.compile`` specialises it for the stream's shapes.
+      model: the network with all trained parameters. Their values are not yet JAX's.
+      table: maps JAX's parameters to the model's.
+      losses: one module per stream, in the order in which the gradients are summed. A module takes
+        rows, and returns losses and other metrics under the names that JAX's step uses. Each stream
+        has its own module, so that ``torch.compile`` specialises it for the stream's shapes.
     """
 
     model: nn.Module
@@ -47,7 +47,7 @@ class PeerModule(Protocol):
 
     @staticmethod
     def differences(config: Config) -> list[str]:
-        """Returns settings with which the two sides would not compute the same."""
+        """Returns the settings with which the two sides would not compute the same."""
         ...
 
     @staticmethod
@@ -55,24 +55,24 @@ class PeerModule(Protocol):
         """Returns the network with its losses.
 
         Args:
-          config: of the run.
+          config: configuration of the run.
           frozen: JAX's frozen parameters.
-          dtype: of matrix products.
+          dtype: dtype of matrix products.
         """
         ...
 
 
 def parameters_of(task: Any) -> dict[str, ParamInfo]:
-    """Returns the facts about each parameter of a task, by name."""
+    """Returns what a task declares about each of its parameters, by name."""
     leaves = jax.tree_util.tree_leaves_with_path(declarations(task.init).info)
     return {leaf_name(path): declared for path, declared in leaves}
 
 
 def peer_of(config: Config) -> PeerModule:
-    """Returns the file for a task.
+    """Returns the file that has PyTorch's step for a task.
 
     Raises:
-      UsageError: there is none.
+      UsageError: there is no such file.
     """
     kind = config.task.kind
     if kind not in PEERS:

@@ -1,8 +1,8 @@
 """The train step in PyTorch, written for speed.
 
-It has the parameters, inputs, targets, losses, metrics, clipping and AdamW of JAX's step. Attention
-is ``scaled_dot_product_attention`` and AdamW is fused. bfloat16 comes from autocast, and products
-that stay float32 on a GPU use TF32. The frozen visual tokenizer is cast to bfloat16 once.
+It has the parameters, inputs, targets, losses, metrics, clipping and AdamW of JAX's step. It uses
+``scaled_dot_product_attention`` and fused AdamW. bfloat16 products come from autocast. On a GPU,
+products that stay float32 use TF32. The frozen visual tokenizer is cast to bfloat16 once.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from vlbeit_jax.training.optimizer import learning_rate, rate_factors
 from vlbeit_jax.training.state import declarations
 
 Tree = Any
-FACTOR = "factor"  # Of a parameter group's learning rate.
+FACTOR = "factor"  # Key of a parameter group: factor of its learning rate.
 
 
 class TorchStep:
@@ -32,7 +32,7 @@ class TorchStep:
     Attributes:
       name: describes the step in the report.
       model: the network.
-      dtype: of its matrix products.
+      dtype: dtype of the network's matrix products.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class TorchStep:
         """Copies JAX's weights.
 
         Args:
-          config: of the run.
-          params: that are trained.
+          config: configuration of the run.
+          params: JAX's trained parameters.
           frozen: JAX's frozen parameters.
-          steps: how many steps will be taken.
+          steps: number of steps that will be taken.
           compiled: whether to use ``torch.compile``.
 
         Raises:
@@ -78,7 +78,7 @@ class TorchStep:
         )
 
     def batch(self, rows: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Copies JAX's batch to PyTorch's device: channels first, indices as int64."""
+        """Copies JAX's batch to PyTorch's device, with channels first and indices as int64."""
         tensors = {}
         for name, value in rows.items():
             if name == "uid":
@@ -99,8 +99,8 @@ class TorchStep:
             losses, others = self._losses[stream](batches[stream])
             torch.stack(list(losses.values())).sum().backward()
             metrics |= others | {name: loss.detach() for name, loss in losses.items()}
-        # PyTorch leaves the gradient of an unused expert unset, and AdamW would then skip its
-        # decay. JAX's gradient is zero there, and the parameter decays.
+        # PyTorch leaves the gradients of an unused expert unset, and AdamW would then not decay it.
+        # JAX's gradients are zero there, and the expert decays.
         for parameter in self.model.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -118,7 +118,7 @@ class TorchStep:
             torch.cuda.synchronize()
 
     def peak_memory(self) -> int | None:
-        """Returns the most bytes that tensors used at once; None on a CPU, where it is unknown."""
+        """Returns the most bytes that tensors held at once; None on a CPU, where it is unknown."""
         return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
 
 
@@ -142,7 +142,7 @@ def _groups(network: nn.Module, table: Table, config: Config) -> list[dict[str, 
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for rule in table.rules:
         decays = any(declared[name].decay for name in rule.jax)
-        # Parameters that PyTorch holds as one tensor belong to one layer.
+        # Parameters that PyTorch stores in one tensor belong to one layer, so they share a factor.
         (factor,) = {factors[name] for name in rule.jax}
         own = groups.setdefault((config.optimizer.weight_decay if decays else 0.0, factor), [])
         own.extend(named[name] for name in rule.torch)

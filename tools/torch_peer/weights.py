@@ -1,4 +1,4 @@
-"""JAX's weights in PyTorch's modules."""
+"""Copies JAX's weights into PyTorch's modules."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ Tree = Any
 
 
 def arrays_of(*trees: Tree) -> dict[str, np.ndarray]:
-    """Returns the leaves of trees by name, copied to float32; no name may be in two trees."""
+    """Returns the leaves of all trees by name, copied to float32; names must not repeat."""
     leaves = [leaf for tree in trees for leaf in jax.tree_util.tree_leaves_with_path(tree)]
     return {leaf_name(path): np.array(leaf, np.float32) for path, leaf in leaves}
 
 
 def with_weights(network: Any, table: Table, arrays: Arrays) -> Any:
-    """Returns a module after every one of its parameters has been set."""
+    """Returns the module after setting every one of its parameters."""
     tensors = {
         name: torch.from_numpy(np.array(value)) for name, value in export(table, arrays).items()
     }

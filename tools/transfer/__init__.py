@@ -1,1 +1,1 @@
-"""What pretraining on the sample is worth: the same task from a pretrained and a random start."""
+"""Measures what the sample's pretraining is worth: tasks from a pretrained and a random start."""

@@ -2,9 +2,9 @@
 
     python -m tools.transfer.ablation FOLDER NAME=RUN NAME=RUN...
 
-Each RUN is a finished pretraining run. Each is compared with the one before it and with the first
-one. FOLDER gets the fine-tuning runs and ablation.json. Run the command
-again to go on where it was cut off.
+Each RUN is a finished pretraining run. The command compares each run with the run before it and
+with the first one. FOLDER gets the fine-tuning runs and ablation.json. If the command was cut off,
+run it again, and it continues.
 """
 
 import json
@@ -34,12 +34,12 @@ RESULTS = "ablation.json"
 def ablation(
     folder: pathlib.Path, runs: Mapping[str, pathlib.Path], steps: int = 0
 ) -> dict[str, Any]:
-    """Returns, by task, the score of each run and the gains between them, and the ``protocol``.
+    """Returns ``results`` (each run's score and the gains, by task) and the ``protocol``.
 
     Args:
-      folder: of the fine-tuning runs.
+      folder: folder of the fine-tuning runs.
       runs: pretraining runs by name, in the order in which they are compared.
-      steps: of each fine-tuning run; 0: as many as the recipe says.
+      steps: steps of each fine-tuning run; 0 takes the recipe's.
 
     Raises:
       UsageError: a run is missing or has not finished.
@@ -88,7 +88,7 @@ def _frozen(run: pathlib.Path) -> tuple[Scores, dict[str, Any]]:
 
 
 def _compared(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """Returns each run's score, and the gain over the run before it and over the first one."""
+    """Returns each run's score, and its gains over the run before it and over the first one."""
     names = list(scores)
     pairs = [*pairwise(names), *((names[0], name) for name in names[2:])]
     first = scores[names[0]]
@@ -124,7 +124,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the file and prints a table."""
+    """Writes ablation.json and prints a table."""
     named = [argument.partition("=") for argument in arguments[1:]]
     runs = {name: pathlib.Path(run) for name, _, run in named}
     if len(runs) < 2 or len(runs) < len(named) or not all(name and run for name, _, run in named):

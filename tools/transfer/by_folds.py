@@ -1,4 +1,4 @@
-"""A task over the three folds of the emoji: sets, answers, and the rate for each fold."""
+"""A task over the three folds of the emoji: its sets, its answers, and the rate of each fold."""
 
 import dataclasses
 import pathlib
@@ -27,18 +27,18 @@ SOURCE = "sample:emoji"
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """The rows that are tested, each in one fold.
+    """The tested rows; each is tested in one fold.
 
     Attributes:
-      ids: of their records.
-      groups: of near-duplicates.
+      ids: the ``id`` of each row's record.
+      groups: the group of near-duplicates of each row.
     """
 
     ids: list[str]
     groups: np.ndarray
 
     def numbered(self, by_id: Mapping[str, Any]) -> Float[np.ndarray, " A"]:
-        """Returns a figure for each row; 0 for rows that are not in ``by_id``."""
+        """Returns a figure for each row: its value in ``by_id``, or 0 if it has none there."""
         return np.array([float(by_id.get(each, 0)) for each in self.ids])
 
 
@@ -48,18 +48,19 @@ def _nothing_more(run: FineTunedRun, records: Records) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class FoldTask:
-    """See ``fit.StudyTask``. What a task says beside a right answer is kept for pictures.
+    """See ``fit.StudyTask``. Each run's answers are stored, and ``pictures`` shows them.
 
     Attributes:
-      name: of the task.
-      kind: of its sets.
-      stream: of the configuration, which reads the sets.
-      rates: of each start.
+      name: name of the task.
+      kind: kind of its sets.
+      stream: stream of the configuration that reads the sets.
+      rates: learning rates of each start.
       said: name of the answer in a prediction.
-      right: from a record and an answer to 1 if it is right, else 0.
-      more: from a run and the test records to more answers that are kept, by name.
-      floors: from the sets and the rows to right answers without a network, by name.
-      source: of the sets.
+      right: takes a record and an answer, and returns 1 if the answer is right, else 0.
+      more: takes a run and the test records, and returns further answers to store, by name.
+      floors: takes the sets and the rows, and returns by name whether answers that need no network
+        are right.
+      source: the set in the package from which the sets are made.
     """
 
     name: str
@@ -73,7 +74,7 @@ class FoldTask:
     source: str = SOURCE
 
     def prepare(self, folder: pathlib.Path) -> None:
-        """Makes the set of each fold, whole or not at all."""
+        """Makes the sets of all folds that are missing, each whole or not at all."""
         for fold in range(FOLDS):
             out = self._place(folder, fold)
             if not out.is_dir():
@@ -84,11 +85,11 @@ class FoldTask:
                 new.replace(out)
 
     def data(self, folder: pathlib.Path, part: int) -> dict[str, Any]:
-        """Returns the settings that name the set of a fold."""
+        """Returns the settings that name the set of fold ``part``."""
         return {self.stream: {"sources": [str(self._place(folder, part))]}}
 
     def answers(self, run: FineTunedRun, folder: pathlib.Path, part: int) -> dict[str, Any]:
-        """Returns, by split and id, whether the run's answer is right, and the answer."""
+        """Returns by split and id whether the run's answer is right, and the answer."""
         found = self._open(folder, part)
         kept = {split: self._judged(run, found.records(split)) for split in (VALIDATION, TEST)}
         return kept | self.more(run, found.records(TEST))
@@ -103,13 +104,13 @@ class FoldTask:
         }
 
     def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
-        """Returns whether the answers of a start are right; each group counts once."""
+        """Returns whether the answers from a start are right; each group counts once."""
         rows = _tested([self._open(folder, fold) for fold in range(FOLDS)])
         right = self._chosen(found, start, rows).right
         return Scores(right, rows.groups, "accuracy_by_group", each_group_once=True, seeds=FOLDS)
 
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
-        """Returns the comparison of both starts, each with the rates that validation chose."""
+        """Returns the comparison of both starts, each with the rates chosen on validation."""
         sets = [self._open(folder, fold) for fold in range(FOLDS)]
         rows = _tested(sets)
         chosen = {start: self._chosen(found, start, rows) for start in STARTS}

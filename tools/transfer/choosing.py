@@ -1,4 +1,4 @@
-"""Chooses a setting for each fold where the fold is not looked at."""
+"""Chooses a setting for each fold by scores on rows that the fold does not test."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ from vlbeit_jax.shapes import Float, Int
 
 
 class Chosen(NamedTuple):
-    """What the chosen settings gave.
+    """The chosen settings and their results.
 
     Attributes:
-      right: of each row, by the setting that was chosen for its fold.
+      right: figures of each row, from the setting that was chosen for its fold.
       settings: number of the setting that was chosen for each fold.
-      validation: accuracy of each setting, by group, on the validation rows of all folds.
+      validation: accuracy by group of each setting, on the validation rows of all folds.
     """
 
     right: Float[np.ndarray, " A *K"]
@@ -24,7 +24,7 @@ class Chosen(NamedTuple):
     validation: tuple[float, ...]
 
     def told(self, values: Sequence[float]) -> dict[str, Any]:
-        """Returns, for JSON, what each of some values gave on validation, and the chosen ones."""
+        """Returns for JSON the validation accuracy of each value, and the chosen values."""
         return {
             "validation": dict(zip(map(str, values), self.validation, strict=True)),
             "chosen": [values[number] for number in self.settings],
@@ -42,16 +42,17 @@ def choose(
     tested: Float[np.ndarray, "S A *K"],
     groups: np.ndarray,
 ) -> Chosen:
-    """Chooses a setting for each fold, and returns what it gave in that fold.
+    """Chooses a setting for each fold, and returns its figures in that fold.
 
     The setting for a fold is the one with the best accuracy by group on the validation rows of all
     folds together, without the rows that this fold tests. A single validation part (about 140 rows)
-    is too small to tell settings apart. Of equally good settings, the last one wins.
+    is too small to tell settings apart. Of equally good settings, the last one is chosen.
 
     Args:
-      checked: right answers of each setting to each row where the row is for validation, summed.
-      times: how many answers were summed; the same for all settings.
-      tested: figures of each setting for each row where the row is tested.
+      checked: number of right answers of each setting to each row, over all folds in which the row
+        is for validation.
+      times: number of answers to each row in these folds; the same for all settings.
+      tested: figures of each setting for each row, in the fold that tests the row.
       groups: name of each row's group.
     """
     folds = folds_of(groups)

@@ -1,4 +1,4 @@
-"""The class of an emoji, from its picture."""
+"""Classification of emoji by their pictures."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def _right(record: Record, said: str) -> float:
 
 
 def _floors(sets: list[PreparedSet], rows: Rows) -> dict[str, Float[np.ndarray, " A"]]:
-    """Returns what the majority and pixels say, by the same folds."""
+    """Returns whether the majority class and classifiers of pixels are right, in the same folds."""
     records = [record for each in sets for record in records_of(each, TEST)]
     classes = list(sets[0].meta["classes"])
     labels = np.array([classes.index(as_text(record["label"])) for record in records])

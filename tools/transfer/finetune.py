@@ -1,11 +1,11 @@
-"""The fine-tuned part of the transfer study: one task, from a pretrained and from random starts.
+"""The fine-tuned part of the transfer study: one task from pretrained and from random starts.
 
     python -m tools.transfer.finetune TASK RUN FOLDER
 
 TASK is emoji_category, retrieval or vqa_cell. RUN is a finished pretraining run. FOLDER gets the
-runs, what each of them answered, and results.json. Run the command again to go on where it was cut
-off: a run that has finished is not trained again. If RUN or a recipe has changed, FOLDER is emptied
-first.
+fine-tuning runs, the answers of each of them, and results.json. If the command was cut off, run it
+again, and it continues: it does not train a finished run again. If RUN or the recipe has changed,
+the command empties FOLDER first.
 """
 
 import importlib
@@ -29,7 +29,7 @@ MADE_FROM, RESULTS = "made_from.json", "results.json"
 
 
 def study_of(name: str) -> StudyTask:
-    """Returns a task by its name.
+    """Returns the task with this name.
 
     Raises:
       UsageError: there is no such task.
@@ -40,7 +40,7 @@ def study_of(name: str) -> StudyTask:
 
 
 def carried_out(study: Study, workers: int = 0) -> dict[str, Any]:
-    """Returns ``results`` of the task, and the ``protocol`` that led to them; see ``answered``."""
+    """Returns the task's ``results`` and the ``protocol`` that led to them; see ``answered``."""
     found, protocol = answered(study, workers)
     results = study.task.results(found, study.folder)
     # The task's own protocol says more of the rates: what each gave, and which ones were chosen.
@@ -49,14 +49,14 @@ def carried_out(study: Study, workers: int = 0) -> dict[str, Any]:
 
 
 def answered(study: Study, workers: int = 0) -> tuple[dict[Fit, Any], dict[str, Any]]:
-    """Returns what each run answered, and what that depends on.
+    """Returns the answers of each run, and what they depend on.
 
     Args:
-      study: of the task; its folder is emptied if something else has led to what it holds.
-      workers: processes; 0: one for each core.
+      study: the task's study. Its folder is emptied if another run or recipe has made its contents.
+      workers: number of processes; 0 takes one per core.
 
     Raises:
-      UsageError: the pretraining run is not finished, or the folder holds something else.
+      UsageError: the pretraining run is not finished, or the folder is not that of a study.
     """
     run = open_run(study.run)
     step = finished_step(study.run, run.config.run.steps)
@@ -84,7 +84,7 @@ def answered(study: Study, workers: int = 0) -> tuple[dict[Fit, Any], dict[str, 
 
 
 def _claim(folder: pathlib.Path, made_from: dict[str, Any]) -> None:
-    """Empties the folder, unless it holds what was made from the same run by the same recipe."""
+    """Empties the folder, unless the same run and recipe have made its contents."""
     origin = folder / MADE_FROM
     text = json.dumps(made_from, indent=1) + "\n"
     if folder.is_dir() and any(folder.iterdir()):
@@ -95,7 +95,7 @@ def _claim(folder: pathlib.Path, made_from: dict[str, Any]) -> None:
             )
         if origin.read_text() == text:
             return
-        print(f"made from another run or recipe, so it is made again: {folder}")
+        print(f"{folder} was made from another run or recipe, so it is emptied and made again")
         # If this is cut off, the folder is emptied the next time, whatever that time's recipe is.
         origin.write_text("being emptied\n")
         for path in folder.iterdir():
@@ -108,7 +108,7 @@ def _claim(folder: pathlib.Path, made_from: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Carries out the study of a task, writes the file and prints a table."""
+    """Carries out the study of a task, writes results.json and prints a table."""
     if len(arguments) != 3:
         raise UsageError("usage: python -m tools.transfer.finetune TASK RUN FOLDER")
     name, run, folder = arguments[0], *map(pathlib.Path, arguments[1:])

@@ -1,4 +1,4 @@
-"""One fine-tuning run of the study: its configuration, its training and what it answered."""
+"""One fine-tuning run of the study: its configuration, its training and its answers."""
 
 import dataclasses
 import json
@@ -22,19 +22,19 @@ from vlbeit_jax.training.mesh import make_mesh
 RECIPES = pathlib.Path(__file__).parents[2] / "configs" / "sample_finetune.py"
 PRETRAINED, RANDOM = "pretrained", "random"
 STARTS = (PRETRAINED, RANDOM)
-PARTS = 3  # Folds, or seeds where the data have no folds.
-# In the folder of a run: what it answered, once it is complete. A run for questions has its list of
-# answers in answers.json.
+PARTS = 3  # Number of folds, or of seeds if the data have no folds.
+# File with a run's answers in the run's folder, written when they are complete. It is not
+# answers.json, in which a run of question answering keeps its list of answers.
 ANSWERS = "answered.json"
 
 
 class Fit(NamedTuple):
-    """One run.
+    """Names one fine-tuning run.
 
     Attributes:
       start: PRETRAINED or RANDOM.
-      rate: largest learning rate.
-      part: fold that is tested, and seed of the run.
+      rate: peak learning rate.
+      part: the tested fold, and also the seed of the run.
     """
 
     start: str
@@ -43,17 +43,17 @@ class Fit(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """Name of the run's folder."""
         return f"{self.start}_{self.rate:g}_{self.part}"
 
 
 class Scores(NamedTuple):
-    """What a start gave, with the rates that validation chose.
+    """Scores of a start, with the rates chosen on validation.
 
     Attributes:
-      right: of each row, between 0 and 1, by the task's first metric.
-      groups: of the rows; an interval draws whole groups.
-      metric: its name in ``transfer.json``.
+      right: score of each row by the task's first metric, between 0 and 1.
+      groups: group of each row; the bootstrap draws whole groups.
+      metric: name of the metric in ``transfer.json``.
       each_group_once: whether each group counts once, and not each row.
       seeds: of training, over which each row is averaged; or folds, each with one seed.
     """
@@ -69,9 +69,9 @@ class StudyTask(Protocol):
     """A task of the study.
 
     Attributes:
-      name: in ``transfer.json`` and in ``configs/sample_finetune.py``.
+      name: the task's name in ``transfer.json`` and in ``configs/sample_finetune.py``.
       source: the set in the package from which all its data are made.
-      rates: learning rates of each start, the preferred one of equals last.
+      rates: learning rates of each start. Of equally good rates, the last one is chosen.
     """
 
     name: str
@@ -83,32 +83,32 @@ class StudyTask(Protocol):
         ...
 
     def data(self, folder: pathlib.Path, part: int) -> dict[str, Any]:
-        """Returns the settings of the task that name the data of a part."""
+        """Returns the task's settings that name the data of a part."""
         ...
 
     def answers(self, run: FineTunedRun, folder: pathlib.Path, part: int) -> dict[str, Any]:
-        """Returns what a run answers, ready for JSON."""
+        """Returns the answers of a run, ready for JSON."""
         ...
 
     def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
-        """Returns what one of the starts gave."""
+        """Returns the scores of one of the starts."""
         ...
 
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
-        """Returns ``results`` in the form of ``transfer.json``, and a ``protocol``."""
+        """Returns ``results`` in the form of ``transfer.json``, and the ``protocol``."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Where a task's runs lie, and what they start from.
+    """The fine-tuning runs of one task.
 
     Attributes:
-      task: what is learnt.
+      task: the task that the runs learn.
       run: folder of the pretraining run.
-      folder: of the study of this task.
-      steps: of each run; 0: as many as the recipe says.
-      starts: that are trained from.
+      folder: folder of this study.
+      steps: steps of each fine-tuning run; 0 takes the recipe's.
+      starts: the starts from which runs are trained.
     """
 
     task: StudyTask
@@ -119,7 +119,7 @@ class Study:
 
     @property
     def units(self) -> list[list[Fit]]:
-        """All runs; those of a unit have the same compiled program, whatever they start from.
+        """All runs, in units. The runs of a unit share one compiled program, whatever their start.
 
         Long units come first, so that all processes end at about the same time.
         """
@@ -133,7 +133,7 @@ class Study:
     def recipe(self) -> dict[str, Any]:
         """Returns the settings that all runs share, with the network of the pretraining run."""
         values = runpy.run_path(str(RECIPES))["get_config"](self.task.name).to_dict()
-        # Also for a random start, which has nothing that it could be like.
+        # Random starts need this too: they have no start whose network like_start could take.
         values["task"]["model"] = to_dict(read_config(self.run).task.model) | {
             "drop_path": values["task"]["model"]["drop_path"],
             "like_start": False,
@@ -160,13 +160,13 @@ class Study:
         return self.folder / "runs" / fit.name
 
     def carry_out(self, unit: list[Fit]) -> list[dict[str, Any]]:
-        """Returns what each run of a unit answered; see ``answers_of``."""
+        """Returns the answers of each run of a unit; see ``answers_of``."""
         return [self.answers_of(fit) for fit in unit]
 
     def answers_of(self, fit: Fit) -> dict[str, Any]:
-        """Returns ``answers`` of a run and ``cpu_seconds`` that it took.
+        """Returns the ``answers`` of a run and the ``cpu_seconds`` that they took.
 
-        It is trained and asked first, where that is not done yet.
+        If the run has no stored answers, it is trained and evaluated first.
         """
         place = self.place(fit)
         answers = place / ANSWERS

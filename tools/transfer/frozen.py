@@ -2,10 +2,10 @@
 
     python -m tools.transfer.frozen RUN OUT
 
-RUN is a pretraining run. OUT gets the results of three tasks and how they were made:
-emoji_frozen (the class of a picture, all labels), emoji_frozen_10 (ten labels a class) and
-text_category (the class of a name). Each compares the run with three random starts of the same
-network. No picture of an emoji was trained on.
+RUN is a finished pretraining run. OUT gets the results and the protocol of three tasks:
+emoji_frozen (the class of a picture, with all labels), emoji_frozen_10 (the same with ten labels
+per class) and text_category (the class of a name). Each task compares the run with three random
+starts of the same network. The run has trained on no picture of an emoji.
 """
 
 import dataclasses
@@ -98,13 +98,13 @@ def _of_each(arms: list[list[Features]], compute: Callable[[Features], np.ndarra
 
 
 def _bag(texts: list[str], tokenizer: TextTokenizer) -> Float[np.ndarray, "A V"]:
-    """Returns how often each text has each word piece."""
+    """Returns how often each word piece occurs in each text."""
     pieces = [tokenizer.encode(text) for text in texts]
     return np.stack([np.bincount(each, minlength=tokenizer.vocabulary) for each in pieces]) * 1.0
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the file and prints a table."""
+    """Writes OUT and prints a table."""
     if len(arguments) != 2:
         raise UsageError("usage: python -m tools.transfer.frozen RUN OUT")
     found = study(pathlib.Path(arguments[0]))

@@ -2,7 +2,7 @@
 
     python -m tools.transfer.join OUT PART...
 
-Each PART holds ``results`` by task, and the ``protocol`` that led to them; OUT has the results.
+Each PART holds ``results`` by task and their ``protocol``. OUT gets the results of all parts.
 """
 
 import json
@@ -18,19 +18,21 @@ def join(parts: list[pathlib.Path]) -> dict[str, Any]:
     """Returns the results of all parts by task.
 
     Raises:
-      UsageError: two parts have results of one task.
+      UsageError: two parts have results of the same task.
     """
     found: dict[str, Any] = {}
     for part in parts:
         results = json.loads(part.read_text())["results"]
         if twice := found.keys() & results.keys():
-            raise UsageError(f"{part} has results of {min(twice)}, and so has another part")
+            raise UsageError(
+                f"{part} has results of {min(twice)}, and so has another PART; give one of them"
+            )
         found |= results
     return found
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the file and prints the table."""
+    """Writes OUT and prints a table."""
     if len(arguments) < 2:
         raise UsageError("usage: python -m tools.transfer.join OUT PART...")
     out, *parts = map(pathlib.Path, arguments)

@@ -1,10 +1,11 @@
-"""A page that shows what the fine-tuned runs answered, right and wrong.
+"""Makes a page that shows right and wrong answers of the fine-tuned runs.
 
     python -m tools.transfer.pictures RESULTS FOLDER OUT
 
-RESULTS is transfer.json, FOLDER holds the studies of all tasks. OUT, one HTML file that needs
-nothing else, has the table, pictures found for captions, and answers to pictures and questions. All
-are of held-back records, by the pretrained start in the first fold or seed, with the chosen rate.
+RESULTS is transfer.json. FOLDER holds the studies of all tasks. OUT gets one HTML file that needs
+no other file. It shows the table of results, the pictures found for captions, and the answers for
+pictures and questions. All records are held back. The answers are those of the run from the
+pretrained start, in the first fold or with the first seed, with the chosen rate.
 """
 
 import base64
@@ -39,15 +40,15 @@ def page(results: Mapping[str, Any], folder: pathlib.Path) -> str:
     """Returns the page.
 
     Args:
-      results: of all tasks, in the form of ``transfer.json``.
-      folder: with a folder for each task.
+      results: results of all tasks, in the form of ``transfer.json``.
+      folder: folder that has a folder for each task.
     """
     parts = [
         "<h1>Pretrained against random starts</h1>",
         _table(results),
         "<p class=note>The pictures below are of held-back records. The answers are those of one "
-        "run from the pretrained start, with the rate that validation chose.</p>",
-        "<h2>Pictures that were found for a caption, the best first</h2>",
+        "run from the pretrained start, with the rate chosen on validation.</p>",
+        "<h2>Pictures found for a caption, the best first</h2>",
         *_found(folder / "retrieval"),
     ]
     titles = {"emoji_category": "Classes of emoji", "vqa_cell": "Questions about four emoji"}
@@ -107,7 +108,7 @@ def _found(folder: pathlib.Path) -> list[str]:
 
 
 def _answered(name: str, folder: pathlib.Path) -> list[str]:
-    """Returns test records with right answers, and with wrong ones."""
+    """Returns HTML of test records that were answered rightly, and of others answered wrongly."""
     answers = _answers(folder)[TEST]
     (source,) = next(iter(study_of(name).data(folder, PART).values()))["sources"]
     records = open_set(source).records(TEST)
@@ -143,7 +144,7 @@ def _figure(record: Record, caption: str, kind: str = "") -> str:
 
 
 def _spread(count: int, shown: int) -> list[int]:
-    """Returns numbers that are evenly spaced, so that nobody has chosen them."""
+    """Returns evenly spaced numbers, so that nobody picks the examples by hand."""
     return np.linspace(0, count - 1, min(count, shown)).astype(int).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Probes over three folds: every picture is tested once, and no strength is chosen on its test."""
+"""Probes over three folds: each picture is tested once, and its test chooses no strength."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ STRENGTHS = tuple(4.0**power for power in range(-9, 7))
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """What is known of each row besides its features.
+    """What is known about each row besides its features.
 
     Attributes:
       labels: class of each row.
       groups: name of each row's group.
       classes: number of classes.
-      shots: labelled rows of each class that a probe may see; 0: all of the training part.
-      draws: how often these are drawn anew.
+      shots: number of labelled rows per class that a probe sees; 0 takes the whole training part.
+      draws: number of draws of these rows.
     """
 
     labels: Int[np.ndarray, " A"]
@@ -38,7 +38,7 @@ class Labelled:
         return folds_of(self.groups)
 
     def parts(self) -> Iterator[tuple[int, Int[np.ndarray, " K"], Bool[np.ndarray, " A"]]]:
-        """Yields each fold with the rows that a probe is fitted to, and those of validation."""
+        """Yields each fold, the rows that a probe is fitted to, and which rows validate it."""
         for fold in range(FOLDS):
             splits = np.array([split_of(group, fold) for group in self.groups])
             train = np.flatnonzero(splits == TRAIN)
@@ -51,11 +51,11 @@ class Labelled:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a probe gave.
+    """The results of a probe.
 
     Attributes:
-      right: share of right answers to each row in its test, over seeds and draws.
-      strengths: of the ridge, by fold.
+      right: share of right answers to each row when it is tested, over seeds and draws.
+      strengths: strength of the ridge for each fold.
     """
 
     right: Float[np.ndarray, " A"]
@@ -65,12 +65,12 @@ class Outcome:
 def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outcome:
     """Fits ridge regressions and tests every row in its fold.
 
-    ``choosing.choose`` chooses the strength for each fold; of equals the strongest. One strength
-    serves all seeds.
+    ``choosing.choose`` chooses one strength per fold for all seeds; of equally good strengths it
+    takes the largest.
 
     Args:
-      features: of all rows, one matrix per seed.
-      data: labels and groups.
+      features: features of all rows, one matrix per seed.
+      data: labels and groups of the rows.
     """
     rows, folds = len(data.labels), data.folds
     tested = np.zeros((len(STRENGTHS), rows))
@@ -90,17 +90,17 @@ def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outco
 
 
 def majority(data: Labelled) -> Float[np.ndarray, " A"]:
-    """Returns whether each row has the commonest class of its training part."""
+    """Returns whether each row has the most frequent class of the training part of its fold."""
     right = np.zeros(len(data.labels))
     for fold, known, _ in data.parts():
-        # With equally many rows of all classes, any class is the commonest.
+        # If all classes have equally many rows, any is the most frequent; this takes the first.
         common = np.bincount(data.labels[known]).argmax()
         right += (data.labels == common) & (data.folds == fold)
     return right / (data.draws if data.shots else 1)
 
 
 def nearest(features: Float[np.ndarray, "A D"], data: Labelled) -> Float[np.ndarray, " A"]:
-    """Returns how often each row has the class of its nearest training row."""
+    """Returns how often each row has the class of its nearest training row, over the draws."""
     right = np.zeros(len(data.labels))
     for fold, known, _ in data.parts():
         test = np.flatnonzero(data.folds == fold)

@@ -1,4 +1,4 @@
-"""One comparison of a pretrained with a random start, in the form of ``transfer.json``."""
+"""Compares a pretrained with a random start, in the form of ``transfer.json``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from vlbeit_jax.metrics.interval import mean_by_group, paired_gain
 from vlbeit_jax.shapes import Float
 
-# Metric, and whether each group counts once; otherwise each row does.
+# Whether each group counts once, by metric; otherwise each row counts once.
 METRICS = {"accuracy_by_group": True, "accuracy_by_row": False}
 
 
@@ -23,9 +23,9 @@ def comparison(
 
     Args:
       pretrained: share of right answers to each row, over seeds, between 0 and 1.
-      random: the same from a random start.
-      floors: the same of answers that need no network, or no picture.
-      groups: of the rows; the interval draws whole groups.
+      random: the same for the random start.
+      floors: the same for answers that need no network, or no picture.
+      groups: group of each row; the bootstrap draws whole groups.
       seeds: random starts or seeds of training that were averaged; or folds, each with one seed.
     """
     found = {}
@@ -47,7 +47,7 @@ def compared(
     *,
     each_group_once: bool,
 ) -> dict[str, Any]:
-    """Returns the comparison by one metric; see ``comparison``, but ``floors`` are means."""
+    """Returns the comparison by one metric, as ``comparison`` does; ``floors`` are means here."""
     gain = paired_gain(pretrained, random, groups, each_group_once=each_group_once)
     return {
         "pretrained": mean_by_group(pretrained, groups, each_group_once=each_group_once),

@@ -21,16 +21,16 @@ from vlbeit_jax.types import Kind
 
 SET = "sample:pairs"
 DIRECTIONS = ("image_to_text", "text_to_image")
-CHOSEN_BY = 10  # The rate is chosen by the mean of both directions' recall among the best ten.
-KEPT = 6  # Best pictures for a caption, which are shown.
+CHOSEN_BY = 10  # The rate is chosen by the mean of both directions' recall at 10.
+KEPT = 6  # Number of best pictures per caption that are stored and shown.
 METRICS = tuple(f"{direction}/recall_{cut}" for direction in DIRECTIONS for cut in CUTS)
 
 
 class RetrievalTask:
-    """See ``fit.StudyTask``. The parts are seeds: the pairs have one held-back part only.
+    """See ``fit.StudyTask``. The parts are seeds, because the pairs have only one held-back part.
 
-    Rates are chosen by queries: the one for a third of the pictures by how the other two thirds are
-    found. All are searched among the same candidates.
+    The rate for one third of the pictures is chosen by the recall of the other two thirds. All
+    queries are searched among the same candidates.
     """
 
     name, source = "retrieval", SET
@@ -44,10 +44,10 @@ class RetrievalTask:
         return {}
 
     def answers(self, run: FineTunedRun, folder: pathlib.Path, part: int) -> dict[str, Any]:
-        """Returns ranks, and the numbers of the best pictures for each caption.
+        """Returns ranks in both directions, and the numbers of the best pictures for each caption.
 
-        The ranks are those of the best own caption for each picture, and of the picture for each
-        caption.
+        ``of_texts`` has the rank of each picture's best own caption, ``of_images`` the rank of each
+        caption's picture.
         """
         mesh = whole_mesh()
         opened: Any = run.opened
@@ -63,14 +63,14 @@ class RetrievalTask:
         }
 
     def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
-        """Returns the mean of both directions' recall for each picture of a start."""
+        """Returns the mean of both directions' recall at 10 for each picture, from one start."""
         records = _pairs().records(VALIDATION)
         ids = _ids(records)
         right = _of_both(self._chosen(found, start, Gallery.of(records), ids).right)
         return Scores(right, ids, f"recall_{CHOSEN_BY}", each_group_once=False, seeds=PARTS)
 
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
-        """Returns recalls in both directions and their mean among the best ten."""
+        """Returns recalls in both directions, and the mean of the two recalls at 10."""
         pairs = _pairs()
         records = pairs.records(VALIDATION)
         gallery = Gallery.of(records)
@@ -118,7 +118,11 @@ class RetrievalTask:
 
 
 def _hits(ranks: dict[str, list[int]], gallery: Gallery) -> Float[np.ndarray, "A M"]:
-    """Returns, for each picture and metric, whether it is found, or the share of its captions."""
+    """Returns a row for each picture, with a column for each of ``METRICS``.
+
+    The first columns say whether the picture finds one of its captions, the others which share of
+    its captions finds it.
+    """
     texts = np.bincount(gallery.owner)
     columns = [np.array(ranks["of_texts"]) <= cut for cut in CUTS]
     columns += [
@@ -128,7 +132,7 @@ def _hits(ranks: dict[str, list[int]], gallery: Gallery) -> Float[np.ndarray, "A
 
 
 def _of_both(hits: Float[np.ndarray, "*A M"]) -> Float[np.ndarray, "*A"]:
-    """Returns the mean over both directions of recall among the best ten."""
+    """Returns the mean of both directions' recall at 10."""
     columns = [METRICS.index(f"{direction}/recall_{CHOSEN_BY}") for direction in DIRECTIONS]
     return hits[..., columns].mean(axis=-1)
 

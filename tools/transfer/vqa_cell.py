@@ -1,4 +1,4 @@
-"""What is in one cell of a picture of 2 x 2 emoji: "What is at the top left?"."""
+"""Questions about one cell of a picture of 2 x 2 emoji: "What is at the top left?"."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from vlbeit_jax.runtime.finetuned import FineTunedRun
 from vlbeit_jax.shapes import Float, Int, UInt8
 from vlbeit_jax.types import Kind
 
-ANSWER = "answer"  # In a prediction.
+ANSWER = "answer"  # Its name in a prediction.
 WHITE = np.full((128, 128, 3), 255, np.uint8)  # As the emoji's own background.
 
 
@@ -30,7 +30,7 @@ def _right(record: Record, said: str) -> float:
 
 
 def _blank(run: FineTunedRun, records: Records) -> dict[str, Any]:
-    """Returns what the run answers when it sees a white picture instead."""
+    """Returns the run's answers to the same questions about a white picture, and their scores."""
     image = cv2.imencode(".png", WHITE)[1].tobytes()
     asked = [{"id": text, "image": image, "text": text} for text in QUESTIONS]
     said = {
@@ -46,7 +46,7 @@ def _blank(run: FineTunedRun, records: Records) -> dict[str, Any]:
 
 
 class _Asked(NamedTuple):
-    """The records with one question."""
+    """The records that ask one question."""
 
     ids: list[str]
     answers: Int[np.ndarray, " A"]
@@ -55,10 +55,10 @@ class _Asked(NamedTuple):
 
 
 def _floors(sets: list[PreparedSet], rows: Rows) -> dict[str, Float[np.ndarray, " A"]]:
-    """Returns what the question alone says, and the nearest training picture by its pixels.
+    """Returns by name whether answers from the question alone, or from pixels, are right.
 
-    It is the nearest of the pictures about which the same question is asked: nearest as a whole, or
-    in the cell, for which somebody has to know where to look.
+    Pixels answer as the nearest training picture with the same question does. It is the nearest as
+    a whole, or the nearest in the cell. The latter is told where to look.
     """
     names = ("question_alone", "pixel_nearest_neighbour", "pixel_nearest_neighbour_in_the_cell")
     right: list[dict[str, float]] = [{} for _ in names]

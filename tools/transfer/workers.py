@@ -1,7 +1,7 @@
-"""Runs of a study side by side: one process for each core, each on its own core.
+"""Carries out the runs of a study side by side, in one process per core.
 
-A network this small keeps one core busy, and hardly two: XLA's threads wait for each other. Two
-processes with one core each do nearly twice as much as one process with both.
+A network this small hardly keeps two cores busy, because XLA's threads wait for each other. Two
+processes with one core each do nearly twice as much as one process with two cores.
 """
 
 import multiprocessing
@@ -23,15 +23,15 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
 
 MOST_WORKERS = 8  # Each takes up to 1.3 GB of memory.
-SECONDS_WORTH_KEEPING = 0.1  # JAX keeps only what took longer to compile.
+SECONDS_WORTH_KEEPING = 0.1  # JAX caches only programs that took longer to compile.
 
 
 def carry_out(study: Study, workers: int = 0) -> Iterator[tuple[Fit, dict[str, Any]]]:
-    """Yields each run with what it answered, in the order of ``study.units``.
+    """Yields each run with its answers, in the order of ``study.units``.
 
     Args:
-      study: whose runs are carried out, unless they are finished.
-      workers: processes; 0: as many as there are cores, at most ``MOST_WORKERS``.
+      study: the study. Runs that are finished are not carried out again.
+      workers: number of processes; 0 takes one per core, at most ``MOST_WORKERS``.
     """
     cores = sorted(os.sched_getaffinity(0))
     workers = workers or min(len(cores), MOST_WORKERS)
@@ -42,7 +42,7 @@ def carry_out(study: Study, workers: int = 0) -> Iterator[tuple[Fit, dict[str, A
     # On a GPU each process would otherwise reserve most of the memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with (
-        # Processes must not share what they compile: JAX may read what another has half written.
+        # Each process has its own cache: JAX could read a file that another is still writing.
         tempfile.TemporaryDirectory() as compiled,
         ProcessPoolExecutor(
             workers, context, _begin, (numbers, study.folder, pathlib.Path(compiled))
@@ -65,10 +65,10 @@ def carry_out(study: Study, workers: int = 0) -> Iterator[tuple[Fit, dict[str, A
 
 
 def _begin(numbers: Any, folder: pathlib.Path, compiled: pathlib.Path) -> None:
-    """Prepares a process: its core, its log, its compiled programs, and its end."""
+    """Prepares a process: sets its core, log and compilation cache, and ends it with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent gets it too, and ends this process.
     number, core = numbers.get()
-    os.sched_setaffinity(0, {core})  # Before JAX counts the cores and starts as many threads.
+    os.sched_setaffinity(0, {core})  # Before JAX counts the cores and starts one thread for each.
     with (folder / f"worker_{number}.log").open("a") as log:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -79,7 +79,7 @@ def _begin(numbers: Any, folder: pathlib.Path, compiled: pathlib.Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent has been killed; otherwise it would train on, unseen."""
+    """Ends this process when its parent has been killed; otherwise it would go on training."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker"
     parent.join()

@@ -1,4 +1,4 @@
-"""Fine-tuned runs as conversion reads them, and what their exports are compared with."""
+"""Reads fine-tuned runs for export, and computes what their exports are compared with."""
 
 import dataclasses
 import json
@@ -33,11 +33,11 @@ EXAMPLES_FILE, FIGURES_FILE = "evaluation.safetensors", "evaluation.json"
 
 @dataclasses.dataclass(frozen=True)
 class FineTunedModel:
-    """A fine-tuned run that is exported.
+    """A fine-tuned run that is being exported.
 
     Attributes:
-      run: as evaluation opens it, with the weights that were asked for.
-      head: of its network.
+      run: the run, opened as evaluation opens it, with raw or averaged parameters.
+      head: the head of its network.
       params: the model's parameters by name.
     """
 
@@ -65,12 +65,12 @@ def read_finetuned(folder: pathlib.Path, weights: str) -> FineTunedModel:
     """Reads the newest checkpoint of a fine-tuned run.
 
     Args:
-      folder: of the run.
-      weights: "raw", or "ema" for averaged parameters, as for evaluation.
+      folder: folder of the run.
+      weights: "raw", or "ema" for averaged parameters, as in evaluation.
 
     Raises:
-      UsageError: the folder holds no fine-tuned run, the run has no checkpoint yet, it has no
-        averaged parameters, or no format knows its head.
+      UsageError: the folder holds no fine-tuned run, the run has no checkpoint, it has no averaged
+        parameters, or its head has no entry in ``HEADS``.
     """
     config = read_config(folder)
     opened = config.task.open(folder)
@@ -89,16 +89,16 @@ def read_finetuned(folder: pathlib.Path, weights: str) -> FineTunedModel:
 def write_evaluation(
     source: FineTunedModel, places: Sequence[str], split: str, folder: pathlib.Path
 ) -> None:
-    """Evaluates, and writes the figures with the examples that they were computed from.
+    """Evaluates a run, and writes the figures and the examples that they were computed from.
 
     Args:
-      source: what is evaluated.
+      source: the run.
       places: folders of prepared sets.
-      split: to evaluate; empty: test if all sets have it, otherwise validation.
-      folder: where ``evaluation.json`` and ``evaluation.safetensors`` are written.
+      split: the split to evaluate; if empty, test if all sets have it, otherwise validation.
+      folder: gets ``evaluation.json`` and ``evaluation.safetensors``.
 
     Raises:
-      UsageError: as ``FineTunedRun.evaluate``.
+      UsageError: see ``FineTunedRun.evaluate``.
     """
     found = source.run.evaluate(places, split, make_mesh(MeshConfig()))
     text = json.dumps(found, indent=1, ensure_ascii=False)
@@ -110,7 +110,7 @@ def write_evaluation(
 
 
 def jax_outputs(source: FineTunedModel, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the network's outputs in float32, by the names of ``Head.outputs``.
+    """Returns the network's outputs in float32, under the names of ``Head.outputs``.
 
     Args:
       source: the model.

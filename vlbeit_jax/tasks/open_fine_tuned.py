@@ -1,4 +1,4 @@
-"""What all fine-tuned tasks have in common when they are open."""
+"""What all open fine-tuning tasks share."""
 
 import functools
 import shutil
@@ -23,15 +23,15 @@ from vlbeit_jax.types import Kind
 
 
 class OpenFineTuned:
-    """One stream, no frozen weights, at most a text tokenizer; see ``tasks.base.FineTuned``.
+    """Has one stream, no frozen weights and at most a tokenizer; see ``tasks.base.FineTuned``.
 
     Attributes:
-      task: its description, resolved.
-      text: the tokenizer of texts; None if there are none.
-      frozen: nothing; all parameters are trained.
-      chance: nothing, unless a task knows what a guess scores.
-      kind: of the sets that it takes.
-      needs: fields of a record that a prediction needs.
+      task: the task's settings, resolved.
+      text: the text tokenizer; None if the task has no texts.
+      frozen: empty; all parameters are trained.
+      chance: accuracy of a guess, by the name of the loss; empty unless the task sets it.
+      kind: the kind of sets that the task takes.
+      needs: the fields of a record that a prediction needs.
     """
 
     kind: Kind
@@ -40,17 +40,17 @@ class OpenFineTuned:
     chance: Mapping[str, float] = {}
 
     def __init__(self, task: Any, text: TextTokenizer | None):
-        """Takes description and tokenizer."""
+        """Takes the task's settings and its text tokenizer."""
         self.task, self.text = task, text
 
     @property
     def stream(self) -> StreamConfig:
-        """Settings of the one stream, whose name is the schedule."""
+        """Settings of the one stream; the schedule is its name."""
         return getattr(self.task, self.task.schedule)
 
     @property
     def fingerprints(self) -> dict[str, Any]:
-        """That of the tokenizer."""
+        """The fingerprint of the text tokenizer, if there is one."""
         return {TEXT_TOKENIZER: self.text.fingerprint} if self.text else {}
 
     def abstract_params(self) -> Tree:
@@ -58,17 +58,17 @@ class OpenFineTuned:
         return declarations(self.task.init).shapes
 
     def save_assets(self, folder: Path) -> None:
-        """Copies the tokenizer into a run, which then no longer needs the original."""
+        """Copies the text tokenizer into a run, which then no longer needs the original."""
         if self.text:
             shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
 
     def evaluators(self, data: OneStreamData, place: Place) -> Sequence[Evaluator]:
-        """Returns the one evaluation, on the held-back part of the first source."""
+        """Returns one evaluator, which takes the held-back part of the first source."""
         run = functools.partial(self._evaluate_state, data.sets[0], place)
         return [Evaluator("", place.run.evaluate_every, run)]
 
     def prepare_state(self, state: TrainState, data: OneStreamData, place: Place) -> TrainState:
-        """Returns the state unchanged: nothing has to be prepared."""
+        """Returns the state unchanged."""
         return state
 
     def evaluate(
@@ -86,11 +86,11 @@ class OpenFineTuned:
     def _evaluate_state(
         self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
-        """Returns figures during training, by the name of the loss and their own."""
+        """Returns figures during training; their names start with the name of the loss."""
         raise NotImplementedError
 
     def _text_protocol(self, texts: Iterable[str]) -> dict[str, Any]:
-        """Returns how texts are read, and the share of those that are too long."""
+        """Returns how texts are read, and the share of texts that are too long and cut."""
         if self.text is None:
             return {}
         length = getattr(self.stream, "text_length")  # noqa: B009 (only streams with texts have it)
@@ -103,7 +103,7 @@ class OpenFineTuned:
 
 
 def groups_of(records: Records) -> Int[np.ndarray, " A"]:
-    """Returns a number for the group of each record."""
+    """Returns the number of each record's group."""
     groups = [as_text(records[index]["group"]) for index in range(len(records))]
     return np.unique(groups, return_inverse=True)[1]
 
@@ -111,6 +111,6 @@ def groups_of(records: Records) -> Int[np.ndarray, " A"]:
 def best_of(
     names: Sequence[str], scores: Float[np.ndarray, " C"], top: int
 ) -> list[tuple[str, float]]:
-    """Returns the names with the largest scores, the first of equal ones first."""
+    """Returns the ``top`` names with the largest scores; equal scores keep the order of names."""
     best = np.argsort(-scores, kind="stable")[:top]
     return [(names[int(index)], float(scores[index])) for index in best]

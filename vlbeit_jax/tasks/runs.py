@@ -1,4 +1,4 @@
-"""Reads the configuration of a run that exists, and that of a run which starts from another."""
+"""Reads the configuration of an existing run, and of a run that starts from another run."""
 
 import json
 import pathlib
@@ -19,8 +19,8 @@ def read_config(folder: pathlib.Path, setting: str = "") -> Config:
     """Returns the configuration of a run.
 
     Args:
-      folder: of the run.
-      setting: that names the folder, for messages.
+      folder: folder of the run.
+      setting: name of the setting that gives the folder; messages name it unless it is empty.
 
     Raises:
       UsageError: the folder does not belong to a run, or its configuration cannot be read.
@@ -42,7 +42,9 @@ def read_config(folder: pathlib.Path, setting: str = "") -> Config:
 def parse_run(
     values: Values, *, workdir: pathlib.Path | None = None, to_train: bool = True
 ) -> Config:
-    """Returns the checked configuration of a run, with the network of its start if it wants that.
+    """Returns the checked configuration of a run.
+
+    With ``task.model.like_start``, it has the network of the run that ``run.start_from`` names.
 
     Args:
       values: all fields.
@@ -51,7 +53,7 @@ def parse_run(
       to_train: see ``tasks.parse``.
 
     Raises:
-      UsageError: see ``tasks.parse``; or the start is no run with a Multiway Transformer.
+      UsageError: see ``tasks.parse``; or the start is not a run with a Multiway Transformer.
     """
     model, start = values["task"].get("model", {}), values["run"]["start_from"]
     if start and model.get("like_start"):

@@ -1,4 +1,4 @@
-"""What keeps a task from training on texts, or with a model's padding."""
+"""Checks whether a task can train on its texts and with its model's padding piece."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ NEW = "one made by vlbeit_jax.text_tokenizer"
 
 
 def padding_problems(model: ModelConfig) -> Iterable[str]:
-    """Returns what is wrong with the id of the padding piece, which imported models choose."""
+    """Returns what is wrong with the id of the padding piece; an imported model brings its own."""
     if model.pad != Special.PAD:
         yield f"model.pad={model.pad} must be {int(Special.PAD)}, because data are padded with it"
 
@@ -21,11 +21,11 @@ def text_problems(
     """Returns what is wrong with a stream's texts.
 
     Args:
-      name: of the stream.
-      length: its ``text_length``.
-      model: reads them.
-      text_tokenizer: folder; empty: none is named.
-      has_start: whether the task usually starts from a run, which has a tokenizer.
+      name: name of the stream.
+      length: the stream's ``text_length``.
+      model: the model that reads the texts.
+      text_tokenizer: folder of the text tokenizer; empty if none is named.
+      has_start: whether the task usually starts from a run, which has a text tokenizer.
     """
     if not 3 <= length <= model.text_positions:
         yield (

@@ -1,7 +1,8 @@
-"""BEiT-3's ``BEiT3ForImageClassification``, fine-tuned on ImageNet, as a fine-tuned run.
+"""Imports BEiT-3's ``BEiT3ForImageClassification``, fine-tuned on ImageNet, as a fine-tuned run.
 
-It sees pixels that are normalised by ImageNet's mean and deviation, unlike BEiT-3's other models,
-and the centre of an image whose shorter side is that of the model (its published guide).
+Unlike BEiT-3's other models, it takes pixels that are normalised by ImageNet's mean and deviation.
+According to BEiT-3's published guide, its view is the centre of an image whose shorter side is the
+model's image size.
 """
 
 import pathlib
@@ -54,7 +55,7 @@ def _read(
     def describe(folder: pathlib.Path) -> None:
         write_config(folder, Config(task=task, run=RunConfig(steps=IMPORTED_STEP)))
         write_classes(folder, names)
-        # What the weights were trained on is not in the file, so that no set counts as seen.
+        # The file does not say what the weights were trained on, so no set counts as seen.
         write_seen(folder, NOTHING_SEEN)
 
     shapes = declarations(task.init).shapes
@@ -62,7 +63,7 @@ def _read(
 
 
 IMPORT = Import(
-    exact="logits of classes; the normalisation of pixels is folded",
+    exact="logits of classes; the normalisation of pixels is folded into the patch embedding",
     gives=GIVES,
     drops="the experts of texts",
     read=_read,

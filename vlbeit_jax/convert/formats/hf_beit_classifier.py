@@ -1,8 +1,8 @@
-"""A fine-tuned classifier of images as Hugging Face's ``BeitForImageClassification``.
+"""Exports a fine-tuned classifier of images as Hugging Face's ``BeitForImageClassification``.
 
-With mean pooling, transformers normalises the mean of the patches' states. Without it, it
-normalises the state of CLS. Both are what our head does, so that its norm is the model's last norm
-there.
+With mean pooling, transformers normalises the mean of the patches' states. Without it, transformers
+normalises the state of CLS. Our head does the same, so its norm becomes the last norm of the
+exported model.
 """
 
 import json
@@ -33,11 +33,11 @@ from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.types import Modality
 
 MEAN = "mean"
-NORM = {MEAN: "beit.pooler.layernorm", "cls": "beit.layernorm"}  # By what is pooled.
+NORM = {MEAN: "beit.pooler.layernorm", "cls": "beit.layernorm"}  # By the kind of pooling.
 
 
 def require(source: FineTunedModel) -> None:
-    """Raises a ``UsageError`` unless it is a classifier of images that BEiT can compute."""
+    """Raises a ``UsageError`` unless the run is a classifier of images that BEiT can compute."""
     network = source.network
     if not isinstance(network, Classifier) or network.modality is not Modality.VISION:
         raise UsageError(
@@ -49,7 +49,7 @@ def require(source: FineTunedModel) -> None:
 
 
 def table(source: FineTunedModel) -> Table:
-    """Every parameter but those that are folded, and the mask token."""
+    """Returns rules for every parameter but the modality type and the mask token."""
     rules = [each for each in trunk(source.model, "beit.") if MASK_TOKEN not in each.jax]
     rules += norm("head/norm", NORM[source.opened.task.pool]) + linear("head/out", "classifier")
     left_out = {TYPE: "folded into the embeddings", MASK_TOKEN: "of pretraining"}
@@ -57,7 +57,7 @@ def table(source: FineTunedModel) -> Table:
 
 
 def write(source: FineTunedModel, folder: pathlib.Path) -> None:
-    """Writes weights, config.json with the names of classes, and how images are made."""
+    """Writes the weights, config.json with the names of the classes, and the image processor."""
     params = fold_type(source.model, source.params)
     write_safetensors(folder / "model.safetensors", export(table(source), params), NOTES)
     contents = {"config.json": _config(source), "preprocessor_config.json": _preprocessor(source)}
@@ -78,11 +78,14 @@ def _config(source: FineTunedModel) -> dict[str, Any]:
 
 
 def _preprocessor(source: FineTunedModel) -> dict[str, Any]:
-    """Returns what makes the view of our evaluation: a square of the whole image, or its centre."""
+    """Returns the image processor that makes the view of our evaluation.
+
+    The view is the whole image as a square, or the centre of the image.
+    """
     task, side = source.opened.task, source.model.image_size
     if task.image.view == "squash":
         return squashing(side)
-    # BEiT's processor would squash the image before it cuts out the centre; CLIP's keeps its shape.
+    # BEiT's processor would squash the image before it cuts out the centre; CLIP's does not.
     shared = {key: value for key, value in squashing(side).items() if key != "do_reduce_labels"}
     return shared | {
         "image_processor_type": "CLIPImageProcessor",
@@ -93,7 +96,7 @@ def _preprocessor(source: FineTunedModel) -> dict[str, Any]:
 
 
 def check(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
-    """Compares logits of random images with JAX.
+    """Compares the logits of random images with JAX's.
 
     Raises:
       ValueError: transformers reports a missing or unexpected name.
@@ -112,7 +115,7 @@ def check(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
 
 EXPORT = Export(
     takes="classifiers of images",
-    exact="logits of images; both ways of pooling, both position schemes, names of classes",
+    exact="logits of images, with both ways of pooling and both position schemes; names of classes",
     needs="transformers (4.57 or 5) to verify it",
     drops="nothing: the modality type is folded into positions or embeddings",
     peers=("torch", "transformers"),

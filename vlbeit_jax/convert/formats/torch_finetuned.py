@@ -1,7 +1,7 @@
-"""A fine-tuned model with its head for PyTorch, with the files that define and evaluate it.
+"""Exports a fine-tuned model with its head to PyTorch, and the files that define and evaluate it.
 
-Those files are ``convert/standalone/vlbeit_torch.py``, ``vlbeit_finetuned.py`` and
-``evaluate_finetuned.py``.
+These files are ``vlbeit_torch.py``, ``vlbeit_finetuned.py`` and ``evaluate_finetuned.py`` in
+``convert/standalone``.
 """
 
 import json
@@ -32,7 +32,7 @@ from vlbeit_jax.convert.tables import FUSED
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.types import Modality
 
-# By their names in the export.
+# Files of ``convert/standalone`` by their names in the export.
 FILES = {
     "vlbeit_torch.py": "vlbeit_torch.py",
     "vlbeit_finetuned.py": "vlbeit_finetuned.py",
@@ -41,12 +41,12 @@ FILES = {
 
 
 def table(model: ModelConfig, network: nn.Module, names: Collection[str]) -> Table:
-    """Returns the table of every parameter of the backbone that the network has, and of its head.
+    """Returns the table of the network's parameters: those of its backbone and those of its head.
 
     Args:
       model: configuration of the backbone.
       network: backbone and head.
-      names: of the network's parameters.
+      names: names of the network's parameters; it may lack some of the backbone's.
     """
     backbone = [each for each in model_table(model).rules if {*each.jax} <= {*names}]
     return Table(backbone + HEADS[type(network)].rules(network))
@@ -55,11 +55,11 @@ def table(model: ModelConfig, network: nn.Module, names: Collection[str]) -> Tab
 def parts(depth: int, names: Collection[str]) -> dict[str, Any]:
     """Returns the ``modalities`` of a network, and the ``experts`` of each of its blocks.
 
-    A network has those that its inputs pass through.
+    A network has only the modalities and experts that its inputs pass through.
 
     Args:
       depth: number of blocks.
-      names: of the network's parameters.
+      names: names of the network's parameters.
     """
     embed = {Modality.VISION: "vision_embed", Modality.LANGUAGE: "text_embed"}
     experts = [*map(str, Modality), FUSED]
@@ -104,7 +104,7 @@ def _config(source: FineTunedModel) -> dict[str, Any]:
 
 
 def check(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
-    """Compares every output of the folder's module with JAX."""
+    """Compares every output of the exported module with JAX's."""
     import torch
 
     with verify.importable(folder):

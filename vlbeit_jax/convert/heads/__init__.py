@@ -1,6 +1,6 @@
-"""Heads of fine-tuned networks as exports hold them: one file each.
+"""Heads of fine-tuned networks, as exports hold them; each head is one file.
 
-To export another network, add a file and its entry here, and its class to
+To export another network, add its file, an entry in ``HEADS``, and its class in
 ``standalone/vlbeit_finetuned.py``.
 """
 

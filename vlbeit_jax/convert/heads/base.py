@@ -1,4 +1,4 @@
-"""What an export needs to know of a head."""
+"""What an export needs to know about a head."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,8 @@ class Output(NamedTuple):
     """An output of a network.
 
     Attributes:
-      method: that computes it, of the network and of its class in ``vlbeit_finetuned.py``.
+      method: name of the method that computes it. The network and its class in
+        ``vlbeit_finetuned.py`` both have it.
       inputs: names of its arguments, in order: "image", "text" or both.
     """
 
@@ -25,16 +26,16 @@ class Output(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """A head, and what its network is evaluated by.
+    """A head, and the examples that evaluate its network.
 
     Attributes:
       kind: the network's name in ``vlbeit_finetuned.py``.
-      rules: from the network to the rules of all parameters above the backbone.
-      describe: from the open task to what the network's class needs besides the backbone's
-        configuration, ready for JSON.
-      outputs: from the network to its outputs by name.
-      examples: from the open task, records and the results of our evaluation to the arrays that
-        ``evaluate_finetuned.py`` reads.
+      rules: takes the network, and returns the rules of all parameters above the backbone.
+      describe: takes the open task, and returns what the network's class needs besides the
+        backbone's configuration, ready for JSON.
+      outputs: takes the network, and returns its outputs by name.
+      examples: takes the open task, records and the results of our evaluation, and returns the
+        arrays that ``evaluate_finetuned.py`` reads.
     """
 
     kind: str
@@ -45,5 +46,5 @@ class Head:
 
 
 def text_rows(tokenizer: TextTokenizer, texts: Sequence[str], length: int) -> np.ndarray:
-    """Returns word pieces Int32[A, length]."""
+    """Returns the word pieces of A texts, Int32[A, length], cut or padded to ``length``."""
     return np.stack([tokenizer.encode_row(text, length) for text in texts])

@@ -1,4 +1,4 @@
-"""Classes of images or of texts."""
+"""Classification of images or of texts."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Unit vectors of images and texts, and matching of pairs."""
+"""Retrieval: unit vectors of images and texts, and matching of pairs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -48,7 +48,7 @@ def _outputs(network: DualEncoder) -> dict[str, Output]:
 def _examples(
     opened: OpenRetrieval, records: Records, found: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Returns ``image`` of each record, ``text`` of each caption, and the caption's ``owner``."""
+    """Returns each record's ``image``, each caption's ``text`` and its image's number ``owner``."""
     gallery = Gallery.of(records)
     whole, draws = WholeImage(opened.task.model.image_size), Draws("unused")
     images = gallery.images

@@ -1,7 +1,7 @@
-"""Answers to questions on images.
+"""Answers to questions about images.
 
-Scores are computed here, for every answer of the list that has one, so that PyTorch needs none of
-VQA v2's normalisation.
+This file computes the score of every answer in the list whose score is not 0, so that PyTorch needs
+none of VQA v2's normalisation.
 """
 
 from collections.abc import Mapping
@@ -47,8 +47,8 @@ def _outputs(network: VQA) -> dict[str, Output]:
 def _examples(opened: OpenVQA, records: Records, found: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns ``image``, ``text``, ``answers`` with their ``scores``, and a mask for each type.
 
-    A question has as many slots as the one with most answers of the list; the others are answer 0
-    with score 0, which add nothing to its score.
+    Every question gets as many slots as the question with the most answers in the list needs. A
+    slot that a question does not need holds answer 0 with score 0, which adds nothing.
     """
     rule, numbers = Rule(found["protocol"]["rule"]), opened.answers.numbers
     rows = [records[index] for index in range(len(records))]
@@ -74,9 +74,10 @@ def _examples(opened: OpenVQA, records: Records, found: Mapping[str, Any]) -> di
 
 
 def answer_scores(answers: list[str], numbers: Mapping[str, int], rule: Rule) -> dict[int, float]:
-    """Returns the scores that are not 0 by number of the answer.
+    """Returns the scores that are not 0, by the answer's number in the list.
 
-    An answer of the list has one only if somebody gave it, as it is or after normalisation.
+    An answer of the list can have such a score only if somebody gave it, before or after
+    normalisation.
     """
     names = {form(answer) for answer in answers for form in (tidy, normalise)} & numbers.keys()
     scores = {numbers[name]: vqa_score(name, answers, rule) for name in sorted(names)}

@@ -1,10 +1,10 @@
-"""Evaluates the fine-tuned model in this folder on the examples in it, in PyTorch alone.
+"""Evaluates the fine-tuned model in this folder on the examples in this folder, in PyTorch alone.
 
     python evaluate.py [--json FILE] [--batch_size 64]
 
-evaluation.safetensors holds images, word pieces, and what is right for each of them, as
-vlbeit_jax.evaluate has them. evaluation.json holds the figures that JAX computed from the same
-examples; they are printed beside PyTorch's.
+evaluation.safetensors holds the images, the word pieces and the right answers that
+vlbeit_jax.evaluate used. evaluation.json holds the figures that JAX computed from these examples.
+The command prints them beside PyTorch's.
 """
 
 import argparse
@@ -30,7 +30,7 @@ Figures = dict[str, float]
 
 
 def rows_of(data: Data, names: tuple[str, ...], batch_size: int) -> Iterator[Data]:
-    """Yields batches of inputs, normalised and of the types that the model takes."""
+    """Yields batches of inputs, normalised and with the types that the model takes."""
     count = len(data[names[0]])
     for start in range(0, count, batch_size):
         yield {name: prepared(name, data[name][start : start + batch_size]) for name in names}
@@ -60,7 +60,7 @@ def classification(model: Classifier, data: Data, batch_size: int) -> Figures:
 
 
 def vqa(model: Callable[..., Tensor], data: Data, batch_size: int) -> Figures:
-    """Returns the mean score of the most likely answers, and by type of answer.
+    """Returns the mean score of the most likely answers, over all questions and by type of answer.
 
     Each question comes with the answers of the list whose score is not 0, and with these scores.
     """
@@ -75,8 +75,8 @@ def vqa(model: Callable[..., Tensor], data: Data, batch_size: int) -> Figures:
 def retrieval(model: DualEncoder, data: Data, batch_size: int) -> Figures:
     """Returns the share of images and of texts whose right answer is among the best k.
 
-    A wrong candidate that is exactly as good as the right one counts as better. With matching, the
-    best candidates are also ordered by the logit of "yes" minus that of "no".
+    A wrong candidate with the same score as the right one counts as better. With matching, the best
+    candidates are also ranked again by the logit of "yes" minus that of "no".
     """
     image = torch.cat(
         [model.embed_image(**batch) for batch in rows_of(data, ("image",), batch_size)]
@@ -104,11 +104,11 @@ def retrieval(model: DualEncoder, data: Data, batch_size: int) -> Figures:
 
 
 def ranks_of(scores: Tensor, own: Tensor) -> Tensor:
-    """Returns where the best right choice of each query stands among the wrong ones; 1 is first.
+    """Returns the rank of each query's best right choice among the wrong ones; 1 is the first.
 
     Args:
       scores: [queries, choices].
-      own: which choices are right.
+      own: [queries, choices]; whether the choice is right.
     """
     found = []
     for row, right in zip(scores.split(ROWS_AT_A_TIME), own.split(ROWS_AT_A_TIME), strict=True):
@@ -118,7 +118,7 @@ def ranks_of(scores: Tensor, own: Tensor) -> Tensor:
 
 
 def candidates(scores: Tensor, own: Tensor, count: int) -> Tensor:
-    """Returns the best choices of each query [queries, count]; of equal ones, wrong ones first."""
+    """Returns each query's best choices [queries, count]; wrong ones come first among equals."""
     found = []
     for row, right in zip(scores, own, strict=True):
         wrong_first = right.int().argsort(stable=True)
@@ -128,7 +128,7 @@ def candidates(scores: Tensor, own: Tensor, count: int) -> Tensor:
 
 
 def reranked(ranks: Tensor, own: Tensor, scores: Tensor) -> Tensor:
-    """Returns ranks by other scores of the candidates; a right choice not among them keeps its."""
+    """Returns ranks by the candidates' new scores; with no right candidate, the old rank stays."""
     among = ranks_of(scores, own)
     return torch.where(own.any(dim=1), among, ranks)
 
@@ -136,7 +136,7 @@ def reranked(ranks: Tensor, own: Tensor, scores: Tensor) -> Tensor:
 def matched(
     model: DualEncoder, data: Data, images: Tensor, texts: Tensor, batch_size: int
 ) -> Tensor:
-    """Returns the logit of "yes" minus that of "no" for pairs of numbers, in their shape."""
+    """Returns the logit of "yes" minus that of "no", in the shape of the numbers of the pairs."""
     image, text, found = images.reshape(-1), texts.reshape(-1), []
     for start in range(0, len(image), batch_size):
         rows = slice(start, start + batch_size)
@@ -159,7 +159,7 @@ METRICS = {"classification": classification, "vqa": vqa, "retrieval": retrieval}
 
 
 def evaluate(batch_size: int) -> tuple[Figures, dict]:
-    """Returns PyTorch's figures, and what JAX found with its protocol."""
+    """Returns PyTorch's figures, and JAX's figures with their protocol."""
     model = load(FOLDER)
     check_files(FOLDER, [EXAMPLES, JAX_FIGURES])
     data = load_file(FOLDER / EXAMPLES)
@@ -168,11 +168,11 @@ def evaluate(batch_size: int) -> tuple[Figures, dict]:
 
 
 def main() -> int:
-    """Prints one line per figure; exits with code 2 if arguments or folder are wrong."""
+    """Prints one line per figure; exits with code 2 if the arguments or the folder are wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=pathlib.Path, help="file to write the figures to")
+    parser.add_argument("--json", type=pathlib.Path, help="file that gets the figures")
     parser.add_argument("--batch_size", type=int, default=64)
     arguments = parser.parse_args()
     if arguments.batch_size < 1:

@@ -2,16 +2,16 @@
 
     from vlbeit_finetuned import load, normalise
 
-    # The folder with this file, the weights and config.json.
+    # "." is the folder with this file, the weights and config.json.
     model = load(".")
-    # Which class or answer a logit belongs to, and how images and texts are made.
+    # The class or answer of each logit, the view of an image and the length of a text.
     model.network["classes"], model.network["inputs"]
 
     # Classification of images or of texts: logits [B, classes].
     model(image=normalise(pixels))
     # Question answering: logits [B, answers].
     model(image=normalise(pixels), text=pieces)
-    # Retrieval: unit vectors [B, E], what the loss compares, and logits of "no" and "yes".
+    # Retrieval: unit vectors [B, E], their scaled cosines, and logits of "no" and "yes" [B, 2].
     image, text = model.embed_image(normalise(pixels)), model.embed_text(pieces)
     model.similarity(image, text)
     model.match(normalise(pixels), pieces)
@@ -36,7 +36,7 @@ __all__ = ["Classifier", "DualEncoder", "VQA", "load", "normalise"]
 
 
 class Classifier(Backbone):
-    """Classes of images or of texts (BEiT): one state before the last norm, a norm, a linear map.
+    """Classifies images or texts (BEiT): pools states before the last norm; a norm and linear map.
 
     Attributes:
       network: "network" in config.json.
@@ -53,7 +53,7 @@ class Classifier(Backbone):
         self.head = nn.Sequential(OrderedDict(parts))
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Tensor:
-        """Returns logits [B, classes] of images, or of texts; the arguments are as in ``VLBEiT``.
+        """Returns logits [B, classes] of images or of texts; the arguments are those of ``VLBEiT``.
 
         Raises:
           ValueError: an input is missing or has a size that the model does not support.
@@ -62,7 +62,7 @@ class Classifier(Backbone):
         return self.head(self._pooled(states, text))
 
     def _pooled(self, states: Tensor, text: Tensor | None) -> Tensor:
-        """[B, L, D] to [B, D]: the state of CLS, or the mean of the others that are no padding."""
+        """Pools [B, L, D] to [B, D]: CLS's state, or the mean of the others without padding."""
         if self.pool == "cls":
             return states[:, 0]
         if text is None:
@@ -73,7 +73,7 @@ class Classifier(Backbone):
 
 
 class VQA(Backbone):
-    """Answers to questions on images, from the state of the image's CLS (BEiT-3).
+    """Answers questions about images, from the state of the image's CLS (BEiT-3).
 
     Attributes:
       network: "network" in config.json.
@@ -97,7 +97,7 @@ class VQA(Backbone):
         self.head = nn.Sequential(OrderedDict(head))
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """Returns logits [B, answers]; the arguments are as in ``VLBEiT``.
+        """Returns logits [B, answers]; the arguments are those of ``VLBEiT``.
 
         Raises:
           ValueError: an input has a size that the model does not support.
@@ -107,7 +107,7 @@ class VQA(Backbone):
 
 
 class DualEncoder(Backbone):
-    """Images and texts as unit vectors of one space, and optionally a head for pairs.
+    """Embeds images and texts as unit vectors in one space; may also have a head for pairs.
 
     Attributes:
       network: "network" in config.json.
@@ -134,13 +134,13 @@ class DualEncoder(Backbone):
     def similarity(self, image: Tensor, text: Tensor) -> Tensor:
         """Returns [images, texts]: cosines of unit vectors times the scale learned in training.
 
-        A softmax over texts, or over images, gives the probabilities that the loss compares.
+        The contrastive loss takes the softmax of these values over texts, and over images.
         """
         limit = math.log(self.network["max_scale"]) if self.network["max_scale"] else math.inf
         return self.logit_scale.clamp(max=limit).exp() * image @ text.T
 
     def match(self, image: Tensor, text: Tensor) -> Tensor:
-        """Returns logits [B, 2] of whether each image belongs to its text: no, yes.
+        """Returns logits [B, 2]: that each image does not belong to its text, and that it does.
 
         Raises:
           ValueError: the model was trained without a head for pairs.
@@ -151,7 +151,7 @@ class DualEncoder(Backbone):
         return self.match_head(torch.cat([states[VISION][:, 0], states[LANGUAGE][:, 0]], dim=-1))
 
 
-NETWORKS = {"classification": Classifier, "vqa": VQA, "retrieval": DualEncoder}  # By their kind.
+NETWORKS = {"classification": Classifier, "vqa": VQA, "retrieval": DualEncoder}  # By kind.
 
 
 def load(folder: str | pathlib.Path) -> Classifier | VQA | DualEncoder:
