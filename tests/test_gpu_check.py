@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -90,7 +91,17 @@ def test_a_failed_command_is_a_row_with_its_reason():
     )
 
 
-def test_a_command_is_interrupted_so_many_seconds_after_its_first_output(tmp_path):
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_command_is_interrupted_so_many_seconds_after_its_first_output(tmp_path, handler):
+    """Also where this process ignores Ctrl-C, as in a background job of a shell."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        _interrupted(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted(tmp_path):
     check = gpu_runner.Check(tmp_path, time.monotonic() + 60, rehearse=True, memory=1)
     work = f"time.sleep(1); open({str(tmp_path / 'first')!r}, 'w'); time.sleep(50)"
     command = ["timeit", "-n", "1", "-s", "import time", work]

@@ -90,7 +90,8 @@ class Check:
             file.write(f"$ python -m {' '.join(command)}\n")
             file.flush()
             process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                # A shell's background jobs ignore Ctrl-C, and so would their children.
+                ["env", "--default-signal=INT", sys.executable, "-m", *command],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=variables,

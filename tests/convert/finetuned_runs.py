@@ -27,7 +27,7 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.types import Kind
 
 ROWS = 24
-LABELS = ("one", "two", "three", "four", "five", "six")
+LABELS = ("one", "two", "three", "four", "five", "señal")
 MODEL = {
     "image_size": 32,
     "patch_size": 8,

@@ -34,7 +34,12 @@ MISTAKES = [
 OF_RUNS = [
     ("vqa", "--to=hf-beit", "task 'vqa'; export it with --to=torch"),
     ("vqa", "--to=vlmo", "--to=torch (every fine-tuned run) and --to=hf-beit (classifiers of im"),
-    ("image_classification", "--to=torch --draws=3", "for --to=torch, not for --to=torch (fine-t"),
+    (
+        "image_classification",
+        "--to=torch --data=x --draws=3",
+        "for --to=torch, not for --to=torch (fine-t",
+    ),
+    ("image_classification", "--to=torch --split=test", "--split says how --data is evaluated"),
     ("image_classification", "--to=hf-beit --data=x", "not for --to=hf-beit"),
     ("image_classification", "--to=torch --data=sample:pairs", "labelled_images are needed here"),
     ("vqkd", "--to=torch", "a pretraining run or a fine-tuned run is needed"),

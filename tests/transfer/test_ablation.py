@@ -16,18 +16,18 @@ from vlbeit_jax.metrics.interval import paired_gain
 def test_each_run_is_compared_with_the_one_before_it_and_with_the_first():
     rng, groups = np.random.default_rng(0), np.arange(300) // 3
     scores = {
-        name: Scores((rng.random(300) < odds).astype(float), groups, "hits", True)
-        for name, odds in (("a", 0.3), ("b", 0.5), ("c", 0.5))
+        name: Scores((rng.random(300) < odds).astype(float), groups, "hits", True, 3)
+        for name, odds in (("a", 0.3), ("b", 0.5), ("c", 0.5), ("d", 0.5))
     }
     found = ablation._compared(scores)
-    assert list(found["gains"]) == ["b - a", "c - b", "c - a"]
+    assert list(found["gains"]) == ["b - a", "c - b", "d - c", "c - a", "d - a"]
     own, other = scores["b"].right, scores["a"].right
     gain = paired_gain(own, other, groups, each_group_once=True)
     assert found["gains"]["b - a"] == gain._asdict() and gain.low > 0
     assert found["gains"]["b - a"]["value"] == pytest.approx(own.mean() - other.mean())
     assert found["scores"]["a"] == pytest.approx(other.mean())
     text = ablation.table({"task": found})
-    assert text.splitlines()[0].startswith("| task | metric | a | b | c | b - a (95%) |")
+    assert text.splitlines()[0].startswith("| task | metric | a | b | c | d | b - a (95%) |")
     assert f"| task | hits | {other.mean():.3f} |" in text
 
 

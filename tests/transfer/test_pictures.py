@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from tools.emoji import sets
+from tools.emoji.folds import fold_of
 from tools.transfer import pictures, retrieval
 from tools.transfer.finetune import RESULTS, study_of
 from tools.transfer.fit import ANSWERS
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.identity import TEST
 from vlbeit_jax.data.source import open_set
+from vlbeit_jax.tasks.ranking import Gallery
 
 CHOSEN = {"pretrained": {"chosen": [0.002, 0.001, 0.001]}}  # The first one is shown.
 RESULT = {
@@ -27,8 +29,9 @@ RESULT = {
 }
 
 
-def write(folder, answers):
-    for rate, what in ((0.002, answers), (0.001, None)):  # The other run's would fail.
+def write(folder, answers, of_other_folds=None):
+    """Writes what two runs answered; the other folds' run fails when used, if it has no answers."""
+    for rate, what in ((0.002, answers), (0.001, of_other_folds)):
         place = folder / "runs" / f"pretrained_{rate:g}_0"
         place.mkdir(parents=True)
         (place / ANSWERS).write_text(json.dumps({"answers": what}))
@@ -55,8 +58,14 @@ def studies(tmp_path, monkeypatch):
     count = open_set(retrieval.SET).count("validation")
     best = (np.arange(count)[:, None] + np.arange(2)) % count
     best[0] = (1, 2)  # The first caption does not find its own picture.
-    ranks = {"of_images": [7, *[1] * (count - 1)], "best_images": best.tolist()}
-    write(tmp_path / "retrieval", ranks)
+    # The rate for a third of the pictures is that of its fold.
+    pairs = open_set(retrieval.SET).records("validation")
+    gallery = Gallery.of(pairs)
+    folds = [fold_of(as_text(gallery.images[owner]["id"])) for owner in gallery.owner.tolist()]
+    first = {"of_images": [7] * len(folds), "best_images": best.tolist()}
+    others = {"of_images": [8] * len(folds), "best_images": best.tolist()}
+    write(tmp_path / "retrieval", first, others)
+    (tmp_path / "places").write_text(json.dumps([7 if fold == 0 else 8 for fold in folds]))
     return tmp_path
 
 
@@ -68,7 +77,11 @@ def test_right_and_wrong_answers_are_shown(studies):
     assert "&lt;said 1&gt;<br>right: " in page
     assert page.count("What is at the ") == 2 * pictures.SHOWN_ANSWERS
     assert page.count("class='right'") == pictures.SHOWN_CAPTIONS - 1
-    assert "its picture: place 7 of" in page
+    places = json.loads((studies / "places").read_text())
+    shown = [places[number] for number in pictures._spread(len(places), pictures.SHOWN_CAPTIONS)]
+    assert set(shown) == {7, 8}
+    for place in (7, 8):
+        assert page.count(f"its picture: place {place} of") == shown.count(place)
     figures = 3 * pictures.SHOWN_CAPTIONS + (3 + 6) + 2 * pictures.SHOWN_ANSWERS
     assert page.count("<img ") == page.count("src='data:image/png;base64,") == figures
     assert "a&lt;b 0.100" in page and "-0.010 to +0.110" in page

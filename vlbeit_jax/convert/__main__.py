@@ -124,6 +124,9 @@ def main() -> None:
     if flag.value not in known:
         raise UsageError(f"{chosen}: no such format; choose from {', '.join(known)}")
     _check_flags(chosen, _fine_tuned(flag.value))
+    for option in (SPLIT, DRAWS):
+        if option.present and not DATA.value:
+            raise UsageError(f"--{option.name} says how --data is evaluated; give --data too")
     source, out = pathlib.Path(FROM.value), pathlib.Path(OUT.value)
     if TO.value:
         _export(source, TO.value, out)

@@ -76,10 +76,15 @@ def read_finetuned(folder: pathlib.Path, weights: str) -> FineTunedModel:
     opened = config.task.open(folder)
     network: Any = getattr(opened.task, "network", None)
     head = HEADS.get(type(network))
-    if not isinstance(opened, FineTuned) or head is None:
+    if not isinstance(opened, FineTuned):
         raise UsageError(
             f"--from={folder} holds a run of task {config.task.kind!r}; a pretraining run or a "
             "fine-tuned run is needed"
+        )
+    if head is None:
+        raise UsageError(
+            f"--from={folder} holds a run of task {config.task.kind!r}, whose head no format "
+            "knows; to export it, add a file to vlbeit_jax/convert/heads"
         )
     run = FineTunedRun.open(folder, config, opened, weights)
     leaves = jax.tree_util.tree_leaves_with_path(run.params)

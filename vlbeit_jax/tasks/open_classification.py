@@ -74,10 +74,10 @@ class OpenClassification(OpenFineTuned):
           UsageError: one is missing, of the wrong kind, or has other classes.
         """
         task = self.task
-        sets = open_sets(task.stream, [self.kind], run)
+        sets = open_sets(self.stream, [self.kind], run)
         self.require_classes(sets)
         return OneStreamData(
-            task.schedule, task.stream, sets, self.make_example(augment=True), run.seed
+            task.schedule, self.stream, sets, self.make_example(augment=True), run.seed
         )
 
     def require_classes(self, sets: Sequence[PreparedSet]) -> None:

@@ -33,5 +33,5 @@ def text_problems(
             f"{model.text_positions}]"
         )
     if not text_tokenizer:
-        wanted = f"{FROM_START}, or {NEW}" if has_start else NEW
+        wanted = f"{FROM_START}, if it has one, or {NEW}" if has_start else NEW
         yield f"text_tokenizer is empty: give {wanted}"

@@ -164,7 +164,7 @@ def evaluate(batch_size: int) -> tuple[Figures, dict]:
     check_files(FOLDER, [EXAMPLES, JAX_FIGURES])
     data = load_file(FOLDER / EXAMPLES)
     figures = METRICS[model.network["kind"]](model, data, batch_size)
-    return figures, json.loads((FOLDER / JAX_FIGURES).read_text())
+    return figures, json.loads((FOLDER / JAX_FIGURES).read_text(encoding="utf-8"))
 
 
 def main() -> int:

@@ -165,7 +165,7 @@ def load(folder: str | pathlib.Path) -> Classifier | VQA | DualEncoder:
 
     folder = pathlib.Path(folder)
     check_files(folder, ("config.json", "model.safetensors"))
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "network" not in config:
         raise ValueError(f"{folder} holds a pretrained model; load it with vlbeit_torch.load")
     model = NETWORKS[config["network"]["kind"]](config["model"], config["network"])

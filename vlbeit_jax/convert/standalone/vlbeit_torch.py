@@ -676,7 +676,7 @@ def check_files(folder: pathlib.Path, names: Sequence[str]) -> None:
                 f"{folder}: {name} is missing; give a folder that vlbeit_jax.convert has written"
             )
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         digests = {name: manifest[name]["sha256"] for name in names}
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
@@ -707,7 +707,7 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEnc
 
     folder = pathlib.Path(folder)
     check_files(folder, ("config.json", "model.safetensors"))
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "network" in config:
         raise ValueError(f"{folder} holds a fine-tuned model; load it with vlbeit_finetuned.load")
     model = VLBEiT(config["model"])
