@@ -3,13 +3,16 @@
 import sys
 from collections.abc import Callable
 
+from vlbeit_jax.cli import INTERRUPTED, USAGE_ERROR
 from vlbeit_jax.errors import UsageError
-
-USAGE_ERROR = 2  # Exit code, as of the package's commands.
 
 
 def run(main: Callable[[list[str]], None], overview: str | None) -> None:
-    """Runs a command; ``--help`` prints its overview, and a usage error has no traceback."""
+    """Runs a command; ``--help`` prints its overview.
+
+    Usage errors and Ctrl-C end it with the exit codes of the package's commands, without a
+    traceback.
+    """
     arguments = sys.argv[1:]
     if any(word in ("--help", "-h") for word in arguments):
         print(overview)
@@ -19,3 +22,6 @@ def run(main: Callable[[list[str]], None], overview: str | None) -> None:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again", file=sys.stderr)
+        sys.exit(INTERRUPTED)
