@@ -89,6 +89,18 @@ def test_without_a_start_or_without_the_setting_nothing_is_taken(tmp_path):
     assert parse_run(given, to_train=False).task.model.width == 768
 
 
+def test_some_fields_are_enough_and_the_old_layout_is_named(tmp_path):
+    folder = start(tmp_path / "start")
+    some = {
+        "task": {"kind": "text_classification", "model": {"like_start": True, "image_size": 48}},
+        "run": {"start_from": str(folder)},
+    }
+    assert parse_run(some, to_train=False).task.model.text_positions == 24
+    assert parse_run({}, to_train=False) == Config()
+    with pytest.raises(UsageError, match=r"config\.task='pretrain' is a name, as in vlbeit_jax 0"):
+        parse_run({"task": "pretrain", "run": {"start_from": str(folder)}}, to_train=False)
+
+
 def test_an_empty_text_tokenizer_is_that_of_the_start(tmp_path):
     folder = start(tmp_path / "start")
     assert found(folder).text_tokenizer == ""  # An import may have none.

@@ -12,7 +12,6 @@ import pytest
 
 from tests import tiny
 from tests.convert.conftest import write_random_run
-from tools import command
 from tools.emoji.folds import FOLDS, fold_of, split_of
 from tools.transfer import finetune, fit, probing, retrieval, vqa_cell
 from tools.transfer.by_folds import Rows
@@ -285,17 +284,3 @@ def test_every_task_from_end_to_end(run, name, tmp_path):
     again = finetune.carried_out(study, workers=1)
     assert again["results"] == made["results"]
     assert stamps == {path: (path / fit.ANSWERS).stat().st_mtime_ns for path in runs[1:]}
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [(KeyboardInterrupt(), 130, "interrupted"), (UsageError("no such run"), 2, "error: no such")],
-)
-def test_a_command_ends_without_a_traceback(error, code, said, capsys, monkeypatch):
-    def fails(arguments):
-        raise error
-
-    monkeypatch.setattr("sys.argv", ["command", "argument"])
-    with pytest.raises(SystemExit) as ended:
-        command.run(fails, "overview")
-    assert ended.value.code == code and said in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from vlbeit_jax.config.networks import NOT_OF_THE_NETWORK, ModelConfig
@@ -47,15 +48,17 @@ def parse_run(
     With ``task.model.like_start``, it has the network of the run that ``run.start_from`` names.
 
     Args:
-      values: all fields.
-      workdir: of the run. Once it has a checkpoint, the network is its own: the start may have
-        changed, or be gone.
+      values: some or all fields.
+      workdir: folder of the run. Once it has a checkpoint, the network is that of its own
+        configuration, because the start may have changed or be gone.
       to_train: see ``tasks.parse``.
 
     Raises:
       UsageError: see ``tasks.parse``; or the start is not a run with a Multiway Transformer.
     """
-    model, start = values["task"].get("model", {}), values["run"]["start_from"]
+    task, start = values.get("task"), values.get("run", {}).get("start_from")
+    # In version 0.1.0 the task was a name; ``parse`` says so.
+    model = task.get("model", {}) if isinstance(task, Mapping) else {}
     if start and model.get("like_start"):
         values = _like_start(values, pathlib.Path(start), workdir)
     return parse(values, to_train=to_train)
@@ -75,7 +78,8 @@ def _like_start(values: Values, start: pathlib.Path, workdir: pathlib.Path | Non
     model = task["model"] | {name: getattr(network, name) for name in names}
     if network.positions is Positions.ABSOLUTE:
         # Shorter texts need only the first positions.
-        model["text_positions"] = min(network.text_positions, task["model"]["text_positions"])
+        wanted = task["model"].get("text_positions", network.text_positions)
+        model["text_positions"] = min(network.text_positions, wanted)
     task = task | {"model": model}
     if task.get(TEXT_TOKENIZER) == "" and (start / TEXT_TOKENIZER).is_dir():
         task[TEXT_TOKENIZER] = str(start / TEXT_TOKENIZER)
