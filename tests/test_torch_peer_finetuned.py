@@ -7,7 +7,8 @@ import pytest
 
 from tests import tiny
 from tests.test_torch_peer import compared, parts
-from tools.torch_peer import compare, fine_tuned, train_step
+from tools.torch_peer import classification, compare, train_step
+from tools.torch_peer.peer import peer_of
 from tools.torch_peer.weights import arrays_of
 from vlbeit_jax.config.common import OptimizerConfig, RunConfig
 from vlbeit_jax.config.finetune import (
@@ -77,7 +78,7 @@ def test_parameters_stay_the_same_with_a_rate_for_each_layer(name):
         theirs = peer({stream: peer.batch(rows) for stream, rows in batches.items()})
     for metric in theirs:
         np.testing.assert_allclose(metrics[metric], theirs[metric], rtol=1e-4, err_msg=metric)
-    table = fine_tuned.build(config, {}, peer.dtype).table
+    table = peer_of(config).build(config, {}, peer.dtype).table
     ours, old = export(table, arrays_of(state.params)), export(table, before)
     for tensor, value in peer.model.state_dict().items():
         moved = np.abs(ours[tensor] - old[tensor]).max()
@@ -95,9 +96,9 @@ def test_the_compiled_step_is_one_graph_and_agrees(name):
 
 def test_another_loss_does_not_agree(monkeypatch):
     task = dataclasses.replace(TASKS["images"], smoothing=0.1)
-    build = fine_tuned.build
+    build = classification.build
     other = dataclasses.replace(config_of("images"), task=task)
-    monkeypatch.setattr(fine_tuned, "build", lambda _, *rest: build(other, *rest))
+    monkeypatch.setattr(classification, "build", lambda _, *rest: build(other, *rest))
     assert not compared(config_of("images"))["agrees"]
 
 

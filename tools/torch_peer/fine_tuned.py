@@ -1,4 +1,4 @@
-"""Losses of fine-tuning in PyTorch: classification and question answering."""
+"""What the fine-tuned networks in PyTorch share."""
 
 import sys
 from collections.abc import Callable
@@ -6,15 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from tools.torch_peer.peer import Metrics, Peer, parameters_of
+from tools.torch_peer.peer import parameters_of
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.formats.torch_finetuned import parts, table
 from vlbeit_jax.convert.formats.torch_module import STANDALONE, model_config
-from vlbeit_jax.models.heads.vqa import EPS
-from vlbeit_jax.objectives.answering import ANSWER
-from vlbeit_jax.objectives.supervised import CLASS
+from vlbeit_jax.convert.rules import Table
 from vlbeit_jax.tasks import Config
 
 Rows = dict[str, Tensor]
@@ -38,38 +35,6 @@ class Loss(nn.Module):
             return self.model(**inputs).float()
 
 
-class ClassLoss(Loss):
-    """Cross-entropy, as in ``objectives.supervised``."""
-
-    smoothing = 0.0
-
-    def forward(self, rows: Rows) -> tuple[Metrics, Metrics]:
-        """Returns the loss and the accuracy."""
-        logits, weight = self.logits(rows), rows["weight"]
-        loss = functional.cross_entropy(
-            logits, rows["label"], reduction="none", label_smoothing=self.smoothing
-        )
-        right = (logits.detach().argmax(dim=-1) == rows["label"]) * weight
-        total = weight.sum()
-        losses = {f"{CLASS}/loss": (loss * weight).sum() / total}
-        return losses, {f"{CLASS}/accuracy": right.sum() / total}
-
-
-class AnswerLoss(Loss):
-    """Binary cross-entropy with soft scores, as in ``objectives.answering``."""
-
-    def forward(self, rows: Rows) -> tuple[Metrics, Metrics]:
-        """Returns the loss and the score of the most likely answers."""
-        logits = self.logits(rows)
-        targets = torch.zeros_like(logits).scatter_add(1, rows["answers"], rows["scores"])
-        loss = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        weight = rows["weight"] * (rows["scores"].amax(dim=1) > 0)
-        best = targets.gather(1, logits.detach().argmax(dim=1, keepdim=True))[:, 0]
-        total = weight.sum()
-        losses = {f"{ANSWER}/loss": (loss.sum(dim=1) * weight).sum() / total}
-        return losses, {f"{ANSWER}/accuracy": (best * weight).sum() / total}
-
-
 def differences(config: Config) -> list[str]:
     """Returns settings with which the two sides would draw different random numbers."""
     stream = getattr(config.task, config.task.schedule)
@@ -81,28 +46,22 @@ def differences(config: Config) -> list[str]:
     ]
 
 
-def build(config: Config, frozen: Any, dtype: torch.dtype) -> Peer:
-    """See ``peer.PeerModule``."""
-    task = config.task
+def network_of(
+    task: Any, name: str, described: dict[str, Any]
+) -> tuple[nn.Module, Table, Callable[[Tensor], Tensor]]:
+    """Returns a network, the table from JAX's parameters to it, and the normalisation of pixels.
+
+    Args:
+      task: its settings.
+      name: of the network's class in vlbeit_finetuned.py.
+      described: what that class needs beside the backbone.
+    """
     names = parameters_of(task)
     with verify.importable(STANDALONE):
         module: Any = verify.module_of(STANDALONE / "vlbeit_finetuned.py")
         backbone_module = sys.modules["vlbeit_torch"]
     # torch.compile looks modules up by name when it compiles, which it does in the first step.
     sys.modules["vlbeit_torch"] = backbone_module
-    shape, backbone = model_config(task.model), parts(task.model.depth, names)
-    if task.kind == "vqa":
-        network = {"norm_eps": EPS, "answers": range(task.network.answers)}
-        model = module.VQA(shape, backbone | network)
-        loss: Loss = AnswerLoss(model, dtype, module.normalise)
-    else:
-        network = {
-            "modality": str(task.modality),
-            "pool": task.pool,
-            "norm_eps": task.model.norm_eps,
-            "classes": range(task.num_classes),
-        }
-        model = module.Classifier(shape, backbone | network)
-        loss = ClassLoss(model, dtype, module.normalise)
-        loss.smoothing = task.smoothing
-    return Peer(model, table(task.model, task.network, names), {task.schedule: loss})
+    backbone = parts(task.model.depth, names)
+    model = getattr(module, name)(model_config(task.model), backbone | described)
+    return model, table(task.model, task.network, names), module.normalise

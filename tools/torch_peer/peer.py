@@ -20,9 +20,9 @@ Metrics = dict[str, Tensor]
 # By task.kind. To compare another task, add a file with ``build`` and ``differences``.
 PEERS = {
     "pretrain": "tools.torch_peer.masked_prediction",
-    "image_classification": "tools.torch_peer.fine_tuned",
-    "text_classification": "tools.torch_peer.fine_tuned",
-    "vqa": "tools.torch_peer.fine_tuned",
+    "image_classification": "tools.torch_peer.classification",
+    "text_classification": "tools.torch_peer.classification",
+    "vqa": "tools.torch_peer.question_answering",
 }
 
 
