@@ -16,7 +16,6 @@ from vlbeit_jax.config.finetune import (
     LabelledTextsConfig,
     PairedStreamConfig,
 )
-from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.rules import export
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config
@@ -25,18 +24,7 @@ from vlbeit_jax.tasks.retrieval import Retrieval
 from vlbeit_jax.tasks.text_classification import TextClassification
 from vlbeit_jax.tasks.vqa import VQATask
 
-MODEL = ModelConfig(
-    image_size=16,
-    patch_size=8,
-    width=16,
-    depth=2,
-    heads=2,
-    ffn_width=32,
-    fused_layers=1,
-    text_positions=12,
-    vocabulary=50,
-    drop_path=0.0,
-)
+MODEL = dataclasses.replace(tiny.SMALL, text_positions=12, vocabulary=50)
 IMAGES = LabelledImagesConfig(batch_size=8, mixup=0.0, cutmix=0.0, erase=0.0)
 TASKS = {
     "images": ImageClassification(model=MODEL, classes=5, smoothing=0.2, image=IMAGES),

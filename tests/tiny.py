@@ -54,6 +54,21 @@ class World:
     vqkd: pathlib.Path
 
 
+# A backbone of four patches, for tests of heads and losses.
+SMALL = ModelConfig(
+    image_size=16,
+    patch_size=8,
+    width=16,
+    depth=2,
+    heads=2,
+    ffn_width=32,
+    fused_layers=1,
+    text_positions=8,
+    vocabulary=40,
+    drop_path=0.0,
+)
+
+
 def world_in(folder: pathlib.Path) -> World:
     return World(
         *(folder / name for name in ("pairs", "texts", "tokens", "text_tokenizer", "vqkd"))

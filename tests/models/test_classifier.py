@@ -1,11 +1,13 @@
 """The classifier has what it needs, starts at equal chances and ignores padding."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlbeit_jax.config.networks import ModelConfig
+from tests import tiny
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.models.vlbeit import VLBEiT
@@ -13,19 +15,7 @@ from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.types import Modality
 
-MODEL = ModelConfig(
-    image_size=16,
-    patch_size=8,
-    width=16,
-    depth=2,
-    heads=2,
-    ffn_width=32,
-    fused_layers=1,
-    text_positions=8,
-    vocabulary=40,
-    drop_path=0.0,
-    matmul="float32",
-)
+MODEL = dataclasses.replace(tiny.SMALL, matmul="float32")
 IMAGE = jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8))
 TEXT = jnp.array([[2, 7, 9, 3, 0, 0], [2, 8, 3, 0, 0, 0], [2, 5, 6, 7, 8, 3]])
 

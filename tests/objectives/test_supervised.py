@@ -1,12 +1,14 @@
 """Soft targets, mixup, cutmix and erasing, against float64 statements and timm's definitions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from vlbeit_jax.config.networks import ModelConfig
+from tests import tiny
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.objectives.base import ROW, Context, Variables, on_one_device
 from vlbeit_jax.objectives.mixing import Mixing, cutmix_box, erased, inside, mixed
@@ -16,18 +18,7 @@ from vlbeit_jax.training.state import declarations
 from vlbeit_jax.types import Modality
 
 SIZE, ROWS, CLASSES = 16, 6, 5
-MODEL = ModelConfig(
-    image_size=SIZE,
-    patch_size=8,
-    width=16,
-    depth=2,
-    heads=2,
-    ffn_width=32,
-    fused_layers=1,
-    text_positions=8,
-    vocabulary=40,
-    drop_path=0.0,
-)
+MODEL = dataclasses.replace(tiny.SMALL, image_size=SIZE)
 NETWORK = Classifier(MODEL, CLASSES, Modality.VISION, "mean")
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from tests import tiny
 from tests.training.linear import Training
-from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.objectives.base import ROW, Context, Variables, on_one_device
 from vlbeit_jax.objectives.mixing import Mixing
@@ -19,19 +19,7 @@ from vlbeit_jax.training.step import stream_key
 from vlbeit_jax.types import Modality
 
 ROWS, SIZE, CLASSES = 32, 16, 5
-MODEL = ModelConfig(
-    image_size=SIZE,
-    patch_size=8,
-    width=16,
-    depth=2,
-    heads=2,
-    ffn_width=32,
-    fused_layers=1,
-    text_positions=8,
-    vocabulary=40,
-    drop_path=0.3,
-    matmul="float32",
-)
+MODEL = dataclasses.replace(tiny.SMALL, image_size=SIZE, drop_path=0.3, matmul="float32")
 ONE, EIGHT = (1, 1, 1), (4, 2, 1)
 SPLITS = [(ONE, 1), (ONE, 4), (EIGHT, 2), ((2, 2, 2), 4)]
 # What these split, those split further.
