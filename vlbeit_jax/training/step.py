@@ -79,7 +79,7 @@ def make_train_step(
 
     ``batches`` has one entry per stream of this step. The activations of a stream are freed before
     those of the next one exist. Metrics are device arrays: ``term/loss``, ``term/accuracy``, ...,
-    ``grad_norm``, ``update_norm``, and ``skipped``.
+    ``grad_norm``, and ``skipped``.
 
     A step that is not finite changes nothing (``training.guard``), and its ``skipped`` is 1.
 
