@@ -54,9 +54,9 @@ def guarded_update(
 
     grad_norm = optax.tree.norm(gradients)
     losses = [value for name, value in metrics.items() if name.endswith("/loss")]
-    # The update decides nothing. Otherwise a chip could keep no new parameter before it has computed
-    # all of them, and would write and read parameters and moments once more: 2% of a step
-    # (docs/scale.md).
+    # The update decides nothing. Otherwise a chip could keep no new parameter before it has
+    # computed all of them, and would write and read parameters and moments once more: 2% of a
+    # step (docs/scale.md).
     ok = all_finite((losses, grad_norm, model_state))
     # Selecting element by element needs no communication and keeps donation complete. lax.cond
     # would copy what its branches share.
