@@ -1,6 +1,7 @@
 """A study trains the runs again whose data would now be made otherwise, and no others."""
 
 import contextlib
+import dataclasses
 import os
 
 import numpy as np
@@ -100,3 +101,15 @@ def test_a_removed_set_is_made_again_and_its_runs_are_kept(study, few):
     sets_of = study.folder / "sets"
     (sets_of / "0").rename(study.folder / "away")
     assert carried_out(study) == [] and (sets_of / "0").is_dir()
+
+
+def test_another_rate_keeps_finished_runs_and_another_recipe_does_not(study, few, monkeypatch):
+    monkeypatch.setattr(finetune, "carry_out", lambda study, workers: iter(()))
+    finetune.answered(study)
+    finished = study.place(FITS[0])
+    finished.mkdir(parents=True)
+    rates = {start: (1e-4,) for start in study.task.rates}
+    finetune.answered(dataclasses.replace(study, task=dataclasses.replace(study.task, rates=rates)))
+    assert finished.is_dir()
+    finetune.answered(dataclasses.replace(study, steps=7))
+    assert not finished.exists()

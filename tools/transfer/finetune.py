@@ -67,9 +67,9 @@ def answered(study: Study, workers: int = 0) -> tuple[dict[Fit, Any], dict[str, 
         "source": open_set(study.task.source).fingerprint,
         "text_tokenizer": run.model.fingerprints.get("text_tokenizer"),
         "recipe": recipe,
-        "rates": {start: study.task.rates[start] for start in study.starts},
         "parts": PARTS,
     }
+    # Not the rates: a run has its rate in its name, so another rate makes no other run wrong.
     _claim(study.folder, made_from)
     study.task.prepare(study.folder)
     found, began = {}, time.monotonic()
