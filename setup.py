@@ -57,7 +57,9 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=find_packages(include=["vlbeit_jax", "vlbeit_jax.*"]),
-    package_data={"vlbeit_jax": ["sample_data/*/*", "convert/standalone/*.py"]},
+    package_data={
+        "vlbeit_jax": ["sample_data/*/*", "sample_model/**/*", "convert/standalone/*.py"]
+    },
     install_requires=INSTALL,
     extras_require={
         "test": [

@@ -1,8 +1,6 @@
 """VL-BEiT in JAX: one Multiway Transformer pretrained by masked prediction (arXiv 2206.01127).
 
-import vlbeit_jax
-model = vlbeit_jax.load("sample_run/pretrain")
-vectors = model.encode(images=["cat.jpg"]).image
+``vlbeit_jax.load("sample").encode(images=["cat.jpg"]).image`` is a vector that describes a picture.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -23,6 +23,9 @@ from vlbeit_jax.tasks.visual_tokens import VisualTokens, open_visual_tokens
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.saved_run import newest_step, restore
 
+# The run of launch/sample.sh, packed by tools/pack_model.py.
+SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parents[1] / "sample_model"
+
 
 def load(
     place: str | os.PathLike[str],
@@ -34,8 +37,8 @@ def load(
     """Opens a model on the first device.
 
     Args:
-      place: the workdir of a run of pretraining or fine-tuning, or an import made by
-        ``python -m vlbeit_jax.convert``.
+      place: "sample" for the small model in the package; the workdir of a run of pretraining or
+        fine-tuning; or an import made by ``python -m vlbeit_jax.convert``.
       weights: "raw", or "ema" for the averaged parameters of a fine-tuned run that has them.
       text_tokenizer: folder of the text tokenizer, for an import, which has none.
       compilation_cache: as ``config.run.compilation_cache``: where JAX keeps what it compiles;
@@ -46,7 +49,7 @@ def load(
     """
     if "://" in os.fspath(place):
         raise UsageError(f"{place} is an address: copy the run to a folder, and give that")
-    folder = pathlib.Path(place)
+    folder = SAMPLE_FOLDER if place == SAMPLE else pathlib.Path(place)
     config = read_config(folder)
     model = getattr(config.task, "model", None)
     if not isinstance(model, ModelConfig):
