@@ -94,7 +94,7 @@ class Objective(Protocol):
         ...
 
     def prepare(self, variables: Variables, batch: Tree, ctx: Context, per_row: PerRow) -> Tree:
-        """Returns the batch, perhaps with new entries: the one place where rows see each other.
+        """Returns the batch, perhaps with new entries: here rows see each other, however split.
 
         It runs on global arrays, before rows are split over devices and microbatches. For
         contrastive losses, hard negatives, mixup.
