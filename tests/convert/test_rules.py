@@ -6,7 +6,7 @@ import pytest
 
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
-from vlbeit_jax.convert.formats import beit, dalle, hf_beit, torch_tables, vit, vlmo, vqkd
+from vlbeit_jax.convert.formats import beit, clip, dalle, dino, hf_beit, torch_tables, vlmo, vqkd
 from vlbeit_jax.convert.permutations import fused_qkv, split_qkv
 from vlbeit_jax.convert.rules import Table, export, load, rule
 from vlbeit_jax.convert.source import model_shapes, tree_shapes, visual_shapes
@@ -95,10 +95,10 @@ for name, table_of in (
         table_of,
     )
 for kind, table_of in (
-    ("clip", lambda c, _: vit.clip_table(c, ())),
-    ("dino", lambda c, _: vit.dino_table(c, ())),
+    ("clip", lambda c, _: clip.table(c, ())),
+    ("dino", lambda c, _: dino.table(c, ())),
 ):
-    config = ViTConfig(kind, 12, 4, 24, 2, 3, 40, 10 if kind == "clip" else 24)
+    config = ViTConfig(kind, 12, 4, 24, 2, 3, 40, 10 if kind == "clip" else 24, "gelu")
     add_case(kind, config, lambda c: random_tree(tree_shapes(abstract_params(c))), table_of)
 
 

@@ -62,6 +62,13 @@ HEADS = flags.DEFINE_integer(
     "attention heads of the network in the file, if they are not 64 wide",
     lower_bound=1,
 )
+ACTIVATION = flags.DEFINE_enum(
+    "activation",
+    None,
+    ["gelu", "quick_gelu"],
+    "clip: activation of the network, if no configuration lies beside the file: quick_gelu for "
+    "OpenAI's, gelu for open_clip's unless the model's name ends in -quickgelu",
+)
 CLASSES = flags.DEFINE_string(
     "classes",
     None,
@@ -95,6 +102,7 @@ OF_SOME_FORMATS = (
     VOCABULARY,
     TEXT_POSITIONS,
     HEADS,
+    ACTIVATION,
     CLASSES,
     VERIFY,
     DATA,
@@ -167,21 +175,18 @@ def _check_flags(*chosen: str) -> None:
 
 
 def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
-    from vlbeit_jax.convert.files import check_manifest
     from vlbeit_jax.convert.import_options import ImportOptions
-    from vlbeit_jax.convert.read_tensors import read_tensors
 
-    content = read_tensors(file)
-    check_manifest(file)
     options = ImportOptions(
         image_size=IMAGE_SIZE.value,
         codes=CODES.value,
         vocabulary=VOCABULARY.value,
         text_positions=TEXT_POSITIONS.value,
         heads=HEADS.value,
+        activation=ACTIVATION.value,
         classes=CLASSES.value,
     )
-    print(format.read(content, file, options, out))
+    print(format.run(file, options, out))
     print(f"written to {out}, {format.gives}")
 
 

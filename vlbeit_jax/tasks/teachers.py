@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.teacher import (
+    USUAL_ACTIVATIONS,
     PixelTeacher,
     Teacher,
     ViT,
@@ -33,7 +34,7 @@ def describe_teacher(config: VisualTokenizerConfig) -> Teacher:
     if config.teacher == "pixels":
         return PixelTeacher(config.patch_size)
     width = teacher_width(config.teacher, config.patch_size)
-    sizes = (768, 12, 12, 3072, width)
+    sizes = (768, 12, 12, 3072, width, USUAL_ACTIVATIONS[config.teacher])
     return ViTTeacher(ViTConfig(config.teacher, config.image_size, config.patch_size, *sizes))
 
 
@@ -55,7 +56,9 @@ def read_teacher(config: VisualTokenizerConfig) -> Teacher:
             f"task.model.teacher={config.teacher} needs task.model.teacher_weights; {how}"
         )
     try:
-        vit = ViTConfig(**json.loads((folder / TEACHER_FILE).read_text()))
+        described = json.loads((folder / TEACHER_FILE).read_text())
+        usual = {"activation": USUAL_ACTIVATIONS[config.teacher]}
+        vit = ViTConfig(**usual | described)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"task.model.teacher_weights={folder}: no imported teacher ({error}); {how}"

@@ -22,7 +22,7 @@ from vlbeit_jax.convert.import_options import (
 from vlbeit_jax.convert.importing import import_model
 from vlbeit_jax.convert.permutations import TOKEN, patches, zero
 from vlbeit_jax.convert.read_tensors import TensorFile
-from vlbeit_jax.convert.rules import Arrays, Report, Table, rule
+from vlbeit_jax.convert.rules import Report, Table, rule
 from vlbeit_jax.convert.source import model_shapes
 from vlbeit_jax.convert.tables import (
     beit_attention,
@@ -126,23 +126,24 @@ def config_of(file: TensorFile, options: ImportOptions) -> ModelConfig:
     )
 
 
-def fold_pixels(
-    tensors: Arrays, kernel_name: str = KERNEL, bias_name: str = BIAS
-) -> dict[str, np.ndarray]:
-    """Returns tensors for pixels in [-1, 1] instead of ImageNet's normalisation.
+def fold_pixels(file: TensorFile, kernel_name: str = KERNEL, bias_name: str = BIAS) -> TensorFile:
+    """Returns the file for pixels in [-1, 1] instead of ImageNet's normalisation.
 
     Args:
-      tensors: of the file.
+      file: of a network that takes pixels minus ImageNet's mean, over its deviation.
       kernel_name: the weight of the patch embedding.
       bias_name: its bias.
     """
     mean, deviation = (np.array(values, np.float32)[:, None, None] for values in IMAGENET)
-    kernel, bias = tensors[kernel_name], tensors[bias_name]
+    kernel, bias = file.tensors[kernel_name], file.tensors[bias_name]
     folded = {
         kernel_name: kernel * (0.5 / deviation),
         bias_name: bias + (kernel * ((0.5 - mean) / deviation)).sum((1, 2, 3)),
     }
-    return {**tensors, **folded}
+    return file.changed(
+        {**file.tensors, **folded},
+        f"ImageNet's mean and deviation of pixels are folded into {kernel_name} and {bias_name}",
+    )
 
 
 def _read(
@@ -150,14 +151,14 @@ def _read(
 ) -> Report:
     config = config_of(file, options)
     rules = table(config, file.tensors, model_shapes(config))
-    return import_model(path, file.tensors, rules, config, out)
+    return import_model(path, file, rules, config, out)
 
 
 def _read_v2(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
     config_of(file, options)  # Names the missing tensors before any is folded.
-    return _read(file._replace(tensors=fold_pixels(file.tensors)), path, options, out)
+    return _read(fold_pixels(file), path, options, out)
 
 
 FLAGS = ("image_size", "codes", "vocabulary", "text_positions")

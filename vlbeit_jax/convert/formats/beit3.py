@@ -195,7 +195,7 @@ def _read(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
     config = config_of(file, options)
-    return import_model(path, file.tensors, import_table(config, file.tensors), config, out)
+    return import_model(path, file, import_table(config, file.tensors), config, out)
 
 
 EXPORT = Export(

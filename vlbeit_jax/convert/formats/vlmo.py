@@ -26,7 +26,7 @@ from vlbeit_jax.convert.permutations import (
     vocabulary_rows,
 )
 from vlbeit_jax.convert.read_tensors import TensorFile
-from vlbeit_jax.convert.rules import Arrays, Report, Table, export, rule
+from vlbeit_jax.convert.rules import Report, Table, export, rule
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.tables import (
     beit_attention,
@@ -209,19 +209,21 @@ def _sizes(file: TensorFile, patch_size: int, options: ImportOptions) -> tuple[i
     )
 
 
-def fold_inner_type(tensors: Arrays) -> Arrays:
-    """Returns the tensors with BERT's inner type, always row 0, added to the words."""
+def fold_inner_type(file: TensorFile) -> TensorFile:
+    """Returns the file with BERT's inner type, always row 0, added to the words."""
+    tensors = file.tensors
     if INNER_TYPES not in tensors:
-        return tensors
-    return {**tensors, WORDS: tensors[WORDS] + tensors[INNER_TYPES][0]}
+        return file
+    words = tensors[WORDS] + tensors[INNER_TYPES][0]
+    return file.changed({**tensors, WORDS: words}, f"row 0 of {INNER_TYPES} is added to {WORDS}")
 
 
 def _read(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
     config = config_of(file, options)
-    tensors = fold_inner_type(file.tensors)
-    return import_model(path, tensors, table(config, tensors), config, out)
+    file = fold_inner_type(file)
+    return import_model(path, file, table(config, file.tensors), config, out)
 
 
 EXPORT = Export(

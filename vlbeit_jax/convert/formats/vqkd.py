@@ -95,7 +95,7 @@ def _read(
 ) -> Report:
     config = config_of(file.shapes, options)
     rules = table(config, file.tensors)
-    return import_visual_tokenizer(path, file.tensors, rules, config, out)
+    return import_visual_tokenizer(path, file, rules, config, out)
 
 
 IMPORT = Import(
