@@ -141,7 +141,8 @@ def test_beit_files_start_the_image_side(fine_tuned):
     config = ModelConfig(**SMALL, positions="relative")
     shapes = model_shapes(config)
     rng = np.random.default_rng(0)
-    marks = () if fine_tuned else (beit.SHARED, "mask_token")
+    of_pretraining = (beit.SHARED, "mask_token", "lm_head.weight", "norm.weight")
+    marks = () if fine_tuned else of_pretraining
     tensors = {
         name: rng.standard_normal(value.shape, np.float32)
         for name, value in export(beit.table(config, marks, shapes), random_tree(shapes)).items()
