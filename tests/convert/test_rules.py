@@ -6,7 +6,16 @@ import pytest
 
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
-from vlbeit_jax.convert.formats import beit, clip, dalle, dino, hf_beit, torch_tables, vlmo, vqkd
+from vlbeit_jax.convert.formats import (
+    beit,
+    clip,
+    dalle,
+    dino,
+    hf_beit,
+    torch_tables,
+    vlmo_tables,
+    vqkd,
+)
 from vlbeit_jax.convert.permutations import fused_qkv, split_qkv
 from vlbeit_jax.convert.rules import Table, export, load, rule
 from vlbeit_jax.convert.source import model_shapes, tree_shapes, visual_shapes
@@ -72,7 +81,7 @@ for positions in ("absolute", "relative"):
         add_case(f"torch-{name}", config, model_arrays, lambda c, _: torch_tables.model_table(c))
         add_case(f"hf-{name}", config, model_arrays, hf_table)
 relative = ModelConfig(**SMALL, positions="relative")
-add_case("vlmo", relative, model_arrays, lambda c, _: vlmo.table(c, ()))
+add_case("vlmo", relative, model_arrays, lambda c, _: vlmo_tables.table(c, ()))
 for decoupled, sub_norm in ((True, True), (True, False), (False, True)):
     sizes = SMALL | {"fused_layers": 0 if decoupled else 2}
     config = ModelConfig(**sizes, decoupled=decoupled, sub_norm=sub_norm)
