@@ -111,8 +111,8 @@ def numbered(batch):
     return rows | {ROW: jnp.arange(len(batch["weight"]))}
 
 
-def context():
-    return Context(stream_key(0, "toy", jnp.int32(0)))
+def context(parts=1):
+    return Context(stream_key(0, "toy", jnp.int32(0)), microbatches=parts)
 
 
 def slices(batch, parts):
@@ -125,7 +125,7 @@ def slices(batch, parts):
 @functools.partial(jax.jit, static_argnames=("objective", "parts"))
 def in_parts(objective, params, batch, parts):
     """Means of the terms and gradients of their sum, as the step computes them in microbatches."""
-    rows, ctx = numbered(batch), context()
+    rows, ctx = numbered(batch), context(parts)
 
     def per_row(fn, batch):
         found = [fn(variables(params), part, ctx) for part in slices(batch, parts)]

@@ -98,6 +98,15 @@ def test_the_losses_are_those_of_the_whole_batch(shape, parts):
     assert_same(by_the_step(BOTH, shape, parts), whole(BOTH))
 
 
+@pytest.mark.parametrize(
+    ("shape", "parts"), [((1, 4, 1), 1), ((2, 2, 2), 1), (EIGHT, 1), (EIGHT, 2)], ids=str
+)
+def test_devices_exchange_embeddings_with_and_without_a_first_pass(shape, parts):
+    """There is a first pass if there are microbatches, or matching, as in the test above."""
+    alone = Contrastive(NETWORK)
+    assert_same(by_the_step(alone, shape, parts), whole(alone))
+
+
 @pytest.mark.parametrize(("shape", "parts"), [(EIGHT, 1), (ONE, 4)], ids=str)
 def test_own_negatives_give_another_loss(shape, parts):
     objective, expected = OwnNegatives(NETWORK), whole(Contrastive(NETWORK))

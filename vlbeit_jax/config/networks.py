@@ -131,10 +131,16 @@ class VisualTokenizerConfig(PatchNetworkConfig):
     code_width: int = setting(32, "codebook width E", POSITIVE)
     decay: float = setting(0.99, "moving average of the codebook per step", SHARE)
     commitment: float = setting(1.0, "weight beta of the commitment loss", AT_LEAST_0)
-    teacher: str = setting("pixels", "what the decoder predicts", one_of("pixels", "clip", "dino"))
-    teacher_weights: str = setting(
-        "", "folder of an imported teacher (clip, dino)", may_change=True
+    teacher: str = setting(
+        "pixels", "what the decoder predicts", one_of("pixels", "clip", "dino", "run")
     )
+    teacher_weights: str = setting(
+        "",
+        "folder of the teacher: imported (clip, dino), or a run or imported model (run)",
+        may_change=True,
+    )
+    teacher_width: int = setting(0, "run: width of its network", AT_LEAST_0)
+    teacher_blocks: int = setting(1, "run: top blocks whose states are averaged", POSITIVE)
     kmeans_batches: int = setting(8, "batches for the k-means start", POSITIVE, may_change=True)
     kmeans_iterations: int = setting(
         10, "Lloyd iterations of the k-means start", AT_LEAST_0, may_change=True

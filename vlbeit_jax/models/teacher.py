@@ -5,12 +5,15 @@ teacher can also be shown as pictures.
 """
 
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.embed import VisionEmbed
 from vlbeit_jax.models.layers import LayerNorm, Linear, matmul_dtype
 from vlbeit_jax.models.multiway import EncoderConfig, Multiway
@@ -27,14 +30,19 @@ class Teacher(Protocol):
     """Gives each patch a direction to predict.
 
     The length of a target does not matter, because VQ-KD's loss is a cosine.
+
+    Attributes:
+      width: of a target.
+      centred: whether VQ-KD subtracts the mean target of its first batches.
     """
 
     width: int
+    centred: ClassVar[bool] = False
 
     def targets(
         self, params: Tree, image: UInt8[Array, "B height width 3"]
     ) -> Float[Array, "B N O"]:
-        """Unit vectors, one a patch."""
+        """Returns a vector for each patch: a unit vector, unless the teacher is centred."""
         ...
 
 
@@ -45,6 +53,8 @@ class PixelTeacher:
     (homogeneous coordinates) makes brightness part of the direction. Dividing a prediction by its
     last component recovers the picture.
     """
+
+    centred: ClassVar[bool] = False
 
     def __init__(self, patch_size: int):
         self.patch_size = patch_size
@@ -142,6 +152,8 @@ class ViT(nn.Module):
 class ViTTeacher:
     """A vision transformer as a teacher; its parameters are frozen and given with every call."""
 
+    centred: ClassVar[bool] = False
+
     def __init__(self, config: ViTConfig):
         self.config, self.width = config, config.out
         self._network = ViT(config)
@@ -158,6 +170,57 @@ class ViTTeacher:
 WIDTHS = {"clip": 512, "dino": 768}
 
 
-def teacher_width(name: str, patch_size: int) -> int:
-    """How wide the targets of ``VisualTokenizerConfig.teacher`` are."""
-    return WIDTHS[name] if name in WIDTHS else PixelTeacher(patch_size).width
+class RunTeacher:
+    """The states that a network of this package has of each patch of a whole image.
+
+    A masked network that predicts such states, and then teaches the next network, is dBOT's
+    bootstrapping (arXiv 2209.03917); here the states pass through a codebook in between. All
+    states share a large component. It would be most of the cosine and says nothing of the patch,
+    so the teacher is centred.
+    """
+
+    centred: ClassVar[bool] = True
+
+    def __init__(self, model: ModelConfig, blocks: int):
+        """Describes the teacher.
+
+        Args:
+          model: sizes of its network.
+          blocks: 1: targets are the states after the final norm. More: each state of this many
+            top blocks is normalised without scale and bias, and they are averaged (data2vec,
+            arXiv 2202.03555).
+        """
+        self.config, self.width, self._blocks = model, model.width, blocks
+        self._network = Backbone(model, final_norm=blocks == 1)
+
+    def targets(
+        self, params: Tree, image: UInt8[Array, "B height width 3"]
+    ) -> Float[Array, "B N O"]:
+        """Returns the states of every patch."""
+        depth = self.config.depth
+        keep = () if self._blocks == 1 else tuple(range(depth - self._blocks, depth))
+        found: Any = self._network.apply({"params": params}, Inputs(image=image), keep=keep)
+        tokens = found.tokens
+        layers = [dataclasses.replace(tokens, x=_normalised(x)) for x in found.kept] or [tokens]
+        states = [layer.segment(Modality.VISION)[:, 1:] for layer in layers]
+        return sum(states[1:], states[0]) / len(states)
+
+    def init(self) -> Tree:
+        """Returns the shapes of its parameters, boxed with their ``ParamInfo``."""
+        side = self.config.image_size
+        image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
+        key = jax.eval_shape(jax.random.key, 0)
+        return jax.eval_shape(self._network.init, key, Inputs(image=image))["params"]
+
+
+def _normalised(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    """Returns each state with mean 0 and variance 1."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + 1e-6)
+
+
+def target_width(config: VisualTokenizerConfig) -> int:
+    """Returns the width of the targets of a visual tokenizer's teacher."""
+    if config.teacher == "run":
+        return config.teacher_width
+    return WIDTHS.get(config.teacher) or PixelTeacher(config.patch_size).width

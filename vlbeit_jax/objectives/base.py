@@ -56,10 +56,12 @@ class Context:
       key: of (seed, stream, step); the same on all devices and in all microbatches. Fold in
         ``batch[ROW]`` for a draw per row.
       row_axes: mesh axes that the rows are split over here, if any.
+      microbatches: parts that each device's rows are split into.
     """
 
     key: Array
     row_axes: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    microbatches: int = struct.field(pytree_node=False, default=1)
 
 
 # ``per_row(fn, batch)``: the outputs of ``fn(variables, rows, ctx)`` for all rows of a batch.

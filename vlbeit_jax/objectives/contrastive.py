@@ -1,9 +1,11 @@
 """Contrastive loss between images and texts over all rows of a batch (CLIP, arXiv 2103.00020).
 
-It is exact on any mesh and for any number of microbatches. A first pass, without gradient, embeds
-all rows; then the loss of the whole batch and its derivatives by the embeddings are known. In the
-second pass each row's loss is a linear function of its own embeddings with these derivatives, so
-that it is a plain sum over rows. The price is one more forward pass.
+It is exact on any mesh and for any number of microbatches. Once the embeddings of all rows are
+known, so are the loss of the whole batch and its derivatives by them. Each row's loss is then a
+linear function of its own embeddings with these derivatives: a plain sum over rows.
+
+A device that takes its rows at once gets the other devices' embeddings and needs no more. With
+microbatches, a first pass without gradient embeds all rows. The price is one more forward pass.
 """
 
 import dataclasses
@@ -121,7 +123,12 @@ class Contrastive(Objective):
     def prepare(
         self, variables: Variables, batch: dict[str, Array], ctx: Context, per_row: PerRow
     ) -> dict[str, Array]:
-        """Adds the loss of each row, and the batch's derivatives by its embeddings."""
+        """Adds the loss of each row, and the batch's derivatives by its embeddings.
+
+        Without microbatches it adds nothing; ``__call__`` can then do the same at a lower price.
+        """
+        if ctx.microbatches == 1:
+            return batch
         image, text = per_row(self.embed, batch)
         return batch | self.contrast(variables, batch, image, text)
 
@@ -160,10 +167,12 @@ class Contrastive(Objective):
     ) -> tuple[dict[str, Term], Tree]:
         """Returns the loss of prepared rows.
 
-        Its value is that of the first pass, and its gradient that of a linear function of the
-        embeddings. They are the embeddings of the first pass, because their draws are the same.
+        Its gradient is that of a linear function of the embeddings. If ``prepare`` has embedded the
+        rows before, these are the same embeddings, because their draws are the same.
         """
         image, text = self.embed(variables, batch, ctx)
+        if "row_loss" not in batch:
+            batch = batch | self._of_own_rows(variables, batch, image, text, ctx.row_axes)
         linear = (image * batch["d_image"]).sum() + (text * batch["d_text"]).sum()
         linear += (variables.params["head"]["logit_scale"] * batch["d_scale"]).sum()
         # The difference is exactly 0. Its terms may be much larger than the loss, which would lose
@@ -171,6 +180,39 @@ class Contrastive(Objective):
         loss = batch["row_loss"].sum() + (linear - jax.lax.stop_gradient(linear))
         sums = {"accuracy": batch["row_correct"].sum(), "scale": batch["row_scale"].sum()}
         return {CONTRAST: Term(loss, batch["weight"].sum(), sums)}, {}
+
+    def _of_own_rows(
+        self,
+        variables: Variables,
+        batch: dict[str, Array],
+        image: Float[Array, "B E"],
+        text: Float[Array, "B E"],
+        axes: tuple[str, ...],
+    ) -> dict[str, Array]:
+        """Returns the entries of ``contrast`` for this device's rows, among those of all devices.
+
+        Args:
+          variables: of the network; no gradient flows through any of these arguments.
+          batch: this device's rows.
+          image: embeddings of these rows.
+          text: the same.
+          axes: the mesh axes that rows are split over.
+        """
+        variables, rows, image, text = jax.lax.stop_gradient((variables, batch, image, text))
+        if not axes:
+            return self.contrast(variables, rows, image, text)
+        needed = {name: rows[name] for name in ("picture", "weight")}
+        # Every device computes the whole matrix of similarities: a few operations per row and
+        # feature, against millions in the network.
+        needed, image, text = jax.tree.map(
+            lambda own: jax.lax.all_gather(own, axes, tiled=True), (needed, image, text)
+        )
+        found = self.contrast(variables, needed, image, text)
+        count = len(rows["weight"])
+        first = jax.lax.axis_index(axes) * count
+        return {
+            name: jax.lax.dynamic_slice_in_dim(value, first, count) for name, value in found.items()
+        }
 
     def _apply(self, variables: Variables, method: str, inputs: Inputs, draws: Array | None) -> Any:
         return self.network.apply({"params": variables.params}, inputs, draws, method=method)

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.models.teacher import Teacher
+from vlbeit_jax.config.networks import VisualTokenizerConfig
+from vlbeit_jax.models.teacher import Teacher, target_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.base import (
     ROW,
@@ -21,6 +22,7 @@ from vlbeit_jax.ops.quantize import assigned_sums, ema_codebook, l2_normalise, r
 from vlbeit_jax.shapes import Array, Float, Int
 
 USE_DECAY = 0.99
+TARGET_MEAN = "target_mean"  # In the state.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Distillation(Objective):
     """Cosine loss to the teacher plus commitment loss.
 
     Each code is a moving average of the features assigned to it. ``model_state`` holds the codebook
-    and a moving average of each code's usage, whose mean over the codes is 1.
+    and a moving average of each code's usage, whose mean over the codes is 1. For a centred teacher
+    it also holds the mean target, which is subtracted from every target.
     """
 
     tokenizer: VisualTokenizer
@@ -36,11 +39,10 @@ class Distillation(Objective):
     batch_size: int  # Rows of a whole batch: dead codes are replaced by features of any of them.
 
     def init_model_state(self) -> dict[str, Array]:
-        """A codebook of zeros: the k-means start fills it before the first step."""
-        config = self.tokenizer.config
+        """Returns zeros for codebook and mean target: they are found before the first step."""
         return {
-            "codebook": jnp.zeros((config.codes, config.code_width)),
-            "use": jnp.ones(config.codes),
+            name: jnp.ones(shape) if name == "use" else jnp.zeros(shape)
+            for name, shape in model_state_shapes(self.tokenizer.config).items()
         }
 
     def weights(self, batch: dict[str, Array]) -> dict[str, Float[Array, ""]]:
@@ -72,9 +74,10 @@ class Distillation(Objective):
         )
         features, codes, predicted = outputs
         row = jnp.broadcast_to(batch["weight"][:, None], codes.shape)
-        cosine = jnp.sum(
-            l2_normalise(predicted) * self.teacher.targets(frozen, batch["image"]), axis=-1
-        )
+        targets = self.teacher.targets(frozen, batch["image"])
+        if self.teacher.centred:
+            targets = l2_normalise(targets - model_state[TARGET_MEAN])
+        cosine = jnp.sum(l2_normalise(predicted) * targets, axis=-1)
         assigned = jax.lax.stop_gradient(jnp.take(model_state["codebook"], codes, axis=0))
         distance = jnp.square(features - assigned).mean(axis=-1)
         terms = {
@@ -128,4 +131,12 @@ class Distillation(Objective):
                 -jnp.sum(jnp.where(spread > 0, spread * jnp.log(jnp.maximum(spread, 1e-12)), 0.0))
             ),
         }
-        return {"codebook": codebook, "use": use}, logged
+        return {**model_state, "codebook": codebook, "use": use}, logged
+
+
+def model_state_shapes(config: VisualTokenizerConfig) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the objective's part of a state, by name."""
+    shapes = {"codebook": (config.codes, config.code_width), "use": (config.codes,)}
+    if config.teacher == "run":
+        shapes[TARGET_MEAN] = (target_width(config),)
+    return shapes

@@ -50,7 +50,10 @@ class ContrastiveAndMatching(Contrastive):
     def prepare(
         self, variables: Variables, batch: dict[str, Array], ctx: Context, per_row: PerRow
     ) -> dict[str, Array]:
-        """Adds what the contrastive loss needs, and wrong partners."""
+        """Adds what the contrastive loss needs, and wrong partners.
+
+        Both need the embeddings first, so that this pass is there even without microbatches.
+        """
         image, text = per_row(self.embed, batch)
         entries = self.contrast(variables, batch, image, text)
         scale = jnp.exp(self.log_scale(variables))

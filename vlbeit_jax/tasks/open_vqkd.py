@@ -20,14 +20,14 @@ from vlbeit_jax.data.examples.images import ImageExample, Views
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import VALIDATION
 from vlbeit_jax.models.params import Tree
-from vlbeit_jax.models.teacher import teacher_width
+from vlbeit_jax.models.teacher import target_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
-from vlbeit_jax.objectives.distillation import Distillation
+from vlbeit_jax.objectives.distillation import TARGET_MEAN, Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.teachers import restore_teacher
-from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated
+from vlbeit_jax.training.mesh import on_mesh, put_batch, put_replicated, replicated
 from vlbeit_jax.training.saved_run import tree_fingerprint
 from vlbeit_jax.training.state import TrainState
 
@@ -40,7 +40,7 @@ class CodebookCollapse(UserWarning):
 
 def make_tokenizer(config: VisualTokenizerConfig) -> VisualTokenizer:
     """Returns the network; its output is as wide as its teacher's."""
-    return VisualTokenizer(config, teacher_width(config.teacher, config.patch_size))
+    return VisualTokenizer(config, target_width(config))
 
 
 class OpenVQKD:
@@ -86,12 +86,13 @@ class OpenVQKD:
         return [base.Evaluator("", place.run.evaluate_every, run)]
 
     def prepare_state(self, state: TrainState, data: "VQKDData", place: base.Place) -> TrainState:
-        """Returns the state with a codebook from k-means on the features of the first batches.
+        """Returns the state with what the first batches give.
 
+        That is a codebook from k-means on their features, and the mean target of a centred teacher.
         The features of all devices are gathered, so every host finds the same codes.
         """
         visual, everywhere = self.task.model, replicated(place.mesh)
-        network = make_tokenizer(visual)
+        network, teacher = make_tokenizer(visual), self.objective.teacher
 
         def features(params: Tree, image: jax.Array) -> jax.Array:
             found: Any = network.apply({"params": params}, image, method="features")
@@ -100,21 +101,30 @@ class OpenVQKD:
         def cluster(features: jax.Array, key: jax.Array) -> jax.Array:
             return kmeans(l2_normalise(features), visual.codes, visual.kmeans_iterations, key)
 
+        def mean_target(frozen: Tree, image: jax.Array) -> jax.Array:
+            return teacher.targets(frozen, image).mean(axis=(0, 1))
+
         compiled = jax.jit(features, out_shardings=everywhere)
+        compiled_mean = jax.jit(mean_target, out_shardings=everywhere)
         feed = pipeline.batches(
             data.examples(IMAGE),
             self.task.image.batch_size,
             shard=place.shard,
             loader=place.loader,
         )
+        frozen, seen, means = put_replicated(self.frozen, place.mesh), [], []
         with closing(feed) as batches, on_mesh(place.mesh):
-            seen = [
-                compiled(state.params, put_batch(next(batches), place.mesh)["image"])
-                for _ in range(visual.kmeans_batches)
-            ]
+            for _ in range(visual.kmeans_batches):
+                image = put_batch(next(batches), place.mesh)["image"]
+                seen.append(compiled(state.params, image))
+                if teacher.centred:
+                    means.append(compiled_mean(frozen, image))
             key = jax.random.key(place.run.seed)
             codebook = jax.jit(cluster, out_shardings=everywhere)(jnp.concatenate(seen), key)
-        model_state = state.model_state | {IMAGE: state.model_state[IMAGE] | {"codebook": codebook}}
+        found = {"codebook": codebook}
+        if teacher.centred:
+            found[TARGET_MEAN] = jnp.stack(means).mean(axis=0)
+        model_state = state.model_state | {IMAGE: state.model_state[IMAGE] | found}
         return dataclasses.replace(state, model_state=model_state)
 
     def _evaluate(

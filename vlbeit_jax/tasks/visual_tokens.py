@@ -17,6 +17,7 @@ import numpy as np
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, tokenizer_shapes
+from vlbeit_jax.objectives.distillation import model_state_shapes
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.open_vqkd import IMAGE, make_tokenizer
 from vlbeit_jax.tasks.runs import read_config
@@ -82,8 +83,12 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
         saved = restore(folder, IMPORTED_STEP, shapes)
         return VisualTokens(folder, tokenizer, IMPORTED_STEP, saved, saved, tree_fingerprint(saved))
     step = finished_step(folder, _vqkd_config(place).run.steps)
-    use = jax.ShapeDtypeStruct((tokenizer.config.codes,), jnp.float32)
-    model_state = {IMAGE: {"codebook": shapes["codebook"], "use": use}}
+    model_state = {
+        IMAGE: {
+            name: jax.ShapeDtypeStruct(shape, jnp.float32)
+            for name, shape in model_state_shapes(tokenizer.config).items()
+        }
+    }
     saved = restore(folder, step, {"params": shapes["params"], "model_state": model_state})
     frozen = {"params": saved["params"], "codebook": saved["model_state"][IMAGE]["codebook"]}
     return VisualTokens(folder, tokenizer, step, saved, frozen, tree_fingerprint(frozen))

@@ -31,7 +31,7 @@ def guarded_update(
     metrics: Mapping[str, Array],
     ema_decay: float,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Returns the next state, and metrics with ``grad_norm``, ``update_norm`` and ``skipped``.
+    """Returns the next state, and metrics with ``grad_norm`` and ``skipped``.
 
     If a loss, the gradients' norm or the next model state is not finite, parameters, moments, model
     state and averaged parameters stay as they are. All devices decide alike, since all of these are
@@ -52,18 +52,18 @@ def guarded_update(
     new = Guarded(params, opt_state, model_state, averaged(state, params, ema_decay))
     old = Guarded(state.params, state.opt_state, state.model_state, state.ema)
 
-    norms = {"grad_norm": optax.tree.norm(gradients), "update_norm": optax.tree.norm(updates)}
+    grad_norm = optax.tree.norm(gradients)
     losses = [value for name, value in metrics.items() if name.endswith("/loss")]
-    # The update's norm decides nothing. Otherwise a chip could keep no new parameter before it has
-    # computed all of them, and would write and read parameters and moments once more: 2% of a step
-    # (docs/scale.md).
-    ok = all_finite((losses, norms["grad_norm"], model_state))
+    # The update decides nothing. Otherwise a chip could keep no new parameter before it has
+    # computed all of them, and would write and read parameters and moments once more: 2% of a
+    # step (docs/scale.md).
+    ok = all_finite((losses, grad_norm, model_state))
     # Selecting element by element needs no communication and keeps donation complete. lax.cond
     # would copy what its branches share.
     kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)
     refused = 1 - ok.astype(jnp.int32)
     after = TrainState(step=state.step + 1, skipped=state.skipped + refused, **kept._asdict())
-    return after, {**metrics, **norms, "skipped": refused}
+    return after, {**metrics, "grad_norm": grad_norm, "skipped": refused}
 
 
 def averaged(state: TrainState, params: Tree, decay: float) -> Tree | None:

@@ -79,7 +79,7 @@ def make_train_step(
 
     ``batches`` has one entry per stream of this step. The activations of a stream are freed before
     those of the next one exist. Metrics are device arrays: ``term/loss``, ``term/accuracy``, ...,
-    ``grad_norm``, ``update_norm``, and ``skipped``.
+    ``grad_norm``, and ``skipped``.
 
     A step that is not finite changes nothing (``training.guard``), and its ``skipped`` is 1.
 
@@ -124,7 +124,7 @@ def make_train_step(
 
     def prepared(name: str, state: TrainState, frozen: Tree, rows: Rows) -> Rows:
         variables = Variables(state.params, state.model_state[name], frozen)
-        ctx = Context(stream_key(seed, name, state.step), axes)
+        ctx = Context(stream_key(seed, name, state.step), axes, accumulate)
         return prepare_rows(objectives[name], variables, rows, ctx, outputs_of_all_rows)
 
     return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
@@ -157,7 +157,7 @@ def _work_of_one_chip(
                 Variables(params, model_state[name], frozen),
                 batches[name],
                 weights[name],
-                Context(stream_key(seed, name, step), axes),
+                Context(stream_key(seed, name, step), axes, accumulate),
                 accumulate,
             )
             total = jax.tree.map(jnp.add, total, gradients)
