@@ -59,19 +59,27 @@ def test_two_networks_in_one_file_are_refused():
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model._orig_mod."])
-def test_every_type_of_file_is_imported_with_the_report_saying_it(tmp_path, prefix, suffix):
+def test_every_type_of_file_loses_its_prefixes(tmp_path, prefix, suffix):
     tensors = test_beit.published(fine_tuned=False)
+    file = read_tensors(written(tmp_path / f"x.{suffix}", tensors, prefix))
+    assert file.shapes == {name: value.shape for name, value in tensors.items()}
+    assert all((file.tensors[name] == value).all() for name, value in tensors.items())
+    assert len(file.notes) == prefix.count(".")
+
+
+def written(path, tensors, prefix):
     named = {prefix + name: torch.tensor(value) for name, value in tensors.items()}
-    path = tmp_path / f"beit.{suffix}"
-    if suffix == "pth":
+    if path.suffix == ".pth":
         torch.save(named, path)
     else:
         save_file(named, path)
-    file = read_tensors(path)
-    assert file.shapes == {name: value.shape for name, value in tensors.items()}
-    assert all((file.tensors[name] == value).all() for name, value in tensors.items())
-    if prefix != "module.":
-        return
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_the_import_says_what_was_taken_off(tmp_path, suffix):
+    tensors = test_beit.published(fine_tuned=False)
+    path = written(tmp_path / f"beit.{suffix}", tensors, "module.")
     options = ImportOptions(vocabulary=300, text_positions=16)
     report = IMPORTS["beit"].run(path, options, tmp_path / "run")
     count = len(tensors)

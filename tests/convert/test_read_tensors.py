@@ -95,6 +95,14 @@ class Settings(argparse.Namespace):
     """More than a namespace: a class of another program."""
 
 
+def run_way_out(refused):
+    """Runs the command that a refusal proposes, with the classes of this file at hand."""
+    code = re.search(r'python -c "(.*)"$', str(refused.value))[1]
+    code = f"import tests.convert.test_read_tensors; {code}"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 class Hostile:
     """Runs code when it is unpickled."""
 
@@ -138,11 +146,26 @@ def test_the_way_out_for_more_than_tensors_works_as_printed(tmp_path, kind):
     assert "two options" not in str(refused.value) and str(refused.value).count("weights_only") == (
         kind != "torchscript"
     )
-    code = re.search(r'python -c "(.*)"$', str(refused.value))[1]
-    code = f"import tests.convert.test_read_tensors; {code}"  # Where the classes are from.
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    done = run_way_out(refused)
+    assert done.returncode == 0, done.stderr
     assert path.read_bytes() == before
     assert_holds(tmp_path / "x.tensors.pth", dict(module.named_parameters()))
+
+
+def test_the_way_out_keeps_the_keys_that_a_format_chooses_by(tmp_path):
+    """DINO's layout, with arguments that are more than a namespace."""
+    teacher, moments = some_tensors(), {"state": {0: {"exp_avg": torch.ones(9)}}}
+    student = {f"module.{name}": value + 1 for name, value in teacher.items()}
+    content = {"student": student, "teacher": teacher, "optimizer": moments, "args": Settings()}
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(UsageError, match="x.pth: refused") as refused:
+        read_tensors(tmp_path / "x.pth")
+    done = run_way_out(refused)
+    assert done.returncode == 0, done.stderr
+    file = read_tensors(tmp_path / "x.tensors.pth", parts=("teacher",))
+    assert file.tensors.keys() == teacher.keys()
+    np.testing.assert_array_equal(file.tensors["a"], teacher["a"].numpy())
+    assert file.notes == ("teacher is read; the file's other parts are not: student",)
 
 
 def test_the_way_out_says_so_if_there_are_no_tensors(tmp_path):
@@ -150,9 +173,7 @@ def test_the_way_out_says_so_if_there_are_no_tensors(tmp_path):
     torch.save({"args": Settings(lr=1), "losses": [torch.ones(1)]}, tmp_path / "x.pth")
     with pytest.raises(UsageError, match="x.pth: refused") as refused:
         read_tensors(tmp_path / "x.pth")
-    code = re.search(r'python -c "(.*)"$', str(refused.value))[1]
-    code = f"import tests.convert.test_read_tensors; {code}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_way_out(refused)
     assert done.returncode == 1 and done.stderr == "it holds no tensors under names\n"
     assert not (tmp_path / "x.tensors.pth").exists()
 
