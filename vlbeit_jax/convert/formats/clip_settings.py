@@ -113,7 +113,7 @@ def _read(path: pathlib.Path) -> Stated | None:
 
 def _of_transformers(file: str, content: Mapping[str, Any]) -> Stated:
     """From a ``CLIPConfig`` or ``CLIPVisionConfig``; both leave out what has its default."""
-    vision = content.get("vision_config", content)
+    vision = content.get("vision_config") or content
     activation = vision.get("hidden_act", QUICK_GELU)
     if activation not in (GELU, QUICK_GELU):
         raise UsageError(
@@ -132,6 +132,6 @@ def _of_open_clip(file: str, content: Mapping[str, Any]) -> Stated | None:
     # Both defaults are open_clip's.
     activation = QUICK_GELU if model.get("quick_gelu", False) else GELU
     heads = vision["width"] // vision.get("head_width", 64) if "width" in vision else None
-    pixels = content.get("preprocess_cfg") or {}
-    stated = (pixels["mean"], pixels["std"]) if {"mean", "std"} <= pixels.keys() else None
-    return Stated(file, activation, heads, stated)
+    view = content.get("preprocess_cfg") or {}
+    pixels = (view["mean"], view["std"]) if {"mean", "std"} <= view.keys() else None
+    return Stated(file, activation, heads, pixels)

@@ -103,16 +103,16 @@ def unit_codes(file: TensorFile) -> TensorFile:
     codes as they are (``norm_ema_quantizer.py``). It starts from unit vectors and normalises all
     codes after every update, so that the codes of a trained tokenizer have length 1, and its
     nearest code is ours, the one with the largest cosine. Where half precision has rounded them,
-    normalising restores what training had. Codes of other lengths are another matter: a longer
-    code is nearest to fewer features, so that normalising would give other tokens than the file's
-    own program gives. Such a file is not of BEiT v2's training, and is refused.
+    normalising restores what training had. Codes of other lengths are another matter: the distance
+    depends on a code's length and the angle does not, so normalising would give other tokens than
+    the file's own program gives. Such a file is not of BEiT v2's training, and is refused.
 
     Raises:
       UsageError: a code is not of unit length.
     """
     lengths = np.linalg.norm(file.tensors[CODES].astype(np.float64), axis=1, keepdims=True)
     off = np.abs(lengths - 1).max()
-    if off <= EXACT:
+    if off <= EXACT or not np.isfinite(off):  # The import refuses what is not finite by itself.
         return file
     if off <= ROUNDED:
         codes = (file.tensors[CODES] / lengths).astype(np.float32)
