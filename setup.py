@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
-    r'^__version__ = "(.+)"', (HERE / "vlbeit_jax" / "__init__.py").read_text(), re.MULTILINE
+    r'^__version__ = "(.+)"', (HERE / "vlbeit_jax" / "version.py").read_text(), re.MULTILINE
 ).group(1)
 
 # An upper bound is the next release that may break something. With the lower bounds, batches,

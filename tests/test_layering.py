@@ -19,6 +19,7 @@ LEVELS = [
         "types",
         "errors",
         "folders",
+        "version",
         "config",
     },
     {"ops", "metrics"},
@@ -28,7 +29,7 @@ LEVELS = [
     {"cost"},
     {"tasks"},
     {"runtime"},
-    {"prepare", "report", "convert", "plan"},
+    {"prepare", "report", "convert", "plan", "api"},
     {
         "cli",
         "flag_errors",
@@ -73,7 +74,7 @@ def test_imports_go_downward(path):
         if not name.startswith("vlbeit_jax."):
             continue
         other = name.split(".")[1]
-        if other == "__version__" or own == "__init__":
+        if own == "__init__":
             continue
         if LEVEL[own] == 0 or own == other:
             assert LEVEL[other] <= LEVEL[own], name

@@ -72,9 +72,10 @@ def _refuse_flags_of_others(is_fine_tuned: bool) -> None:
 def _print_figures(results: dict[str, Any]) -> None:
     protocol = results["protocol"]
     print(f"{protocol['task']}, {protocol['split']}, {protocol['weights']} weights")
+    width = max(map(len, results["metrics"]))
     for name, value in results["metrics"].items():
         values = value if isinstance(value, (list, tuple)) else [value]
-        print(f"{name:20s} {' to '.join(f'{each:.6g}' for each in values)}")
+        print(f"{name:{width}s} {' to '.join(f'{each:.6g}' for each in values)}")
 
 
 def _print_terms(results: dict[str, Any]) -> None:

@@ -93,8 +93,14 @@ def test_permuted_captions_give_chance_on_new_pairs(folder, tokenizer, start):
 def test_evaluation_repeats_the_log_and_states_the_protocol(matched, pairs):
     found = evaluated(matched, pairs, "validation")
     line = next(line for line in tiny.metrics_of(matched) if line["split"] == "validation")
-    assert len(found["metrics"]) == 12
+    intervals = {
+        name: found["metrics"].pop(f"{name}_interval") for name in [*found["metrics"]][::2]
+    }
+    assert len(found["metrics"]) == len(intervals) == 12
     assert {name: line[name] for name in found["metrics"]} == found["metrics"]
+    for name, value in found["metrics"].items():
+        low, high = intervals[name]
+        assert low <= value <= high and (low < high or value in (0, 1)), name
     protocol = found["protocol"]
     assert (protocol["images"], protocol["captions"], found["groups"]) == (16, 32, 16)
     assert "counts as better" in protocol["ties"] and "best 8" in protocol["reranked"]

@@ -84,8 +84,6 @@ def invented(task, emoji, rng):
 def test_a_rate_is_chosen_by_validation_and_its_answers_are_compared(emoji, tmp_path, monkeypatch):
     task = finetune.study_of("emoji_category")
     task.prepare(tmp_path)
-    monkeypatch.setattr("tools.emoji.sets.make", None)  # What is there is not made again.
-    task.prepare(tmp_path)
     nothing = probing.Outcome(np.zeros(len(emoji)), ())
     monkeypatch.setattr(probing, "ridge", lambda *_: nothing)  # It takes seconds.
     good, found = invented(task, emoji, np.random.default_rng(0))

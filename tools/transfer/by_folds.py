@@ -74,15 +74,22 @@ class FoldTask:
     source: str = SOURCE
 
     def prepare(self, folder: pathlib.Path) -> None:
-        """Makes the sets of all folds that are missing, each whole or not at all."""
+        """Makes the sets of all folds, each whole or not at all.
+
+        All are made, because only that shows whether those in the folder still are what
+        ``tools.emoji.sets`` makes. A set with the same records stays.
+        """
         for fold in range(FOLDS):
             out = self._place(folder, fold)
-            if not out.is_dir():
-                new = out.with_suffix(".new")
-                shutil.rmtree(new, ignore_errors=True)
-                new.parent.mkdir(parents=True, exist_ok=True)
-                make(self.kind, fold, new)
-                new.replace(out)
+            new = out.with_suffix(".new")
+            shutil.rmtree(new, ignore_errors=True)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            made = make(self.kind, fold, new)
+            if out.is_dir() and self._open(folder, fold).fingerprint == made["fingerprint"]:
+                shutil.rmtree(new)
+                continue
+            shutil.rmtree(out, ignore_errors=True)
+            new.replace(out)
 
     def data(self, folder: pathlib.Path, part: int) -> dict[str, Any]:
         """Returns the settings that name the set of fold ``part``."""

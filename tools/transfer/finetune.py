@@ -4,8 +4,8 @@
 
 TASK is emoji_category, retrieval or vqa_cell. RUN is a finished pretraining run. FOLDER gets the
 fine-tuning runs, the answers of each of them, and results.json. If the command was cut off, run it
-again, and it continues: it does not train a finished run again. If RUN or the recipe has changed,
-the command empties FOLDER first.
+again, and it continues: it does not train a finished run again, unless the run's data would now be
+made otherwise. If RUN or the recipe has changed, the command empties FOLDER first.
 """
 
 import importlib
@@ -67,9 +67,9 @@ def answered(study: Study, workers: int = 0) -> tuple[dict[Fit, Any], dict[str, 
         "source": open_set(study.task.source).fingerprint,
         "text_tokenizer": run.model.fingerprints.get("text_tokenizer"),
         "recipe": recipe,
-        "rates": {start: study.task.rates[start] for start in study.starts},
         "parts": PARTS,
     }
+    # Not the rates: a run has its rate in its name, so another rate makes no other run wrong.
     _claim(study.folder, made_from)
     study.task.prepare(study.folder)
     found, began = {}, time.monotonic()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import runpy
+import shutil
 import time
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.config.parse import to_dict
+from vlbeit_jax.data.source import open_set
 from vlbeit_jax.runtime.finetuned import FineTunedRun
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.shapes import Float
@@ -18,6 +20,7 @@ from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh
+from vlbeit_jax.training.saved_run import newest_step, trained_on
 
 RECIPES = pathlib.Path(__file__).parents[2] / "configs" / "sample_finetune.py"
 PRETRAINED, RANDOM = "pretrained", "random"
@@ -79,7 +82,7 @@ class StudyTask(Protocol):
     rates: dict[str, tuple[float, ...]]
 
     def prepare(self, folder: pathlib.Path) -> None:
-        """Makes the data sets that are missing in the study's folder."""
+        """Makes the data sets in the study's folder that are missing, or would now be others."""
         ...
 
     def data(self, folder: pathlib.Path, part: int) -> dict[str, Any]:
@@ -166,21 +169,43 @@ class Study:
     def answers_of(self, fit: Fit) -> dict[str, Any]:
         """Returns the ``answers`` of a run and the ``cpu_seconds`` that they took.
 
-        If the run has no stored answers, it is trained and evaluated first.
+        If the run has no stored answers, it is trained and evaluated first. If it was trained on
+        other data than there are now, its folder is removed before.
         """
-        place = self.place(fit)
+        place, config = self.place(fit), self.config(fit)
+        if _has_other_data(place, config):
+            print(f"{place} was trained on other data than there are now, so it is trained again")
+            shutil.rmtree(place)
         answers = place / ANSWERS
         if not answers.is_file():
             began = time.process_time()
-            train(self.config(fit), place)
-            config = read_config(place)
-            run = FineTunedRun.open(place, config, config.task.open(place))
-            found = self.task.answers(run, self.folder, fit.part)
+            found = self._trained(fit, config)
             seconds = round(time.process_time() - began, 1)
             new = answers.with_suffix(".new")
             new.write_text(json.dumps({"answers": found, "cpu_seconds": seconds}) + "\n")
             new.replace(answers)
         return json.loads(answers.read_text())
+
+    def _trained(self, fit: Fit, config: Config) -> dict[str, Any]:
+        """Trains a run, or the rest of it, and returns its answers."""
+        place = self.place(fit)
+        train(config, place)
+        written = read_config(place)
+        run = FineTunedRun.open(place, written, written.task.open(place))
+        return self.task.answers(run, self.folder, fit.part)
+
+
+def _has_other_data(place: pathlib.Path, config: Config) -> bool:
+    """Says whether a run's newest checkpoint was trained on other data than its sources hold now.
+
+    A run without a checkpoint does not say what it was trained on.
+    """
+    step = newest_step(place)
+    if step is None:
+        return False
+    sources = getattr(config.task, config.task.schedule).sources
+    now = {name for source in sources for name in open_set(source).contains}
+    return trained_on(place, step) != now
 
 
 def whole_mesh() -> Any:

@@ -99,11 +99,21 @@ def majority(data: Labelled) -> Float[np.ndarray, " A"]:
     return right / (data.draws if data.shots else 1)
 
 
-def nearest(features: Float[np.ndarray, "A D"], data: Labelled) -> Float[np.ndarray, " A"]:
-    """Returns how often each row has the class of its nearest training row, over the draws."""
+def nearest(
+    features: Float[np.ndarray, "A D"], data: Labelled, neighbours: int = 1
+) -> Float[np.ndarray, " A"]:
+    """Returns how often each row has the class of its nearest training rows, over the draws.
+
+    Args:
+      features: of all rows; distances are Euclidean.
+      data: labels and groups of the rows.
+      neighbours: number of rows that vote.
+    """
     right = np.zeros(len(data.labels))
     for fold, known, _ in data.parts():
         test = np.flatnonzero(data.folds == fold)
-        found = nearest_neighbours(features[known], data.labels[known], features[test], [1])
-        right[test] += found[1] == data.labels[test]
+        found = nearest_neighbours(
+            features[known], data.labels[known], features[test], [neighbours]
+        )
+        right[test] += found[neighbours] == data.labels[test]
     return right / (data.draws if data.shots else 1)

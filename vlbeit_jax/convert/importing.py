@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-import vlbeit_jax
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.convert.read_tensors import TensorFile
@@ -30,6 +29,7 @@ from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP
+from vlbeit_jax.version import __version__
 
 REPORT_FILE = "import.txt"
 
@@ -137,7 +137,7 @@ def _save(folder: pathlib.Path, file: pathlib.Path, trees: dict[str, Any]) -> No
         "step": IMPORTED_STEP,
         "trained_on": [],
         "imported_from": file.name,
-        "versions": {"vlbeit_jax": vlbeit_jax.__version__},
+        "versions": {"vlbeit_jax": __version__},
     }
     checkpointer = Checkpointer(folder / CHECKPOINTS)
     checkpointer.save(IMPORTED_STEP, jax.tree.map(np.ascontiguousarray, trees), description)

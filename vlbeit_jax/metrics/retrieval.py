@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlbeit_jax.metrics.interval import mean_interval
 from vlbeit_jax.shapes import Bool, Float, Int
 
 CUTS = (1, 5, 10)
@@ -104,6 +105,35 @@ def recalls(ranks: Ranks, cuts: Sequence[int] = CUTS) -> dict[str, float]:
     return {
         f"{name}/recall_{cut}": float((found <= cut).mean())
         for name, found in directions.items()
+        for cut in cuts
+    }
+
+
+def recall_intervals(
+    ranks: Ranks,
+    owner: Int[np.ndarray, " texts"],
+    groups: Int[np.ndarray, " images"],
+    cuts: Sequence[int] = CUTS,
+) -> dict[str, tuple[float, float]]:
+    """Returns the bounds of the 95% interval of each recall, by the names of ``recalls``.
+
+    The bootstrap draws groups of images, and each image with all its texts, because texts of one
+    image are not independent of each other. It draws the queries only. The candidates stay, because
+    a recall depends on their number.
+
+    Args:
+      ranks: of the right answers.
+      owner: the image of each text.
+      groups: the number of each image's group.
+      cuts: the numbers of best candidates.
+    """
+    directions = {
+        "image_to_text": (ranks.of_texts, groups),
+        "text_to_image": (ranks.of_images, groups[owner]),
+    }
+    return {
+        f"{name}/recall_{cut}": mean_interval((found <= cut).astype(float), group)[1:]
+        for name, (found, group) in directions.items()
         for cut in cuts
     }
 

@@ -203,14 +203,16 @@ class RunTeacher:
         tokens = found.tokens
         layers = [dataclasses.replace(tokens, x=_normalised(x)) for x in found.kept] or [tokens]
         states = [layer.segment(Modality.VISION)[:, 1:] for layer in layers]
-        return sum(states[1:], states[0]) / len(states)
+        return jnp.stack(states).mean(axis=0)
 
     def init(self) -> Tree:
         """Returns the shapes of its parameters, boxed with their ``ParamInfo``."""
         side = self.config.image_size
-        image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
-        key = jax.eval_shape(jax.random.key, 0)
-        return jax.eval_shape(self._network.init, key, Inputs(image=image))["params"]
+
+        def init(key: jax.Array) -> Any:
+            return self._network.init(key, Inputs(image=jnp.zeros((1, side, side, 3), jnp.uint8)))
+
+        return jax.eval_shape(init, jax.random.key(0))["params"]
 
 
 def _normalised(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:

@@ -3,7 +3,7 @@
 import collections
 import glob
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart
 from vlbeit_jax.prepare.check import Limits
-from vlbeit_jax.prepare.formats import FORMATS
+from vlbeit_jax.prepare.formats import FORMATS, STATES_GROUPS
 from vlbeit_jax.prepare.labels import Classes
-from vlbeit_jax.prepare.records import RecordMaker
-from vlbeit_jax.prepare.writer import write_set
+from vlbeit_jax.prepare.records import GROUPED, RecordMaker
+from vlbeit_jax.prepare.writer import GROUP, write_set
 from vlbeit_jax.types import Kind
 
 
@@ -83,7 +83,9 @@ def build_set(
     if classes and not kind.has_label:
         raise UsageError(f"--classes={classes} is for labelled data, but --kind={kind}")
     named = Classes.read(classes) if classes else Classes()
-    maker = RecordMaker(kind, limits, validation_share, max_dropped, named)
+    more = _group_of_pairs(source_format, paths) if kind is Kind.PAIRS else {}
+    grouped = kind in GROUPED or bool(more)
+    maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped)
     left_out: collections.Counter = collections.Counter()
     records = maker.records(FORMATS[source_format](paths))
     if others:
@@ -104,7 +106,16 @@ def build_set(
         yield from records
         meta.update(maker.description())  # Known once all records are.
 
-    return write_set(out, kind, described(), shards=shards, meta=meta)
+    return write_set(out, kind, described(), shards=shards, meta=meta, more=more)
+
+
+def _group_of_pairs(source_format: str, paths: Sequence[pathlib.Path]) -> Mapping[str, Any]:
+    """Returns the field of a pair's group, or nothing if the source states no groups.
+
+    Crawled pairs have none. A set without any keeps the fingerprint that it has always had.
+    """
+    states_groups = STATES_GROUPS.get(source_format)
+    return GROUP if states_groups and states_groups(paths) else {}
 
 
 def pack_texts(

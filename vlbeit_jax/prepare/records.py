@@ -16,7 +16,7 @@ from vlbeit_jax.prepare.strict import Faults, Sides, explained, keys_of_item
 from vlbeit_jax.types import Kind
 
 EARLY_STOP_AFTER = 1000
-GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS)
+GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS)  # Every record has a group.
 
 
 @dataclasses.dataclass
@@ -29,6 +29,7 @@ class RecordMaker:
       validation_share: part of the pictures, texts or groups that is held back by hash.
       max_dropped: largest share of items that may be unusable, if they have no ``Item.place``.
       classes: of labelled data.
+      grouped: whether records have a group, that of their item or their own picture or text.
       dropped: counts by reason.
       answers: counts of a set of questions.
     """
@@ -38,6 +39,7 @@ class RecordMaker:
     validation_share: float
     max_dropped: float
     classes: Classes
+    grouped: bool
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
 
@@ -80,7 +82,7 @@ class RecordMaker:
             self.classes.count(split, record["label"])
         if self.kind is Kind.QUESTIONS:
             self.answers.add(split, item.answers)
-        if self.kind in GROUPED:
+        if self.grouped:
             record["group"] = item.group or digest or f"{key:016x}"
         return split, record
 

@@ -16,12 +16,12 @@ from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.sampling import EvaluationExamples
-from vlbeit_jax.models.teacher import PixelTeacher
-from vlbeit_jax.models.visual_tokenizer import VisualTokenizer, encode
+from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.objectives.masked_prediction import model_inputs
 from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.runtime.pretrained import OpenedRun
 from vlbeit_jax.shapes import Float, Int, UInt8
+from vlbeit_jax.tasks.visual_tokens import draws_pictures, pictures_of
 from vlbeit_jax.types import Modality, Special
 
 GUESSES = 5
@@ -85,12 +85,9 @@ def spread(records: Records, count: int) -> list[Mapping[str, Any]]:
 def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     """Masked images and predictions of them; None if the visual tokenizer cannot decode tokens."""
     model, visual = run.model, run.model.visual
-    if (
-        not isinstance(visual.tokenizer, VisualTokenizer)
-        or visual.tokenizer.config.teacher != "pixels"
-    ):
+    if not draws_pictures(visual):
         return None
-    teacher, side = PixelTeacher(visual.tokenizer.config.patch_size), model.task.model.patch_size
+    side = model.task.model.patch_size
     larger = side // visual.tokenizer.config.patch_size
     batch = _batch(run, records, "image")
     codes = _encode(run, batch["image"])
@@ -103,10 +100,7 @@ def pictures(run: OpenedRun, records: Records) -> Pictures | None:
     hidden = is_at_positions(jnp.asarray(batch["masked_patches"]), codes.shape[1])
 
     def seen(tokens: jax.Array) -> np.ndarray:
-        vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-        variables = {"params": visual.frozen["params"]}
-        decoded: Any = visual.tokenizer.apply(variables, vectors, method="decode")
-        images = np.asarray(teacher.images(decoded))
+        images = pictures_of(visual, tokens)
         return images.repeat(larger, axis=1).repeat(larger, axis=2)
 
     predicted, own = seen(guessed), seen(codes)

@@ -1,6 +1,5 @@
 """A pretraining run: opened, and evaluated on prepared data: masked accuracy, baselines, gain."""
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,8 @@ from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.runs import read_config
-from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_replicated
-from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step, restore
+from vlbeit_jax.training.saved_run import newest_step, restore, trained_on
 from vlbeit_jax.types import Kind
 
 Tree = Any
@@ -70,10 +68,9 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
         raise UsageError(f"the run in {folder} has no checkpoint yet")
     model = config.task.open(folder)
     params = restore(folder, step, {"params": model.abstract_params()})["params"]
-    with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
-        trained_on = frozenset(checkpointer.describe(step)["trained_on"])
-    seen = read_seen(folder) if trained_on else NOTHING_SEEN
-    return OpenedRun(config, model, params, step, trained_on, seen)
+    known = trained_on(folder, step)
+    seen = read_seen(folder) if known else NOTHING_SEEN
+    return OpenedRun(config, model, params, step, known, seen)
 
 
 def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> dict[str, Any]:

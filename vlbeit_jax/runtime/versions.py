@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import pathlib
 
-import vlbeit_jax
+from vlbeit_jax.version import __version__
 
 # The packages that affect results, from the records on disk to the checkpoint.
 PACKAGES = (
@@ -24,7 +24,7 @@ PACKAGES = (
 def versions() -> dict[str, str]:
     """Returns versions of this package, with a hash of its sources, and of ``PACKAGES``."""
     source = hashlib.sha256()
-    for path in sorted(pathlib.Path(vlbeit_jax.__file__).parent.rglob("*.py")):
+    for path in sorted(pathlib.Path(__file__).parents[1].rglob("*.py")):
         source.update(path.read_bytes())
-    found = {"vlbeit_jax": f"{vlbeit_jax.__version__}+{source.hexdigest()[:12]}"}
+    found = {"vlbeit_jax": f"{__version__}+{source.hexdigest()[:12]}"}
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}

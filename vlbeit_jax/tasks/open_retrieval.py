@@ -11,12 +11,12 @@ from vlbeit_jax.data.examples.paired import CaptionExample
 from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.source import VALIDATION, PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
-from vlbeit_jax.metrics.retrieval import chance, recalls
+from vlbeit_jax.metrics.retrieval import Ranks, chance, recall_intervals, recalls
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.tasks.assets import open_text_tokenizer
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
-from vlbeit_jax.tasks.open_fine_tuned import OpenFineTuned, best_of
+from vlbeit_jax.tasks.open_fine_tuned import OpenFineTuned, best_of, groups_of
 from vlbeit_jax.tasks.ranking import Gallery, dual_scores, embed, match_own, rerank_both
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Kind
@@ -59,6 +59,8 @@ class OpenRetrieval(OpenFineTuned):
     ) -> dict[str, Any]:
         """Returns recalls among all images and captions of some sets, and the protocol.
 
+        Each recall is followed by its interval, over groups of images.
+
         Args:
           params: on the devices.
           sets: of pairs.
@@ -67,12 +69,19 @@ class OpenRetrieval(OpenFineTuned):
         """
         records = ConcatRecords([each.records(split) for each in sets])
         gallery = Gallery.of(records)
-        figures = self._figures(params, gallery, place)
+        groups, metrics = groups_of(records), {}
+        for kind, ranks in self._ranks(params, gallery, place).items():
+            intervals = recall_intervals(ranks, gallery.owner, groups)
+            for name, value in recalls(ranks).items():
+                metrics[f"{kind}/{name}"] = value
+                metrics[f"{kind}/{name}_interval"] = intervals[name]
         captions = [each["text"] for each in gallery.texts]
         protocol = {
             "metric": "share of images any of whose captions is among the best k of all captions, "
             "and share of captions whose image is among the best k of all images",
             "ties": "a wrong candidate that is as good as the right one counts as better",
+            "interval": "95%, bootstrap over groups of images, each with all its captions; the "
+            "candidates stay the same",
             "images": len(records),
             "captions": len(captions),
             "image_size": self.task.model.image_size,
@@ -82,9 +91,9 @@ class OpenRetrieval(OpenFineTuned):
         if self.task.reranks:
             protocol["reranked"] = f"best {self.task.rerank} candidates, by matching alone"
         return {
-            "metrics": figures,
+            "metrics": metrics,
             "chance": chance(gallery.owner),
-            "groups": len(records),
+            "groups": len(np.unique(groups)),
             "protocol": protocol,
         }
 
@@ -120,15 +129,19 @@ class OpenRetrieval(OpenFineTuned):
         batches = place.run.evaluate_batches
         most = batches * self.task.pair.batch_size if batches else None
         gallery = Gallery.of(held_back.records(VALIDATION), most)
-        return self._figures(state.params, gallery, place)
+        return {
+            f"{kind}/{name}": value
+            for kind, ranks in self._ranks(state.params, gallery, place).items()
+            for name, value in recalls(ranks).items()
+        }
 
-    def _figures(self, params: Tree, gallery: Gallery, place: Place) -> dict[str, float]:
-        """Returns recalls of both encoders, and after re-ranking if there is matching."""
+    def _ranks(self, params: Tree, gallery: Gallery, place: Place) -> dict[str, Ranks]:
+        """Returns the ranks of both encoders, and those after re-ranking if there is matching."""
         image, text = embed(self.task, self.text, params, gallery, place)
         scores = dual_scores(image, text)
-        ranks = gallery.rank(scores)
-        figures = {f"{DUAL}/{name}": value for name, value in recalls(ranks).items()}
+        found = {DUAL: gallery.rank(scores)}
         if self.task.reranks:
-            again = rerank_both(self.task, self.text, params, gallery, scores, ranks, place)
-            figures |= {f"{RERANKED}/{name}": value for name, value in recalls(again).items()}
-        return figures
+            found[RERANKED] = rerank_both(
+                self.task, self.text, params, gallery, scores, found[DUAL], place
+            )
+        return found

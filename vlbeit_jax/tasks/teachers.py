@@ -40,8 +40,8 @@ def describe_teacher(config: VisualTokenizerConfig) -> Teacher:
         return PixelTeacher(config.patch_size)
     width = target_width(config)
     if config.teacher == "run":
-        cut = {"image_size": config.image_size, "patch_size": config.patch_size}
-        return RunTeacher(ModelConfig(**cut, width=width), config.teacher_blocks)
+        model = ModelConfig(image_size=config.image_size, patch_size=config.patch_size, width=width)
+        return RunTeacher(model, config.teacher_blocks)
     sizes = (768, 12, 12, 3072, width, USUAL_ACTIVATIONS[config.teacher])
     return ViTTeacher(ViTConfig(config.teacher, config.image_size, config.patch_size, *sizes))
 

@@ -16,8 +16,10 @@ import numpy as np
 
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
-from vlbeit_jax.models.visual_tokenizer import Tokenizer, tokenizer_shapes
+from vlbeit_jax.models.teacher import PixelTeacher
+from vlbeit_jax.models.visual_tokenizer import Tokenizer, VisualTokenizer, tokenizer_shapes
 from vlbeit_jax.objectives.distillation import model_state_shapes
+from vlbeit_jax.shapes import Array, Int, UInt8
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.open_vqkd import IMAGE, make_tokenizer
 from vlbeit_jax.tasks.runs import read_config
@@ -101,6 +103,31 @@ def _vqkd_config(place: str | pathlib.Path) -> Config:
             f"visual tokenizer {place}: holds a run of task {config.task.kind!r}, not 'vqkd'"
         )
     return config
+
+
+def pictures_of(
+    visual: VisualTokens, tokens: Int[Array, "B N"]
+) -> UInt8[np.ndarray, "B height width 3"]:
+    """Returns pictures that the tokenizer's decoder draws of visual tokens.
+
+    Raises:
+      UsageError: it predicts no pixels.
+    """
+    if not draws_pictures(visual):
+        raise UsageError(
+            f"the visual tokenizer in {visual.folder} cannot draw pictures: only one that was "
+            "trained with task.model.teacher=pixels can"
+        )
+    vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
+    variables = {"params": visual.frozen["params"]}
+    decoded: Any = visual.tokenizer.apply(variables, vectors, method="decode")
+    return np.asarray(PixelTeacher(visual.tokenizer.config.patch_size).images(decoded))
+
+
+def draws_pictures(visual: VisualTokens) -> bool:
+    """Returns whether a tokenizer's decoder predicts pixels."""
+    tokenizer = visual.tokenizer
+    return isinstance(tokenizer, VisualTokenizer) and tokenizer.config.teacher == "pixels"
 
 
 def keep_copy(tokens: VisualTokens, folder: pathlib.Path) -> None:

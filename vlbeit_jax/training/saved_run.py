@@ -40,6 +40,12 @@ def finished_step(folder: pathlib.Path, steps: int) -> int:
     return step
 
 
+def trained_on(folder: pathlib.Path, step: int) -> frozenset[str]:
+    """Returns the fingerprints of the data that a checkpoint of a run was trained on."""
+    with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
+        return frozenset(checkpointer.describe(step)["trained_on"])
+
+
 def restore(folder: pathlib.Path, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
     """Returns trees of one checkpoint of a run, on the first device of this process.
 

@@ -13,7 +13,6 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-import vlbeit_jax
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_safetensors
@@ -31,6 +30,7 @@ from vlbeit_jax.convert.rules import Table, export
 from vlbeit_jax.convert.tables import FUSED
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.types import Modality
+from vlbeit_jax.version import __version__
 
 # Files of ``convert/standalone`` by their names in the export.
 FILES = {
@@ -89,7 +89,7 @@ def _config(source: FineTunedModel) -> dict[str, Any]:
     run = source.run
     return {
         "format": 1,
-        "written_by": f"vlbeit_jax {vlbeit_jax.__version__}",
+        "written_by": f"vlbeit_jax {__version__}",
         "task": run.config.task.kind,
         "step": run.step,
         "weights": run.weights,

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-import vlbeit_jax
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.convert import verify
@@ -25,6 +24,7 @@ from vlbeit_jax.models.embed import TEXT_NORM_EPS
 from vlbeit_jax.models.layers import LAYER_NORM_EPS
 from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.types import Special
+from vlbeit_jax.version import __version__
 
 STANDALONE = pathlib.Path(__file__).parent.parent / "standalone"
 WEIGHTS_FILE = "model.safetensors"
@@ -54,7 +54,7 @@ def _config(run: Run) -> dict[str, Any]:
     specials = None if run.text_tokenizer is None else SPECIALS
     return {
         "format": 1,
-        "written_by": f"vlbeit_jax {vlbeit_jax.__version__}",
+        "written_by": f"vlbeit_jax {__version__}",
         "step": run.step,
         "model": model_config(run.model),
         "visual_tokenizer": None if run.visual is None else visual_config(run.visual.config),

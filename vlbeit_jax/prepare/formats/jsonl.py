@@ -40,6 +40,25 @@ def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
                 raise UsageError(f"{path}: not UTF-8 text ({error})") from error
 
 
+def states_groups(paths: Sequence[pathlib.Path]) -> bool:
+    """Returns whether any line has a group. What is wrong with a line, ``read`` says."""
+    for path in paths:
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
+            if any(_has_group(line) for line in lines):
+                return True
+    return False
+
+
+def _has_group(line: str) -> bool:
+    if '"group"' not in line:  # Most lines need not be parsed.
+        return False
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "group" in found
+
+
 def _item(line: str, path: pathlib.Path, source: pathlib.PurePath, number: int) -> Item:
     key, place = f"{source.with_suffix('').as_posix()}/{number:08d}", f"{path}:{number}"
     try:

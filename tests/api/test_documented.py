@@ -1,0 +1,46 @@
+"""The Python in docs/python.md runs as it stands, on a small run."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.convert.finetuned_runs import sets_in, task_of, write_run
+from tests.tiny import TOP
+
+PATH = TOP / "docs" / "python.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PATH.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with the pictures that the page names."""
+    rng = np.random.default_rng(0)
+    for name in ("cat.jpg", "dog.png"):
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (40, 50, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_pretrained_models_are_used_as_documented(folder, pretrained):
+    (folder / "sample_run").mkdir()
+    (folder / "sample_run" / "pretrain").symlink_to(pretrained)
+    encode, masks, _ = BLOCKS
+    names = {}
+    exec(encode + masks, names)
+    width = names["model"].config.width
+    assert names["found"].image.shape == (2, width)
+    assert names["found"].text.shape == (1, width)
+    side = names["model"].config.image_size
+    assert names["picture"].shape == (side, side, 3)
+    np.testing.assert_array_equal(names["views"].predicted, names["picture"])
+
+
+def test_a_collection_is_searched_as_documented(folder, world, capsys):
+    sets = sets_in(folder / "sets")
+    run = write_run(folder / "run", task_of("retrieval", sets["retrieval"], world.text_tokenizer))
+    before = f"import vlbeit_jax\nmodel = vlbeit_jax.load({str(run)!r})\n"
+    exec(before + BLOCKS[2], {"paths": ["cat.jpg", "dog.png"]})
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} == {"cat.jpg", "dog.png"}

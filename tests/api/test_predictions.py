@@ -1,0 +1,126 @@
+"""Fine-tuned models answer as ``python -m vlbeit_jax.predict`` does."""
+
+import functools
+
+import cv2
+import numpy as np
+import pytest
+
+import vlbeit_jax
+from tests.convert.finetuned_runs import sets_in, task_of, write_run
+from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.data.source import open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.finetuned import FineTunedRun
+from vlbeit_jax.tasks.ranking import Gallery, embed
+from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.training.mesh import make_mesh, put_replicated
+
+COUNT = 5
+
+
+@pytest.fixture(scope="module")
+def places(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api")
+    sets = sets_in(folder / "sets")
+
+    @functools.cache
+    def place(name):
+        task = task_of(name, sets[name], world.text_tokenizer)
+        return write_run(folder / name, task), sets[name]
+
+    return place
+
+
+def opened(places, name):
+    """The model, the run, and the first test records with their pixels."""
+    folder, data = places(name)
+    config = read_config(folder)
+    run = FineTunedRun.open(folder, config, config.task.open(folder))
+    records = open_set(str(data)).records("test")
+    return vlbeit_jax.load(folder, compilation_cache=""), run, [records[i] for i in range(COUNT)]
+
+
+def pixels(record):
+    return cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def text(record):
+    return record["text"].decode()
+
+
+def predictions(run, records, top=3):
+    return list(run.predict(records, top, make_mesh(MeshConfig())))
+
+
+def assert_same(found, expected):
+    for answers, line in zip(found, expected, strict=True):
+        assert [name for name, _ in answers] == [name for name, _ in line["top"]]
+        np.testing.assert_allclose(
+            [share for _, share in answers], [share for _, share in line["top"]], rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("image_classification", pixels), ("text_classification", text)]
+)
+def test_classes_are_those_of_predict(places, name, given):
+    model, run, records = opened(places, name)
+    found = model.classify([given(record) for record in records], top=3)
+    assert_same(found, predictions(run, records))
+    with pytest.raises(UsageError, match=f"fine-tuned for vqa, but .* was fine-tuned for {name}"):
+        model.answer(given(records[0]), "what?")
+
+
+def test_answers_are_those_of_predict(places):
+    model, run, records = opened(places, "vqa")
+    found = model.answer(list(map(pixels, records)), list(map(text, records)), top=3)
+    assert_same(found, predictions(run, records))
+    one = [record | {"image": records[0]["image"]} for record in records]
+    found = model.answer(pixels(records[0]), list(map(text, records)), top=3)
+    assert_same(found, predictions(run, one))
+    with pytest.raises(UsageError, match="2 images and 3 questions"):
+        model.answer([pixels(records[0])] * 2, ["a", "b", "c"])
+    with pytest.raises(UsageError, match="no parameters for masked words"):
+        model.fill_mask("a <mask>")
+
+
+def test_vectors_and_search_are_those_of_evaluation(places):
+    model, run, records = opened(places, "retrieval")
+    gallery = Gallery.of(records)
+    place = run.place(make_mesh(MeshConfig()))
+    params = put_replicated(run.params, place.mesh)
+    image, words = embed(run.config.task, run.opened.text, params, gallery, place)
+    texts = [each["text"] for each in gallery.texts]
+    found = model.embed(images=list(map(pixels, records)), texts=texts)
+    np.testing.assert_allclose(found.image, image, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.text, words, rtol=1e-4, atol=1e-5)
+    cosines = words @ image.T
+    for given in (list(map(pixels, records)), found.image):
+        answers = model.search(texts, given, top=2)
+        for row, best in zip(cosines, answers, strict=True):
+            assert [number for number, _ in best] == np.argsort(-row)[:2].tolist()
+            np.testing.assert_allclose([c for _, c in best], np.sort(row)[::-1][:2], rtol=1e-4)
+
+
+def test_a_fine_tuned_model_encodes_what_it_was_trained_on(places):
+    model, _, records = opened(places, "image_classification")
+    assert model.encode(images=[pixels(records[0])]).image.shape == (1, 32)
+    with pytest.raises(UsageError, match="has no parameters for texts"):
+        model.encode(texts="a")
+
+
+def test_a_pretrained_model_does_not_classify(random_model):
+    with pytest.raises(UsageError, match="classify needs a fine-tuned model"):
+        random_model.classify(["a"])
+
+
+def test_averaged_parameters_are_another_model(places):
+    folder, data = places("image_classification")
+    records = open_set(str(data)).records("test")
+    first = [pixels(records[0])]
+    raw, ema = (
+        vlbeit_jax.load(folder, weights=weights, compilation_cache="").classify(first)
+        for weights in ("raw", "ema")
+    )
+    assert raw != ema

@@ -1,0 +1,118 @@
+"""What all abilities of a model share: its parameters, its tokenizers, and what it can do."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.api.retriever import Retriever
+from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.vlbeit import VLBEiT
+from vlbeit_jax.shapes import Int
+from vlbeit_jax.tasks.visual_tokens import VisualTokens
+
+Tree = Any
+Predict = Callable[[Records, int], list[dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What a fine-tuned run predicts.
+
+    Attributes:
+      task: kind of its task.
+      needs: of a record: ``image``, ``text``, ``captions``.
+      predict: from records and a number of answers to a prediction per record.
+      retriever: embeds images and texts for search; None if the run was not trained for it.
+    """
+
+    task: str
+    needs: frozenset[str]
+    predict: Predict
+    retriever: Retriever | None = None
+
+
+class Opened:
+    """An open model; each ability is a class of its own that inherits from it.
+
+    Attributes:
+      folder: where it lies.
+      step: of its checkpoint.
+      config: sizes of its network.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        step: int,
+        config: ModelConfig,
+        params: Tree,
+        text: TextTokenizer | None,
+        visual: VisualTokens | None,
+        predictor: Predictor | None,
+    ):
+        """Takes what ``api.load`` has opened."""
+        self.folder, self.step, self.config = folder, step, config
+        self._params, self._text, self._visual = params, text, visual
+        self._predictor = predictor
+
+    def _rows(self, texts: Sequence[Any], length: int = 0) -> Int[np.ndarray, "A L"]:
+        if not texts:
+            raise UsageError("texts is an empty list: give at least one")
+        tokenizer, length = self._tokenizer(), length or self.config.text_positions
+        return np.stack([tokenizer.encode_row(words_of(text), length) for text in texts])
+
+    def _tokenizer(self) -> TextTokenizer:
+        if self._text is None:
+            raise UsageError(
+                f"{self.folder} has no text tokenizer: give one with "
+                "vlbeit_jax.load(..., text_tokenizer=FOLDER)"
+            )
+        return self._text
+
+    def _require(self, parameters: str, what: str) -> None:
+        if parameters not in self._params:
+            raise UsageError(
+                f"the model in {self.folder} has no parameters for {what}: it was not trained on "
+                "them"
+            )
+
+    def _predictor_for(self, method: str, tasks: Sequence[str]) -> Predictor:
+        if self._predictor is None:
+            raise UsageError(
+                f"{method} needs a fine-tuned model, but {self.folder} is a pretrained one; "
+                "docs/finetune.md shows how to fine-tune it"
+            )
+        if self._predictor.task not in tasks:
+            raise UsageError(
+                f"{method} needs a model fine-tuned for {' or '.join(tasks)}, but {self.folder} "
+                f"was fine-tuned for {self._predictor.task}"
+            )
+        return self._predictor
+
+    @property
+    def _network(self) -> VLBEiT:
+        return _network(self.config)
+
+
+@functools.cache
+def _network(config: ModelConfig) -> VLBEiT:
+    return VLBEiT(dataclasses.replace(config, drop_path=0.0))
+
+
+def words_of(text: Any) -> str:
+    """Returns a text.
+
+    Raises:
+      UsageError: it is no string, or empty.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r} is no text: give a string")
+    if not text.strip():
+        raise UsageError("a text is empty: give a text with words")
+    return text

@@ -1,0 +1,92 @@
+"""Opens a run, an import or the packaged sample."""
+
+import functools
+import os
+import pathlib
+from typing import Any
+
+from vlbeit_jax.api.base import Predictor
+from vlbeit_jax.api.model import Model
+from vlbeit_jax.api.retriever import Retriever
+from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
+from vlbeit_jax.runtime.finetuned import FineTunedRun
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
+from vlbeit_jax.tasks.base import FineTuned
+from vlbeit_jax.tasks.open_retrieval import OpenRetrieval
+from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.tasks.visual_tokens import VisualTokens, open_visual_tokens
+from vlbeit_jax.training.mesh import make_mesh
+from vlbeit_jax.training.saved_run import newest_step, restore
+
+
+def load(
+    place: str | os.PathLike[str],
+    *,
+    weights: str = "raw",
+    text_tokenizer: str | os.PathLike[str] = "",
+    compilation_cache: str = "auto",
+) -> Model:
+    """Opens a model on the first device.
+
+    Args:
+      place: the workdir of a run of pretraining or fine-tuning, or an import made by
+        ``python -m vlbeit_jax.convert``.
+      weights: "raw", or "ema" for the averaged parameters of a fine-tuned run that has them.
+      text_tokenizer: folder of the text tokenizer, for an import, which has none.
+      compilation_cache: as ``config.run.compilation_cache``: where JAX keeps what it compiles;
+        "": nowhere.
+
+    Raises:
+      UsageError: there is no model in ``place``, or it is a visual tokenizer.
+    """
+    if "://" in os.fspath(place):
+        raise UsageError(f"{place} is an address: copy the run to a folder, and give that")
+    folder = pathlib.Path(place)
+    config = read_config(folder)
+    model = getattr(config.task, "model", None)
+    if not isinstance(model, ModelConfig):
+        raise UsageError(
+            f"{folder} holds a run of task {config.task.kind!r}, which has no Multiway "
+            "Transformer; give a run of pretraining or fine-tuning, or an import"
+        )
+    use_compilation_cache(compilation_cache)
+    opened = config.task.open(folder)
+    text = _text_tokenizer(folder, text_tokenizer, model)
+    if isinstance(opened, FineTuned):
+        run = FineTunedRun.open(folder, config, opened, weights)
+        predict = functools.partial(_predict, run)
+        retriever = None
+        if isinstance(opened, OpenRetrieval):
+            retriever = Retriever(opened.task.network, opened.task.pair.text_length)
+        predictor = Predictor(config.task.kind, frozenset(opened.needs), predict, retriever)
+        return Model(str(folder), run.step, model, run.params, text, None, predictor)
+    if weights != "raw":
+        raise UsageError(f"weights={weights!r}: only fine-tuned runs have averaged parameters")
+    step = newest_step(folder)
+    if step is None:
+        raise UsageError(f"the run in {folder} has no checkpoint yet")
+    params = restore(folder, step, {"params": opened.abstract_params()})["params"]
+    return Model(str(folder), step, model, params, text, _visual_tokens(folder), None)
+
+
+def _text_tokenizer(
+    folder: pathlib.Path, given: str | os.PathLike[str], model: ModelConfig
+) -> TextTokenizer | None:
+    own = folder / TEXT_TOKENIZER
+    if not given and not own.is_dir():
+        return None
+    return open_text_tokenizer(os.fspath(given) if given else own, model)
+
+
+def _visual_tokens(folder: pathlib.Path) -> VisualTokens | None:
+    own = folder / VISUAL_TOKENIZER
+    return open_visual_tokens(own) if own.is_dir() else None
+
+
+def _predict(run: FineTunedRun, records: Records, top: int) -> list[dict[str, Any]]:
+    return list(run.predict(records, top, make_mesh(MeshConfig())))

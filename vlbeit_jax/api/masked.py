@@ -1,0 +1,129 @@
+"""Answers of the pretraining heads, compiled: word pieces at masks, predicted visual tokens."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vlbeit_jax.api.batches import in_batches
+from vlbeit_jax.data.draws import Draws
+from vlbeit_jax.data.masking import blockwise_mask
+from vlbeit_jax.data.text import TextTokenizer, row_of
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.models.backbone import Inputs
+from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
+from vlbeit_jax.models.vlbeit import VLBEiT
+from vlbeit_jax.shapes import Float, Int, UInt8
+from vlbeit_jax.types import Modality, Special
+
+Tree = Any
+MASK = "<mask>"
+SMALLEST_BLOCK = 4  # Patches; that of configs/sample.py.
+MASK_GREY = 127
+
+
+class MaskedViews(NamedTuple):
+    """A picture with hidden patches, and what the model makes of them.
+
+    Attributes:
+      original: as the model sees it.
+      masked: with hidden patches in grey.
+      through_tokens: decoded from the visual tokens of the whole picture: the best that can be
+        reached.
+      predicted: decoded from the visual tokens of the visible patches and the predicted ones of the
+        hidden patches.
+      accuracy: share of the hidden patches whose visual token was predicted.
+    """
+
+    original: UInt8[np.ndarray, "side side 3"]
+    masked: UInt8[np.ndarray, "side side 3"]
+    through_tokens: UInt8[np.ndarray, "side side 3"]
+    predicted: UInt8[np.ndarray, "side side 3"]
+    accuracy: float
+
+
+def masked_row(
+    text: str, tokenizer: TextTokenizer, length: int
+) -> tuple[Int[np.ndarray, " L"], list[int]]:
+    """Returns the row of a text in which "<mask>" stands for a word piece, and their positions.
+
+    Raises:
+      UsageError: there is no mask, or the text is too long.
+    """
+    parts = text.split(MASK)
+    if len(parts) == 1:
+        raise UsageError(f"text={text!r} has no {MASK}: write it where a word piece is missing")
+    pieces: list[int] = list(tokenizer.encode(parts[0]))
+    for part in parts[1:]:
+        pieces += [Special.MASK, *tokenizer.encode(part)]
+    if len(pieces) > length - 2:
+        raise UsageError(
+            f"text={text!r} has {len(pieces)} word pieces, but the model takes {length - 2}: "
+            "shorten it"
+        )
+    row = row_of(pieces, length)
+    return row, np.flatnonzero(row == Special.MASK).tolist()
+
+
+def filled(
+    network: VLBEiT,
+    params: Tree,
+    row: Int[np.ndarray, " L"],
+    positions: list[int],
+    image: UInt8[np.ndarray, "1 side side 3"] | None,
+) -> Float[np.ndarray, "M V"]:
+    """Returns the probability of each word piece at each masked position."""
+    slots = np.zeros(len(row), np.int32)  # As many as any text may need, so one program serves all.
+    slots[: len(positions)] = positions
+    rows = {"text": row[None], "text_masked": slots[None]}
+    if image is not None:
+        rows["image"] = image
+    logits = in_batches(functools.partial(_word_logits, network, params), rows)
+    return np.asarray(jax.nn.softmax(logits[0, : len(positions)]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _word_logits(network: VLBEiT, params: Tree, rows: Mapping[str, jax.Array]) -> jax.Array:
+    logits: Any = network.apply({"params": params}, Inputs(**rows), method="logits")
+    return logits[Modality.LANGUAGE]
+
+
+def hidden_patches(grid: int, hidden: float, seed: int) -> Int[np.ndarray, " M"]:
+    """Returns which patches are hidden, in blocks as in pretraining.
+
+    Raises:
+      UsageError: ``hidden`` is no share above 0 and up to 1.
+    """
+    if not 0 < hidden <= 1:
+        raise UsageError(f"hidden={hidden}: give the share of hidden patches, above 0 and up to 1")
+    count = max(1, round(hidden * grid**2))
+    return blockwise_mask(Draws("api", seed), grid, count, min(SMALLEST_BLOCK, count))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def predicted_tokens(
+    network: VLBEiT,
+    tokenizer: Tokenizer,
+    params: Tree,
+    frozen: Tree,
+    image: jax.Array,
+    masked: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the visual tokens of images, and the same with predictions at masked patches.
+
+    Args:
+      network: of the model.
+      tokenizer: of images.
+      params: of the network.
+      frozen: of the tokenizer.
+      image: pixels, uint8 [B, side, side, 3].
+      masked: positions of masked patches, int32 [B, M].
+    """
+    codes = encode(tokenizer, frozen, image)
+    inputs = Inputs(image=image, masked_patches=masked)
+    logits: Any = network.apply({"params": params}, inputs, method="logits")
+    best = jnp.argmax(logits[Modality.VISION], axis=-1)
+    return codes, codes.at[jnp.arange(len(codes))[:, None], masked].set(best)

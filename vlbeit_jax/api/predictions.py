@@ -1,0 +1,124 @@
+"""Predicts with a fine-tuned model: classes, answers, search."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vlbeit_jax.api.base import Opened, Predictor, words_of
+from vlbeit_jax.api.pictures import listed, pixels_of, views
+from vlbeit_jax.api.retriever import Embedded, Retriever
+from vlbeit_jax.errors import UsageError
+
+
+class Predicts(Opened):
+    """Does what a model was fine-tuned for."""
+
+    def classify(self, inputs: Any, *, top: int = 5) -> list[list[tuple[str, float]]]:
+        """Returns the likeliest classes of each image or text, with their probabilities.
+
+        Args:
+          inputs: images or texts, as the model was fine-tuned for.
+          top: classes to list.
+
+        Raises:
+          UsageError: the model was not fine-tuned for classification.
+        """
+        predictor = self._predictor_for("classify", ("image_classification", "text_classification"))
+        if "image" in predictor.needs:
+            rows = [{"image": _png(each)} for each in listed(inputs, "inputs")]
+        else:
+            rows = [{"text": words_of(each)} for each in listed(inputs, "inputs")]
+        return [found["top"] for found in _predicted(predictor, rows, top)]
+
+    def answer(self, images: Any, questions: Any, *, top: int = 5) -> list[list[tuple[str, float]]]:
+        """Returns the likeliest answers to each question about its image, with probabilities.
+
+        Answers do not exclude each other, so their probabilities need not add up to 1.
+
+        Args:
+          images: one for each question, or one for all.
+          questions: strings.
+          top: answers to list.
+
+        Raises:
+          UsageError: the model was not fine-tuned for question answering.
+        """
+        predictor = self._predictor_for("answer", ("vqa",))
+        texts, pictures = listed(questions, "questions"), listed(images, "images")
+        if len(pictures) == 1:
+            pictures = pictures * len(texts)
+        if len(pictures) != len(texts):
+            raise UsageError(
+                f"{len(pictures)} images and {len(texts)} questions: give one image for each "
+                "question, or one for all"
+            )
+        rows = [
+            {"image": _png(picture), "text": words_of(text)}
+            for picture, text in zip(pictures, texts, strict=True)
+        ]
+        return [found["top"] for found in _predicted(predictor, rows, top)]
+
+    def embed(self, images: Any = None, texts: Any = None) -> Embedded:
+        """Returns unit vectors of images and texts in one space, for an index of your own.
+
+        Args:
+          images: as in ``encode``.
+          texts: as in ``encode``.
+
+        Raises:
+          UsageError: the model was not fine-tuned for retrieval, or there are neither.
+        """
+        retriever = self._retriever("embed")
+        if images is None and texts is None:
+            raise UsageError("embed needs images=..., texts=..., or both")
+        image = text = None
+        if images is not None:
+            pixels = views(listed(images, "images"), self.config.image_size, "squash")
+            image = retriever.image(self._params, pixels)
+        if texts is not None:
+            rows = self._rows(listed(texts, "texts"), retriever.text_length)
+            text = retriever.text(self._params, rows)
+        return Embedded(image, text)
+
+    def search(self, texts: Any, images: Any, *, top: int = 5) -> list[list[tuple[int, float]]]:
+        """Returns the images that fit each text best: their numbers, with the cosine of both.
+
+        Args:
+          texts: what is searched for; as in ``encode``.
+          images: to search in, as in ``encode``; or ``embed(images=...).image``, to embed them only
+            once for many searches.
+          top: images to list.
+
+        Raises:
+          UsageError: the model was not fine-tuned for retrieval.
+        """
+        self._retriever("search")
+        if not (isinstance(images, np.ndarray) and images.ndim == 2):
+            images = self.embed(images=images).image
+        cosines = self.embed(texts=texts).text @ images.T
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
+        return [
+            [(int(number), float(row[number])) for number in numbers]
+            for row, numbers in zip(cosines, best, strict=True)
+        ]
+
+    def _retriever(self, method: str) -> Retriever:
+        retriever = self._predictor_for(method, ("retrieval",)).retriever
+        assert retriever is not None, "of retrieval"
+        return retriever
+
+
+def _png(picture: Any) -> bytes:
+    """Returns a picture as the bytes of a PNG, which keeps every pixel."""
+    return cv2.imencode(".png", pixels_of(picture)[..., ::-1])[1].tobytes()
+
+
+def _predicted(
+    predictor: Predictor, rows: Sequence[Mapping[str, Any]], top: int
+) -> list[dict[str, Any]]:
+    if not rows:
+        raise UsageError("an empty list: give at least one")
+    records: Any = [{"id": str(number), **row} for number, row in enumerate(rows)]
+    return predictor.predict(records, top)
