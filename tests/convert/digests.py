@@ -40,7 +40,6 @@ from vlbeit_jax.convert import source
 from vlbeit_jax.convert.examples import EXAMPLES_FILE, write_examples
 from vlbeit_jax.convert.formats import EXPORTS, IMPORTS
 from vlbeit_jax.convert.import_options import ImportOptions
-from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.errors import UsageError
 
 MODELS = {
@@ -61,7 +60,7 @@ OPTIONS = {
     "beit3-plain": {"heads": 4},
     "vqkd": {},
     "dalle": {"image_size": 64},
-    "clip": {},
+    "clip": {"activation": "quick_gelu"},
     "dino": {},
 }
 
@@ -148,7 +147,7 @@ def imports(file: pathlib.Path, out: pathlib.Path) -> dict[str, str]:
     """Digests of every imported array, of the report without reasons, and of the run's exports."""
     name = file.name.split(".")[0]
     format, options = IMPORTS[name.partition("-")[0]], ImportOptions(**OPTIONS[name])
-    format.read(read_tensors(file), file, options, out)
+    format.run(file, options, out)
     lines = [line.partition(":")[0] for line in (out / "import.txt").read_text().splitlines()]
     found = {"report": sha256("\n".join(sorted(lines)).encode())}
     for item in ("params", "extra", "model_state"):

@@ -6,12 +6,11 @@ from vlbeit_jax.convert.read_tensors import TensorFile
 
 
 def tensor_file(shapes, arrays=None, metadata=None):
-    """A file with these shapes; zeros where ``arrays`` has none."""
-    arrays = arrays or {}
-    tensors = {
-        name: arrays[name] if name in arrays else np.zeros(shape, np.float32)
-        for name, shape in shapes.items()
-    }
+    """A file with these shapes; zeros where ``arrays`` has none of the shape."""
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    for name, value in (arrays or {}).items():
+        if name in tensors and tensors[name].shape == value.shape:
+            tensors[name] = value
     return TensorFile(tensors, metadata or {})
 
 

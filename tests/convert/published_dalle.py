@@ -7,7 +7,6 @@ from safetensors.numpy import save_file
 
 from vlbeit_jax.convert.formats import IMPORTS
 from vlbeit_jax.convert.import_options import ImportOptions
-from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.models.dalle import DalleConfig
 
 DEEP = DalleConfig(
@@ -62,10 +61,5 @@ def read(folder, config: DalleConfig, arrays=None):
     folder.mkdir(exist_ok=True)
     save_file(published(config) if arrays is None else arrays, folder / "encoder.safetensors")
     for_model = ImportOptions(image_size=16 * config.grid)
-    IMPORTS["dalle"].read(
-        read_tensors(folder / "encoder.safetensors"),
-        folder / "encoder.safetensors",
-        for_model,
-        folder / "dalle",
-    )
+    IMPORTS["dalle"].run(folder / "encoder.safetensors", for_model, folder / "dalle")
     return folder / "dalle"

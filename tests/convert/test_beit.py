@@ -1,5 +1,7 @@
 """Imported BEiT and BEiT v2 files compute what an independent network computes from them."""
 
+import argparse
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,6 @@ from tests.convert.named import randomised, tensor_file
 from vlbeit_jax.convert import reference, verify
 from vlbeit_jax.convert.formats import IMPORTS
 from vlbeit_jax.convert.import_options import ImportOptions
-from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.convert.source import as_tree, read_run
 from vlbeit_jax.errors import UsageError
 
@@ -17,10 +18,12 @@ GRID = SIDE // PATCH
 ROWS = (2 * GRID - 1) ** 2 + 3
 
 
-def published(fine_tuned):
+def published(fine_tuned, pool="mean"):
     """A state dict under BEiT's names.
 
-    Pretrained files have one bias table for all blocks, fine-tuned ones have one per block.
+    Pretrained files have one bias table for all blocks, fine-tuned ones have one per block. Those
+    that classify CLS keep the last norm; those that classify the patches' mean have another one.
+    The pretrained one is BEiT v2's with a head of its own for CLS (``shared_lm_head`` off).
     """
     shapes = {
         "cls_token": (1, 1, WIDTH),
@@ -47,7 +50,9 @@ def published(fine_tuned):
         if fine_tuned:
             shapes[f"{place}.attn.relative_position_bias_table"] = (ROWS, HEADS)
     if fine_tuned:
-        shapes |= {"fc_norm.weight": (WIDTH,), "head.weight": (10, WIDTH)}
+        last = "norm" if pool == "cls" else "fc_norm"
+        shapes |= {f"{last}.weight": (WIDTH,), f"{last}.bias": (WIDTH,)}
+        shapes |= {"head.weight": (10, WIDTH), "head.bias": (10,)}
     else:
         shapes |= {
             "mask_token": (1, 1, WIDTH),
@@ -60,6 +65,8 @@ def published(fine_tuned):
             "rel_pos_bias.relative_position_bias_table": (ROWS, HEADS),
         }
         shapes |= {"cls_pt_layers.0.norm1.weight": (WIDTH,)}
+        shapes |= {f"cls_pt_norm.{part}": (WIDTH,) for part in ("weight", "bias")}
+        shapes |= {"cls_pt_lm_head.weight": (CODES, WIDTH), "cls_pt_lm_head.bias": (CODES,)}
     return randomised(shapes)
 
 
@@ -77,11 +84,15 @@ def reference_weights(tensors):
     }
 
 
-def imported(folder, tensors, form, **flags):
+def imported(folder, tensors, form, command=None, **flags):
+    """Imports a file of a training program, with its ``command``'s arguments if there are any."""
     path = folder / "beit.pth"
-    torch.save({"model": {name: torch.tensor(value) for name, value in tensors.items()}}, path)
+    content = {"model": {name: torch.tensor(value) for name, value in tensors.items()}}
+    if command is not None:
+        content["args"] = argparse.Namespace(**command)
+    torch.save(content, path)
     options = ImportOptions(vocabulary=300, text_positions=16, **flags)
-    return IMPORTS[form].read(read_tensors(path), path, options, folder / "run")
+    return IMPORTS[form].run(path, options, folder / "run")
 
 
 def outputs_of(run, fine_tuned):
@@ -98,7 +109,7 @@ def largest_difference(tensors, outputs, pixels, **changes):
     if not fine_tuned:
         np.put_along_axis(hidden, batch["masked_patches"], True, axis=1)
     weights = reference_weights(tensors)
-    if fine_tuned:  # It has no last norm; ours starts as the identity.
+    if "norm.weight" not in tensors:  # Ours starts as the identity.
         weights |= {"norm.weight": np.ones(WIDTH), "norm.bias": np.zeros(WIDTH)}
     net = reference.Net(
         **{
@@ -153,6 +164,39 @@ def test_images_compute_what_the_file_computes(tmp_path, fine_tuned, form):
         difference = largest_difference(tensors, outputs, pixels)
         assert difference < 1e-4 if other == form else difference > 1e-2, other
     assert largest_difference(tensors, outputs, PIXELS[form], tanh_gelu=True) > 1e-4
+
+
+def test_a_classifier_of_cls_keeps_its_last_norm(tmp_path):
+    tensors = published(fine_tuned=True, pool="cls")
+    report = imported(tmp_path, tensors, "beit", codes=CODES)
+    assert {"norm.weight", "norm.bias"} <= set(report.matched)
+    assert set(report.dropped) == {"head.weight", "head.bias"}
+    outputs = outputs_of(read_run(tmp_path / "run"), fine_tuned=True)
+    assert largest_difference(tensors, outputs, in_unit_range) < 1e-4
+    # Without the norm's own scale and bias, as it was before this import knew them.
+    other = {name: value for name, value in tensors.items() if not name.startswith("norm.")}
+    assert largest_difference(other, outputs, in_unit_range) > 1e-2
+
+
+def test_the_separate_head_of_cls_is_dropped_by_name(tmp_path):
+    """BEiT v2's pretraining with ``shared_lm_head`` off; it does not touch what is read."""
+    tensors = published(fine_tuned=False)
+    of_cls = {name for name in tensors if name.startswith("cls_pt_")}
+    report = imported(tmp_path, tensors, "beit2")
+    assert len(of_cls) == 5 and set(report.dropped) == of_cls
+    assert set(report.matched) == tensors.keys() - of_cls
+
+
+@pytest.mark.parametrize(("form", "other"), [("beit", "beit2"), ("beit2", "beit")])
+def test_the_commands_arguments_tell_the_pixels(tmp_path, form, other):
+    """BEiT's recipe for ImageNet-1k normalises by ImageNet's mean, the other one does not."""
+    tensors = published(fine_tuned=False)
+    said = {"imagenet_default_mean_and_std": form == "beit"}
+    with pytest.raises(UsageError, match=f"normalised .*Import it with --format={other}$"):
+        imported(tmp_path, tensors, form, said)
+    imported(tmp_path, tensors, other, said)
+    outputs = outputs_of(read_run(tmp_path / "run"), fine_tuned=False)
+    assert largest_difference(tensors, outputs, PIXELS[other]) < 1e-4
 
 
 BIASES = "rel_pos_bias.relative_position_bias_table"

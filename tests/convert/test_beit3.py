@@ -17,7 +17,6 @@ WIDTH, DEPTH, FFN, GRID, PATCH, WORDS, TEXTS = 128, 2, 48, 4, 8, 300, 16
 HEADS_THERE = (
     "pooler.norm.weight",
     "head.0.weight",
-    "fc_norm.weight",
     "vision_head.weight",
     "language_head.weight",
     "logit_scale",

@@ -91,6 +91,18 @@ def test_parameters_and_narrow_types_of_pytorch_are_read(tmp_path):
     assert_holds(tmp_path / "x.pth", tensors)
 
 
+class Settings(argparse.Namespace):
+    """More than a namespace: a class of another program."""
+
+
+def run_way_out(refused):
+    """Runs the command that a refusal proposes, with the classes of this file at hand."""
+    code = re.search(r'python -c "(.*)"$', str(refused.value))[1]
+    code = f"import tests.convert.test_read_tensors; {code}"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 class Hostile:
     """Runs code when it is unpickled."""
 
@@ -120,7 +132,8 @@ def test_the_way_out_for_more_than_tensors_works_as_printed(tmp_path, kind):
     if kind == "torchscript":  # As OpenAI publishes CLIP.
         torch.jit.script(module).save(str(path))
     else:
-        checkpoint = {"model": module.state_dict(), "args": argparse.Namespace(lr=1.0)}
+        optimizer = torch.optim.Adam(module.parameters())
+        checkpoint = {"model": module.state_dict(), "optimizer": optimizer, "args": Settings(lr=1)}
         torch.save(
             {"checkpoint": checkpoint, "module": module, "wrapped module": {"state_dict": module}}[
                 kind
@@ -133,10 +146,59 @@ def test_the_way_out_for_more_than_tensors_works_as_printed(tmp_path, kind):
     assert "two options" not in str(refused.value) and str(refused.value).count("weights_only") == (
         kind != "torchscript"
     )
-    code = re.search(r'python -c "(.*)"$', str(refused.value))[1]
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    done = run_way_out(refused)
+    assert done.returncode == 0, done.stderr
     assert path.read_bytes() == before
     assert_holds(tmp_path / "x.tensors.pth", dict(module.named_parameters()))
+
+
+def test_the_way_out_keeps_the_keys_that_a_format_chooses_by(tmp_path):
+    """DINO's layout, with arguments that are more than a namespace."""
+    teacher, moments = some_tensors(), {"state": {0: {"exp_avg": torch.ones(9)}}}
+    student = {f"module.{name}": value + 1 for name, value in teacher.items()}
+    content = {"student": student, "teacher": teacher, "optimizer": moments, "args": Settings()}
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(UsageError, match="x.pth: refused") as refused:
+        read_tensors(tmp_path / "x.pth")
+    done = run_way_out(refused)
+    assert done.returncode == 0, done.stderr
+    file = read_tensors(tmp_path / "x.tensors.pth", parts=("teacher",))
+    assert file.tensors.keys() == teacher.keys()
+    np.testing.assert_array_equal(file.tensors["a"], teacher["a"].numpy())
+    assert file.notes == ("teacher is read; the file's other parts are not: student",)
+
+
+def test_the_way_out_says_so_if_there_are_no_tensors(tmp_path):
+    """It must not leave an empty file behind."""
+    torch.save({"args": Settings(lr=1), "losses": [torch.ones(1)]}, tmp_path / "x.pth")
+    with pytest.raises(UsageError, match="x.pth: refused") as refused:
+        read_tensors(tmp_path / "x.pth")
+    done = run_way_out(refused)
+    assert done.returncode == 1 and done.stderr == "it holds no tensors under names\n"
+    assert not (tmp_path / "x.tensors.pth").exists()
+
+
+def test_arguments_of_the_command_may_stand_beside_the_tensors(tmp_path):
+    """A namespace of plain values runs nothing; any other class in it is refused."""
+    arguments = argparse.Namespace(lr=1.5, imagenet=True, betas=[0.9, 0.98], model="base")
+    torch.save({"model": some_tensors(), "args": arguments, "epoch": 3}, tmp_path / "x.pth")
+    assert_holds(tmp_path / "x.pth", some_tensors())
+    file = read_tensors(tmp_path / "x.pth")
+    assert file.metadata == {"args.lr": "1.5", "args.imagenet": "True", "args.model": "base"}
+    assert file.notes == ("model is read; the file's other parts are not: args, epoch",)
+    arguments.out = tmp_path
+    torch.save({"model": some_tensors(), "args": arguments}, tmp_path / "x.pth")
+    with pytest.raises(UsageError, match="x.pth: refused"):
+        read_tensors(tmp_path / "x.pth")
+
+
+def test_a_format_chooses_among_the_networks_of_a_file(tmp_path):
+    other = {name: value + 1 for name, value in some_tensors().items()}
+    torch.save({"student": other, "teacher": some_tensors()}, tmp_path / "x.pth")
+    read = read_tensors(tmp_path / "x.pth", parts=("teacher",))
+    np.testing.assert_array_equal(read.tensors["a"], some_tensors()["a"].numpy())
+    with pytest.raises(UsageError, match="no named tensors .* at the top; it has student, teacher"):
+        read_tensors(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])

@@ -6,7 +6,16 @@ import pytest
 
 from tests.convert.random_runs import random_tree
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
-from vlbeit_jax.convert.formats import beit, dalle, hf_beit, torch_tables, vit, vlmo, vqkd
+from vlbeit_jax.convert.formats import (
+    beit,
+    clip,
+    dalle,
+    dino,
+    hf_beit,
+    torch_tables,
+    vlmo_tables,
+    vqkd,
+)
 from vlbeit_jax.convert.permutations import fused_qkv, split_qkv
 from vlbeit_jax.convert.rules import Table, export, load, rule
 from vlbeit_jax.convert.source import model_shapes, tree_shapes, visual_shapes
@@ -72,7 +81,7 @@ for positions in ("absolute", "relative"):
         add_case(f"torch-{name}", config, model_arrays, lambda c, _: torch_tables.model_table(c))
         add_case(f"hf-{name}", config, model_arrays, hf_table)
 relative = ModelConfig(**SMALL, positions="relative")
-add_case("vlmo", relative, model_arrays, lambda c, _: vlmo.table(c, ()))
+add_case("vlmo", relative, model_arrays, lambda c, _: vlmo_tables.table(c, ()))
 for decoupled, sub_norm in ((True, True), (True, False), (False, True)):
     sizes = SMALL | {"fused_layers": 0 if decoupled else 2}
     config = ModelConfig(**sizes, decoupled=decoupled, sub_norm=sub_norm)
@@ -95,10 +104,10 @@ for name, table_of in (
         table_of,
     )
 for kind, table_of in (
-    ("clip", lambda c, _: vit.clip_table(c, ())),
-    ("dino", lambda c, _: vit.dino_table(c, ())),
+    ("clip", lambda c, _: clip.table(c, ())),
+    ("dino", lambda c, _: dino.table(c, ())),
 ):
-    config = ViTConfig(kind, 12, 4, 24, 2, 3, 40, 10 if kind == "clip" else 24)
+    config = ViTConfig(kind, 12, 4, 24, 2, 3, 40, 10 if kind == "clip" else 24, "gelu")
     add_case(kind, config, lambda c: random_tree(tree_shapes(abstract_params(c))), table_of)
 
 
@@ -141,7 +150,8 @@ def test_beit_files_start_the_image_side(fine_tuned):
     config = ModelConfig(**SMALL, positions="relative")
     shapes = model_shapes(config)
     rng = np.random.default_rng(0)
-    marks = () if fine_tuned else (beit.SHARED, "mask_token")
+    of_pretraining = (beit.SHARED, "mask_token", "lm_head.weight", "norm.weight")
+    marks = () if fine_tuned else of_pretraining
     tensors = {
         name: rng.standard_normal(value.shape, np.float32)
         for name, value in export(beit.table(config, marks, shapes), random_tree(shapes)).items()

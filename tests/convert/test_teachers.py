@@ -15,7 +15,6 @@ from tests import tiny
 from tests.convert.named import tensor_file
 from vlbeit_jax.convert.formats import IMPORTS
 from vlbeit_jax.convert.import_options import ImportOptions
-from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.teacher import PIXELS, ViT, ViTConfig
 from vlbeit_jax.runtime.start import train
@@ -173,14 +172,22 @@ def features(kind, network):
         return KINDS[kind][2](network, pixels).numpy()
 
 
-def imported(kind, network, folder):
-    save_file(
-        {name: value.contiguous() for name, value in KINDS[kind][1](network).items()},
-        folder / "x.safetensors",
-    )
+def imported(kind, network, folder, activation="quick_gelu"):
     path, out = folder / "x.safetensors", folder / "teacher"
-    IMPORTS[kind].read(read_tensors(path), path, ImportOptions(), out)
+    named = KINDS[kind][1](network)
+    save_file({name: value.contiguous() for name, value in named.items()}, path)
+    options = ImportOptions(activation=activation if kind == "clip" else None)
+    IMPORTS[kind].run(path, options, out)
     return out
+
+
+def our_features(folder, **changes):
+    """What JAX computes with an imported teacher, and its description; ``changes`` are of it."""
+    config = ViTConfig(**json.loads((folder / teachers.TEACHER_FILE).read_text()) | changes)
+    params = restore(folder, IMPORTED_STEP, {"params": teachers.abstract_params(config)})["params"]
+    with jax.default_matmul_precision("highest"):
+        found = ViT(config, "float32").apply({"params": params}, jnp.asarray(images()))
+    return np.asarray(found), config
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +198,7 @@ def clip_teacher(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_are_those_of_transformers(kind, tmp_path):
     network = KINDS[kind][0]()
-    folder = imported(kind, network, tmp_path)
-    config = ViTConfig(**json.loads((folder / teachers.TEACHER_FILE).read_text()))
+    found, config = our_features(imported(kind, network, tmp_path))
     assert dataclasses.asdict(config) == {
         "kind": kind,
         "image_size": SIDE,
@@ -202,10 +208,8 @@ def test_features_are_those_of_transformers(kind, tmp_path):
         "heads": 2,
         "ffn_width": FFN,
         "out": OUT["clip"] if kind == "clip" else WIDTH,
+        "activation": "quick_gelu" if kind == "clip" else "gelu",
     }
-    params = restore(folder, IMPORTED_STEP, {"params": teachers.abstract_params(config)})["params"]
-    with jax.default_matmul_precision("highest"):
-        found = np.asarray(ViT(config, "float32").apply({"params": params}, jnp.asarray(images())))
     wanted = features(kind, network)
     assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
     other = features(kind, clip_network(quick=False) if kind == "clip" else dino_network(eps=1e-3))
@@ -260,6 +264,9 @@ def test_files_that_do_not_fit_are_refused(tmp_path, kind, changed, said):
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
         IMPORTS[kind].read(
-            tensor_file(shapes), tmp_path / "x.pt", ImportOptions(), tmp_path / "out"
+            tensor_file(shapes),
+            tmp_path / "x.pt",
+            ImportOptions(activation="gelu" if kind == "clip" else None),
+            tmp_path / "out",
         )
     assert not (tmp_path / "out").exists()

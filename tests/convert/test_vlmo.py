@@ -8,7 +8,7 @@ from tests import tiny
 from tests.convert.conftest import small_run
 from tests.convert.named import randomised, tensor_file
 from vlbeit_jax.convert import reference, verify
-from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, vlmo
+from vlbeit_jax.convert.formats import EXPORTS, IMPORTS, vlmo, vlmo_tables
 from vlbeit_jax.convert.import_options import ImportOptions
 from vlbeit_jax.convert.read_tensors import read_tensors
 from vlbeit_jax.convert.source import as_tree, read_run
@@ -106,34 +106,48 @@ def test_images_texts_and_pairs_compute_what_the_file_computes(tmp_path):
     }
     of_bert = ("position_embeddings.weight", "token_type_embeddings.weight", "position_ids")
     assert dropped == {*HEADS_THERE, *INDICES, *(f"text_embeddings.{name}" for name in of_bert)}
-    run = read_run(tmp_path / "run")
+    assert (
+        f"note     row 0 of {vlmo_tables.INNER_TYPES} is added to {vlmo_tables.WORDS}"
+        in done.stdout
+    )
+    assert_states(read_run(tmp_path / "run"), tensors, ("image", "text", "pair"))
+
+
+def reference_states(tensors, batch):
+    """States of VLMo's own network in float64, images first; BERT's row 0 is in the words."""
     weights = {
         name.removeprefix("transformer."): value.astype(np.float64)
         for name, value in tensors.items()
     }
-    weights["text_embeddings.word_embeddings.weight"] += weights[
-        "text_embeddings.token_type_embeddings.weight"
-    ][0]
+    weights[vlmo_tables.WORDS] += weights[vlmo_tables.INNER_TYPES][0]
     net = reference.Net(
         depth=DEPTH, heads=HEADS, grid=GRID, patch=PATCH, fused=1, text_positions=196, relative=True
     )
-    for name, batch in verify.random_batches(run.model).items():
-        if name == "image_masked":
-            continue
-        inputs = {key: value for key, value in batch.items() if key in ("image", "text")}
-        texts = (
-            {"ids": inputs["text"], "valid": inputs["text"] != Special.PAD}
-            if "text" in inputs
-            else {}
-        )
-        images = {"image": inputs["image"] / 127.5 - 1} if "image" in inputs else {}
-        wanted = reference.states(weights, net, **images, **texts)
-        found = verify.jax_outputs(run.model, as_tree(run.params), inputs)
-        if images:
-            assert np.abs(found["image"] - wanted[:, 1 : GRID**2 + 1]).max() < 1e-4, name
-        if texts:
-            length, real = inputs["text"].shape[1], inputs["text"][:, 1:] != Special.PAD
-            assert np.abs(found["text"] - wanted[:, -length + 1 :])[real].max() < 1e-4, name
+    inputs = {"image": batch["image"] / 127.5 - 1} if "image" in batch else {}
+    if "text" in batch:
+        inputs |= {"ids": batch["text"], "valid": batch["text"] != Special.PAD}
+    return reference.states(weights, net, **inputs)
+
+
+def largest_differences(run, tensors, name):
+    """Of the states of patches and of real word pieces, for one of ``random_batches``."""
+    given = verify.random_batches(run.model)[name]
+    batch = {key: value for key, value in given.items() if key in ("image", "text")}
+    wanted = reference_states(tensors, batch)
+    found = verify.jax_outputs(run.model, as_tree(run.params), batch)
+    differences = {}
+    if "image" in batch:
+        differences["image"] = np.abs(found["image"] - wanted[:, 1 : GRID**2 + 1]).max()
+    if "text" in batch:
+        length, real = batch["text"].shape[1], batch["text"][:, 1:] != Special.PAD
+        differences["text"] = np.abs(found["text"] - wanted[:, -length + 1 :])[real].max()
+    return differences
+
+
+def assert_states(run, tensors, names):
+    for name in names:
+        for modality, difference in largest_differences(run, tensors, name).items():
+            assert difference < 1e-4, (name, modality)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from vlbeit_jax.convert.formats import IMPORTS, vqkd
 from vlbeit_jax.convert.formats.torch_module import STANDALONE
 from vlbeit_jax.convert.formats.torch_tables import vqkd_table
 from vlbeit_jax.convert.import_options import ImportOptions
+from vlbeit_jax.convert.read_tensors import TensorFile
 from vlbeit_jax.convert.rules import export
 from vlbeit_jax.convert.source import as_tree, read_visual, visual_shapes
 from vlbeit_jax.convert.verify import module_of
@@ -181,7 +183,52 @@ def test_files_that_do_not_fit_are_refused(published, tmp_path, changed, said):
     shapes = {name: shape for name, shape in shapes.items() if shape is not None}
     with pytest.raises(UsageError, match=said):
         IMPORTS["vqkd"].read(
-            tensor_file(shapes), tmp_path / "vqkd.pth", ImportOptions(), tmp_path / "run"
+            tensor_file(shapes, published), tmp_path / "vqkd.pth", ImportOptions(), tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def nearest(features, codes):
+    """As BEiT v2's ``NormEMAVectorQuantizer``: by Euclidean distance, codes as they are."""
+    return ((features[:, None] - codes) ** 2).sum(-1).argmin(1)
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
+def test_codes_that_half_precision_has_rounded_are_normalised_and_it_is_said(published, dtype):
+    codes = published[vqkd.CODES]
+    exact = TensorFile(published, {})
+    assert vqkd.unit_codes(exact) is exact
+    rounded = codes.astype(dtype).astype(np.float32)
+    assert np.abs(np.linalg.norm(rounded, axis=1) - 1).max() > vqkd.EXACT
+    file = vqkd.unit_codes(TensorFile({**published, vqkd.CODES: rounded}, {}))
+    found = file.tensors[vqkd.CODES]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, unit(rounded.astype(np.float64)), atol=1e-7)
+    assert "is normalised; rounding had moved the codes' lengths by up to" in file.notes[0]
+
+
+@pytest.mark.parametrize("spread", [0.02, 1.0])
+def test_codes_of_other_lengths_are_refused_because_their_tokens_are_others(published, spread):
+    rng = np.random.default_rng(0)
+    codes = published[vqkd.CODES] * rng.uniform(1, 1 + spread, (CONFIG.codes, 1)).astype(np.float32)
+    with pytest.raises(UsageError, match=r"codes of lengths 1(\.0+\d)? to .* BEiT v2 keeps all"):
+        vqkd.unit_codes(TensorFile({**published, vqkd.CODES: codes}, {}))
+    features = unit(rng.standard_normal((2000, CONFIG.code_width)))
+    theirs, ours = nearest(features, codes), (features @ unit(codes).T).argmax(1)
+    assert (theirs != ours).mean() > 0.005
+    same = unit(codes)  # Control: at length 1 both choose alike.
+    assert (nearest(features, same) == (features @ same.T).argmax(1)).all()
+
+
+def test_codes_that_were_never_set_are_refused(published, tmp_path):
+    tensors = {**published, vqkd.CODES: np.zeros_like(published[vqkd.CODES])}
+    with pytest.raises(UsageError, match="lengths 0 to 0, .* saved before its first step"):
+        IMPORTS["vqkd"].read(
+            TensorFile(tensors, {}), tmp_path / "vqkd.pth", ImportOptions(), tmp_path / "run"
         )
     assert not (tmp_path / "run").exists()
 

@@ -1,5 +1,6 @@
 """Command: exports runs to other programs, and imports their weights."""
 
+import dataclasses
 import importlib.util
 import pathlib
 from collections.abc import Callable
@@ -62,6 +63,13 @@ HEADS = flags.DEFINE_integer(
     "attention heads of the network in the file, if they are not 64 wide",
     lower_bound=1,
 )
+ACTIVATION = flags.DEFINE_enum(
+    "activation",
+    None,
+    ["gelu", "quick_gelu"],
+    "clip: activation of the network, if no configuration lies beside the file: quick_gelu for "
+    "OpenAI's, gelu for open_clip's unless the model's name ends in -quickgelu",
+)
 CLASSES = flags.DEFINE_string(
     "classes",
     None,
@@ -88,19 +96,6 @@ SPLIT = flags.DEFINE_enum(
 )
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters themselves or their average"
-)
-OF_SOME_FORMATS = (
-    IMAGE_SIZE,
-    CODES,
-    VOCABULARY,
-    TEXT_POSITIONS,
-    HEADS,
-    CLASSES,
-    VERIFY,
-    DATA,
-    DRAWS,
-    SPLIT,
-    WEIGHTS,
 )
 
 
@@ -160,28 +155,19 @@ def _list() -> None:
 def _check_flags(*chosen: str) -> None:
     """Raises a ``UsageError`` for a flag that none of the formats uses; the first is named."""
     formats = _formats()
-    for flag in OF_SOME_FORMATS:
-        users = [name for name, format in formats.items() if flag.name in format.flags]
-        if flag.present and not set(users) & set(chosen):
-            raise UsageError(f"--{flag.name} is for {', '.join(users)}, not for {chosen[0]}")
+    for flag in dict.fromkeys(flag for format in formats.values() for flag in format.flags):
+        users = [name for name, format in formats.items() if flag in format.flags]
+        if flags.FLAGS[flag].present and not set(users) & set(chosen):
+            raise UsageError(f"--{flag} is for {', '.join(users)}, not for {chosen[0]}")
 
 
 def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
-    from vlbeit_jax.convert.files import check_manifest
     from vlbeit_jax.convert.import_options import ImportOptions
-    from vlbeit_jax.convert.read_tensors import read_tensors
 
-    content = read_tensors(file)
-    check_manifest(file)
-    options = ImportOptions(
-        image_size=IMAGE_SIZE.value,
-        codes=CODES.value,
-        vocabulary=VOCABULARY.value,
-        text_positions=TEXT_POSITIONS.value,
-        heads=HEADS.value,
-        classes=CLASSES.value,
-    )
-    print(format.read(content, file, options, out))
+    # Each option is the flag of its name.
+    names = [field.name for field in dataclasses.fields(ImportOptions)]
+    options = ImportOptions(**{name: flags.FLAGS[name].value for name in names})
+    print(format.run(file, options, out))
     print(f"written to {out}, {format.gives}")
 
 

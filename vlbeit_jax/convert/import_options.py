@@ -11,6 +11,8 @@ from vlbeit_jax.convert.rules import Shape
 from vlbeit_jax.errors import UsageError
 
 HEAD_WIDTH = 64  # Of every published BEiT-3, VQ-KD, CLIP and DINO.
+# Options that are fields of ``ModelConfig``. The activation is of CLIP, the classes are of a head.
+OF_MODEL = ("image_size", "codes", "vocabulary", "text_positions", "heads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,7 @@ class ImportOptions:
     vocabulary: int | None = None
     text_positions: int | None = None
     heads: int | None = None
+    activation: str | None = None
     classes: str | None = None
 
     def model_config(self, **read: Any) -> ModelConfig:
@@ -29,9 +32,7 @@ class ImportOptions:
 
         Fields that neither tells have the defaults of ``ModelConfig``.
         """
-        flags = dataclasses.asdict(self)
-        del flags["classes"]  # It is of the head.
-        given = {name: value for name, value in flags.items() if value is not None}
+        given = {name: getattr(self, name) for name in OF_MODEL if getattr(self, name) is not None}
         return ModelConfig(**given | read)
 
     def agree(self, name: str, value: int) -> int:

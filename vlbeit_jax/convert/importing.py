@@ -3,8 +3,9 @@
 A model is a start for pretraining; a visual tokenizer or a teacher is used as it is.
 """
 
+import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
-from vlbeit_jax.convert.rules import Arrays, Report, Table, load
+from vlbeit_jax.convert.read_tensors import TensorFile
+from vlbeit_jax.convert.rules import Report, Shape, Table, load
 from vlbeit_jax.convert.source import CODEBOOK, as_tree, model_shapes, tree_shapes, visual_shapes
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
@@ -33,13 +35,13 @@ REPORT_FILE = "import.txt"
 
 
 def import_model(
-    file: pathlib.Path, tensors: Arrays, table: Table, config: ModelConfig, out: pathlib.Path
+    file: pathlib.Path, content: TensorFile, table: Table, config: ModelConfig, out: pathlib.Path
 ) -> Report:
     """Writes a run with the file's parameters; those that the file lacks are initialised.
 
     Args:
       file: of the other program, named in the checkpoint's description.
-      tensors: its content.
+      content: its tensors, and notes for the report.
       table: of the format.
       config: of the model.
       out: the folder to make.
@@ -47,8 +49,7 @@ def import_model(
     Raises:
       UsageError: the file does not fit, or ``out`` exists.
     """
-    params, report = load(table, tensors, model_shapes(config))
-    _check_finite(params)
+    params, report = _load(table, content, model_shapes(config))
     params |= _initial(config, report.fresh)
     with _folder(out, file, report) as folder:
         write_config(
@@ -60,14 +61,13 @@ def import_model(
 
 def import_visual_tokenizer(
     file: pathlib.Path,
-    tensors: Arrays,
+    content: TensorFile,
     table: Table,
     config: VisualTokenizerConfig,
     out: pathlib.Path,
 ) -> Report:
     """Writes the folder of a finished VQ-KD run, for ``task.visual_tokenizer``."""
-    params, report = load(table, tensors, visual_shapes(config))
-    _check_finite(params)
+    params, report = _load(table, content, visual_shapes(config))
     use = np.ones(config.codes, np.float32)
     model_state = {IMAGE: {"codebook": params.pop(CODEBOOK), "use": use}}
     run = RunConfig(steps=IMPORTED_STEP)
@@ -79,7 +79,7 @@ def import_visual_tokenizer(
 
 def import_network(
     file: pathlib.Path,
-    tensors: Arrays,
+    content: TensorFile,
     table: Table,
     params: Any,
     describe: Callable[[pathlib.Path], None],
@@ -89,7 +89,7 @@ def import_network(
 
     Args:
       file: of the other program, named in the checkpoint's description.
-      tensors: its content.
+      content: its tensors, and notes for the report.
       table: of the format.
       params: a tree with the shapes of the network's parameters.
       describe: writes into a folder what the parameters do not tell.
@@ -98,21 +98,25 @@ def import_network(
     Raises:
       UsageError: the file does not fit, or ``out`` exists.
     """
-    arrays, report = load(table, tensors, tree_shapes(params))
-    _check_finite(arrays)
+    arrays, report = _load(table, content, tree_shapes(params))
     with _folder(out, file, report) as folder:
         describe(folder)
         _save(folder, file, {"params": as_tree(arrays)})
     return report
 
 
-def _check_finite(params: Arrays) -> None:
+def _load(
+    table: Table, content: TensorFile, shapes: Mapping[str, Shape]
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Converts a file's tensors to our parameters; its notes become the report's."""
+    params, report = load(table, content.tensors, shapes)
     wrong = [name for name, value in params.items() if not np.isfinite(value).all()]
     if wrong:
         raise UsageError(
             f"{', '.join(wrong)}: some values in the file are not finite. The file is damaged, or "
             "of a run that diverged"
         )
+    return params, dataclasses.replace(report, notes=content.notes)
 
 
 def _initial(config: ModelConfig, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -89,15 +89,18 @@ class Report:
       matched: tensors whose values were taken.
       fresh: reasons by name of our parameters that the file does not hold.
       dropped: reasons by name of tensors whose values were not taken.
+      notes: sentences on what was changed or left out before the rules were applied.
     """
 
     matched: list[str]
     fresh: dict[str, str]
     dropped: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """One line per name."""
-        lines = [f"matched  {name}" for name in self.matched]
+        """One line per note and name."""
+        lines = [f"note     {note}" for note in self.notes]
+        lines += [f"matched  {name}" for name in self.matched]
         lines += [f"fresh    {name}: {why}" for name, why in self.fresh.items()]
         lines += [f"dropped  {name}: {why}" for name, why in self.dropped.items()]
         return "\n".join(lines)

@@ -84,6 +84,8 @@ class ViTConfig:
       image_size, patch_size: pixels.
       width, depth, heads, ffn_width: of the transformer.
       out: width of what it says of a patch.
+      activation: "gelu", the exact one, or "quick_gelu", OpenAI's approximation of it. CLIP was
+        trained with either, and no shape tells with which.
     """
 
     kind: str
@@ -94,7 +96,13 @@ class ViTConfig:
     heads: int
     ffn_width: int
     out: int
+    activation: str
 
+
+GELU, QUICK_GELU = "gelu", "quick_gelu"
+# Of the published ViT-B/16 that BEiT v2 names, and of teachers that version 0.1.0 imported: their
+# description does not say it, and it took every CLIP to be OpenAI's.
+USUAL_ACTIVATIONS = {"clip": QUICK_GELU, "dino": GELU}
 
 # Mean and standard deviation of pixels in [0, 1], from each teacher's published preprocessing.
 PIXELS = {
@@ -131,7 +139,7 @@ class ViT(nn.Module):
             ffn_width=c.ffn_width,
             dtype=dtype,
             eps=1e-5 if clip else 1e-6,
-            quick_gelu=clip,
+            quick_gelu=c.activation == QUICK_GELU,
         )
         states = Multiway(config, name="encoder")(tokens).tokens.segment(Modality.VISION)[:, 1:]
         return (

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.teacher import (
+    USUAL_ACTIVATIONS,
     PixelTeacher,
     RunTeacher,
     Teacher,
@@ -41,7 +42,7 @@ def describe_teacher(config: VisualTokenizerConfig) -> Teacher:
     if config.teacher == "run":
         model = ModelConfig(image_size=config.image_size, patch_size=config.patch_size, width=width)
         return RunTeacher(model, config.teacher_blocks)
-    sizes = (768, 12, 12, 3072, width)
+    sizes = (768, 12, 12, 3072, width, USUAL_ACTIVATIONS[config.teacher])
     return ViTTeacher(ViTConfig(config.teacher, config.image_size, config.patch_size, *sizes))
 
 
@@ -67,7 +68,9 @@ def _read_import(config: VisualTokenizerConfig) -> ViTTeacher:
             f"task.model.teacher={config.teacher} needs task.model.teacher_weights; {how}"
         )
     try:
-        vit = ViTConfig(**json.loads((folder / TEACHER_FILE).read_text()))
+        described = json.loads((folder / TEACHER_FILE).read_text())
+        usual = {"activation": USUAL_ACTIVATIONS[config.teacher]}
+        vit = ViTConfig(**usual | described)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"task.model.teacher_weights={folder}: no imported teacher ({error}); {how}"

@@ -8,12 +8,13 @@ from vlbeit_jax.convert.formats import (
     beit,
     beit3,
     beit3_imagenet,
+    clip,
     dalle,
+    dino,
     hf_beit,
     hf_beit_classifier,
     torch_finetuned,
     torch_module,
-    vit,
     vlmo,
     vqkd,
 )
@@ -39,6 +40,6 @@ IMPORTS: dict[str, Import] = {
     "beit3-imagenet": beit3_imagenet.IMPORT,
     "vqkd": vqkd.IMPORT,
     "dalle": dalle.IMPORT,
-    "clip": vit.IMPORT_CLIP,
-    "dino": vit.IMPORT_DINO,
+    "clip": clip.IMPORT,
+    "dino": dino.IMPORT,
 }

@@ -5,8 +5,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from vlbeit_jax.convert.files import check_manifest
 from vlbeit_jax.convert.import_options import ImportOptions
-from vlbeit_jax.convert.read_tensors import TensorFile
+from vlbeit_jax.convert.read_tensors import TensorFile, read_tensors
 from vlbeit_jax.convert.rules import Report
 from vlbeit_jax.convert.verify import Differences
 
@@ -59,6 +60,9 @@ class Import:
       drops: what the file may hold that is not read, and what is initialised instead.
       read: (content, path, options, folder to make) to a report.
       flags: the command's flags that tell what the file may not.
+      parts: keys under which the wanted weights lie in a PyTorch file that holds several networks,
+        the first choice first.
+      prefixes: to take off the tensors' names, besides the common ones.
     """
 
     exact: str
@@ -66,6 +70,18 @@ class Import:
     drops: str
     read: Callable[[TensorFile, pathlib.Path, ImportOptions, pathlib.Path], Report]
     flags: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+    def run(self, path: pathlib.Path, options: ImportOptions, out: pathlib.Path) -> Report:
+        """Imports a file into a new folder.
+
+        Raises:
+          UsageError: the file cannot be read or does not fit, or ``out`` exists.
+        """
+        content = read_tensors(path, self.parts, self.prefixes)
+        check_manifest(path)
+        return self.read(content, path, options, out)
 
     @property
     def needs_or_gives(self) -> str:

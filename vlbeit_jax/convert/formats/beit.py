@@ -1,7 +1,8 @@
 """BEiT and BEiT v2, pretrained or fine-tuned: a warm start of everything that images use.
 
-BEiT takes pixels in [-1, 1] as we do. BEiT v2's pixels are normalised by ImageNet's mean and
-standard deviation, which an import folds into the patch embedding.
+BEiT takes pixels in [-1, 1] as we do, unless it was trained by its recipe for ImageNet-1k. That
+recipe and BEiT v2 normalise pixels by ImageNet's mean and standard deviation, which an import as
+BEiT v2 folds into the patch embedding. The networks are the same.
 """
 
 import pathlib
@@ -22,7 +23,7 @@ from vlbeit_jax.convert.import_options import (
 from vlbeit_jax.convert.importing import import_model
 from vlbeit_jax.convert.permutations import TOKEN, patches, zero
 from vlbeit_jax.convert.read_tensors import TensorFile
-from vlbeit_jax.convert.rules import Arrays, Report, Table, rule
+from vlbeit_jax.convert.rules import Report, Table, rule
 from vlbeit_jax.convert.source import model_shapes
 from vlbeit_jax.convert.tables import (
     beit_attention,
@@ -38,13 +39,14 @@ from vlbeit_jax.models.teacher import PIXELS
 from vlbeit_jax.types import Positions
 
 IMAGENET = PIXELS["dino"]  # Mean and deviation of pixels in [0, 1]; DINO uses the same.
+PIXELS_FLAG = "args.imagenet_default_mean_and_std"
 KERNEL, BIAS = "patch_embed.proj.weight", "patch_embed.proj.bias"
 SHARED = "rel_pos_bias.relative_position_bias_table"
 OWN = "blocks.{block}.attn.relative_position_bias_table"
 IGNORED = {
     "rel_pos_bias.relative_position_index": "computed, not learned",
     r"blocks.\d+.attn.relative_position_index": "computed, not learned",
-    r"cls_pt_layers\..*": "BEiT v2's second path through CLS, which we do not train",
+    r"cls_pt_(layers|norm|lm_head)\..*": "BEiT v2's second path through CLS, which we do not train",
     r"(head|fc_norm)\..*": "a fine-tuned classifier",
 }
 
@@ -52,9 +54,12 @@ IGNORED = {
 def table(config: ModelConfig, tensors: Iterable[str], params: Iterable[str]) -> Table:
     """The image part of a model.
 
+    A pretrained file has a mask token, a head for visual tokens and the last norm. A fine-tuned one
+    has the last norm if it classifies CLS, and none of them if it classifies the patches' mean.
+
     Args:
       config: of the model.
-      tensors: names in the file, which tell pretrained from fine-tuned files.
+      tensors: names in the file, which tell what it has.
       params: names of all our parameters.
     """
     tensors = set(tensors)
@@ -67,16 +72,18 @@ def table(config: ModelConfig, tensors: Iterable[str], params: Iterable[str]) ->
         relative_biases(config, (SHARED,) if SHARED in tensors else own),
     ]
     left_out = {name: "BEiT has no text" for name in params if not sees_images(name)}
-    pretraining = [
-        rule("vision_embed/mask_token", "mask_token", TOKEN),
-        *linear("vision_head", "lm_head"),
-        *norm("encoder/norm", "norm"),
-    ]
-    if "mask_token" in tensors:
-        rules += pretraining
-    else:
-        names = [name for each in pretraining for name in each.jax]
-        left_out |= dict.fromkeys(names, "a fine-tuned checkpoint has none")
+    of_some = {
+        "a fine-tuned checkpoint has none": [rule("vision_embed/mask_token", "mask_token", TOKEN)],
+        "the file has no head for visual tokens": linear("vision_head", "lm_head"),
+        "the file has no last norm, because it classifies the mean of patches": norm(
+            "encoder/norm", "norm"
+        ),
+    }
+    for reason, part in of_some.items():
+        if tensors & {name for each in part for name in each.torch}:
+            rules += part
+        else:
+            left_out |= {name: reason for each in part for name in each.jax}
     for block in range(config.depth):
         ours, torch = f"encoder/block_{block}", f"blocks.{block}"
         rules += beit_attention(ours, torch, config.heads)
@@ -126,38 +133,63 @@ def config_of(file: TensorFile, options: ImportOptions) -> ModelConfig:
     )
 
 
-def fold_pixels(
-    tensors: Arrays, kernel_name: str = KERNEL, bias_name: str = BIAS
-) -> dict[str, np.ndarray]:
-    """Returns tensors for pixels in [-1, 1] instead of ImageNet's normalisation.
+def fold_pixels(file: TensorFile, kernel_name: str = KERNEL, bias_name: str = BIAS) -> TensorFile:
+    """Returns the file for pixels in [-1, 1] instead of ImageNet's normalisation.
 
     Args:
-      tensors: of the file.
+      file: of a network that takes pixels minus ImageNet's mean, over its deviation.
       kernel_name: the weight of the patch embedding.
       bias_name: its bias.
     """
     mean, deviation = (np.array(values, np.float32)[:, None, None] for values in IMAGENET)
-    kernel, bias = tensors[kernel_name], tensors[bias_name]
+    kernel, bias = file.tensors[kernel_name], file.tensors[bias_name]
     folded = {
         kernel_name: kernel * (0.5 / deviation),
         bias_name: bias + (kernel * ((0.5 - mean) / deviation)).sum((1, 2, 3)),
     }
-    return {**tensors, **folded}
+    return file.changed(
+        {**file.tensors, **folded},
+        f"ImageNet's mean and deviation of pixels are folded into {kernel_name} and {bias_name}",
+    )
+
+
+def check_pixels(file: TensorFile, format: str, other: str, by_imagenet: bool) -> None:
+    """Raises a ``UsageError`` if the file's training command normalised pixels in the other way.
+
+    Both programs choose with a flag: BEiT pretrained on ImageNet-22k without it, and its recipe for
+    ImageNet-1k sets it, as all of BEiT v2 does. Most files lack the command's arguments.
+    """
+    said = file.metadata.get(PIXELS_FLAG)
+    if said in (None, str(by_imagenet)):
+        return
+    how = "by ImageNet's mean and deviation" if said == "True" else "to [-1, 1]"
+    raise UsageError(
+        f"--format={format}: the file was trained with {PIXELS_FLAG.removeprefix('args.')}={said}, "
+        f"so its pixels are normalised {how}. Import it with --format={other}"
+    )
 
 
 def _read(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
+    check_pixels(file, "beit", "beit2", by_imagenet=False)
+    return _import(file, path, options, out)
+
+
+def _import(
+    file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
+) -> Report:
     config = config_of(file, options)
     rules = table(config, file.tensors, model_shapes(config))
-    return import_model(path, file.tensors, rules, config, out)
+    return import_model(path, file, rules, config, out)
 
 
 def _read_v2(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
+    check_pixels(file, "beit2", "beit", by_imagenet=True)
     config_of(file, options)  # Names the missing tensors before any is folded.
-    return _read(file._replace(tensors=fold_pixels(file.tensors)), path, options, out)
+    return _import(fold_pixels(file), path, options, out)
 
 
 FLAGS = ("image_size", "codes", "vocabulary", "text_positions")
@@ -171,7 +203,7 @@ IMPORT = Import(
 IMPORT_V2 = Import(
     exact="images: states, visual-token logits; the normalisation of pixels is folded",
     gives=START,
-    drops="the CLS layers; everything for text is initialised",
+    drops="the CLS layers and their head, a classifier; everything for text is initialised",
     read=_read_v2,
     flags=FLAGS,
 )

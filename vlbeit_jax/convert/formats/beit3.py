@@ -17,6 +17,7 @@ import numpy as np
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.formats.base import Export, Import
+from vlbeit_jax.convert.formats.beit import fold_pixels
 from vlbeit_jax.convert.formats.beit3_check import FUSION_FILE, WEIGHTS_FILE, check
 from vlbeit_jax.convert.formats.beit3_tables import EMBED, ENCODER, UNUSED_ROWS, table
 from vlbeit_jax.convert.import_options import (
@@ -36,7 +37,16 @@ from vlbeit_jax.types import Modality, Positions
 PAD, EPS = 1, 1e-5  # Of every published BEiT-3.
 FORM, SHARED_FORM = "form", "shared"
 NOTED = {"heads": int, "norm_eps": float, "pad": int}  # Our exports note what no shape tells.
+CLASSIFIER = "fc_norm.weight"  # Of BEiT-3's ImageNet models alone.
 OTHER_HEADS = ("pooler.", "head.", "fc_norm.", "vision_head.", "language_head.", "logit_scale")
+
+
+# Parts that some files lack, by the beginning of their names, and why they are fresh then.
+OF_SOME = {
+    "mim_head.": "the file has no head for visual tokens",
+    "mlm_head.": "the file has no head for word pieces",
+    f"{ENCODER}.layer_norm.": "the file has no last norm; ours starts as the identity",
+}
 
 
 def _leave_out_rest(table: Table, params: Iterable[str]) -> Table:
@@ -179,13 +189,17 @@ def config_of(file: TensorFile, options: ImportOptions) -> ModelConfig:
 
 
 def import_table(config: ModelConfig, tensors: Iterable[str]) -> Table:
-    """The table for a file; a head that the file lacks is left out."""
+    """The table for a file; a head or the last norms that the file lacks are left out.
+
+    BEiT-3's models for questions and for ImageNet have no last norm (``normalize_output`` is off in
+    its published code); those for pairs of images, retrieval and captions keep it.
+    """
     whole, left_out = table(config), {}
     tensors = list(tensors)
-    for ours, head in (("vision_head", "mim_head"), ("language_head", "mlm_head")):
-        if f"{head}.weight" not in tensors:
-            reason = "the file has no such head"
-            left_out |= {f"{ours}/kernel": reason, f"{ours}/bias": reason}
+    for part, reason in OF_SOME.items():
+        if not any(name.startswith(part) for name in tensors):
+            absent = [each for each in whole.rules if " ".join(each.torch).startswith(part)]
+            left_out |= {name: reason for each in absent for name in each.jax}
     rules = [each for each in whole.rules if not set(each.jax) & set(left_out)]
     others = [name for name in tensors if name.startswith(OTHER_HEADS)]
     return Table(rules, left_out, {}, dict.fromkeys(others, "a head of fine-tuning"))
@@ -195,7 +209,10 @@ def _read(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
     config = config_of(file, options)
-    return import_model(path, file.tensors, import_table(config, file.tensors), config, out)
+    # Of BEiT-3's models, those for ImageNet alone take pixels in ImageNet's normalisation.
+    if CLASSIFIER in file.tensors:
+        file = fold_pixels(file, f"{EMBED}.proj.weight", f"{EMBED}.proj.bias")
+    return import_model(path, file, import_table(config, file.tensors), config, out)
 
 
 EXPORT = Export(
@@ -211,7 +228,7 @@ EXPORT = Export(
 IMPORT = Import(
     exact="all of it: images, texts, pairs, heads",
     gives="a model to use and to export; a start for pretraining if its padding is word piece 0",
-    drops="heads of fine-tuning",
+    drops="heads of fine-tuning; a last norm that the file lacks starts as the identity",
     read=_read,
     flags=("heads", "codes"),
 )

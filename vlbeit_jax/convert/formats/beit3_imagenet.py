@@ -50,7 +50,7 @@ def _read(
     config = config_of(file, options)
     names = _class_names(options, count)
     task = ImageClassification(model=config, classes=count, class_names=names)
-    tensors = fold_pixels(file.tensors, f"{EMBED}.proj.weight", f"{EMBED}.proj.bias")
+    file = fold_pixels(file, f"{EMBED}.proj.weight", f"{EMBED}.proj.bias")
 
     def describe(folder: pathlib.Path) -> None:
         write_config(folder, Config(task=task, run=RunConfig(steps=IMPORTED_STEP)))
@@ -59,7 +59,7 @@ def _read(
         write_seen(folder, NOTHING_SEEN)
 
     shapes = declarations(task.init).shapes
-    return import_network(path, tensors, classification_table(config), shapes, describe, out)
+    return import_network(path, file, classification_table(config), shapes, describe, out)
 
 
 IMPORT = Import(

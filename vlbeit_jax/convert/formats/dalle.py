@@ -72,7 +72,7 @@ def _read(
     describe = functools.partial(write_dalle, config=config)
     return import_network(
         path,
-        file.tensors,
+        file,
         table(config),
         tokenizer_shapes(DalleEncoder(config))["params"],
         describe,

@@ -1,14 +1,22 @@
-"""VLMo's names, as its published checkpoints have them, for models with relative positions."""
+"""VLMo's checkpoints, for models with relative positions (table: ``vlmo_tables``)."""
 
 import pathlib
-from collections.abc import Iterable
-
-import numpy as np
 
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.formats.base import START, Export, Import
 from vlbeit_jax.convert.formats.vlmo_check import WEIGHTS_FILE, check
+from vlbeit_jax.convert.formats.vlmo_tables import (
+    BIASES,
+    INDICES,
+    INNER_TYPES,
+    PATCH,
+    PLACES,
+    SECOND_IMAGE,
+    TYPES,
+    WORDS,
+    table,
+)
 from vlbeit_jax.convert.import_options import (
     ImportOptions,
     check_heads,
@@ -18,96 +26,18 @@ from vlbeit_jax.convert.import_options import (
     require_shapes,
 )
 from vlbeit_jax.convert.importing import import_model
-from vlbeit_jax.convert.permutations import (
-    TOKEN,
-    layer_columns,
-    patches,
-    stacked,
-    vocabulary_rows,
-)
 from vlbeit_jax.convert.read_tensors import TensorFile
-from vlbeit_jax.convert.rules import Arrays, Report, Table, export, rule
+from vlbeit_jax.convert.rules import Report, export
 from vlbeit_jax.convert.source import Run
-from vlbeit_jax.convert.tables import (
-    beit_attention,
-    beit_expert,
-    experts_of,
-    layer_scale,
-    norm,
-    refuse_beit3,
-)
+from vlbeit_jax.convert.tables import refuse_beit3
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import LAYER_NORM_EPS
-from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.ops.position import table_rows
 from vlbeit_jax.types import Positions
 
-EXPERTS = {"vision": "imag", "language": "text", "vision_language": "vl"}
-NO_PLACE = "VLMo does not predict masked patches, and has another head for text"
-WORDS = "text_embeddings.word_embeddings.weight"
-INNER_TYPES = "text_embeddings.token_type_embeddings.weight"
-PLACES = "text_embeddings.position_embeddings.weight"
-BIASES = "relative_position_bias_table"
-PATCH = "transformer.patch_embed.proj"
 PUBLISHED_TEXTS = 196  # Longest text of VLMo's own bias tables, whatever a model then takes.
 SHORTEST = 3  # CLS, one word piece, SEP.
 GRID = "grid"  # Our exports note patches per side under this name.
-OTHER_HEADS = (
-    "pooler.",
-    "mlm_score.",
-    "itm_score.",
-    "itc_",
-    "vqa_classifier.",
-    "nlvr2_classifier.",
-    "logit_",
-)
-INDICES = (
-    "relative_position_index",
-    "text_relative_position_index",
-    "text_imag_relative_position_index",
-)
-
-
-def table(config: ModelConfig, tensors: Iterable[str]) -> Table:
-    """All but the mask token and the heads.
-
-    Args:
-      config: of the model.
-      tensors: names in the file that is read; empty for an export.
-    """
-    vocabulary = vocabulary_rows(config.vocabulary, padded_vocabulary(config.vocabulary))
-    rules = [
-        rule("text_embed/type vision_embed/type", "token_type_embeddings.weight", stacked(2)),
-        rule("text_embed/words", WORDS, vocabulary),
-        *norm("text_embed/norm", "text_embeddings.LayerNorm"),
-        rule("vision_embed/cls", "transformer.cls_token", TOKEN),
-        rule("vision_embed/patch/kernel", f"{PATCH}.weight", patches(config.patch_size)),
-        rule("vision_embed/patch/bias", f"{PATCH}.bias"),
-        rule("encoder/relative_positions", BIASES, layer_columns(config.depth, config.heads)),
-        *norm("encoder/norm", "transformer.norm"),
-    ]
-    for block in range(config.depth):
-        ours, torch = f"encoder/block_{block}", f"transformer.blocks.{block}"
-        rules += beit_attention(ours, torch, config.heads)
-        rules += layer_scale(config, ours, f"{torch}.gamma_1", f"{torch}.gamma_2")
-        for expert in experts_of(config, block):
-            rules += beit_expert(f"{ours}/{expert}", torch, f"_{EXPERTS[expert]}")
-    heads = [
-        f"{head}_head/{part}" for head in ("vision", "language") for part in ("kernel", "bias")
-    ]
-    # Parts of BERT's embeddings that VLMo has switched off, or that add nothing.
-    constant = {
-        PLACES: np.zeros((config.text_positions, config.width), np.float32),
-        INNER_TYPES: np.zeros((2, config.width), np.float32),
-        "text_embeddings.position_ids": np.arange(config.text_positions, dtype=np.int64)[None],
-    }
-    ignored = dict.fromkeys(
-        (name for name in tensors if name.startswith(OTHER_HEADS)), "a head that we do not have"
-    )
-    ignored |= dict.fromkeys(INDICES, "computed, not learned")
-    return Table(
-        rules, dict.fromkeys(["vision_embed/mask_token", *heads], NO_PLACE), constant, ignored
-    )
 
 
 def require(run: Run) -> None:
@@ -209,19 +139,33 @@ def _sizes(file: TensorFile, patch_size: int, options: ImportOptions) -> tuple[i
     )
 
 
-def fold_inner_type(tensors: Arrays) -> Arrays:
-    """Returns the tensors with BERT's inner type, always row 0, added to the words."""
+def fold_inner_type(file: TensorFile) -> TensorFile:
+    """Returns the file with BERT's inner type, always row 0, added to the words."""
+    tensors = file.tensors
     if INNER_TYPES not in tensors:
-        return tensors
-    return {**tensors, WORDS: tensors[WORDS] + tensors[INNER_TYPES][0]}
+        return file
+    words = tensors[WORDS] + tensors[INNER_TYPES][0]
+    return file.changed({**tensors, WORDS: words}, f"row 0 of {INNER_TYPES} is added to {WORDS}")
+
+
+def split_types(file: TensorFile) -> TensorFile:
+    """Returns the file with two types, text and image; a third one gets a name of its own.
+
+    VLMo's NLVR2 models have a type for the second of two pictures. It starts as a copy of the
+    first picture's, which is the one that stands alone elsewhere.
+    """
+    tensors = file.tensors
+    if TYPES not in tensors or tensors[TYPES].shape[:1] != (3,):
+        return file
+    return file.changed({**tensors, TYPES: tensors[TYPES][:2], SECOND_IMAGE: tensors[TYPES][2]})
 
 
 def _read(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
     config = config_of(file, options)
-    tensors = fold_inner_type(file.tensors)
-    return import_model(path, tensors, table(config, tensors), config, out)
+    file = split_types(fold_inner_type(file))
+    return import_model(path, file, table(config, file.tensors), config, out)
 
 
 EXPORT = Export(

@@ -3,6 +3,8 @@
 import pathlib
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.convert.formats.base import TOKENIZER, Import
 from vlbeit_jax.convert.import_options import (
@@ -23,12 +25,16 @@ IGNORED = {
     r"quantize\.(embedding\.)?(cluster_size|embed_avg|initted)": "statistics of training",
     r"(loss|teacher|scaling).*": "the teacher and its loss",
 }
+CODES = "quantize.embedding.weight"
+# Lengths that float32 leaves of a normalised code, and those that half precision leaves: bfloat16
+# moves a value by up to 2^-9 of itself.
+EXACT, ROUNDED = 1e-5, 2.0**-8
 TEACHERS = {512: "clip", 768: "dino"}  # By the width of their features; both are ViT-B/16.
 
 
 def table(config: VisualTokenizerConfig, tensors: Iterable[str]) -> Table:
     """Encoder, codebook and decoder; ``tensors`` are the names in the file."""
-    rules = [rule(CODEBOOK, "quantize.embedding.weight")]
+    rules = [rule(CODEBOOK, CODES)]
     for part, side, depth in (
         ("encoder", config.patch_size, config.encoder_depth),
         ("decoder", 1, config.decoder_depth),
@@ -60,7 +66,7 @@ def config_of(shapes: Mapping[str, Shape], options: ImportOptions) -> VisualToke
         "encoder.patch_embed.proj.weight": 4,
         "encoder.pos_embed": 3,
         "encoder.blocks.0.mlp.fc1.weight": 2,
-        "quantize.embedding.weight": 2,
+        CODES: 2,
         "decode_task_layer.2.weight": 2,
     }
     kernel, positions, (ffn_width, _), codebook, (target, _) = require_shapes(
@@ -90,12 +96,45 @@ def config_of(shapes: Mapping[str, Shape], options: ImportOptions) -> VisualToke
     )
 
 
+def unit_codes(file: TensorFile) -> TensorFile:
+    """Returns the file with codes of length 1, as our tokenizer needs them.
+
+    BEiT v2 normalises the features and takes the code at the smallest Euclidean distance, with the
+    codes as they are (``norm_ema_quantizer.py``). It starts from unit vectors and normalises all
+    codes after every update, so that the codes of a trained tokenizer have length 1, and its
+    nearest code is ours, the one with the largest cosine. Where half precision has rounded them,
+    normalising restores what training had. Codes of other lengths are another matter: the distance
+    depends on a code's length and the angle does not, so normalising would give other tokens than
+    the file's own program gives. Such a file is not of BEiT v2's training, and is refused.
+
+    Raises:
+      UsageError: a code is not of unit length.
+    """
+    lengths = np.linalg.norm(file.tensors[CODES].astype(np.float64), axis=1, keepdims=True)
+    off = np.abs(lengths - 1).max()
+    if off <= EXACT or not np.isfinite(off):  # The import refuses what is not finite by itself.
+        return file
+    if off <= ROUNDED:
+        codes = (file.tensors[CODES] / lengths).astype(np.float32)
+        return file.changed(
+            {**file.tensors, CODES: codes},
+            f"{CODES} is normalised; rounding had moved the codes' lengths by up to {off:.1e}",
+        )
+    raise UsageError(
+        f"{CODES} holds codes of lengths {lengths.min():.3g} to {lengths.max():.3g}, but BEiT v2 "
+        "keeps all of them at 1. At other lengths its program chooses by distance and ours by "
+        "angle, which gives other tokens. Give a tokenizer that BEiT v2's program has trained; "
+        "one whose codes are all 0 was saved before its first step"
+    )
+
+
 def _read(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
     config = config_of(file.shapes, options)
+    file = unit_codes(file)
     rules = table(config, file.tensors)
-    return import_visual_tokenizer(path, file.tensors, rules, config, out)
+    return import_visual_tokenizer(path, file, rules, config, out)
 
 
 IMPORT = Import(
