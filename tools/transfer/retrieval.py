@@ -34,7 +34,7 @@ class RetrievalTask:
     """
 
     name, source = "retrieval", SET
-    rates = {"pretrained": (2e-3, 1e-3, 5e-4), "random": (1e-3, 5e-4, 2.5e-4, 1.25e-4)}
+    rates = {"pretrained": (2e-3, 1e-3, 5e-4), "random": (1e-3, 5e-4, 2.5e-4)}
 
     def prepare(self, folder: pathlib.Path) -> None:
         """Makes nothing: the set is in the package."""
