@@ -72,6 +72,11 @@ def test_a_picture_without_wrong_tokens_is_drawn_as_its_own(random_model):
     assert False in seen
 
 
+def test_a_text_belongs_to_one_picture(random_model):
+    with pytest.raises(UsageError, match="an object of type list is no picture"):
+        random_model.fill_mask("a <mask>", [PICTURE, PICTURE])
+
+
 @pytest.mark.parametrize("hidden", [0, 1.1, -0.2])
 def test_shares_that_hide_nothing_are_refused(random_model, hidden):
     with pytest.raises(UsageError, match="give the share of hidden patches"):

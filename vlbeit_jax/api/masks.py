@@ -14,7 +14,7 @@ from vlbeit_jax.api.masked import (
     masked_row,
     predicted_tokens,
 )
-from vlbeit_jax.api.pictures import listed, views
+from vlbeit_jax.api.pictures import views
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.shapes import UInt8
 from vlbeit_jax.tasks.visual_tokens import pictures_of
@@ -41,7 +41,7 @@ class FillsMasks(Opened):
         tokenizer = self._tokenizer()
         pixels = None
         if image is not None:
-            pixels = views(listed(image, "image"), self.config.image_size, view)
+            pixels = views([image], self.config.image_size, view)
         row, positions = masked_row(text, tokenizer, self.config.text_positions)
         found = filled(self._network, self._params, row, positions, pixels)
         best = np.argsort(-found, axis=1)[:, :top]
