@@ -7,7 +7,7 @@ gradient goes to pixels).
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.data.masking import masked_slots
-from vlbeit_jax.models.teacher import teacher_width
+from vlbeit_jax.models.teacher import target_width
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.schedule import Schedule
 
@@ -46,7 +46,7 @@ def _pretrain(config: Config, name: str) -> StepFlops:
 def _vqkd(config: Config) -> StepFlops:
     visual, batch = config.task.model, config.task.image.batch_size
     patches = visual.grid**2
-    target = teacher_width(visual.teacher, visual.patch_size)
+    target = target_width(visual)
     decoder = transformer(patches + 1, visual.width, visual.decoder_depth, visual.ffn_width)
     decoder += 2 * patches * visual.width * (visual.code_width + visual.width + target)
     encoder = (

@@ -123,7 +123,7 @@ def test_retrieval_is_compared_query_by_query(tmp_path):
     task, rng = retrieval.TASK, np.random.default_rng(0)
     pairs = open_set(retrieval.SET, Kind.PAIRS)
     count = pairs.count(VALIDATION)
-    best = {"pretrained": 1e-3, "random": 2e-3}
+    best = {"pretrained": 1e-3, "random": 5e-4}
     found = {
         Fit(start, rate, part): {
             name: rng.integers(1, 30 if rate == best[start] else count, count).tolist()
