@@ -55,6 +55,7 @@ def run(world, imported_small, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_learns_its_tokens_and_stands_on_its_own(run, world, imported_small, tmp_path):
     before, found = open_visual_tokens(imported_small), open_run(run)
     assert found.step == 2 and found.model.visual.folder == run / VISUAL_TOKENIZER
@@ -211,6 +212,7 @@ def test_a_damaged_description_is_one_clear_error(imported_small, tmp_path):
             open_visual_tokens(tmp_path)
 
 
+@pytest.mark.slow
 def test_vqkd_takes_larger_views_too(world, tmp_path):
     """A model of 64 px in patches of 16 with VQ-KD of 32 px in patches of 8, in JAX and PyTorch."""
     config = with_tokenizer(world, world.vqkd, "pair", image_size=64, patch_size=16)

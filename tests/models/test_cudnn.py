@@ -9,7 +9,6 @@ import pytest
 
 from tests.models import tiny_models as tiny
 from tests.models.test_scan import losses_and_gradients
-from tests.models.test_vlbeit import every_stream
 from vlbeit_jax.models.multiway import with_even_length
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.models.vlbeit import VLBEiT
@@ -30,7 +29,10 @@ def stand_in(monkeypatch):
     reason="float32, which cuDNN does not take; tests/ops/test_cudnn_attention.py is for GPUs",
 )
 @pytest.mark.parametrize("decoupled", [False, True])
-@every_stream
+@pytest.mark.parametrize(
+    "stream",
+    [pytest.param(each, marks=() if each == "pair" else pytest.mark.slow) for each in tiny.STREAMS],
+)
 def test_losses_and_gradients_are_those_of_einsum(stream, decoupled):
     changes = {"decoupled": True, "fused_layers": 0} if decoupled else {}
     config = tiny.model_config(attention="einsum", **changes)

@@ -105,7 +105,10 @@ def relative_error(found, expected):
     return np.linalg.norm(found[finite] - expected[finite]) / np.linalg.norm(expected[finite])
 
 
-@every_stream
+@pytest.mark.parametrize(
+    "stream",
+    [pytest.param(each, marks=() if each == "pair" else pytest.mark.slow) for each in tiny.STREAMS],
+)
 @every_scheme
 def test_bfloat16_is_close_to_float32(stream, positions):
     config, half = tiny.model_config(positions), tiny.model_config(positions, matmul="bfloat16")

@@ -90,7 +90,14 @@ def every_pair():
             yield stream, other[scheme] if variant == "BEiT-3" else scheme, variant
 
 
-@pytest.mark.parametrize(("stream", "positions", "variant"), list(every_pair()))
+@pytest.mark.parametrize(
+    ("stream", "positions", "variant"),
+    # A pair goes through the blocks of images and of texts, and through the fused ones.
+    [
+        pytest.param(*each, marks=() if each[0] == "pair" else pytest.mark.slow)
+        for each in every_pair()
+    ],
+)
 def test_a_loop_gives_the_same_losses_and_gradients(stream, positions, variant):
     config = config_with(positions, scan=True, **VARIANTS[variant])
     assert_same(

@@ -107,6 +107,7 @@ def computed(world, tmp_path_factory):
     return train(config_with(world, schedule="image+pair"), folder).params, folder
 
 
+@pytest.mark.slow
 def test_training_with_them_is_training_without(world, tokens, computed, tmp_path):
     # One worker: another process reads the tokens, and each takes seconds to start.
     config = config_with(world, tokens, schedule="image+pair", workers=1)

@@ -100,7 +100,8 @@ def test_four_processes_with_sharded_parameters_agree_with_one(alone, config, tm
     assert_close(tmp_path / "run", alone / "run")
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4])
 def test_a_run_resumes_with_another_number_of_processes(alone, config, two, tmp_path, count):
     """From step 10 of two processes, on one with eight devices or four with two."""
     shutil.copytree(two[0], tmp_path / "run")

@@ -71,6 +71,7 @@ def test_ten_steps_and_ten_in_a_new_process_equal_twenty(straight, tmp_path):
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow  # Another process of the same seed also takes the steps of the test above.
 def test_a_second_run_of_the_same_seed_is_identical_and_of_another_is_not(straight, tmp_path):
     arguments = [f"--config={straight / 'config_of_test.py'}", f"--workdir={tmp_path / 'again'}"]
     assert tiny.command("vlbeit_jax.main", *arguments).returncode == 0

@@ -67,6 +67,7 @@ def test_the_benchmark_times_the_step(world, tmp_path, source):
     assert (found["data_wait"] > 1e-4) == (source == "real")
 
 
+@pytest.mark.slow
 def test_compiled_steps_are_kept_unless_told_otherwise(world, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     # By default JAX keeps nothing that compiles in less than a second.

@@ -23,7 +23,9 @@ def run(pretrained):
     return pretrained
 
 
-@pytest.mark.parametrize("schedule", ["image,text,pair", "image+text+pair"])
+@pytest.mark.parametrize(
+    "schedule", ["image,text,pair", pytest.param("image+text+pair", marks=pytest.mark.slow)]
+)
 def test_alternating_and_joint_schedules_learn(run, world, tmp_path, schedule):
     folder = run if "," in schedule else tmp_path / "run"
     if folder != run:

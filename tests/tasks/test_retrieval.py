@@ -81,6 +81,7 @@ def test_it_learns_its_pairs_and_is_better_than_chance_on_new_ones(trained, pair
     assert min(new[f"retrieval/{name}"] for name in R1) > 0.2
 
 
+@pytest.mark.slow  # That of test_matching_learns.py is in the normal suite.
 def test_permuted_captions_give_chance_on_new_pairs(folder, tokenizer, start):
     sets = prepare(folder / "permuted", Kind.PAIRS, seed=1, permute=True)
     run = folder / "permuted" / "run"

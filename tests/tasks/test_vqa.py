@@ -67,6 +67,7 @@ def test_it_learns_its_questions_and_is_better_than_chance_on_new_ones(trained, 
     assert evaluated(trained, questions, "test")["metrics"]["accuracy"] > 0.5
 
 
+@pytest.mark.slow  # The control of test_classification.py is in the normal suite.
 def test_permuted_answers_give_chance_on_new_questions(folder, tokenizer, start):
     sets = prepare(folder / "permuted", Kind.QUESTIONS, seed=1, permute=True)
     train(

@@ -101,7 +101,11 @@ def environment():
     return f"jaxlib {importlib.metadata.version('jaxlib')}, {name}, features {features}"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    # It takes 20 seconds, as the first case does, and tests/models hold the same network.
+    [pytest.param(each, marks=pytest.mark.slow if "scan" in each else ()) for each in CASES],
+)
 def test_three_steps_are_bit_equal_to_the_recorded_ones(case):
     recorded = json.loads(RECORDED.read_text())
     here = recorded.setdefault(environment(), {})
