@@ -12,9 +12,9 @@ class Model(Encodes, FillsMasks, Predicts):
 
     - To train a classifier on pictures: ``encode(...).image``, the mean of all patches. On emoji,
       the sample's finds .529 of the classes by a linear classifier and .439 by the vote of 20
-      nearest neighbours; ``image_cls`` finds .504 and .463 (docs/python.md).
+      nearest neighbours; ``image_cls`` finds .504 and .464 (docs/python.md).
     - To find things in a picture: ``patches``.
-    - For texts: ``text`` (.406 and .336; ``text_cls`` .373 and .303) and ``words``.
+    - For texts: ``text`` (.406 and .336; ``text_cls`` .373 and .302) and ``words``.
     - Pretraining does not place pictures and texts in one space. To search pictures by texts,
       fine-tune for retrieval (docs/finetune.md) and use ``search``.
 
