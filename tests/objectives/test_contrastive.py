@@ -19,10 +19,18 @@ from tests.objectives.retrieval_batches import (
     retrieval_batch,
     variables,
 )
-from vlbeit_jax.objectives.contrastive import Contrastive, clip_losses
+from vlbeit_jax.objectives.contrastive import Contrastive, Rows, clip_losses
 
 OBJECTIVE = Contrastive(NETWORK)
-losses = jax.jit(clip_losses)
+
+
+@jax.jit
+def losses(image, text, log_scale, picture, weight):
+    """Of a whole batch."""
+    rows = Rows(image, text, picture, weight)
+    return clip_losses(rows, rows, log_scale)
+
+
 contrast = jax.jit(Contrastive.contrast, static_argnums=0)
 
 
@@ -101,7 +109,7 @@ def direct():
     def loss(params):
         image, text = OBJECTIVE.embed(variables(params), rows, ctx)
         scale = params["head"]["logit_scale"]
-        found = clip_losses(image, text, scale, rows["picture"], rows["weight"])
+        found = losses(image, text, scale, rows["picture"], rows["weight"])
         return found.loss.mean()
 
     return jax.jit(jax.value_and_grad(loss))(random_params())

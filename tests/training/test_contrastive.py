@@ -21,7 +21,7 @@ from tests.objectives.retrieval_batches import (
 from tests.training.linear import Training
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.objectives.base import ROW, Term
-from vlbeit_jax.objectives.contrastive import Contrastive, clip_losses
+from vlbeit_jax.objectives.contrastive import Contrastive, Rows, clip_losses
 from vlbeit_jax.objectives.matching import ContrastiveAndMatching
 from vlbeit_jax.training.mesh import on_mesh, put_batch, shardings
 from vlbeit_jax.training.per_chip import per_row
@@ -44,7 +44,8 @@ class OwnNegatives(Contrastive):
     def __call__(self, variables, batch, ctx):
         image, text = self.embed(variables, batch, ctx)
         scale, weight = variables.params["head"]["logit_scale"], batch["weight"]
-        found = clip_losses(image, text, scale, batch["picture"], weight)
+        rows = Rows(image, text, batch["picture"], weight)
+        found = clip_losses(rows, rows, scale)
         return {"contrast": Term((found.loss * weight).sum(), weight.sum())}, {}
 
 
@@ -58,9 +59,8 @@ class WholeLossOnEachDevice(OwnNegatives):
         given = (image, text, batch["picture"], batch["weight"])
         if ctx.row_axes:
             given = [jax.lax.all_gather(each, ctx.row_axes, tiled=True) for each in given]
-        image, text, picture, weight = given
-        scale = variables.params["head"]["logit_scale"]
-        loss = clip_losses(image, text, scale, picture, weight).loss.sum()
+        rows, scale = Rows(*given), variables.params["head"]["logit_scale"]
+        loss = clip_losses(rows, rows, scale).loss.sum()
         return {"contrast": Term(loss, batch["weight"].sum())}, {}
 
 
@@ -105,6 +105,15 @@ def test_devices_exchange_embeddings_with_and_without_a_first_pass(shape, parts)
     """There is a first pass if there are microbatches, or matching, as in the test above."""
     alone = Contrastive(NETWORK)
     assert_same(by_the_step(alone, shape, parts), whole(alone))
+
+
+def test_a_device_compares_its_own_rows_alone():
+    """Two of sixteen rows against all: no product of all rows with all stands in the program."""
+    training = Training(EIGHT, objective=Contrastive(NETWORK), init=init)
+    lowered = training.step.lower(training.abstract, {}, training.put(retrieval_batch()))
+    program = lowered.compile().as_text()
+    assert f"f32[{ROWS // 8},{ROWS}]" in program
+    assert f"f32[{ROWS},{ROWS}]" not in program
 
 
 @pytest.mark.parametrize(("shape", "parts"), [(EIGHT, 1), (ONE, 4)], ids=str)

@@ -33,6 +33,22 @@ CONTRAST = "contrast"
 LOWEST = -1e30  # Logit of a row that does not count.
 
 
+class Rows(NamedTuple):
+    """What the loss needs of some rows of a batch.
+
+    Attributes:
+      image: unit vectors.
+      text: unit vectors.
+      picture: identifies the picture of each row.
+      weight: of each row.
+    """
+
+    image: Float[Array, "B E"]
+    text: Float[Array, "B E"]
+    picture: UInt[Array, " B"]
+    weight: Float[Array, " B"]
+
+
 class RowLosses(NamedTuple):
     """What a contrastive loss is for each row, not yet multiplied by the row's weight.
 
@@ -45,37 +61,31 @@ class RowLosses(NamedTuple):
     correct: Float[Array, " B"]
 
 
-def clip_losses(
-    image: Float[Array, "B E"],
-    text: Float[Array, "B E"],
-    log_scale: Float[Array, ""],
-    picture: UInt[Array, " B"],
-    weight: Float[Array, " B"],
-) -> RowLosses:
-    """Returns the loss of every row of a whole batch.
+def clip_losses(own: Rows, every: Rows, log_scale: Float[Array, ""]) -> RowLosses:
+    """Returns the loss of some rows of a batch.
 
-    Each image is classified among all texts and each text among all images. Rows of the same
-    picture are right answers for each other, all in equal shares (ALBEF, arXiv 2107.07651); without
-    such rows this is CLIP's loss. Rows of weight 0 are no answers.
+    Each image is classified among the texts of all rows, and each text among all images. Rows of
+    the same picture are right answers for each other, all in equal shares (ALBEF, arXiv
+    2107.07651); without such rows this is CLIP's loss. Rows of weight 0 are no answers.
 
     Args:
-      image: unit vectors.
-      text: unit vectors.
+      own: the rows whose loss is returned.
+      every: all rows of the batch.
       log_scale: logarithm of what similarities are multiplied by.
-      picture: identifies the picture of each row.
-      weight: of each row.
     """
-    counts = weight > 0
-    similar = jnp.einsum("ie,je->ij", image, text, precision=jax.lax.Precision.HIGHEST)
-    logits = jnp.exp(log_scale) * similar
-    right = (picture[:, None] == picture) & counts[:, None] & counts
-    texts = _direction(logits, right, counts)
-    images = _direction(logits.T, right, counts)
+    counts = every.weight > 0
+    right = (own.picture[:, None] == every.picture) & (own.weight > 0)[:, None] & counts
+
+    def classified(queries: Float[Array, "B E"], answers: Float[Array, "C E"]) -> RowLosses:
+        cosines = jnp.einsum("ie,je->ij", queries, answers, precision=jax.lax.Precision.HIGHEST)
+        return _direction(jnp.exp(log_scale) * cosines, right, counts)
+
+    texts, images = classified(own.image, every.text), classified(own.text, every.image)
     return RowLosses((texts.loss + images.loss) / 2, (texts.correct + images.correct) / 2)
 
 
 def _direction(
-    logits: Float[Array, "B B"], right: Bool[Array, "B B"], counts: Bool[Array, " B"]
+    logits: Float[Array, "B C"], right: Bool[Array, "B C"], counts: Bool[Array, " C"]
 ) -> RowLosses:
     """Returns loss and correctness of classifying each row among all columns."""
     # Finite, so that the derivative exists even if no row counts.
@@ -87,6 +97,22 @@ def _direction(
     # A right and a wrong answer that are equally good count as wrong.
     correct = (best > others).astype(jnp.float32)
     return RowLosses(jax.nn.logsumexp(logits, axis=1) - own, correct)
+
+
+def _of_all_devices(rows: Rows, axes: tuple[str, ...]) -> Rows:
+    """Returns the rows of all devices along some mesh axes."""
+    if not axes:
+        return rows
+    return jax.tree.map(lambda own: jax.lax.all_gather(own, axes, tiled=True), rows)
+
+
+def _of_own_rows(gradients: Tree, axes: tuple[str, ...]) -> Tree:
+    """Sums what all devices found for all rows, and returns the part of this device's rows."""
+    if not axes:
+        return gradients
+    return jax.tree.map(
+        lambda found: jax.lax.psum_scatter(found, axes, scatter_dimension=0, tiled=True), gradients
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,28 +164,46 @@ class Contrastive(Objective):
         batch: dict[str, Array],
         image: Float[Array, "B E"],
         text: Float[Array, "B E"],
+        axes: tuple[str, ...] = (),
     ) -> dict[str, Array]:
-        """Returns the entries that ``prepare`` adds, from the embeddings of all rows."""
-        picture, weight = batch["picture"], batch["weight"]
-        log_scale = variables.params["head"]["logit_scale"]
-        limited = self.log_scale(variables)
+        """Returns the entries that ``prepare`` adds, for rows whose embeddings are known.
 
-        def total(image: Array, text: Array, log_scale: Array) -> tuple[Array, RowLosses]:
-            rows = clip_losses(image, text, log_scale, picture, weight)
+        Args:
+          variables: of the network.
+          batch: the rows.
+          image: their embeddings.
+          text: their embeddings.
+          axes: mesh axes that the batch is split over, if these are the rows of one device. Each
+            device then compares its own rows with all others, so that together they do it once.
+        """
+        own = Rows(image, text, batch["picture"], batch["weight"])
+        every = _of_all_devices(own, axes)
+        log_scale, limited = variables.params["head"]["logit_scale"], self.log_scale(variables)
+
+        def total(vectors: tuple, others: tuple, log_scale: Array) -> tuple[Array, RowLosses]:
+            image, text = vectors
+            own_rows = own._replace(image=image, text=text)
+            image, text = others
+            rows = clip_losses(own_rows, every._replace(image=image, text=text), log_scale)
             # Rows of weight 0 have no right answer; whatever their loss is, it must not count.
-            return jnp.where(weight > 0, rows.loss * weight, 0).sum(), rows
+            return jnp.where(own.weight > 0, rows.loss * own.weight, 0).sum(), rows
 
+        # As a question and as an answer, a row's embedding has one derivative each.
         gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
-        (_, rows), (d_image, d_text, d_scale) = gradient(image, text, limited)
+        given = (own.image, own.text), (every.image, every.text), limited
+        (_, rows), (asked, answered, d_scale) = gradient(*given)
+        home = _of_own_rows(answered, axes)
+        d_image, d_text = (one + other for one, other in zip(asked, home, strict=True))
+        d_scale = jax.lax.psum(d_scale, axes) if axes else d_scale
         # Above the limit, the gradient never raises the scale.
         d_scale = jnp.where(log_scale > limited, jnp.maximum(d_scale, 0), d_scale)
         return {
-            "row_loss": jnp.where(weight > 0, rows.loss * weight, 0),
-            "row_correct": rows.correct * weight,
-            "row_scale": jnp.exp(limited) * weight,
+            "row_loss": jnp.where(own.weight > 0, rows.loss * own.weight, 0),
+            "row_correct": rows.correct * own.weight,
+            "row_scale": jnp.exp(limited) * own.weight,
             "d_image": d_image,
             "d_text": d_text,
-            "d_scale": jnp.full(len(weight), d_scale / len(weight)),
+            "d_scale": jnp.full(len(own.weight), d_scale / len(every.weight)),
         }
 
     def __call__(
@@ -172,7 +216,8 @@ class Contrastive(Objective):
         """
         image, text = self.embed(variables, batch, ctx)
         if "row_loss" not in batch:
-            batch = batch | self._of_own_rows(variables, batch, image, text, ctx.row_axes)
+            fixed = jax.lax.stop_gradient((variables, batch, image, text))
+            batch = batch | self.contrast(*fixed, ctx.row_axes)
         linear = (image * batch["d_image"]).sum() + (text * batch["d_text"]).sum()
         linear += (variables.params["head"]["logit_scale"] * batch["d_scale"]).sum()
         # The difference is exactly 0. Its terms may be much larger than the loss, which would lose
@@ -180,39 +225,6 @@ class Contrastive(Objective):
         loss = batch["row_loss"].sum() + (linear - jax.lax.stop_gradient(linear))
         sums = {"accuracy": batch["row_correct"].sum(), "scale": batch["row_scale"].sum()}
         return {CONTRAST: Term(loss, batch["weight"].sum(), sums)}, {}
-
-    def _of_own_rows(
-        self,
-        variables: Variables,
-        batch: dict[str, Array],
-        image: Float[Array, "B E"],
-        text: Float[Array, "B E"],
-        axes: tuple[str, ...],
-    ) -> dict[str, Array]:
-        """Returns the entries of ``contrast`` for this device's rows, among those of all devices.
-
-        Args:
-          variables: of the network; no gradient flows through any of these arguments.
-          batch: this device's rows.
-          image: embeddings of these rows.
-          text: the same.
-          axes: the mesh axes that rows are split over.
-        """
-        variables, rows, image, text = jax.lax.stop_gradient((variables, batch, image, text))
-        if not axes:
-            return self.contrast(variables, rows, image, text)
-        needed = {name: rows[name] for name in ("picture", "weight")}
-        # Every device computes the whole matrix of similarities: a few operations per row and
-        # feature, against millions in the network.
-        needed, image, text = jax.tree.map(
-            lambda own: jax.lax.all_gather(own, axes, tiled=True), (needed, image, text)
-        )
-        found = self.contrast(variables, needed, image, text)
-        count = len(rows["weight"])
-        first = jax.lax.axis_index(axes) * count
-        return {
-            name: jax.lax.dynamic_slice_in_dim(value, first, count) for name, value in found.items()
-        }
 
     def _apply(self, variables: Variables, method: str, inputs: Inputs, draws: Array | None) -> Any:
         return self.network.apply({"params": variables.params}, inputs, draws, method=method)
