@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from tools import command
+from vlbeit_jax.data.splits import SEEN_FOLDER
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
 from vlbeit_jax.runtime.pretrained import open_run
@@ -27,7 +28,6 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, finished_step
 
 Tree = Any
-TRAINED_ON = "trained_on"  # Keys of the records that the run was trained on.
 HERE = "unknown"  # Stands for the folders of the machine that trained the run.
 
 
@@ -53,8 +53,8 @@ def pack(run: pathlib.Path, out: pathlib.Path) -> None:
         checkpointer.save(opened.step, {"params": halved(opened.params)}, kept)
         checkpointer.close()
         shutil.copytree(run / TEXT_TOKENIZER, folder / TEXT_TOKENIZER)
-        if (run / TRAINED_ON).is_dir():
-            shutil.copytree(run / TRAINED_ON, folder / TRAINED_ON)
+        if (run / SEEN_FOLDER).is_dir():
+            shutil.copytree(run / SEEN_FOLDER, folder / SEEN_FOLDER)
         visual = open_visual_tokens(run / VISUAL_TOKENIZER)
         saved = visual.saved | {"params": halved(visual.saved["params"])}
         keep_copy(visual._replace(saved=saved), folder / VISUAL_TOKENIZER)

@@ -51,8 +51,9 @@ def test_evaluate_and_report_from_the_command_line(run, world, tmp_path):
 
 def test_pictures_are_masked_where_the_model_was_asked(run, world):
     from vlbeit_jax.data.source import VALIDATION, open_set
-    from vlbeit_jax.report.samples import MASK_GREY, captions, pictures, spread
+    from vlbeit_jax.report.samples import captions, pictures, spread
     from vlbeit_jax.runtime.pretrained import open_run
+    from vlbeit_jax.tasks.masked_pictures import MASK_GREY
 
     opened, records = open_run(run), spread(open_set(str(world.pairs)).records(VALIDATION), 4)
     found = pictures(opened, records)
@@ -60,7 +61,7 @@ def test_pictures_are_masked_where_the_model_was_asked(run, world):
     patches = grey.reshape(4, 4, 8, 4, 8).all(axis=(2, 4))
     assert (patches.sum(axis=(1, 2)) == 6).all()
     np.testing.assert_array_equal(found.masked[~grey], found.original[~grey])
-    assert found.tokens.shape == found.predicted.shape == found.original.shape
+    assert found.through_tokens.shape == found.predicted.shape == found.original.shape
     for caption in captions(opened, records):
         assert not np.array_equal(caption.image, caption.other)
         for guess in caption.guesses:

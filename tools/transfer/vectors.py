@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import vlbeit_jax
 from tools import command
@@ -43,7 +42,7 @@ def figures(folder: str) -> Figures:
     records, data = labelled_emoji(open_set(SET))
     model = vlbeit_jax.load(folder)
     encoded = model.encode(
-        images=[Image.fromarray(decode(record["image"])) for record in records],
+        images=[decode(record["image"]) for record in records],
         texts=[record["names"][0].decode() for record in records],
         blocks=range(model.config.depth),
     )

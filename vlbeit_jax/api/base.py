@@ -10,7 +10,7 @@ import numpy as np
 from vlbeit_jax.api.retriever import Retriever
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.data.records import Records
-from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.data.text import TextTokenizer, has_words
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.shapes import Int
@@ -109,10 +109,10 @@ def words_of(text: Any) -> str:
     """Returns a text.
 
     Raises:
-      UsageError: it is no string, or empty.
+      UsageError: it is no string, or has no words.
     """
     if not isinstance(text, str):
         raise UsageError(f"{text!r} is no text: give a string")
-    if not text.strip():
-        raise UsageError("a text is empty: give a text with words")
+    if not has_words(text):
+        raise UsageError(f"the text {text!r} has no words: it needs a letter, a number or a symbol")
     return text

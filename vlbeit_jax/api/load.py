@@ -14,15 +14,16 @@ from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
-from vlbeit_jax.runtime.finetuned import FineTunedRun
+from vlbeit_jax.runtime.finetuned import EMA, RAW, FineTunedRun
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import FineTuned
 from vlbeit_jax.tasks.open_retrieval import OpenRetrieval
-from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.tasks.runs import read_network
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, open_visual_tokens
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.saved_run import newest_step, restore
 
+WEIGHTS = (RAW, EMA)
 # The run of launch/sample.sh, packed by tools/pack_model.py.
 SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parents[1] / "sample_model"
 
@@ -30,7 +31,7 @@ SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parents[1] / "sample_mo
 def load(
     place: str | os.PathLike[str],
     *,
-    weights: str = "raw",
+    weights: str = RAW,
     text_tokenizer: str | os.PathLike[str] = "",
     compilation_cache: str = "auto",
 ) -> Model:
@@ -45,18 +46,17 @@ def load(
         "": nowhere.
 
     Raises:
-      UsageError: there is no model in ``place``, or it is a visual tokenizer.
+      UsageError: there is no model in ``place``, it is a visual tokenizer, or it has no such
+        ``weights``.
     """
+    if not isinstance(place, str | os.PathLike):
+        raise UsageError(f'place={place!r}: give "{SAMPLE}", or the folder of a run or an import')
     if "://" in os.fspath(place):
         raise UsageError(f"{place} is an address: copy the run to a folder, and give that")
+    if weights not in WEIGHTS:
+        raise UsageError(f"weights={weights!r}: choose one of {', '.join(map(repr, WEIGHTS))}")
     folder = SAMPLE_FOLDER if place == SAMPLE else pathlib.Path(place)
-    config = read_config(folder)
-    model = getattr(config.task, "model", None)
-    if not isinstance(model, ModelConfig):
-        raise UsageError(
-            f"{folder} holds a run of task {config.task.kind!r}, which has no Multiway "
-            "Transformer; give a run of pretraining or fine-tuning, or an import"
-        )
+    config, model = read_network(folder)
     use_compilation_cache(compilation_cache)
     opened = config.task.open(folder)
     text = _text_tokenizer(folder, text_tokenizer, model)
@@ -68,7 +68,7 @@ def load(
             retriever = Retriever(opened.task.network, opened.task.pair.text_length)
         predictor = Predictor(config.task.kind, frozenset(opened.needs), predict, retriever)
         return Model(str(folder), run.step, model, run.params, text, None, predictor)
-    if weights != "raw":
+    if weights != RAW:
         raise UsageError(f"weights={weights!r}: only fine-tuned runs have averaged parameters")
     step = newest_step(folder)
     if step is None:

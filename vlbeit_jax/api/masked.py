@@ -2,10 +2,9 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.api.batches import in_batches
@@ -14,7 +13,6 @@ from vlbeit_jax.data.masking import blockwise_mask
 from vlbeit_jax.data.text import TextTokenizer, row_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.backbone import Inputs
-from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.shapes import Float, Int, UInt8
 from vlbeit_jax.types import Modality, Special
@@ -22,27 +20,6 @@ from vlbeit_jax.types import Modality, Special
 Tree = Any
 MASK = "<mask>"
 SMALLEST_BLOCK = 4  # Patches; that of configs/sample.py.
-MASK_GREY = 127
-
-
-class MaskedViews(NamedTuple):
-    """A picture with hidden patches, and what the model makes of them.
-
-    Attributes:
-      original: as the model sees it.
-      masked: with hidden patches in grey.
-      through_tokens: decoded from the visual tokens of the whole picture: the best that can be
-        reached.
-      predicted: decoded from the visual tokens of the visible patches and the predicted ones of the
-        hidden patches.
-      accuracy: share of the hidden patches whose visual token was predicted.
-    """
-
-    original: UInt8[np.ndarray, "side side 3"]
-    masked: UInt8[np.ndarray, "side side 3"]
-    through_tokens: UInt8[np.ndarray, "side side 3"]
-    predicted: UInt8[np.ndarray, "side side 3"]
-    accuracy: float
 
 
 def masked_row(
@@ -101,29 +78,3 @@ def hidden_patches(grid: int, hidden: float, seed: int) -> Int[np.ndarray, " M"]
         raise UsageError(f"hidden={hidden}: give the share of hidden patches, above 0 and up to 1")
     count = max(1, round(hidden * grid**2))
     return blockwise_mask(Draws("api", seed), grid, count, min(SMALLEST_BLOCK, count))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def predicted_tokens(
-    network: VLBEiT,
-    tokenizer: Tokenizer,
-    params: Tree,
-    frozen: Tree,
-    image: jax.Array,
-    masked: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the visual tokens of images, and the same with predictions at masked patches.
-
-    Args:
-      network: of the model.
-      tokenizer: of images.
-      params: of the network.
-      frozen: of the tokenizer.
-      image: pixels, uint8 [B, side, side, 3].
-      masked: positions of masked patches, int32 [B, M].
-    """
-    codes = encode(tokenizer, frozen, image)
-    inputs = Inputs(image=image, masked_patches=masked)
-    logits: Any = network.apply({"params": params}, inputs, method="logits")
-    best = jnp.argmax(logits[Modality.VISION], axis=-1)
-    return codes, codes.at[jnp.arange(len(codes))[:, None], masked].set(best)

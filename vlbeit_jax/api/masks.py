@@ -2,22 +2,18 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.api.base import Opened
 from vlbeit_jax.api.masked import (
-    MASK_GREY,
-    MaskedViews,
     filled,
     hidden_patches,
     masked_row,
-    predicted_tokens,
 )
 from vlbeit_jax.api.pictures import views
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.shapes import UInt8
-from vlbeit_jax.tasks.visual_tokens import pictures_of
+from vlbeit_jax.tasks.masked_pictures import MaskedPictures, masked_pictures
 
 
 class FillsMasks(Opened):
@@ -70,34 +66,12 @@ class FillsMasks(Opened):
 
     def masked_views(
         self, image: Any, hidden: float = 0.4, *, seed: int = 0, view: str = "squash"
-    ) -> MaskedViews:
+    ) -> MaskedPictures:
         """Returns a picture, what was hidden of it and what was predicted; see ``reconstruct``."""
         if self._visual is None:
             raise UsageError(f"{self.folder} has no visual tokenizer, so it cannot draw pictures")
         self._require("vision_head", "masked patches")
-        side, patch, grid = self.config.image_size, self.config.patch_size, self.config.grid
-        pixels = views([image], side, view)
-        masked = hidden_patches(grid, hidden, seed)
-        codes, guessed = predicted_tokens(
-            self._network,
-            self._visual.tokenizer,
-            self._params,
-            self._visual.frozen,
-            jnp.asarray(pixels),
-            jnp.asarray(masked[None]),
-        )
-        through, predicted = (
-            _enlarged(pictures_of(self._visual, tokens)[0], side) for tokens in (codes, guessed)
-        )
-        grey = np.zeros(grid**2, bool)
-        grey[masked] = True
-        grey = grey.reshape(grid, grid).repeat(patch, axis=0).repeat(patch, axis=1)[..., None]
-        right = np.asarray(guessed == codes)[0, masked]
-        hidden_view = np.where(grey, MASK_GREY, pixels[0]).astype(np.uint8)
-        return MaskedViews(pixels[0], hidden_view, through, predicted, float(right.mean()))
-
-
-def _enlarged(picture: np.ndarray, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """A visual tokenizer may see a smaller picture than the model."""
-    larger = side // len(picture)
-    return picture.repeat(larger, axis=0).repeat(larger, axis=1)
+        pixels = views([image], self.config.image_size, view)
+        masked = hidden_patches(self.config.grid, hidden, seed)[None]
+        found = masked_pictures(self._network, self._params, self._visual, pixels, masked)
+        return MaskedPictures(*(each[0] for each in found))

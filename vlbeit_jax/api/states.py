@@ -91,25 +91,11 @@ def _states(
     for tokens in layers:
         of_layer = {}
         for modality, _ in tokens.layout:
-            own = _alone(tokens, modality)
+            own = tokens.alone(modality)
             of_layer[modality.value] = own.x
             of_layer[f"{modality.value}_mean"] = pooled_state(own, modality, "mean")
         states.append(of_layer)
     return states
-
-
-def _alone(tokens: Any, modality: Modality) -> Any:
-    """Returns the tokens of one modality."""
-    start = 0
-    for present, length in tokens.layout:
-        if present is modality:
-            part = slice(start, start + length)
-            valid = None if tokens.valid is None else tokens.valid[:, part]
-            return dataclasses.replace(
-                tokens, x=tokens.x[:, part], valid=valid, layout=((modality, length),), mask=None
-            )
-        start += length
-    raise KeyError(modality)
 
 
 def _of_layer(states: Mapping[str, np.ndarray], text: np.ndarray | None) -> Encoded:

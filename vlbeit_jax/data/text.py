@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -87,6 +88,11 @@ class TextTokenizer:
     def __reduce__(self):
         """Loader processes open the folder themselves."""
         return TextTokenizer, (self.folder,)
+
+
+def has_words(text: str) -> bool:
+    """Returns whether a text has at least one letter, number or symbol."""
+    return any(unicodedata.category(character)[0] in "LNS" for character in text)
 
 
 def row_of(pieces: list[int], length: int) -> Int[np.ndarray, " T"]:

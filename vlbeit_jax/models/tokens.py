@@ -30,10 +30,23 @@ class Tokens:
         Raises:
           KeyError: there are none.
         """
+        return self.x[:, self._part(modality)]
+
+    def alone(self, modality: Modality) -> "Tokens":
+        """Returns the tokens of one modality, without the others.
+
+        Raises:
+          KeyError: there are none.
+        """
+        part = self._part(modality)
+        valid = None if self.valid is None else self.valid[:, part]
+        return Tokens(self.x[:, part], valid, ((modality, part.stop - part.start),))
+
+    def _part(self, modality: Modality) -> slice:
         start = 0
         for present, length in self.layout:
             if present is modality:
-                return self.x[:, start : start + length]
+                return slice(start, start + length)
             start += length
         raise KeyError(modality)
 

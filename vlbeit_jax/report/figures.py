@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vlbeit_jax.report.samples import Pictures
 from vlbeit_jax.shapes import Int
+from vlbeit_jax.tasks.masked_pictures import MaskedPictures
 
 DOTS_PER_INCH = 110
 TITLES = {
@@ -123,12 +123,12 @@ def codebook_use(counts: Int[np.ndarray, " C"], metrics: Sequence[Mapping[str, A
     return _png(figure)
 
 
-def picture_grid(found: Pictures) -> bytes:
+def picture_grid(found: MaskedPictures) -> bytes:
     """One column an image: original, masked, from its true tokens, from predicted tokens."""
     rows = {
         "original": found.original,
         "masked": found.masked,
-        "from its own\nvisual tokens": found.tokens,
+        "from its own\nvisual tokens": found.through_tokens,
         "from predicted\nvisual tokens": found.predicted,
     }
     count = len(found.original)

@@ -18,34 +18,13 @@ from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.objectives.masked_prediction import model_inputs
-from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.runtime.pretrained import OpenedRun
-from vlbeit_jax.shapes import Float, Int, UInt8
-from vlbeit_jax.tasks.visual_tokens import draws_pictures, pictures_of
+from vlbeit_jax.shapes import Int, UInt8
+from vlbeit_jax.tasks.masked_pictures import MaskedPictures, masked_pictures
+from vlbeit_jax.tasks.visual_tokens import draws_pictures
 from vlbeit_jax.types import Modality, Special
 
 GUESSES = 5
-MASK_GREY = 127
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Held-back images, all ``[n, height, width, 3]``.
-
-    Attributes:
-      original: as the model sees them before masking.
-      masked: with masked patches in grey.
-      tokens: decoded from the true visual tokens, the best that can be reached.
-      predicted: decoded from the tokens of the visible patches and the predicted tokens of the
-        masked patches.
-      accuracy: share of the masked patches that were predicted rightly, per image.
-    """
-
-    original: UInt8[np.ndarray, "n height width 3"]
-    masked: UInt8[np.ndarray, "n height width 3"]
-    tokens: UInt8[np.ndarray, "n height width 3"]
-    predicted: UInt8[np.ndarray, "n height width 3"]
-    accuracy: Float[np.ndarray, " n"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,34 +61,14 @@ def spread(records: Records, count: int) -> list[Mapping[str, Any]]:
     ]
 
 
-def pictures(run: OpenedRun, records: Records) -> Pictures | None:
+def pictures(run: OpenedRun, records: Records) -> MaskedPictures | None:
     """Masked images and predictions of them; None if the visual tokenizer cannot decode tokens."""
-    model, visual = run.model, run.model.visual
-    if not draws_pictures(visual):
+    model = run.model
+    if not draws_pictures(model.visual):
         return None
-    side = model.task.model.patch_size
-    larger = side // visual.tokenizer.config.patch_size
     batch = _batch(run, records, "image")
-    codes = _encode(run, batch["image"])
-    variables = {"params": run.params}
-    logits: Any = model.network.apply(variables, model_inputs(batch), method="logits")
-    logits = logits[Modality.VISION]
-    guessed = codes.at[jnp.arange(len(codes))[:, None], batch["masked_patches"]].set(
-        jnp.argmax(logits, axis=-1)
-    )
-    hidden = is_at_positions(jnp.asarray(batch["masked_patches"]), codes.shape[1])
-
-    def seen(tokens: jax.Array) -> np.ndarray:
-        images = pictures_of(visual, tokens)
-        return images.repeat(larger, axis=1).repeat(larger, axis=2)
-
-    predicted, own = seen(guessed), seen(codes)
-    original = np.asarray(batch["image"])
-    grid = np.asarray(hidden).reshape(-1, model.task.model.grid, model.task.model.grid)
-    grey = grid.repeat(side, axis=1).repeat(side, axis=2)[..., None]
-    right = np.asarray(((guessed == codes) & hidden).sum(axis=1) / hidden.sum(axis=1))
-    return Pictures(
-        original, np.where(grey, MASK_GREY, original).astype(np.uint8), own, predicted, right
+    return masked_pictures(
+        model.network, run.params, model.visual, batch["image"], batch["masked_patches"]
     )
 
 

@@ -40,6 +40,27 @@ def read_config(folder: pathlib.Path, setting: str = "") -> Config:
         raise UsageError(f"{folder / CONFIG_FILE}: {error}") from error
 
 
+def read_network(folder: pathlib.Path, setting: str = "") -> tuple[Config, ModelConfig]:
+    """Returns the configuration of a run, and the sizes of its Multiway Transformer.
+
+    Args:
+      folder: folder of the run.
+      setting: as in ``read_config``.
+
+    Raises:
+      UsageError: see ``read_config``; or the run trains another network.
+    """
+    config = read_config(folder, setting)
+    network = getattr(config.task, "model", None)
+    if not isinstance(network, ModelConfig):
+        named = f"{setting}={folder}" if setting else str(folder)
+        raise UsageError(
+            f"{named} is a run of task {config.task.kind!r}, which has no Multiway Transformer; "
+            "give a run of pretraining or fine-tuning, or an import"
+        )
+    return config, network
+
+
 def parse_run(
     values: Values, *, workdir: pathlib.Path | None = None, to_train: bool = True
 ) -> Config:
@@ -67,13 +88,8 @@ def parse_run(
 def _like_start(values: Values, start: pathlib.Path, workdir: pathlib.Path | None) -> Values:
     if workdir and newest_step(workdir) is not None:
         start = workdir
-    task, theirs = values["task"], read_config(start, "config.run.start_from").task
-    network = getattr(theirs, "model", None)
-    if not isinstance(network, ModelConfig):
-        raise UsageError(
-            f"config.run.start_from={start} is a run of task {theirs.kind!r}, which has no "
-            "Multiway Transformer; give a run of pretraining or fine-tuning, or an import"
-        )
+    task = values["task"]
+    _, network = read_network(start, "config.run.start_from")
     names = {field.name for field in settings_of(network)} - set(NOT_OF_THE_NETWORK)
     model = task["model"] | {name: getattr(network, name) for name in names}
     if network.positions is Positions.ABSOLUTE:

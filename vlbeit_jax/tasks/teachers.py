@@ -22,7 +22,7 @@ from vlbeit_jax.models.teacher import (
     ViTTeacher,
     target_width,
 )
-from vlbeit_jax.tasks.runs import read_config
+from vlbeit_jax.tasks.runs import read_network
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import check_shapes, leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, newest_step, restore
@@ -92,13 +92,7 @@ def _read_run(config: VisualTokenizerConfig) -> RunTeacher:
             "pretraining or fine-tuning, or of an imported model"
         )
     folder = pathlib.Path(config.teacher_weights)
-    task = read_config(folder, "config.task.model.teacher_weights").task
-    network = getattr(task, "model", None)
-    if not isinstance(network, ModelConfig):
-        raise UsageError(
-            f"task.model.teacher_weights={folder} is a run of task {task.kind!r}, which has no "
-            "Multiway Transformer; give a run of pretraining or fine-tuning, or an import"
-        )
+    _, network = read_network(folder, "config.task.model.teacher_weights")
     wanted = {"image_size": config.image_size, "patch_size": config.patch_size}
     _check(folder, wanted, network)
     if config.teacher_width != network.width:

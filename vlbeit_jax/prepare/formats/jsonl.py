@@ -7,11 +7,11 @@ line that is wrong is an error, because a line that is left out would change a b
 import difflib
 import json
 import pathlib
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vlbeit_jax.data.identity import SPLITS
+from vlbeit_jax.data.text import has_words
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.item import Item, source_paths
 
@@ -111,7 +111,7 @@ def _text(name: str, value: Any) -> str:
 def _words(name: str, value: Any) -> str:
     text = _text(name, value)
     # Letters, numbers or symbols, such as emoji: not punctuation and white space alone.
-    if not any(unicodedata.category(character)[0] in "LNS" for character in text):
+    if not has_words(text):
         raise _Fault(f"its {name!r} has no word: {value!r}")
     return text
 
