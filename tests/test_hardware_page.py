@@ -92,9 +92,9 @@ def test_an_h200_takes_the_time_that_it_was_measured_to_take(needs, entries):
     low, high = hardware_times.seconds_of_row(base, False, h200, entry)
     assert low == pytest.approx(3 / entry["samples_per_second"], rel=1e-3)
     assert high == pytest.approx(low)
-    # Reading tokens was measured too, and follows from the operations alone.
+    # Cached tokens were measured too, and follow from the operations alone.
     read, _ = hardware_times.seconds_of_row(base, True, h200, entry)
-    measured = entries["h200-base-1024-read-tokens.json"]["samples_per_second"]
+    measured = entries["h200-base-1024-cached.json"]["samples_per_second"]
     assert read == pytest.approx(3 / measured, rel=0.01)
     half = dataclasses.replace(h200, peak=h200.peak / 2, memory_rate=h200.memory_rate / 4)
     slower = hardware_times.seconds_of_row(base, False, half, entry)

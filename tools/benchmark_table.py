@@ -87,7 +87,7 @@ def _how(entry: Mapping[str, Any]) -> Iterable[str]:
     yield entry["matmul"]
     yield entry["attention"]
     if entry["changes"].get("task.visual_tokens"):
-        yield "read"
+        yield "cached"
     elif entry["frozen_flops"]:
         yield "computed"
 

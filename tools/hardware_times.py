@@ -19,7 +19,7 @@ PLANS = pathlib.Path("docs/plans")
 # The entries that stand for a model on an H200. Nobody has measured the smaller models, so that
 # their times take the share of the peak that base size reaches.
 MEASURED = {"base": "h200-base-1024.json", "large": "h200-large-256.json"}
-# docs/gpu.md, Where the time goes: milliseconds of products and attention, and of all kernels.
+# docs/gpu.md, Where does the time go: milliseconds of products and attention, and of all kernels.
 PRODUCTS, ALL = 35.0 + 7.6, 81.2
 H200 = next(gpu for gpu in GPUS if gpu.name == "NVIDIA H200")
 EPOCH, BATCH, STEPS = 1_000_000, 256, 100_000
@@ -27,19 +27,19 @@ HOUR, DAY = 3600.0, 86400.0
 
 
 def seconds_of_row(
-    needs: Needs, read_tokens: bool, gpu: Gpu, entry: Mapping[str, Any]
+    needs: Needs, cached: bool, gpu: Gpu, entry: Mapping[str, Any]
 ) -> tuple[float, float]:
     """Returns the shorter and the longer estimate for a row of each stream.
 
     Args:
       needs: of the model.
-      read_tokens: whether visual tokens are read instead of computed.
+      cached: whether visual tokens are read instead of computed.
       gpu: the card.
       entry: whose share of the peak is taken; measured on an H200.
     """
     row = entry["model_flops"] + entry["frozen_flops"]
     steps = entry["samples_per_second"] / sum(entry["batch_sizes"].values())
-    operations = needs.model_flops + (0 if read_tokens else needs.frozen_flops)
+    operations = needs.model_flops + (0 if cached else needs.frozen_flops)
     on_h200 = operations / (row * steps)
     by_peak = H200.peak / gpu.peak
     products = PRODUCTS / ALL
@@ -55,11 +55,12 @@ def gpu_lines(
 ) -> list[str]:
     """Returns the table of times for so many rows of each stream."""
     models = [("tiny", True), ("small", True), ("base", True), ("base", False), ("large", False)]
-    columns = [f"{model}{', tokens read' if read else ''}" for model, read in models]
+    columns = [f"{model}{', cached tokens' if cached else ''}" for model, cached in models]
     found = []
     for gpu in GPUS:
         cells = [
-            _gpu_cell(needs[model][ONE], model, read, gpu, entries, rows) for model, read in models
+            _gpu_cell(needs[model][ONE], model, cached, gpu, entries, rows)
+            for model, cached in models
         ]
         found.append([f"{gpu.name.removeprefix('NVIDIA ')}, {gpu.gibibytes} GB", *cells])
     return table(["computed", *columns], found)
@@ -68,7 +69,7 @@ def gpu_lines(
 def _gpu_cell(
     needs: Needs,
     model: str,
-    read_tokens: bool,
+    cached: bool,
     gpu: Gpu,
     entries: Mapping[str, Mapping[str, Any]],
     rows: int,
@@ -76,10 +77,10 @@ def _gpu_cell(
     if not needs.largest(gpu.gibibytes, "full"):
         return "does not fit"
     entry = entries[MEASURED.get(model, MEASURED["base"])]
-    low, high = seconds_of_row(needs, read_tokens, gpu, entry)
+    low, high = seconds_of_row(needs, cached, gpu, entry)
     if model not in MEASURED:
         return f"over {duration(rows * low)}"
-    measured = ", measured rate" if gpu is H200 and not read_tokens else ""
+    measured = ", measured rate" if gpu is H200 and not cached else ""
     return spread(rows * low, rows * high) + measured
 
 
@@ -107,10 +108,10 @@ def _plan_cells(path: pathlib.Path) -> list[str]:
     plan = read_plan(path)
     low, high = plan["step_seconds"], plan["step_seconds_plain"]
     hbm, steps = plan["hbm"], EPOCH / (plan["samples"] / 3)
-    model, read = path.stem.partition("-")[0], "kept-tokens" in path.stem
+    model, cached = path.stem.partition("-")[0], "kept-tokens" in path.stem
     hours = [f"{STEPS * each * plan['chips'] / HOUR:,.0f}" for each in (low, high)]
     return [
-        f"{model}{', tokens read' if read else ''}, {plan['topology']}",
+        f"{model}{', cached tokens' if cached else ''}, {plan['topology']}",
         str(plan["chips"]),
         f"{hbm['total'] / 2**30:.1f} of {hbm['limit'] / 2**30:.0f}",
         f"{1e3 * low:,.0f} to {1e3 * high:,.0f}",
