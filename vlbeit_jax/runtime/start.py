@@ -30,7 +30,7 @@ from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
-from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.runtime.versions import devices, versions
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state
@@ -175,6 +175,7 @@ def _hooks(
         "must_match": run.must_match,
         "trained_on": list(run.data.trained_on),
         "versions": versions(),
+        "devices": devices(),
     }
 
     flops = flops_of_streams(run.task)  # Traces each loss, which takes seconds at base size.
