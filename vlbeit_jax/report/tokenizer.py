@@ -71,8 +71,8 @@ def _drawn(asked: Asked, shown: tuple | None) -> list[Child]:
     (asked.out / "pictures.png").write_bytes(panels.grid(rows, [""] * len(images)))
     return [
         words(
-            "The right picture of each card is drawn from the visual tokens of the left one. What "
-            "is missing in it, a model that is pretrained with these tokens is never asked for."
+            "The right picture of each card is drawn from the visual tokens of the left one. A "
+            "model that learns to predict these tokens never learns what is missing in it."
         ),
         note("The pictures are held back and evenly spaced over the data; nobody picked them."),
         token_cards(images, drawn),

@@ -109,18 +109,21 @@ def above(value: float, bounds: Bounds, baseline: float, name: str) -> Verdict:
     return Verdict(found, f"not above its {name}", "")
 
 
-def gain(value: Mapping[str, float], good: str, unclear: str, bad: str) -> Verdict:
+def gain(
+    value: Mapping[str, float], good: str, unclear: str, bad: str, what: str = "this run"
+) -> Verdict:
     """Returns whether the interval of a gain lies above 0.
 
     Args:
       value: with value, low and high.
       good: what an interval above 0 shows.
-      unclear: what an interval that holds 0 does not show, after "this run does not show that".
+      unclear: what an interval that holds 0 does not show.
       bad: what an interval below 0 shows.
+      what: what has been measured.
     """
     if value["low"] > 0:
         return Verdict(Level.GOOD, "above 0", good)
     if value["high"] < 0:
         return Verdict(Level.BAD, "below 0", bad)
-    reason = f"The interval holds 0: this run does not show that {unclear}."
+    reason = f"The interval holds 0: {what} does not show that {unclear}."
     return Verdict(Level.UNCLEAR, "not shown", reason)
