@@ -13,7 +13,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from tools import command
@@ -38,6 +37,7 @@ from vlbeit_jax.report.markup import (
     table,
     words,
 )
+from vlbeit_jax.report.panels import picture as as_png
 from vlbeit_jax.report.style import STYLE
 from vlbeit_jax.report.verdicts import Level, Verdict, gain
 from vlbeit_jax.tasks.ranking import Gallery
@@ -194,9 +194,8 @@ def _truth(record: Record) -> str:
 
 
 def _figure(record: Record, caption: Child) -> Html:
-    encoded = cv2.imencode(".png", np.ascontiguousarray(decode(record["image"])[..., ::-1]))[1]
     alt = f"Picture of record {as_text(record['id'])}"
-    return figure(picture(encoded.tobytes(), alt, width=SIDE), caption)
+    return figure(picture(as_png(decode(record["image"])), alt, width=SIDE), caption)
 
 
 def _spread(count: int, shown: int) -> Sequence[int]:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -48,15 +49,21 @@ class Panel:
 
 def drawn(panel: Panel, theme: Theme) -> bytes:
     """Returns a panel as PNG, without its title."""
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    # Fixed margins, because matplotlib's layouts take as long as the drawing.
+    figure.subplots_adjust(left=0.18, right=0.98, bottom=0.15, top=0.97)
     _draw(panel, figure.subplots(), theme)
     return _png(figure, theme, SHARP)
 
 
 def joined(panels: Sequence[Panel]) -> bytes:
     """Returns panels side by side as PNG, each below its title, on white."""
-    figure = Figure(figsize=(WIDTH * len(panels), HEIGHT + 0.2), layout="constrained")
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure = Figure(figsize=(WIDTH * len(panels), HEIGHT + 0.2))
+    wide = len(panels)
+    figure.subplots_adjust(
+        left=0.18 / wide, right=1 - 0.02 / wide, bottom=0.15, top=0.9, wspace=0.25
+    )
+    row = figure.subplots(1, wide, squeeze=False)[0]
     for axes, panel in zip(row, panels, strict=True):
         _draw(panel, axes, LIGHT)
         axes.set_title(panel.title)
@@ -79,15 +86,17 @@ def _draw(panel: Panel, axes: Any, theme: Theme) -> None:
 
 def picture(image: np.ndarray) -> bytes:
     """Returns one image as it is, as PNG."""
-    figure = Figure(figsize=(image.shape[1] / DOTS_PER_INCH, image.shape[0] / DOTS_PER_INCH))
-    figure.figimage(image)
-    return _png(figure, LIGHT, DOTS_PER_INCH)
+    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
 
 
 def grid(rows: Mapping[str, np.ndarray], below: Sequence[str]) -> bytes:
     """Returns images as PNG: one row per name, one column per image, texts below the last row."""
     count = len(next(iter(rows.values())))
-    figure = Figure(figsize=(1.25 * count + 0.4, 1.25 * len(rows) + 0.3), layout="constrained")
+    width, height = 1.25 * count + 0.5, 1.25 * len(rows) + 0.3
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(
+        left=0.5 / width, right=0.995, bottom=0.25 / height, top=0.99, wspace=0.04, hspace=0.04
+    )
     cells = figure.subplots(len(rows), count, squeeze=False)
     for axes_row, (title, images) in zip(cells, rows.items(), strict=True):
         for axes, image in zip(axes_row, images, strict=True):

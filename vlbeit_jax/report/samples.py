@@ -4,6 +4,7 @@ Images are decoded from predicted visual tokens; masked word pieces have the lik
 """
 
 import enum
+import functools
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -18,7 +19,9 @@ from vlbeit_jax.data.examples.images import ImageExample, Views
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.sampling import EvaluationExamples
+from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.visual_tokenizer import encode
+from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import model_inputs
 from vlbeit_jax.report.pieces import Piece, readable
 from vlbeit_jax.runtime.pretrained import OpenedRun
@@ -209,9 +212,13 @@ def _answer(run: OpenedRun, shares: np.ndarray, truth: int) -> Answer:
 
 def _answers(run: OpenedRun, batch: Mapping[str, np.ndarray]) -> np.ndarray:
     """Returns the probability of each word piece at each masked position."""
-    variables = {"params": run.params}
-    logits: Any = run.model.network.apply(variables, model_inputs(batch), method="logits")
-    return np.asarray(jax.nn.softmax(logits[Modality.LANGUAGE]))
+    return np.asarray(_probabilities(run.model.network, run.params, model_inputs(batch)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(network: VLBEiT, params: Any, inputs: Inputs) -> jax.Array:
+    logits: Any = network.apply({"params": params}, inputs, method="logits")
+    return jax.nn.softmax(logits[Modality.LANGUAGE])
 
 
 def _encode(visual: VisualTokens, image: Any) -> jax.Array:
