@@ -133,8 +133,9 @@ def test_a_failure_looks_like_one(run, world, tmp_path):
     found = checked(page).words
     assert "✗ not above its unigram baseline" in found and "only how frequent" in found
     assert "The interval holds 0: this run does not show that the model uses the picture" in found
-    assert "These figures are of step 30, but the newest checkpoint is of step 60" in found
+    assert "The figures are of step 30, but the newest checkpoint is of step 60" in found
     assert page.count("verdict bad") >= 2  # In short, and in the table.
+    assert page.count("? another step") == 2
     with pytest.raises(UsageError, match="holds none of mim"):
         write_report(run, [], {"metrics": {}}, tmp_path)
 

@@ -50,7 +50,8 @@ class Asked(NamedTuple):
 
 def line(verdict: Verdict, *told: Child) -> Html:
     """Returns a line of what is said in short: the verdict, what it is about, and the reason."""
-    return element("li", verdict.badge(), " ", *told, " ", verdict.reason)
+    between = " " if told else None
+    return element("li", verdict.badge(), " ", *told, between, verdict.reason)
 
 
 def curves(panels: Sequence[Panel], out: pathlib.Path, name: str) -> Html:

@@ -58,7 +58,8 @@ def content(asked: Asked) -> Content:
     return Content(
         what=f"Fine-tuning ({config.task.kind.replace('_', ' ')}): a model learns to answer "
         "from annotated examples.",
-        in_short=[
+        in_short=[line(each) for each in _warnings(asked.results, run.step)]
+        + [
             line(each.verdict, element("strong", each.title), f": {each.value:.1%}.")
             for each in found
             if each.verdict.level is not Level.NONE
@@ -85,7 +86,7 @@ def _figures(
             )
         )
     else:
-        body += _warnings(results["protocol"], step)
+        body += [element("p", each.cell()) for each in _warnings(results, step)]
     largest = 1.15 * max((each.value for each in found), default=1.0)
     rows = [each.row(largest) for each in found]
     head = ("What is measured", "Value", "Baseline", "Verdict")
@@ -96,13 +97,15 @@ def _figures(
     return Section("How well it answers", body)
 
 
-def _warnings(protocol: Mapping[str, Any], step: int) -> Iterator[Child]:
+def _warnings(results: Mapping[str, Any] | None, step: int) -> Iterator[Verdict]:
+    """Yields what a reader must know before the figures."""
+    protocol = results["protocol"] if results else {"split": "", "step": step}
     if protocol["split"] == TRAIN:
-        reason = "These figures are of records that the run was trained on, not of new ones."
-        yield element("p", Verdict(Level.BAD, "training data", reason).cell())
+        reason = "The figures are of records that the run was trained on, not of new ones."
+        yield Verdict(Level.BAD, "training data", reason)
     if protocol["step"] != step:
-        reason = f"These figures are of step {protocol['step']:,}, the run is at step {step:,}."
-        yield element("p", Verdict(Level.UNCLEAR, "another step", reason).cell())
+        reason = f"The figures are of step {protocol['step']:,}, the run is at step {step:,}."
+        yield Verdict(Level.UNCLEAR, "another step", reason)
 
 
 def _details(results: Mapping[str, Any]) -> Iterator[Child]:

@@ -93,7 +93,7 @@ class Results:
 
     def in_short(self) -> list[Html]:
         """Returns a line for each figure that says something about the training."""
-        found = []
+        found = [line(each) for each in self._cautions()]
         for name, term in self.terms.items():
             verdict = self.verdict(name)
             if verdict.level is not Level.NONE:
@@ -106,26 +106,26 @@ class Results:
                 found.append(line(self.gain_verdict(name), title, told))
         return found
 
+    def _cautions(self) -> list[Verdict]:
+        if self.step is None:
+            reason = f"This run was not evaluated. Run {EVALUATE}, then give --results."
+            return [Verdict(Level.UNCLEAR, "no figures", reason)]
+        if self.step == self.newest:
+            return []
+        reason = (
+            f"The figures are of step {self.step:,}, but the newest checkpoint is of step "
+            f"{self.newest:,}."
+        )
+        return [Verdict(Level.UNCLEAR, "another step", reason)]
+
     def warnings(self) -> list[Html]:
         """Returns what a reader must know before the figures."""
-        found = []
-        if self.step is None:
-            found.append(
-                _warning(
-                    "no figures", f"This run was not evaluated. {EVALUATE}, then give --results."
-                )
-            )
-        elif self.step != self.newest:
-            reason = (
-                f"These figures are of step {self.step:,}, but the newest checkpoint is of step "
-                f"{self.newest:,}."
-            )
-            found.append(_warning("another step", reason))
+        found = [element("p", each.cell()) for each in self._cautions()]
         if self.step is not None and not self.evaluated:
             reason = (
-                "The figures are the last ones of the run's own log, with one mask per record. "
-                f"More exact ones, and what pictures and captions add to each other: {EVALUATE}, "
-                "then give --results."
+                "The figures are the last ones of the run's own log, with one mask per record. For "
+                "more exact ones, and for what pictures and captions add to each other, run "
+                f"{EVALUATE}, then give --results."
             )
             found.append(note(reason))
         return found
@@ -133,10 +133,6 @@ class Results:
     def glossary(self) -> Html:
         """Returns the words of the tables with their meaning."""
         return definitions(words.glossary(self.task, self.task.used_streams))
-
-
-def _warning(short: str, reason: str) -> Html:
-    return element("p", Verdict(Level.UNCLEAR, short, reason).cell())
 
 
 def term_table(results: Results) -> Html | None:
@@ -185,7 +181,7 @@ def _term_row(results: Results, name: str, largest: float) -> list[Child]:
 def gain_table(results: Results) -> Html:
     """Returns a row per cross-modal gain, with its interval and verdict."""
     if not results.gains:
-        return note(f"Not measured. {EVALUATE} with pairs among the data, then give --results.")
+        return note(f"Not measured. Run {EVALUATE} with pairs as SET, then give --results.")
     rows = [
         [
             [

@@ -83,8 +83,8 @@ def accuracy_verdict(name: str, found: Mapping[str, Any], bounds: Bounds, traine
     term = BY_NAME[name]
     if not trained:
         reason = (
-            f"This run saw no {STREAMS[term.stream]}. The figure says how far what it learnt "
-            "elsewhere helps."
+            f"This run saw no {STREAMS[term.stream]}. The figure shows how much the other streams "
+            "help."
         )
         return Verdict(Level.NONE, "not trained", reason)
     verdict = above(found["accuracy"], bounds, found["unigram"], "unigram baseline")
@@ -138,8 +138,8 @@ def glossary(task: Pretrain, streams: tuple[str, ...]) -> list[tuple[str, str]]:
     found = []
     if Modality.VISION in modalities:
         meaning = (
-            f"the number of a kind of patch. The visual tokenizer distinguishes {task.model.codes} "
-            "kinds and was trained before this run."
+            f"the number of a kind of patch. The visual tokenizer sorts patches into "
+            f"{task.model.codes:,} kinds; it was trained before this run."
         )
         found.append(("Visual token", meaning))
     if Modality.LANGUAGE in modalities:
