@@ -28,6 +28,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report.markup import (
     Child,
     Html,
+    between,
     document,
     element,
     figure,
@@ -98,7 +99,7 @@ def _table(results: Mapping[str, Any]) -> Html:
             f"{found['pretrained']:.3f}",
             f"{found['random']:.3f}",
             f"{found['gain']['value']:+.3f}",
-            f"{found['gain']['low']:+.3f} to {found['gain']['high']:+.3f}",
+            between(f"{found['gain']['low']:+.3f}", f"{found['gain']['high']:+.3f}"),
             join(
                 (f"{_plain(name)} {value:.3f}" for name, value in found["floors"].items()), "<br>"
             ),

@@ -71,13 +71,14 @@ def _score(found: MaskedText) -> str:
     count = len(found.guesses)
     own = sum(guess.own.likeliest[0][0] == guess.truth for guess in found.guesses)
     if found.other is None:
-        return f"{own} of {count} first guesses are right."
+        return f"Right first guesses: {own} of {count}."
     wrong = sum(
         guess.wrong is not None and guess.wrong.likeliest[0][0] == guess.truth
         for guess in found.guesses
     )
     return (
-        f"Of {count} first guesses, {own} are right with its own picture, {wrong} with a wrong one."
+        f"Right first guesses: {own} of {count} with its own picture, {wrong} of {count} with a "
+        "wrong one."
     )
 
 
@@ -157,7 +158,7 @@ def picture_cards(found: MaskedPictures) -> Html:
     for index, accuracy in enumerate(found.accuracy):
         stages = [
             (found.original[index], "original"),
-            (found.masked[index], "what the model sees"),
+            (found.masked[index], "masked"),
             (found.predicted[index], "predicted"),
             (found.through_tokens[index], "best possible"),
         ]

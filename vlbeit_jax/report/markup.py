@@ -65,6 +65,11 @@ def note(*children: Child) -> Html:
     return element("p", *children, class_="note")
 
 
+def between(low: str, high: str) -> str:
+    """Returns the bounds of an interval, which stay on one line."""
+    return "\N{NO-BREAK SPACE}".join((low, "to", high))
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
     """A part of the page.

@@ -7,7 +7,7 @@ from typing import Any
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report import words
 from vlbeit_jax.report.content import bar, line
-from vlbeit_jax.report.markup import Child, Html, definitions, element, note, table
+from vlbeit_jax.report.markup import Child, Html, between, definitions, element, note, table
 from vlbeit_jax.report.verdicts import Level, Verdict, bounds_of
 from vlbeit_jax.runtime.pretrained import GAINS, OpenedRun
 from vlbeit_jax.tasks.pretrain import Pretrain
@@ -158,7 +158,7 @@ def term_table(results: Results) -> Html | None:
 def _term_row(results: Results, name: str, largest: float) -> list[Child]:
     found = results.terms[name]
     bounds = bounds_of(found, results.draws)
-    places = f", {found['count']:,} places" if "count" in found else ""
+    places = f"{found['count']:,} places" if "count" in found else "places not counted"
     return [
         [
             element("strong", words.TITLES[name]),
@@ -169,7 +169,8 @@ def _term_row(results: Results, name: str, largest: float) -> list[Child]:
         [
             element("strong", f"{found['accuracy']:.2%}"),
             bar(found["accuracy"], found["unigram"], largest),
-            element("span", f"{bounds.low:.2%} to {bounds.high:.2%}{places}", class_="note"),
+            element("span", between(f"{bounds.low:.2%}", f"{bounds.high:.2%}"), class_="note"),
+            element("span", places, class_="note"),
         ],
         f"{found['unigram']:.2%}",
         f"{found['chance']:.3%}",
@@ -190,8 +191,8 @@ def gain_table(results: Results) -> Html:
                 element("code", name),
                 element("span", words.GAIN_MEANINGS[name], class_="note"),
             ],
-            element("strong", f"{100 * found['value']:+.2f} points"),
-            f"{100 * found['low']:+.2f} to {100 * found['high']:+.2f}",
+            element("strong", f"{100 * found['value']:+.2f}\N{NO-BREAK SPACE}points"),
+            between(f"{100 * found['low']:+.2f}", f"{100 * found['high']:+.2f}"),
             results.gain_verdict(name).cell(),
         ]
         for name, found in results.gains.items()

@@ -57,9 +57,7 @@ def content(asked: Asked) -> Content:
     sections += _course(metrics, asked)
     named = [words.STREAMS[stream] for stream in task.used_streams]
     return Content(
-        what="Pretraining: the model learns to fill in what is hidden in "
-        + " and in ".join(named)
-        + ".",
+        what=f"Pretraining: the model learns to fill in what is hidden in {', in '.join(named)}.",
         in_short=in_short,
         sections=sections,
         uses=[*uses, *scored_by(asked.results)],
@@ -116,9 +114,9 @@ def _examples(run: OpenedRun, records: Mapping[str, Records], asked: Asked) -> l
             found.append(Section("Hidden patches", [told, picture_cards(shown)]))
     if "pair" in records:
         told = paragraph(
-            "The same captions, with the picture that belongs to them and with that of another "
+            "Each caption is read with the picture that belongs to it, and with that of another "
             "caption. If the model uses the picture, the right answer is likelier with the right "
-            "one."
+            "picture."
         )
         texts = masked_texts(run, spread(records["pair"], SHOWN), "pair")
         shown = text_examples(texts, SHOWN_TEXTS)

@@ -45,6 +45,7 @@ thead th { color: var(--soft); font-size: .85rem; vertical-align: bottom; white-
 tbody th strong { font-weight: 600 }
 td { overflow-wrap: break-word }
 td, .number { font-variant-numeric: tabular-nums }
+td .note { display: block } .example td .note { display: inline }
 tbody th .note { display: block; margin: .15rem 0 0; min-width: 16rem }
 .bar { display: block; width: 100%; min-width: 7rem; max-width: 14rem; height: 1rem;
   margin-top: .3rem }
@@ -74,7 +75,8 @@ mark { background: var(--mask); color: inherit; border-radius: 3px; padding: 0 .
   border-bottom: 2px solid currentColor }
 mark sup { font-size: .7em; line-height: 0; margin-right: .1rem }
 .guess { white-space: nowrap; font-variant-numeric: tabular-nums }
-.guess + .guess::before { content: " · "; color: var(--soft); font-weight: 400 }
+.guess + .guess::before { content: " · "; color: var(--soft); font-weight: 400;
+  display: inline-block; white-space: pre }
 .first { color: var(--good); font-weight: 600 } .later { text-decoration: underline }
 @media (min-width: 721px) { .verdict { white-space: nowrap } }
 details { margin: .8rem 0 } summary { cursor: pointer; color: var(--link) }
@@ -87,7 +89,8 @@ details { margin: .8rem 0 } summary { cursor: pointer; color: var(--link) }
   td { display: flex; gap: .6rem }
   td::before { content: attr(data-head); flex: 0 0 6.5rem; color: var(--soft); font-size: .85rem }
   td > div { flex: 1; min-width: 0 }
-  tbody th .note { min-width: 0 }
+  td .note { display: block } .example td .note { display: inline }
+tbody th .note { min-width: 0 }
 }
 @media print {
   body { font-size: 10.5pt } main { max-width: none; padding: 0 } nav { display: none }
