@@ -75,7 +75,7 @@ mark { background: var(--mask); color: inherit; border-radius: 3px; padding: 0 .
   border-bottom: 2px solid currentColor }
 mark sup { font-size: .7em; line-height: 0; margin-right: .1rem }
 .guess { white-space: nowrap; font-variant-numeric: tabular-nums }
-.guess + .guess::before { content: " · "; color: var(--soft); font-weight: 400;
+.guess:not(:last-child)::after { content: " ·"; color: var(--soft); font-weight: 400;
   display: inline-block; white-space: pre }
 .first { color: var(--good); font-weight: 600 } .later { text-decoration: underline }
 @media (min-width: 721px) { .verdict { white-space: nowrap } }
