@@ -199,7 +199,7 @@ def test_texts_are_masked_where_the_model_was_asked(run, world):
         (
             "vlbeit_jax.report",
             ["--from={run}", "--data=sample:emoji", "--out={tmp}/out"],
-            "nothing that can be scored",
+            "nothing in sample:emoji can be scored",
         ),
         (
             "vlbeit_jax.report",
