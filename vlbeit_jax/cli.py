@@ -1,6 +1,7 @@
 """What all commands share: flags, and usage errors as exit code 2 without a traceback."""
 
 import contextlib
+import io
 import os
 import pathlib
 import re
@@ -28,6 +29,7 @@ def run(main: Callable[[], None], overview: str | Callable[[], str]) -> None:
       overview: shown by ``--help`` above the flags; a function if it takes long to make.
     """
     use_huge_pages()
+    _flush_each_line()
     logging.set_verbosity(logging.WARNING)
     try:
         app.run(
@@ -36,6 +38,13 @@ def run(main: Callable[[], None], overview: str | Callable[[], str]) -> None:
         )
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _flush_each_line() -> None:
+    """Shows each line as it is printed. Python keeps lines of a pipe back until there are many."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def fail(message: object) -> NoReturn:

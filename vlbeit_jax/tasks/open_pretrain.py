@@ -25,8 +25,9 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place
+from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.pretrain_data import PretrainData
-from vlbeit_jax.tasks.probing import Probes
+from vlbeit_jax.tasks.probing import HEADLINES, PROBE, Probes
 from vlbeit_jax.tasks.scoring import score
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, keep_copy, open_visual_tokens
 from vlbeit_jax.training.mesh import padded_batch, put_replicated
@@ -104,6 +105,11 @@ class OpenPretrain:
             for stream, objective in self.objectives.items()
             for modality, name in TERMS[stream].items()
         }
+
+    @property
+    def headlines(self) -> Sequence[Headline]:
+        """Figures of the probes that log lines show; other lines have none of them."""
+        return HEADLINES
 
     def stream_config(self, stream: str) -> StreamConfig:
         """Returns the settings of a stream."""
@@ -187,7 +193,7 @@ class OpenPretrain:
         found = [Evaluator("", place.run.evaluate_every, run)]
         if probes.every:
             opened = Probes(probes, self.task.model, self._text)
-            found.append(Evaluator("probe", probes.every, functools.partial(opened.run, place)))
+            found.append(Evaluator(PROBE, probes.every, functools.partial(opened.run, place)))
         return found
 
     def prepare_state(self, state: TrainState, data: PretrainData, place: Place) -> TrainState:
