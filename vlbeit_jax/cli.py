@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from vlbeit_jax import progress
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
@@ -30,6 +31,7 @@ def run(main: Callable[[], None], overview: str | Callable[[], str]) -> None:
     """
     use_huge_pages()
     _flush_each_line()
+    progress.show()
     logging.set_verbosity(logging.WARNING)
     try:
         app.run(

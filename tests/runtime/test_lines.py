@@ -6,7 +6,7 @@ import re
 import pytest
 
 from vlbeit_jax.objectives.masked_prediction import TERM_NAMES
-from vlbeit_jax.runtime.lines import WIDTH, duration, legend, line, number
+from vlbeit_jax.runtime.lines import WIDTH, legend, line, number
 from vlbeit_jax.tasks.open_retrieval import OpenRetrieval
 from vlbeit_jax.tasks.open_vqkd import OpenVQKD
 from vlbeit_jax.tasks.probing import HEADLINES as PROBED
@@ -144,15 +144,6 @@ def test_more_terms_than_fit_are_counted():
     said = line(1, 2, "train", figures, time="1s left")
     shown, more = said.count("25.0%"), re.search(r"  (\d+) more \| 1s left$", said)
     assert more and shown > 2 and shown + int(more[1]) == 40 and len(said) <= WIDTH
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.2, "0s"), (59.4, "59s"), (59.6, "1m00s"), (952, "15m52s"), (11520, "3h12m")]
-    + [(187_200, "2d04h")],
-)
-def test_durations_have_two_units(seconds, said):
-    assert duration(seconds) == said
 
 
 def test_numbers_keep_their_width_and_small_ones_their_digits():

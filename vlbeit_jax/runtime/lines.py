@@ -137,17 +137,6 @@ def is_spelt(items: Sequence[Item], steps: int) -> bool:
     return len(head + SPELT.between.join(_item(each, SPELT) for each in typical)) <= WIDTH - TAIL
 
 
-def duration(seconds: float) -> str:
-    """Returns a time in its two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, days = minutes // 60, minutes // 1440
-    if days:
-        return f"{days}d{hours % 24:02d}h"
-    if hours:
-        return f"{hours}h{minutes % 60:02d}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
-
-
 def number(value: float) -> str:
     """Returns a value in five or six characters; from 0.1 to 99999 in five, to align the lines."""
     size = abs(value)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlbeit_jax import progress
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
@@ -69,6 +70,7 @@ def train(
     step, (make_state, abstract) = step_and_state(run.task, config, run.mesh)
     start_from = run.open_start(abstract.params)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(progress.hidden())
         changes = run.claim_folder(stack)
         checkpointer = Checkpointer(
             workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tqdm
 
+from vlbeit_jax.progress import duration
 from vlbeit_jax.runtime import lines
 from vlbeit_jax.runtime.run_folder import append_metrics, drop_metrics_after
 from vlbeit_jax.tasks.figures import Headline
@@ -126,17 +127,17 @@ class Writer:
         self.say(f"compiling the step of {', '.join(streams)} ...")
         began = time.monotonic()
         yield
-        self.say(f"compiling ... {lines.duration(time.monotonic() - began)}")
+        self.say(f"compiling ... {duration(time.monotonic() - began)}")
 
     def _without_compilation(self) -> float:
         return time.monotonic() - self._compile_seconds()
 
     def _time_left(self, step: int) -> str:
         if step == self._steps:
-            return f"took {lines.duration(time.monotonic() - self._began)}"
+            return f"took {duration(time.monotonic() - self._began)}"
         # The first step also starts threads and fills caches.
         done = step - self._start - 1
         if done < 1 or self._first is None:
             return ""
         seconds = (self._without_compilation() - self._first) / done * (self._steps - step)
-        return f"{lines.duration(seconds)} left"
+        return f"{duration(seconds)} left"

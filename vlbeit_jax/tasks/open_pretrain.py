@@ -170,7 +170,15 @@ class OpenPretrain:
         )
         found = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
         tokenizer = put_replicated(self.tokenizer_params, place.mesh)
-        return score(self.objectives[stream], params, tokenizer, found, place.mesh)
+        return score(
+            self.objectives[stream],
+            params,
+            tokenizer,
+            found,
+            place.mesh,
+            total=min(len(records) * draws, len(examples)),
+            each=batch_size,
+        )
 
     def save_assets(self, folder: Path) -> None:
         """Copies both tokenizers into the run, which then no longer needs the original folders."""
