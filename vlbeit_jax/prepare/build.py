@@ -17,6 +17,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart
 from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.formats import COUNTS, FORMATS, STATES_GROUPS
+from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.records import GROUPED, RecordMaker
 from vlbeit_jax.prepare.writer import GROUP, write_set
@@ -88,9 +89,7 @@ def build_set(
     grouped = kind in GROUPED or bool(more)
     maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped)
     left_out: collections.Counter = collections.Counter()
-    total = COUNTS[source_format](paths) if source_format in COUNTS else None
-    items = counted(FORMATS[source_format](paths), "reading", "items", total)
-    records = maker.records(items)
+    records = maker.records(_items(source_format, paths))
     if others:
         records = OtherSets(others).apart(records, left_out)
     if kind is Kind.PAIRS:
@@ -110,6 +109,12 @@ def build_set(
         meta.update(maker.description())  # Known once all records are.
 
     return write_set(out, kind, described(), shards=shards, meta=meta, more=more)
+
+
+def _items(source_format: str, paths: Sequence[pathlib.Path]) -> Iterator[Item]:
+    """Yields the items of the source, and shows how many were read."""
+    total = COUNTS[source_format](paths) if source_format in COUNTS else None
+    return counted(FORMATS[source_format](paths), "reading", "items", total)
 
 
 def _group_of_pairs(source_format: str, paths: Sequence[pathlib.Path]) -> Mapping[str, Any]:
