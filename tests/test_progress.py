@@ -80,7 +80,7 @@ def test_counting_within_counting_is_silent(clock, shown, capsys):
 def test_a_failure_ends_the_counting(clock, shown, capsys):
     with pytest.raises(ZeroDivisionError):
         for each in counted([1, 0], "dividing", "numbers"):
-            1 / each
+            assert 1 / each
     work(clock, 0.0, range(1))
     assert capsys.readouterr().err.splitlines()[-1] == "scoring ..."
 
@@ -126,16 +126,24 @@ def test_waiting_says_how_long_it_took(clock, shown, capsys):
 
 
 @pytest.mark.parametrize(
-    ("done", "total", "seconds", "said"),
+    ("done", "total", "rate", "said"),
     [
-        (1280, 5335, 6.1, "scoring: 1,280 of 5,335 records (24%), 210/s, 19s left"),
-        (1, 4, 20.0, "scoring: 1 of 4 records (25%), 0.05/s, 1m00s left"),
-        (12300, None, 62.0, "scoring: 12,300 records, 198/s, 1m02s so far"),
-        (0, 10, 5.0, "scoring: 0 of 10 records (0%), 0/s"),
+        (1280, 5335, 210.0, "scoring: 1,280 of 5,335 records (24%), 210/s, 19s left"),
+        (1, 4, 0.05, "scoring: 1 of 4 records (25%), 0.05/s, 1m00s left"),
+        (12300, None, 198.0, "scoring: 12,300 records, 198/s, 1m02s so far"),
+        (3, 10, 0.0, "scoring: 3 of 10 records (30%)"),
     ],
 )
-def test_lines_of_progress(done, total, seconds, said):
-    assert progress_line("scoring", done, total, "records", seconds) == said
+def test_lines_of_progress(done, total, rate, said):
+    assert progress_line("scoring", done, total, "records", rate, 62.0) == said
+
+
+def test_the_time_left_does_not_count_what_the_first_item_took_longer(clock, shown, capsys):
+    for number in counted(range(10), "scoring", "records", 10):
+        clock.now += 60.0 if number == 0 else 5.0
+    first, second, *_ = capsys.readouterr().err.splitlines()[1:]
+    assert first == "scoring: 1 of 10 records (10%)"
+    assert second == "scoring: 3 of 10 records (30%), 0.2/s, 35s left"
 
 
 @pytest.mark.parametrize(

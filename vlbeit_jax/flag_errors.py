@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -84,7 +85,7 @@ def _fields() -> dict[str, str]:
     # This imports JAX, which takes seconds. An error message may take that long.
     from vlbeit_jax.tasks import TASKS, Config
 
-    given = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    given: Any = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
     try:
         kind = given.task.kind
     except (AttributeError, OSError):  # No file, or one that cannot be loaded or has no task.

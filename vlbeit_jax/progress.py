@@ -100,7 +100,9 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-def progress_line(what: str, done: int, total: int | None, unit: str, seconds: float) -> str:
+def progress_line(
+    what: str, done: int, total: int | None, unit: str, rate: float, seconds: float
+) -> str:
     """Returns a line of progress: what is done, how fast, and the time that is left.
 
     Args:
@@ -108,14 +110,14 @@ def progress_line(what: str, done: int, total: int | None, unit: str, seconds: f
       done: units so far.
       total: of units; None: not known.
       unit: in the plural.
+      rate: units per second; 0: not known yet.
       seconds: since the start.
     """
-    rate = done / max(seconds, 1e-9)
-    speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+    speed = (f", {rate:,.0f}/s" if rate >= 10 else f", {rate:.2g}/s") if rate else ""
     if not total:
-        return f"{what}: {done:,} {unit}, {speed}, {duration(seconds)} so far"
-    left = f", {duration((total - done) / rate)} left" if done else ""
-    return f"{what}: {done:,} of {total:,} {unit} ({done / total:.0%}), {speed}{left}"
+        return f"{what}: {done:,} {unit}{speed}, {duration(seconds)} so far"
+    left = f", {duration((total - done) / rate)} left" if rate else ""
+    return f"{what}: {done:,} of {total:,} {unit} ({done / total:.0%}){speed}{left}"
 
 
 class _Lines:
@@ -125,14 +127,20 @@ class _Lines:
         self._what, self._unit, self._total = what, unit, total
         self._began = self._last = time.monotonic()
         self._done = 0
+        self._first: tuple[float, int] | None = None
         _say(f"{what}{f': {total:,} {unit}' if total else ''} ...")
 
     def update(self, n: int) -> None:
         self._done += n
-        now = time.monotonic()
+        now, rate = time.monotonic(), 0.0
+        if self._first is None:
+            # The first item took longer: its program was compiled.
+            self._first = (now, self._done)
+        elif now > self._first[0]:
+            rate = (self._done - self._first[1]) / (now - self._first[0])
         if now - self._last >= EVERY and self._done != self._total:
             self._last, seconds = now, now - self._began
-            _say(progress_line(self._what, self._done, self._total, self._unit, seconds))
+            _say(progress_line(self._what, self._done, self._total, self._unit, rate, seconds))
 
     def close(self) -> None:
         seconds = time.monotonic() - self._began

@@ -79,13 +79,18 @@ def line(
         text = _head(step, steps, split, style) + shown
         if len(text + tail) <= WIDTH:
             return text + tail
-    for count in range(len(items) - 1, -1, -1):
-        shown = [_item(each, BARE) for each in items[:count]]
-        shown.append(f"{len(items) - count} more")
-        text = _head(step, steps, split, BARE) + BARE.between.join(shown)
-        if len(text + tail) <= WIDTH:
-            break
-    return (text + tail)[:WIDTH]
+    return _shortened(_head(step, steps, split, BARE), items, tail)
+
+
+def _shortened(head: str, items: Sequence[Item], tail: str) -> str:
+    """Returns a line with as many items as fit, and the number of the others."""
+    shown = [_item(each, BARE) for each in items]
+    for count in range(len(items) - 1, 0, -1):
+        some = [*shown[:count], f"{len(items) - count} more"]
+        text = head + BARE.between.join(some) + tail
+        if len(text) <= WIDTH:
+            return text
+    return f"{head}{len(items)} terms{tail}"[:WIDTH]
 
 
 def legend(figures: Mapping[str, float], headlines: Sequence[Headline], steps: int) -> str:

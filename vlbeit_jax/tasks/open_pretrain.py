@@ -146,6 +146,7 @@ class OpenPretrain:
         *,
         draws: int = 1,
         batches: int = 0,
+        about: str = "",
     ) -> dict[str, Scores]:
         """Returns the scores of each loss of a stream over some records.
 
@@ -158,6 +159,7 @@ class OpenPretrain:
           place: devices, seed, this host's rows.
           draws: masks per record.
           batches: stop after so many; 0: take all.
+          about: the records, for the progress of a command.
         """
         batch_size = padded_batch(self.stream_config(stream).batch_size, place.mesh)
         examples = EvaluationExamples(
@@ -176,6 +178,7 @@ class OpenPretrain:
             tokenizer,
             found,
             place.mesh,
+            what=f"scoring {stream}{about}",
             total=min(len(records) * draws, len(examples)),
             each=batch_size,
         )

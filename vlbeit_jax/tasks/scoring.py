@@ -33,6 +33,7 @@ def score(
     batches: Batches,
     mesh: Mesh,
     *,
+    what: str,
     total: int,
     each: int,
 ) -> dict[str, Scores]:
@@ -44,13 +45,14 @@ def score(
       frozen: of the visual tokenizer, on the devices.
       batches: of the examples; closed here.
       mesh: devices.
-      total: number of examples without padding, for the progress of a command.
+      what: is done, for the progress of a command.
+      total: number of examples without padding.
       each: rows of a batch.
     """
     compiled = _compiled(objective, mesh)
     seen = []
     with closing(batches), on_mesh(mesh):
-        for batch in counted(batches, f"scoring {objective.stream}", "examples", total, each):
+        for batch in counted(batches, what, "examples", total, each):
             seen.append(jax.device_get(compiled(params, frozen, put_batch(batch, mesh))))
     uid = np.concatenate([uid for _, uid, _ in seen])
     real = np.concatenate([weight for *_, weight in seen]) > 0
