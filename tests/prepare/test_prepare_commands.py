@@ -69,7 +69,7 @@ def test_usage_errors_say_what_is_wrong(tmp_path, arguments, said):
 
     ended = run("prepare", *map(placed, arguments))
     assert ended.returncode == 2 and ended.stdout == ""
-    message = re.sub(r"^reading: .* \.\.\.\n", "", ended.stderr)  # Some begin to read before.
+    message = re.sub(r"^reading.* \.\.\.\n", "", ended.stderr)  # Some begin to read before.
     assert message.startswith("error: ") and "Traceback" not in message
     assert all(word.replace("IN", places["IN"]) in ended.stderr for word in said), ended.stderr
     assert list(tmp_path.iterdir()) == [tmp_path / "in"]
