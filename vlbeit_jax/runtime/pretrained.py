@@ -130,7 +130,8 @@ def _gains(
     gains = {}
     for name, (term, field) in GAINS.items():
         mismatched = Rematched(records, partners, field)
-        other = run.model.score(stream, run.params, mismatched, place, draws=draws)
+        about = f", wrong {field}"
+        other = run.model.score(stream, run.params, mismatched, place, draws=draws, about=about)
         gains[name] = gain(own[term], other[term])._asdict()
     return gains
 
