@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlbeit_jax.config.common import ALL
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
@@ -27,7 +28,7 @@ from vlbeit_jax.runtime.hooks.save_config import SaveConfig
 from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.identity import check_same
 from vlbeit_jax.runtime.loop import train_loop
-from vlbeit_jax.runtime.run import Run
+from vlbeit_jax.runtime.run import TRAINABLE, Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import versions
@@ -41,6 +42,7 @@ from vlbeit_jax.training.optimizer import describe_factors, learning_rate
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE, START_FILE
 from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import TrainState, declarations
+from vlbeit_jax.training.trainable import describe_trained, part_like
 
 PROFILE = "profile"
 Tree = Any
@@ -84,6 +86,9 @@ def train(
         _say_changes(writer, "changes with the first step:", changes)
         if start_from is not None:
             writer.say(f"{workdir} {start_from}")
+        trainable = config.optimizer.trainable
+        if trained := describe_trained(trainable, run.trained, state.params):
+            writer.say(trained)
         if factors := describe_factors(config.optimizer, declarations(run.task.init).info):
             writer.say(factors)
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
@@ -121,7 +126,9 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
         params = run.hosts.all_or_none(lambda: start_from.load(state.params))
         run.hosts.on_primary(lambda: _save_start(run.workdir, start_from))
         # An average starts at the parameters that are averaged.
-        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+        ema = None
+        if state.ema is not None:
+            ema = jax.tree.map(jnp.copy, part_like(params, state.ema))
         state = dataclasses.replace(state, params=params, ema=ema)
     return run.opened.prepare_state(state, run.data, run.place)
 
@@ -149,7 +156,8 @@ def _restored_state(
     run: Run, checkpointer: Checkpointer, newest: int, abstract: TrainState
 ) -> TrainState:
     """Returns the state of the newest checkpoint, if this run may resume from it."""
-    saved = checkpointer.describe(newest)["must_match"]
+    # Runs of version 0.2.0 and before trained all parameters, and did not say so.
+    saved = {TRAINABLE: ALL} | checkpointer.describe(newest)["must_match"]
     check_same(saved, run.must_match, run.workdir)
     steps = run.config.run.steps
     if newest > steps:
@@ -177,7 +185,8 @@ def _hooks(
         "versions": versions(),
     }
 
-    flops = flops_of_streams(run.task)  # Traces each loss, which takes seconds at base size.
+    # Traces each loss, which takes seconds at base size.
+    flops = flops_of_streams(run.task, run.trained)
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
         Log(
