@@ -88,12 +88,9 @@ class StepFlops(NamedTuple):
 
 
 def loss_flops(
-    loss: Callable[..., Any],
-    params: Tree,
-    *others: Tree,
-    part: Callable[[Tree], Tree] = lambda t: t,
+    loss: Callable[..., Any], params: Tree, *others: Tree, part: Callable[..., Any] = lambda t: t
 ) -> Flops:
-    """Counts the operations of a loss, and of its gradient with respect to a part of ``params``.
+    """Counts the operations of a loss, and of its gradient with respect to ``part(params)``.
 
     Args:
       loss: from ``params`` and ``others`` to a scalar and further results, such as metrics.

@@ -14,10 +14,11 @@ from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
 from vlbeit_jax.tasks import Config
-from vlbeit_jax.tasks.assets import check_start_tokenizer
+from vlbeit_jax.tasks.assets import check_start_tokenizers
 from vlbeit_jax.tasks.base import OpenTask, Place, Task, TrainingData
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import check_batch, host_shard, make_mesh
+from vlbeit_jax.training.param_names import parameter_names
 from vlbeit_jax.training.saved_run import CONFIG_FILE, newest_step
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.start_from import Start
@@ -107,8 +108,10 @@ class Run:
                 return None
             folder = pathlib.Path(self.config.run.start_from)
             read_config(folder, "config.run.start_from")  # Raises if the folder is not a run's.
-            check_start_tokenizer(folder, self.opened.fingerprints)
-            start = Start.open(folder, abstract, self.task.warm_start())
+            rules = self.task.warm_start()
+            kept = [name for name in parameter_names(abstract) if not rules.is_fresh(name)]
+            check_start_tokenizers(folder, self.opened.fingerprints, kept)
+            start = Start.open(folder, abstract, rules)
             check_fixed(self.config.optimizer.trainable, self.trained, start.fresh, folder)
             return start
 

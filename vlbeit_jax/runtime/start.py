@@ -86,8 +86,7 @@ def train(
         _say_changes(writer, "changes with the first step:", changes)
         if start_from is not None:
             writer.say(f"{workdir} {start_from}")
-        trainable = config.optimizer.trainable
-        if trained := describe_trained(trainable, run.trained, state.params):
+        if trained := describe_trained(config.optimizer.trainable, run.trained, state.params):
             writer.say(trained)
         if factors := describe_factors(config.optimizer, declarations(run.task.init).info):
             writer.say(factors)
@@ -126,9 +125,7 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
         params = run.hosts.all_or_none(lambda: start_from.load(state.params))
         run.hosts.on_primary(lambda: _save_start(run.workdir, start_from))
         # An average starts at the parameters that are averaged.
-        ema = None
-        if state.ema is not None:
-            ema = jax.tree.map(jnp.copy, part_like(params, state.ema))
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, part_like(params, state.ema))
         state = dataclasses.replace(state, params=params, ema=ema)
     return run.opened.prepare_state(state, run.data, run.place)
 
@@ -185,8 +182,7 @@ def _hooks(
         "versions": versions(),
     }
 
-    # Traces each loss, which takes seconds at base size.
-    flops = flops_of_streams(run.task, run.trained)
+    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
         Log(
