@@ -85,8 +85,7 @@ def make_train_step(
 
     A step that is not finite changes nothing (``training.guard``), and its ``skipped`` is 1.
 
-    Each device sums gradients over microbatches and streams; one reduction per step follows
-    (``training.per_chip``).
+    Each device sums its own gradients; one reduction per step follows (``training.per_chip``).
 
     Args:
       objectives: by stream, in the order in which their gradients are added.
