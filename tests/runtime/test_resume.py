@@ -177,6 +177,10 @@ def test_another_seed_model_tokenizer_or_data_set_is_refused(world, straight, tm
             dataclasses.replace(config, run=dataclasses.replace(config.run, seed=5)),
         ),
         (
+            "optimizer.trainable: the checkpoint has 'all', this run has 'top:1'",
+            tiny.changed(config, optimizer={"trainable": "top:1"}),
+        ),
+        (
             "packed with text tokenizer",
             tiny.changed(config, task={"text_tokenizer": str(tmp_path / "pieces")}),
         ),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax import progress
+from vlbeit_jax.config.common import ALL
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
@@ -29,7 +30,7 @@ from vlbeit_jax.runtime.hooks.save_config import SaveConfig
 from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.identity import check_same
 from vlbeit_jax.runtime.loop import train_loop
-from vlbeit_jax.runtime.run import Run
+from vlbeit_jax.runtime.run import TRAINABLE, Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import devices, versions
@@ -43,6 +44,7 @@ from vlbeit_jax.training.optimizer import describe_factors, learning_rate
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE, START_FILE
 from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import TrainState, declarations
+from vlbeit_jax.training.trainable import describe_trained, part_like
 
 PROFILE = "profile"
 Tree = Any
@@ -100,6 +102,8 @@ def train(
         else:
             state = _new_state(run, make_state(config.run.seed), start_from)
         _say_changes(writer, "changes with the first step:", changes)
+        if trained := describe_trained(config.optimizer.trainable, run.trained, state.params):
+            writer.say(trained)
         if factors := describe_factors(config.optimizer, declarations(run.task.init).info):
             writer.say(factors)
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
@@ -123,7 +127,9 @@ def _step_to_start_at(run: Run, checkpointer: Checkpointer) -> int:
     run.hosts.assert_equal({"newest checkpoint": newest})
     if newest is None:
         return 0
-    check_same(checkpointer.describe(newest)["must_match"], run.must_match, run.workdir)
+    # Runs of version 0.2.0 and before trained all parameters, and did not say so.
+    saved = {TRAINABLE: ALL} | checkpointer.describe(newest)["must_match"]
+    check_same(saved, run.must_match, run.workdir)
     steps = run.config.run.steps
     if newest > steps:
         raise UsageError(
@@ -142,7 +148,7 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
         params = run.hosts.all_or_none(lambda: start_from.load(state.params))
         run.hosts.on_primary(lambda: _save_start(run.workdir, start_from))
         # An average starts at the parameters that are averaged.
-        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, part_like(params, state.ema))
         state = dataclasses.replace(state, params=params, ema=ema)
     return run.opened.prepare_state(state, run.data, run.place)
 
@@ -184,7 +190,7 @@ def _hooks(
         "devices": devices(),
     }
 
-    flops = flops_of_streams(run.task)  # Traces each loss, which takes seconds at base size.
+    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
         Log(
