@@ -74,6 +74,7 @@ setup(
         "tpu": [f"jax[tpu]{JAX}"],
         "cuda": [f"jax[cuda13]{JAX}"],
         "torch": ["torch>=2.7,<3", "transformers>=4.57,<6"],
+        "onnx": ["onnx>=1.18,<2", "onnxruntime>=1.22,<2", "onnxscript>=0.5,<1", "torch>=2.7,<3"],
         "tf": ["tensorflow-cpu>=2.20,<3"],
     },
 )

@@ -13,6 +13,7 @@ from vlbeit_jax.convert.formats import (
     dino,
     hf_beit,
     hf_beit_classifier,
+    onnx_graphs,
     torch_finetuned,
     torch_module,
     vlmo,
@@ -23,6 +24,7 @@ from vlbeit_jax.convert.source import Run
 
 EXPORTS: dict[str, Export[Run]] = {
     "torch": torch_module.EXPORT,
+    "onnx": onnx_graphs.EXPORT,
     "hf-beit": hf_beit.EXPORT,
     "vlmo": vlmo.EXPORT,
     "beit3": beit3.EXPORT,
@@ -30,6 +32,7 @@ EXPORTS: dict[str, Export[Run]] = {
 # Of fine-tuned runs; each name is also a format of pretraining runs.
 FINE_TUNED_EXPORTS: dict[str, Export[FineTunedModel]] = {
     "torch": torch_finetuned.EXPORT,
+    "onnx": onnx_graphs.FINE_TUNED_EXPORT,
     "hf-beit": hf_beit_classifier.EXPORT,
 }
 IMPORTS: dict[str, Import] = {
