@@ -25,36 +25,36 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def relative(tmp_path_factory):
-    """A run with random parameters, and its graphs."""
+    """A run with random parameters, its graphs and what the command has printed."""
     folder = tmp_path_factory.mktemp("onnx")
-    run = small_run(folder / "run", positions="relative")
-    (folder / "out").mkdir()
-    onnx_graphs.write_run(run, folder / "out")
-    return run, folder / "out"
+    run, out = small_run(folder / "run", positions="relative"), folder / "out"
+    done = tiny.command(
+        "vlbeit_jax.convert", f"--from={run.folder}", "--to=onnx", f"--out={out}", "--verify"
+    )
+    assert done.returncode == 0, done.stderr
+    return run, out, done
 
 
 def test_graphs_agree_with_jax_on_other_rows_and_lengths(relative):
-    run, out = relative
-    found = onnx_run.check_run(run, out)
-    assert {name.split("/")[0] for name in found.cases} == {
-        "image",
-        "text",
-        "pair",
-        "pair_of_one_row",
-    }
-    assert found.summary()["max_abs"] < 1e-5
+    _, out, done = relative
+    found = json.loads((out / "verify.json").read_text())
+    cases = {name.split("/")[0] for name in found["cases"]}
+    assert cases == {"image", "text", "pair", "pair_of_one_row"}
+    assert found["max_abs"] < 1e-5
+    assert "against ONNX graphs in onnxruntime" in done.stdout and "pair/text_mean" in done.stdout
+    assert "Warning" not in done.stderr and "torchvision" not in done.stderr
 
 
 def test_other_parameters_are_told_apart(relative):
     """The control: one bias differs by 0.1%."""
-    run, out = relative
+    run, out, _ = relative
     name = "encoder/block_1/vision/up/bias"
     other = dataclasses.replace(run, params=run.params | {name: run.params[name] * 1.001})
     assert onnx_run.check_run(other, out).summary()["max_abs"] > 1e-5
 
 
 def test_the_configuration_lists_inputs_and_outputs(relative):
-    _, out = relative
+    _, out, _ = relative
     graphs = json.loads((out / "config.json").read_text())["graphs"]
     assert graphs["pair.onnx"]["inputs"] == {
         "pixels": ["UINT8", "rows", 3, 32, 32],
@@ -64,20 +64,24 @@ def test_the_configuration_lists_inputs_and_outputs(relative):
     assert "pair.onnx" in (out / "README.md").read_text()
 
 
-def test_every_output_of_a_fine_tuned_model_is_a_graph(world, tmp_path):
-    """Retrieval has three: vectors of images, of texts, and matching of pairs."""
+@pytest.mark.parametrize(
+    ("name", "graphs"),
+    [
+        ("vqa", {"logits"}),
+        pytest.param("retrieval", {"image_vector", "text_vector", "match"}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_output_of_a_fine_tuned_model_is_a_graph(world, tmp_path, name, graphs):
     sets = sets_in(tmp_path / "own")
-    task = task_of("retrieval", sets["retrieval"], world.text_tokenizer, matching=True, features=24)
+    changes = {"matching": True, "features": 24} if name == "retrieval" else {}
+    task = task_of(name, sets[name], world.text_tokenizer, **changes)
     source = read_finetuned(write_run(tmp_path / "run", task), "raw")
     out = tmp_path / "out"
     out.mkdir()
     onnx_graphs.write_finetuned(source, out)
-    assert {path.name for path in out.glob("*.onnx")} == {
-        "image_vector.onnx",
-        "text_vector.onnx",
-        "match.onnx",
-    }
+    assert {path.stem for path in out.glob("*.onnx")} == graphs
     assert onnx_run.check_finetuned(source, out).summary()["max_abs"] < 1e-5
+    # The control: averaged parameters are others.
     averaged = read_finetuned(tmp_path / "run", "ema")
     assert onnx_run.check_finetuned(averaged, out).summary()["max_abs"] > 1e-2
 
@@ -138,18 +142,3 @@ def test_a_package_that_is_missing_is_named_before_anything_else(tmp_path, monke
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="--to=onnx needs onnx and onnxscript: .*pip install onnx"):
         command._require_packages("--to=onnx", ("onnx", "onnxscript"))
-
-
-def test_the_command_writes_and_compares(tmp_path):
-    run = small_run(tmp_path / "run", depth=1, fused_layers=0)
-    done = tiny.command(
-        "vlbeit_jax.convert",
-        f"--from={run.folder}",
-        "--to=onnx",
-        f"--out={tmp_path / 'out'}",
-        "--verify",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "against ONNX graphs in onnxruntime" in done.stdout and "pair/text_mean" in done.stdout
-    assert "Warning" not in done.stderr and "torchvision" not in done.stderr
-    assert json.loads((tmp_path / "out" / "verify.json").read_text())["max_abs"] < 1e-5
