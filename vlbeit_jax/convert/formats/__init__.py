@@ -24,16 +24,16 @@ from vlbeit_jax.convert.source import Run
 
 EXPORTS: dict[str, Export[Run]] = {
     "torch": torch_module.EXPORT,
-    "onnx": onnx_graphs.EXPORT,
     "hf-beit": hf_beit.EXPORT,
     "vlmo": vlmo.EXPORT,
     "beit3": beit3.EXPORT,
+    "onnx": onnx_graphs.EXPORT,
 }
 # Of fine-tuned runs; each name is also a format of pretraining runs.
 FINE_TUNED_EXPORTS: dict[str, Export[FineTunedModel]] = {
     "torch": torch_finetuned.EXPORT,
-    "onnx": onnx_graphs.FINE_TUNED_EXPORT,
     "hf-beit": hf_beit_classifier.EXPORT,
+    "onnx": onnx_graphs.FINE_TUNED_EXPORT,
 }
 IMPORTS: dict[str, Import] = {
     "vlmo": vlmo.IMPORT,
