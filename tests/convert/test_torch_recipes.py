@@ -88,8 +88,8 @@ def test_onnx(run):
     session = onnxruntime.InferenceSession("pair.onnx", providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
 
-    def program(**inputs):
-        feeds = {name: value.numpy() for name, value in inputs.items()}
+    def program(image, text):
+        feeds = {"normalised": image.numpy(), "pieces": text.numpy()}
         return {
             name: torch.from_numpy(value)
             for name, value in zip(outputs, session.run(None, feeds), strict=True)
