@@ -94,6 +94,9 @@ def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, worl
     assert f"(JAX {wanted['mim']['accuracy']:.4%})" in done.stdout
     assert wanted["draws"] == 2 and str(world.pairs) not in json.dumps(wanted)
     assert wanted["data"][0]["folder"] == world.pairs.name
+    card = (exported / "README.md").read_text()
+    assert "`vlbeit_jax.evaluate` on `pairs`, `texts`" in card
+    assert f"| `mim/accuracy` | {wanted['mim']['accuracy']:.2%} |" in card
     assert found.keys() == {"mim", "mlm", "mvlm_image", "mvlm_text"}
     for term, figures in found.items():
         assert figures["count"] == wanted[term]["count"]
