@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import vlbeit_jax.convert.formats.torch_finetuned as torch_finetuned
+import vlbeit_jax.convert.formats.torch_module as torch_module
 from vlbeit_jax.convert.card import Subject, of_finetuned, of_run, write_card
 from vlbeit_jax.convert.finetuned import FineTunedModel
-from vlbeit_jax.convert.formats import torch_finetuned, torch_module
 from vlbeit_jax.convert.formats.base import Export
 from vlbeit_jax.convert.formats.onnx_run import (
     Graph,
