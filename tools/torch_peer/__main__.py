@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks.runs import parse_run
+from vlbeit_jax.tasks.new_run import parse_run
 
 OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares the two.
 

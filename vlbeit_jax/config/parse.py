@@ -54,6 +54,7 @@ def parse_section(
     values: Any,
     path: str,
     problems: Callable[[Section], Iterable[str]] = lambda section: (),
+    complete: Callable[[Section], Section] = lambda section: section,
 ) -> Section:
     """Returns a checked section.
 
@@ -62,6 +63,7 @@ def parse_section(
       values: some or all settings, in a ``ConfigDict`` or as parsed JSON.
       path: of the section, for messages.
       problems: further checks, made once every section is valid by itself.
+      complete: fills in settings that follow from others, once each is valid by itself.
 
     Raises:
       UsageError: unknown settings, values of the wrong type or out of bounds, or values that
@@ -71,6 +73,7 @@ def parse_section(
         values = values.to_dict()
     wrong: list[str] = []
     parsed = _parse_section(default, values, path, wrong)
+    parsed = parsed if wrong else complete(parsed)
     wrong = wrong or [*_problems_between(parsed, path), *problems(parsed)]
     if wrong:
         listed = "\n  ".join(dict.fromkeys(wrong))

@@ -9,7 +9,7 @@ import numpy as np
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import EvaluationExamples
-from vlbeit_jax.data.source import open_set
+from vlbeit_jax.data.source import open_sets_once
 from vlbeit_jax.runtime.pretrained import open_run, records_by_stream
 
 EXAMPLES_FILE = "evaluation.safetensors"
@@ -34,7 +34,7 @@ def write_examples(
     run = open_run(run_folder)
     seed = run.config.run.seed
     arrays = {}
-    for stream, records in records_by_stream(run, data, [open_set(name) for name in data]).items():
+    for stream, records in records_by_stream(run, data, open_sets_once(data)).items():
         make = run.model.make_example(stream, False)
         parts: dict[str, list[np.ndarray]] = {}
         count = 0

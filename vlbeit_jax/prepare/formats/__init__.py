@@ -4,7 +4,13 @@ A new format is a new file here and one line in ``FORMATS``. If its items can ha
 function in ``STATES_GROUPS`` too, which says whether some files state any.
 """
 
-from vlbeit_jax.prepare.formats import jsonl, text, webdataset
+from vlbeit_jax.prepare.formats import folder, jsonl, text, webdataset
 
-FORMATS = {"webdataset": webdataset.read, "text": text.read, "jsonl": jsonl.read}
+FORMATS = {
+    "folder": folder.read,
+    "webdataset": webdataset.read,
+    "text": text.read,
+    "jsonl": jsonl.read,
+}
+OF_FOLDERS = ("folder",)  # These read folders, all others files.
 STATES_GROUPS = {"jsonl": jsonl.states_groups}
