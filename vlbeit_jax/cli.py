@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from vlbeit_jax.config import files
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
@@ -17,6 +18,7 @@ from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 USAGE_ERROR = 2  # Exit code.
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
+CONFIG = "config"  # The flag that names a configuration file.
 INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
 
 
@@ -28,6 +30,7 @@ def run(main: Callable[[], None], overview: str | Callable[[], str]) -> None:
       overview: shown by ``--help`` above the flags; a function if it takes long to make.
     """
     use_huge_pages()
+    _find_config_file()
     logging.set_verbosity(logging.WARNING)
     try:
         app.run(
@@ -36,6 +39,21 @@ def run(main: Callable[[], None], overview: str | Callable[[], str]) -> None:
         )
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _find_config_file() -> None:
+    """Puts the path of the configuration file into the arguments where they have its name."""
+    if CONFIG not in flags.FLAGS:
+        return
+    try:
+        for place, argument in enumerate(sys.argv):
+            flag, equals, value = argument.partition("=")
+            if flag in (f"--{CONFIG}", f"-{CONFIG}") and equals:
+                sys.argv[place] = f"{flag}={files.resolved(value)}"
+            elif sys.argv[place - 1 : place] == [f"--{CONFIG}"]:
+                sys.argv[place] = files.resolved(argument)
+    except UsageError as error:
+        fail(error)
 
 
 def fail(message: object) -> NoReturn:
