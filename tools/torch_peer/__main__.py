@@ -50,7 +50,9 @@ def main() -> None:
             "--config.task.schedule=image+text+pair"
         )
     if importlib.util.find_spec("torch") is None:
-        raise UsageError("PyTorch is not installed. Install it with vlbeit-jax[torch]")
+        raise UsageError(
+            "PyTorch is not installed: python -m pip install 'vlbeit-jax[torch]' installs it"
+        )
     # By default JAX reserves three quarters of a GPU's memory and leaves PyTorch only the rest. JAX
     # reads this variable when it is first asked for devices.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
