@@ -18,6 +18,8 @@ Figures: our own for nano, which has the networks of the sample (docs/sample.md)
          of a caption.
 """
 
+from typing import Any
+
 from vlbeit_jax.config.common import OptimizerConfig, RunConfig
 from vlbeit_jax.config.networks import SIZES, ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.config.parse import to_config_dict
@@ -47,7 +49,12 @@ TRAINING = {
     "small": (128, 2000, 8000, 3e-4, 1e-3),
 }
 # Which periods and which warm-up suit a run depends on its length: they follow from it.
-PERIODS = {"steps": 0, "log_every": -1, "evaluate_every": -1, "checkpoint_every": -1}
+PERIODS: dict[str, Any] = {
+    "steps": 0,
+    "log_every": -1,
+    "evaluate_every": -1,
+    "checkpoint_every": -1,
+}
 
 
 def get_config(variant: str = "tiny"):
@@ -87,8 +94,7 @@ def _tokenizer(size: str) -> VisualTokenizerConfig:
 
 def _pretrain(size: str) -> Config:
     batch, _, steps, _, rate = TRAINING[size]
-    masked = {"batch_size": batch, "num_masked_patches": -1, "mask_block": 0, "text_length": 0}
-    image = {name: masked[name] for name in ("batch_size", "num_masked_patches", "mask_block")}
+    image: dict[str, Any] = {"batch_size": batch, "num_masked_patches": -1, "mask_block": 0}
     task = Pretrain(
         schedule="image,pair,text,pair",
         model=ModelConfig(
@@ -97,7 +103,9 @@ def _pretrain(size: str) -> Config:
         image=ImageStreamConfig(**image, crop_scale=0.3, colour_jitter=0.2),
         text=TextStreamConfig(batch_size=batch, text_length=0),
         # Captions name colours and what stands at the edges.
-        pair=PairStreamConfig(**masked, crop_scale=0.7, colour_jitter=0.0, masked_text=0.5),
+        pair=PairStreamConfig(
+            **image, text_length=0, crop_scale=0.7, colour_jitter=0.0, masked_text=0.5
+        ),
         tokenizer_model=_tokenizer(size),  # For compile and benchmark.
     )
     return Config(

@@ -53,7 +53,8 @@ def run(arguments, folder, *more):
     done = subprocess.run(
         [sys.executable, *given[1:], *more],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(TOP)},
+        env=os.environ
+        | {"PYTHONPATH": str(TOP), "XLA_FLAGS": tiny.one_device(os.environ.get("XLA_FLAGS", ""))},
         capture_output=True,
         text=True,
         timeout=900,

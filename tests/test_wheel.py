@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tests.tiny import TOP, metrics_of
+from tests.tiny import TOP, metrics_of, one_device
 from vlbeit_jax.config.files import known, resolved
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.scripts import COMMANDS
@@ -62,6 +62,7 @@ def _done(command, **options):
 def _outside(command, folder):
     """Runs a command in a folder that is no clone, without this checkout on the path."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["XLA_FLAGS"] = one_device(environment.get("XLA_FLAGS", ""))
     return subprocess.run(
         list(map(str, command)),
         cwd=folder,

@@ -124,12 +124,13 @@ def main() -> None:
     else:
         if not FORMAT.value:
             raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")
+        source_format: str = FORMAT.value
         limits = Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value)
         meta = with_larger_share(
             lambda share, fewest: build_set(
                 out,
                 kind,
-                FORMAT.value,
+                source_format,
                 INPUT.value,
                 validation_share=share,
                 max_dropped=MAX_DROPPED.value,
