@@ -12,7 +12,7 @@ import math
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sentencepiece
@@ -21,6 +21,7 @@ from vlbeit_jax.data.source import TRAIN, PreparedSet, open_sets_once
 from vlbeit_jax.data.text import DESCRIPTION_FILE, MODEL_FILE, piece_fingerprint
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
+from vlbeit_jax.progress import counted, waiting
 from vlbeit_jax.types import Kind, Special
 
 LINE_CHARACTERS = 1000
@@ -61,9 +62,13 @@ def train_text_tokenizer(
         vocabulary.
     """
     sets = open_sets_once(places, Kind.TEXTS, Kind.PAIRS)
-    lines = sample_lines((line for found in sets for line in _lines(found)), max_bytes)
+    records = (record for found in sets for record in _records(found))
+    total = sum(found.count(TRAIN) for found in sets)
+    lines = sample_lines(_lines(counted(records, "reading", "records", total)), max_bytes)
     with published(out) as folder:
-        model = _train(lines, vocabulary or supported(lines), coverage, threads, bool(vocabulary))
+        wanted = vocabulary or supported(lines)
+        with waiting(f"learning {wanted:,} pieces from {len(lines):,} lines"):
+            model = _train(lines, wanted, coverage, threads, exactly=bool(vocabulary))
         (folder / MODEL_FILE).write_bytes(model)
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         assert processor.piece_to_id("<mask>") == Special.MASK and vocabulary in (
@@ -112,17 +117,19 @@ def supported(lines: Sequence[str]) -> int:
     return max(least, min(least + size // BYTES_PER_PIECE, LARGEST_VOCABULARY))
 
 
-def _lines(found: PreparedSet) -> Iterator[str]:
+def _records(found: PreparedSet) -> Iterator[Mapping[str, Any]]:
+    return iter(found.records(TRAIN) if found.count(TRAIN) else ())
+
+
+def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yields captions and sentences of documents, as lines of at most ``LINE_CHARACTERS``.
 
     The trainer silently skips lines of more than 4192 bytes.
     """
-    if not found.count(TRAIN):
-        return
-    for record in found.records(TRAIN):
+    for record in records:
         texts = (
             record["captions"]
-            if found.kind is Kind.PAIRS
+            if "captions" in record
             else SENTENCE_END.split(record["text"].decode())
         )
         for text in texts:
