@@ -2,8 +2,11 @@
 
 import pathlib
 import re
+import runpy
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
@@ -39,6 +42,22 @@ INSTALL = [
     "tqdm>=4.66,<5",
 ]
 
+COMMANDS = runpy.run_path(str(HERE / "vlbeit_jax" / "scripts.py"))["COMMANDS"]
+
+
+class BuildWithConfigs(build_py):
+    """Copies the configurations into a built package; an editable one uses those of the clone."""
+
+    def run(self):
+        """Builds the package, then adds the files."""
+        super().run()
+        if not self.editable_mode:
+            target = pathlib.Path(self.build_lib, "vlbeit_jax", "configs")
+            target.mkdir(parents=True, exist_ok=True)
+            for path in sorted((HERE / "configs").glob("*.py")):
+                shutil.copy(path, target)
+
+
 setup(
     name="vlbeit-jax",
     version=VERSION,
@@ -59,6 +78,10 @@ setup(
     packages=find_packages(include=["vlbeit_jax", "vlbeit_jax.*"]),
     package_data={
         "vlbeit_jax": ["sample_data/*/*", "sample_model/**/*", "convert/standalone/*.py"]
+    },
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={
+        "console_scripts": [f"{name} = vlbeit_jax.scripts:run" for name in COMMANDS],
     },
     install_requires=INSTALL,
     extras_require={

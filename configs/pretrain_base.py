@@ -22,13 +22,12 @@ Figures: the defaults of vlbeit_jax/config and tasks/pretrain.py. Batch, steps, 
 from vlbeit_jax.config.common import LoaderConfig
 from vlbeit_jax.config.networks import SIZES, ModelConfig
 from vlbeit_jax.config.parse import to_config_dict
+from vlbeit_jax.config.variants import choose
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain
 
 
 def get_config(size: str = "base"):
     """See the module's docstring."""
-    if size not in SIZES:
-        raise ValueError(f"configs/pretrain_base.py:{size}: the sizes are {', '.join(SIZES)}")
-    task = Pretrain(model=ModelConfig(**SIZES[size]))
+    task = Pretrain(model=ModelConfig(**SIZES[choose("pretrain_base", size, list(SIZES))]))
     return to_config_dict(Config(task=task, loader=LoaderConfig(workers=8)))

@@ -22,6 +22,7 @@ from vlbeit_jax.config.common import OptimizerConfig, RunConfig
 from vlbeit_jax.config.finetune import LabelledImagesConfig, PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.parse import to_config_dict
+from vlbeit_jax.config.variants import choose
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.retrieval import Retrieval
@@ -32,8 +33,7 @@ STEPS = {"emoji_category": 400, "vqa_cell": 1000, "retrieval": 300}
 
 def get_config(name: str = "emoji_category"):
     """See the module's docstring."""
-    if name not in STEPS:
-        raise ValueError(f"configs/sample_finetune.py:{name}: the tasks are {', '.join(STEPS)}")
+    name = choose("sample_finetune", name, list(STEPS))
     model = ModelConfig(
         image_size=64,
         patch_size=8,

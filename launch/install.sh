@@ -102,6 +102,10 @@ is_done() { # whether there is nothing to do
   [[ " $earlier " == *" ${extra:-package} "* ]]
 }
 
+say_how_to_activate() { # to a person at a terminal, and after an installation
+  [[ ! -t 2 && $1 == done ]] || printf 'To use it in this shell:\n  source %q\n' "${venv#"$PWD/"}/bin/activate" >&2
+}
+
 refuse_others() { # a usage error if the environment holds versions that setup.py does not allow
   local complaint
   complaint=$(isolated -m pip check --disable-pip-version-check 2>/dev/null | grep -i '^vlbeit[-_]jax ' || true)
@@ -139,6 +143,7 @@ if ! is_done && command -v flock >/dev/null; then # One installation at a time; 
 fi
 if is_done; then
   refuse_others
+  say_how_to_activate done
   exit 0
 fi
 [[ -n $version && -z $wrong ]] || make_environment
@@ -153,3 +158,4 @@ install --no-deps --no-build-isolation --editable .
 refuse_others
 printf '%s\n' "$inputs" "${earlier:-package}${extra:+ $extra}" >"$venv/installed"
 rm "$venv/installing"
+say_how_to_activate installed

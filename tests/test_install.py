@@ -4,6 +4,7 @@ The environments are real; pip is a stand-in.
 """
 
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -304,6 +305,7 @@ def test_a_built_package_holds_every_python_file(tmp_path):
     """Also those of convert/standalone, which is data: users get copies of its files."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(TOP / name, tmp_path)
+    shutil.copytree(TOP / "configs", tmp_path / "configs")
     ignored = shutil.ignore_patterns("__pycache__", "sample_data")
     shutil.copytree(TOP / "vlbeit_jax", tmp_path / "vlbeit_jax", ignore=ignored)
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", "built"]
@@ -313,4 +315,5 @@ def test_a_built_package_holds_every_python_file(tmp_path):
         {path.relative_to(top) for path in (top / "vlbeit_jax").rglob("*.py")}
         for top in (tmp_path, tmp_path / "built")
     )
-    assert wanted == found
+    configs = {pathlib.Path("vlbeit_jax", *path.parts[-2:]) for path in TOP.glob("configs/*.py")}
+    assert configs and wanted | configs == found

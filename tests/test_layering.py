@@ -44,6 +44,7 @@ LEVELS = [
         "benchmark_input",
         "compile",
         "shared_memory",
+        "scripts",
         "__main__",
     },
 ]

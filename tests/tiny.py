@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -267,3 +268,8 @@ def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> jax.sharding.Mesh:
 
 def metrics_of(workdir: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def one_device(flags: str) -> str:
+    """XLA's flags for a computer of a user, which does not simulate eight devices."""
+    return re.sub(r"(device_count)=\d+", r"\1=1", flags)

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks.runs import parse_run
+from vlbeit_jax.tasks.new_run import parse_run
 
 if TYPE_CHECKING:
     from vlbeit_jax.tasks import Config

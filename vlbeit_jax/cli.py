@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from vlbeit_jax import progress
+from vlbeit_jax.config import files
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
@@ -21,6 +22,7 @@ from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 USAGE_ERROR = 2  # Exit code.
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
+CONFIG = "config"  # The flag that names a configuration file.
 HELP = ("--help", "-help", "-h")
 INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
 NOT_READ = 141  # Exit code of a program whose output nobody reads, as shells have it.
@@ -35,6 +37,7 @@ def run(main: Callable[[], None], overview: str, details: Callable[[], str] | No
       details: returns what ``--help`` shows below them.
     """
     use_huge_pages()
+    _find_config_file()
     _flush_each_line()
     progress.show()
     logging.set_verbosity(logging.WARNING)
@@ -59,6 +62,21 @@ def _flush_each_line() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
+
+
+def _find_config_file() -> None:
+    """Puts the path of the configuration file into the arguments where they have its name."""
+    if CONFIG not in flags.FLAGS:
+        return
+    try:
+        for place, argument in enumerate(sys.argv):
+            flag, equals, value = argument.partition("=")
+            if flag in (f"--{CONFIG}", f"-{CONFIG}") and equals:
+                sys.argv[place] = f"{flag}={files.resolved(value)}"
+            elif sys.argv[place - 1 : place] == [f"--{CONFIG}"]:
+                sys.argv[place] = files.resolved(argument)
+    except UsageError as error:
+        fail(error)
 
 
 def fail(message: object) -> NoReturn:

@@ -57,7 +57,7 @@ ENVIRONMENT = {
 def main() -> None:
     """Checks the flags, compiles, prints."""
     from vlbeit_jax.plan.topology import parse_topology
-    from vlbeit_jax.tasks.runs import parse_run
+    from vlbeit_jax.tasks.new_run import parse_run
 
     if not TOPOLOGY.value:
         raise UsageError(

@@ -12,6 +12,7 @@ from vlbeit_jax.errors import UsageError
 OVERVIEW = """Evaluates a run on data that it was not trained on.
 
   python -m vlbeit_jax.evaluate --from=RUN --data=data/cc3m --data=data/wiki --json=results.json
+  python -m vlbeit_jax.evaluate --from=RUN --data=data/pairs --json=RUN/results.json --report=RUN
   python -m vlbeit_jax.evaluate --from=FT --data=data/birds --split=test --json=results.json
 
 A pretraining run: each term's masked accuracy beside chance and the unigram baseline, and the
@@ -30,6 +31,9 @@ SPLIT = flags.DEFINE_enum(
     "",
     ["", "train", "validation", "test"],
     "fine-tuned: part of the data; empty: test if there is one, otherwise validation",
+)
+REPORT = flags.DEFINE_string(
+    "report", "", "pretraining: folder for the report, as vlbeit_jax.report writes it; empty: none"
 )
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned: the parameters themselves or their average"
@@ -56,14 +60,28 @@ def main() -> None:
         results = run.evaluate(DATA.value, SPLIT.value, mesh)
         _print_figures(results)
     else:
-        results = evaluate(open_run(folder), DATA.value, mesh, DRAWS.value)
+        pretrained = open_run(folder)
+        results = evaluate(pretrained, DATA.value, mesh, DRAWS.value)
         _print_terms(results)
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {out}")
+    if REPORT.value:
+        print(_write_report(pretrained, folder, results))
+
+
+def _write_report(run: Any, folder: pathlib.Path, results: dict[str, Any]) -> pathlib.Path:
+    """Writes the report, with pictures and captions of the first pairs that were evaluated on."""
+    from vlbeit_jax.report.page import write_report
+
+    out = pathlib.Path(REPORT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    kinds = {found["folder"]: found["kind"] for found in results["data"]}
+    pairs = next((place for place, kind in kinds.items() if kind == "pairs"), DATA.value[0])
+    return write_report(run, folder, pairs, results, out)
 
 
 def _refuse_flags_of_others(is_fine_tuned: bool) -> None:
-    names = ("draws",) if is_fine_tuned else ("split", "weights")
+    names = ("draws", "report") if is_fine_tuned else ("split", "weights")
     kind = "a pretraining run" if is_fine_tuned else "a fine-tuned run"
     if given := [name for name in names if flags.FLAGS[name].present]:
         raise UsageError(f"--{given[0]} is for {kind}; leave it out")

@@ -101,7 +101,7 @@ def parse_flags() -> Arguments:
     values, workdir = cli.config_values(CONFIG), pathlib.Path(WORKDIR.value)
     address, profile = _address(), _profile_steps()
     # JAX, which this imports, takes seconds. A mistake in a flag is reported before.
-    from vlbeit_jax.tasks.runs import parse_run
+    from vlbeit_jax.tasks.new_run import parse_run
 
     return Arguments(parse_run(values, workdir=workdir), address, profile)
 

@@ -6,6 +6,7 @@ import pathlib
 from absl import flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 
 OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training parts of texts and pairs.
@@ -13,14 +14,21 @@ OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training parts of 
   python -m vlbeit_jax.text_tokenizer --data=data/wiki --data=data/cc3m --vocabulary=64000 \\
       --out=data/text-tokenizer
 
-The same data and options give the same pieces. Memory and time grow with --max_megabytes: 64,000
-pieces from 40 MB take about two minutes on two cores."""
+Without --vocabulary, the number of pieces follows from the text: one for each character and each
+100 bytes. The same data and options give the same pieces. Memory and time grow with
+--max_megabytes: 64,000 pieces from 40 MB take about two minutes on two cores."""
 
+FEWEST = 300  # Word pieces.
 DATA = flags.DEFINE_multi_string(
     "data", None, "prepared texts or pairs, may be repeated", required=True
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
-VOCABULARY = flags.DEFINE_integer("vocabulary", 64000, "number of word pieces", lower_bound=300)
+VOCABULARY = flags.DEFINE_integer(
+    "vocabulary",
+    0,
+    "number of word pieces, at least 300; 0: as many as the text supports, at most 64,000",
+    lower_bound=0,
+)
 MAX_MEGABYTES = flags.DEFINE_float("max_megabytes", 40, "largest sample of text", lower_bound=0.001)
 COVERAGE = flags.DEFINE_float(
     "coverage",
@@ -36,6 +44,11 @@ THREADS = flags.DEFINE_integer(
 
 def main() -> None:
     """Trains and prints the description."""
+    if 0 < VOCABULARY.value < FEWEST:
+        raise UsageError(
+            f"--vocabulary={VOCABULARY.value}: must be at least {FEWEST}, because 256 pieces are "
+            "bytes; leave it out, so that it follows from the text"
+        )
     described = train_text_tokenizer(
         pathlib.Path(OUT.value),
         DATA.value,

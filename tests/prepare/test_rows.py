@@ -13,13 +13,15 @@ from vlbeit_jax.types import Kind, Special
 
 @pytest.fixture(scope="module")
 def few_texts(tmp_path_factory):
-    lines = [". ".join(sentence(10 * i + j, 3) for j in range(1 + i * 7 % 4)) for i in range(12)]
-    return build_texts(
-        tmp_path_factory.mktemp("few"),
-        "texts",
-        [*lines, "\N{ZERO WIDTH SPACE}", "a"],
-        validation_share=0.3,
-    )
+    return few(tmp_path_factory.mktemp("few"), "texts")
+
+
+def few(folder, name, first=0):
+    lines = [
+        ". ".join(sentence(10 * i + j, 3) for j in range(1 + i * 7 % 4)) for i in range(first, 12)
+    ]
+    lines += ["\N{ZERO WIDTH SPACE}", "a"]
+    return build_texts(folder, name, lines, validation_share=0.3)
 
 
 @pytest.mark.parametrize("length, shards", [(3, 1), (4, 1), (17, 4), (64, 1), (5000, 1)])
@@ -71,7 +73,8 @@ def test_packed_rows_hold_every_piece_once_and_in_order(
 
 
 def test_packed_rows_come_with_the_keys_of_their_documents(few_texts, texts, tokenizer, tmp_path):
-    places = [few_texts, texts, few_texts]
+    fewer = few(tmp_path, "fewer", first=1)
+    places = [few_texts, texts, fewer]
     pack_texts(tmp_path / "tokens", [str(place) for place in places], tokenizer, 16)
     found = open_set(str(tmp_path / "tokens"))
     for split in (TRAIN, VALIDATION):
@@ -81,9 +84,13 @@ def test_packed_rows_come_with_the_keys_of_their_documents(few_texts, texts, tok
         keys, numbers = found.keys(TEXTS, split)
         assert set(keys.tolist()) == set(map(text_key, documents)) and (np.diff(keys) > 0).all()
         assert [text_key(documents[int(number)]) for number in numbers] == keys.tolist()
-        assert max(numbers) < len(documents) - open_set(str(few_texts)).count(
-            split
-        )  # The first of equal ones.
+        # The first of equal ones.
+        assert max(numbers) < len(documents) - open_set(str(fewer)).count(split)
+
+
+def test_texts_are_not_packed_twice(few_texts, tokenizer, tmp_path):
+    with pytest.raises(UsageError, match="texts' is named 2 times; name it once"):
+        pack_texts(tmp_path / "tokens", [str(few_texts)] * 2, tokenizer, 16)
 
 
 def test_texts_that_do_not_go_together_are_not_packed(tokenizer, tmp_path):

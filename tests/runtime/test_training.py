@@ -77,7 +77,8 @@ def test_data_that_was_never_trained_on_is_scored_as_a_whole(run, tmp_path):
     written(tmp_path / "new", tiny.Kind.PAIRS, tiny.pair_records(12, first=1000, side=36))
     results = evaluate(open_run(run), [str(tmp_path / "new")], make_mesh(MeshConfig()), draws=1)
     assert results["data"][0]["splits"] == ["train", "validation"]
-    assert results["mvlm_image"]["count"] == 12 * 6 and results["mlm"] is None
+    assert results["mvlm_image"]["count"] == 12 * 6
+    assert results["mlm"]["count"] > 0  # Of the captions, because no set of texts is given.
 
 
 def images_of_pairs(held_back):

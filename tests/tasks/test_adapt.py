@@ -14,8 +14,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import check_start_tokenizers
+from vlbeit_jax.tasks.new_run import parse_run
 from vlbeit_jax.tasks.pretrain import Pretrain
-from vlbeit_jax.tasks.runs import parse_run
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import declarations

@@ -13,8 +13,8 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.image_classification import ImageClassification
+from vlbeit_jax.tasks.new_run import parse_run
 from vlbeit_jax.tasks.pretrain import Pretrain
-from vlbeit_jax.tasks.runs import parse_run
 from vlbeit_jax.tasks.text_classification import TextClassification
 from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.training.checkpoint import Checkpointer

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks.runs import parse_run
+from vlbeit_jax.tasks.new_run import parse_run
 
 OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares the two.
 
@@ -50,7 +50,9 @@ def main() -> None:
             "--config.task.schedule=image+text+pair"
         )
     if importlib.util.find_spec("torch") is None:
-        raise UsageError("PyTorch is not installed. Install it with vlbeit-jax[torch]")
+        raise UsageError(
+            "PyTorch is not installed: python -m pip install 'vlbeit-jax[torch]' installs it"
+        )
     # By default JAX reserves three quarters of a GPU's memory and leaves PyTorch only the rest. JAX
     # reads this variable when it is first asked for devices.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from vlbeit_jax.config.schema import (
     AT_LEAST_0,
+    FOLLOWS_OR_AT_LEAST_0,
+    FOLLOWS_OR_POSITIVE,
     OPEN_SHARE,
     PART,
     POSITIVE,
@@ -28,7 +30,12 @@ class OptimizerConfig:
 
     peak_lr: float = setting(2e-3, "learning rate after warm-up", POSITIVE)
     end_lr: float = setting(1e-5, "learning rate at the last step", AT_LEAST_0)
-    warmup_steps: int = setting(10_000, "steps of linear warm-up from 0", AT_LEAST_0)
+    warmup_steps: int = setting(
+        10_000, "steps of linear warm-up from 0; -1: warmup_share of the run", FOLLOWS_OR_AT_LEAST_0
+    )
+    warmup_share: float = setting(
+        0.05, "warm-up as a share of the run's steps, with warmup_steps=-1", OPEN_SHARE
+    )
     lr_decay: str = setting(
         "cosine",
         "from peak to end: half a cosine, a line, or (1 - progress) to the power lr_power",
@@ -129,19 +136,31 @@ class RunConfig:
     """How long, how often and how reproducibly."""
 
     seed: int = setting(0, "seed of every random choice", SEED)
-    steps: int = setting(480_000, "optimizer steps", POSITIVE)
+    steps: int = setting(480_000, "optimizer steps; 0: as epochs needs", AT_LEAST_0)
+    epochs: float = setting(
+        0.0,
+        "with steps=0: how often each record of every stream is seen, at least",
+        AT_LEAST_0,
+    )
+    min_steps: int = setting(0, "with steps=0: steps at least, for small data", AT_LEAST_0)
     start_from: str = setting(
         "", "workdir of a run or an import whose parameters this one starts with; empty: random"
     )
     accumulate: int = setting(1, "microbatches whose gradients are summed per step", POSITIVE)
-    log_every: int = setting(100, "steps between log lines", POSITIVE)
+    log_every: int = setting(
+        100, "steps between log lines; -1: a hundred lines over the run", FOLLOWS_OR_POSITIVE
+    )
     evaluate_every: int = setting(
-        5000, "steps between evaluations on held-back data; 0: never", AT_LEAST_0
+        5000,
+        "steps between evaluations on held-back data; 0: never; -1: ten over the run",
+        FOLLOWS_OR_AT_LEAST_0,
     )
     evaluate_batches: int = setting(
         16, "batches per stream of an evaluation during training; 0: all", AT_LEAST_0
     )
-    checkpoint_every: int = setting(5000, "steps between checkpoints", POSITIVE)
+    checkpoint_every: int = setting(
+        5000, "steps between checkpoints; -1: ten over the run", FOLLOWS_OR_POSITIVE
+    )
     keep_last: int = setting(3, "newest checkpoints that are kept", POSITIVE)
     compilation_cache: str = setting(
         "auto", "folder for compiled steps; auto: in the user's cache folder; empty: no cache"

@@ -42,7 +42,8 @@ class PatchNetworkConfig:
 
     def problems(self) -> Iterable[str]:
         """Returns what is wrong between settings; each text begins with a setting's name."""
-        if self.image_size % self.patch_size:
+        # A size of 0 is not known yet.
+        if self.patch_size and self.image_size % self.patch_size:
             yield f"image_size={self.image_size} must be a multiple of patch_size={self.patch_size}"
         if self.width % self.heads:
             yield f"width={self.width} must be a multiple of heads={self.heads}"
@@ -52,6 +53,10 @@ class PatchNetworkConfig:
 class ModelConfig(PatchNetworkConfig):
     """The Multiway Transformer (arXiv 2206.01127; defaults are base size)."""
 
+    image_size: int = setting(224, "image side, pixels; 0: as the visual tokenizer's", AT_LEAST_0)
+    patch_size: int = setting(
+        16, "patch side, pixels; 0: as many patches as the visual tokenizer has", AT_LEAST_0
+    )
     depth: int = setting(12, "blocks", POSITIVE)
     fused_layers: int = setting(2, "top blocks with a vision-language expert for pairs", AT_LEAST_0)
     text_positions: int = setting(128, "longest text, word pieces", POSITIVE)
@@ -65,9 +70,9 @@ class ModelConfig(PatchNetworkConfig):
     decoupled: bool = setting(
         False, "projections and norms of attention per modality, as in BEiT-3"
     )
-    vocabulary: int = setting(64000, "word pieces, as in the text tokenizer", POSITIVE)
+    vocabulary: int = setting(64000, "word pieces; 0: as in the text tokenizer", AT_LEAST_0)
     pad: int = setting(0, "id of the padding piece; not 0 only in imported models", AT_LEAST_0)
-    codes: int = setting(8192, "visual tokens, as in the visual tokenizer", POSITIVE)
+    codes: int = setting(8192, "visual tokens; 0: as in the visual tokenizer", AT_LEAST_0)
     like_start: bool = setting(
         False,
         "take the network of run.start_from: all of it but image_size, drop_path and how it is "

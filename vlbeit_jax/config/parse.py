@@ -57,6 +57,7 @@ def parse_section(
     values: Any,
     path: str,
     problems: Callable[[Section], Iterable[str]] = lambda section: (),
+    complete: Callable[[Section], Section] = lambda section: section,
 ) -> Section:
     """Returns a checked section.
 
@@ -65,6 +66,7 @@ def parse_section(
       values: some or all settings, in a ``ConfigDict`` or as parsed JSON.
       path: of the section, for messages.
       problems: further checks, made once every section is valid by itself.
+      complete: fills in settings that follow from others, once each is valid by itself.
 
     Raises:
       UsageError: unknown settings, values of the wrong type or out of bounds, or values that
@@ -76,6 +78,7 @@ def parse_section(
     # Only a mistake needs the meanings of all settings.
     known = functools.cache(lambda: meanings(default, path))
     parsed = _parse_section(default, values, path, wrong, known)
+    parsed = parsed if wrong else complete(parsed)
     wrong = wrong or [*_problems_between(parsed, path), *problems(parsed)]
     if wrong:
         listed = "\n  ".join(dict.fromkeys(wrong))

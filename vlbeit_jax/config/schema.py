@@ -25,6 +25,9 @@ SECONDS = Bound(
 )  # Milliseconds of it fit into 32 bits.
 SHARE = Bound("in [0, 1]", lambda value: 0 <= value <= 1)
 PART = Bound("in (0, 1]", lambda value: 0 < value <= 1)
+FOLLOWS = -1  # A number that follows from others, once data and tokenizers are known.
+FOLLOWS_OR_POSITIVE = Bound("-1 or > 0", lambda value: value == FOLLOWS or 0 < value < math.inf)
+FOLLOWS_OR_AT_LEAST_0 = Bound("-1 or >= 0", lambda value: value == FOLLOWS or 0 <= value < math.inf)
 OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
 
 

@@ -4,7 +4,13 @@ import dataclasses
 from collections.abc import Iterable
 from typing import ClassVar
 
-from vlbeit_jax.config.schema import AT_LEAST_0, POSITIVE, SHARE, setting
+from vlbeit_jax.config.schema import (
+    AT_LEAST_0,
+    FOLLOWS_OR_AT_LEAST_0,
+    POSITIVE,
+    SHARE,
+    setting,
+)
 from vlbeit_jax.types import Kind
 
 
@@ -57,17 +63,27 @@ class ViewStreamConfig(StreamConfig):
 class ImageStreamConfig(ViewStreamConfig):
     """Masked images."""
 
-    num_masked_patches: int = setting(75, "masked patches of an image, exactly", AT_LEAST_0)
-    mask_block: int = setting(16, "smallest block of the block-wise mask, patches", POSITIVE)
+    num_masked_patches: int = setting(
+        75, "masked patches of an image, exactly; -1: two of five", FOLLOWS_OR_AT_LEAST_0
+    )
+    mask_block: int = setting(
+        16,
+        "smallest block of the block-wise mask, patches; 0: one of twelve patches of the image",
+        AT_LEAST_0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextStreamConfig(StreamConfig):
-    """Masked texts, packed into rows."""
+    """Masked texts: packed rows, or captions of pairs, each in a row of its own."""
 
-    kinds: ClassVar[tuple[Kind, ...]] = (Kind.TOKENS,)
+    kinds: ClassVar[tuple[Kind, ...]] = (Kind.TOKENS, Kind.PAIRS)
 
-    text_length: int = setting(128, "word pieces of a text with its specials", POSITIVE)
+    text_length: int = setting(
+        128,
+        "word pieces of a text with its specials; 0: as packed rows have, or captions need",
+        AT_LEAST_0,
+    )
     masked_text: float = setting(0.15, "masked share of a text's word pieces", SHARE)
     whole_words: bool = setting(False, "mask all pieces of a word together")
 

@@ -12,7 +12,7 @@ from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import EvaluationExamples
-from vlbeit_jax.data.source import open_set
+from vlbeit_jax.data.source import open_sets_once
 from vlbeit_jax.runtime.pretrained import evaluate, open_run, records_by_stream
 from vlbeit_jax.training.mesh import make_mesh
 
@@ -38,7 +38,7 @@ def write_examples(
     run = open_run(run_folder)
     seed = run.config.run.seed
     arrays = {}
-    for stream, records in records_by_stream(run, data, [open_set(name) for name in data]).items():
+    for stream, records in records_by_stream(run, data, open_sets_once(data)).items():
         make = run.model.make_example(stream, False)
         parts: dict[str, list[np.ndarray]] = {}
         count = 0

@@ -20,7 +20,7 @@ from vlbeit_jax.convert.heads.base import Head
 from vlbeit_jax.convert.rules import Arrays
 from vlbeit_jax.convert.source import as_tree
 from vlbeit_jax.data.records import ConcatRecords
-from vlbeit_jax.data.source import open_set
+from vlbeit_jax.data.source import open_sets_once
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.runtime.finetuned import FineTunedRun
@@ -107,7 +107,7 @@ def write_evaluation(
     found = source.run.evaluate(places, split, make_mesh(MeshConfig()))
     text = json.dumps(without_folders(found), indent=1, ensure_ascii=False)
     (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
-    sets = [open_set(place, source.opened.kind) for place in places]
+    sets = open_sets_once(places, source.opened.kind)
     records = ConcatRecords([each.records(found["protocol"]["split"]) for each in sets])
     arrays = source.head.examples(source.opened, records, found)
     write_safetensors(folder / EXAMPLES_FILE, arrays, {"format": "pt"})

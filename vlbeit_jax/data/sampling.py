@@ -45,9 +45,9 @@ class TrainingExamples:
           UsageError: a set has no training records.
         """
         self._records: list[Records] = [each.records(TRAIN) for each in sets]
-        # A set's number is part of its key, because a set may be named twice. So is its
-        # fingerprint, so that a set that was prepared again is not read in the order of the old
-        # one.
+        # A set's fingerprint is part of its key, so that a set that was prepared again is not read
+        # in the order of the old one. Its number has always been: without it, runs that resume
+        # would go on in another order.
         self._orders = [
             Epochs(len(records), seed, stream, number, each.fingerprint)
             for number, (records, each) in enumerate(zip(self._records, sets, strict=True))

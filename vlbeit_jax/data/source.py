@@ -16,7 +16,7 @@ from vlbeit_jax.data.records import Records
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
-__all__ = ["TRAIN", "VALIDATION", "PreparedSet", "Records", "open_set"]
+__all__ = ["TRAIN", "VALIDATION", "PreparedSet", "Records", "open_set", "open_sets_once"]
 # Format 2: a record keeps source and sha256; the picture, or the text as the tokenizer sees it,
 # decides the split; keys are stored beside the shards; and the fingerprint is a hash of the
 # content.
@@ -175,3 +175,31 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
             f"data set {place!r} holds {kind}, but {' or '.join(allowed)} are needed here"
         )
     return PreparedSet(folder, kind, meta)
+
+
+def open_sets_once(places: Sequence[str], *allowed: Kind) -> list[PreparedSet]:
+    """Opens several prepared data sets, none of which may be there twice.
+
+    Args:
+      places: as in ``open_set``.
+      allowed: kinds that will do; none given: any.
+
+    Raises:
+      UsageError: see ``open_set``; or two of them hold the same records, so that these would count
+        twice.
+    """
+    found = [open_set(place, *allowed) for place in places]
+    first: dict[str, str] = {}
+    for place, each in zip(places, found, strict=True):
+        other = first.setdefault(each.fingerprint, place)
+        if other != place:
+            raise UsageError(
+                f"data sets {other!r} and {place!r} hold the same records "
+                f"({each.fingerprint}); name one of them"
+            )
+    if repeated := [place for place in first.values() if places.count(place) > 1]:
+        raise UsageError(
+            f"data set {repeated[0]!r} is named {places.count(repeated[0])} times; name it once "
+            "(a flag that is given again adds a set)"
+        )
+    return found

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vlbeit_jax.config.streams import StreamConfig, TextStreamConfig
-from vlbeit_jax.data.source import VALIDATION, PreparedSet, open_set
+from vlbeit_jax.data.source import VALIDATION, PreparedSet, open_sets_once
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
@@ -20,7 +20,7 @@ def open_sources(name: str, stream: StreamConfig, tokenizer: str = "") -> list[P
       UsageError: a set is missing or of the wrong kind, or its rows were packed with another
         tokenizer or to another length.
     """
-    sets = [open_set(place, *stream.kinds) for place in stream.sources]
+    sets = open_sets_once(stream.sources, *stream.kinds)
     for each in sets:
         if each.kind is Kind.TOKENS:
             assert isinstance(stream, TextStreamConfig), stream

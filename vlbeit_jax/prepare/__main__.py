@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 from absl import flags
 
@@ -11,10 +12,12 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.build import build_set, pack_texts
 from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.formats import FORMATS
+from vlbeit_jax.prepare.held_back import with_larger_share
 from vlbeit_jax.types import Kind
 
 OVERVIEW = """Prepares a data set: checks every item, counts drops by reason, splits, writes shards.
 
+  python -m vlbeit_jax.prepare --kind=pairs --format=folder --input=pictures --out=data/pairs
   python -m vlbeit_jax.prepare --kind=pairs --format=webdataset --input='cc3m/*.tar' --out=data/cc3m
   python -m vlbeit_jax.prepare --kind=images --format=webdataset --input='cc3m/*.tar' \\
       --out=data/cc3m-images
@@ -34,11 +37,18 @@ KIND = flags.DEFINE_enum(
     "questions: an image, a question and its answers",
     required=True,
 )
-FORMAT = flags.DEFINE_enum("format", None, sorted(FORMATS), "of the input (not for tokens)")
+FORMAT = flags.DEFINE_enum(
+    "format",
+    None,
+    sorted(FORMATS),
+    "of the input (not for tokens); folder: pictures, each with its caption in a .txt file of the "
+    "same name",
+)
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "file or glob pattern, may be repeated; for tokens: prepared texts",
+    "file or glob pattern, may be repeated; for --format=folder: folders; for tokens: prepared "
+    "texts",
     required=True,
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
@@ -54,7 +64,8 @@ SHARDS = flags.DEFINE_integer(
 VALIDATION = flags.DEFINE_float(
     "validation_share",
     0.1,
-    "part of the pictures (texts: of the documents) held back, by hash",
+    "part of the pictures (texts: of the documents) held back, by hash; more of a few records, of "
+    "which hardly any would be",
     lower_bound=0,
     upper_bound=1,
 )
@@ -113,19 +124,31 @@ def main() -> None:
     else:
         if not FORMAT.value:
             raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")
-        meta = build_set(
-            out,
-            kind,
-            FORMAT.value,
-            INPUT.value,
-            validation_share=VALIDATION.value,
-            max_dropped=MAX_DROPPED.value,
-            limits=Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value),
-            shards=SHARDS.value,
-            licence=LICENCE.value,
-            apart_from=APART.value,
-            classes=CLASSES.value,
+        source_format: str = FORMAT.value
+        limits = Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value)
+        meta = with_larger_share(
+            lambda share, fewest: build_set(
+                out,
+                kind,
+                source_format,
+                INPUT.value,
+                validation_share=share,
+                max_dropped=MAX_DROPPED.value,
+                limits=limits,
+                fewest=fewest,
+                shards=SHARDS.value,
+                licence=LICENCE.value,
+                apart_from=APART.value,
+                classes=CLASSES.value,
+            ),
+            VALIDATION.value,
         )
+        if (share := meta["options"]["validation_share"]) != VALIDATION.value:
+            print(
+                f"--validation_share={VALIDATION.value:g} would hold back hardly any of these few "
+                f"records, so it is {share:g} here: {meta['counts']}",
+                file=sys.stderr,
+            )
     print(json.dumps(meta, indent=1))
 
 

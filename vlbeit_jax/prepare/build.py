@@ -10,13 +10,14 @@ import numpy as np
 
 from vlbeit_jax.data.identity import KEYS, SPLITS
 from vlbeit_jax.data.keys import Keys
-from vlbeit_jax.data.source import PreparedSet, open_set
+from vlbeit_jax.data.source import PreparedSet, open_sets_once
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart
 from vlbeit_jax.prepare.check import Limits
-from vlbeit_jax.prepare.formats import COUNTS, FORMATS, STATES_GROUPS
+from vlbeit_jax.prepare.formats import COUNTS, FORMATS, OF_FOLDERS, STATES_GROUPS
+from vlbeit_jax.prepare.held_back import require_held_back
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.records import GROUPED, RecordMaker
@@ -25,22 +26,26 @@ from vlbeit_jax.progress import counted
 from vlbeit_jax.types import Kind
 
 
-def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
-    """Returns the files of some paths and patterns, sorted within each, each file once.
+def expand(patterns: Sequence[str], *, folders: bool = False) -> list[pathlib.Path]:
+    """Returns the files, or folders, of some paths and patterns, sorted within each, each once.
 
     Raises:
-      UsageError: one of them names no file.
+      UsageError: one of them names none.
     """
     found: list[pathlib.Path] = []
     for pattern in patterns:
-        paths = [
-            pathlib.Path(path)
-            for path in sorted(glob.glob(pattern))
-            if pathlib.Path(path).is_file()
-        ]
-        if not paths:
-            raise UsageError(f"--input={pattern}: no such file")
-        found += paths
+        paths = [pathlib.Path(path) for path in sorted(glob.glob(pattern))]
+        wanted = [path for path in paths if (path.is_dir() if folders else path.is_file())]
+        if not wanted and paths:
+            hint = (
+                "is no folder; --format=folder reads all pictures of a folder"
+                if folders
+                else "is a folder; name its files, or read its pictures with --format=folder"
+            )
+            raise UsageError(f"--input={pattern}: {hint}")
+        if not wanted:
+            raise UsageError(f"--input={pattern}: no such {'folder' if folders else 'file'}")
+        found += wanted
     return list(dict.fromkeys(found))
 
 
@@ -53,6 +58,7 @@ def build_set(
     validation_share: float,
     max_dropped: float,
     limits: Limits,
+    fewest: int = 0,
     shards: int = 1,
     licence: str = "",
     apart_from: Sequence[str] = (),
@@ -69,6 +75,7 @@ def build_set(
         Splits that the source states win.
       max_dropped: largest share of items that may be unusable; none of annotated data.
       limits: for images.
+      fewest: records of a small set that must be held back, unless the source states its splits.
       shards: files per split.
       licence: of the content, kept in the description.
       apart_from: prepared sets that this one will be used with; what is held back in one is not
@@ -79,9 +86,10 @@ def build_set(
     Raises:
       UsageError: an input is missing or unreadable, an annotation is wrong, or too many items had
         to be dropped. Nothing is left at ``out``.
+      FewHeldBackError: fewer than ``fewest`` records are held back; then too nothing is left.
     """
-    paths = expand(inputs)
-    others = [open_set(place) for place in apart_from]
+    paths = expand(inputs, folders=source_format in OF_FOLDERS)
+    others = open_sets_once(apart_from)
     if classes and not kind.has_label:
         raise UsageError(f"--classes={classes} is for labelled data, but --kind={kind}")
     named = Classes.read(classes) if classes else Classes()
@@ -104,11 +112,15 @@ def build_set(
         "left_out": left_out,
     }
 
-    def described() -> Iterator[Placed]:
-        yield from records
-        meta.update(maker.description())  # Known once all records are.
+    records = _with_description(require_held_back(records, fewest), maker, meta)
+    return write_set(out, kind, records, shards=shards, meta=meta, more=more)
 
-    return write_set(out, kind, described(), shards=shards, meta=meta, more=more)
+
+def _with_description(
+    records: Iterator[Placed], maker: RecordMaker, meta: dict[str, Any]
+) -> Iterator[Placed]:
+    yield from records
+    meta.update(maker.description())  # Known once all records are.
 
 
 def _items(source_format: str, paths: Sequence[pathlib.Path]) -> Iterator[Item]:
@@ -135,7 +147,7 @@ def pack_texts(
     row is padded. The keys of the documents go along, so that the rows can be held against other
     sets.
     """
-    sets = [open_set(place, Kind.TEXTS) for place in places]
+    sets = open_sets_once(places, Kind.TEXTS)
     require_apart(sets)
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:

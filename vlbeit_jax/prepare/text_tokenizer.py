@@ -8,14 +8,16 @@ import hashlib
 import heapq
 import io
 import json
+import math
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sentencepiece
 
-from vlbeit_jax.data.source import TRAIN, PreparedSet, open_set
+from vlbeit_jax.data.source import TRAIN, PreparedSet, open_sets_once
 from vlbeit_jax.data.text import DESCRIPTION_FILE, MODEL_FILE, piece_fingerprint
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
@@ -23,6 +25,10 @@ from vlbeit_jax.progress import counted, waiting
 from vlbeit_jax.types import Kind, Special
 
 LINE_CHARACTERS = 1000
+# A vocabulary that follows from the text has a piece for so many bytes, besides the specials, the
+# bytes of the fallback and the characters; so most pieces occur several times.
+BYTES, BYTES_PER_PIECE = 256, 100
+LARGEST_VOCABULARY = 64_000  # That of VL-BEiT, as BEiT-3 states it.
 SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
 
 
@@ -42,7 +48,8 @@ def train_text_tokenizer(
     Args:
       out: the folder to make.
       places: prepared sets with texts or captions.
-      vocabulary: number of pieces, including the specials and the 256 bytes of the fallback.
+      vocabulary: number of pieces, including the specials and the 256 bytes of the fallback; 0: as
+        many as the text supports.
       max_bytes: largest sample of text; the trainer's memory grows with it.
       coverage: share of the characters that get pieces of their own; others become bytes.
       threads: of the trainer; another number may give other pieces.
@@ -54,23 +61,24 @@ def train_text_tokenizer(
       UsageError: a data set is missing or of the wrong kind, or the text is too small for the
         vocabulary.
     """
-    sets = [open_set(place, Kind.TEXTS, Kind.PAIRS) for place in places]
+    sets = open_sets_once(places, Kind.TEXTS, Kind.PAIRS)
     records = (record for found in sets for record in _records(found))
     total = sum(found.count(TRAIN) for found in sets)
     lines = sample_lines(_lines(counted(records, "reading", "records", total)), max_bytes)
     with published(out) as folder:
-        with waiting(f"learning {vocabulary:,} pieces from {len(lines):,} lines"):
-            model = _train(lines, vocabulary, coverage, threads)
+        wanted = vocabulary or supported(lines)
+        with waiting(f"learning {wanted:,} pieces from {len(lines):,} lines"):
+            model = _train(lines, wanted, coverage, threads, exactly=bool(vocabulary))
         (folder / MODEL_FILE).write_bytes(model)
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        assert (
-            processor.piece_to_id("<mask>") == Special.MASK
-            and processor.get_piece_size() == vocabulary
+        assert processor.piece_to_id("<mask>") == Special.MASK and vocabulary in (
+            0,
+            processor.get_piece_size(),
         )
         described = {
             "format": 1,
             "fingerprint": piece_fingerprint(processor),
-            "vocabulary": vocabulary,
+            "vocabulary": processor.get_piece_size(),
             "specials": {special.name: int(special) for special in Special},
             "trained_on": [found.fingerprint for found in sets],
             "lines": len(lines),
@@ -100,6 +108,15 @@ def sample_lines(lines: Iterable[str], max_bytes: int) -> list[str]:
     return [line for _, line in sorted(kept, reverse=True)]
 
 
+def supported(lines: Sequence[str]) -> int:
+    """Returns how many pieces some text supports: its characters, and more the longer it is."""
+    characters = {each for line in lines for each in unicodedata.normalize("NFKC", line)}
+    size = sum(len(line.encode()) for line in lines)
+    # SentencePiece normalises in a slightly different way, which can give a few more characters.
+    least = len(Special) + BYTES + math.ceil(1.1 * len(characters)) + 16
+    return max(least, min(least + size // BYTES_PER_PIECE, LARGEST_VOCABULARY))
+
+
 def _records(found: PreparedSet) -> Iterator[Mapping[str, Any]]:
     return iter(found.records(TRAIN) if found.count(TRAIN) else ())
 
@@ -121,8 +138,10 @@ def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
                 yield line[start : start + LINE_CHARACTERS]
 
 
-def _train(lines: list[str], vocabulary: int, coverage: float, threads: int) -> bytes:
-    """Returns a trained SentencePiece model."""
+def _train(
+    lines: list[str], vocabulary: int, coverage: float, threads: int, exactly: bool
+) -> bytes:
+    """Returns a trained SentencePiece model; with fewer pieces if it may and must."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -131,6 +150,7 @@ def _train(lines: list[str], vocabulary: int, coverage: float, threads: int) -> 
             model_writer=model,
             model_type="unigram",
             vocab_size=vocabulary,
+            hard_vocab_limit=exactly,
             character_coverage=coverage,
             byte_fallback=True,
             normalization_rule_name="nmt_nfkc",
@@ -146,6 +166,6 @@ def _train(lines: list[str], vocabulary: int, coverage: float, threads: int) -> 
     except RuntimeError as error:
         raise UsageError(
             f"SentencePiece could not learn {vocabulary} pieces from {len(lines)} lines: {error}; "
-            "change --vocabulary, or give more --data"
+            "leave out --vocabulary, so that it follows from the text, or give more --data"
         ) from error
     return model.getvalue()

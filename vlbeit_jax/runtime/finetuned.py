@@ -13,7 +13,7 @@ from vlbeit_jax.data.identity import KEYS, SPLITS, TEST, TRAIN, VALIDATION
 from vlbeit_jax.data.keys import common
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.shard import HostShard
-from vlbeit_jax.data.source import PreparedSet, open_set
+from vlbeit_jax.data.source import PreparedSet, open_sets_once
 from vlbeit_jax.data.splits import STARTED_FROM, example, read_seen, seen_records
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.versions import versions
@@ -96,7 +96,7 @@ class FineTunedRun:
           UsageError: a set is missing, of another kind, empty in this split, or holds what the run
             was trained on.
         """
-        sets = [open_set(place, self.opened.kind) for place in places]
+        sets = open_sets_once(places, self.opened.kind)
         split = split or (TEST if all(each.count(TEST) for each in sets) else VALIDATION)
         self._require_unseen(sets, split)
         params = put_replicated(self.params, mesh)

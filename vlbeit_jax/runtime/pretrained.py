@@ -11,7 +11,7 @@ from vlbeit_jax.config.streams import ImageStreamConfig, TextStreamConfig
 from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.shard import HostShard
-from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_set
+from vlbeit_jax.data.source import TRAIN, VALIDATION, PreparedSet, open_sets_once
 from vlbeit_jax.data.splits import NOTHING_SEEN, Seen, example, read_seen, seen_records
 from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
@@ -78,7 +78,8 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
 
     If the run has seen anything of a set's training part (the set itself, or an equal image or text
     in another set), only the held-back part of that set is scored; otherwise the whole set is. If
-    no set of images is given, the images of pairs are scored as images alone as well.
+    no set of images is given, the images of pairs are scored as images alone as well; if no set of
+    texts is given, so are their captions as texts alone.
 
     Args:
       run: to be evaluated.
@@ -95,7 +96,7 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
       UsageError: a data set is missing, holds nothing that can be scored, or holds back what the
         run was trained on.
     """
-    sets = [open_set(place) for place in places]
+    sets = open_sets_once(places)
     run = dataclasses.replace(run, params=put_replicated(run.params, mesh))
     place = Place(run.config.run, run.config.loader, mesh, HostShard())
     results: dict[str, Any] = dict.fromkeys([*TERM_NAMES, *GAINS])
@@ -183,7 +184,8 @@ def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: str) -> Conc
     """Returns the records of all sets of a stream's kind that the run was not trained on."""
     section = run.model.stream_config(stream)
     if not isinstance(section, ImageStreamConfig):
-        kinds = {Kind.TEXTS, Kind.TOKENS}
+        texts = {Kind.TEXTS, Kind.TOKENS}
+        kinds = texts if any(each.kind in texts for each in sets) else {Kind.PAIRS}
     elif isinstance(section, TextStreamConfig):
         kinds = {Kind.PAIRS}
     else:

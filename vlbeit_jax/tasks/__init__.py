@@ -1,7 +1,7 @@
 """Registry of tasks: one line each, imported on use; and the configuration of a whole run."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -42,12 +42,18 @@ class Config:
     cluster: ClusterConfig = section(ClusterConfig, "hosts")
 
 
-def parse(values: Any, *, to_train: bool = True) -> Config:
+def parse(
+    values: Any,
+    *,
+    to_train: bool = True,
+    complete: Callable[["Config"], "Config"] = lambda config: config,
+) -> Config:
     """Returns a checked ``Config``.
 
     Args:
       values: some or all fields, in a ``ConfigDict`` or as parsed JSON.
       to_train: also check what training needs. An imported model, for example, has no data.
+      complete: fills in what follows from other settings, once each field is valid by itself.
 
     Raises:
       UsageError: unknown fields, values of the wrong type or out of bounds, or values that
@@ -55,12 +61,14 @@ def parse(values: Any, *, to_train: bool = True) -> Config:
     """
     _refuse_old_layout(values)
     more = {"problems": _training_problems} if to_train else {}
-    return parse_section(Config(), values, "config", **more)
+    return parse_section(Config(), values, "config", complete=complete, **more)
 
 
 def _training_problems(config: Config) -> Iterable[str]:
     run, warmup = config.run, config.optimizer.warmup_steps
-    if warmup >= run.steps:
+    if run.steps == 0 and not run.epochs:
+        yield "config.run.steps=0: must be > 0, unless run.epochs says how often to see the data"
+    elif run.steps and warmup >= run.steps:
         yield f"config.optimizer.warmup_steps={warmup} must be below run.steps={run.steps}"
     yield from (f"config.task.{text}" for text in config.task.training_problems())
     for name in Schedule.parse(config.task.schedule).streams:

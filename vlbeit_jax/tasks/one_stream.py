@@ -8,7 +8,7 @@ from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.streams import StreamConfig
 from vlbeit_jax.data.examples.base import Transform
 from vlbeit_jax.data.sampling import TrainingExamples
-from vlbeit_jax.data.source import PreparedSet, open_set
+from vlbeit_jax.data.source import PreparedSet, open_sets_once
 from vlbeit_jax.data.sources import require_validation
 from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.types import Kind
@@ -26,7 +26,7 @@ def open_sets(stream: StreamConfig, kinds: Sequence[Kind], run: RunConfig) -> li
       UsageError: a set is missing or of another kind, holds back what another trains on, or has no
         held-back records although the run evaluates.
     """
-    sets = [open_set(place, *kinds) for place in stream.sources]
+    sets = open_sets_once(stream.sources, *kinds)
     require_apart(sets)
     if run.evaluate_every:
         require_validation(sets[:1])

@@ -119,7 +119,9 @@ class Pretrain:
                 )
 
     def _image_problems(self, name: str, stream: ImageStreamConfig) -> Iterable[str]:
-        masked, patches = stream.num_masked_patches, self.model.patches
+        masked = stream.num_masked_patches
+        # Without a visual tokenizer, the grid may not be known; then the last message is enough.
+        patches = self.model.patches if self.model.patch_size else masked
         if masked > patches:
             yield f"{name}.num_masked_patches={masked} of only {patches} patches"
         if 0 < masked < stream.mask_block:

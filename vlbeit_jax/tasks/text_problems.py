@@ -27,7 +27,8 @@ def text_problems(
       text_tokenizer: folder of the text tokenizer; empty if none is named.
       has_start: whether the task usually starts from a run, which has a text tokenizer.
     """
-    if not 3 <= length <= model.text_positions:
+    # A length of 0 is not known yet; then the tokenizer or the sources are missing.
+    if length and not 3 <= length <= model.text_positions:
         yield (
             f"{name}.text_length={length} must be in [3, model.text_positions="
             f"{model.text_positions}]"

@@ -12,7 +12,7 @@ from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import POSITIVE, one_of, section, setting
 from vlbeit_jax.data.answers import COUNTS, FILE, AnswerList, build_list, read_list
 from vlbeit_jax.data.examples.paired import question_specs
-from vlbeit_jax.data.source import TRAIN, open_set
+from vlbeit_jax.data.source import TRAIN, open_sets_once
 from vlbeit_jax.metrics.vqa import Rule
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.vqa import VQA
@@ -93,7 +93,7 @@ class VQATask:
         if self.answers:
             listed = read_list(Path(self.answers))
         else:
-            sets = [open_set(place, Kind.QUESTIONS) for place in self.question.sources]
+            sets = open_sets_once(self.question.sources, Kind.QUESTIONS)
             counts = [each.meta[COUNTS].get(TRAIN, {}) for each in sets]
             listed = build_list(counts, self.answers_least)
         return dataclasses.replace(self, opened_answers=listed)

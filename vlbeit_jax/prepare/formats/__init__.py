@@ -5,8 +5,14 @@ function in ``STATES_GROUPS`` too, which says whether some files state any. If t
 is quickly counted, a function in ``COUNTS`` does it, so that the time left can be shown.
 """
 
-from vlbeit_jax.prepare.formats import jsonl, text, webdataset
+from vlbeit_jax.prepare.formats import folder, jsonl, text, webdataset
 
-FORMATS = {"webdataset": webdataset.read, "text": text.read, "jsonl": jsonl.read}
+FORMATS = {
+    "folder": folder.read,
+    "webdataset": webdataset.read,
+    "text": text.read,
+    "jsonl": jsonl.read,
+}
+OF_FOLDERS = ("folder",)  # These read folders, all others files.
 STATES_GROUPS = {"jsonl": jsonl.states_groups}
 COUNTS = {"text": text.count, "jsonl": jsonl.count}

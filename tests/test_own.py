@@ -1,0 +1,245 @@
+"""Own pictures: the commands of docs/own.md, run as they stand on generated pictures."""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.tiny import TOP
+from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
+from vlbeit_jax.data.text import TextTokenizer
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.build import build_set
+from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.prepare.held_back import with_larger_share
+from vlbeit_jax.tasks.new_run import parse_run
+from vlbeit_jax.types import Kind
+
+DOCUMENT = TOP / "docs" / "own.md"
+STEPS = 4
+
+
+def commands():
+    """The commands of the document's first block, each as a list of arguments."""
+    block = re.search(r"```bash\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[1]
+    return [shlex.split(each) for each in re.split(r"\n\n", block.replace("\\\n", " "))]
+
+
+def write_pictures(folder, count):
+    """Distinct pictures with captions, half of them in a folder below."""
+    rng = np.random.default_rng(count)
+    (folder / "below").mkdir(parents=True)
+    for number in range(count):
+        shape, colour = str(rng.choice(tiny.SHAPES)), str(rng.choice(list(tiny.COLOURS)))
+        image = tiny.drawing(rng, shape, tiny.COLOURS[colour], side=48)
+        place = folder / ("below" if number % 2 else "") / f"{number:03d}"
+        image[0, 0] = (number, 0, 0)
+        cv2.imwrite(f"{place}.png", image[..., ::-1])
+        place.with_suffix(".txt").write_text(f"a {colour} {shape} and number {number}\n")
+
+
+def run(arguments, folder, *more):
+    """Runs a command of the document in a folder, with the configurations of this checkout."""
+    assert arguments[:2] == ["python", "-m"]
+    given = [each.replace("--config=configs/", f"--config={TOP}/configs/") for each in arguments]
+    done = subprocess.run(
+        [sys.executable, *given[1:], *more],
+        cwd=folder,
+        env=os.environ
+        | {"PYTHONPATH": str(TOP), "XLA_FLAGS": tiny.one_device(os.environ.get("XLA_FLAGS", ""))},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [10, 200])
+def test_the_five_commands_lead_from_pictures_to_a_report(tmp_path, count):
+    """Four steps instead of hundreds, and nothing else is different."""
+    write_pictures(tmp_path / "pictures", count)
+    found = commands()
+    assert [arguments[2].split(".")[1] for arguments in found] == [
+        "prepare",
+        "text_tokenizer",
+        "main",
+        "main",
+        "evaluate",
+    ]
+    for arguments in found:
+        steps = [f"--config.run.steps={STEPS}"] if arguments[2].endswith("main") else []
+        run(arguments, tmp_path, *steps)
+    model = tmp_path / "runs" / "model"
+    results = json.loads((model / "results.json").read_text())
+    for term in ("mim", "mlm", "mvlm_image", "mvlm_text"):
+        assert results[term]["count"] > 0, term
+    assert "low" in results["gain_text"] and results["step"] == STEPS
+    page = (model / "report.html").read_text()
+    assert "unigram" in page and len(page) > 10_000
+    written = json.loads((model / "config.json").read_text())
+    pieces = TextTokenizer(tmp_path / "data" / "text_tokenizer").vocabulary
+    assert written["task"]["model"]["vocabulary"] == pieces
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    write_pictures(folder / "pictures", 40)
+    arguments = commands()[0]
+    run(arguments, folder)
+    return folder / "data" / "pairs"
+
+
+def own(variant, *places, **task):
+    """Values of a variant, with the sources of every stream."""
+    values = runpy.run_path(str(TOP / "configs" / "own.py"))["get_config"](variant).to_dict()
+    for name in ("image", "text", "pair"):
+        if name in values["task"]:
+            values["task"][name]["sources"] = tuple(map(str, places))
+    values["task"] |= {name: str(value) for name, value in task.items()}
+    return values
+
+
+def tokenizers(world):
+    return {"text_tokenizer": world.text_tokenizer, "visual_tokenizer": world.vqkd}
+
+
+@pytest.mark.parametrize("size", ["nano", "tiny", "small"])
+def test_numbers_follow_from_tokenizers_and_data(world, prepared, size):
+    config = parse_run(own(size, prepared, **tokenizers(world)))
+    model, task = config.task.model, config.task
+    assert (model.vocabulary, model.codes) == (tiny.PIECES, 32)
+    assert (model.image_size, model.patch_size) == (32, 8)
+    assert task.image.num_masked_patches == 6 and task.pair.mask_block == 1  # Of 16 patches.
+    pieces, found = TextTokenizer(world.text_tokenizer), open_set(str(prepared))
+    records = found.records(TRAIN)
+    captions = [records[index]["captions"][0].decode() for index in range(len(records))]
+    longest = max(len(pieces.encode(caption)) + 2 for caption in captions)
+    assert task.pair.text_length % 8 == 0 and longest - 8 < task.pair.text_length < longest + 8
+    assert config.run.steps == config.run.min_steps > 0
+    assert config.optimizer.warmup_steps == config.run.steps // 20
+    assert config.run.evaluate_every == config.run.steps // 10
+
+
+def test_steps_see_every_record_of_every_stream_so_often(world, prepared):
+    values = own("nano", prepared, **tokenizers(world))
+    values["run"] |= {"epochs": 100, "min_steps": 0}
+    count = open_set(str(prepared)).count(TRAIN)
+    # Images come in every fourth step, 32 of them.
+    assert parse_run(values).run.steps == -(-100 * count * 4 // 32)
+    values["task"]["image"]["batch_size"] = values["task"]["text"]["batch_size"] = 320
+    assert parse_run(values).run.steps == -(-100 * count * 2 // 32)  # Pairs take longest now.
+    values["run"]["steps"] = 7  # Whoever states them is obeyed.
+    values["optimizer"]["warmup_steps"] = 3
+    config = parse_run(values)
+    assert (config.run.steps, config.optimizer.warmup_steps) == (7, 3)
+
+
+def test_packed_rows_give_their_length_and_texts_are_not_needed(world, prepared):
+    values = own("nano", prepared, **tokenizers(world))
+    values["task"]["text"]["sources"] = (str(world.tokens),)
+    assert parse_run(values).task.text.text_length == 16
+    alone = own("nano", prepared, visual_tokenizer=world.vqkd, schedule="image")
+    assert parse_run(alone).task.model.vocabulary == 5  # The specials.
+
+
+@pytest.mark.parametrize("variant", ["nano", "vqkd-nano"])
+def test_nobody_trains_on_our_pictures_without_a_word(variant):
+    with pytest.raises(UsageError, match="task.image.sources is empty: name at least one prepared"):
+        parse_run(own(variant))
+
+
+def test_what_no_tokenizer_tells_is_asked_for(world):
+    values = own("tiny")
+    with pytest.raises(UsageError, match="model.vocabulary=0: set it.*\n.*run.steps=0: set it"):
+        parse_run(values, to_train=False)
+    values["task"]["model"]["vocabulary"] = 1000
+    values["run"]["steps"] = 10
+    model = parse_run(values, to_train=False).task.model
+    assert (model.codes, model.grid) == (1024, 8)  # Those of the tokenizer of this size.
+
+
+def test_one_set_is_not_trained_on_twice(prepared, tmp_path):
+    with pytest.raises(UsageError, match="is named 2 times; name it once"):
+        parse_run(own("vqkd-nano", prepared, prepared))
+    (tmp_path / "copy").symlink_to(prepared)
+    with pytest.raises(UsageError, match="hold the same records"):
+        parse_run(own("vqkd-nano", prepared, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("given, near", [("tinny", "own:tiny"), ("vqkd_nano", "own:vqkd-nano")])
+def test_a_variant_that_does_not_exist_is_named_with_the_nearest(given, near):
+    with pytest.raises(UsageError, match=f"no variant '{given}'; did you mean {near}"):
+        own(given)
+
+
+def built(folder, kind=Kind.PAIRS, name="pairs", **options):
+    """Prepares the pictures of a folder; returns the description."""
+    options = {"validation_share": 0.1, "max_dropped": 0, "limits": Limits()} | options
+    return build_set(folder / name, kind, "folder", [str(folder / "pictures")], **options)
+
+
+def test_few_pictures_have_some_held_back(tmp_path):
+    """Five sets of about ten; the control holds back too few of at least one of them."""
+    given = []
+    for count in range(10, 15):
+        folder = tmp_path / str(count)
+        write_pictures(folder / "pictures", count)
+        given.append(built(folder, name="control")["counts"].get(VALIDATION, 0))
+        meta = with_larger_share(
+            lambda share, fewest, folder=folder: built(
+                folder, validation_share=share, fewest=fewest
+            ),
+            0.1,
+        )
+        share, held = meta["options"]["validation_share"], meta["counts"].get(VALIDATION, 0)
+        assert (share == 0.1) == (given[-1] >= 2) and (held >= 2 or share == 0.5)
+        assert sum(meta["counts"].values()) == count
+    assert min(given) < 2
+    assert built(folder, name="none", validation_share=0)["counts"] == {TRAIN: count}
+
+
+@pytest.mark.parametrize(
+    "place, source_format, said",
+    [
+        ("empty", "folder", "there is no picture in this folder or below it"),
+        ("nowhere", "folder", "no such folder"),
+        ("file.txt", "folder", "is no folder; --format=folder reads all pictures"),
+        ("empty", "jsonl", "is a folder; name its files, or read its pictures with --format"),
+    ],
+)
+def test_a_wrong_input_says_what_to_do(tmp_path, place, source_format, said):
+    (tmp_path / "empty" / ".hidden").mkdir(parents=True)
+    write_pictures(tmp_path / "empty" / ".hidden" / "pictures", 1)
+    (tmp_path / "file.txt").write_text("a")
+    options = {"validation_share": 0.1, "max_dropped": 0, "limits": Limits()}
+    inputs = [str(tmp_path / place)]
+    with pytest.raises(UsageError, match=said):
+        build_set(tmp_path / "out", Kind.IMAGES, source_format, inputs, **options)
+
+
+def test_pictures_without_captions_are_images_and_no_pairs(tmp_path):
+    write_pictures(tmp_path / "pictures", 4)
+    (tmp_path / "pictures" / "000.txt").unlink()
+    images = built(tmp_path, Kind.IMAGES, "images")
+    pairs = built(tmp_path, max_dropped=1)
+    assert [sum(each["counts"].values()) for each in (images, pairs)] == [4, 3]
+    assert pairs["dropped"] == {"no_caption": 1}
+    found = open_set(str(tmp_path / "images"))
+    ids = {
+        record["id"].decode()
+        for split in images["counts"]
+        for record in map(found.records(split).__getitem__, range(found.count(split)))
+    }
+    below = ["pictures/below/001.png", "pictures/below/003.png"]
+    assert ids == {"pictures/000.png", "pictures/002.png", *below}
