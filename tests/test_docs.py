@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.tiny import TOP
-from vlbeit_jax.config.parse import describe
+from vlbeit_jax.config.describe import describe
 from vlbeit_jax.tasks import Config
 
 DOCUMENTS = [

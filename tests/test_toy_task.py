@@ -101,6 +101,7 @@ class OpenToy:
     frozen = {}
     fingerprints = {}
     chance = {}
+    headlines = ()
 
     def save_assets(self, folder):
         pass
@@ -124,6 +125,7 @@ class Points:
     slope: float
     fingerprints = {"points": "v1"}
     trained_on = ()
+    sources = {}
 
     def examples(self, stream):
         return self

@@ -1,9 +1,10 @@
 """The train step: gradients stream by stream, summed, one update. A pure function."""
 
+import contextlib
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +39,8 @@ class TrainStep:
 
     Attributes:
       total_compile_seconds: of all sets of streams so far.
+      compiling: from streams to a context that each of their compilations runs in. It may be set,
+        to tell the user, who waits for minutes.
     """
 
     def __init__(self, step: Any, mesh: Mesh):
@@ -45,6 +48,9 @@ class TrainStep:
         self._step, self._mesh = step, mesh
         self._compiled: dict[tuple[str, ...], Any] = {}
         self.total_compile_seconds = 0.0
+        self.compiling: Callable[[Sequence[str]], contextlib.AbstractContextManager[None]] = (
+            lambda streams: contextlib.nullcontext()
+        )
 
     def lower(self, state: TrainState, frozen: Tree, batches: Mapping[Any, Any]) -> Any:
         """Returns the step before compilation; arguments may be shapes with shardings."""
@@ -57,11 +63,12 @@ class TrainStep:
         """Takes a step; the state is donated."""
         streams = tuple(sorted(batches))
         if streams not in self._compiled:
-            began = time.monotonic()
-            lowered = self.lower(state, frozen, batches)
-            options = NVIDIA_OPTIONS if on_nvidia() else None
-            self._compiled[streams] = lowered.compile(compiler_options=options)
-            self.total_compile_seconds += time.monotonic() - began
+            with self.compiling(streams):
+                began = time.monotonic()
+                lowered = self.lower(state, frozen, batches)
+                options = NVIDIA_OPTIONS if on_nvidia() else None
+                self._compiled[streams] = lowered.compile(compiler_options=options)
+                self.total_compile_seconds += time.monotonic() - began
         return self._compiled[streams](state, frozen, batches)
 
 
