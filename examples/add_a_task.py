@@ -124,6 +124,7 @@ class OpenFitLine:
     frozen = {}
     fingerprints = {}
     chance = {}
+    headlines = ()  # Figures besides losses and accuracies that a log line shows.
 
     def save_assets(self, folder):
         """Copies into the run's folder what the model needs later, such as tokenizers."""
@@ -153,6 +154,7 @@ class Points:
     slope: float
     fingerprints = {"points": "v1"}
     trained_on = ()
+    sources = {}  # Prepared sets by stream, which the first lines of a run count.
 
     def examples(self, stream):
         """Returns the rows of a stream."""

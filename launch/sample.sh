@@ -22,6 +22,6 @@ stage "" "" -m vlbeit_jax.main --config=configs/sample.py --workdir="$workdir/pr
   --config.task.text.sources="$texts"
 stage evaluation.json "pretrain/checkpoints pretrain/config.json sample:pairs sample:texts" -m vlbeit_jax.evaluate --from="$workdir/pretrain" \
   --data=sample:pairs --data=sample:texts --draws=16 --json="$workdir/evaluation.json"
-stage report.html "pretrain/checkpoints pretrain/config.json evaluation.json sample:pairs" -m vlbeit_jax.report --from="$workdir/pretrain" \
-  --data=sample:pairs --results="$workdir/evaluation.json" --out="$workdir"
+stage report.html "pretrain/checkpoints pretrain/config.json evaluation.json sample:pairs tokens" -m vlbeit_jax.report \
+  --from="$workdir/pretrain" --results="$workdir/evaluation.json" --out="$workdir"
 "$python" launch/measure.py results "$workdir"

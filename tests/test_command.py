@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from tests.processes import TOP, command
 from vlbeit_jax import cli
-from vlbeit_jax.config.parse import describe
+from vlbeit_jax.config.describe import describe
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config
 
@@ -37,8 +37,12 @@ SECOND = ["--processes=2", "--process=1"]
             ["heads=5", "warmup_steps=200", "run.steps=7", "text_tokenizer is empty"],
         ),
         (["--config.task.pair.sources=('a',1)"], ["config.task.pair.sources", "str"]),
-        (["--wrkdir=W"], ["wrkdir", "Did you mean", "workdir"]),
-        (["--stepz=3"], ["stepz"]),
+        (["--wrkdir=W"], ["--wrkdir: no such flag; did you mean --workdir?"]),
+        (["--stepz=3"], ["--stepz: no such flag; did you mean --config.run.steps?"]),
+        (
+            ["--config.optimizer.lr=1"],
+            ["--config.optimizer.lr: no such field; did you mean --config.optimizer.peak_lr?"],
+        ),
         (["stray"], ["stray", "--"]),
         (["--config=no/such/file.py"], ["no/such/file.py"]),
         (["--config=configs/pretrain_base.py:huge"], ["huge", "tiny, small, base, large"]),

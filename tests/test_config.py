@@ -9,8 +9,9 @@ import ml_collections
 import pytest
 
 from tests.config_values import STREAMS, TOKENIZERS, USABLE, VQKD, merged
+from vlbeit_jax.config.describe import describe
 from vlbeit_jax.config.networks import SIZES, ModelConfig
-from vlbeit_jax.config.parse import describe, fingerprint, to_config_dict, to_dict
+from vlbeit_jax.config.parse import fingerprint, to_config_dict, to_dict
 from vlbeit_jax.config.schema import class_of, settings_of
 from vlbeit_jax.tasks import TASKS, Config, parse
 from vlbeit_jax.tasks.base import Task

@@ -39,7 +39,7 @@ def test_unknown_keys_are_named_with_the_nearest_known_one(path, suggestion):
         ("task.text_tokenizer", None, "str"),
         ("task.text.whole_words", 1, "bool"),
         ("task.text.whole_words", "yes", "bool"),
-        ("task.model.positions", "rotary", "absolute | relative"),
+        ("task.model.positions", "rotary", "one of absolute, relative"),
         ("task.model.positions", 0, "absolute"),
         ("task.image.sources", "sample:pairs", "str"),
         ("task.image.sources", [1], "str"),

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.processes import TOP, command
-from vlbeit_jax.config.parse import describe
+from vlbeit_jax.config.describe import describe
 from vlbeit_jax.tasks import Config
 
 DOCUMENTS = [

@@ -19,6 +19,7 @@ LEVELS = [
         "types",
         "errors",
         "folders",
+        "progress",
         "version",
         "config",
     },

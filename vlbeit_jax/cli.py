@@ -1,15 +1,19 @@
 """What all commands share: flags, and usage errors as exit code 2 without a traceback."""
 
 import contextlib
+import io
 import os
 import pathlib
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from vlbeit_jax import progress
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
@@ -17,25 +21,44 @@ from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 USAGE_ERROR = 2  # Exit code.
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
+HELP = ("--help", "-help", "-h")
 INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
+NOT_READ = 141  # Exit code of a program whose output nobody reads, as shells have it.
 
 
-def run(main: Callable[[], None], overview: str | Callable[[], str]) -> None:
+def run(main: Callable[[], None], overview: str, details: Callable[[], str] | None = None) -> None:
     """Parses the flags and calls ``main``.
 
     Args:
       main: the command.
-      overview: shown by ``--help`` above the flags; a function if it takes long to make.
+      overview: shown by ``--help`` above the flags.
+      details: returns what ``--help`` shows below them.
     """
     use_huge_pages()
+    _flush_each_line()
+    progress.show()
     logging.set_verbosity(logging.WARNING)
+    # The flags of a file that is run, or of one that a console script has imported.
+    module = sys.argv[0] if main.__module__ == "__main__" else main.__module__
     try:
         app.run(
             lambda _: _without_traceback(main),
-            flags_parser=lambda arguments: _parse(arguments, overview),
+            flags_parser=lambda arguments: _parse(arguments, module, overview, details),
         )
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The program that reads the output has ended, as "head" does. Python would complain again
+        # when it flushes the output at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(NOT_READ)
+
+
+def _flush_each_line() -> None:
+    """Shows each line as it is printed. Python keeps lines of a pipe back until there are many."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def fail(message: object) -> NoReturn:
@@ -95,15 +118,46 @@ def _without_traceback(main: Callable[[], None]) -> None:
         fail(error)
 
 
-def _parse(arguments: Sequence[str], overview: str | Callable[[], str]) -> Sequence[str]:
-    if any(argument in ("--help", "-help", "-h") for argument in arguments[1:]):
-        text = overview if isinstance(overview, str) else overview()
-        print(f"{text}\n\n{flags.FLAGS.main_module_help()}")
-        sys.exit(0)
+def _parse(
+    arguments: Sequence[str], module: str, overview: str, details: Callable[[], str] | None
+) -> Sequence[str]:
+    if any(argument in HELP for argument in arguments[1:]):
+        _help(arguments, module, overview, details)
     try:
         rest = flags.FLAGS(list(arguments))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        fail(f"{explain(error, arguments)} (--help lists every flag)")
+        own = {flag.name: flag.help for flag in flags.FLAGS.get_key_flags_for_module(module)}
+        fail(f"{explain(error, arguments, own)} (--help lists every flag)")
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")
     return rest
+
+
+def _help(
+    arguments: Sequence[str], module: str, overview: str, details: Callable[[], str] | None
+) -> NoReturn:
+    """Shows what the command does, its flags and its details, and ends the process."""
+    # Required flags may be missing here. The others are read: details may depend on them.
+    with contextlib.suppress(flags.Error):
+        flags.FLAGS([argument for argument in arguments if argument not in HELP])
+    # absl begins with the path of the file.
+    _, _, own = flags.FLAGS.module_help(module).strip().partition("\n")
+    try:
+        below = f"\n\n{details()}" if details else ""
+    except UsageError as error:
+        fail(error)
+    print(_fitted(f"{overview}\n\nFlags:\n{own}{below}"))
+    sys.exit(0)
+
+
+def _fitted(text: str) -> str:
+    """Returns the text with lines that fit the terminal; for other programs, as it is."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent=" " * 6, break_on_hyphens=False)
+        if len(line) > width
+        else line
+        for line in text.splitlines()
+    )

@@ -1,8 +1,14 @@
 """Explains errors of the command line in words of the configuration."""
 
-import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from vlbeit_jax.config.describe import meanings
+from vlbeit_jax.config.nearest import nearest, or_list
+from vlbeit_jax.config.schema import class_of
 
 # What Python, absl or ml_collections say of a value, and what it means.
 WANTED = {
@@ -13,13 +19,16 @@ WANTED = {
 }
 
 
-def explain(error: Exception, arguments: Sequence[str]) -> str:
+def explain(error: Exception, arguments: Sequence[str], own: Mapping[str, str]) -> str:
     """Returns what is wrong with the flags, on one line.
 
     Args:
       error: of absl or ml_collections.
       arguments: of the command line.
+      own: meanings of the command's flags, by name.
     """
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return _unknown_flag(error.flagname, own)
     text = _innermost(error)
     if isinstance(error, (KeyError, AttributeError)) and (
         unknown := _unknown_field(text, arguments)
@@ -27,6 +36,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         return unknown
     if required := re.findall(r"Flag (--\w+) must have a value other than None", text):
         return f"{', '.join(required)} {'is' if len(required) == 1 else 'are'} required"
+    if choice := re.search(r"flag (--\w+=.*): value should be one of <(.*)>", text):
+        values = ", ".join(value for value in choice[2].split("|") if value)
+        return f"{choice[1]}: must be one of {values}"
     for said, wanted in WANTED.items():
         if said in text and (flag := re.search(r"flag (--[\w.]+=?[^:]*):", text)):
             return f"{flag[1]}: {wanted}"
@@ -48,22 +60,36 @@ def _unknown_field(text: str, arguments: Sequence[str]) -> str:
     name = re.match(r"['\"]?(\w+)", text)
     paths = [argument.removeprefix("--").partition("=")[0] for argument in arguments]
     found = [path for path in paths if name and f".{name[1]}" in path]
-    if not found:
-        return ""
-    near = nearest(found[0])
-    return f"--{found[0]}: no such field" + (f"; did you mean --{near}?" if near else "")
+    return f"--{found[0]}: no such field{suggestion(found[0], _fields())}" if found else ""
 
 
-def nearest(path: str) -> str:
-    """Returns the field whose path ends like this one, or is spelt like it; "" for none."""
+def _unknown_flag(name: str, own: Mapping[str, str]) -> str:
+    """Returns the message for a flag that does not exist."""
+    near = suggestion(name, own)
+    # Whoever leaves out "config" and the section means a field.
+    if not near and "config" in own:
+        near = suggestion(f"config.{name.removeprefix('config.')}", _fields())
+    if name.startswith("config.") and "config" not in own:
+        near = "; this command has no --config: it takes the configuration of the run"
+    return f"--{name}: no such flag{near}"
+
+
+def suggestion(given: str, known: Mapping[str, str]) -> str:
+    """Returns "; did you mean --NAME?" for the nearest known names; "" for none."""
+    near = [f"--{path}" for path in nearest(given, known)]
+    return f"; did you mean {or_list(near)}?" if near else ""
+
+
+def _fields() -> dict[str, str]:
+    """Returns the meanings of all fields and sections of the given configuration, by path."""
     # This imports JAX, which takes seconds. An error message may take that long.
-    from vlbeit_jax.config.parse import describe
-    from vlbeit_jax.tasks import Config
+    from vlbeit_jax.tasks import TASKS, Config
 
-    fields = re.findall(r"^  --([\w.]+)=", describe(Config(), "config"), re.MULTILINE)
-    names = path.split(".")
-    for first in range(1, len(names)):  # A section may have moved, with all that is in it.
-        tail = "." + ".".join(names[first:])
-        if ends := [field for field in fields if field.endswith(tail)]:
-            return ends[0]
-    return next(iter(difflib.get_close_matches(path, fields, n=1)), "")
+    given: Any = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    try:
+        kind = given.task.kind
+    except (AttributeError, OSError):  # No file, or one that cannot be loaded or has no task.
+        kind = None
+    if kind in TASKS:
+        return meanings(Config(task=class_of(TASKS, kind)()), "config")
+    return meanings(Config(), "config", all_kinds=True)

@@ -7,9 +7,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
-from vlbeit_jax.config.parse import describe
+from vlbeit_jax.config.describe import describe
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks import Config, parse
 
 OVERVIEW = """Trains VL-BEiT or its visual tokenizer.
 
@@ -19,8 +19,8 @@ OVERVIEW = """Trains VL-BEiT or its visual tokenizer.
 
 Run the same command again to resume from the newest checkpoint in RUN. On several hosts, run the
 same command on each of them. Hosts of TPU VMs, SLURM and Kubernetes find each other automatically;
-elsewhere, give --coordinator, --processes and --process. Every field can be overridden:
-"""
+elsewhere, give --coordinator, --processes and --process. --help with --config=FILE lists the
+fields of this configuration with their values."""
 
 MAX_PORT = 65535
 MAX_PROCESSES = 100_000
@@ -62,9 +62,18 @@ class Arguments(NamedTuple):
     profile: tuple[int, int] | None
 
 
-def overview() -> str:
-    """Returns the text of ``--help``: how to use the command, and every field."""
-    return OVERVIEW + describe(Config(), "config")
+def fields() -> str:
+    """Returns every field for ``--help``: of the configuration that is given, or of all kinds.
+
+    Raises:
+      UsageError: the configuration cannot be used.
+    """
+    if flags.FLAGS["config"].value is None:
+        title = "Fields with their defaults; with --config=FILE, only those of its kind of task:"
+        return f"{title}\n{describe(Config(), 'config')}"
+    config = parse(cli.config_values(flags.FLAGS["config"]), to_train=False)
+    title = "Fields with the values of this configuration; --config.x.y=z overrides one:"
+    return f"{title}\n{describe(config, 'config', all_kinds=False)}"
 
 
 def main() -> None:
@@ -142,4 +151,4 @@ def _profile_steps() -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    cli.run(main, overview)
+    cli.run(main, OVERVIEW, fields)

@@ -35,6 +35,7 @@ def main() -> None:
     from vlbeit_jax.errors import UsageError
     from vlbeit_jax.prepare.formats import jsonl
     from vlbeit_jax.prepare.requests import prediction_lines
+    from vlbeit_jax.progress import counted
     from vlbeit_jax.runtime.finetuned import FineTunedRun
     from vlbeit_jax.tasks.base import FineTuned
     from vlbeit_jax.tasks.runs import read_config
@@ -57,8 +58,9 @@ def main() -> None:
         )
     run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
     mesh = make_mesh(MeshConfig())
+    items = counted(jsonl.read([source]), "predicting", "records", jsonl.count([source]))
     lines = prediction_lines(
-        jsonl.read([source]),
+        items,
         lambda records: run.predict(records, TOP.value, mesh),
         opened.needs,
     )

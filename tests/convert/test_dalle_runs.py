@@ -70,11 +70,11 @@ def test_a_run_learns_its_tokens_and_stands_on_its_own(run, world, imported_smal
         results[term]["count"] > 0 and math.isfinite(results[term]["loss"])
         for term in ("mim", "mlm", "mvlm_image", "mvlm_text")
     )
-    page = write_report(found, run, str(world.pairs), results, tmp_path).read_text()
+    page = write_report(run, [str(world.pairs)], results, tmp_path).read_text()
     assert (
-        "Use of the codebook" in page
-        and "Held-back captions" in page
-        and "predicted visual tokens" not in page
+        "visual tokens occur in held-back pictures" in page
+        and "Hidden words of captions" in page
+        and "Hidden patches" not in page
     )
 
 

@@ -65,7 +65,7 @@ def test_two_tasks_are_one_run(slurm, config):
     said = slurm.output(number)
     print(f"== two tasks\n{said}")
     assert (job["JobState"], job["NumTasks"]) == ("COMPLETED", "2"), said
-    assert checkpoints(workdir)[-1] == 60 and "on 2 device(s) of 2 hosts" in said
+    assert checkpoints(workdir)[-1] == 60 and "2 x CPU on 2 hosts" in said
 
 
 def test_one_process_within_an_allocation_of_two_tasks_is_alone(slurm, config):

@@ -1,13 +1,22 @@
-"""Evaluation and report as a user runs them, on a run of a few steps."""
+"""Evaluation and report as a user runs them, on runs of a few steps with any set of streams."""
 
 import json
-import re
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
 from tests import tiny
+from tests.report.pages import checked
+from vlbeit_jax.data.source import VALIDATION, open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.report.page import write_report
+from vlbeit_jax.report.samples import Fate, masked_texts, pictures, spread
+from vlbeit_jax.runtime.pretrained import open_run
+from vlbeit_jax.tasks.masked_pictures import MASK_GREY
+
+FIGURES = {"accuracy": 0.2, "unigram": 0.1, "chance": 0.01, "loss": 3.0, "count": 1000}
 
 
 @pytest.fixture
@@ -29,32 +38,109 @@ def test_evaluate_and_report_from_the_command_line(run, world, tmp_path):
     found = json.loads(results.read_text())
     assert {"mim", "mlm", "mvlm_image", "mvlm_text", "gain_text", "gain_image"} <= found.keys()
     assert all(f"{term} " in done.stdout for term in ("mim", "mvlm_text", "gain_text"))
+    low, high = found["mim"]["accuracy_interval"]
+    assert low < found["mim"]["accuracy"] < high
     done = tiny.command(
-        "vlbeit_jax.report",
-        f"--from={run}",
-        f"--data={world.pairs}",
-        f"--results={results}",
-        f"--out={out}",
+        "vlbeit_jax.report", f"--from={run}", f"--results={results}", f"--out={out}"
     )
     assert done.returncode == 0, done.stderr
-    page = (out / "report.html").read_text()
-    assert not re.search(r"(src|href)=(?!['\"]?data:)", page), "the page must stand alone"
-    assert (
-        f"{found['mvlm_text']['accuracy']:.2%}" in page
-        and f"{found['gain_text']['value']:+.2%}" in page
-    )
-    assert page.count("with the wrong image") == 12
+    page = checked((out / "report.html").read_text())
+    assert f"{found['mvlm_text']['accuracy']:.2%}" in page.words
+    assert f"{100 * found['gain_text']['value']:+.2f} points" in page.words
+    assert page.words.count("Guesses with a wrong picture") == 12
+    assert "with its 95% interval" in page.words and "approximate" not in page.words
+    assert "CPU with" in page.words and "60 of 60" in page.words
+    for told in ("48 train", "16 validation", "Licence", "jax 0.", "unigram baseline"):
+        assert told in page.words, told
     for name in ("accuracy", "loss", "codebook", "pictures", "tokenizer_loss"):
         image = cv2.imread(str(out / f"{name}.png"))
         assert image is not None and image.std() > 5, name
 
 
-def test_pictures_are_masked_where_the_model_was_asked(run, world):
-    from vlbeit_jax.data.source import VALIDATION, open_set
-    from vlbeit_jax.report.samples import captions, pictures, spread
-    from vlbeit_jax.runtime.pretrained import open_run
-    from vlbeit_jax.tasks.masked_pictures import MASK_GREY
+@pytest.mark.parametrize(
+    ("schedule", "sections"),
+    [
+        ("image", {"patches"}),
+        ("text", {"texts"}),
+        ("pair", {"patches", "captions"}),
+        ("image,text", {"patches", "texts"}),
+        ("text+pair", {"patches", "captions", "texts"}),
+    ],
+)
+def test_a_run_with_any_streams_has_a_page(run, schedule, sections, tmp_path):
+    folder = with_streams(run, schedule, tmp_path)
+    page = checked(write_report(folder, [], None, tmp_path).read_text())
+    shown = {
+        name: f"Hidden {what}" in page.words
+        for name, what in (
+            ("patches", "patches"),
+            ("captions", "words of captions"),
+            ("texts", "words of texts"),
+        )
+    }
+    assert {name for name in shown if shown[name]} == sections
+    assert ("visual tokens occur" in page.words) == ("patches" in sections)
+    # The log's own figures, of the trained streams and others, which are told apart.
+    judged = ("image" in schedule) + ("text" in schedule) + 2 * ("pair" in schedule)
+    assert page.words.count("– not trained") == 4 - judged
+    assert "The figures are the last ones of the run's own log" in page.words
+    assert ("Do pictures and captions help" in page.words) == ("pair" in schedule)
 
+
+def with_streams(run, schedule, tmp_path):
+    """A copy of a run, as if it had been trained on some streams only."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["task"]["schedule"] = schedule
+    (folder / "config.json").write_text(json.dumps(config))
+    if schedule == "text":
+        shutil.rmtree(folder / "visual_tokenizer")
+    if schedule == "image":
+        shutil.rmtree(folder / "text_tokenizer")
+    return folder
+
+
+def test_a_run_of_the_visual_tokenizer_has_a_page(world, tmp_path):
+    page = checked(write_report(world.vqkd, [], None, tmp_path).read_text())
+    assert "visual tokens occur in held-back pictures" in page.words
+    assert "drawn from visual tokens" in page.words and page.pictures >= 2 * 12
+    assert "Visual token" in page.words and "unigram" not in page.words
+    with pytest.raises(UsageError, match="leave --results out"):
+        write_report(world.vqkd, [], {"mim": FIGURES}, tmp_path)
+
+
+def test_a_page_outlives_the_data_of_its_run(run, tmp_path):
+    folder = with_streams(run, "text", tmp_path)
+    text = (folder / "config.json").read_text()
+    gone = json.loads(text)
+    gone["task"]["text"]["sources"] = ["nowhere"]
+    (folder / "config.json").write_text(json.dumps(gone))
+    page = checked(write_report(folder, [], {"mlm": FIGURES}, tmp_path).read_text())
+    assert "cannot be opened now" in page.words and "Give prepared data with --data" in page.words
+    with pytest.raises(UsageError, match="does not exist"):
+        write_report(folder, ["nowhere"], None, tmp_path)
+
+
+def test_a_failure_looks_like_one(run, world, tmp_path):
+    results = {
+        "mlm": FIGURES | {"accuracy": 0.05},
+        "mvlm_text": FIGURES,
+        "gain_text": {"value": 0.01, "low": -0.01, "high": 0.03},
+        "step": 30,
+    }
+    page = write_report(run, [str(world.pairs)], results, tmp_path).read_text()
+    found = checked(page).words
+    assert "✗ not above its unigram baseline" in found and "only how frequent" in found
+    assert "The interval holds 0: this run does not show that the model uses the picture" in found
+    assert "The figures are of step 30, but the newest checkpoint is of step 60" in found
+    assert page.count("verdict bad") >= 2  # In short, and in the table.
+    assert page.count("? another step") == 2
+    with pytest.raises(UsageError, match="holds none of mim"):
+        write_report(run, [], {"metrics": {}}, tmp_path)
+
+
+def test_pictures_are_masked_where_the_model_was_asked(run, world):
     opened, records = open_run(run), spread(open_set(str(world.pairs)).records(VALIDATION), 4)
     found = pictures(opened, records)
     grey = (found.masked == MASK_GREY).all(axis=-1)
@@ -62,12 +148,29 @@ def test_pictures_are_masked_where_the_model_was_asked(run, world):
     assert (patches.sum(axis=(1, 2)) == 6).all()
     np.testing.assert_array_equal(found.masked[~grey], found.original[~grey])
     assert found.through_tokens.shape == found.predicted.shape == found.original.shape
-    for caption in captions(opened, records):
-        assert not np.array_equal(caption.image, caption.other)
-        for guess in caption.guesses:
-            assert len(guess.right) == len(guess.wrong) == 5
-            shares = [share for _, share in guess.right]
-            assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1 + 1e-5
+    assert pictures(opened, records, "pair").original.shape == found.original.shape
+
+
+def test_texts_are_masked_where_the_model_was_asked(run, world):
+    opened, records = open_run(run), spread(open_set(str(world.pairs)).records(VALIDATION), 12)
+    fates = set()
+    for each in masked_texts(opened, records, "pair"):
+        assert not np.array_equal(each.image, each.other)
+        for guess in each.guesses:
+            fates.add(guess.fate)
+            seen = each.pieces[guess.position]
+            if guess.fate is Fate.HIDDEN:
+                assert seen.text == "?"
+            else:
+                assert (seen == guess.truth) == (guess.fate is Fate.KEPT)
+            for answer in (guess.own, guess.wrong):
+                shares = [share for _, share in answer.likeliest]
+                assert len(shares) == 5 and shares == sorted(shares, reverse=True)
+                assert 0 < sum(shares) <= 1 + 1e-5 and 0 <= answer.of_truth <= shares[0]
+    assert Fate.HIDDEN in fates and len(fates) > 1
+    rows = spread(open_set(str(world.tokens)).records(VALIDATION), 3)
+    alone = masked_texts(opened, rows, "text")
+    assert all(each.image is None and each.guesses[0].wrong is None for each in alone)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +198,8 @@ def test_pictures_are_masked_where_the_model_was_asked(run, world):
         ),
         (
             "vlbeit_jax.report",
-            ["--from={run}", "--data=sample:texts", "--out={tmp}/out"],
-            "holds texts, but pairs",
+            ["--from={run}", "--data=sample:emoji", "--out={tmp}/out"],
+            "nothing in sample:emoji can be scored",
         ),
         (
             "vlbeit_jax.report",

@@ -15,7 +15,7 @@ from vlbeit_jax.data.source import TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.probes import Ridge
 from vlbeit_jax.prepare.writer import write_set
-from vlbeit_jax.report.figures import probe_curves
+from vlbeit_jax.report.figures import probe_panels
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.runtime.run_folder import read_metrics
@@ -88,8 +88,8 @@ def test_each_probe_writes_one_line(run):
         assert line["probe/image/majority"] == 0.25
         assert line["probe/pair/chance_text_to_image_recall_10"] == 10 / 16  # Held-back pairs.
         assert line["probe/image/ridge"] > 0.4  # Colours are told by any network.
-    assert "probe image/ridge" in (run / "log.txt").read_text()
-    assert probe_curves(read_metrics(run)) is not None and probe_curves([]) is None
+    assert "image ridge" in (run / "log.txt").read_text()
+    assert probe_panels(read_metrics(run)) and not probe_panels([])
 
 
 def test_a_figure_is_what_the_saved_parameters_give(run, sets):

@@ -149,7 +149,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(long, tmp_path, stop)
     assert "Traceback" not in said
     assert stop is signal.SIGKILL or "run the same command again to resume from step" in said
     done = subprocess.run(command, cwd=tiny.TOP, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "from step 0" not in done.stderr
+    assert done.returncode == 0 and "resumes at step" in done.stderr
     assert_equal_bits(weights(run, 200), weights(long / "run", 200))
 
 
@@ -175,6 +175,10 @@ def test_another_seed_model_tokenizer_or_data_set_is_refused(world, straight, tm
         (
             "run.seed: the checkpoint has 0, this run has 5",
             dataclasses.replace(config, run=dataclasses.replace(config.run, seed=5)),
+        ),
+        (
+            "optimizer.trainable: the checkpoint has 'all', this run has 'top:1'",
+            tiny.changed(config, optimizer={"trainable": "top:1"}),
         ),
         (
             "packed with text tokenizer",

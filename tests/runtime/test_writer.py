@@ -1,11 +1,11 @@
-"""Any figures can be written and read back; the text line shows them."""
+"""Any figures can be written and read back; the log shows the most important ones."""
 
 import json
 import math
 
 from tests import tiny
 from vlbeit_jax.runtime.run_folder import read_metrics
-from vlbeit_jax.runtime.writer import Writer, as_text
+from vlbeit_jax.runtime.writer import Writer
 
 MASKED = {"mim/accuracy": 0.25, "mim/chance": 0.03, "mim/unigram": 0.1, "mim/loss": 2.0}
 
@@ -17,15 +17,48 @@ def write(folder, *lines, start=0):
     writer.close()
 
 
-def test_a_term_shows_loss_and_accuracy_with_its_baselines():
-    text = as_text({**MASKED, "mim/count": 7, "grad_norm": 1.5})
-    assert text == "mim loss 2.000 acc 25.0% (unigram 10.0%, chance 3.00%) | grad_norm 1.5"
+def logged(folder):
+    """The lines of the text log, without their times."""
+    return [text[20:] for text in (folder / "log.txt").read_text().splitlines()]
 
 
-def test_any_figures_can_be_shown():
-    assert as_text({"vqa/score": 0.5}) == "vqa score 0.5"
-    assert as_text({"top1/accuracy": 0.7, "top1/loss": 1.0}) == "top1 loss 1.000 acc 70.0%"
-    assert as_text({"ade/head/miou": 0.4}) == "ade head/miou 0.4"
+def test_the_log_has_a_line_and_the_file_has_every_figure(tmp_path):
+    write(tmp_path, (1, {**MASKED, "grad_norm": 1.5}), (30, MASKED))
+    first, last = logged(tmp_path)
+    assert first == "step  1/30 train:      mim loss 2.000 accuracy 25.0% > unigram 10.0%"
+    assert last.startswith("step 30/30") and last.endswith("| took 0s")
+    assert tiny.metrics_of(tmp_path)[0].items() >= {**MASKED, "grad_norm": 1.5}.items()
+
+
+def test_the_legend_is_said_once(tmp_path):
+    many = {f"{stream}_{name}": value for stream in "abcde" for name, value in MASKED.items()}
+    write(tmp_path, (1, many), (2, many))
+    said = logged(tmp_path)
+    assert len(said) == 3 and said[0].startswith("each term below: its loss")
+
+
+def test_the_time_left_counts_steps_and_not_their_compilation(tmp_path, monkeypatch):
+    now = [0.0]
+    compiled = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    writer = Writer(tmp_path, 0, 30, compile_seconds=lambda: compiled[0])
+    for step, takes, compiles in ((1, 100.0, 90.0), (2, 10.0, 0.0), (3, 50.0, 40.0)):
+        now[0] += takes
+        compiled[0] += compiles
+        writer.progress("")
+        writer.write(step, "train", MASKED)
+    writer.close()
+    # After the first step, 10 seconds a step: 28 and 27 steps are left.
+    first, second, third = logged(tmp_path)
+    assert "left" not in first and second.endswith(" 4m40s left") and third.endswith("4m30s left")
+
+
+def test_compilation_is_said_before_and_after_it(tmp_path):
+    writer = Writer(tmp_path, 0, 30)
+    with writer.compiling(("image", "pair")):
+        assert logged(tmp_path) == ["compiling the step of image, pair ..."]
+    writer.close()
+    assert logged(tmp_path)[1] == "compiling ... 0s"
 
 
 def test_figures_come_back_as_they_were_written(tmp_path):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.report.pages import checked
 from tools.emoji import sets
 from tools.emoji.folds import fold_of
 from tools.transfer import pictures, retrieval
@@ -13,6 +14,7 @@ from tools.transfer.fit import ANSWERS
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.identity import TEST
 from vlbeit_jax.data.source import open_set
+from vlbeit_jax.report.verdicts import Level
 from vlbeit_jax.tasks.ranking import Gallery
 
 CHOSEN = {"pretrained": {"chosen": [0.002, 0.001, 0.001]}}  # The first one is shown.
@@ -73,16 +75,24 @@ def test_right_and_wrong_answers_are_shown(studies):
     page = pictures.page(RESULT, studies)
     assert "right: 3 of 9" in page and "wrong: 6 of 9" in page  # Emoji.
     assert "right: 12 of 36" in page and "wrong: 24 of 36" in page  # Questions about four cells.
-    assert "<b class=hit>&lt;said 0&gt;</b>" in page and "<said" not in page
-    assert "&lt;said 1&gt;<br>right: " in page
+    assert "<strong>&lt;said 0&gt;</strong></figcaption>" in page and "<said" not in page
+    assert "<strong>&lt;said 1&gt;</strong>, right: " in page
     assert page.count("What is at the ") == 2 * pictures.SHOWN_ANSWERS
-    assert page.count("class='right'") == pictures.SHOWN_CAPTIONS - 1
+    assert page.count("1 ✓</figcaption>") == pictures.SHOWN_CAPTIONS - 1
     places = json.loads((studies / "places").read_text())
     shown = [places[number] for number in pictures._spread(len(places), pictures.SHOWN_CAPTIONS)]
     assert set(shown) == {7, 8}
     for place in (7, 8):
-        assert page.count(f"its picture: place {place} of") == shown.count(place)
+        assert page.count(f"its own: place {place} of") == shown.count(place)
     figures = 3 * pictures.SHOWN_CAPTIONS + (3 + 6) + 2 * pictures.SHOWN_ANSWERS
-    assert page.count("<img ") == page.count("src='data:image/png;base64,") == figures
-    assert "a&lt;b 0.100" in page and "-0.010 to +0.110" in page
-    assert "http" not in page  # The file needs nothing else.
+    assert page.count("<img ") == page.count('src="data:image/png;base64,') == figures
+    assert "a&lt;b 0.100" in page and "-0.010 to +0.110" in checked(page).words
+    assert "this study does not show that the pretrained start is better" in page
+    checked(page)  # Well-formed, and the file needs nothing else.
+
+
+def test_a_gain_below_a_floor_is_no_success():
+    found = {"gain": {"value": 0.1, "low": 0.05, "high": 0.15}, "pretrained": 0.3}
+    assert pictures.verdict(found | {"floors": {"majority": 0.2}}).level == Level.GOOD
+    below = pictures.verdict(found | {"floors": {"majority": 0.2, "pixel_ridge": 0.3}})
+    assert below.level == Level.UNCLEAR and "not above this floor: pixel ridge" in below.reason

@@ -8,14 +8,11 @@ pictures and questions. All records are held back. The answers are those of the 
 pretrained start, in the first fold or with the first seed, with the chosen rate.
 """
 
-import base64
-import html
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from tools import command
@@ -28,57 +25,117 @@ from vlbeit_jax.data.identity import TEST, VALIDATION
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.report.page import STYLE
+from vlbeit_jax.report.markup import (
+    Child,
+    Html,
+    between,
+    document,
+    element,
+    figure,
+    join,
+    note,
+    picture,
+    table,
+    words,
+)
+from vlbeit_jax.report.panels import picture as as_png
+from vlbeit_jax.report.style import STYLE
+from vlbeit_jax.report.verdicts import Level, Verdict, gain
 from vlbeit_jax.tasks.ranking import Gallery
 
 SHOWN_CAPTIONS, SHOWN_ANSWERS = 12, 10
-PART = 0
+PART, SIDE = 0, 96
+TITLES = {
+    "emoji_frozen": "Class of an emoji, from frozen features",
+    "emoji_frozen_10": "Class of an emoji, from frozen features and ten labels per class",
+    "text_category": "Class of the name of an emoji, from frozen features",
+    "emoji_category": "Class of an emoji, fine-tuned",
+    "retrieval": "Pictures for captions and captions for pictures, fine-tuned",
+    "vqa_cell": "Questions about four emoji, fine-tuned",
+}
 Record = Mapping[str, Any]
 
 
-def page(results: Mapping[str, Any], folder: pathlib.Path) -> str:
+def page(results: Mapping[str, Any], folder: pathlib.Path) -> Html:
     """Returns the page.
 
     Args:
       results: results of all tasks, in the form of ``transfer.json``.
       folder: folder that has a folder for each task.
     """
-    parts = [
-        "<h1>Pretrained against random starts</h1>",
+    answered = (
+        [element("h2", TITLES[name]), *_answered(name, folder / name)]
+        for name in ("emoji_category", "vqa_cell")
+    )
+    return document(
+        "Pretrained against random starts",
+        STYLE,
+        element("h1", "Pretrained against random starts"),
+        words(
+            "Each task is learnt by the same recipe from the pretrained model and from random "
+            "parameters. The gain is the difference between the two. A floor is what an answer "
+            "reaches that needs no network or no picture."
+        ),
         _table(results),
-        "<p class=note>The pictures below are of held-back records. The answers are those of one "
-        "run from the pretrained start, with the rate chosen on validation.</p>",
-        "<h2>Pictures found for a caption, the best first</h2>",
+        note(
+            "The pictures below are of held-back records. The answers are those of one run from "
+            "the pretrained start, with the rate chosen on validation."
+        ),
+        element("h2", "Pictures found for a caption, the best first"),
+        note("The picture that belongs to the caption has a ✓ and comes once more at the end."),
         *_found(folder / "retrieval"),
-    ]
-    titles = {"emoji_category": "Classes of emoji", "vqa_cell": "Questions about four emoji"}
-    for name, title in titles.items():
-        parts.append(f"<h2>{title}</h2>")
-        parts += _answered(name, folder / name)
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Transfer</title>"
-        f"<style>{STYLE}.right {{ outline: 3px solid #15803d }}</style>{''.join(parts)}</html>\n"
+        *answered,
     )
 
 
-def _table(results: Mapping[str, Any]) -> str:
-    names = ("task", "metric", "pretrained", "random", "gain", "95% interval", "floors")
-    rows = ["".join(f"<th>{name}</th>" for name in names)]
-    for task, metrics in results.items():
-        for metric, found in metrics.items():
-            gain = found["gain"]
-            floors = ", ".join(f"{name} {value:.3f}" for name, value in found["floors"].items())
-            cells = (
-                task,
-                metric,
-                f"{found['pretrained']:.3f}",
-                f"{found['random']:.3f}",
-                f"{gain['value']:+.3f}",
-                f"{gain['low']:+.3f} to {gain['high']:+.3f}",
-                floors,
-            )
-            rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+def _table(results: Mapping[str, Any]) -> Html:
+    head = ("Task", "Pretrained", "Random", "Gain", "95% interval", "Floors", "Verdict")
+    rows = [
+        [
+            [
+                element("strong", TITLES.get(task, _plain(task))),
+                element("span", _plain(metric), class_="note"),
+            ],
+            f"{found['pretrained']:.3f}",
+            f"{found['random']:.3f}",
+            f"{found['gain']['value']:+.3f}",
+            between(f"{found['gain']['low']:+.3f}", f"{found['gain']['high']:+.3f}"),
+            join(
+                (f"{_plain(name)} {value:.3f}" for name, value in found["floors"].items()), "<br>"
+            ),
+            verdict(found).cell(),
+        ]
+        for task, metrics in results.items()
+        for metric, found in metrics.items()
+    ]
+    return table("Shares of right answers on held-back records", head, rows)
+
+
+def verdict(found: Mapping[str, Any]) -> Verdict:
+    """Returns whether a comparison shows that pretraining helps.
+
+    Args:
+      found: one comparison of ``transfer.json``.
+    """
+    told = gain(
+        found["gain"],
+        good="The pretrained start is better than the random one.",
+        unclear="the pretrained start is better than the random one",
+        bad="The pretrained start is worse than the random one.",
+        what="this study",
+    )
+    higher = [name for name, floor in found["floors"].items() if floor >= found["pretrained"]]
+    if not higher:
+        return told
+    # A gain over a random start is no success where a simpler answer does as well.
+    floors = " and ".join(map(_plain, higher))
+    reason = f"{told.reason} The pretrained start is not above this floor: {floors}."
+    level = Level.UNCLEAR if told.level is Level.GOOD else told.level
+    return Verdict(level, f"{told.short}, below a floor", reason)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("/", ": ")
 
 
 def _answers(folder: pathlib.Path, fold: int = PART) -> Any:
@@ -88,7 +145,7 @@ def _answers(folder: pathlib.Path, fold: int = PART) -> Any:
     return json.loads((place / ANSWERS).read_text())["answers"]
 
 
-def _found(folder: pathlib.Path) -> list[str]:
+def _found(folder: pathlib.Path) -> list[Html]:
     """Returns captions with the pictures that were found for them."""
     by_fold, pairs = [_answers(folder, fold) for fold in range(FOLDS)], open_set(retrieval.SET)
     gallery = Gallery.of(pairs.records(VALIDATION))
@@ -98,52 +155,51 @@ def _found(folder: pathlib.Path) -> list[str]:
         answers = by_fold[fold_of(as_text(gallery.images[owner]["id"]))]
         rank = answers["of_images"][text]
         shown = [
-            _figure(gallery.images[image], "", "right" if image == owner else "")
-            for image in answers["best_images"][text]
+            _figure(gallery.images[image], f"{place} ✓" if image == owner else f"{place}")
+            for place, image in enumerate(answers["best_images"][text], start=1)
         ]
-        caption = html.escape(gallery.texts[text]["text"])
-        own = _figure(gallery.images[owner], f"its picture: place {rank} of {len(gallery.images)}")
-        parts.append(f"<div class=caption><p>{caption}</p>{''.join(shown)}{own}</div>")
+        own = _figure(gallery.images[owner], f"its own: place {rank} of {len(gallery.images)}")
+        caption = words(gallery.texts[text]["text"])
+        strip = element("div", *shown, own, class_="strip")
+        parts.append(element("div", caption, strip, class_="example"))
     return parts
 
 
-def _answered(name: str, folder: pathlib.Path) -> list[str]:
-    """Returns HTML of test records that were answered rightly, and of others answered wrongly."""
+def _answered(name: str, folder: pathlib.Path) -> list[Html]:
+    """Returns test records that were answered rightly, and others answered wrongly."""
     answers = _answers(folder)[TEST]
     (source,) = next(iter(study_of(name).data(folder, PART).values()))["sources"]
     records = open_set(source).records(TEST)
     parts = []
-    for title, wanted in (("right", True), ("wrong", False)):
+    for title, wanted in (("✓ right", True), ("✗ wrong", False)):
         numbers = [
             number
             for number in range(len(records))
             if (answers[as_text(records[number]["id"])][0] > 0) == wanted
         ]
-        parts.append(f"<h3>{title}: {len(numbers)} of {len(records)}</h3>")
+        parts.append(element("h3", f"{title}: {len(numbers)} of {len(records)}"))
+        shown = []
         for place in _spread(len(numbers), SHOWN_ANSWERS):
             record = records[numbers[place]]
-            said = html.escape(answers[as_text(record["id"])][1])
-            told = f"<b class=hit>{said}</b>" if wanted else f"{said}<br>right: {_truth(record)}"
-            question = html.escape(as_text(record["text"])) + "<br>" if "text" in record else ""
-            parts.append(_figure(record, question + told))
+            said = answers[as_text(record["id"])][1]
+            told: list[Child] = [as_text(record["text"]), " "] if "text" in record else []
+            told += [element("strong", said)]
+            told += [] if wanted else [f", right: {_truth(record)}"]
+            shown.append(_figure(record, told))
+        parts.append(element("div", *shown, class_="strip"))
     return parts
 
 
 def _truth(record: Record) -> str:
-    truth = record["label"] if "label" in record else record["answers"][0]
-    return html.escape(as_text(truth))
+    return as_text(record["label"] if "label" in record else record["answers"][0])
 
 
-def _figure(record: Record, caption: str, kind: str = "") -> str:
-    encoded = cv2.imencode(".png", np.ascontiguousarray(decode(record["image"])[..., ::-1]))[1]
-    source = "data:image/png;base64," + base64.b64encode(encoded.tobytes()).decode()
-    return (
-        f"<figure><img class='{kind}' width=96 alt='' src='{source}'>"
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+def _figure(record: Record, caption: Child) -> Html:
+    alt = f"Picture of record {as_text(record['id'])}"
+    return figure(picture(as_png(decode(record["image"])), alt, width=SIDE), caption)
 
 
-def _spread(count: int, shown: int) -> list[int]:
+def _spread(count: int, shown: int) -> Sequence[int]:
     """Returns evenly spaced numbers, so that nobody picks the examples by hand."""
     return np.linspace(0, count - 1, min(count, shown)).astype(int).tolist()
 

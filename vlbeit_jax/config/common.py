@@ -15,6 +15,8 @@ from vlbeit_jax.config.schema import (
     setting,
 )
 
+# Words of ``OptimizerConfig.trainable``.
+ALL, HEADS, TOP = "all", "heads", "top:"
 # Smaller numbers are zero on devices without subnormal numbers, and AdamW would divide zero by zero
 # (``training.guard``).
 LARGE_ENOUGH = Bound("in [1e-16, 1)", lambda value: 1e-16 <= value < 1)
@@ -49,6 +51,12 @@ class OptimizerConfig:
         0.05, "decoupled weight decay of kernels and word embeddings", AT_LEAST_0
     )
     clip_norm: float = setting(3.0, "largest global gradient norm; 0: no clipping", AT_LEAST_0)
+    trainable: str = setting(
+        ALL,
+        "parameters that are trained, all others stay as they start: all; or a list with commas of "
+        "heads, top:K (the K top blocks, last norms and heads), and names of parameters, where * "
+        "stands for any characters (encoder/block_*/vision/*,vision_head/*)",
+    )
 
     def problems(self) -> Iterable[str]:
         """Returns what is wrong between settings; each text begins with a setting's name."""
@@ -56,6 +64,20 @@ class OptimizerConfig:
         # were (Cauchy-Schwarz), so that no update is larger (``training.guard``).
         if self.beta1 and self.beta2 <= self.beta1**2:
             yield f"beta2={self.beta2} must be above the square of beta1={self.beta1}"
+        yield from _trainable_problems(self.trainable)
+
+
+def _trainable_problems(trainable: str) -> Iterable[str]:
+    """Returns what is wrong without knowing the network: see ``training.trainable``."""
+    parts = [part.strip() for part in trainable.split(",")]
+    if not all(parts):
+        yield f"trainable={trainable!r} has an empty part; give {ALL}, {HEADS}, {TOP}K or names"
+    elif ALL in parts and parts != [ALL]:
+        yield f"trainable={trainable!r}: {ALL} stands alone"
+    for part in parts:
+        count = part.removeprefix(TOP)
+        if part.startswith(TOP) and not (count.isdecimal() and int(count)):
+            yield f"trainable={trainable!r}: {part!r} must be {TOP} and a number of blocks, > 0"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ class ModelConfig(PatchNetworkConfig):
     like_start: bool = setting(
         False,
         "take the network of run.start_from: all of it but image_size, drop_path and how it is "
-        "computed; and its text tokenizer, if task.text_tokenizer is empty",
+        "computed; and its tokenizers, if task.text_tokenizer and task.visual_tokenizer are empty",
         may_change=True,
     )
     remat: str = setting(

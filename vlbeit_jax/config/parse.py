@@ -1,8 +1,8 @@
 """Parses, checks and documents sections, from flags or from JSON."""
 
 import dataclasses
-import difflib
 import enum
+import functools
 import hashlib
 import json
 import typing
@@ -11,10 +11,13 @@ from typing import Any, TypeVar
 
 import ml_collections
 
+from vlbeit_jax.config.describe import meanings
+from vlbeit_jax.config.nearest import nearest, or_list
 from vlbeit_jax.config.schema import LARGEST, class_of, settings_of
 from vlbeit_jax.errors import UsageError
 
 Section = TypeVar("Section")
+Known = Callable[[], Mapping[str, str]]  # Returns the meanings of all settings, by path.
 
 
 def to_dict(section: Any) -> dict[str, Any]:
@@ -70,7 +73,9 @@ def parse_section(
     if isinstance(values, ml_collections.ConfigDict):
         values = values.to_dict()
     wrong: list[str] = []
-    parsed = _parse_section(default, values, path, wrong)
+    # Only a mistake needs the meanings of all settings.
+    known = functools.cache(lambda: meanings(default, path))
+    parsed = _parse_section(default, values, path, wrong, known)
     wrong = wrong or [*_problems_between(parsed, path), *problems(parsed)]
     if wrong:
         listed = "\n  ".join(dict.fromkeys(wrong))
@@ -83,48 +88,6 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def describe(section: Any, path: str, about: str = "") -> str:
-    """One line a setting: path, default, meaning and bound; the ``--help`` of every config.
-
-    Args:
-      section: whose settings are described, with its values as defaults.
-      path: of the section.
-      about: follows the path in titles, such as the kind that a section belongs to.
-    """
-    values = {field: getattr(section, field.name) for field in settings_of(section)}
-    sections = {field: value for field, value in values.items() if dataclasses.is_dataclass(value)}
-    types = typing.get_type_hints(type(section))
-    lines = [
-        f"  --{path}.{field.name}={value}  {field.metadata['doc']}{_limit(field, types)}"
-        for field, value in values.items()
-        if field not in sections
-    ]
-    for field, value in sections.items():
-        name, doc = f"{path}.{field.name}", field.metadata["doc"]
-        if "kinds" in field.metadata:
-            lines += _describe_kinds(field, value, name)
-        else:
-            lines += [f"\n{name}{about}: {doc}", describe(value, name, about)]
-    return "\n".join(lines)
-
-
-def _limit(field: dataclasses.Field, types: Mapping[str, Any]) -> str:
-    bound, wanted = field.metadata["bound"].text, types[field.name]
-    if isinstance(wanted, enum.EnumType):
-        return f" (one of {', '.join(str(value) for value in list(wanted))})"
-    return f" ({bound})" if bound != "anything" else ""
-
-
-def _describe_kinds(field: dataclasses.Field, value: Any, path: str) -> Iterator[str]:
-    kinds = field.metadata["kinds"]
-    yield f"\n{path}: {field.metadata['doc']}"
-    yield f"  --{path}.kind={value.kind}  set by the configuration file (one of {', '.join(kinds)})"
-    for kind in sorted(kinds, key=lambda kind: kind != value.kind):
-        section = value if kind == value.kind else class_of(kinds, kind)()
-        yield f"\n{path} (kind={kind}):"
-        yield describe(section, path, f" (kind={kind})")
-
-
 def _problems_between(section: Any, path: str) -> Iterator[str]:
     """Yields what every section says of its own settings."""
     if hasattr(section, "problems"):
@@ -135,7 +98,7 @@ def _problems_between(section: Any, path: str) -> Iterator[str]:
             yield from _problems_between(value, f"{path}.{field.name}")
 
 
-def _parse_section(default: Any, values: Any, path: str, problems: list[str]) -> Any:
+def _parse_section(default: Any, values: Any, path: str, problems: list[str], known: Known) -> Any:
     if not isinstance(values, Mapping):
         problems.append(f"{path}={values!r}: must be a group of fields")
         return default
@@ -144,25 +107,29 @@ def _parse_section(default: Any, values: Any, path: str, problems: list[str]) ->
     parsed = {}
     for name, value in values.items():
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            problems.append(
-                f"{path}.{name}: no such field"
-                + (f"; did you mean {path}.{close[0]}?" if close else "")
-            )
+            # A kind of section other than the default has settings of its own.
+            near = nearest(f"{path}.{name}", {**known(), **meanings(default, path)})
+            meant = f"; did you mean {or_list(near)}?" if near else ""
+            problems.append(f"{path}.{name}: no such field{meant}")
             continue
         before, inner = getattr(default, name), f"{path}.{name}"
         if "kinds" in fields[name].metadata:
             kinds = fields[name].metadata["kinds"]
-            parsed[name] = _parse_kind(before, kinds, value, inner, problems)
+            parsed[name] = _parse_kind(before, kinds, value, inner, problems, known)
         elif dataclasses.is_dataclass(before):
-            parsed[name] = _parse_section(before, value, inner, problems)
+            parsed[name] = _parse_section(before, value, inner, problems, known)
         else:
             _parse_value(fields[name], types[name], value, inner, parsed, problems)
     return dataclasses.replace(default, **parsed)
 
 
 def _parse_kind(
-    default: Any, kinds: Mapping[str, str], values: Any, path: str, problems: list[str]
+    default: Any,
+    kinds: Mapping[str, str],
+    values: Any,
+    path: str,
+    problems: list[str],
+    known: Known,
 ) -> Any:
     if not isinstance(values, Mapping):
         problems.append(f"{path}={values!r}: must be a group of fields, one of them {path}.kind")
@@ -181,7 +148,7 @@ def _parse_kind(
             f"configuration file whose kind is {kind!r}"
         )
         return default
-    return _parse_section(chosen, rest, path, problems)
+    return _parse_section(chosen, rest, path, problems, known)
 
 
 def _has_all(kinds: Mapping[str, str], kind: str, values: Mapping[str, Any]) -> bool:
@@ -195,7 +162,7 @@ def _parse_value(
     bound = field.metadata["bound"]
     if typed is None:
         if isinstance(wanted, enum.EnumType):
-            needed = " | ".join(str(value) for value in list(wanted))
+            needed = f"one of {', '.join(str(value) for value in list(wanted))}"
         else:
             needed = str(wanted) if typing.get_origin(wanted) else wanted.__name__
         problems.append(f"{path}={value!r}: must be {needed}")

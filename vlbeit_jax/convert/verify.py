@@ -20,6 +20,7 @@ from vlbeit_jax.convert.source import CODEBOOK, Run, Visual, as_tree
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.vlbeit import VLBEiT
+from vlbeit_jax.progress import counted
 from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.types import Modality, Special
 
@@ -92,7 +93,8 @@ def compare(
     """
     differences = Differences(peer, run.model.pad)
     params = as_tree(run.params)
-    for name, batch in (batches or random_batches(run.model)).items():
+    cases = batches or random_batches(run.model)
+    for name, batch in counted(cases.items(), "comparing", "batches", len(cases)):
         expected = jax_outputs(run.model, params, batch)
         differences.add_outputs(name, forward(name, batch), expected, batch)
     return differences

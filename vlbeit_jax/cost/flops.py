@@ -87,13 +87,16 @@ class StepFlops(NamedTuple):
     samples: float
 
 
-def loss_flops(loss: Callable[..., tuple[jax.Array, Tree]], params: Tree, *others: Tree) -> Flops:
-    """Counts the operations of a loss and of its gradient with respect to the parameters.
+def loss_flops(
+    loss: Callable[..., Any], params: Tree, *others: Tree, part: Callable[..., Any] = lambda t: t
+) -> Flops:
+    """Counts the operations of a loss, and of its gradient with respect to ``part(params)``.
 
     Args:
       loss: from ``params`` and ``others`` to a scalar and further results, such as metrics.
-      params: shapes of what is trained.
+      params: shapes of the network.
       others: shapes of all other arguments.
+      part: from a tree like ``params`` to the part that is trained; all of the forward pass counts.
 
     Raises:
       NotImplementedError: the loss uses a primitive whose operations are not known, or a loop of
@@ -101,15 +104,19 @@ def loss_flops(loss: Callable[..., tuple[jax.Array, Tree]], params: Tree, *other
     """
     # The forward pass is traced once. Its jaxpr is what is differentiated.
     jaxpr, (scalar, _) = jax.make_jaxpr(loss, return_shape=True)(params, *others)
-    leaves = [len(jax.tree.leaves(tree)) for tree in (params, others)]
-    trained, fixed = (jaxpr.in_avals[: leaves[0]], jaxpr.in_avals[leaves[0] :])
-    forward = _count(jaxpr, marked=leaves[0])
+    structure = jax.tree.structure(params)
+    forward = _count(jaxpr, marked=structure.num_leaves)
+    trained = jax.tree.leaves(part(structure.unflatten(range(structure.num_leaves))))
 
-    def backward(cotangent: jax.Array, trained: list[Any], fixed: list[Any]) -> list[Any]:
-        _, pull_back = jax.vjp(lambda trained: jaxpr_as_fun(jaxpr)(*trained, *fixed)[0], trained)
-        return pull_back(cotangent)
+    def backward(cotangent: jax.Array, moved: list[Any], inputs: list[Any]) -> list[Any]:
+        def loss_of(moved: list[Any]) -> jax.Array:
+            given = dict(enumerate(inputs)) | dict(zip(trained, moved, strict=True))
+            return jaxpr_as_fun(jaxpr)(*given.values())[0]
 
-    gradient = _count(jax.make_jaxpr(backward)(scalar, trained, fixed), marked=1)
+        return jax.vjp(loss_of, moved)[1](cotangent)
+
+    moved = [jaxpr.in_avals[index] for index in trained]
+    gradient = _count(jax.make_jaxpr(backward)(scalar, moved, list(jaxpr.in_avals)), marked=1)
     return Flops(forward.dependent + gradient.dependent, forward.independent)
 
 

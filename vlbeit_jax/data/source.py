@@ -58,6 +58,12 @@ class PreparedSet:
     meta: Mapping[str, Any]
 
     @property
+    def name(self) -> str:
+        """How a configuration names the set: its folder, or ``sample:NAME``."""
+        shipped = self.folder.parent == SAMPLE_FOLDER
+        return f"{SAMPLE_PREFIX}{self.folder.name}" if shipped else str(self.folder)
+
+    @property
     def fingerprint(self) -> str:
         """Identifies the records: a hash over their content and order."""
         return self.meta["fingerprint"]

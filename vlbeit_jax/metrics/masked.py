@@ -45,6 +45,19 @@ class Scores:
             "count": round(float(count)),
         }
 
+    def accuracy_interval(self, seed: int = 0) -> tuple[float, float]:
+        """Returns the bounds of the accuracy's 95% interval.
+
+        The bootstrap draws whole records, each with all masks that were drawn for it.
+
+        Args:
+          seed: of the bootstrap.
+        """
+        _, record = np.unique(self.uid, return_inverse=True)
+        right, weight = np.bincount(record, self.right), np.bincount(record, self.weight)
+        found = ratio_interval(right.astype(float), weight.astype(float), seed)
+        return found.low, found.high
+
 
 def gain(own: Scores, other: Scores, seed: int = 0) -> Interval:
     """Accuracy with the right partner minus accuracy with a wrong one, at the same positions.

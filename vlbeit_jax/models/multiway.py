@@ -15,7 +15,7 @@ import numpy as np
 
 from vlbeit_jax.models.block import Block, EncoderConfig
 from vlbeit_jax.models.layers import LayerNorm, concatenate_axis1, zeros
-from vlbeit_jax.models.params import declare
+from vlbeit_jax.models.params import declare, differentiated_under
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.attention import choose_implementation
 from vlbeit_jax.ops.position import relative_index, table_rows
@@ -120,10 +120,16 @@ class Multiway(nn.Module):
         return tokens, tuple(states[index] for index in keep)
 
     def _loops(self, layout: Layout, keep: Sequence[int]) -> list[list[int]]:
-        """Splits the blocks into loops: of the same experts, and ending at every kept block."""
+        """Splits the blocks into loops.
 
-        def loop(index: int) -> tuple[Any, int]:
-            return self.config.experts(index, layout), sum(kept < index for kept in keep)
+        The blocks of a loop have the same experts, and the same parameters are trained in each. A
+        loop ends at every kept block.
+        """
+        path = "/".join(self.path)
+
+        def loop(index: int) -> tuple[Any, ...]:
+            trained = differentiated_under(f"{path}/block_{index}")
+            return self.config.experts(index, layout), trained, sum(kept < index for kept in keep)
 
         blocks = itertools.groupby(range(self.config.depth), loop)
         return [list(indices) for _, indices in blocks]

@@ -7,7 +7,9 @@ information in a second tree of the same structure.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -125,3 +127,32 @@ def read_info(boxed: Tree) -> Tree:
 def cast_params(params: Tree, info: Tree) -> Tree:
     """Returns the parameters in the types they are used in."""
     return jax.tree.map(lambda leaf, declared: leaf.astype(declared.dtype), params, info)
+
+
+_DIFFERENTIATED: ContextVar[frozenset[str] | None] = ContextVar("differentiated", default=None)
+
+
+@contextmanager
+def differentiated_by(names: frozenset[str] | None) -> Iterator[None]:
+    """While a loss is traced: these parameters are the ones that it is differentiated by.
+
+    A loop over blocks must not mix blocks with and without such parameters, or all of them would
+    take part in the backward pass (``models.multiway``).
+
+    Args:
+      names: parts of a path joined by "/"; None: all parameters.
+    """
+    token = _DIFFERENTIATED.set(names)
+    try:
+        yield
+    finally:
+        _DIFFERENTIATED.reset(token)
+
+
+def differentiated_under(path: str) -> frozenset[str] | None:
+    """Returns the names of ``differentiated_by`` below a path, without it; None: all."""
+    names = _DIFFERENTIATED.get()
+    if names is None:
+        return None
+    prefix = f"{path}/"
+    return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))

@@ -13,7 +13,9 @@ import jax
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.ops.attention import can_fuse
 from vlbeit_jax.plan.networks import Networks, Stack, networks_of
+from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.training.trainable import EVERYTHING, Trained
 
 Tree = Any
 # Bytes of code of a trained block: 9.8 MB at base size for v5e:16x16, 11.9 for v5p:4x4x4
@@ -78,6 +80,7 @@ def estimate(
     rows: int,
     tensor: int,
     on_tpu: bool,
+    trained: Trained = EVERYTHING,
 ) -> Memory:
     """Memory with a formula's temporaries and program.
 
@@ -91,9 +94,10 @@ def estimate(
       rows: devices that share the rows.
       tensor: devices that share heads, FFN and vocabulary.
       on_tpu: whether a kernel computes attention, and the program lies in the chip's memory.
+      trained: the parameters that get gradients.
     """
     networks = [
-        networks_of(objectives[stream], state.params, frozen, batch)
+        networks_of(objectives[stream], state.params, frozen, batch, trained)
         for stream, batch in batches.items()
     ]
     stacks = [stack for each in networks for stack in each.stacks]
@@ -108,6 +112,7 @@ def estimate(
         tensor,
         twice=accumulate > 1 or (rows == 1 and len(networks) > 1),
         stacked=any(stack.config.scan for stack in stacks if stack.trained),
+        trained=trained,
     )
     return kept(state, frozen, batches)._replace(
         temporaries=copies + together, program=_program_bytes(stacks) if on_tpu else 0
@@ -121,6 +126,7 @@ def _parameter_copies(
     tensor: int,
     twice: bool,
     stacked: bool,
+    trained: Trained,
 ) -> int:
     """Gradients in float32, and parameters in the type of their products.
 
@@ -133,19 +139,29 @@ def _parameter_copies(
       tensor: devices that share heads, FFN and vocabulary.
       twice: gradients of a microbatch or a stream stand beside the sum of the others.
       stacked: a loop over blocks stacks parameters and gradients once more.
+      trained: the parameters that get gradients.
     """
     total = 0
-    for leaf, facts in zip(jax.tree.leaves(params), jax.tree.leaves(info), strict=True):
+    for (path, leaf), facts in zip(
+        jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(info), strict=True
+    ):
+        moves = leaf_name(path) in trained
         count = shard_size(leaf) if facts.vocab_parallel else leaf.size // tensor
         itemsize = facts.dtype.itemsize
         # In float32, on its only chip or in its own part, a parameter is used where it lies.
         copied = itemsize < 4 or (rows > 1 and not facts.vocab_parallel)
-        total += count * (4 * (2 if twice else 1) + itemsize * (copied + 2 * stacked))
+        total += count * (
+            4 * moves * (2 if twice else 1) + itemsize * (copied + (1 + moves) * stacked)
+        )
     return total
 
 
 def _program_bytes(stacks: list[Stack]) -> int:
-    blocks = sum(stack.blocks_of_code * (1 if stack.trained else FORWARD_SHARE) for stack in stacks)
+    blocks = sum(
+        stack.blocks_of_code
+        * (FORWARD_SHARE + (1 - FORWARD_SHARE) * stack.trained_blocks / stack.config.depth)
+        for stack in stacks
+    )
     loose = blocks * BLOCK_PROGRAM
     return int(loose if loose < LONG_PROGRAM else blocks * DENSE_BLOCK_PROGRAM)
 
@@ -170,12 +186,12 @@ def _stack_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:
     c, length = stack.config, stack.length
     whole = _block_bytes(stack, tensor, on_tpu)
     if c.remat == "none":
-        return c.depth * whole
+        return stack.trained_blocks * whole
     stored = length * 4 * c.width
     if c.remat == "dots":
         stored += length * c.dtype.itemsize * (5 * c.width + c.ffn_width) // tensor
     # One block at a time is computed again.
-    return c.depth * stored + whole
+    return stack.trained_blocks * stored + whole
 
 
 def _block_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:

@@ -12,6 +12,7 @@ from vlbeit_jax.models.layers import Linear
 from vlbeit_jax.models.multiway import EncoderConfig, Multiway
 from vlbeit_jax.models.vocabulary import WordHead, padded_vocabulary
 from vlbeit_jax.objectives.base import ROW, Context, Objective, Variables, on_one_device
+from vlbeit_jax.training.trainable import EVERYTHING, Trained
 from vlbeit_jax.types import Layout
 
 Tree = Any
@@ -24,13 +25,18 @@ class Stack(NamedTuple):
       config: its sizes and settings.
       layout: tokens of a row by modality.
       rows: over all devices and microbatches.
-      trained: whether a backward pass follows.
+      trained_blocks: top blocks that the backward pass goes through; 0: none follows.
     """
 
     config: EncoderConfig
     layout: Layout
     rows: int
-    trained: bool
+    trained_blocks: int
+
+    @property
+    def trained(self) -> bool:
+        """Whether a backward pass follows."""
+        return self.trained_blocks > 0
 
     @property
     def length(self) -> int:
@@ -62,14 +68,18 @@ class Networks(NamedTuple):
 
 
 def networks_of(
-    objective: Objective, params: Tree, frozen: Tree, batch: Mapping[str, Any]
+    objective: Objective,
+    params: Tree,
+    frozen: Tree,
+    batch: Mapping[str, Any],
+    trained: Trained = EVERYTHING,
 ) -> Networks:
     """Finds the networks that a loss calls, by tracing it; the trees are shapes."""
     stacks, logits, rows = [], [], batch["weight"].shape[0]
 
     def forward(params: Tree, model_state: Tree, frozen: Tree, batch: Tree, key: jax.Array) -> Tree:
-        # Within one trace, a trained parameter is the same object wherever a network reads it.
-        trained = {id(leaf) for leaf in jax.tree.leaves(params)}
+        # Within one trace, a parameter is the same object wherever a network reads it.
+        ours = {id(leaf) for leaf in jax.tree.leaves(params)}
 
         def note(call: Callable[..., Any], inputs: Any, options: Any, context: Any) -> Any:
             outputs, module = call(*inputs, **options), context.module
@@ -77,12 +87,11 @@ def networks_of(
                 module, Multiway | Linear | WordHead
             ):
                 own = jax.tree.leaves(module.variables.get("params", {}))
-                is_trained = any(id(leaf) in trained for leaf in own)
+                is_trained = any(id(leaf) in ours for leaf in own)
                 if isinstance(module, Multiway):
                     tokens = inputs[0]
-                    stacks.append(
-                        Stack(module.config, tokens.layout, tokens.x.shape[0], is_trained)
-                    )
+                    reached = trained.reaches(module.config.depth) if is_trained else 0
+                    stacks.append(Stack(module.config, tokens.layout, tokens.x.shape[0], reached))
                 elif isinstance(module, WordHead) and is_trained:
                     # Its logits never leave it, and a device has its part of them.
                     states = inputs[0]

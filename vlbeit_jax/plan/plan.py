@@ -28,6 +28,7 @@ from vlbeit_jax.tasks.flops import step_flops
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.state import declarations
+from vlbeit_jax.training.trainable import trained_parameters
 
 DAY = 86400.0
 
@@ -111,6 +112,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     task = config.task
     objectives = {name: stream.objective for name, stream in task.streams().items()}
     info = declarations(task.init).info
+    trained = trained_parameters(config.optimizer.trainable, info)
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
     found, seconds, operations = [], 0.0, 0.0
@@ -126,6 +128,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
             rows,
             mesh.shape["tensor"],
             topology.chip is not None,
+            trained,
         )
         if not compiled:
             _check_fits(by_formula, topology, "by formula")

@@ -16,10 +16,12 @@ from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart
 from vlbeit_jax.prepare.check import Limits
-from vlbeit_jax.prepare.formats import FORMATS, STATES_GROUPS
+from vlbeit_jax.prepare.formats import COUNTS, FORMATS, STATES_GROUPS
+from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.records import GROUPED, RecordMaker
 from vlbeit_jax.prepare.writer import GROUP, write_set
+from vlbeit_jax.progress import counted
 from vlbeit_jax.types import Kind
 
 
@@ -87,7 +89,7 @@ def build_set(
     grouped = kind in GROUPED or bool(more)
     maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped)
     left_out: collections.Counter = collections.Counter()
-    records = maker.records(FORMATS[source_format](paths))
+    records = maker.records(_items(source_format, paths))
     if others:
         records = OtherSets(others).apart(records, left_out)
     if kind is Kind.PAIRS:
@@ -107,6 +109,12 @@ def build_set(
         meta.update(maker.description())  # Known once all records are.
 
     return write_set(out, kind, described(), shards=shards, meta=meta, more=more)
+
+
+def _items(source_format: str, paths: Sequence[pathlib.Path]) -> Iterator[Item]:
+    """Yields the items of the source, and shows how many were read."""
+    total = COUNTS[source_format](paths) if source_format in COUNTS else None
+    return counted(FORMATS[source_format](paths), "reading", "items", total)
 
 
 def _group_of_pairs(source_format: str, paths: Sequence[pathlib.Path]) -> Mapping[str, Any]:
@@ -132,12 +140,12 @@ def pack_texts(
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
         for split in SPLITS:
-            texts = (
-                record["text"]
-                for found in sets
-                if found.count(split)
-                for record in found.records(split)
+            documents = (
+                record for each in sets if each.count(split) for record in each.records(split)
             )
+            total = sum(each.count(split) for each in sets)
+            shown = counted(documents, f"packing {split}", "texts", total) if total else ()
+            texts = (record["text"] for record in shown)
             for number, row in enumerate(packed_rows(texts, tokenizer, length)):
                 yield split, {"id": f"{split}/{number:09d}", "tokens": row}
 

@@ -10,7 +10,7 @@ import io
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sentencepiece
@@ -19,6 +19,7 @@ from vlbeit_jax.data.source import TRAIN, PreparedSet, open_set
 from vlbeit_jax.data.text import DESCRIPTION_FILE, MODEL_FILE, piece_fingerprint
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
+from vlbeit_jax.progress import counted, waiting
 from vlbeit_jax.types import Kind, Special
 
 LINE_CHARACTERS = 1000
@@ -54,9 +55,12 @@ def train_text_tokenizer(
         vocabulary.
     """
     sets = [open_set(place, Kind.TEXTS, Kind.PAIRS) for place in places]
-    lines = sample_lines((line for found in sets for line in _lines(found)), max_bytes)
+    records = (record for found in sets for record in _records(found))
+    total = sum(found.count(TRAIN) for found in sets)
+    lines = sample_lines(_lines(counted(records, "reading", "records", total)), max_bytes)
     with published(out) as folder:
-        model = _train(lines, vocabulary, coverage, threads)
+        with waiting(f"learning {vocabulary:,} pieces from {len(lines):,} lines"):
+            model = _train(lines, vocabulary, coverage, threads)
         (folder / MODEL_FILE).write_bytes(model)
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         assert (
@@ -96,17 +100,19 @@ def sample_lines(lines: Iterable[str], max_bytes: int) -> list[str]:
     return [line for _, line in sorted(kept, reverse=True)]
 
 
-def _lines(found: PreparedSet) -> Iterator[str]:
+def _records(found: PreparedSet) -> Iterator[Mapping[str, Any]]:
+    return iter(found.records(TRAIN) if found.count(TRAIN) else ())
+
+
+def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yields captions and sentences of documents, as lines of at most ``LINE_CHARACTERS``.
 
     The trainer silently skips lines of more than 4192 bytes.
     """
-    if not found.count(TRAIN):
-        return
-    for record in found.records(TRAIN):
+    for record in records:
         texts = (
             record["captions"]
-            if found.kind is Kind.PAIRS
+            if "captions" in record
             else SENTENCE_END.split(record["text"].decode())
         )
         for text in texts:

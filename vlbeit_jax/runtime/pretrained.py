@@ -87,7 +87,8 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
       draws: number of masks for every record.
 
     Returns:
-      By term, accuracy, chance, unigram, loss and count, or None for a term without data;
+      By term, accuracy with its interval, chance, unigram, loss and count, or None for a term
+      without data;
       ``gain_text`` and ``gain_image`` with value, low and high; step, draws and data sets.
 
     Raises:
@@ -100,7 +101,8 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
     results: dict[str, Any] = dict.fromkeys([*TERM_NAMES, *GAINS])
     for stream, records in records_by_stream(run, places, sets).items():
         scores = run.model.score(stream, run.params, records, place, draws=draws)
-        results |= {name: found.summary() for name, found in scores.items()}
+        for name, found in scores.items():
+            results[name] = found.summary() | {"accuracy_interval": found.accuracy_interval()}
         if len(scores) > 1 and len(records) > 1:
             results |= _gains(run, stream, records, scores, place, draws)
     data = [
@@ -128,7 +130,8 @@ def _gains(
     gains = {}
     for name, (term, field) in GAINS.items():
         mismatched = Rematched(records, partners, field)
-        other = run.model.score(stream, run.params, mismatched, place, draws=draws)
+        about = f", wrong {field}"
+        other = run.model.score(stream, run.params, mismatched, place, draws=draws, about=about)
         gains[name] = gain(own[term], other[term])._asdict()
     return gains
 

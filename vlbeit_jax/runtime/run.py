@@ -14,15 +14,20 @@ from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
 from vlbeit_jax.tasks import Config
-from vlbeit_jax.tasks.assets import check_start_tokenizer
+from vlbeit_jax.tasks.assets import check_start_tokenizers
 from vlbeit_jax.tasks.base import OpenTask, Place, Task, TrainingData
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import check_batch, host_shard, make_mesh
+from vlbeit_jax.training.param_names import parameter_names
 from vlbeit_jax.training.saved_run import CONFIG_FILE, newest_step
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.start_from import Start
+from vlbeit_jax.training.state import declarations
+from vlbeit_jax.training.trainable import Trained, check_fixed, trained_parameters
 
 Tree = Any
+# The optimizer has moments for the parameters that this setting selects, and for no others.
+TRAINABLE = "optimizer.trainable"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +80,16 @@ class Run:
         """What must equal the checkpoint's on resume, by a name for messages."""
         config = self.config
         found = {"task.kind": config.task.kind, "task.schedule": config.task.schedule}
-        found |= {"run.seed": config.run.seed} | fixed_settings(config.task, "task")
+        found |= {"run.seed": config.run.seed, TRAINABLE: config.optimizer.trainable}
+        found |= fixed_settings(config.task, "task")
         return found | {**self.opened.fingerprints, **self.data.fingerprints}
+
+    @property
+    def trained(self) -> Trained:
+        """The parameters that the run trains."""
+        return trained_parameters(
+            self.config.optimizer.trainable, declarations(self.task.init).info
+        )
 
     def open_start(self, abstract: Tree) -> Start | None:
         """Returns the start that ``run.start_from`` names; None without one, or when resuming.
@@ -85,7 +98,8 @@ class Run:
           abstract: shapes of the parameters.
 
         Raises:
-          UsageError: the start does not fit, or the hosts find different checkpoints.
+          UsageError: the start does not fit, or the hosts find different checkpoints; or parameters
+        that it does not give would stay at random values.
         """
 
         def open_start() -> Start | None:
@@ -94,8 +108,12 @@ class Run:
                 return None
             folder = pathlib.Path(self.config.run.start_from)
             read_config(folder, "config.run.start_from")  # Raises if the folder is not a run's.
-            check_start_tokenizer(folder, self.opened.fingerprints)
-            return Start.open(folder, abstract, self.task.warm_start())
+            rules = self.task.warm_start()
+            kept = [name for name in parameter_names(abstract) if not rules.is_fresh(name)]
+            check_start_tokenizers(folder, self.opened.fingerprints, kept)
+            start = Start.open(folder, abstract, rules)
+            check_fixed(self.config.optimizer.trainable, self.trained, start.fresh, folder)
+            return start
 
         start = self.hosts.all_or_none(open_start)
         self.hosts.assert_equal({"newest checkpoint in run.start_from": start and start.step})

@@ -5,17 +5,20 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlbeit_jax import progress
+from vlbeit_jax.config.common import ALL
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
@@ -27,10 +30,10 @@ from vlbeit_jax.runtime.hooks.save_config import SaveConfig
 from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.identity import check_same
 from vlbeit_jax.runtime.loop import train_loop
-from vlbeit_jax.runtime.run import Run
+from vlbeit_jax.runtime.run import TRAINABLE, Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
-from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.runtime.versions import devices, versions
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state
@@ -41,6 +44,7 @@ from vlbeit_jax.training.optimizer import describe_factors, learning_rate
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE, START_FILE
 from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import TrainState, declarations
+from vlbeit_jax.training.trainable import describe_trained, part_like
 
 PROFILE = "profile"
 Tree = Any
@@ -68,22 +72,38 @@ def train(
     step, (make_state, abstract) = step_and_state(run.task, config, run.mesh)
     start_from = run.open_start(abstract.params)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(progress.hidden())
         changes = run.claim_folder(stack)
         checkpointer = Checkpointer(
             workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every
         )
         stack.callback(checkpointer.close)
-        state = _first_state(run, checkpointer, make_state, abstract, start_from)
-        start = int(state.step)
-        writer = Writer(workdir, start, config.run.steps, enabled=is_primary())
+        start = _step_to_start_at(run, checkpointer)
+        writer = Writer(
+            workdir,
+            start,
+            config.run.steps,
+            run.opened.headlines,
+            lambda: step.total_compile_seconds,
+            enabled=is_primary(),
+        )
         stack.callback(writer.close)
+        step.compiling = writer.compiling
         if start == config.run.steps:
             writer.say(f"{workdir}: already finished, at step {start} of {start}")
             _say_changes(writer, "still has the values of its last step:", changes)
-            return state
-        _say_changes(writer, "changes with the first step:", changes)
+            return checkpointer.restore_state(start, abstract)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+        writer.say(first_lines(run, parameters, start))
         if start_from is not None:
             writer.say(f"{workdir} {start_from}")
+        if start:
+            state = checkpointer.restore_state(start, abstract)
+        else:
+            state = _new_state(run, make_state(config.run.seed), start_from)
+        _say_changes(writer, "changes with the first step:", changes)
+        if trained := describe_trained(config.optimizer.trainable, run.trained, state.params):
+            writer.say(trained)
         if factors := describe_factors(config.optimizer, declarations(run.task.init).info):
             writer.say(factors)
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
@@ -97,19 +117,26 @@ def train(
             raise
 
 
-def _first_state(
-    run: Run,
-    checkpointer: Checkpointer,
-    make_state: Callable[[int], TrainState],
-    abstract: TrainState,
-    start_from: Start | None,
-) -> TrainState:
-    """Returns the state of the newest checkpoint, or that of a new run."""
+def _step_to_start_at(run: Run, checkpointer: Checkpointer) -> int:
+    """Returns the step of the newest checkpoint, if this run may resume from it; 0 without one.
+
+    Raises:
+      UsageError: the checkpoint was made from something else, or is beyond the last step.
+    """
     newest = checkpointer.latest()
     run.hosts.assert_equal({"newest checkpoint": newest})
     if newest is None:
-        return _new_state(run, make_state(run.config.run.seed), start_from)
-    return _restored_state(run, checkpointer, newest, abstract)
+        return 0
+    # Runs of version 0.2.0 and before trained all parameters, and did not say so.
+    saved = {TRAINABLE: ALL} | checkpointer.describe(newest)["must_match"]
+    check_same(saved, run.must_match, run.workdir)
+    steps = run.config.run.steps
+    if newest > steps:
+        raise UsageError(
+            f"{run.workdir} is already at step {newest}, but run.steps is {steps}; raise run.steps "
+            "to continue this run, or choose a new --workdir"
+        )
+    return newest
 
 
 def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainState:
@@ -121,7 +148,7 @@ def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSt
         params = run.hosts.all_or_none(lambda: start_from.load(state.params))
         run.hosts.on_primary(lambda: _save_start(run.workdir, start_from))
         # An average starts at the parameters that are averaged.
-        ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, part_like(params, state.ema))
         state = dataclasses.replace(state, params=params, ema=ema)
     return run.opened.prepare_state(state, run.data, run.place)
 
@@ -145,21 +172,6 @@ def _save_start(workdir: pathlib.Path, start: Start) -> None:
         write_seen(workdir, both, STARTED_FROM)
 
 
-def _restored_state(
-    run: Run, checkpointer: Checkpointer, newest: int, abstract: TrainState
-) -> TrainState:
-    """Returns the state of the newest checkpoint, if this run may resume from it."""
-    saved = checkpointer.describe(newest)["must_match"]
-    check_same(saved, run.must_match, run.workdir)
-    steps = run.config.run.steps
-    if newest > steps:
-        raise UsageError(
-            f"{run.workdir} is already at step {newest}, but run.steps is {steps}; raise run.steps "
-            "to continue this run, or choose a new --workdir"
-        )
-    return checkpointer.restore_state(newest, abstract)
-
-
 def _hooks(
     run: Run,
     frozen: Tree,
@@ -175,9 +187,10 @@ def _hooks(
         "must_match": run.must_match,
         "trained_on": list(run.data.trained_on),
         "versions": versions(),
+        "devices": devices(),
     }
 
-    flops = flops_of_streams(run.task)  # Traces each loss, which takes seconds at base size.
+    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
         Log(
@@ -216,14 +229,8 @@ def _train(
     writer: Writer,
     timer: Timer,
 ) -> TrainState:
-    """Says what is trained, opens the data at the right place and runs the loop."""
+    """Opens the data at the right place and runs the loop."""
     start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
-    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    hosts = f" of {jax.process_count()} hosts" if jax.process_count() > 1 else ""
-    writer.say(
-        f"{run.workdir}: {run.task.kind}, {size:,} parameters, from step {start} to {steps} "
-        f"on {jax.device_count()} device(s){hosts}"
-    )
     feeds = {
         name: pipeline.batches(
             run.data.examples(name),

@@ -1,13 +1,17 @@
 """Where a run's figures go: JSON lines, TensorBoard, a text log and the terminal."""
 
+import contextlib
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tqdm
 
+from vlbeit_jax.progress import duration
+from vlbeit_jax.runtime import lines
 from vlbeit_jax.runtime.run_folder import append_metrics, drop_metrics_after
+from vlbeit_jax.tasks.figures import Headline
 
 # tensorboardX imports PyTorch if it is installed, for features that are not used here. That costs
 # seconds and memory, so the import is made to fail.
@@ -22,8 +26,6 @@ finally:
         sys.modules["torch"] = _torch
 
 TEXT_FILE, EVENTS = "log.txt", "tensorboard"
-# Figures that a text line does not repeat for every term: how many examples were counted.
-NOT_IN_TEXT = {"count"}
 
 
 class Writer:
@@ -33,7 +35,16 @@ class Writer:
     ``metrics.jsonl`` and the TensorBoard events alone.
     """
 
-    def __init__(self, folder: pathlib.Path, start: int, steps: int, *, enabled: bool = True):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        start: int,
+        steps: int,
+        headlines: Sequence[Headline] = (),
+        compile_seconds: Callable[[], float] = lambda: 0.0,
+        *,
+        enabled: bool = True,
+    ):
         """Prepares to write.
 
         Args:
@@ -41,12 +52,18 @@ class Writer:
           start: step at which this process starts. Figures of later steps come from a process
             that was stopped; they are dropped, because those steps are taken again.
           steps: at which the run ends.
+          headlines: figures that lines show besides losses and accuracies.
+          compile_seconds: total time spent on compilation so far, which says nothing of the time
+            that is left.
           enabled: False on all processes but one; all methods then do nothing.
         """
         self._folder, self._start, self._steps = folder, start, steps
+        self._headlines, self._compile_seconds = headlines, compile_seconds
         self._enabled = enabled
         self._events: tensorboardX.SummaryWriter | None = None
         self._began = time.monotonic()
+        self._first: float | None = None  # When the first step was done, without compilation.
+        self._legends: set[str] = set()
         self._bar = tqdm.tqdm(
             total=steps,
             initial=start,
@@ -58,11 +75,13 @@ class Writer:
 
     def progress(self, text: str) -> None:
         """Advances the progress bar by a step, with ``text`` beside it."""
+        if self._first is None:
+            self._first = self._without_compilation()
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
 
     def write(self, step: int, split: str, figures: Mapping[str, float]) -> None:
-        """Writes a line of figures everywhere.
+        """Writes figures everywhere: all of them to files, the most important ones as a line.
 
         Args:
           step: number of steps taken.
@@ -80,7 +99,12 @@ class Writer:
         append_metrics(self._folder, {"step": step, "split": split, "seconds": seconds, **figures})
         for name, value in figures.items():
             self._events.add_scalar(f"{split}/{name}", value, step)
-        self.say(f"step {step}/{self._steps} {split}: {as_text(figures)}{self._time_left(step)}")
+        legend = lines.legend(figures, self._headlines, self._steps)
+        if legend and legend not in self._legends:
+            self._legends.add(legend)
+            self.say(legend)
+        left = self._time_left(step)
+        self.say(lines.line(step, self._steps, split, figures, self._headlines, left))
 
     def say(self, text: str) -> None:
         """Adds a message, with the time, to ``log.txt`` and shows it above the progress bar."""
@@ -97,41 +121,23 @@ class Writer:
         if self._events is not None:
             self._events.close()
 
+    @contextlib.contextmanager
+    def compiling(self, streams: Sequence[str]) -> Iterator[None]:
+        """Says before its body that the step is compiled, and after it how long it took."""
+        self.say(f"compiling the step of {', '.join(streams)} ...")
+        began = time.monotonic()
+        yield
+        self.say(f"compiling ... {duration(time.monotonic() - began)}")
+
+    def _without_compilation(self) -> float:
+        return time.monotonic() - self._compile_seconds()
+
     def _time_left(self, step: int) -> str:
-        done = step - self._start
-        if not done:
+        if step == self._steps:
+            return f"took {duration(time.monotonic() - self._began)}"
+        # The first step also starts threads and fills caches.
+        done = step - self._start - 1
+        if done < 1 or self._first is None:
             return ""
-        left = (time.monotonic() - self._began) / done * (self._steps - step)
-        return f" | {int(left // 60)}m{int(left % 60):02d}s left"
-
-
-def as_text(figures: Mapping[str, float]) -> str:
-    """Returns figures as one line: term by term in alphabetical order, then the rest."""
-    terms: dict[str, dict[str, float]] = {}
-    for name, value in figures.items():
-        term, _, kind = name.partition("/")
-        if kind:
-            terms.setdefault(term, {})[kind] = value
-    parts = [f"{term} {_term_as_text(kinds)}" for term, kinds in sorted(terms.items())]
-    parts += [f"{name} {value:.4g}" for name, value in figures.items() if "/" not in name]
-    return " | ".join(parts)
-
-
-def _term_as_text(kinds: Mapping[str, float]) -> str:
-    """Loss and accuracy first, with the baselines of the accuracy in brackets."""
-    rest = {name: value for name, value in kinds.items() if name not in NOT_IN_TEXT}
-    words = []
-    if "loss" in rest:
-        words.append(f"loss {rest.pop('loss'):.3f}")
-    if "accuracy" in rest:
-        words.append(f"acc {100 * rest.pop('accuracy'):.1f}%")
-        digits = {"unigram": 1, "chance": 2}
-        baselines = [
-            f"{name} {100 * rest.pop(name):.{places}f}%"
-            for name, places in digits.items()
-            if name in rest
-        ]
-        if baselines:
-            words.append(f"({', '.join(baselines)})")
-    words += [f"{name} {value:.4g}" for name, value in rest.items()]
-    return " ".join(words)
+        seconds = (self._without_compilation() - self._first) / done * (self._steps - step)
+        return f"{duration(seconds)} left"

@@ -12,6 +12,7 @@ from vlbeit_jax.training.mesh import batch_sharding, check_batch, replicated, sh
 from vlbeit_jax.training.optimizer import make_optimizer
 from vlbeit_jax.training.state import StateMaker, TrainState, declarations, state_maker
 from vlbeit_jax.training.step import TrainStep, make_train_step
+from vlbeit_jax.training.trainable import trained_parameters
 
 
 class AbstractStep(NamedTuple):
@@ -54,7 +55,8 @@ def step_and_state(task: Task, config: Config, mesh: Mesh) -> tuple[TrainStep, S
     """Returns a task's train step on a mesh, and how to make its state.
 
     Raises:
-      UsageError: the mesh does not divide a batch or a parameter.
+      UsageError: the mesh does not divide a batch or a parameter, or ``optimizer.trainable`` names
+        parameters that do not exist.
     """
     streams = task.streams()
     for name, stream in streams.items():
@@ -62,12 +64,14 @@ def step_and_state(task: Task, config: Config, mesh: Mesh) -> tuple[TrainStep, S
     objectives = {name: stream.objective for name, stream in streams.items()}
     info = declarations(task.init).info
     optimizer = make_optimizer(config.optimizer, config.run.steps, info)
+    trained = trained_parameters(config.optimizer.trainable, info)
     maker = state_maker(
         task.init,
         lambda: {name: objective.init_model_state() for name, objective in objectives.items()},
         optimizer,
         mesh,
         ema=bool(config.optimizer.ema_decay),
+        trained=trained,
     )
     step = make_train_step(
         objectives,
@@ -78,6 +82,7 @@ def step_and_state(task: Task, config: Config, mesh: Mesh) -> tuple[TrainStep, S
         seed=config.run.seed,
         accumulate=config.run.accumulate,
         ema_decay=config.optimizer.ema_decay,
+        trained=trained,
     )
     return step, maker
 

@@ -1,16 +1,22 @@
 """What a run keeps of its inputs, in its own folder."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.training.saved_run import identity
 
 TEXT_TOKENIZER, VISUAL_TOKENIZER = "text_tokenizer", "visual_tokenizer"
 CLASSES = "classes.json"
+# Parameters with a row or a column for each token of a tokenizer.
+_OF_TOKENS = {
+    TEXT_TOKENIZER: ("text_embed/words", "language_head/"),
+    VISUAL_TOKENIZER: ("vision_head/",),
+}
 
 
 def open_text_tokenizer(place: str | Path, model: ModelConfig) -> TextTokenizer:
@@ -28,25 +34,35 @@ def open_text_tokenizer(place: str | Path, model: ModelConfig) -> TextTokenizer:
     return tokenizer
 
 
-def check_start_tokenizer(start: Path, fingerprints: Mapping[str, Any]) -> None:
-    """Checks that a run reads texts as its start did.
+def check_start_tokenizers(
+    start: Path, fingerprints: Mapping[str, Any], kept: Collection[str]
+) -> None:
+    """Checks that a run reads and predicts the tokens that its start did.
 
     Args:
       start: folder of the run or import in ``run.start_from``.
       fingerprints: of the new run.
+      kept: names of the parameters that come from the start.
 
     Raises:
-      UsageError: the start has another text tokenizer.
+      UsageError: another tokenizer gives the numbers of tokens, but parameters of the start's
+        tokens are kept.
     """
-    place, own = start / TEXT_TOKENIZER, fingerprints.get(TEXT_TOKENIZER)
-    if own is None or not place.is_dir():
-        return
-    other = TextTokenizer(place).fingerprint
-    if other != own:
+    # An import has neither.
+    saved = {VISUAL_TOKENIZER: identity(start).get(VISUAL_TOKENIZER)}
+    if (start / TEXT_TOKENIZER).is_dir():
+        saved[TEXT_TOKENIZER] = TextTokenizer(start / TEXT_TOKENIZER).fingerprint
+    for name, prefixes in _OF_TOKENS.items():
+        own, other = fingerprints.get(name), saved.get(name)
+        wrong = [each for each in kept if each.startswith(prefixes)]
+        if None in (own, other) or own == other or not wrong:
+            continue
+        what = name.replace("_", " ")
         raise UsageError(
-            f"run.start_from={start} was trained with text tokenizer {other}, but "
-            f"task.text_tokenizer is {own}: its words would have the embeddings of others; set "
-            f"config.task.text_tokenizer={place}"
+            f"run.start_from={start} was trained with {what} {other}, but task.{name} is {own}, "
+            f"whose tokens are others: {', '.join(wrong)} would be theirs; set "
+            f"config.task.{name}={start / name}, or pretrain with these parameters named in "
+            "config.task.fresh"
         )
 
 

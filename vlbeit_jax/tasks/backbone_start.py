@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.training.adapters import ResizeRelative, first_rows, resize_positions
-from vlbeit_jax.training.warm_start import WarmStart
+from vlbeit_jax.training.warm_start import Adapter, WarmStart
 from vlbeit_jax.types import Modality, Positions
 
 # What a start may have and a fine-tuned network may not need. Blocks are not among them: a model
@@ -38,7 +38,19 @@ def backbone_start(
       modalities: of its inputs.
       fresh: globs of the parameters that no start has.
     """
-    adapt: list = []
+    return WarmStart(fresh=fresh, adapt=adapted_positions(model, modalities), unneeded=UNNEEDED)
+
+
+def adapted_positions(
+    model: ModelConfig, modalities: Sequence[Modality]
+) -> tuple[tuple[str, Adapter], ...]:
+    """Returns adapters of a start's tables of positions to the images and texts of a network.
+
+    Args:
+      model: of the network.
+      modalities: of its inputs.
+    """
+    adapt: list[tuple[str, Adapter]] = []
     if model.positions is Positions.RELATIVE:
         # The table does not tell how long its texts are, so they must be as long as here.
         texts = model.text_positions
@@ -48,4 +60,4 @@ def backbone_start(
             adapt.append(("vision_embed/positions", resize_positions))
         if Modality.LANGUAGE in modalities:
             adapt.append(("text_embed/positions", first_rows))
-    return WarmStart(fresh=fresh, adapt=tuple(adapt), unneeded=UNNEEDED)
+    return tuple(adapt)

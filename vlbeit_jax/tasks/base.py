@@ -8,7 +8,7 @@ which task it runs. A new task is one file here and one line in ``tasks.TASKS``.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import jax
@@ -21,6 +21,7 @@ from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.objectives.base import Objective
+from vlbeit_jax.tasks.figures import Evaluator, Headline
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.warm_start import WarmStart
 from vlbeit_jax.types import Kind
@@ -43,22 +44,6 @@ class Stream:
     example: Mapping[str, Spec]
     batch_size: int
     tokens: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluator:
-    """One evaluation during training.
-
-    Attributes:
-      name: prefix of its figures in the log; "" for none.
-      every: steps between evaluations; 0 for none.
-      run: from the state and the frozen parameters on the devices to figures, the same on all
-        hosts.
-    """
-
-    name: str
-    every: int
-    run: Callable[[TrainState, Tree], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +141,12 @@ class OpenTask(Protocol):
 
     @property
     def chance(self) -> Mapping[str, float]:
-        """Returns the accuracy of a uniform guess, by loss; logged beside each accuracy."""
+        """Returns the accuracy of a guess without input, by loss; logged beside the accuracy."""
+        ...
+
+    @property
+    def headlines(self) -> Sequence[Headline]:
+        """Returns figures that log lines show besides losses and accuracies."""
         ...
 
     def save_assets(self, folder: pathlib.Path) -> None:
@@ -246,6 +236,11 @@ class TrainingData(Protocol):
     @property
     def trained_on(self) -> Sequence[str]:
         """Returns fingerprints of the sets that are trained on; evaluation avoids them."""
+        ...
+
+    @property
+    def sources(self) -> Mapping[str, Sequence[PreparedSet]]:
+        """Returns the sets of each stream, for the first lines of a run."""
         ...
 
     def examples(self, stream: str) -> Examples:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from vlbeit_jax.cost.flops import StepFlops, loss_flops
+from vlbeit_jax.models.params import differentiated_by
 from vlbeit_jax.objectives.base import ROW, Context, Variables, on_one_device
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import row_shapes
@@ -18,6 +19,7 @@ from vlbeit_jax.tasks.base import Task
 from vlbeit_jax.training.mesh import AXES
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.state import declarations
+from vlbeit_jax.training.trainable import EVERYTHING, Trained, trained_parameters
 
 Tree = Any
 # On an abstract CPU, "auto" selects no kernel, even in networks whose settings ``_with_settings``
@@ -48,13 +50,15 @@ def step_flops(config: Config, streams: Sequence[str] | None = None) -> StepFlop
 # Tracing takes seconds at base size, and the benchmark asks twice.
 @functools.cache
 def _flops_of_config(config: Config) -> dict[str, StepFlops]:
-    return flops_of_streams(config.task)
+    info = declarations(config.task.init).info
+    trained = trained_parameters(config.optimizer.trainable, info)
+    return flops_of_streams(config.task, trained)
 
 
-def flops_of_streams(task: Task) -> dict[str, StepFlops]:
+def flops_of_streams(task: Task, trained: Trained = EVERYTHING) -> dict[str, StepFlops]:
     """Operations, tokens and samples that every stream adds to a step."""
     params = declarations(task.init).shapes
-    return {stream: _stream_flops(task, stream, params) for stream in task.streams()}
+    return {stream: _stream_flops(task, stream, params, trained) for stream in task.streams()}
 
 
 def total(flops: Iterable[StepFlops]) -> StepFlops:
@@ -62,7 +66,7 @@ def total(flops: Iterable[StepFlops]) -> StepFlops:
     return StepFlops(*(sum(values) for values in zip(*flops, strict=True)))
 
 
-def _stream_flops(task: Task, stream: str, params: Tree) -> StepFlops:
+def _stream_flops(task: Task, stream: str, params: Tree, trained: Trained) -> StepFlops:
     # The same mathematics, but quick to trace and to count: attention is matrix products and not a
     # kernel whose operations JAX cannot see, and blocks that are alike are one loop.
     objective = _with_settings(task.streams()[stream].objective, attention="einsum", scan=True)
@@ -75,12 +79,13 @@ def _stream_flops(task: Task, stream: str, params: Tree) -> StepFlops:
     def loss(params: Tree, model_state: Tree, frozen: Tree, *rest: Tree) -> tuple[jax.Array, Tree]:
         batch, key = rest
         variables = Variables(params, model_state, frozen)
-        terms, statistics = on_one_device(objective, variables, batch, Context(key))
+        with differentiated_by(trained.names):
+            terms, statistics = on_one_device(objective, variables, batch, Context(key))
         return sum((term.loss for term in terms.values()), jnp.zeros(())), (terms, statistics)
 
     frozen = task.frozen()
     with jax.sharding.use_abstract_mesh(_ONE_CPU):
-        flops = loss_flops(loss, params, model_state, frozen, batch, key)
+        flops = loss_flops(loss, params, model_state, frozen, batch, key, part=trained.of)
     rows = batch["weight"].shape[0]
     return StepFlops(flops.trained, flops.frozen, rows * task.streams()[stream].tokens, rows)
 

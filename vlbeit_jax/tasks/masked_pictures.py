@@ -44,6 +44,7 @@ def masked_pictures(
     visual: VisualTokens,
     image: UInt8[np.ndarray, "B height width 3"],
     masked_patches: Int[np.ndarray, "B M"],
+    text: Int[np.ndarray, "B T"] | None = None,
 ) -> MaskedPictures:
     """Returns pictures before and after some of their patches were hidden and predicted.
 
@@ -53,12 +54,13 @@ def masked_pictures(
       visual: the tokenizer, whose decoder draws.
       image: pixels.
       masked_patches: numbers of the hidden patches, at least one.
+      text: rows of word pieces that the network sees beside the pictures; None: pictures alone.
 
     Raises:
       UsageError: the tokenizer's decoder predicts no pixels.
     """
     codes, guessed = _tokens(
-        network, visual.tokenizer, params, visual.frozen, image, masked_patches
+        network, visual.tokenizer, params, visual.frozen, image, masked_patches, text
     )
     hidden = np.asarray(is_at_positions(jnp.asarray(masked_patches), codes.shape[1]))
     grid, patch = network.config.grid, network.config.patch_size
@@ -76,11 +78,17 @@ def masked_pictures(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _tokens(
-    network: VLBEiT, tokenizer: Tokenizer, params: Tree, frozen: Tree, image: Array, masked: Array
+    network: VLBEiT,
+    tokenizer: Tokenizer,
+    params: Tree,
+    frozen: Tree,
+    image: Array,
+    masked: Array,
+    text: Array | None,
 ) -> tuple[Array, Array]:
     """Returns all visual tokens of images, and the same with predictions at masked patches."""
     codes = encode(tokenizer, frozen, image)
-    inputs = Inputs(image=image, masked_patches=masked)
+    inputs = Inputs(image=image, masked_patches=masked, text=text)
     logits: Any = network.apply({"params": params}, inputs, method="logits")
     best = jnp.argmax(logits[Modality.VISION], axis=-1)
     return codes, codes.at[jnp.arange(len(codes))[:, None], masked].set(best)

@@ -70,6 +70,11 @@ class OneStreamData:
         """Fingerprints of everything in the sets."""
         return sorted({name for each in self.sets for name in each.contains})
 
+    @property
+    def sources(self) -> Mapping[str, Sequence[PreparedSet]]:
+        """The sets, by the name of the stream."""
+        return {self._name: self.sets}
+
     def examples(self, stream: str) -> TrainingExamples:
         """Returns the endless examples of the one stream."""
         return TrainingExamples(

@@ -17,6 +17,7 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.shapes import Float, Int
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.base import Evaluator, Place
+from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.one_stream import OneStreamData
 from vlbeit_jax.training.state import TrainState, declarations
 from vlbeit_jax.types import Kind
@@ -30,6 +31,7 @@ class OpenFineTuned:
       text: the text tokenizer; None if the task has no texts.
       frozen: empty; all parameters are trained.
       chance: accuracy of a guess, by the name of the loss; empty unless the task sets it.
+      headlines: figures that log lines show besides; empty unless the task sets it.
       kind: the kind of sets that the task takes.
       needs: the fields of a record that a prediction needs.
     """
@@ -38,6 +40,7 @@ class OpenFineTuned:
     needs: frozenset[str]
     frozen: ClassVar[Tree] = {}
     chance: Mapping[str, float] = {}
+    headlines: Sequence[Headline] = ()
 
     def __init__(self, task: Any, text: TextTokenizer | None):
         """Takes the task's settings and its text tokenizer."""

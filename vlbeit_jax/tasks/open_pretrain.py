@@ -25,8 +25,9 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place
+from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.pretrain_data import PretrainData
-from vlbeit_jax.tasks.probing import Probes
+from vlbeit_jax.tasks.probing import HEADLINES, PROBE, Probes
 from vlbeit_jax.tasks.scoring import score
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, keep_copy, open_visual_tokens
 from vlbeit_jax.training.mesh import padded_batch, put_replicated
@@ -105,6 +106,11 @@ class OpenPretrain:
             for modality, name in TERMS[stream].items()
         }
 
+    @property
+    def headlines(self) -> Sequence[Headline]:
+        """Figures of the probes that log lines show; other lines have none of them."""
+        return HEADLINES
+
     def stream_config(self, stream: str) -> StreamConfig:
         """Returns the settings of a stream."""
         return getattr(self.task, stream)
@@ -140,6 +146,7 @@ class OpenPretrain:
         *,
         draws: int = 1,
         batches: int = 0,
+        about: str = "",
     ) -> dict[str, Scores]:
         """Returns the scores of each loss of a stream over some records.
 
@@ -152,6 +159,7 @@ class OpenPretrain:
           place: devices, seed, this host's rows.
           draws: masks per record.
           batches: stop after so many; 0: take all.
+          about: the records, for the progress of a command.
         """
         batch_size = padded_batch(self.stream_config(stream).batch_size, place.mesh)
         examples = EvaluationExamples(
@@ -164,7 +172,16 @@ class OpenPretrain:
         )
         found = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
         tokenizer = put_replicated(self.tokenizer_params, place.mesh)
-        return score(self.objectives[stream], params, tokenizer, found, place.mesh)
+        return score(
+            self.objectives[stream],
+            params,
+            tokenizer,
+            found,
+            place.mesh,
+            what=f"scoring {stream}{about}",
+            total=min(len(records) * draws, len(examples)),
+            each=batch_size,
+        )
 
     def save_assets(self, folder: Path) -> None:
         """Copies both tokenizers into the run, which then no longer needs the original folders."""
@@ -187,7 +204,7 @@ class OpenPretrain:
         found = [Evaluator("", place.run.evaluate_every, run)]
         if probes.every:
             opened = Probes(probes, self.task.model, self._text)
-            found.append(Evaluator("probe", probes.every, functools.partial(opened.run, place)))
+            found.append(Evaluator(PROBE, probes.every, functools.partial(opened.run, place)))
         return found
 
     def prepare_state(self, state: TrainState, data: PretrainData, place: Place) -> TrainState:

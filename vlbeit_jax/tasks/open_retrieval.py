@@ -13,8 +13,11 @@ from vlbeit_jax.data.source import VALIDATION, PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.metrics.retrieval import Ranks, chance, recall_intervals, recalls
 from vlbeit_jax.models.params import Tree
+from vlbeit_jax.objectives.contrastive import CONTRAST
+from vlbeit_jax.objectives.matching import MATCHING, PASSES
 from vlbeit_jax.tasks.assets import open_text_tokenizer
 from vlbeit_jax.tasks.base import Place
+from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.open_fine_tuned import OpenFineTuned, best_of, groups_of
 from vlbeit_jax.tasks.ranking import Gallery, dual_scores, embed, match_own, rerank_both
@@ -23,14 +26,22 @@ from vlbeit_jax.types import Kind
 
 PAIR = "pair"  # The one stream.
 DUAL, RERANKED = "retrieval", "reranked"  # Before the names of figures.
+FIRST = 1  # Log lines show how often the first candidate is right.
 
 
 class OpenRetrieval(OpenFineTuned):
-    """A task that ranks images and captions; see ``OpenFineTuned``.
+    """A task that ranks images and captions; see ``OpenFineTuned``."""
 
-    Chance depends on the rows of a batch, so none is logged.
-    """
-
+    headlines = tuple(
+        Headline(
+            f"{kind}/{name}/recall_{FIRST}",
+            f"{label}{found} R@{FIRST}",
+            True,
+            f"chance/{name}/recall_{FIRST}",
+        )
+        for kind, label in ((DUAL, ""), (RERANKED, f"{RERANKED} "))
+        for found, name in (("text", "image_to_text"), ("image", "text_to_image"))
+    )
     kind = Kind.PAIRS
     needs = frozenset({"image", "captions"})
     text: TextTokenizer
@@ -42,6 +53,9 @@ class OpenRetrieval(OpenFineTuned):
           UsageError: it is missing or does not fit.
         """
         super().__init__(task, open_text_tokenizer(text_tokenizer, task.model))
+        # A batch may show a picture twice; a guess is then right more often. Matching has one right
+        # pair among its passes, so that "no" is the best constant answer.
+        self.chance = {CONTRAST: 1 / task.pair.batch_size, MATCHING: 1 - 1 / PASSES}
 
     def training_data(self, run: RunConfig) -> OneStreamData:
         """Opens the sets of pairs.
@@ -129,11 +143,13 @@ class OpenRetrieval(OpenFineTuned):
         batches = place.run.evaluate_batches
         most = batches * self.task.pair.batch_size if batches else None
         gallery = Gallery.of(held_back.records(VALIDATION), most)
-        return {
+        figures = {
             f"{kind}/{name}": value
             for kind, ranks in self._ranks(state.params, gallery, place).items()
             for name, value in recalls(ranks).items()
         }
+        guessed = chance(gallery.owner, [FIRST])
+        return figures | {f"chance/{name}": value for name, value in guessed.items()}
 
     def _ranks(self, params: Tree, gallery: Gallery, place: Place) -> dict[str, Ranks]:
         """Returns the ranks of both encoders, and those after re-ranking if there is matching."""

@@ -25,6 +25,7 @@ from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.distillation import TARGET_MEAN, Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.tasks import base
+from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.teachers import restore_teacher
 from vlbeit_jax.training.mesh import on_mesh, put_batch, put_replicated, replicated
@@ -51,7 +52,10 @@ class OpenVQKD:
       frozen: the teacher's parameters.
       objective: with the teacher.
       chance: empty, because VQ-KD predicts no classes.
+      headlines: the use of the codebook, which collapses if training goes wrong.
     """
+
+    headlines = (Headline("codes_used", "codes in use"), Headline("perplexity", "perplexity"))
 
     def __init__(self, task: Any):
         """Opens the teacher."""

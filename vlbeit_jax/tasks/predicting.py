@@ -14,6 +14,7 @@ from vlbeit_jax.data.examples.base import Transform
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.models.params import Tree
+from vlbeit_jax.progress import counted
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.training.mesh import on_mesh, padded_batch, put_batch, replicated
 
@@ -72,7 +73,7 @@ def outputs_of(
     feed = pipeline.batches(examples, size, shard=place.shard, loader=place.loader)
     compiled, found = _compiled(outputs, place.mesh), []
     with closing(feed), on_mesh(place.mesh):
-        for batch in feed:
+        for batch in counted(feed, "computing", "records", min(most, len(records)), size):
             found.append(jax.device_get(compiled(params, put_batch(batch, place.mesh))))
     joined = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
     real = joined[1]["weight"] > 0

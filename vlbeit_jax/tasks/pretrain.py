@@ -24,12 +24,14 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
+from vlbeit_jax.tasks.backbone_start import adapted_positions
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.tasks.text_problems import padding_problems, text_problems
 from vlbeit_jax.tasks.visual_tokens import describe_visual_tokens
 from vlbeit_jax.training.schedule import Schedule, schedule_problems
 from vlbeit_jax.training.warm_start import WarmStart
+from vlbeit_jax.types import Modality
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,13 @@ class Pretrain:
         "folder made by vlbeit_jax.keep_tokens; empty: visual tokens are computed in every step",
         may_change=True,
     )
+    fresh: tuple[str, ...] = setting(
+        (),
+        "names of parameters, with *, that start random although run.start_from is given: "
+        "vision_head/* with another visual tokenizer; text_embed/words and language_head/* with "
+        "another text tokenizer",
+        may_change=True,
+    )
     probes: ProbeConfig = section(ProbeConfig, "probes of frozen features during the run")
     tokenizer_model: VisualTokenizerConfig = section(
         VisualTokenizerConfig,
@@ -93,7 +102,11 @@ class Pretrain:
 
     def training_problems(self) -> Iterable[str]:
         """See ``tasks.base.Task``."""
-        yield from padding_problems(self.model)
+        for problem in padding_problems(self.model):
+            yield (
+                f"{problem}; a BEiT-3 starts pretraining with a text tokenizer made here and "
+                "task.fresh=text_embed/words,language_head/* (docs/adapt.md)"
+            )
         yield from self.probes.training_problems()
         for name in self.used_streams:
             stream = getattr(self, name)
@@ -175,8 +188,8 @@ class Pretrain:
         )
 
     def warm_start(self) -> WarmStart:
-        """Returns no exceptions: all parameters of a start must match."""
-        return WarmStart()
+        """Returns the rules: positions are adapted; all but ``fresh`` must match."""
+        return WarmStart(fresh=self.fresh, adapt=adapted_positions(self.model, tuple(Modality)))
 
     def open(self, folder: Path | None = None) -> OpenPretrain:
         """Opens the tokenizers; from a run's folder, those that it holds.

@@ -8,6 +8,7 @@ from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.streams import ImageStreamConfig
 from vlbeit_jax.data.cached_tokens import CachedTokens, require_all
 from vlbeit_jax.data.sampling import TrainingExamples
+from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.data.sources import open_sources, require_validation
 from vlbeit_jax.data.splits import require_apart, seen_by, write_seen
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
@@ -46,6 +47,11 @@ class PretrainData:
     def trained_on(self) -> Sequence[str]:
         """Fingerprints of everything in the sets."""
         return sorted({name for each in self._all for name in each.contains})
+
+    @property
+    def sources(self) -> Mapping[str, Sequence[PreparedSet]]:
+        """The sets of every stream."""
+        return self.sets
 
     def examples(self, stream: str) -> TrainingExamples:
         """Returns the stream's endless examples."""

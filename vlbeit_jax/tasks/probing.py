@@ -23,12 +23,27 @@ from vlbeit_jax.metrics.retrieval import chance, rank, recalls
 from vlbeit_jax.shapes import Float, Int
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.features import image_features, text_features
+from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Kind
 
 Tree = Any
 SEED = 0  # Of the few-shot rows.
 BEST = 10  # Candidates among which retrieval looks for the right one.
+PROBE = "probe"  # Before the names of figures.
+HEADLINES = (
+    Headline(f"{PROBE}/image/ridge", "image ridge", True, f"{PROBE}/image/majority"),
+    Headline(f"{PROBE}/text/ridge", "text ridge", True, f"{PROBE}/text/majority"),
+    *(
+        Headline(
+            f"{PROBE}/pair/{name}_recall_{BEST}",
+            f"{found} R@{BEST}",
+            True,
+            f"{PROBE}/pair/chance_{name}_recall_{BEST}",
+        )
+        for found, name in (("text", "image_to_text"), ("image", "text_to_image"))
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)

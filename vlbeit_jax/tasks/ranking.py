@@ -18,6 +18,7 @@ from vlbeit_jax.metrics.retrieval import Ranks, candidates, rank, rerank
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.retrieval import DualEncoder
+from vlbeit_jax.progress import counted
 from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.predicting import outputs_of, rows_at_once
@@ -216,7 +217,8 @@ class _Matched:
         size = rows_at_once(len(image), self.batch_size, mesh)
         rows, found = np.asarray(self.place.shard.rows(size)), []
         with on_mesh(mesh):
-            for start in range(0, len(image), size):
+            starts = range(0, len(image), size)
+            for start in counted(starts, "matching", "pairs", len(image), size):
                 pairs = np.arange(start, start + size)
                 pairs = np.where(pairs < len(image), pairs, start)[rows]
                 batch = {"image": self.images[image[pairs]], "text": self.texts[text[pairs]]}

@@ -9,10 +9,13 @@ from vlbeit_jax.config.networks import NOT_OF_THE_NETWORK, ModelConfig
 from vlbeit_jax.config.schema import settings_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config, parse
-from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
+from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.training.saved_run import CONFIG_FILE, newest_step
+from vlbeit_jax.training.warm_start import WarmStart
 from vlbeit_jax.types import Positions
 
+# What a run with new parameters of these names does not take from its start.
+_SIZES_OF_TOKENS = {"text_embed/words": ("vocabulary", "pad"), "vision_head/kernel": ("codes",)}
 Values = dict[str, Any]
 
 
@@ -91,12 +94,17 @@ def _like_start(values: Values, start: pathlib.Path, workdir: pathlib.Path | Non
     task = values["task"]
     _, network = read_network(start, "config.run.start_from")
     names = {field.name for field in settings_of(network)} - set(NOT_OF_THE_NETWORK)
+    rules = WarmStart(fresh=tuple(task.get("fresh", ())))
+    for parameter, own in _SIZES_OF_TOKENS.items():
+        if rules.is_fresh(parameter):
+            names -= set(own)
     model = task["model"] | {name: getattr(network, name) for name in names}
     if network.positions is Positions.ABSOLUTE:
         # Shorter texts need only the first positions.
         wanted = task["model"].get("text_positions", network.text_positions)
         model["text_positions"] = min(network.text_positions, wanted)
     task = task | {"model": model}
-    if task.get(TEXT_TOKENIZER) == "" and (start / TEXT_TOKENIZER).is_dir():
-        task[TEXT_TOKENIZER] = str(start / TEXT_TOKENIZER)
+    for name in (TEXT_TOKENIZER, VISUAL_TOKENIZER):
+        if task.get(name) == "" and (start / name).is_dir():
+            task[name] = str(start / name)
     return values | {"task": task}

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from vlbeit_jax.data.pipeline import Batches
 from vlbeit_jax.metrics.masked import Scores
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
+from vlbeit_jax.progress import counted
 from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated
 
 Tree = Any
@@ -26,13 +27,32 @@ def _compiled(objective: MaskedPrediction, mesh: Mesh) -> Callable[..., Any]:
 
 
 def score(
-    objective: MaskedPrediction, params: Tree, frozen: Tree, batches: Batches, mesh: Mesh
+    objective: MaskedPrediction,
+    params: Tree,
+    frozen: Tree,
+    batches: Batches,
+    mesh: Mesh,
+    *,
+    what: str,
+    total: int,
+    each: int,
 ) -> dict[str, Scores]:
-    """Returns, per term, the totals of each example; padding rows, of weight 0, are left out."""
+    """Returns, per term, the totals of each example; padding rows, of weight 0, are left out.
+
+    Args:
+      objective: of the stream.
+      params: on the devices.
+      frozen: of the visual tokenizer, on the devices.
+      batches: of the examples; closed here.
+      mesh: devices.
+      what: is done, for the progress of a command.
+      total: number of examples without padding.
+      each: rows of a batch.
+    """
     compiled = _compiled(objective, mesh)
     seen = []
     with closing(batches), on_mesh(mesh):
-        for batch in batches:
+        for batch in counted(batches, what, "examples", total, each):
             seen.append(jax.device_get(compiled(params, frozen, put_batch(batch, mesh))))
     uid = np.concatenate([uid for _, uid, _ in seen])
     real = np.concatenate([weight for *_, weight in seen]) > 0

@@ -17,6 +17,7 @@ from vlbeit_jax.data.source import TRAIN, PreparedSet
 from vlbeit_jax.data.sources import open_sources
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
+from vlbeit_jax.progress import counted
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.mesh import (
@@ -80,9 +81,11 @@ class TokenCacher:
             closing(pipeline.batches(examples, rows, loader=self._config.loader)) as batches,
             on_mesh(self._mesh),
         ):
-            tokens = np.concatenate(list(self._encoded(batches)))
+            count, what = len(which) * views, f"part {part} of {found.name}"
+            tokens = np.concatenate(
+                list(counted(self._encoded(batches), what, "views", count, rows))
+            )
         kind = np.min_scalar_type(self._model.visual.tokenizer.config.codes - 1)
-        count = len(which) * views
         cached.write(part, tokens[:count].reshape(len(which), views, patches).astype(kind))
         return count
 

@@ -146,7 +146,7 @@ class Checkpointer:
             trees["ema"] = jax.tree.map(jnp.copy, trees["params"])
         if no_count:
             trees["optimizer"]["skipped"] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
-        return TrainState.restored(trees)
+        return TrainState.restored(trees, abstract)
 
     def leaves(self, step: int, name: str) -> "Leaves":
         """Returns one of the trees, to be read array by array."""

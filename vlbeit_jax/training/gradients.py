@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vlbeit_jax.models.params import differentiated_by
 from vlbeit_jax.objectives.base import Context, Objective, Term, Variables
 from vlbeit_jax.ops.losses import mean
 from vlbeit_jax.shapes import Array
 from vlbeit_jax.training.per_chip import split_rows
+from vlbeit_jax.training.trainable import EVERYTHING, Trained, replaced
 
 Tree = Any
 Rows = Mapping[str, Array]
@@ -22,23 +24,30 @@ def accumulated_gradients(
     weights: Mapping[str, Array],
     ctx: Context,
     microbatches: int,
+    trained: Trained = EVERYTHING,
 ) -> tuple[Tree, dict[str, Term], Tree]:
     """Returns gradients (float32) of the sum over terms of loss / weight, and sums over rows.
 
     ``weights`` are those of the whole batch, so splitting the batch changes nothing but the memory
     that is needed.
 
+    ``trained`` are the parameters that get gradients. The loss is a function of these alone, so the
+    backward pass ends where none of them lies below.
+
     Returns:
       Gradients, the terms' totals and the statistics, summed over the rows of ``batch``.
     """
 
-    def loss(params: Tree, rows: Rows) -> tuple[Array, tuple[dict[str, Term], Tree]]:
-        terms, statistics = objective(variables._replace(params=params), rows, ctx)
+    def loss(moved: Tree, rows: Rows) -> tuple[Array, tuple[dict[str, Term], Tree]]:
+        params = replaced(variables.params, moved)
+        with differentiated_by(trained.names):
+            terms, statistics = objective(variables._replace(params=params), rows, ctx)
         losses = (mean(term.loss, weights[name]) for name, term in terms.items())
         return sum(losses, jnp.zeros(())), (terms, statistics)
 
     def on_rows(rows: Rows) -> tuple[Tree, dict[str, Term], Tree]:
-        gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(variables.params, rows)
+        moved = trained.of(variables.params)
+        gradients, (terms, statistics) = jax.grad(loss, has_aux=True)(moved, rows)
         gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
         return gradients, terms, statistics
 

@@ -10,12 +10,13 @@ import optax
 
 from vlbeit_jax.shapes import Array, Bool
 from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.training.trainable import part_like, replaced
 
 Tree = Any
 
 
 class Guarded(NamedTuple):
-    """The part of a state that a refused update leaves alone."""
+    """The part of a state that an update moves, and that a refused one leaves alone."""
 
     params: Tree
     opt_state: Tree
@@ -42,15 +43,16 @@ def guarded_update(
       optimizer: its update is finite whenever the gradients' norm is, as that of
         ``training.optimizer`` is.
       state: before the step.
-      gradients: summed over all rows.
+      gradients: of the trained parameters, summed over all rows. The others pass through.
       model_state: after the step.
       metrics: of the step; names of losses end in "/loss".
       ema_decay: largest decay of the averaged parameters; 0 if the state has none.
     """
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    before = part_like(state.params, gradients)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, before)
+    params = optax.apply_updates(before, updates)
     new = Guarded(params, opt_state, model_state, averaged(state, params, ema_decay))
-    old = Guarded(state.params, state.opt_state, state.model_state, state.ema)
+    old = Guarded(before, state.opt_state, state.model_state, state.ema)
 
     grad_norm = optax.tree.norm(gradients)
     losses = [value for name, value in metrics.items() if name.endswith("/loss")]
@@ -62,7 +64,9 @@ def guarded_update(
     # would copy what its branches share.
     kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)
     refused = 1 - ok.astype(jnp.int32)
-    after = TrainState(step=state.step + 1, skipped=state.skipped + refused, **kept._asdict())
+    # The parameters that are not trained are handed on: with donation, no copy is made.
+    moved = kept._asdict() | {"params": replaced(state.params, kept.params)}
+    after = TrainState(step=state.step + 1, skipped=state.skipped + refused, **moved)
     return after, {**metrics, "grad_norm": grad_norm, "skipped": refused}
 
 
@@ -74,7 +78,7 @@ def averaged(state: TrainState, params: Tree, decay: float) -> Tree | None:
 
     Args:
       state: before the update.
-      params: after the update.
+      params: the trained ones, after the update.
       decay: the largest one; 0 if the state has no average.
     """
     ema = state.ema

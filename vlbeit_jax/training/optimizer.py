@@ -10,7 +10,8 @@ import optax
 from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.models.backbone import layer_of
 from vlbeit_jax.shapes import Array, Float
-from vlbeit_jax.training.param_names import leaf_name
+from vlbeit_jax.training.param_names import leaf_name, parameter_names
+from vlbeit_jax.training.trainable import trained_parameters
 
 Tree = Any
 HEAD = "head"  # Where new heads are in the tree of parameters.
@@ -49,7 +50,15 @@ def make_optimizer(config: OptimizerConfig, steps: int, info: Tree) -> optax.Gra
       config: rates and decays.
       steps: of the run.
       info: a ``ParamInfo`` per parameter, which says whether weight decay applies.
+
+    Returns:
+      An optimizer of the trained parameters: gradients, parameters and moments are trees without
+      those that ``config.trainable`` leaves out.
+
+    Raises:
+      UsageError: ``config.trainable`` names parameters that do not exist.
     """
+    trained = trained_parameters(config.trainable, info)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     adamw = optax.adamw(
         learning_rate(config, steps),
@@ -57,7 +66,7 @@ def make_optimizer(config: OptimizerConfig, steps: int, info: Tree) -> optax.Gra
         b2=config.beta2,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        mask=jax.tree.map(lambda declared: declared.decay, info),
+        mask=jax.tree.map(lambda declared: declared.decay, trained.of(info)),
     )
     if config.layer_decay == 1.0 and config.head_factor == 1.0:
         return optax.chain(clip, adamw)
@@ -82,7 +91,7 @@ def rate_factors(config: OptimizerConfig, info: Tree) -> dict[str, float]:
       config: of the optimizer.
       info: a leaf per parameter.
     """
-    names = [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(info)]
+    names = parameter_names(info)
     blocks = {name.split("/")[1] for name in names if name.startswith(_BLOCK)}
     top = len(blocks) + 1
 
@@ -94,8 +103,11 @@ def rate_factors(config: OptimizerConfig, info: Tree) -> dict[str, float]:
 
 
 def describe_factors(config: OptimizerConfig, info: Tree) -> str:
-    """Returns the factors on one line, each with one of its parameters; empty if all are 1."""
-    factors = rate_factors(config, info)
+    """Returns the factors of what is trained on one line, each with a parameter; empty if 1."""
+    trained = trained_parameters(config.trainable, info)
+    factors = {
+        name: factor for name, factor in rate_factors(config, info).items() if name in trained
+    }
     if set(factors.values()) == {1.0}:
         return ""
     first = {factor: name for name, factor in reversed(factors.items())}

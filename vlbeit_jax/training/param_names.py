@@ -15,6 +15,11 @@ def leaf_name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def parameter_names(tree: Tree) -> list[str]:
+    """Returns the names of the leaves, in their order."""
+    return [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
 def check_shapes(saved: Mapping[str, tuple[int, ...]], abstract: Tree, what: str) -> None:
     """Compares saved parameters with those that are needed.
 

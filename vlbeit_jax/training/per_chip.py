@@ -18,13 +18,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vlbeit_jax.models.params import ParamInfo, cast_params
 from vlbeit_jax.training.mesh import ROW_AXES, RULES, mesh_axes
+from vlbeit_jax.training.trainable import EVERYTHING, Trained
 
 Tree = Any
 # ``work(params, batches, rest) -> (gradients, sums)``
 Work = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
 
 
-def per_chip_gradients(work: Work, mesh: Mesh, shardings: Tree, info: Tree) -> Work:
+def per_chip_gradients(
+    work: Work, mesh: Mesh, shardings: Tree, info: Tree, trained: Trained = EVERYTHING
+) -> Work:
     """Returns ``work`` for all rows, from ``work`` on one chip's rows.
 
     Args:
@@ -33,6 +36,7 @@ def per_chip_gradients(work: Work, mesh: Mesh, shardings: Tree, info: Tree) -> W
       mesh: of chips.
       shardings: a ``NamedSharding`` per parameter.
       info: a ``ParamInfo`` per parameter.
+      trained: the parameters that ``work`` returns gradients of.
 
     Returns:
       The same function on all rows. Gradients lie as the parameters do. Gradients and sums are
@@ -42,6 +46,7 @@ def per_chip_gradients(work: Work, mesh: Mesh, shardings: Tree, info: Tree) -> W
     if not axes:  # One chip, or tensor parallelism alone: nothing to gather, nothing to reduce.
         return lambda params, batches, rest: work(cast_params(params, info), batches, rest)
     specs = jax.tree.map(lambda sharding: _fsdp_spec(sharding, axes), shardings)
+    gradient_specs = trained.of(specs)
 
     def on_one_chip(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
         with nn.logical_axis_rules(_RULES_INSIDE):
@@ -50,14 +55,15 @@ def per_chip_gradients(work: Work, mesh: Mesh, shardings: Tree, info: Tree) -> W
         def reduced(gradient: jax.Array, spec: PartitionSpec, declared: ParamInfo) -> jax.Array:
             return reduce_grad(gradient, spec, declared, axes)
 
-        return jax.tree.map(reduced, gradients, specs, info), jax.lax.psum(sums, axes)
+        of_gradients = (gradients, gradient_specs, trained.of(info))
+        return jax.tree.map(reduced, *of_gradients), jax.lax.psum(sums, axes)
 
     rows, everywhere = PartitionSpec(axes), PartitionSpec()
     return jax.shard_map(
         on_one_chip,
         mesh=mesh,
         in_specs=(specs, rows, everywhere),
-        out_specs=(specs, everywhere),
+        out_specs=(gradient_specs, everywhere),
         axis_names=set(axes),
         # The checker cannot see that the sums above are equal on all chips.
         check_vma=False,

@@ -46,6 +46,15 @@ def trained_on(folder: pathlib.Path, step: int) -> frozenset[str]:
         return frozenset(checkpointer.describe(step)["trained_on"])
 
 
+def identity(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns what must match when a run resumes, by name; empty for an import."""
+    step = newest_step(folder)
+    if step is None:
+        return {}
+    with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
+        return checkpointer.describe(step).get("must_match", {})
+
+
 def restore(folder: pathlib.Path, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
     """Returns trees of one checkpoint of a run, on the first device of this process.
 

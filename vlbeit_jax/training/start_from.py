@@ -13,6 +13,7 @@ from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step
 from vlbeit_jax.training.warm_start import (
     Assignment,
+    Origin,
     WarmStart,
     apply_plan,
     describe,
@@ -62,6 +63,11 @@ class Start:
         }
         plan = plan_warm_start(source, target, rules, start=f"run.start_from={folder}")
         return cls(folder, step, tuple(plan), tuple(source))
+
+    @property
+    def fresh(self) -> list[str]:
+        """Names of the parameters that keep their random values."""
+        return [each.name for each in self.plan if each.origin is Origin.FRESH]
 
     def load(self, params: Tree) -> Tree:
         """Returns the parameters to start with.

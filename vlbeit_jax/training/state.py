@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from vlbeit_jax.models.params import read_info
 from vlbeit_jax.shapes import Array, Int
 from vlbeit_jax.training.mesh import param_shardings, replicated
+from vlbeit_jax.training.trainable import EVERYTHING, Trained, part_like, replaced
 
 Tree = Any
 
@@ -25,10 +26,11 @@ class TrainState:
 
     Attributes:
       step: batches consumed; it advances even if an update is refused.
-      params: what gradients move.
-      opt_state: moments.
+      params: of the trained network.
+      opt_state: moments of the parameters that gradients move (``training.trainable``).
       model_state: what the objectives move by rules of their own (codebook, counts of targets).
-      ema: an exponential moving average of ``params``; None if the run keeps none.
+      ema: an exponential moving average of the parameters that gradients move; None if the run
+        keeps none.
       skipped: updates refused so far, because something in them was not finite.
     """
 
@@ -39,22 +41,30 @@ class TrainState:
     ema: Tree | None
     skipped: Int[Array, ""]
 
+    @property
+    def averaged_params(self) -> Tree:
+        """All parameters, with the average of those that move."""
+        return replaced(self.params, self.ema)
+
     def saved(self) -> dict[str, Tree]:
-        """Returns the trees of a checkpoint; parameters can be read without the moments."""
+        """Returns the trees of a checkpoint; parameters can be read without the moments.
+
+        Averages are saved with the fixed parameters, so that they are a whole network.
+        """
         progress = {"step": self.step, "moments": self.opt_state, "skipped": self.skipped}
         trees = {"params": self.params, "model_state": self.model_state, "optimizer": progress}
-        return trees if self.ema is None else {**trees, "ema": self.ema}
+        return trees if self.ema is None else {**trees, "ema": self.averaged_params}
 
     @classmethod
-    def restored(cls, trees: dict[str, Tree]) -> "TrainState":
-        """Returns the state from the trees of a checkpoint."""
+    def restored(cls, trees: dict[str, Tree], like: "TrainState") -> "TrainState":
+        """Returns the state from the trees of a checkpoint, with as many averages as ``like``."""
         progress = trees["optimizer"]
         return cls(
             step=progress["step"],
             params=trees["params"],
             opt_state=progress["moments"],
             model_state=trees["model_state"],
-            ema=trees.get("ema"),
+            ema=None if like.ema is None else part_like(trees["ema"], like.ema),
             skipped=progress["skipped"],
         )
 
@@ -98,15 +108,17 @@ def state_maker(
     mesh: Mesh,
     *,
     ema: bool = False,
+    trained: Trained = EVERYTHING,
 ) -> StateMaker:
     """Returns how to make a state whose parts already lie on their devices.
 
     Args:
       init_params: from a key to parameters, boxed with their ``ParamInfo``.
       init_model_state: the objectives' part of the state.
-      optimizer: its moments are sharded as the parameters are.
+      optimizer: of the trained parameters; its moments are sharded as they are.
       mesh: of devices.
       ema: whether the state has averaged parameters, which start at the parameters.
+      trained: the parameters that have moments and averages.
 
     Raises:
       UsageError: the mesh does not divide a parameter.
@@ -118,9 +130,9 @@ def state_maker(
         return TrainState(
             step=zero,
             params=params,
-            opt_state=optimizer.init(params),
+            opt_state=optimizer.init(trained.of(params)),
             model_state=init_model_state(),
-            ema=params if ema else None,
+            ema=trained.of(params) if ema else None,
             skipped=zero,
         )
 
@@ -138,11 +150,11 @@ def state_maker(
             optimizer,
             lambda _, sharding: sharding,
             shapes.opt_state,
-            of_params,
+            trained.of(of_params),
             transform_non_params=lambda _: everywhere,
         ),
         model_state=jax.tree.map(lambda _: everywhere, shapes.model_state),
-        ema=of_params if ema else None,
+        ema=trained.of(of_params) if ema else None,
         skipped=everywhere,
     )
 

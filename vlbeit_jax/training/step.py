@@ -1,9 +1,10 @@
 """The train step: gradients stream by stream, summed, one update. A pure function."""
 
+import contextlib
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from vlbeit_jax.training.guard import guarded_update
 from vlbeit_jax.training.mesh import on_mesh
 from vlbeit_jax.training.per_chip import Work, per_chip_gradients, per_row, row_axes
 from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.training.trainable import EVERYTHING, Trained
 
 Tree = Any
 Rows = Mapping[str, Array]
@@ -37,6 +39,8 @@ class TrainStep:
 
     Attributes:
       total_compile_seconds: of all sets of streams so far.
+      compiling: from streams to a context that each of their compilations runs in. It may be set,
+        to tell the user, who waits for minutes.
     """
 
     def __init__(self, step: Any, mesh: Mesh):
@@ -44,6 +48,9 @@ class TrainStep:
         self._step, self._mesh = step, mesh
         self._compiled: dict[tuple[str, ...], Any] = {}
         self.total_compile_seconds = 0.0
+        self.compiling: Callable[[Sequence[str]], contextlib.AbstractContextManager[None]] = (
+            lambda streams: contextlib.nullcontext()
+        )
 
     def lower(self, state: TrainState, frozen: Tree, batches: Mapping[Any, Any]) -> Any:
         """Returns the step before compilation; arguments may be shapes with shardings."""
@@ -56,11 +63,12 @@ class TrainStep:
         """Takes a step; the state is donated."""
         streams = tuple(sorted(batches))
         if streams not in self._compiled:
-            began = time.monotonic()
-            lowered = self.lower(state, frozen, batches)
-            options = NVIDIA_OPTIONS if on_nvidia() else None
-            self._compiled[streams] = lowered.compile(compiler_options=options)
-            self.total_compile_seconds += time.monotonic() - began
+            with self.compiling(streams):
+                began = time.monotonic()
+                lowered = self.lower(state, frozen, batches)
+                options = NVIDIA_OPTIONS if on_nvidia() else None
+                self._compiled[streams] = lowered.compile(compiler_options=options)
+                self.total_compile_seconds += time.monotonic() - began
         return self._compiled[streams](state, frozen, batches)
 
 
@@ -74,6 +82,7 @@ def make_train_step(
     seed: int,
     accumulate: int = 1,
     ema_decay: float = 0.0,
+    trained: Trained = EVERYTHING,
 ) -> TrainStep:
     """Returns ``train_step(state, frozen, batches) -> (state, metrics)``; the state is donated.
 
@@ -83,8 +92,7 @@ def make_train_step(
 
     A step that is not finite changes nothing (``training.guard``), and its ``skipped`` is 1.
 
-    Each device sums gradients over microbatches and streams; one reduction per step follows
-    (``training.per_chip``).
+    Each device sums its own gradients; one reduction per step follows (``training.per_chip``).
 
     Args:
       objectives: by stream, in the order in which their gradients are added.
@@ -95,6 +103,7 @@ def make_train_step(
       seed: of the run.
       accumulate: microbatches.
       ema_decay: largest decay of ``state.ema``; 0 if the state has none.
+      trained: the parameters that the step moves. The optimizer and the state are for these.
 
     Raises:
       UsageError: an objective needs its whole batch, but there are several microbatches.
@@ -102,8 +111,8 @@ def make_train_step(
     _check_microbatches(objectives, accumulate)
     axes = row_axes(mesh)
     outputs_of_all_rows = per_row(mesh, shardings, info, accumulate)
-    work = _work_of_one_chip(objectives, seed, accumulate, axes)
-    gradients_of_all_rows = per_chip_gradients(work, mesh, shardings, info)
+    work = _work_of_one_chip(objectives, seed, accumulate, axes, trained)
+    gradients_of_all_rows = per_chip_gradients(work, mesh, shardings, info, trained)
 
     def train_step(
         state: TrainState, frozen: Tree, batches: Mapping[Any, Rows]
@@ -140,7 +149,11 @@ def _check_microbatches(objectives: Mapping[str, Objective], accumulate: int) ->
 
 
 def _work_of_one_chip(
-    objectives: Mapping[str, Objective], seed: int, accumulate: int, axes: tuple[str, ...]
+    objectives: Mapping[str, Objective],
+    seed: int,
+    accumulate: int,
+    axes: tuple[str, ...],
+    trained: Trained,
 ) -> Work:
     """Returns what each chip does: gradients of its rows, summed over streams and microbatches."""
 
@@ -148,7 +161,7 @@ def _work_of_one_chip(
         params: Tree, batches: Mapping[Any, Rows], rest: tuple[Array, Tree, Tree, Tree]
     ) -> tuple[Tree, tuple[Tree, Tree]]:
         step, model_state, frozen, weights = rest
-        total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), params)
+        total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), trained.of(params))
         terms, statistics = {}, {}
         # Not the order of ``batches``, which tracing sorts: floating-point sums depend on it.
         for name in (stream for stream in objectives if stream in batches):
@@ -159,6 +172,7 @@ def _work_of_one_chip(
                 weights[name],
                 Context(stream_key(seed, name, step), axes, accumulate),
                 accumulate,
+                trained,
             )
             total = jax.tree.map(jnp.add, total, gradients)
             if on_nvidia():

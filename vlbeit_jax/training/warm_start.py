@@ -43,6 +43,10 @@ class WarmStart:
     adapt: tuple[tuple[str, Adapter], ...] = ()
     unneeded: tuple[str, ...] = ()
 
+    def is_fresh(self, name: str) -> bool:
+        """Whether a parameter of this model keeps its initial values."""
+        return _match(name, self.fresh) is not None
+
 
 class Origin(enum.StrEnum):
     """Where the value of a parameter comes from."""
@@ -114,7 +118,7 @@ def _assign(
 ) -> Assignment | str:
     """Returns what a parameter begins with, or why there is nothing for it."""
     found = source.get(name)
-    if _match(name, rules.fresh) is not None:
+    if rules.is_fresh(name):
         return Assignment(name, Origin.FRESH, shape, found)
     if found is None:
         return f"{name}: nothing there, {shape} here"

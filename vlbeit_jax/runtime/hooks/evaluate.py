@@ -50,7 +50,7 @@ class Evaluate(Hook):
             if evaluator.every and (step % evaluator.every == 0 or ending == FINISHED):
                 self._run(evaluator, step, state, VALIDATION)
                 if self._ema:
-                    averaged = dataclasses.replace(state, params=state.ema)
+                    averaged = dataclasses.replace(state, params=state.averaged_params)
                     self._run(evaluator, step, averaged, VALIDATION_EMA)
 
     def _run(self, evaluator: Evaluator, step: int, state: TrainState, split: str) -> None:

@@ -37,7 +37,7 @@ class Log(Hook):
           every: steps between lines.
           learning_rate: of the step after a number of steps; a scalar.
           work: of the step after a number of steps.
-          chance: accuracy of a uniform guess, by term; written beside the term's accuracy.
+          chance: accuracy of a guess without input, by term; written beside the accuracy.
         """
         self._writer, self._timer, self._every = writer, timer, every
         self._learning_rate, self._work, self._chance = learning_rate, work, chance

@@ -1,0 +1,67 @@
+"""Pages of fine-tuned runs: what their evaluation wrote, and what they answer."""
+
+import pytest
+
+from tests.report.pages import checked
+from tests.tasks import labelled_world, paired_world
+from tests.tasks.finetuned import evaluated
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.report.page import write_report
+from vlbeit_jax.runtime.start import train
+from vlbeit_jax.types import Kind
+
+STEPS = 12  # More than the steps of warm-up.
+
+
+def classifier(folder):
+    sets = labelled_world.prepare(folder, "pictures", Kind.LABELLED_IMAGES)
+    return sets, labelled_world.image_config(sets, STEPS)
+
+
+def retrieval(folder):
+    sets = paired_world.prepare(folder, Kind.PAIRS)
+    task = paired_world.retrieval_task(sets, paired_world.tokenizer_in(folder))
+    return sets, paired_world.config(task, STEPS)
+
+
+def questions(folder):
+    sets = paired_world.prepare(folder, Kind.QUESTIONS)
+    task = paired_world.vqa_task(sets, paired_world.tokenizer_in(folder))
+    return sets, paired_world.config(task, STEPS)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (classifier, ("share of the most frequent class", "Accuracy by class", "red")),
+        pytest.param(
+            retrieval,
+            ("The picture of the caption is among the best 10", "captions of all pictures shown"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            questions,
+            ("most frequent answer", "what is above?"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_fine_tuned_run_has_a_page(make, told, tmp_path):
+    sets, config = make(tmp_path)
+    run = tmp_path / "run"
+    train(config, run)
+    results = evaluated(run, sets, "test")
+    page = checked(write_report(run, [], results, tmp_path).read_text())
+    for text in (*told, "95% interval", "How the figures were measured", "64 train", "48 test"):
+        assert text in page.words, text
+    assert page.words.count("✓ right") + page.words.count("✗ wrong") == 12
+    seen = results | {"protocol": results["protocol"] | {"split": "train"}}
+    known = checked(write_report(run, [str(sets)], seen, tmp_path).read_text())
+    assert (
+        known.words.count("✗ training data") == 2
+        and "was trained on, not of new ones" in known.words
+    )
+    logged = checked(write_report(run, [], None, tmp_path).read_text())
+    assert "the last figures of the run's own log" in logged.words
+    with pytest.raises(UsageError, match="--results is of a pretraining run"):
+        write_report(run, [], {"mim": {}}, tmp_path)

@@ -1,0 +1,73 @@
+"""Answers of a fine-tuned model beside the truth."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.data.examples.images import pixels_of
+from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.image import centre_view
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.metrics.vqa import normalise
+from vlbeit_jax.report.markup import Html, element, figure, picture
+from vlbeit_jax.report.panels import picture as as_png
+from vlbeit_jax.report.verdicts import Level, Verdict
+
+SIDE = 128  # Pixels of a picture on the page.
+
+
+def answer_cards(records: Records, predictions: Sequence[Mapping[str, Any]]) -> Html:
+    """Returns a card per record: what was asked, what the model answers, what is right.
+
+    Args:
+      records: annotated.
+      predictions: of ``FineTuned.predict``, one per record.
+    """
+    cards = [_card(records[index], found) for index, found in enumerate(predictions)]
+    return element("ul", cards, class_="cards")
+
+
+def _card(record: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
+    truths, answer = truths_of(record), found["top"][0][0]
+    right = normalise(answer) in {normalise(each) for each in truths}
+    verdict = Verdict(Level.GOOD, "right", "") if right else Verdict(Level.BAD, "wrong", "")
+    truth = None if right else element("p", "Right: ", element("strong", " / ".join(truths)))
+    listed = [
+        element("li", element("strong" if not place else "span", name), f" {score:.2f}")
+        for place, (name, score) in enumerate(found["top"])
+    ]
+    return element(
+        "li",
+        _shown(record),
+        element("p", record_text(record)) if "text" in record else None,
+        element("p", verdict.badge()),
+        element("ol", listed),
+        truth,
+        class_="card",
+    )
+
+
+def truths_of(record: Mapping[str, Any]) -> list[str]:
+    """Returns what counts as right for a record, without repetitions."""
+    for name in ("label", "answers", "captions"):
+        if name in record:
+            found = [record[name]] if name == "label" else record[name]
+            return list(dict.fromkeys(as_text(each) for each in found))
+    raise ValueError(f"a record without an annotation: {sorted(record)}")
+
+
+def record_text(record: Mapping[str, Any]) -> str:
+    """Returns the text or the question of a record, cut to a few lines."""
+    text = as_text(record["text"])
+    return text if len(text) <= 400 else f"{text[:400]} …"
+
+
+def _shown(record: Mapping[str, Any]) -> Html | None:
+    if "image" not in record:
+        return None
+    view = np.ascontiguousarray(centre_view(pixels_of(record), SIDE))
+    alt = f"Picture of record {as_text(record['id'])}"
+    return element(
+        "div", figure(picture(as_png(view), alt, width=SIDE, height=SIDE), ""), class_="strip"
+    )

@@ -1,0 +1,117 @@
+"""The figures of a fine-tuned run, each with its baseline and its verdict."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vlbeit_jax.report.content import bar
+from vlbeit_jax.report.markup import Child, element
+from vlbeit_jax.report.verdicts import Bounds, Level, Verdict, above
+
+# By metric: its name in words, and the figure that it must be above.
+NAMES = {
+    "accuracy": "Right at the first guess",
+    "top5": "Right class among the best five",
+    "mean_class": "Mean accuracy of the classes",
+}
+BASELINES = {
+    "majority": "share of the most frequent class",
+    "prior": "score of always giving the most frequent answer",
+}
+RECALL = re.compile(r"(retrieval|reranked)/(image_to_text|text_to_image)/recall_(\d+)")
+DIRECTIONS = {
+    "image_to_text": "A caption of the picture is among the best {}",
+    "text_to_image": "The picture of the caption is among the best {}",
+}
+
+
+class Judged(NamedTuple):
+    """A figure that is a share of right answers.
+
+    Attributes:
+      name: in the results.
+      title: its name in words.
+      value: the share.
+      bounds: of its 95% interval; None if it is not known.
+      baseline: share that an answer reaches without the input; None if it is not known.
+      verdict: whether the value is above the baseline.
+    """
+
+    name: str
+    title: str
+    value: float
+    bounds: Bounds | None
+    baseline: float | None
+    verdict: Verdict
+
+    def row(self, largest: float) -> list[Child]:
+        """Returns the cells of its row: title, value, baseline, verdict.
+
+        Args:
+          largest: share at the full width of a bar.
+        """
+        interval, baseline = None, self.baseline
+        if self.bounds:
+            interval = f"95% interval {self.bounds.low:.2%} to {self.bounds.high:.2%}"
+        return [
+            [element("strong", self.title), " ", element("code", self.name)],
+            [
+                element("strong", f"{self.value:.2%}"),
+                None if baseline is None else bar(self.value, baseline, largest),
+                None if interval is None else element("span", interval, class_="note"),
+            ],
+            "not known" if baseline is None else f"{baseline:.2%}",
+            self.verdict.cell(),
+        ]
+
+
+def is_judged(name: str) -> bool:
+    """Returns whether a figure is a share of right answers."""
+    return name in NAMES or RECALL.fullmatch(name) is not None
+
+
+def judged(results: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]]) -> list[Judged]:
+    """Returns the figures of an evaluation, or else the last ones of the run's log.
+
+    Args:
+      results: of an evaluation; None without one.
+      metrics: of the run.
+    """
+    found = dict(results["metrics"]) if results else _last(metrics)
+    chance = (results or {}).get("chance", {})
+    return [_judged(name, found, chance) for name in found if is_judged(name)]
+
+
+def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) -> Judged:
+    interval = found.get(f"{name}_interval")
+    bounds = Bounds(*interval, exact=True) if interval else None
+    if recall := RECALL.fullmatch(name):
+        title, told = DIRECTIONS[recall[2]].format(recall[3]), "share of a random order"
+        if recall[1] == "reranked":
+            title += ", after matching"
+        baseline = chance.get(name.partition("/")[2])
+    else:
+        floor = next((each for each in BASELINES if each in found and name == "accuracy"), None)
+        title, told = NAMES[name], BASELINES.get(floor or "", "")
+        baseline = found[floor] if floor else None
+    verdict = _verdict(found[name], bounds, baseline, told)
+    return Judged(name, title, found[name], bounds, baseline, verdict)
+
+
+def _verdict(value: float, bounds: Bounds | None, baseline: float | None, told: str) -> Verdict:
+    if baseline is None:
+        return Verdict(Level.NONE, "no baseline", "")
+    verdict = above(value, bounds or Bounds(value, value, exact=False), baseline, told)
+    if verdict.level is not Level.BAD:
+        return verdict
+    reason = f"The {told} is {baseline:.1%}: whoever ignores the input is right as often."
+    return Verdict(Level.BAD, "not above its baseline", reason)
+
+
+def _last(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the last held-back figures of the log, by the names of an evaluation."""
+    lines = [each for each in metrics if each["split"] == "validation"]
+    return {
+        name if name.count("/") > 1 else name.rpartition("/")[2]: value
+        for name, value in (lines[-1] if lines else {}).items()
+    }

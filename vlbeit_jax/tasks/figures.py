@@ -1,0 +1,41 @@
+"""Figures of a run: what computes them, and which of them its log lines show."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from vlbeit_jax.training.state import TrainState
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """One evaluation during training.
+
+    Attributes:
+      name: prefix of its figures in the log; "" for none.
+      every: steps between evaluations; 0 for none.
+      run: from the state and the frozen parameters on the devices to figures, the same on all
+        hosts.
+    """
+
+    name: str
+    every: int
+    run: Callable[[TrainState, Tree], dict[str, float]]
+
+
+class Headline(NamedTuple):
+    """A figure that log lines show. Losses and accuracies are shown without one.
+
+    Attributes:
+      figure: its name in ``metrics.jsonl``.
+      label: its name in the line.
+      share: it is between 0 and 1, and shown as a percentage.
+      baseline: name of the figure that a guess would reach; empty: none.
+    """
+
+    figure: str
+    label: str
+    share: bool = False
+    baseline: str = ""
