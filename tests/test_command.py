@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests import tiny
-from tests.tiny import TOP
+from tests.processes import TOP, command
 from vlbeit_jax import cli
 from vlbeit_jax.config.describe import describe
 from vlbeit_jax.errors import UsageError
@@ -91,15 +91,8 @@ SECOND = ["--processes=2", "--process=1"]
     ids=lambda value: value[0],
 )
 def test_the_command_refuses_mistakes_before_it_starts(tmp_path, arguments, said):
-    command = [
-        sys.executable,
-        "-m",
-        "vlbeit_jax.main",
-        "--config=configs/sample.py",
-        f"--workdir={tmp_path}/X",
-        *arguments,
-    ]
-    ended = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=120)
+    start = ["--config=configs/sample.py", f"--workdir={tmp_path}/X"]
+    ended = command("vlbeit_jax.main", *start, *arguments)
     assert ended.returncode == 2 and ended.stdout == "", ended
     assert ended.stderr.startswith("error: ") and "Traceback" not in ended.stderr
     assert all(word in ended.stderr for word in said), ended.stderr
@@ -107,25 +100,13 @@ def test_the_command_refuses_mistakes_before_it_starts(tmp_path, arguments, said
 
 
 def test_the_command_needs_its_flags_and_helps():
-    ended = subprocess.run(
-        [sys.executable, "-m", "vlbeit_jax.main"],
-        cwd=TOP,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ended = command("vlbeit_jax.main")
     assert (
         ended.returncode == 2
         and "--workdir, --config are required" in ended.stderr
         and "Traceback" not in ended.stderr
     )
-    ended = subprocess.run(
-        [sys.executable, "-m", "vlbeit_jax.main", "--help"],
-        cwd=TOP,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ended = command("vlbeit_jax.main", "--help")
     assert ended.returncode == 0 and describe(Config(), "config") in ended.stdout
 
 

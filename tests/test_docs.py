@@ -2,17 +2,16 @@
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tests.tiny import TOP
+from tests.processes import TOP, command
 from vlbeit_jax.config.describe import describe
 from vlbeit_jax.tasks import Config
 
 DOCUMENTS = [
     TOP / "README.md",
+    TOP / "CONTRIBUTING.md",
     *sorted((TOP / "docs").rglob("*.md")),
     *sorted((TOP / "configs").glob("*.py")),
 ]
@@ -22,16 +21,9 @@ MODULES = sorted({found[0] for path in DOCUMENTS for found in COMMAND.findall(pa
 
 @pytest.fixture(scope="module")
 def helps():
-    return {
-        module: subprocess.run(
-            [sys.executable, "-m", module, "--help"],
-            cwd=TOP,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for module in MODULES
-    }
+    done = {module: command(module, "--help") for module in MODULES}
+    assert not any(each.returncode for each in done.values()), done
+    return {module: each.stdout for module, each in done.items()}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -39,6 +31,8 @@ def test_commands_name_flags_and_fields_that_exist(path, helps):
     described = describe(Config(), "config")
     for module, arguments in COMMAND.findall(path.read_text()):
         for flag in re.findall(r"--([\w.]+)", arguments):
+            if flag == "help":
+                continue
             if flag.startswith("config."):
                 assert f"--{flag}=" in described, flag
             else:
@@ -51,13 +45,13 @@ def test_every_help_shows_an_example(helps):
         assert f"python -m {module}" in text
 
 
-def test_the_layout_in_the_readme_is_the_layout():
-    listed = set(
-        re.findall(r"^    (\S+\.\w+|\S+/)  ", (TOP / "README.md").read_text(), re.MULTILINE)
-    )
-    assert listed
-    for name in listed:
-        assert (TOP / name).exists() or list(TOP.rglob(name)), name
+def test_the_layout_names_every_folder_and_file_of_the_package():
+    design = (TOP / "docs" / "design.md").read_text()
+    listed = set(re.findall(r"^(\S+\.\w+|\S+/)  ", design, re.MULTILINE))
+    assert all((TOP / name).exists() for name in listed)
+    here = {path for path in (TOP / "vlbeit_jax").iterdir() if not path.name.startswith("__")}
+    names = {f"vlbeit_jax/{path.name}{'/' * path.is_dir()}" for path in here}
+    assert names <= listed
 
 
 def test_every_configuration_states_command_cost_and_source():

@@ -6,13 +6,13 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 from typing import Any
 
 import cv2
 import jax
 import numpy as np
 
+from tests import processes
 from vlbeit_jax.config.common import OptimizerConfig, RunConfig
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
 from vlbeit_jax.config.parse import to_dict
@@ -33,7 +33,7 @@ from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.training.mesh import AXES
 from vlbeit_jax.types import Kind
 
-TOP = pathlib.Path(__file__).parent.parent
+TOP = processes.TOP
 COLOURS = {
     "red": (220, 30, 30),
     "green": (30, 180, 40),
@@ -241,18 +241,10 @@ def config_file(config: Config, folder: pathlib.Path) -> pathlib.Path:
 def command(
     module: str, *arguments: object, timeout: float = 300, devices: int = 1
 ) -> subprocess.CompletedProcess:
-    """Runs ``python -m module`` in a process of its own."""
-    environment = os.environ | {
-        "XLA_FLAGS": os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
-    }
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=TOP,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    """Runs ``python -m module`` in a process of its own that simulates ``devices``."""
+    flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags}
+    return processes.command(module, *arguments, environment=environment, timeout=timeout)
 
 
 def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> jax.sharding.Mesh:

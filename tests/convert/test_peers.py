@@ -11,6 +11,7 @@ import pytest
 
 from tests import tiny
 from tests.convert.conftest import needs_torch, write_random_run
+from tests.processes import command
 from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.convert.formats import vlmo
 from vlbeit_jax.convert.source import read_run
@@ -22,14 +23,11 @@ PEERS = pathlib.Path(sys.prefix) / "peers"
 
 
 def convert(*arguments, peer=None):
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tiny.TOP), *([str(PEERS / peer)] if peer else [])])
-    }
+    environment = dict(os.environ)
+    if peer:
+        environment["PYTHONPATH"] = os.pathsep.join([str(tiny.TOP), str(PEERS / peer)])
     environment |= {"HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "vlbeit_jax.convert", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=tiny.TOP, env=environment, capture_output=True, text=True, timeout=600
-    )
+    return command("vlbeit_jax.convert", *arguments, environment=environment, timeout=600)
 
 
 @needs_torch

@@ -4,12 +4,11 @@ import dataclasses
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
 
-from tests import tiny
+from tests import processes, tiny
 from vlbeit_jax.config.common import MeshConfig, RunConfig
 from vlbeit_jax.config.networks import SIZES
 from vlbeit_jax.cost.peaks import device_peak
@@ -40,17 +39,10 @@ def config_with(batch, model=SIZES["base"], schedule="image+text+pair", **change
 
 
 def command(*arguments, path=""):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
-        "PYTHONPATH": str(path)
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "vlbeit_jax.compile", *map(str, arguments)],
-        cwd=tiny.TOP,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    if path:
+        environment["PYTHONPATH"] = str(path)
+    return processes.command("vlbeit_jax.compile", *arguments, environment=environment, timeout=600)
 
 
 def test_a_plan_on_simulated_devices_counts_what_lies_there():

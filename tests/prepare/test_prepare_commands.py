@@ -5,21 +5,15 @@ A usage error ends with code 2, one message and no traceback.
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tests.make_data import pair_members, write_tar
+from tests.processes import command
 
 
 def run(module, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"vlbeit_jax.{module}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return command(f"vlbeit_jax.{module}", *arguments)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ decides nothing.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-import grain
 import numpy as np
 from absl import flags
 
@@ -17,7 +16,14 @@ from vlbeit_jax.data.examples.base import Example
 from vlbeit_jax.data.shard import HostShard
 
 Batch = dict[str, np.ndarray]
-Batches = grain.DatasetIterator  # Of ``Batch``; close() it when done.
+# Of ``Batch``; close() it when done. Grain takes 0.2 seconds to import, and whoever only opens a
+# model reads no batches.
+if TYPE_CHECKING:
+    import grain
+
+    Batches = grain.DatasetIterator
+else:
+    Batches = Any
 
 
 @runtime_checkable
@@ -54,6 +60,8 @@ def batches(
     Raises:
       UsageError: the batch cannot be divided over the devices.
     """
+    import grain
+
     source = _Batches(examples, batch_size, start, shard.rows(batch_size))
     # Grain defines a flag, and reads it in loader processes. A program that does not parse flags,
     # such as a notebook or a test, has to mark it as parsed.

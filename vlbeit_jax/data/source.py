@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.keys import NONE, Keys, keys_file
@@ -90,6 +89,8 @@ class PreparedSet:
             raise UsageError(
                 f"{self.folder} has no {split!r} records; it has {dict(self.meta['counts'])}"
             )
+        import tensorflow_datasets as tfds
+
         builder = _builder(self.folder)
         lengths, count = list(builder.info.splits[split].shard_lengths), self.count(split)
         if lengths != [len(range(shard, count, len(lengths))) for shard in range(len(lengths))]:
@@ -132,6 +133,9 @@ class PreparedSet:
 
 @functools.cache
 def _builder(folder: pathlib.Path) -> Any:
+    # It takes half a second to import, and whoever only opens a model reads no set.
+    import tensorflow_datasets as tfds
+
     return tfds.builder_from_directory(folder)
 
 

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops.cudnn_attention import cudnn_attention, what_is_missing
-from vlbeit_jax.ops.device import chips_sharing_heads, on_nvidia, on_tpu
+from vlbeit_jax.ops.device import LANES, chips_sharing_heads, on_nvidia, on_tpu
 from vlbeit_jax.ops.einsum import einsum_to_float32
-from vlbeit_jax.ops.fused_attention import LANES, fused_attention
 from vlbeit_jax.shapes import Array, Bool, Float
 
 LONGEST_FUSED = 512  # Tokens: the kernel holds the weights of one head, L x L, on the chip.
@@ -76,6 +75,9 @@ def attention(
         masked=mask is not None,
     )
     if implementation == "fused":
+        # Pallas takes a quarter of a second to import, which is a tenth of a first answer.
+        from vlbeit_jax.ops.fused_attention import fused_attention
+
         return fused_attention(projected, shift, valid, heads)
     query, key, value = ungroup(projected + shift.astype(projected.dtype), heads)
     return attention_by_parts(query, key, value, heads, valid, bias, mask, implementation)

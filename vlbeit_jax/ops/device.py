@@ -13,6 +13,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 from vlbeit_jax.shapes import Array
 
+LANES = 128  # Of a TPU's vector register.
+
 
 def device_kind() -> str:
     """Returns JAX's name of the devices that the program is traced for, such as "TPU v5e" or "cpu".

@@ -19,10 +19,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from vlbeit_jax.ops.device import on_own_part, on_tpu
+from vlbeit_jax.ops.device import LANES, on_own_part, on_tpu
 from vlbeit_jax.shapes import Array, Bool, Float
 
-LANES = 128
 # Logit of a hidden key: its weight is 0. Minus infinity would give NaN in a row without valid keys.
 HIDDEN = -1e30
 

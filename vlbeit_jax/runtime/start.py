@@ -1,21 +1,15 @@
 """Starts or resumes a run: from a ``Config`` to the arguments of ``train_loop``."""
 
 import contextlib
-import dataclasses
-import json
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from vlbeit_jax import progress
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
-from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
@@ -28,6 +22,7 @@ from vlbeit_jax.runtime.hooks.profile import Profile
 from vlbeit_jax.runtime.hooks.save_config import SaveConfig
 from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.loop import train_loop
+from vlbeit_jax.runtime.new_state import new_state
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
@@ -39,10 +34,9 @@ from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_batch, put_replicated
 from vlbeit_jax.training.optimizer import describe_factors, learning_rate
-from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE, START_FILE
-from vlbeit_jax.training.start_from import Start
+from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
 from vlbeit_jax.training.state import TrainState, declarations
-from vlbeit_jax.training.trainable import describe_trained, part_like
+from vlbeit_jax.training.trainable import describe_trained
 
 PROFILE = "profile"
 Tree = Any
@@ -98,7 +92,7 @@ def train(
         if start:
             state = checkpointer.restore_state(start, abstract)
         else:
-            state = _new_state(run, make_state(config.run.seed), start_from)
+            state = new_state(run, make_state(config.run.seed), start_from)
         _say_changes(writer, "changes with the first step:", changes)
         if trained := describe_trained(config.optimizer.trainable, run.trained, state.params):
             writer.say(trained)
@@ -133,39 +127,6 @@ def _step_to_start_at(run: Run, checkpointer: Checkpointer) -> int:
             "to continue this run, or choose a new --workdir"
         )
     return newest
-
-
-def _new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainState:
-    """Returns the state before the first step, and saves the task's inputs in the run."""
-    run.hosts.on_primary(lambda: run.opened.save_assets(run.workdir))
-    run.hosts.on_primary(lambda: run.data.save_seen(run.workdir))
-    run.hosts.on_primary(lambda: _forget_start(run.workdir))
-    if start_from is not None:
-        params = run.hosts.all_or_none(lambda: start_from.load(state.params))
-        run.hosts.on_primary(lambda: _save_start(run.workdir, start_from))
-        # An average starts at the parameters that are averaged.
-        ema = None if state.ema is None else jax.tree.map(jnp.copy, part_like(params, state.ema))
-        state = dataclasses.replace(state, params=params, ema=ema)
-    return run.opened.prepare_state(state, run.data, run.place)
-
-
-def _forget_start(workdir: pathlib.Path) -> None:
-    """Removes what an earlier try, which ended before its first checkpoint, has left."""
-    (workdir / START_FILE).unlink(missing_ok=True)
-    shutil.rmtree(workdir / STARTED_FROM, ignore_errors=True)
-
-
-def _save_start(workdir: pathlib.Path, start: Start) -> None:
-    """Writes where each parameter comes from, and the keys of what the start was trained on."""
-    (workdir / START_FILE).write_text(json.dumps(start.report(), indent=1) + "\n")
-    seen = [
-        read_seen(start.folder, name)
-        for name in (SEEN_FOLDER, STARTED_FROM)
-        if (start.folder / name).is_dir()
-    ]
-    if seen:
-        both = {what: np.unique(np.concatenate([each[what] for each in seen])) for what in seen[0]}
-        write_seen(workdir, both, STARTED_FROM)
 
 
 def _hooks(

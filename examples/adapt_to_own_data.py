@@ -1,0 +1,81 @@
+"""Does it help to continue pretraining on my pictures?
+
+    python examples/adapt_to_own_data.py PICTURES OUT [--start=RUN] [--steps=400] [--batch=32]
+
+Input: a folder of pictures, each with its caption in a text file of the same name, and a run to
+start from (the sample in the package unless you name another). Output: a set, a run and its figures
+in OUT, and the masked accuracies on held-back pictures before and after:
+
+                   before    after
+    mim             11.2%    19.8%
+    mvlm_image      10.9%    18.7%
+    mvlm_text       20.1%    31.4%
+
+It runs four commands and prints each, so that you can go on from any of them. docs/adapt.md says
+what to change: which part is trained, the learning rate, and how not to forget the old data.
+"""
+
+import argparse
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import vlbeit_jax
+
+SAMPLE = pathlib.Path(vlbeit_jax.__file__).parent / "sample_model"
+CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "adapt.py"
+
+
+def main() -> None:
+    """Prepares, evaluates, trains, evaluates again and compares."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--start", type=pathlib.Path, default=SAMPLE)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=32)
+    given = parser.parse_args()
+
+    data, run = given.out / "pairs", given.out / "run"
+    call("prepare", kind="pairs", format="folder", input=given.pictures, out=data)
+    before = evaluated(given.start, data, given.out / "before.json")
+    config = {
+        "run.start_from": given.start,
+        "run.steps": given.steps,
+        "optimizer.warmup_steps": max(given.steps // 20, 1),
+        "task.schedule": "image,pair",
+    }
+    for stream in ("image", "pair"):
+        config |= {f"task.{stream}.sources": data, f"task.{stream}.batch_size": given.batch}
+    fields = {f"config.{name}": value for name, value in config.items()}
+    call("main", config=CONFIG, workdir=run, **fields)
+    after = evaluated(run, data, given.out / "after.json")
+    print(f"{'':14} {'before':>8} {'after':>8}")
+    for term, found in after.items():
+        print(f"{term:14} {before[term]:8.1%} {found:8.1%}")
+
+
+def evaluated(run: pathlib.Path, data: pathlib.Path, results: pathlib.Path) -> dict[str, float]:
+    """Returns the masked accuracy of each term on held-back data."""
+    call("evaluate", **{"from": run}, data=data, json=results)
+    found = json.loads(results.read_text())
+    return {
+        name: term["accuracy"]
+        for name, term in found.items()
+        if isinstance(term, dict) and "accuracy" in term
+    }
+
+
+def call(module: str, **flags: object) -> None:
+    """Prints a command and runs it; ends with its exit code if it fails."""
+    command = ["-m", f"vlbeit_jax.{module}", *(f"--{name}={flags[name]}" for name in flags)]
+    print("python", shlex.join(command), flush=True)
+    done = subprocess.run([sys.executable, *command])
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

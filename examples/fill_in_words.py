@@ -1,0 +1,40 @@
+"""Which word is missing? And does a picture help?
+
+    python examples/fill_in_words.py "a red <mask>" [PICTURE] [--model=RUN] [--top=5]
+
+Input: a text with <mask> where a word piece is missing, and perhaps the picture it belongs to.
+Output: for each mask, the likeliest pieces and their probabilities; with a picture, those from the
+text alone stand beside them:
+
+    mask 1    text alone          with the picture
+              1.2% ▁and           41.3% ▁heart
+              0.9% ▁clip          12.0% ▁ball
+"""
+
+import argparse
+
+import vlbeit_jax
+
+
+def main() -> None:
+    """Prints the likeliest word pieces of each mask."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text")
+    parser.add_argument("picture", nargs="?")
+    parser.add_argument("--model", default="sample")
+    parser.add_argument("--top", type=int, default=5)
+    given = parser.parse_args()
+
+    model = vlbeit_jax.load(given.model)
+    found = {"text alone": model.fill_mask(given.text, top=given.top)}
+    if given.picture:
+        found["with the picture"] = model.fill_mask(given.text, image=given.picture, top=given.top)
+    for mask, columns in enumerate(zip(*found.values(), strict=True), start=1):
+        print(f"{f'mask {mask}':10}" + "".join(f"{name:24}" for name in found).rstrip())
+        for row in zip(*columns, strict=True):
+            shown = [f"{probability:.1%} {piece}" for piece, probability in row]
+            print(" " * 10 + "".join(f"{each:24}" for each in shown).rstrip())
+
+
+if __name__ == "__main__":
+    main()
