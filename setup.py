@@ -97,6 +97,8 @@ setup(
         "tpu": [f"jax[tpu]{JAX}"],
         "cuda": [f"jax[cuda13]{JAX}"],
         "torch": ["torch>=2.7,<3", "transformers>=4.57,<6"],
+        # Lower bounds are the versions that the tests ran with: the exporter is young.
+        "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "onnxscript>=0.7,<1", "torch>=2.13,<3"],
         "tf": ["tensorflow-cpu>=2.20,<3"],
     },
 )

@@ -13,7 +13,7 @@ from vlbeit_jax.tasks import Config
 
 DOCUMENTS = [
     TOP / "README.md",
-    *sorted((TOP / "docs").glob("*.md")),
+    *sorted((TOP / "docs").rglob("*.md")),
     *sorted((TOP / "configs").glob("*.py")),
 ]
 COMMAND = re.compile(r"python -m ((?:vlbeit_jax|tools)[\w.]*)((?:\\\n|[^\n`])*)")

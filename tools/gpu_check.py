@@ -15,6 +15,7 @@ from typing import Any
 from tools import gpu_table
 from tools.gpu_runner import CURRENT, Check, end
 from tools.gpu_stages import STAGES
+from vlbeit_jax.runtime import machine
 
 
 def main() -> int:
@@ -36,7 +37,7 @@ def main() -> int:
     unknown = [name for name in given.only.split(",") if name not in STAGES]
     if unknown:
         parser.error(f"--only: no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
-    card = gpu_table.card()
+    card = machine.card()
     if not card and not given.rehearse:
         parser.error("nvidia-smi shows no GPU here; --rehearse runs the same commands on the CPU")
     try:
@@ -53,7 +54,7 @@ def main() -> int:
     head = {
         "date": datetime.date.today().isoformat(),
         **card,
-        **gpu_table.versions(),
+        **machine.versions(),
         "rehearsal": given.rehearse,
     }
     rows: list[dict[str, Any]] = []

@@ -3,25 +3,13 @@
 It also states the card, versions and published figures.
 """
 
-import importlib.metadata
 import json
 import pathlib
-import platform
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "torch",
-    "triton",
-    "nvidia-cudnn-cu13",
-    "nvidia-cudnn-cu12",
-    "numpy",
-    "grain",
-)
+from vlbeit_jax.runtime.machine import PACKAGES
+
 COLUMNS = (
     "what",
     "batch",
@@ -38,32 +26,6 @@ NEIGHBOURS = (
     ("ModernBERT-base", "about 25% MFU"),
     ("GPT-2 124M in hand-written CUDA", "about 40% MFU"),
 )
-
-
-def card() -> dict[str, Any]:
-    """Name, memory (GiB) and driver of the first GPU, by nvidia-smi; empty if there is none."""
-    query = [
-        "nvidia-smi",
-        "--query-gpu=name,memory.total,driver_version",
-        "--format=csv,noheader,nounits",
-    ]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    name, mebibytes, driver = (part.strip() for part in said.splitlines()[0].split(","))
-    return {"card": name, "memory_gib": float(mebibytes) / 1024, "driver": driver}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that affect speed."""
-    found = {"python": platform.python_version()}
-    installed = {
-        each.metadata["Name"].lower(): each.version
-        for each in importlib.metadata.distributions()
-        if each.metadata["Name"]
-    }
-    return found | {name: installed[name] for name in PACKAGES if name in installed}
 
 
 def write(out: pathlib.Path, head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -85,15 +47,9 @@ def markdown(head: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         f"Measured on {head['date']}: {where}; {software}.",
         "",
-        _row(COLUMNS),
-        _row(["---"] * len(COLUMNS)),
-    ]
-    lines += [_row(_cells(row)) for row in rows]
-    lines += [
+        *table(COLUMNS, [_cells(row) for row in rows]),
         "",
-        _row(("neighbour", "published")),
-        _row(("---", "---")),
-        *(_row(each) for each in NEIGHBOURS),
+        *table(("neighbour", "published"), NEIGHBOURS),
     ]
     return "\n".join(lines) + "\n"
 
@@ -104,8 +60,20 @@ def line(row: Mapping[str, Any]) -> str:
     return "  ".join(f"{name} {cell}" for name, cell in names if cell)
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
+
+
+def rates(row: Mapping[str, Any]) -> list[str]:
+    """Cells of samples/s, model TFLOP/s, MFU and GiB; empty where nothing was measured."""
+    flops = row.get("model_flops_per_second")
+    return [
+        _number(row.get("samples_per_second"), 1, ",.0f"),
+        _number(flops, 1e-12, ",.1f" if flops and flops >= 1e12 else ".3f"),
+        _number(row.get("mfu"), 100, ".1f", "%"),
+        _number(row.get("peak_memory_bytes"), 2**-30, ".1f"),
+    ]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -113,10 +81,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["row"],
         str(row.get("batch", "")),
-        _number(row.get("samples_per_second"), 1, ",.0f"),
-        _number(row.get("model_flops_per_second"), 1e-12, ",.1f"),
-        _number(row.get("mfu"), 100, ".1f", "%"),
-        _number(row.get("peak_memory_bytes"), 2**-30, ".1f"),
+        *rates(row),
         str(row.get("seconds", "")),
         _notes(row),
     ]

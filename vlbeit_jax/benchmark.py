@@ -1,7 +1,10 @@
 """Command: how fast the train step of a configuration runs here."""
 
+import datetime
 import json
 import pathlib
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 OVERVIEW = r"""Times the train step of a configuration on this machine's devices.
 
-Prints the median and the spread as JSON.
+Prints the median and the spread as JSON, with the machine, versions, command and configuration.
 
   python -m vlbeit_jax.benchmark --config=configs/sample.py --config.task.schedule=image+text+pair
   python -m vlbeit_jax.benchmark --config=configs/pretrain_base.py \
@@ -27,6 +30,9 @@ Prints the median and the spread as JSON.
   python -m vlbeit_jax.benchmark --config=configs/sample.py \
       --config.task.schedule=pair --input=real \
       --config.task.text_tokenizer=sample_run/text_tokenizer ...
+
+With --json=docs/benchmarks/NAME.json the file is an entry of docs/benchmarks. Read it before you
+publish it: it holds the command with your paths. --notes adds what others should know.
 
 Synthetic input is random and already on the devices; it needs no data and no tokenizer. Real
 input is read, decoded and transferred as in training, and the time that a step waits for it is
@@ -41,7 +47,10 @@ INPUT = flags.DEFINE_enum(
 PEER = flags.DEFINE_string("peer", "", "moved to python -m tools.torch_peer")
 STEPS = flags.DEFINE_integer("steps", 20, "steps that are timed", lower_bound=2)
 WARMUP = flags.DEFINE_integer("warmup", 3, "steps before them", lower_bound=1)
-JSON = flags.DEFINE_string("json", "", "file for the result")
+JSON = flags.DEFINE_string("json", "", "file for the result, an entry for docs/benchmarks")
+NOTES = flags.DEFINE_string(
+    "notes", "", "what a reader of the result should know, e.g. --notes='power limit 300 W'"
+)
 flags.mark_flag_as_required("config")
 
 
@@ -60,17 +69,40 @@ def main() -> None:
             "e.g. --config.task.schedule=image+text+pair"
         )
     with cli.explains_full_memory():
-        found = measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
+        found = _origin(config) | measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
     text = json.dumps(found, indent=1)
     print(text)
     if JSON.value:
         pathlib.Path(JSON.value).write_text(text + "\n")
 
 
+def _origin(config: "Config") -> dict[str, Any]:
+    """What makes the result an entry that others can repeat; docs/benchmarks describes it."""
+    from vlbeit_jax.config.parse import flat, to_dict
+    from vlbeit_jax.runtime import machine
+    from vlbeit_jax.tasks import Config
+
+    task = type(config.task)()
+    defaults = flat(to_dict(Config(task=task)))
+    return {
+        "format": 1,
+        "source": "benchmark",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "notes": NOTES.value,
+        "command": f"python -m vlbeit_jax.benchmark {shlex.join(sys.argv[1:])}",
+        "config": config_flags.get_config_filename(flags.FLAGS["config"]),
+        "changes": {
+            name: value for name, value in flat(to_dict(config)).items() if value != defaults[name]
+        },
+        "machine": machine.host() | machine.card(),
+    }
+
+
 def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, Any]:
     """Seconds of single steps, each waited for, and what follows from their median."""
     import jax
 
+    from vlbeit_jax.runtime import machine
     from vlbeit_jax.runtime.speed import circumstances, peak_here, peak_memory, rates, spread
     from vlbeit_jax.runtime.synthetic import random_batches, random_state, random_weights
     from vlbeit_jax.tasks.abstract import abstract_step
@@ -104,7 +136,10 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
         "step_seconds": found,
         "data_wait": sum(waits) / sum(seconds),
         **rates(config, found["median"], peak),
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": peak_memory() or machine.peak_resident_bytes(),
+        "peak_memory_source": (
+            "in use on the first device" if peak_memory() else "this process, in RAM"
+        ),
     }
 
 

@@ -252,6 +252,36 @@ def test_inputs_that_the_model_cannot_take_are_refused(source_of, tmp_path):
         apart.match(torch.zeros(1, 3, 32, 32), torch.ones(1, 3, dtype=torch.long))
 
 
+def test_a_saved_model_is_of_the_same_class_and_bits(source_of, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    out = exported(source_of("texts, mean, relative"), tmp_path / "out")
+    with verify.importable(out):
+        module = verify.module_of(out / "vlbeit_finetuned.py")
+    model = module.Classifier.from_pretrained(out)
+    model.save_pretrained(tmp_path / "saved")
+    found = module.Classifier.from_pretrained(tmp_path / "saved")
+    assert found.network == model.network and (tmp_path / "saved" / "vlbeit_torch.py").is_file()
+    pairs = zip(found.state_dict().values(), model.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    with pytest.raises(ValueError, match="holds a Classifier, not a VQA"):
+        module.VQA.from_pretrained(out)
+
+
+def test_fine_tuned_models_go_further_too(source_of, tmp_path):
+    """Text of open length through torch.export; the mean leaves padding out."""
+    out = exported(source_of("texts, mean, relative"), tmp_path / "out")
+    with verify.importable(out):
+        module = verify.module_of(out / "vlbeit_finetuned.py")
+    model = module.load(out)
+    text = torch.randint(5, 40, (2, 10))
+    shapes = {"text": {0: torch.export.Dim("rows"), 1: torch.export.Dim("length", min=3, max=12)}}
+    with torch.no_grad():
+        program = torch.export.export(model, (), {"text": text}, dynamic_shapes=shapes).module()
+        padded = torch.tensor([[2, 9, 3, 0, 0], [2, 7, 8, 11, 3], [2, 5, 6, 3, 0]])
+        torch.testing.assert_close(program(text=padded), model(text=padded), atol=1e-6, rtol=0)
+        assert (model(text=padded[:1]) - model(text=padded[:1, :3])).abs().max() < 1e-5
+
+
 def test_the_weights_are_those_that_evaluation_takes(source_of, tmp_path):
     raw, ema = source_of("images"), source_of("images", "ema")
     name = "head/out/bias"

@@ -29,6 +29,7 @@ def exported(whole, world, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported")
     write_examples(whole, [str(world.pairs)], 1, out)
     torch_module.write(read_run(whole), out)
+    (out / "evaluation.json").write_text("{}")
     write_manifest(out)
     return out
 

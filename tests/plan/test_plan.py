@@ -224,5 +224,10 @@ def test_devices_are_known_by_what_jax_calls_them():
         device_peak("NVIDIA H100 80GB HBM3 MIG 1g.10gb") is None
         and device_peak("NVIDIA H100 NVL") is None
     )
-    assert device_peak("NVIDIA L40S") is None
+    assert device_peak("NVIDIA L40S") is None and device_peak("NVIDIA A10G") is None
+    assert device_peak("NVIDIA GeForce RTX 4090") == 165.2e12
+    assert all(
+        device_peak(f"NVIDIA GeForce RTX {other}") is None
+        for other in ("4090 Laptop GPU", "4080 SUPER", "3070 Ti", "4090 D")
+    )
     assert device_peak("cpu") is None and device_peak("TPU v99") is None

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests import tiny
+from tools.benchmark_entries import problems
 from vlbeit_jax.runtime import speed
 
 SMALL_TOKENIZER = ("image_size=32", "patch_size=8", "codes=32", "width=32", "heads=2")
@@ -56,6 +57,7 @@ def test_the_benchmark_times_the_step(world, tmp_path, source):
         "--warmup=1",
         f"--json={out}",
         f"--input={source}",
+        "--notes=beside other tests",
         *(f"--config.task.tokenizer_model.{field}" for field in SMALL_TOKENIZER),
     )
     assert done.returncode == 0, done.stderr
@@ -65,6 +67,14 @@ def test_the_benchmark_times_the_step(world, tmp_path, source):
     mfu = found["model_flops"] / seconds["median"] / found["peak_flops_per_second"]
     assert found["mfu"] == pytest.approx(mfu)
     assert (found["data_wait"] > 1e-4) == (source == "real")
+    assert not problems(found)  # It is an entry of docs/benchmarks as it is.
+    assert found["config"] == str(config) and found["notes"] == "beside other tests"
+    assert found["changes"].get("task.schedule", "image+text+pair") == schedule
+    assert found["changes"]["task.model.width"] == tiny.pretrain_config(world).task.model.width
+    assert "task.image.flip" not in found["changes"]
+    # The command's peak memory is that of a process that has imported JAX.
+    assert 1e8 < found["peak_memory_bytes"] < 1e11 and found["machine"]["cores"] >= 1
+    assert f"--input={source} '--notes=beside other tests'" in found["command"]
 
 
 @pytest.mark.slow

@@ -6,12 +6,16 @@ The kind is labelled_images (picture and class), labelled_texts (name and class)
 names) or questions. A question is about a picture of 2 x 2 emoji: "What is at the top left?"; the
 answer is the class. The pictures and classes are real, the questions come from a template. The fold
 is 0, 1 or 2: it is the test part.
+
+    python -m tools.emoji.sets pairs 0 OUT SET...
+
+leaves out what each SET, which the new one will be used with, has on the other side of the split.
 """
 
 import collections
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -25,6 +29,7 @@ from vlbeit_jax.data.identity import SPLITS, text_key
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.types import Kind
 
@@ -116,8 +121,16 @@ def _grid(pictures: list[np.ndarray]) -> bytes:
     return cv2.imencode(".png", np.concatenate(rows)[..., ::-1])[1].tobytes()
 
 
-def make(kind: Kind, fold: int, out: pathlib.Path) -> dict[str, Any]:
+def make(
+    kind: Kind, fold: int, out: pathlib.Path, apart_from: Sequence[str] = ()
+) -> dict[str, Any]:
     """Writes the set of a fold and returns its description.
+
+    Args:
+      kind: of the set.
+      fold: whose test part is tested.
+      out: the folder to make.
+      apart_from: sets whose pictures and captions are not on the other side of the split.
 
     Raises:
       UsageError: ``out`` exists, or there is no such kind or fold.
@@ -143,6 +156,8 @@ def make(kind: Kind, fold: int, out: pathlib.Path) -> dict[str, Any]:
         "classes": found.meta["classes"],
     }
     records = makers[kind]()
+    if apart_from:
+        records = OtherSets([open_set(place) for place in apart_from]).apart(records, left_out)
     if kind is Kind.QUESTIONS:
         records = _counted(records, meta)
     return write_set(out, kind, records, shards=1, meta=meta)
@@ -159,9 +174,10 @@ def _counted(records: Iterator[Placed], meta: dict[str, Any]) -> Iterator[Placed
 
 def main(arguments: list[str]) -> None:
     """Makes the set and prints its description."""
-    if len(arguments) != 3 or arguments[0] not in list(Kind) or not arguments[1].isdigit():
-        raise UsageError("usage: python -m tools.emoji.sets KIND FOLD OUT (--help says more)")
-    found = make(Kind(arguments[0]), int(arguments[1]), pathlib.Path(arguments[2]))
+    if len(arguments) < 3 or arguments[0] not in list(Kind) or not arguments[1].isdigit():
+        raise UsageError("usage: python -m tools.emoji.sets KIND FOLD OUT SET... (see --help)")
+    kind, fold, out, *others = arguments
+    found = make(Kind(kind), int(fold), pathlib.Path(out), others)
     print(json.dumps(found, indent=1))
 
 

@@ -20,6 +20,7 @@ OVERVIEW = r"""Exports runs to PyTorch programs, and imports weights of other pr
 
   python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --verify
   python -m vlbeit_jax.convert --from=RUN --to=torch --out=DIR --data=data/pairs --data=data/texts
+  python -m vlbeit_jax.convert --from=RUN --to=onnx --out=DIR --verify
   python -m vlbeit_jax.convert --from=RUN --to=hf-beit --out=DIR --verify
   python -m vlbeit_jax.convert --from=FT --to=torch --out=DIR --data=data/birds --verify
   python -m vlbeit_jax.convert --from=FILE --format=vqkd --out=RUN
@@ -197,9 +198,9 @@ def _export(run_folder: pathlib.Path, name: str, out: pathlib.Path) -> None:
 
 
 def _add_masked(run_folder: pathlib.Path) -> "Callable[[pathlib.Path], None]":
-    from vlbeit_jax.convert.examples import write_examples
+    from vlbeit_jax.convert.examples import write_evaluation
 
-    return lambda folder: write_examples(run_folder, DATA.value, DRAWS.value, folder)
+    return lambda folder: write_evaluation(run_folder, DATA.value, DRAWS.value, folder)
 
 
 def _write(
@@ -214,11 +215,9 @@ def _write(
 
     if format.require is not None:
         format.require(source)
-    absent = [name for name in format.peers if importlib.util.find_spec(name) is None]
-    if VERIFY.value and absent:
-        raise UsageError(
-            f"--verify needs {' and '.join(absent)}. Install it, or leave --verify out"
-        )
+    _require_packages(f"--to={TO.value}", format.packages)
+    if VERIFY.value:
+        _require_packages("--verify", format.peers)
     with published(out) as folder:
         if DATA.value:
             add_data(folder)
@@ -227,6 +226,12 @@ def _write(
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if VERIFY.value:
         _verify(format, source, out)
+
+
+def _require_packages(wanted: str, packages: "tuple[str, ...]") -> None:
+    if absent := [name for name in packages if importlib.util.find_spec(name) is None]:
+        command = f"python -m pip install {' '.join(absent)}"
+        raise UsageError(f"{wanted} needs {' and '.join(absent)}: {command}, or leave it out")
 
 
 def _verify(format: "Export[Any]", source: "Run | FineTunedModel", out: pathlib.Path) -> None:

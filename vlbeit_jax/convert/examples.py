@@ -1,18 +1,22 @@
 """Writes held-back examples to a file, so that PyTorch can be scored on the very same ones."""
 
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 
+from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import open_sets_once
-from vlbeit_jax.runtime.pretrained import open_run, records_by_stream
+from vlbeit_jax.runtime.pretrained import evaluate, open_run, records_by_stream
+from vlbeit_jax.training.mesh import make_mesh
 
-EXAMPLES_FILE = "evaluation.safetensors"
+EXAMPLES_FILE, FIGURES_FILE = "evaluation.safetensors", "evaluation.json"
 LEFT_OUT = {"weight", "uid"}
 ROWS = 64
 
@@ -50,3 +54,25 @@ def write_examples(
                     parts.setdefault(name, []).append(batch[name][rows])
         arrays |= {f"{stream}/{name}": np.concatenate(values) for name, values in parts.items()}
     write_safetensors(folder / EXAMPLES_FILE, arrays, {"format": "pt"})
+
+
+def write_evaluation(
+    run_folder: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path
+) -> None:
+    """Evaluates a run as ``vlbeit_jax.evaluate`` does; writes ``evaluation.json`` and examples.
+
+    Arguments and errors are those of ``write_examples``.
+    """
+    write_examples(run_folder, data, draws, folder)
+    found = evaluate(open_run(run_folder), data, make_mesh(MeshConfig()), draws)
+    text = json.dumps(without_folders(found), indent=1, ensure_ascii=False)
+    (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def without_folders(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an evaluation's results with the names of sets alone: exports are published."""
+    data = [each | {"folder": pathlib.Path(each["folder"]).name} for each in found["data"]]
+    named = {**found, "data": data}
+    if start := found.get("start"):
+        named["start"] = start | {"from": pathlib.Path(start["from"]).name}
+    return named

@@ -13,6 +13,7 @@ import numpy as np
 
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.convert.examples import EXAMPLES_FILE, FIGURES_FILE, without_folders
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.heads import HEADS
 from vlbeit_jax.convert.heads.base import Head
@@ -27,8 +28,6 @@ from vlbeit_jax.tasks.base import FineTuned
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.param_names import leaf_name
-
-EXAMPLES_FILE, FIGURES_FILE = "evaluation.safetensors", "evaluation.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,7 @@ def write_evaluation(
       UsageError: see ``FineTunedRun.evaluate``.
     """
     found = source.run.evaluate(places, split, make_mesh(MeshConfig()))
-    text = json.dumps(found, indent=1, ensure_ascii=False)
+    text = json.dumps(without_folders(found), indent=1, ensure_ascii=False)
     (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
     sets = open_sets_once(places, source.opened.kind)
     records = ConcatRecords([each.records(found["protocol"]["split"]) for each in sets])

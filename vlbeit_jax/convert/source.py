@@ -109,8 +109,9 @@ def read_visual(folder: pathlib.Path) -> Visual:
 
 
 def _read_tree(checkpointer: Checkpointer, step: int, name: str) -> dict[str, np.ndarray]:
+    # A packed run (tools/pack_model.py) holds float16, which every format takes as float32.
     leaves = checkpointer.leaves(step, name)
-    return {leaf: leaves[leaf] for leaf in leaves.shapes}
+    return {leaf: np.asarray(leaves[leaf], np.float32) for leaf in leaves.shapes}
 
 
 def model_shapes(config: ModelConfig) -> dict[str, Shape]:

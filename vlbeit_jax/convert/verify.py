@@ -82,6 +82,8 @@ def compare(
     peer: str,
     forward: Callable[[str, Batch], Mapping[str, np.ndarray]],
     batches: Mapping[str, Batch] | None = None,
+    *,
+    means: bool = False,
 ) -> Differences:
     """Compares the outputs of ``forward`` with JAX's, batch by batch.
 
@@ -90,12 +92,15 @@ def compare(
       peer: names the other program.
       forward: from the batch's name and content to outputs, named as by ``jax_outputs``.
       batches: to compare on; default: all of ``random_batches``.
+      means: whether ``forward`` also returns the mean states of ``mean_states``.
     """
     differences = Differences(peer, run.model.pad)
     params = as_tree(run.params)
     cases = batches or random_batches(run.model)
     for name, batch in counted(cases.items(), "comparing", "batches", len(cases)):
         expected = jax_outputs(run.model, params, batch)
+        if means:
+            expected |= mean_states(expected, batch, run.model.pad)
         differences.add_outputs(name, forward(name, batch), expected, batch)
     return differences
 
@@ -153,6 +158,17 @@ def jax_outputs(config: ModelConfig, params: Any, batch: Batch) -> dict[str, np.
             classes = config.codes if is_image else config.vocabulary
             outputs[f"{name}_logits"] = np.asarray(logits[modality])[..., :classes]
     return outputs
+
+
+def mean_states(outputs: Mapping[str, np.ndarray], batch: Batch, pad: int) -> dict[str, np.ndarray]:
+    """Returns mean states [B, D] of patches, and of word pieces without padding, in float64."""
+    means = {}
+    if "image" in outputs:
+        means["image_mean"] = outputs["image"].mean(axis=1, dtype=np.float64)
+    if "text" in outputs:
+        valid = (batch["text"][:, 1:] != pad)[..., None]
+        means["text_mean"] = (outputs["text"] * valid).sum(axis=1) / valid.sum(axis=1)
+    return means
 
 
 def split_states(states: Any, batch: Iterable[str], patches: int) -> dict[str, Any]:

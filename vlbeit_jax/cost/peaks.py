@@ -1,4 +1,4 @@
-"""What a TPU chip can do, from Google's published tables and, where marked, from the compiler."""
+"""What a TPU chip or a GPU can do, from published tables and, where marked, from the compiler."""
 
 import dataclasses
 
@@ -80,8 +80,37 @@ CHIPS = {
 }
 
 
-# Peak bfloat16 operations per second, by JAX's name of a device. NVIDIA's are dense; its data
-# sheets give twice as much, "with sparsity". A name without a suffix is the SXM part.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One graphics card, from NVIDIA's data sheets and architecture white papers.
+
+    Attributes:
+      name: JAX's name of the device, without what follows it on some boards. Without a suffix, a
+        data centre card is the SXM part.
+      peak: dense bfloat16 operations a second with sums in float32. A data sheet that says "with
+        sparsity" gives twice as much.
+      gibibytes: memory.
+      memory_rate: bytes a second from and to it.
+    """
+
+    name: str
+    peak: float
+    gibibytes: int
+    memory_rate: float
+
+
+GPUS = (
+    Gpu(name="NVIDIA GeForce RTX 3070", peak=40.6e12, gibibytes=8, memory_rate=448e9),
+    Gpu(name="NVIDIA GeForce RTX 4080", peak=97.5e12, gibibytes=16, memory_rate=717e9),
+    Gpu(name="NVIDIA GeForce RTX 3090", peak=71.2e12, gibibytes=24, memory_rate=936e9),
+    Gpu(name="NVIDIA L4", peak=121e12, gibibytes=24, memory_rate=300e9),
+    Gpu(name="NVIDIA A10", peak=125e12, gibibytes=24, memory_rate=600e9),
+    Gpu(name="NVIDIA GeForce RTX 4090", peak=165.2e12, gibibytes=24, memory_rate=1008e9),
+    Gpu(name="NVIDIA A100", peak=312e12, gibibytes=80, memory_rate=2039e9),
+    Gpu(name="NVIDIA H100", peak=989.4e12, gibibytes=80, memory_rate=3350e9),
+    Gpu(name="NVIDIA H200", peak=989.4e12, gibibytes=141, memory_rate=4800e9),
+)
+# Peak bfloat16 operations per second, by JAX's name of a device.
 DEVICE_PEAKS = {
     "TPU v4": CHIPS["v4"].peak,
     "TPU v5 lite": CHIPS["v5e"].peak,
@@ -90,17 +119,16 @@ DEVICE_PEAKS = {
     "TPU v5p": CHIPS["v5p"].peak,
     "TPU v6 lite": CHIPS["v6e"].peak,
     "TPU v6e": CHIPS["v6e"].peak,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989.4e12,
     "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H200": 989.4e12,
+    **{gpu.name: gpu.peak for gpu in GPUS},
 }
 
 
 def device_peak(kind: str) -> float | None:
     """Returns bfloat16 operations per second of one device of a kind.
 
-    None if they are not known, as for an NVL card and for a part of a card (MIG).
+    None if they are not known, as for an NVL card, for a part of a card (MIG), and for a GeForce
+    whose name goes on: a Ti, a SUPER or a laptop's part is another card.
     """
     if kind in DEVICE_PEAKS:
         return DEVICE_PEAKS[kind]
@@ -109,5 +137,5 @@ def device_peak(kind: str) -> float | None:
         for name in DEVICE_PEAKS
         if name.startswith("NVIDIA") and kind.startswith((f"{name} ", f"{name}-"))
     ]
-    slower = {"MIG", "NVL"} & {*kind.split()}
-    return DEVICE_PEAKS[max(known, key=len)] if known and not slower else None
+    others = {"GeForce", "MIG", "NVL"} & {*kind.split()}
+    return DEVICE_PEAKS[max(known, key=len)] if known and not others else None

@@ -3,15 +3,17 @@
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from jax.sharding import Mesh
 
+from vlbeit_jax.config.common import ALL
 from vlbeit_jax.config.schema import fixed_settings
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.hosts import Hosts
-from vlbeit_jax.runtime.identity import host_facts
+from vlbeit_jax.runtime.identity import check_same, host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import check_start_tokenizers
@@ -83,6 +85,11 @@ class Run:
         found |= {"run.seed": config.run.seed, TRAINABLE: config.optimizer.trainable}
         found |= fixed_settings(config.task, "task")
         return found | {**self.opened.fingerprints, **self.data.fingerprints}
+
+    def check_resumes(self, saved: Mapping[str, Any]) -> None:
+        """Raises a ``UsageError`` unless ``must_match`` equals what a checkpoint has saved."""
+        # Runs of version 0.2.0 and before trained all parameters, and did not say so.
+        check_same({TRAINABLE: ALL} | dict(saved), self.must_match, self.workdir)
 
     @property
     def trained(self) -> Trained:

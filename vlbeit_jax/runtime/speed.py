@@ -1,6 +1,5 @@
 """Converts step times to rates and MFU, and describes what they were measured on."""
 
-import platform
 import statistics
 import time
 from collections.abc import Sequence
@@ -11,6 +10,8 @@ import jax.numpy as jnp
 
 from vlbeit_jax.cost.peaks import device_peak
 from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.runtime import machine
+from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.flops import step_flops
 
@@ -82,7 +83,7 @@ def circumstances(config: Config, peak: Peak) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "devices": jax.device_count(),
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "versions": machine.versions() | {"vlbeit_jax": versions()["vlbeit_jax"]},
         "matmul": matmul_dtype(config.task.model.matmul).name,
         "attention": config.task.model.attention,
         "batch_sizes": {name: stream.batch_size for name, stream in config.task.streams().items()},
@@ -96,7 +97,7 @@ def circumstances(config: Config, peak: Peak) -> dict[str, Any]:
 def peak_memory() -> int | None:
     """Returns the most bytes in use at once on the first device; None on CPUs.
 
-    JAX does not count the memory of CPUs.
+    JAX does not count the memory of CPUs; see ``machine.peak_resident_bytes``.
     """
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax import progress
-from vlbeit_jax.config.common import ALL
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
@@ -28,9 +27,8 @@ from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.profile import Profile
 from vlbeit_jax.runtime.hooks.save_config import SaveConfig
 from vlbeit_jax.runtime.hosts import is_primary
-from vlbeit_jax.runtime.identity import check_same
 from vlbeit_jax.runtime.loop import train_loop
-from vlbeit_jax.runtime.run import TRAINABLE, Run
+from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import devices, versions
@@ -127,9 +125,7 @@ def _step_to_start_at(run: Run, checkpointer: Checkpointer) -> int:
     run.hosts.assert_equal({"newest checkpoint": newest})
     if newest is None:
         return 0
-    # Runs of version 0.2.0 and before trained all parameters, and did not say so.
-    saved = {TRAINABLE: ALL} | checkpointer.describe(newest)["must_match"]
-    check_same(saved, run.must_match, run.workdir)
+    run.check_resumes(checkpointer.describe(newest)["must_match"])
     steps = run.config.run.steps
     if newest > steps:
         raise UsageError(

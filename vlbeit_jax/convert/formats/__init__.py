@@ -13,6 +13,7 @@ from vlbeit_jax.convert.formats import (
     dino,
     hf_beit,
     hf_beit_classifier,
+    onnx_graphs,
     torch_finetuned,
     torch_module,
     vlmo,
@@ -26,11 +27,13 @@ EXPORTS: dict[str, Export[Run]] = {
     "hf-beit": hf_beit.EXPORT,
     "vlmo": vlmo.EXPORT,
     "beit3": beit3.EXPORT,
+    "onnx": onnx_graphs.EXPORT,
 }
 # Of fine-tuned runs; each name is also a format of pretraining runs.
 FINE_TUNED_EXPORTS: dict[str, Export[FineTunedModel]] = {
     "torch": torch_finetuned.EXPORT,
     "hf-beit": hf_beit_classifier.EXPORT,
+    "onnx": onnx_graphs.FINE_TUNED_EXPORT,
 }
 IMPORTS: dict[str, Import] = {
     "vlmo": vlmo.IMPORT,

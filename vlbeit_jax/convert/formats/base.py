@@ -32,6 +32,7 @@ class Export(Generic[R]):
       write: writes the files of a run into an existing folder.
       check: compares a written folder with JAX on random inputs.
       flags: the command's flags that this format uses, besides --from, --to and --out.
+      packages: that ``write`` needs, and that the package itself does not.
     """
 
     takes: str
@@ -43,6 +44,7 @@ class Export(Generic[R]):
     write: Callable[[R, pathlib.Path], None]
     check: Callable[[R, pathlib.Path], Differences]
     flags: tuple[str, ...] = ("verify",)
+    packages: tuple[str, ...] = ()
 
     @property
     def needs_or_gives(self) -> str:

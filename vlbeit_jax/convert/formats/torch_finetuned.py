@@ -8,6 +8,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Collection
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ import numpy as np
 
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import verify
+from vlbeit_jax.convert.card import of_finetuned, write_card
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.finetuned import FineTunedModel, jax_outputs
 from vlbeit_jax.convert.formats.base import Export
@@ -22,6 +24,8 @@ from vlbeit_jax.convert.formats.torch_module import (
     SPECIALS,
     STANDALONE,
     WEIGHTS_FILE,
+    copy_text_tokenizer,
+    load_arrays,
     model_config,
 )
 from vlbeit_jax.convert.formats.torch_tables import model_table
@@ -38,6 +42,16 @@ FILES = {
     "vlbeit_finetuned.py": "vlbeit_finetuned.py",
     "evaluate.py": "evaluate_finetuned.py",
 }
+CODE = """
+import sys
+
+sys.path.insert(0, ".")  # The folder with this file.
+from vlbeit_finetuned import load, normalise
+
+model = load(".")
+{calls}
+"""
+INPUTS = {"image": "image=normalise(pixels)", "text": "text=pieces"}
 
 
 def table(model: ModelConfig, network: nn.Module, names: Collection[str]) -> Table:
@@ -73,19 +87,41 @@ def parts(depth: int, names: Collection[str]) -> dict[str, Any]:
 
 
 def write(source: FineTunedModel, folder: pathlib.Path) -> None:
-    """Writes weights, configuration, text tokenizer, and the files of ``convert/standalone``."""
+    """Writes weights, configuration, text tokenizer, ``convert/standalone`` and a model card."""
     tensors = export(table(source.model, source.network, source.params), source.params)
     write_safetensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
-    text = json.dumps(_config(source), indent=1, ensure_ascii=False)
+    text = json.dumps(config_of(source), indent=1, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     for name, file in FILES.items():
         shutil.copy(STANDALONE / file, folder / name)
-    tokenizer = source.run.folder / TEXT_TOKENIZER
-    if tokenizer.is_dir():
-        shutil.copytree(tokenizer, folder / TEXT_TOKENIZER)
+    copy_text_tokenizer(text_tokenizer_of(source), folder)
+    calls = [
+        f"model.{output.method}({', '.join(INPUTS[name] for name in output.inputs)})".replace(
+            ".__call__", ""
+        )
+        for output in source.head.outputs(source.network).values()
+    ]
+    write_card(of_finetuned(source), CODE.format(calls="\n".join(calls)), folder)
 
 
-def _config(source: FineTunedModel) -> dict[str, Any]:
+def as_module(source: FineTunedModel) -> tuple[ModuleType, Any]:
+    """Returns vlbeit_finetuned.py, and the run's network as a PyTorch module."""
+    with verify.importable(STANDALONE):
+        module = verify.module_of(STANDALONE / "vlbeit_finetuned.py")
+    config = config_of(source)
+    model = module.NETWORKS[config["network"]["kind"]](config["model"], config["network"])
+    load_arrays(model, export(table(source.model, source.network, source.params), source.params))
+    return module, model
+
+
+def text_tokenizer_of(source: FineTunedModel) -> pathlib.Path | None:
+    """Returns the folder of a run's text tokenizer; None if its task has no texts."""
+    place = source.run.folder / TEXT_TOKENIZER
+    return place if place.is_dir() else None
+
+
+def config_of(source: FineTunedModel) -> dict[str, Any]:
+    """Returns the content of config.json."""
     run = source.run
     return {
         "format": 1,
@@ -99,7 +135,7 @@ def _config(source: FineTunedModel) -> dict[str, Any]:
             **parts(source.model.depth, source.params),
             **source.head.describe(source.opened),
         },
-        "specials": SPECIALS if (run.folder / TEXT_TOKENIZER).is_dir() else None,
+        "specials": None if text_tokenizer_of(source) is None else SPECIALS,
     }
 
 

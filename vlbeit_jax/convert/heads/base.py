@@ -36,6 +36,8 @@ class Head:
       outputs: takes the network, and returns its outputs by name.
       examples: takes the open task, records and the results of our evaluation, and returns the
         arrays that ``evaluate_finetuned.py`` reads.
+      task: takes the network, and returns the Hugging Face Hub's name of what it does.
+      use: what the network is made for, a sentence of the model card.
     """
 
     kind: str
@@ -43,6 +45,8 @@ class Head:
     describe: Callable[[Any], dict[str, Any]]
     outputs: Callable[[Any], Mapping[str, Output]]
     examples: Callable[[Any, Records, Mapping[str, Any]], dict[str, np.ndarray]]
+    task: Callable[[Any], str]
+    use: str
 
 
 def text_rows(tokenizer: TextTokenizer, texts: Sequence[str], length: int) -> np.ndarray:

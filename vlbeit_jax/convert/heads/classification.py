@@ -47,4 +47,16 @@ def _examples(
     return {name: np.stack([row[name] for row in rows]) for name in names}
 
 
-HEAD = Head("classification", _rules, _describe, _outputs, _examples)
+def _task(network: Classifier) -> str:
+    return f"{INPUT[network.modality]}-classification"
+
+
+HEAD = Head(
+    "classification",
+    _rules,
+    _describe,
+    _outputs,
+    _examples,
+    _task,
+    "Choosing one of the classes that config.json lists.",
+)

@@ -60,4 +60,13 @@ def _examples(
     }
 
 
-HEAD = Head("retrieval", _rules, _describe, _outputs, _examples)
+HEAD = Head(
+    "retrieval",
+    _rules,
+    _describe,
+    _outputs,
+    _examples,
+    lambda network: "zero-shot-image-classification",
+    "Finding the images that fit a text, and the texts that fit an image: both become unit vectors "
+    "in one space, whose product tells how well they fit.",
+)

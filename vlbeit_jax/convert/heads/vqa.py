@@ -84,4 +84,12 @@ def answer_scores(answers: list[str], numbers: Mapping[str, int], rule: Rule) ->
     return {number: score for number, score in scores.items() if score}
 
 
-HEAD = Head("vqa", _rules, _describe, _outputs, _examples)
+HEAD = Head(
+    "vqa",
+    _rules,
+    _describe,
+    _outputs,
+    _examples,
+    lambda network: "visual-question-answering",
+    "Answering a question about an image with one of the answers that config.json lists.",
+)

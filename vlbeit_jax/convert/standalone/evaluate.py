@@ -2,8 +2,8 @@
 
     python evaluate.py [--json FILE] [--batch_size 64]
 
-The figures are those of vlbeit_jax.evaluate. evaluation.safetensors holds images, masks and masked
-texts as JAX drew them; visual tokens are computed here.
+evaluation.safetensors holds images, masks and masked texts as JAX drew them; visual tokens are
+computed here. evaluation.json holds JAX's figures of the same examples, which are printed beside.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from vlbeit_torch import check_files, load, normalise
 
-FOLDER, EXAMPLES = pathlib.Path(__file__).parent, "evaluation.safetensors"
+FOLDER = pathlib.Path(__file__).parent
+EXAMPLES, JAX_FIGURES = "evaluation.safetensors", "evaluation.json"
 TERMS = {
     "image": {"image": "mim"},
     "text": {"text": "mlm"},
@@ -99,12 +100,15 @@ def main() -> int:
         parser.error(f"no {EXAMPLES} here; export with vlbeit_jax.convert --to=torch --data=...")
     try:
         with torch.inference_mode():
+            check_files(FOLDER, [JAX_FIGURES])
             results = evaluate(arguments.batch_size)
     except ValueError as error:
         parser.error(str(error))
+    jax = json.loads((FOLDER / JAX_FIGURES).read_text(encoding="utf-8"))
     for name, figures in results.items():
         print(
-            f"{name:10s} accuracy {figures['accuracy']:.4%}  loss {figures['loss']:.4f}  "
+            f"{name:10s} accuracy {figures['accuracy']:.4%} (JAX {jax[name]['accuracy']:.4%})  "
+            f"loss {figures['loss']:.4f} (JAX {jax[name]['loss']:.4f})  "
             f"over {figures['count']} masked positions"
         )
     if arguments.json:

@@ -22,29 +22,54 @@
 Dimension letters: B batch, T word pieces, L tokens of a modality, D width, E length of a vector.
 """
 
-import json
 import math
 import pathlib
 from collections import OrderedDict
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from vlbeit_torch import LANGUAGE, VISION, Backbone, check_files, normalise
+from vlbeit_torch import (
+    LANGUAGE,
+    VISION,
+    Backbone,
+    check_files,
+    fill,
+    mean_of_words,
+    normalise,
+    read_export,
+)
 
-__all__ = ["Classifier", "DualEncoder", "VQA", "load", "normalise"]
+__all__ = ["VQA", "Classifier", "DualEncoder", "check_files", "load", "normalise"]
 
 
-class Classifier(Backbone):
-    """Classifies images or texts (BEiT): pools states before the last norm; a norm and linear map.
+class FineTuned(Backbone):
+    """A backbone, to which each class below adds its head.
 
     Attributes:
       network: "network" in config.json.
     """
 
+    def __init__(self, config: dict, network: dict, final_norm: bool):
+        super().__init__(config, network["modalities"], network["experts"], final_norm)
+        self.network = network
+
+    @classmethod
+    def open(cls, folder: pathlib.Path) -> Self:
+        """Loads a model of this class; see ``load``."""
+        model: Any = load(folder)
+        if not isinstance(model, cls):
+            raise ValueError(f"{folder} holds a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
+
+class Classifier(FineTuned):
+    """Classifies images or texts (BEiT): pooled states before the last norm, norm, linear map."""
+
     def __init__(self, config: dict, network: dict):
-        super().__init__(config, network["modalities"], network["experts"], final_norm=False)
-        self.network, width = network, config["width"]
+        super().__init__(config, network, final_norm=False)
+        width = config["width"]
         self.modality, self.pool = network["modality"], network["pool"]
         parts = {
             "norm": nn.LayerNorm(width, eps=network["norm_eps"]),
@@ -67,21 +92,15 @@ class Classifier(Backbone):
             return states[:, 0]
         if text is None:
             return states[:, 1:].mean(dim=1)
-        valid = (text[:, 1:] != self.pad)[..., None]
-        total = states[:, 1:].masked_fill(~valid, 0).sum(dim=1)
-        return total / valid.sum(dim=1).clamp(min=1)
+        return mean_of_words(states[:, 1:], text[:, 1:] != self.pad)
 
 
-class VQA(Backbone):
-    """Answers questions about images, from the state of the image's CLS (BEiT-3).
-
-    Attributes:
-      network: "network" in config.json.
-    """
+class VQA(FineTuned):
+    """Answers questions about images, from the state of the image's CLS (BEiT-3)."""
 
     def __init__(self, config: dict, network: dict):
-        super().__init__(config, network["modalities"], network["experts"], final_norm=False)
-        self.network, width, eps = network, config["width"], network["norm_eps"]
+        super().__init__(config, network, final_norm=False)
+        width, eps = config["width"], network["norm_eps"]
         pooler = {
             "norm": nn.LayerNorm(width, eps=eps),
             "dense": nn.Linear(width, width),
@@ -106,16 +125,12 @@ class VQA(Backbone):
         return self.head(self.pooler(states[VISION][:, 0]))
 
 
-class DualEncoder(Backbone):
-    """Embeds images and texts as unit vectors in one space; may also have a head for pairs.
-
-    Attributes:
-      network: "network" in config.json.
-    """
+class DualEncoder(FineTuned):
+    """Embeds images and texts as unit vectors in one space; may also have a head for pairs."""
 
     def __init__(self, config: dict, network: dict):
-        super().__init__(config, network["modalities"], network["experts"])
-        self.network, width, features = network, config["width"], network["features"]
+        super().__init__(config, network, final_norm=True)
+        width, features = config["width"], network["features"]
         self.image_projection = nn.Linear(width, features, bias=False)
         self.text_projection = nn.Linear(width, features, bias=False)
         self.logit_scale = nn.Parameter(torch.zeros(()))
@@ -161,16 +176,11 @@ def load(folder: str | pathlib.Path) -> Classifier | VQA | DualEncoder:
       ValueError: a file is missing or has changed since it was exported, the folder holds no
         fine-tuned model, or the weights do not fit config.json.
     """
-    from safetensors.torch import load_file
-
     folder = pathlib.Path(folder)
-    check_files(folder, ("config.json", "model.safetensors"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config, tensors = read_export(folder)
     if "network" not in config:
         raise ValueError(f"{folder} holds a pretrained model; load it with vlbeit_torch.load")
     model = NETWORKS[config["network"]["kind"]](config["model"], config["network"])
-    try:
-        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{folder}: the weights do not fit config.json: {error}") from error
-    return model.eval()
+    fill(model, tensors, folder)
+    model.folder, model.exported = folder, config
+    return model

@@ -8,8 +8,8 @@
     output = model(image=normalise(pixels), text=pieces)
     # States of every patch and word piece, after the last norm.
     output.image, output.text
-    # One vector per image and per text.
-    output.image_cls, output.text_cls
+    # One vector per image and per text: the mean state, and the state of CLS.
+    output.image_mean, output.text_mean, output.image_cls, output.text_cls
     # Maps [B, D, rows, columns] for dense prediction.
     model(image=..., features=(3, 5, 7, 11)).features
     # Logits of visual tokens at masked patches.
@@ -17,9 +17,11 @@
     # Visual tokens of every patch.
     visual_tokenizer.encode(image)
 
-This file needs nothing but torch, and safetensors to read the weights. It is one file, whatever its
+This file needs nothing but torch, and safetensors to read the weights. With huggingface_hub there
+are also ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``. It is one file, whatever its
 length, so that users can copy it into their projects. It holds, in this order: the Transformer,
-embeddings, the backbone, the pretrained model, visual tokenizers, relative positions, loading.
+embeddings, the hub, the backbone, the pretrained model, visual tokenizers, relative positions,
+saving and loading.
 A fine-tuned model adds a head to the backbone, in ``vlbeit_finetuned.py``.
 
 Images, texts and pairs go through one Transformer. Self-attention is shared. Each modality has its
@@ -32,15 +34,28 @@ C visual tokens, E width of a code, K width of a head.
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import _pytree
+
+# With huggingface_hub, models have ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
+HubMixin: Any = object
+if importlib.util.find_spec("huggingface_hub"):
+    import huggingface_hub
+
+    HubMixin = huggingface_hub.PyTorchModelHubMixin
 
 VISION, LANGUAGE, VISION_LANGUAGE = "vision", "language", "vision_language"
+CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+CARD, CHANGED = "README.md", "The weights were changed after this card was written."
 Layout = Sequence[tuple[str, int]]  # Modality and length of each run of tokens.
 
 
@@ -76,27 +91,48 @@ class Shape:
         return Routed({name: make() for name in self.experts})
 
 
-@dataclasses.dataclass
-class Output:
-    """What the model returns; fields of an absent modality are None.
+class Output(dict[str, Any]):
+    """What the model returns: ``output.image`` and ``output["image"]`` are the same.
+
+    Nothing is kept for an absent modality, so only the attribute, not the key, is there; it is
+    None. A dictionary without None is what ``DataParallel``, ``torch.jit.trace`` and ONNX take.
 
     Attributes:
       image_cls: state of the image's CLS [B, D], after the last norm as all states.
+      image_mean: mean state of the patches [B, D].
       image: states of patches [B, N, D].
       text_cls: state of the text's CLS [B, D].
-      text: states of word pieces [B, T - 1, D].
+      text_mean: mean state of the word pieces, without padding [B, D].
+      text: states of word pieces [B, T - 1, D]; those of padding mean nothing.
       image_logits: [B, M, C] at ``masked_patches``.
       text_logits: [B, M, vocabulary] at ``text_masked``.
       features: maps [B, D, rows, columns] after the requested blocks, before the last norm.
     """
 
-    image_cls: Tensor | None = None
-    image: Tensor | None = None
-    text_cls: Tensor | None = None
-    text: Tensor | None = None
-    image_logits: Tensor | None = None
-    text_logits: Tensor | None = None
-    features: list[Tensor] = dataclasses.field(default_factory=list)
+    image_cls: Tensor | None
+    image_mean: Tensor | None
+    image: Tensor | None
+    text_cls: Tensor | None
+    text_mean: Tensor | None
+    text: Tensor | None
+    image_logits: Tensor | None
+    text_logits: Tensor | None
+    features: list[Tensor] | None
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns an output, or None if there is none."""
+        if name in Output.__annotations__:
+            return self.get(name)
+        raise AttributeError(f"the model has no output {name!r}")
+
+
+# Tells torch.export which tensors an output holds, and rebuilds it from them.
+_pytree.register_pytree_node(
+    Output,
+    lambda output: (list(output.values()), list(output)),
+    lambda values, names: Output(zip(names, values, strict=True)),
+    serialized_type_name="vlbeit_torch.Output",
+)
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -290,7 +326,8 @@ class VisionEmbed(nn.Module):
     def forward(self, image: Tensor, masked: Tensor | None = None) -> Tensor:
         """Image [B, channels, height, width] and masked patches [B, M] to [B, N + 1, D]."""
         x = functional.linear(
-            _patches(image, self.patch.kernel_size[0]),
+            # ``normalise`` gives float32, and the weights may be of half precision.
+            _patches(image.to(self.patch.weight.dtype), self.patch.kernel_size[0]),
             self.patch.weight.flatten(1),
             self.patch.bias,
         )
@@ -300,7 +337,7 @@ class VisionEmbed(nn.Module):
                 1, masked, True
             )
             x = torch.where(hidden[..., None], self.mask_token, x)
-        x = torch.cat([self.cls.expand(len(x), 1, -1), x], dim=1)
+        x = torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1)
         x = x if self.positions is None else x + self.positions
         return x if self.modality is None else x + self.modality
 
@@ -331,7 +368,59 @@ class TextEmbed(nn.Module):
         return (x if self.norm is None else self.norm(x)) + self.modality
 
 
-class Backbone(nn.Module):
+class Shared(HubMixin):
+    """Loads from and saves to a folder, or a repository of the Hugging Face Hub.
+
+    ``save_pretrained`` writes all that ``vlbeit_jax.convert`` writes: weights, configuration,
+    tokenizers, model card and this file. The weights must fit the configuration, name by name.
+    """
+
+    folder: pathlib.Path | None = None  # What the model was loaded from.
+    exported: dict  # The content of config.json there.
+    prefix = ""  # Of the model's tensors in the file of weights.
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        config: dict | None = None,
+        network: dict | None = None,
+        **options: Any,
+    ) -> Self:
+        """Downloads a repository, unless ``model_id`` is a folder, and loads it."""
+        asked = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        download = {name: options.pop(name) for name in asked if name in options}
+        if unknown := [name for name, value in options.items() if value is not None]:
+            raise TypeError(f"from_pretrained has no argument {', '.join(unknown)}")
+        folder = pathlib.Path(model_id)
+        if not folder.is_dir():
+            # The examples of an evaluation may be large, and the model does not need them.
+            download["ignore_patterns"] = ["evaluat*"]
+            folder = pathlib.Path(huggingface_hub.snapshot_download(model_id, **download))
+        model = cls.open(folder)
+        # The mixin passes what it has read in config.json. Other values would not fit the weights.
+        for given, own in ((config, model.exported), (network, model.exported.get("network"))):
+            if given is not None and given != own:
+                raise ValueError(f"{folder}: the configuration is that of config.json; give none")
+        return model
+
+    @classmethod
+    def open(cls, folder: pathlib.Path) -> Self:
+        """Loads a model of this class from a folder."""
+        raise NotImplementedError
+
+    def _save_pretrained(self, save_directory: pathlib.Path) -> None:
+        """Writes the present weights, with the other files of the folder they were loaded from."""
+        if self.folder is None:
+            raise ValueError(
+                "this model was not loaded from an export, so its tokenizers and its card are "
+                "not known; open an export with load or from_pretrained, and change its weights"
+            )
+        save_export(self, self.folder, save_directory)
+
+
+class Backbone(nn.Module, Shared):
     """Embeddings and Transformer, which every task shares; ``config`` is "model" in config.json.
 
     A fine-tuned model lacks the modalities and experts that its task does not need.
@@ -389,7 +478,9 @@ class Backbone(nn.Module):
         Raises:
           ValueError: an input is missing or has a size that the model does not support.
         """
-        self._check(image, text)
+        # In torch.jit.trace sizes are no numbers. Each input has been through the model before.
+        if not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+            self._check(image, text)
         parts, layout = [], []
         if image is not None:
             assert self.vision_embed is not None
@@ -426,8 +517,11 @@ class Backbone(nn.Module):
                 raise ValueError(
                     f"texts of {text.shape[1]} word pieces; the model has {longest} positions"
                 )
-        if image is not None and text is not None and len(image) != len(text):
-            raise ValueError(f"{len(image)} images but {len(text)} texts; a pair is one of each")
+        # ``shape[0]``, and not ``len``, so that torch.export keeps the number of rows open.
+        if image is not None and text is not None and image.shape[0] != text.shape[0]:
+            raise ValueError(
+                f"{image.shape[0]} images but {text.shape[0]} texts; a pair is one of each"
+            )
 
     def _masks(self, text: Tensor | None, layout: Layout) -> list[Tensor | None]:
         """Returns each block's attention mask (see ``attend``).
@@ -450,10 +544,17 @@ class Backbone(nn.Module):
 class VLBEiT(Backbone):
     """The pretrained model; ``config`` is "model" in config.json."""
 
+    prefix = "model."
+
     def __init__(self, config: dict):
         super().__init__(config)
         self.vision_head = nn.Linear(config["width"], config["codes"])
         self.language_head = nn.Linear(config["width"], config["vocabulary"])
+
+    @classmethod
+    def open(cls, folder: pathlib.Path) -> Self:
+        """Loads the model without its visual tokenizer; see ``load``."""
+        return load(folder)[0]
 
     def forward(
         self,
@@ -485,16 +586,27 @@ class VLBEiT(Backbone):
         if any(not 0 <= block < depth for block in features):
             raise ValueError(f"features={list(features)}: the model has blocks 0 to {depth - 1}")
         states, maps = self.encode(image, text, masked_patches, features)
-        output = Output(features=maps)
+        output = Output()
         if VISION in states:
-            output.image_cls, output.image = states[VISION][:, 0], states[VISION][:, 1:]
+            patches = states[VISION][:, 1:]
+            output |= {
+                "image_cls": states[VISION][:, 0],
+                "image_mean": patches.mean(dim=1),
+                "image": patches,
+            }
             if masked_patches is not None:
-                output.image_logits = self.vision_head(_gather(output.image, masked_patches))
-        if LANGUAGE in states:
+                output["image_logits"] = self.vision_head(_gather(patches, masked_patches))
+        if text is not None:
             words = states[LANGUAGE]
-            output.text_cls, output.text = words[:, 0], words[:, 1:]
+            output |= {
+                "text_cls": words[:, 0],
+                "text_mean": mean_of_words(words[:, 1:], text[:, 1:] != self.pad),
+                "text": words[:, 1:],
+            }
             if text_masked is not None:
-                output.text_logits = self.language_head(_gather(words, text_masked))
+                output["text_logits"] = self.language_head(_gather(words, text_masked))
+        if features:
+            output["features"] = maps
         return output
 
 
@@ -658,10 +770,16 @@ def _vision_offsets(grid: int) -> Tensor:
 
 
 def _with_cls(inner: Tensor, first: int) -> Tensor:
-    index = torch.empty(len(inner) + 1, len(inner) + 1, dtype=torch.long)
-    index[1:, 1:] = inner
-    index[0, :], index[:, 0], index[0, 0] = first, first + 1, first + 2
-    return index
+    """Adds CLS as the first query, row ``first``, and as the first key, row ``first + 1``."""
+    # Without assignment to parts, which would fix the length in torch.export.
+    from_cls = functional.pad(torch.full((1, inner.shape[1]), first), (1, 0), value=first + 2)
+    return torch.cat([from_cls, functional.pad(inner, (1, 0), value=first + 1)])
+
+
+def mean_of_words(states: Tensor, valid: Tensor) -> Tensor:
+    """Returns the mean of states [B, T, D] over the tokens that are True in ``valid`` [B, T]."""
+    total = states.masked_fill(~valid[..., None], 0).sum(dim=1)
+    return total / valid.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def _gather(x: Tensor, positions: Tensor) -> Tensor:
@@ -670,25 +788,86 @@ def _gather(x: Tensor, positions: Tensor) -> Tensor:
 
 def check_files(folder: pathlib.Path, names: Sequence[str]) -> None:
     """Raises a ``ValueError`` if a file is missing, or has changed since it was exported."""
-    for name in ("manifest.json", *names):
+    for name in (MANIFEST, *names):
         if not (folder / name).is_file():
             raise ValueError(
                 f"{folder}: {name} is missing; give a folder that vlbeit_jax.convert has written"
             )
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         digests = {name: manifest[name]["sha256"] for name in names}
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"{folder / 'manifest.json'} is not the one that vlbeit_jax.convert wrote ({error!r})"
+            f"{folder / MANIFEST} is not the one that vlbeit_jax.convert wrote ({error!r})"
         ) from error
     for name, digest in digests.items():
-        with (folder / name).open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != digest:
-                raise ValueError(
-                    f"{folder / name} is damaged or cut off: its SHA-256 is not the one in "
-                    "manifest.json. Export it again"
-                )
+        if sha256(folder / name) != digest:
+            raise ValueError(
+                f"{folder / name} is damaged or cut off: its SHA-256 is not the one in "
+                f"{MANIFEST}. Export it again"
+            )
+
+
+def read_export(folder: pathlib.Path) -> tuple[dict, dict[str, Tensor]]:
+    """Returns config.json and the tensors of a folder, which must be as they were written."""
+    from safetensors.torch import load_file
+
+    check_files(folder, (CONFIG, WEIGHTS))
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return config, load_file(folder / WEIGHTS)
+
+
+def fill(module: nn.Module, tensors: dict[str, Tensor], folder: pathlib.Path) -> None:
+    """Loads weights into a module, name by name, and sets evaluation mode."""
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: the weights do not fit config.json: {error}") from error
+    module.eval()
+
+
+def save_export(model: Backbone, source: pathlib.Path, out: pathlib.Path) -> None:
+    """Writes a model as a folder that ``load`` reads, for ``Shared.save_pretrained``.
+
+    Examples and figures of an evaluation stay behind: they belong to the weights in ``source``.
+    """
+    from safetensors.torch import load_file, save_file
+
+    before = load_file(source / WEIGHTS)
+    own = {f"{model.prefix}{name}": value.cpu() for name, value in model.state_dict().items()}
+    if new := own.keys() - before.keys():
+        raise ValueError(f"{', '.join(sorted(new))}: not in {source / WEIGHTS}; remove them first")
+    if source.resolve() != out.resolve():
+        listed = json.loads((source / MANIFEST).read_text(encoding="utf-8")).keys()
+        # Of the files that are there, so that no name in a downloaded list leads elsewhere.
+        for path in list(source.rglob("*")):
+            name = path.relative_to(source).as_posix()
+            own_file = name in (CONFIG, WEIGHTS) or name.startswith("evaluat")
+            if name in listed and not own_file:
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, out / name)
+    # ``out`` may be ``source``, whose file is read until the new one is complete.
+    save_file(before | own, out / "model.new", {"format": "pt"})
+    shutil.copymode(source / WEIGHTS, out / "model.new")
+    (out / "model.new").replace(out / WEIGHTS)
+    text = json.dumps(model.exported, indent=1, ensure_ascii=False)
+    (out / CONFIG).write_text(text + "\n", encoding="utf-8")
+    same = all(before[name].equal(value.to(before[name].dtype)) for name, value in own.items())
+    if not same and (out / CARD).is_file() and CHANGED not in (out / CARD).read_text("utf-8"):
+        with (out / CARD).open("a", encoding="utf-8") as card:
+            card.write(f"\n{CHANGED}\n")
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    entries = {
+        path.relative_to(out).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in paths
+    }
+    (out / MANIFEST).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file's content."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 VISUAL_TOKENIZERS = {"vqkd": VisualTokenizer, "dalle": DalleEncoder}  # By kind in config.json.
@@ -703,11 +882,8 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEnc
       ValueError: a file is missing, has changed since it was exported, the folder holds a
         fine-tuned model, or the weights do not fit config.json.
     """
-    from safetensors.torch import load_file
-
     folder = pathlib.Path(folder)
-    check_files(folder, ("config.json", "model.safetensors"))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config, tensors = read_export(folder)
     if "network" in config:
         raise ValueError(f"{folder} holds a fine-tuned model; load it with vlbeit_finetuned.load")
     model = VLBEiT(config["model"])
@@ -716,9 +892,6 @@ def load(folder: str | pathlib.Path) -> tuple[VLBEiT, VisualTokenizer | DalleEnc
     parts = nn.ModuleDict({"model": model})
     if visual_tokenizer is not None:
         parts["visual_tokenizer"] = visual_tokenizer
-    try:
-        parts.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{folder}: the weights do not fit config.json: {error}") from error
-    parts.eval()
+    fill(parts, tensors, folder)
+    model.folder, model.exported = folder, config
     return model, visual_tokenizer

@@ -1,0 +1,131 @@
+"""What a model card tells about quality: figures beside what they are judged by."""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vlbeit_jax.runtime.hooks.evaluate import VALIDATION, VALIDATION_EMA
+from vlbeit_jax.runtime.run_folder import read_metrics
+
+# Answers without a network, and what they are called in the table.
+BASELINES = {
+    "chance": "chance",
+    "unigram": "most frequent token",
+    "majority": "most frequent class",
+    "prior": "most frequent answer",
+}
+HEADER = ["| figure | value | 95% interval | without a network |", "|---|---|---|---|"]
+NO_SHARES = {"loss": "{:.3f}", "count": "{:,.0f}"}  # All other figures are shares of 1.
+Figures = Mapping[str, Any]
+
+
+def figures_of_evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the figures of an evaluation by ``group/name``; an interval has two numbers."""
+    if "metrics" in found:
+        chance = {
+            f"{kind}/{name}_chance": value
+            for kind in {name.split("/")[0] for name in found["metrics"]}
+            for name, value in found.get("chance", {}).items()
+        }
+        return {**found["metrics"], **chance}
+    flat = {}
+    for group, values in found.items():
+        if isinstance(values, dict) and "accuracy" in values:
+            flat |= {f"{group}/{name}": value for name, value in values.items()}
+        elif isinstance(values, dict) and "low" in values:
+            flat |= {group: values["value"], f"{group}_interval": [values["low"], values["high"]]}
+    return flat
+
+
+def figures_of_run(folder: pathlib.Path, weights: str) -> tuple[int, dict[str, Any]] | None:
+    """Returns the last figures on held-back data that a run has logged, and their step."""
+    split = VALIDATION_EMA if weights == "ema" else VALIDATION
+    lines = [line for line in read_metrics(folder) if line["split"] == split]
+    if not lines:
+        return None
+    step = lines[-1]["step"]
+    merged = {}
+    for line in lines:  # Evaluators of one step write a line each.
+        if line["step"] == step:
+            merged |= line
+    return step, {
+        name: value for name, value in merged.items() if name not in ("step", "split", "seconds")
+    }
+
+
+def figures_section(out: pathlib.Path, folder: pathlib.Path, weights: str) -> list[str]:
+    """Returns the lines that say how good a model is.
+
+    Args:
+      out: the export; its ``evaluation.json`` counts first.
+      folder: of the run, whose own figures are used otherwise.
+      weights: "raw" or "ema".
+    """
+    path = out / "evaluation.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        sets = ", ".join(f"`{pathlib.Path(each['folder']).name}`" for each in found["data"])
+        protocol = found.get("protocol", {})
+        split = protocol.get("split", "records that the run was not trained on")
+        lines = [
+            f"Measured by `vlbeit_jax.evaluate` on {sets} ({split}). What was done is in "
+            "`evaluation.json`."
+        ]
+        return [*lines, "", *table(figures_of_evaluation(found))]
+    if (own := figures_of_run(folder, weights)) is None:
+        return [
+            "None: the run has evaluated nothing, and it was exported without `--data`, so it is "
+            "not known how good the model is."
+        ]
+    step, figures = own
+    title = f"On the held-back part of the run's own data, at step {step:,}."
+    return [title, "", *table(figures)]
+
+
+def table(figures: Figures) -> list[str]:
+    """Returns figures as the rows of a table, each accuracy beside its baselines."""
+    rows = []
+    for name, value in figures.items():
+        group, _, last = name.rpartition("/")
+        beside = last in BASELINES or last.endswith(("_interval", "_chance"))
+        if beside or last == "seconds" or not _is_number(value):
+            continue
+        prefix = f"{group}/" if group else ""
+        baselines = {f"{name}_chance": "chance"}
+        if last == "accuracy" or last.startswith(("ridge", "neighbours")):
+            baselines |= {f"{prefix}{key}": said for key, said in BASELINES.items()}
+        against = {
+            said: figures[key]
+            for key, said in baselines.items()
+            if key in figures and _is_number(figures[key])
+        }
+        told = ", ".join(f"{said} {_shown(last, each)}" for said, each in against.items())
+        if against and value <= max(against.values()):
+            told += " (**not beaten**)"
+        rows.append(
+            f"| `{name}` | {_shown(last, value)} | {_interval(last, figures, name)} | {told} |"
+        )
+    return HEADER + rows
+
+
+def _interval(last: str, figures: Figures, name: str) -> str:
+    interval: Sequence[float] | None = figures.get(f"{name}_interval")
+    if interval is None:
+        return ""
+    low, high = interval
+    gained = last.startswith("gain")
+    return f"{_shown(last, low)} to {_shown(last, high)}" + (
+        " (holds 0)" if gained and low <= 0 <= high else ""
+    )
+
+
+def _shown(last: str, value: float) -> str:
+    if last in NO_SHARES:
+        return NO_SHARES[last].format(value)
+    return f"{value:+.2%}" if last.startswith("gain") else f"{value:.2%}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
