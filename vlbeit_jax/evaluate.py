@@ -33,7 +33,7 @@ SPLIT = flags.DEFINE_enum(
     "fine-tuned: part of the data; empty: test if there is one, otherwise validation",
 )
 REPORT = flags.DEFINE_string(
-    "report", "", "pretraining: folder for the report, as vlbeit_jax.report writes it; empty: none"
+    "report", "", "folder for the report, as vlbeit_jax.report writes it; empty: none"
 )
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned: the parameters themselves or their average"
@@ -60,28 +60,25 @@ def main() -> None:
         results = run.evaluate(DATA.value, SPLIT.value, mesh)
         _print_figures(results)
     else:
-        pretrained = open_run(folder)
-        results = evaluate(pretrained, DATA.value, mesh, DRAWS.value)
+        results = evaluate(open_run(folder), DATA.value, mesh, DRAWS.value)
         _print_terms(results)
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {out}")
     if REPORT.value:
-        print(_write_report(pretrained, folder, results))
+        print(_write_report(folder, json.loads(out.read_text())))
 
 
-def _write_report(run: Any, folder: pathlib.Path, results: dict[str, Any]) -> pathlib.Path:
-    """Writes the report, with pictures and captions of the first pairs that were evaluated on."""
+def _write_report(folder: pathlib.Path, results: dict[str, Any]) -> pathlib.Path:
+    """Writes the report of the run on the data that it was evaluated on."""
     from vlbeit_jax.report.page import write_report
 
     out = pathlib.Path(REPORT.value)
     out.mkdir(parents=True, exist_ok=True)
-    kinds = {found["folder"]: found["kind"] for found in results["data"]}
-    pairs = next((place for place, kind in kinds.items() if kind == "pairs"), DATA.value[0])
-    return write_report(run, folder, pairs, results, out)
+    return write_report(folder, DATA.value, results, out)
 
 
 def _refuse_flags_of_others(is_fine_tuned: bool) -> None:
-    names = ("draws", "report") if is_fine_tuned else ("split", "weights")
+    names = ("draws",) if is_fine_tuned else ("split", "weights")
     kind = "a pretraining run" if is_fine_tuned else "a fine-tuned run"
     if given := [name for name in names if flags.FLAGS[name].present]:
         raise UsageError(f"--{given[0]} is for {kind}; leave it out")
