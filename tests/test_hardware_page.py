@@ -159,7 +159,7 @@ def test_the_committed_needs_are_those_of_the_configurations(model, variant, nee
     [
         ("configs/none.py", "configs/none.py: there is no such configuration file"),
         ("configs", "configs: there is no such"),
-        ("configs/pretrain_base.py:huge", "the sizes are tiny, small, base, large"),
+        ("configs/pretrain_base.py:huge", "It has tiny, small, base, large"),
     ],
 )
 def test_a_configuration_that_is_not_there_is_a_usage_error(name, said):

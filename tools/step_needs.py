@@ -164,10 +164,7 @@ def load(name: str, fsdp: int = 1, matmul: str = "bfloat16") -> Config:
     assert spec is not None and spec.loader is not None, path
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    try:
-        values = (module.get_config(size) if size else module.get_config()).to_dict()
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    values = (module.get_config(size) if size else module.get_config()).to_dict()
     task = values["task"]
     if task["kind"] == "pretrain":
         task["schedule"] = "image+text+pair"
