@@ -3,11 +3,12 @@
 Every graph takes pixels as they are (uint8), and any number of rows and word pieces.
 """
 
+import contextlib
 import json
 import logging
 import pathlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import vlbeit_jax.convert.formats.torch_finetuned as torch_finetuned
@@ -153,20 +154,19 @@ def _type_and_shape(value: Any) -> list[Any]:
     ]
 
 
-class _quiet(warnings.catch_warnings):
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Leaves out what the exporter says about itself, and about packages that it does not need."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        for category in (FutureWarning, DeprecationWarning, UserWarning):
-            warnings.filterwarnings("ignore", category=category, module=r"torch\.|copyreg|onnx")
-        self._logger = logging.getLogger("torch.onnx")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *error: Any) -> None:
-        self._logger.setLevel(self._level)
-        super().__exit__(*error)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (FutureWarning, DeprecationWarning, UserWarning):
+                warnings.filterwarnings("ignore", category=category, module=r"torch\.|copyreg|onnx")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 NEEDS = "onnx and onnxscript to write it (pip install 'vlbeit-jax[onnx]'), any runtime to run it"

@@ -49,7 +49,8 @@ def run_graph(folder: pathlib.Path, file: str, batch: verify.Batch) -> dict[str,
     if "text" in batch:
         feeds["pieces"] = batch["text"].astype(np.int64)
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, feeds), strict=True))
+    values = map(np.asarray, session.run(None, feeds))
+    return dict(zip(names, values, strict=True))
 
 
 def check_run(run: Run, folder: pathlib.Path) -> verify.Differences:
