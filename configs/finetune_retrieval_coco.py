@@ -7,9 +7,8 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_retrieval_coco.py -
          python -m vlbeit_jax.prepare --kind=pairs --format=jsonl (docs/finetune.md).
          --config.task.matching=True adds a matching loss, and re-ranking to the evaluation. The
          loss is over all rows of a step whatever --config.run.accumulate is.
-Cost:    2,760 steps of 3072 pairs, 4.0e18 operations, one forward pass more than other losses
-         need. 2.8 hours of an H100 at 40% of its peak; with matching about 4 times that. Computed,
-         not run by us.
+Cost:    2,760 steps of 3072 pairs, 3.1e18 operations: 2.2 hours of an H100 at 40% of its peak;
+         with matching 4.4 times that. Microbatches add a forward pass. Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): 384 pixels, learning rate 2e-4
          with layer decay .65, weight decay .05, drop path .2, 15 epochs with 3 of warm-up over
          566,747 captions, batch 3072, random crop of half the area or more, no RandAugment, scale

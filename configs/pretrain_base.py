@@ -10,8 +10,8 @@ Command: python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=R
          recipe. Make the data with python -m vlbeit_jax.prepare, the text tokenizer with
          python -m vlbeit_jax.text_tokenizer, the visual tokenizer with configs/vqkd_base.py.
 Cost:    480k steps of 2048 images, 2048 texts and 2048 pairs. 256 TPU v5e chips at 100% of their
-         peak would take 13.57 ms a step, so at least 1.8 hours; the TPU compiler estimates 31.7
-         to 43.8 ms a step, or 4.2 to 5.8 hours (docs/scale.md). Not run by us.
+         peak would take 13.57 ms a step, so at least 1.8 hours; the TPU compiler estimates 31.1
+         to 42.7 ms a step, or 4.1 to 5.7 hours (docs/scale.md). Not run by us.
 Figures: the defaults of vlbeit_jax/config and tasks/pretrain.py. Batch, steps, learning rate,
          warm-up, AdamW .9/.98/1e-6, weight decay .05, masks 15% / 50% / 40% and drop path .1 are
          as recalled from the paper (arXiv 2206.01127) and agree with BEiT-3's. End learning rate,

@@ -18,9 +18,10 @@ OVERVIEW = """Trains VL-BEiT or its visual tokenizer.
       --config.run.steps=1000 --config.mesh.fsdp=4
 
 Run the same command again to resume from the newest checkpoint in RUN. On several hosts, run the
-same command on each of them. Hosts of TPU VMs, SLURM and Kubernetes find each other automatically;
-elsewhere, give --coordinator, --processes and --process. --help with --config=FILE lists the
-fields of this configuration with their values."""
+same command on each of them. Hosts of TPU slices and of SLURM find each other automatically; under
+Kubernetes without TPUs, add --config.cluster.kind=kubernetes. Elsewhere, give --coordinator,
+--processes and --process. --help with --config=FILE lists the fields of this configuration with
+their values."""
 
 MAX_PORT = 65535
 MAX_PROCESSES = 100_000
