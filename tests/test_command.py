@@ -211,3 +211,33 @@ def test_another_error_of_a_device_is_not_taken_for_a_full_one():
     with pytest.raises(RuntimeError, match="device lost"):
         with cli.explains_full_memory():
             raise RuntimeError("device lost")
+
+
+PRINTS = """
+import sys
+from vlbeit_jax import cli
+
+def main():
+    if sys.stdin.read() == "many":
+        for number in range(100_000):
+            print(number)
+    raise BrokenPipeError("of a loader process")
+
+sys.argv = ["prints"]
+cli.run(main, "Prints numbers.")
+"""
+
+
+def test_a_reader_that_ends_early_ends_the_command_without_a_word():
+    line = [sys.executable, "-c", PRINTS]
+    with subprocess.Popen(
+        line, cwd=TOP, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.write(b"many")
+        process.stdin.close()
+        assert process.stderr.read() == b"" and process.wait() == cli.NOT_READ
+    # The control: another pipe has broken, and the output is read.
+    done = subprocess.run(line, cwd=TOP, input="", capture_output=True, text=True)
+    assert done.returncode == 1 and "BrokenPipeError: of a loader process" in done.stderr

@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import re
+import select
 import shutil
 import sys
 import textwrap
@@ -51,10 +52,21 @@ def run(main: Callable[[], None], overview: str, details: Callable[[], str] | No
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The program that reads the output has ended, as "head" does. Python would complain again
-        # when it flushes the output at its end.
+        # Another pipe may have broken, such as that of a loader process.
+        if not _output_has_no_reader():
+            raise
+        # Python would complain again when it flushes the output at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(NOT_READ)
+
+
+def _output_has_no_reader() -> bool:
+    """Whether the program that reads one of the two outputs has ended, as "head" does."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        # Without a wanted event, poll reports errors alone: of a pipe, that nobody reads it.
+        poll.register(stream.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _flush_each_line() -> None:
