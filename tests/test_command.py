@@ -207,6 +207,24 @@ def test_a_full_device_is_explained(message):
             raise RuntimeError(message)
 
 
+def test_training_says_it_of_the_run(monkeypatch):
+    import types
+
+    from vlbeit_jax import main
+    from vlbeit_jax.runtime import cluster, start
+
+    def fail(*given):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 GB")
+
+    given = main.Arguments(tiny.changed(Config(), run={"compilation_cache": ""}), None, None)
+    monkeypatch.setattr(main, "parse_flags", lambda: given)
+    monkeypatch.setattr(main, "WORKDIR", types.SimpleNamespace(value="RUN"))
+    monkeypatch.setattr(cluster, "join", lambda *given: None)
+    monkeypatch.setattr(start, "train", fail)
+    with pytest.raises(UsageError, match="run.accumulate=2.*allocate 9 GB"):
+        main.main()
+
+
 def test_another_error_of_a_device_is_not_taken_for_a_full_one():
     with pytest.raises(RuntimeError, match="device lost"):
         with cli.explains_full_memory():

@@ -111,8 +111,9 @@ def explains_full_memory() -> Iterator[None]:
         if not any(message in str(error) for message in OUT_OF_MEMORY):
             raise
         raise UsageError(
-            "the step does not fit into memory. Reduce the batch size, e.g. "
-            f"--config.task.image.batch_size=8: {error}"
+            "the memory of a device is full. Reduce the batch size, e.g. "
+            "--config.task.image.batch_size=8, or compute the batch in parts with "
+            f"--config.run.accumulate=2 (docs/hardware.md tells what fits): {error}"
         ) from error
 
 

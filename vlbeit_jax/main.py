@@ -89,7 +89,9 @@ def main() -> None:
     config, address = arguments.config, arguments.address
     cluster.join(config.cluster, ProcessAddress(*address) if address else None)
     use_compilation_cache(config.run.compilation_cache)
-    with fails_together():
+    # On several hosts, the process whose device is full ends inside ``fails_together``, with JAX's
+    # own message: a usage error there would have to be raised by all processes.
+    with cli.explains_full_memory(), fails_together():
         train(config, pathlib.Path(WORKDIR.value), arguments.profile)
 
 
