@@ -34,17 +34,17 @@ def main() -> None:
     import vlbeit_torch
 
     model, _ = vlbeit_torch.load(given.export)
-    image = vlbeit_torch.normalise(pixels_of(given.picture, model.config.image_size))
+    image = vlbeit_torch.normalise(pixels_of(given.picture, model.config["image_size"]))
     text = pieces_of(given.text, given.export / "text_tokenizer" / "sentencepiece.model")
     with torch.no_grad():
         found = model(image=image, text=text)
-    print(f"image {tuple(found.image.shape)}  text {tuple(found.text.shape)}")
-    cosine = torch.nn.functional.cosine_similarity(found.image, found.text)
+    print(f"image {tuple(found.image_mean.shape)}  text {tuple(found.text_mean.shape)}")
+    cosine = torch.nn.functional.cosine_similarity(found.image_mean, found.text_mean)
     print(f"cosine of the pair's vectors: {cosine.item():.2f}")
 
     # The model is an ordinary module: freeze, fine-tune or compile it as any other.
     found = model.train()(image=image, text=text)
-    (found.image.square().mean() + found.text.square().mean()).backward()
+    (found.image_mean.square().mean() + found.text_mean.square().mean()).backward()
     squares = [each.grad.square().sum() for each in model.parameters() if each.grad is not None]
     print(f"gradient norm of the pair's vectors: {torch.stack(squares).sum().sqrt().item():.2f}")
 

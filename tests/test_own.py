@@ -169,6 +169,16 @@ def test_what_no_tokenizer_tells_is_asked_for(world):
     assert (model.codes, model.grid) == (1024, 8)  # Those of the tokenizer of this size.
 
 
+def test_visual_tokens_are_kept_for_sizes_that_follow(world, prepared, tmp_path):
+    streams = [f"--config.task.{name}.sources={prepared}" for name in ("image", "text", "pair")]
+    given = [f"--config.task.{name}={place}" for name, place in tokenizers(world).items()]
+    line = ["--config=configs/own.py:nano", *streams, *given]
+    done = tiny.command(
+        "vlbeit_jax.keep_tokens", *line, f"--config.task.visual_tokens={tmp_path / 'tokens'}"
+    )
+    assert done.returncode == 0 and "1 of 1 parts are there" in done.stdout, done.stderr
+
+
 def test_one_set_is_not_trained_on_twice(prepared, tmp_path):
     with pytest.raises(UsageError, match="is named 2 times; name it once"):
         parse_run(own("vqkd-nano", prepared, prepared))

@@ -8,7 +8,7 @@ from ml_collections import config_flags
 from vlbeit_jax import cli
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.tasks import parse
+from vlbeit_jax.tasks.new_run import parse_run
 
 OVERVIEW = """Computes the visual tokens of a pretraining's images once, for all epochs.
 
@@ -37,7 +37,7 @@ def main() -> None:
     """Makes what is missing."""
     values = cli.config_values(CONFIG)
     values["task"]["schedule"] = _image_streams(values["task"].get("schedule", ""))
-    config, (mine, of) = parse(values), _share()
+    config, (mine, of) = parse_run(values), _share()
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
     from vlbeit_jax.tasks.token_caching import TokenCacher
     from vlbeit_jax.training.mesh import make_mesh
