@@ -172,11 +172,11 @@ def test_what_no_tokenizer_tells_is_asked_for(world):
 def test_visual_tokens_are_kept_for_sizes_that_follow(world, prepared, tmp_path):
     streams = [f"--config.task.{name}.sources={prepared}" for name in ("image", "text", "pair")]
     given = [f"--config.task.{name}={place}" for name, place in tokenizers(world).items()]
-    line = ["--config=configs/own.py:nano", *streams, *given]
-    done = tiny.command(
-        "vlbeit_jax.keep_tokens", *line, f"--config.task.visual_tokens={tmp_path / 'tokens'}"
-    )
-    assert done.returncode == 0 and "1 of 1 parts are there" in done.stdout, done.stderr
+    given += [f"--config.task.{name}.views=2" for name in ("image", "pair")]
+    given.append(f"--config.task.visual_tokens={tmp_path / 'tokens'}")
+    done = tiny.command("vlbeit_jax.keep_tokens", "--config=configs/own.py:nano", *streams, *given)
+    # Pictures of pairs are cropped less than pictures alone, so each has its own views.
+    assert done.returncode == 0 and "2 of 2 parts are there" in done.stdout, done.stderr
 
 
 def test_one_set_is_not_trained_on_twice(prepared, tmp_path):
@@ -217,6 +217,25 @@ def test_few_pictures_have_some_held_back(tmp_path):
         assert sum(meta["counts"].values()) == count
     assert min(given) < 2
     assert built(folder, name="none", validation_share=0)["counts"] == {TRAIN: count}
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
+    """The control is a hash that holds back nothing at first, and is asked again."""
+    rows = [
+        {"text": f"text {number}"} | ({"split": TRAIN} if stated else {}) for number in range(30)
+    ]
+    (tmp_path / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    shares = []
+
+    def build(share, fewest):
+        shares.append(share)
+        options = {"max_dropped": 0, "limits": Limits(), "validation_share": share}
+        given = [str(tmp_path / "texts.jsonl")]
+        return build_set(tmp_path / "set", Kind.TEXTS, "jsonl", given, fewest=fewest, **options)
+
+    counts = with_larger_share(build, 0.001)["counts"]
+    assert (len(shares) == 1) == stated and (counts.get(VALIDATION, 0) >= 2) != stated
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,8 @@ def build_set(
         "left_out": left_out,
     }
 
-    records = _with_description(require_held_back(records, fewest), maker, meta)
+    records = require_held_back(records, fewest, lambda: not maker.stated)
+    records = _with_description(records, maker, meta)
     return write_set(out, kind, records, shards=shards, meta=meta, more=more)
 
 

@@ -4,7 +4,7 @@ import collections
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from vlbeit_jax.data.identity import TEST, VALIDATION
+from vlbeit_jax.data.identity import VALIDATION
 from vlbeit_jax.prepare.apart import Placed
 
 # Two held-back pairs are the fewest of which each can have a wrong partner. In a set that is not
@@ -35,8 +35,16 @@ def with_larger_share(build: Callable[[float, int], Result], validation_share: f
             share = min(2 * share, LARGEST_SHARE)
 
 
-def require_held_back(records: Iterator[Placed], fewest: int) -> Iterator[Placed]:
+def require_held_back(
+    records: Iterator[Placed], fewest: int, by_hash: Callable[[], bool]
+) -> Iterator[Placed]:
     """Yields records, and checks at their end that enough of a small set are held back.
+
+    Args:
+      records: of the set.
+      fewest: that have to be held back; 0: any number will do.
+      by_hash: whether a hash has placed all of them. Another share changes nothing where the source
+        states the splits.
 
     Raises:
       FewHeldBackError: fewer than ``fewest`` are.
@@ -45,7 +53,6 @@ def require_held_back(records: Iterator[Placed], fewest: int) -> Iterator[Placed
     for split, record in records:
         counts[split] += 1
         yield split, record
-    # A source with a test split states its splits, so no hash decides.
-    small = 2 * fewest <= counts.total() < SMALL and not counts[TEST]
-    if small and counts[VALIDATION] < fewest:
+    small = 2 * fewest <= counts.total() < SMALL
+    if small and counts[VALIDATION] < fewest and by_hash():
         raise FewHeldBackError

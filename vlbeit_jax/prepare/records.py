@@ -32,6 +32,7 @@ class RecordMaker:
       grouped: whether records have a group, that of their item or their own picture or text.
       dropped: counts by reason.
       answers: counts of a set of questions.
+      stated: records whose split the source states.
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class RecordMaker:
     grouped: bool
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
+    stated: int = 0
 
     def records(self, items: Iterable[Item]) -> Iterator[Placed]:
         """Yields each record with its split.
@@ -77,6 +79,7 @@ class RecordMaker:
         # Without a group or a split from outside, the hash cannot put equal things apart.
         if item.place and (fault := sides.conflict(item, split, keys_of_item(item, digest))):
             raise Dropped(fault)
+        self.stated += bool(item.split)
         if self.kind.has_label:
             record["label"] = self.classes.name(item.label)
             self.classes.count(split, record["label"])
