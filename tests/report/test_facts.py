@@ -14,7 +14,7 @@ from vlbeit_jax.report.data import Use, data_section
 from vlbeit_jax.report.facts import as_duration, devices_of, seconds, times
 from vlbeit_jax.report.markup import Section, element, table
 from vlbeit_jax.report.pieces import readable
-from vlbeit_jax.runtime.versions import devices
+from vlbeit_jax.runtime.devices import devices, in_words
 from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.types import Special
 
@@ -59,11 +59,10 @@ def test_the_date_is_that_of_the_log(tmp_path):
 
 def test_devices_are_said_as_they_were_recorded():
     assert devices_of({}) == "not recorded"
-    found = {"kind": "cpu", "count": 1, "hosts": 1, "cores": 2}
-    assert devices_of({"devices": found}) == "CPU with 2 cores"
+    found = json.loads(json.dumps(devices()))
+    assert devices_of({"devices": found}) == in_words(devices())
     many = {"kind": "TPU v4", "count": 8, "hosts": 2, "cores": 96}
-    assert devices_of({"devices": many}) == "8 × TPU v4, 2 hosts"
-    assert devices_of({"devices": json.loads(json.dumps(devices()))}) != "not recorded"
+    assert devices_of({"devices": many}) == "8 x TPU v4 on 2 hosts"
 
 
 def test_data_that_are_gone_or_changed_are_said(world):

@@ -13,6 +13,7 @@ from vlbeit_jax.data.source import VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report.page import write_report
 from vlbeit_jax.report.samples import Fate, masked_texts, pictures, spread
+from vlbeit_jax.runtime.machine import usable_cores
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.tasks.masked_pictures import MASK_GREY
 
@@ -49,7 +50,7 @@ def test_evaluate_and_report_from_the_command_line(run, world, tmp_path):
     assert f"{100 * found['gain_text']['value']:+.2f} points" in page.words
     assert page.words.count("Guesses with a wrong picture") == 12
     assert "with its 95% interval" in page.words and "approximate" not in page.words
-    assert "CPU with" in page.words and "60 of 60" in page.words
+    assert f"CPU, {usable_cores()} core" in page.words and "60 of 60" in page.words
     for told in ("48 train", "16 validation", "Licence", "jax 0.", "unigram baseline"):
         assert told in page.words, told
     for name in ("accuracy", "loss", "codebook", "pictures", "tokenizer_loss"):

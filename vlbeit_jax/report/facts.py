@@ -10,6 +10,7 @@ from typing import Any
 
 from vlbeit_jax.report.content import Content
 from vlbeit_jax.report.markup import Child, Section, definitions, element
+from vlbeit_jax.runtime.devices import in_words
 from vlbeit_jax.runtime.writer import TEXT_FILE
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.checkpoint import Checkpointer
@@ -57,13 +58,7 @@ def as_duration(count: float) -> str:
 def devices_of(description: Mapping[str, Any]) -> str:
     """Returns on what a run was trained."""
     found = description.get("devices")
-    if not found:
-        return UNKNOWN
-    kind = "CPU" if found["kind"] == "cpu" else found["kind"]
-    cores = f" with {found['cores']} cores" if found["kind"] == "cpu" else ""
-    count = f"{found['count']} × " if found["count"] > 1 else ""
-    hosts = f", {found['hosts']} hosts" if found["hosts"] > 1 else ""
-    return f"{count}{kind}{cores}{hosts}"
+    return in_words(found) if found else UNKNOWN
 
 
 def run_section(

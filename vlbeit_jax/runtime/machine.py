@@ -54,12 +54,17 @@ def versions() -> dict[str, str]:
     return found | {name: installed[name] for name in PACKAGES if name in installed}
 
 
+def usable_cores() -> int:
+    """Returns the cores that this process may use."""
+    can_ask = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if can_ask else os.cpu_count() or 1
+
+
 def host() -> dict[str, Any]:
     """Processor, cores that this process may use, memory (GiB), and mean load of five minutes."""
-    can_ask = hasattr(os, "sched_getaffinity")
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if can_ask else os.cpu_count(),
+        "cores": usable_cores(),
         "host_memory_gib": round(
             os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIBIBYTE, 1
         ),

@@ -11,6 +11,7 @@ from vlbeit_jax import progress
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.devices import devices
 from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
@@ -26,7 +27,7 @@ from vlbeit_jax.runtime.new_state import new_state
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.timer import Timer
-from vlbeit_jax.runtime.versions import devices, versions
+from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state

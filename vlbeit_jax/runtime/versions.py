@@ -1,15 +1,8 @@
-"""Versions of the code that runs, and its devices; checkpoints record both.
-
-Hosts must agree on the versions.
-"""
+"""Versions of the code that runs. Hosts must agree on them, and checkpoints record them."""
 
 import hashlib
 import importlib.metadata
-import os
 import pathlib
-from typing import Any
-
-import jax
 
 from vlbeit_jax.version import __version__
 
@@ -35,14 +28,3 @@ def versions() -> dict[str, str]:
         source.update(path.read_bytes())
     found = {"vlbeit_jax": f"{__version__}+{source.hexdigest()[:12]}"}
     return found | {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def devices() -> dict[str, Any]:
-    """Returns what the code runs on: kind and number of devices, hosts, and cores of this one."""
-    can_ask = hasattr(os, "sched_getaffinity")
-    return {
-        "kind": jax.devices()[0].device_kind,
-        "count": jax.device_count(),
-        "hosts": jax.process_count(),
-        "cores": len(os.sched_getaffinity(0)) if can_ask else os.cpu_count(),
-    }
