@@ -78,12 +78,9 @@ def main() -> None:
 
 def _origin(config: "Config") -> dict[str, Any]:
     """What makes the result an entry that others can repeat; docs/benchmarks describes it."""
-    from vlbeit_jax.config.parse import flat, to_dict
     from vlbeit_jax.runtime import machine
-    from vlbeit_jax.tasks import Config
+    from vlbeit_jax.tasks.differences import differences
 
-    task = type(config.task)()
-    defaults = flat(to_dict(Config(task=task)))
     return {
         "format": 1,
         "source": "benchmark",
@@ -91,9 +88,7 @@ def _origin(config: "Config") -> dict[str, Any]:
         "notes": NOTES.value,
         "command": f"python -m vlbeit_jax.benchmark {shlex.join(sys.argv[1:])}",
         "config": config_flags.get_config_filename(flags.FLAGS["config"]),
-        "changes": {
-            name: value for name, value in flat(to_dict(config)).items() if value != defaults[name]
-        },
+        "changes": {each.path: each.value for each in differences(config)},
         "machine": machine.host() | machine.card(),
     }
 

@@ -1,50 +1,17 @@
 """The configuration of a run as its difference to the defaults, and how to use it again."""
 
-import dataclasses
 import pathlib
 import pprint
 import shlex
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from vlbeit_jax.config.parse import to_dict
-from vlbeit_jax.config.schema import class_of, settings_of
 from vlbeit_jax.report.markup import Section, element, folded, note, table, words
-from vlbeit_jax.tasks import TASKS, Config
+from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.differences import differences
 from vlbeit_jax.training.saved_run import CONFIG_FILE
 
 REPEAT_FILE = "repeat.py"
-
-
-class Difference(NamedTuple):
-    """A setting whose value is not its default.
-
-    Attributes:
-      path: its name, such as ``run.steps``.
-      value: that of the run.
-      default: that of a run of the same task.
-      meaning: what the setting does.
-    """
-
-    path: str
-    value: Any
-    default: Any
-    meaning: str
-
-
-def differences(config: Config) -> list[Difference]:
-    """Returns the settings of a run that are not those of a new run of its task."""
-    task = class_of(TASKS, config.task.kind)()
-    return list(_differences(config, dataclasses.replace(Config(), task=task), ""))
-
-
-def _differences(given: Any, default: Any, path: str) -> Iterator[Difference]:
-    for field in settings_of(given):
-        value, usual = getattr(given, field.name), getattr(default, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _differences(value, usual, f"{path}{field.name}.")
-        elif value != usual:
-            yield Difference(f"{path}{field.name}", value, usual, field.metadata["doc"])
 
 
 def repeat_file(config: Config) -> str:
