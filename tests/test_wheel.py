@@ -14,6 +14,7 @@ import pytest
 
 from tests import tiny
 from tests.tiny import TOP, metrics_of, one_device
+from vlbeit_jax.config import files
 from vlbeit_jax.config.files import known, resolved
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.scripts import COMMANDS
@@ -155,6 +156,19 @@ def test_a_configuration_that_does_not_exist_is_answered_with_the_nearest(given,
 
 def test_the_package_knows_the_files_of_the_clone():
     assert set(known()) == {path.stem for path in TOP.glob("configs/*.py")}
+
+
+def test_a_built_package_knows_its_own_files_alone(tmp_path, monkeypatch):
+    """The control is a clone, where the folder beside the package is ours."""
+    package, beside = tmp_path / "vlbeit_jax", tmp_path / "configs"
+    monkeypatch.setattr(files, "PACKAGE", package)
+    monkeypatch.setattr(files, "PACKAGED", package / "configs")
+    beside.mkdir()
+    (beside / "another.py").touch()
+    assert set(known()) == {"another"}
+    (package / "configs").mkdir(parents=True)
+    (package / "configs" / "own.py").touch()
+    assert known() == {"own": package / "configs" / "own.py"}
 
 
 @pytest.mark.parametrize(

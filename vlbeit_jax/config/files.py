@@ -1,24 +1,22 @@
 """Configuration files by short names: ``own:tiny`` is ``configs/own.py:tiny``."""
 
-import difflib
 import pathlib
 import re
 
+from vlbeit_jax.config.nearest import spelt_like
 from vlbeit_jax.errors import UsageError
 
 PACKAGE = pathlib.Path(__file__).parents[1]
-# A built package holds the files; a clone has them beside the package, where they are edited.
-FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
+PACKAGED = PACKAGE / "configs"
 SUFFIX = ".py"
 
 
 def known() -> dict[str, pathlib.Path]:
     """The configuration files that come with the package, by name."""
-    found: dict[str, pathlib.Path] = {}
-    for folder in FOLDERS:
-        for path in sorted(folder.glob(f"[!_]*{SUFFIX}")):
-            found.setdefault(path.stem, path)
-    return found
+    # A built package holds the files; a folder "configs" beside it belongs to another package. A
+    # clone has them beside the package, where they are edited.
+    folder = PACKAGED if PACKAGED.is_dir() else PACKAGE.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob(f"[!_]*{SUFFIX}"))}
 
 
 def resolved(value: str) -> str:
@@ -46,8 +44,8 @@ def resolved(value: str) -> str:
 
 def _unknown(value: str, path: pathlib.Path, files: dict[str, pathlib.Path]) -> str:
     name = path.name.removesuffix(SUFFIX)
-    near = difflib.get_close_matches(name, files, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = spelt_like(name, files)
+    hint = f"did you mean {near}? " if near else ""
     return (
         f"--config={value}: {path} is no file and no configuration of the package; {hint}"
         f"The package has {', '.join(files)}"

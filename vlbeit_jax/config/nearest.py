@@ -1,8 +1,8 @@
-"""The setting or flag that the user may have meant: by its spelling, its words or its meaning."""
+"""What the user may have meant: by its spelling, and settings also by their words and meaning."""
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 # What other programs call things, in words that names and meanings of settings have here.
 WORDS = {
@@ -93,6 +93,11 @@ def nearest(given: str, known: Mapping[str, str]) -> list[str]:
     # Several sections may have the setting.
     equal = [path for path in ordered if _name(path) == names[-1]]
     return equal[:MOST] if ordered[0] in equal else ordered[:1]
+
+
+def spelt_like(given: str, known: Iterable[str]) -> str:
+    """Returns the known name that is spelt most like the given one; "" if none is close."""
+    return next(iter(difflib.get_close_matches(given, known, n=1)), "")
 
 
 def or_list(names: Sequence[str]) -> str:

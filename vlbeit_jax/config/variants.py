@@ -1,8 +1,8 @@
 """Variants of a configuration file, such as ``tiny`` in ``configs/own.py:tiny``."""
 
-import difflib
 from collections.abc import Sequence
 
+from vlbeit_jax.config.nearest import spelt_like
 from vlbeit_jax.errors import UsageError
 
 
@@ -19,8 +19,8 @@ def choose(name: str, variant: str, known: Sequence[str]) -> str:
     """
     if variant in known:
         return variant
-    near = difflib.get_close_matches(variant, known, n=1)
-    hint = f"did you mean {name}:{near[0]}? " if near else ""
+    near = spelt_like(variant, known)
+    hint = f"did you mean {name}:{near}? " if near else ""
     raise UsageError(
         f"--config={name}:{variant}: {name} has no variant {variant!r}; {hint}It has "
         f"{', '.join(known)}"

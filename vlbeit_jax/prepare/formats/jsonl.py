@@ -4,12 +4,12 @@ One file may serve several kinds, each of which takes the keys that it needs. Un
 line that is wrong is an error, because a line that is left out would change a benchmark.
 """
 
-import difflib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from vlbeit_jax.config.nearest import spelt_like
 from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import has_words
 from vlbeit_jax.errors import UsageError
@@ -95,8 +95,8 @@ def _parsed(line: str) -> dict[str, Any]:
         raise _Fault(f"this line holds a {type(found).__name__} and not an object in braces")
     for name in found:
         if name not in KEYS:
-            near = difflib.get_close_matches(name, KEYS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(KEYS)}"
+            near = spelt_like(name, KEYS)
+            hint = f"; did you mean {near!r}?" if near else f"; the keys are {', '.join(KEYS)}"
             raise _Fault(f"it has an unknown key {name!r}{hint}")
     return {name: KEYS[name](name, value) for name, value in found.items()}
 
