@@ -97,6 +97,9 @@ def test_figures_of_fine_tuning_are_judged():
     log = [{"split": "validation", "class/accuracy": 0.7, "class/majority": 0.2, "step": 1}]
     (logged,) = judged(None, log)
     assert logged.value == 0.7 and logged.verdict.level == Level.GOOD and not judged(None, [])
+    log = [{"split": "validation", name: 0.1, f"chance/{name.partition('/')[2]}": 0.2, "step": 1}]
+    (logged,) = judged(None, log)
+    assert logged.baseline == 0.2 and logged.verdict.level == Level.BAD
 
 
 def test_the_interval_of_an_accuracy_draws_whole_records():

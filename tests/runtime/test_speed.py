@@ -2,15 +2,30 @@
 
 import json
 import shutil
+import subprocess
 import time
 
 import pytest
 
 from tests import tiny
 from tools.benchmark_entries import problems
-from vlbeit_jax.runtime import speed
+from vlbeit_jax.runtime import machine, speed
 
 SMALL_TOKENIZER = ("image_size=32", "patch_size=8", "codes=32", "width=32", "heads=2")
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("NVIDIA L4, 23034, 550.54\n", {"card": "NVIDIA L4", "memory_gib": 23034 / 1024}),
+        ("NVIDIA GB10, [N/A], 580.82\nother, 1, 2\n", {"card": "NVIDIA GB10"}),
+    ],
+)
+def test_a_card_with_and_without_memory_of_its_own(said, found, monkeypatch):
+    done = subprocess.CompletedProcess([], 0, said)
+    monkeypatch.setattr(subprocess, "run", lambda *given, **options: done)
+    card = machine.card()
+    assert card.pop("driver") in said and card == found
 
 
 def test_the_peak_of_a_cpu_is_measured():

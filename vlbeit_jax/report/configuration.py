@@ -37,7 +37,7 @@ def repeat_file(config: Config) -> str:
 
 def configuration_section(config: Config, out: pathlib.Path) -> Section:
     """Returns the settings that differ from the defaults, and writes a file that repeats them."""
-    (out / REPEAT_FILE).write_text(repeat_file(config))
+    (out / REPEAT_FILE).write_text(repeat_file(config), encoding="utf-8")
     rows = [
         [
             element("code", each.path),

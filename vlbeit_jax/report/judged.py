@@ -89,7 +89,9 @@ def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) ->
         title, told = DIRECTIONS[recall[2]].format(recall[3]), "share of a random order"
         if recall[1] == "reranked":
             title += ", after matching"
-        baseline = chance.get(name.partition("/")[2])
+        order = name.partition("/")[2]
+        # An evaluation keeps the shares of a random order apart, and the log calls them "chance".
+        baseline = chance.get(order, found.get(f"chance/{order}"))
     else:
         floor = next((each for each in BASELINES if each in found and name == "accuracy"), None)
         title, told = NAMES[name], BASELINES.get(floor or "", "")

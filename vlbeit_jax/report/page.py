@@ -48,7 +48,7 @@ def write_report(
     else:
         content = fine_tuned.content(asked)
     page = out / PAGE
-    page.write_text(_page(config, content, asked))
+    page.write_text(_page(config, content, asked), encoding="utf-8")
     return page
 
 

@@ -29,7 +29,10 @@ GIBIBYTE = 2**30
 
 
 def card() -> dict[str, Any]:
-    """Name, memory (GiB) and driver of the first GPU, by nvidia-smi; empty if there is none."""
+    """Name, memory (GiB) and driver of the first GPU, by nvidia-smi; empty if there is none.
+
+    A GPU that shares the memory of its processor has none of its own, and nvidia-smi says "[N/A]".
+    """
     query = [
         "nvidia-smi",
         "--query-gpu=name,memory.total,driver_version",
@@ -40,7 +43,8 @@ def card() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         return {}
     name, mebibytes, driver = (part.strip() for part in said.splitlines()[0].split(","))
-    return {"card": name, "memory_gib": float(mebibytes) / 1024, "driver": driver}
+    own = {"memory_gib": float(mebibytes) / 1024} if mebibytes.isdecimal() else {}
+    return {"card": name, **own, "driver": driver}
 
 
 def versions() -> dict[str, str]:

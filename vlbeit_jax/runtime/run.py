@@ -106,7 +106,7 @@ class Run:
 
         Raises:
           UsageError: the start does not fit, or the hosts find different checkpoints; or parameters
-        that it does not give would stay at random values.
+            that it does not give would stay at random values.
         """
 
         def open_start() -> Start | None:
