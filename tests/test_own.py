@@ -219,6 +219,19 @@ def test_few_pictures_have_some_held_back(tmp_path):
     assert built(folder, name="none", validation_share=0)["counts"] == {TRAIN: count}
 
 
+def test_captions_that_repeat_cost_no_training_data(tmp_path):
+    """Held-back pairs are left out, because training has their captions; another share has too."""
+    write_pictures(tmp_path / "pictures", 40)
+    for path in (tmp_path / "pictures").rglob("*.txt"):
+        path.write_text("a picture")
+    meta = with_larger_share(
+        lambda share, fewest: built(tmp_path, validation_share=share, fewest=fewest), 0.2
+    )
+    assert meta["options"]["validation_share"] == 0.2
+    assert meta["counts"].keys() == {TRAIN} and meta["counts"][TRAIN] > 20
+    assert meta["left_out"] == {"caption_in_training": 40 - meta["counts"][TRAIN]}
+
+
 @pytest.mark.parametrize("stated", [True, False])
 def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
     """The control is a hash that holds back nothing at first, and is asked again."""

@@ -98,6 +98,8 @@ def build_set(
     maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped)
     left_out: collections.Counter = collections.Counter()
     records = maker.records(_items(source_format, paths))
+    # Before captions of training are left out: of few captions that repeat, no share keeps any.
+    records = require_held_back(records, fewest, lambda: not maker.stated)
     if others:
         records = OtherSets(others).apart(records, left_out)
     if kind is Kind.PAIRS:
@@ -112,7 +114,6 @@ def build_set(
         "left_out": left_out,
     }
 
-    records = require_held_back(records, fewest, lambda: not maker.stated)
     records = _with_description(records, maker, meta)
     return write_set(out, kind, records, shards=shards, meta=meta, more=more)
 

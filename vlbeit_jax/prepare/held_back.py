@@ -41,7 +41,7 @@ def require_held_back(
     """Yields records, and checks at their end that enough of a small set are held back.
 
     Args:
-      records: of the set.
+      records: all of the set, with the split that a hash or the source has given them.
       fewest: that have to be held back; 0: any number will do.
       by_hash: whether a hash has placed all of them. Another share changes nothing where the source
         states the splits.
