@@ -1,5 +1,6 @@
 """Both schedules and VQ-KD learn, logs are complete, evaluation counts every example once."""
 
+import json
 import math
 import shutil
 
@@ -61,7 +62,8 @@ def test_evaluation_reports_every_term_and_both_gains(run, world):
     sets = [str(world.pairs), str(world.texts)]
     results = evaluate(open_run(run), sets, make_mesh(MeshConfig()), draws=2)
     for term in TERMS:
-        assert set(results[term]) == {"accuracy", "chance", "unigram", "loss", "count"}
+        kinds = {"accuracy", "accuracy_interval", "chance", "unigram", "loss", "count"}
+        assert set(results[term]) == kinds
     assert results["mim"]["count"] == results["mvlm_image"]["count"] == 16 * 2 * 6
     for gain in ("gain_text", "gain_image"):
         assert results[gain]["low"] <= results[gain]["value"] <= results[gain]["high"]
@@ -79,6 +81,23 @@ def test_data_that_was_never_trained_on_is_scored_as_a_whole(run, tmp_path):
     assert results["data"][0]["splits"] == ["train", "validation"]
     assert results["mvlm_image"]["count"] == 12 * 6
     assert results["mlm"]["count"] > 0  # Of the captions, because no set of texts is given.
+
+
+def test_streams_that_were_not_trained_are_scored_with_settings_that_fit(run, world, tmp_path):
+    """Nobody has set them: the defaults are for more patches and longer texts."""
+    shutil.copytree(run, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["task"]["schedule"] = "pair"
+    config["task"]["image"] |= {"num_masked_patches": 75, "mask_block": 16}
+    config["task"]["text"]["text_length"] = 128
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    found = evaluate(open_run(tmp_path / "run"), [str(world.pairs)], make_mesh(MeshConfig()), 1)
+    assert found["mim"]["count"] == 16 * round(0.4 * 16) and found["mlm"]["count"] > 0
+    packed = evaluate(open_run(tmp_path / "run"), [str(world.texts)], make_mesh(MeshConfig()), 1)
+    assert packed["mlm"]["count"] > 0
+    # The stream that was trained keeps its settings.
+    own = evaluate(open_run(run), [str(world.pairs)], make_mesh(MeshConfig()), 1)
+    assert found["mvlm_text"] == own["mvlm_text"]
 
 
 def images_of_pairs(held_back):

@@ -54,7 +54,7 @@ class Results:
         Raises:
           UsageError: the results hold no figures of pretraining.
         """
-        task = run.config.task
+        task = run.model.task
         if results is not None:
             terms = {name: results[name] for name in words.TITLES if results.get(name)}
             if not terms:

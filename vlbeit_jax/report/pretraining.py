@@ -48,7 +48,7 @@ def content(asked: Asked) -> Content:
     sections += _examples(run, records, asked)
     if with_images := records.get("image") or records.get("pair"):
         tokenizer_metrics = read_metrics(asked.folder / VISUAL_TOKENIZER)
-        views = Views(task.image, task.model.image_size, False)
+        views = Views(run.model.task.image, task.model.image_size, False)
         section, verdict = codebook_section(
             run.model.visual, views, with_images, tokenizer_metrics, asked.out
         )

@@ -19,13 +19,12 @@ from vlbeit_jax.data.source import TRAIN, PreparedSet, open_sets_once
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
+from vlbeit_jax.tasks.fitting import mask_block, masked_patches
 from vlbeit_jax.tasks.visual_tokens import describe_visual_tokens
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.types import Kind, Special
 
 DESCRIBED = "tokenizer_model"  # The section of a tokenizer that no folder needs to hold.
-MASKED_PATCHES = 2 / 5  # Masked share of an image (VL-BEiT).
-SMALLEST_BLOCKS = 12  # BEiT's smallest block has 16 of 196 patches, one of about twelve.
 # Captions that are measured, and the share of them that must fit whole.
 MEASURED_CAPTIONS, WHOLE_CAPTIONS = 1000, 0.99
 LENGTH_STEP = 8  # Texts are as long as a multiple of it: larger ones suit accelerators.
@@ -107,11 +106,10 @@ def _streams(task: Any) -> Iterator[tuple[str, StreamConfig]]:
         found: dict[str, int] = {}
         if isinstance(stream, ImageStreamConfig) and model.patch_size:
             if stream.num_masked_patches == FOLLOWS:
-                found["num_masked_patches"] = round(MASKED_PATCHES * model.patches)
+                found["num_masked_patches"] = masked_patches(model.patches)
             masked = found.get("num_masked_patches", stream.num_masked_patches)
             if stream.mask_block == 0:
-                block = max(round(model.patches / SMALLEST_BLOCKS), 1)
-                found["mask_block"] = max(min(block, masked), 1)
+                found["mask_block"] = mask_block(model.patches, masked)
         if isinstance(stream, TextStreamConfig) and stream.text_length == 0:
             found["text_length"] = _text_length(task, stream)
         yield name, dataclasses.replace(stream, **found)

@@ -25,6 +25,7 @@ from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import adapted_positions
+from vlbeit_jax.tasks.fitting import fitted
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.tasks.text_problems import padding_problems, text_problems
@@ -194,13 +195,14 @@ class Pretrain:
         return WarmStart(fresh=self.fresh, adapt=adapted_positions(self.model, tuple(Modality)))
 
     def open(self, folder: Path | None = None) -> OpenPretrain:
-        """Opens the tokenizers; from a run's folder, those that it holds.
+        """Opens the tokenizers; from a run's folder, those that it holds, for all their streams.
 
         Raises:
           UsageError: one is missing or does not fit the model.
         """
         if folder is None:
             return self.open_for(self.used_streams)
+        sections = {name: fitted(getattr(self, name), self.model) for name in TERMS}
         text, visual = folder / TEXT_TOKENIZER, folder / VISUAL_TOKENIZER
         streams = [
             name
@@ -208,7 +210,7 @@ class Pretrain:
             if (not isinstance(getattr(self, name), TextStreamConfig) or text.is_dir())
             and (not isinstance(getattr(self, name), ImageStreamConfig) or visual.is_dir())
         ]
-        return OpenPretrain(self, streams, text, visual)
+        return OpenPretrain(dataclasses.replace(self, **sections), streams, text, visual)
 
     def open_for(self, streams: Iterable[str]) -> OpenPretrain:
         """Opens the tokenizers that the settings name, as far as some streams need them."""
