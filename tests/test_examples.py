@@ -12,6 +12,7 @@ import pytest
 
 from tests.convert.conftest import needs_torch
 from tests.processes import TOP, command
+from tests.test_own import write_pictures
 from vlbeit_jax import tasks
 
 EXAMPLES = TOP / "examples"
@@ -83,6 +84,21 @@ def test_masks_are_drawn(run, pictures, tmp_path):
 def test_the_task_learns_its_slope(run, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
     assert run("add_a_task.py", tmp_path / "run")[-1] == "learnt slope: 2.00"
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_own_pictures(run, tmp_path):
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    write_pictures(pictures, 24)
+    lines = run("adapt_to_own_data.py", pictures, out, "--steps=2", "--batch=8")
+    called = [line.split()[2].removeprefix("vlbeit_jax.") for line in lines[:4]]
+    assert called == ["prepare", "evaluate", "main", "evaluate"]
+    assert lines[4].split() == ["before", "after"]
+    assert {line.split()[0] for line in lines[5:]} == {"mim", "mlm", "mvlm_image", "mvlm_text"}
+    before, after = (json.loads((out / f"{name}.json").read_text()) for name in ("before", "after"))
+    # On the same records.
+    assert all(before[term]["count"] == after[term]["count"] for term in ("mim", "mvlm_text"))
+    assert before["mim"] != after["mim"]
 
 
 @needs_torch

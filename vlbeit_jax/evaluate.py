@@ -1,5 +1,6 @@
 """Command: evaluates a run on prepared data."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -13,12 +14,14 @@ OVERVIEW = """Evaluates a run on data that it was not trained on.
 
   python -m vlbeit_jax.evaluate --from=RUN --data=data/cc3m --data=data/wiki --json=results.json
   python -m vlbeit_jax.evaluate --from=RUN --data=data/pairs --json=RUN/results.json --report=RUN
+  python -m vlbeit_jax.evaluate --from=RUN --data=data/new --split=validation --json=before.json
   python -m vlbeit_jax.evaluate --from=FT --data=data/birds --split=test --json=results.json
 
 A pretraining run: each term's masked accuracy beside chance and the unigram baseline, and the
 cross-modal gain with its 95% interval. Data sets that the run was trained on are scored on their
-held-back part, others as a whole. The cross-modal gain is the masked accuracy of pairs with their
-own partner minus that with a wrong one, over the same masks.
+held-back part, others as a whole. With --split=validation all are scored on their held-back part,
+so that another run can be compared which was trained on them. The cross-modal gain is the masked
+accuracy of pairs with their own partner minus that with a wrong one, over the same masks.
 
 A fine-tuned run: the metrics of its task, with the whole protocol in the file."""
 
@@ -30,7 +33,8 @@ SPLIT = flags.DEFINE_enum(
     "split",
     "",
     ["", "train", "validation", "test"],
-    "fine-tuned: part of the data; empty: test if there is one, otherwise validation",
+    "fine-tuned: part of the data; empty: test if there is one, otherwise validation. Pretraining: "
+    "validation scores the held-back part of any data; empty: all that the run has not seen",
 )
 REPORT = flags.DEFINE_string(
     "report", "", "folder for the report, as vlbeit_jax.report writes it; empty: none"
@@ -60,7 +64,8 @@ def main() -> None:
         results = run.evaluate(DATA.value, SPLIT.value, mesh)
         _print_figures(results)
     else:
-        results = evaluate(open_run(folder), DATA.value, mesh, DRAWS.value)
+        run = dataclasses.replace(open_run(folder), held_back_only=bool(SPLIT.value))
+        results = evaluate(run, DATA.value, mesh, DRAWS.value)
         _print_terms(results)
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {out}")
@@ -78,10 +83,14 @@ def _write_report(folder: pathlib.Path, results: dict[str, Any]) -> pathlib.Path
 
 
 def _refuse_flags_of_others(is_fine_tuned: bool) -> None:
-    names = ("draws",) if is_fine_tuned else ("split", "weights")
-    kind = "a pretraining run" if is_fine_tuned else "a fine-tuned run"
-    if given := [name for name in names if flags.FLAGS[name].present]:
-        raise UsageError(f"--{given[0]} is for {kind}; leave it out")
+    name, kind = ("draws", "pretraining") if is_fine_tuned else ("weights", "fine-tuned")
+    if flags.FLAGS[name].present:
+        raise UsageError(f"--{name} is for a {kind} run; leave it out")
+    if not is_fine_tuned and SPLIT.value not in ("", "validation"):
+        raise UsageError(
+            f"--split={SPLIT.value} is for a fine-tuned run; of a pretraining run, give "
+            "--split=validation, or leave it out"
+        )
 
 
 def _print_figures(results: dict[str, Any]) -> None:

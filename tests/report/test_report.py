@@ -198,6 +198,11 @@ def test_texts_are_masked_where_the_model_was_asked(run, world):
             "--weights is for a fine-tuned run",
         ),
         (
+            "vlbeit_jax.evaluate",
+            ["--from={run}", "--data=sample:pairs", "--json={tmp}/out.json", "--split=train"],
+            "--split=train is for a fine-tuned run",
+        ),
+        (
             "vlbeit_jax.report",
             ["--from={run}", "--data=sample:emoji", "--out={tmp}/out"],
             "nothing in sample:emoji can be scored",

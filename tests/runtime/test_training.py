@@ -1,5 +1,6 @@
 """Both schedules and VQ-KD learn, logs are complete, evaluation counts every example once."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -81,6 +82,14 @@ def test_data_that_was_never_trained_on_is_scored_as_a_whole(run, tmp_path):
     assert results["data"][0]["splits"] == ["train", "validation"]
     assert results["mvlm_image"]["count"] == 12 * 6
     assert results["mlm"]["count"] > 0  # Of the captions, because no set of texts is given.
+    asked = dataclasses.replace(open_run(run), held_back_only=True)
+    results = evaluate(asked, [str(tmp_path / "new")], make_mesh(MeshConfig()), draws=1)
+    assert results["data"][0]["splits"] == ["validation"]
+    assert results["mvlm_image"]["count"] == 3 * 6
+    everything = (("train", record) for _, record in tiny.pair_records(4, first=2000, side=36))
+    place = written(tmp_path / "unsplit", tiny.Kind.PAIRS, everything)
+    with pytest.raises(UsageError, match="no held-back records; the run has seen none"):
+        evaluate(asked, [place], make_mesh(MeshConfig()), draws=1)
 
 
 def test_streams_that_were_not_trained_are_scored_with_settings_that_fit(run, world, tmp_path):

@@ -42,6 +42,8 @@ class OpenedRun:
       step: steps taken.
       trained_on: fingerprints of the data sets that the run was trained on.
       seen: keys of the images and texts in their training parts.
+      held_back_only: of no set, the training part is scored. So one run can be compared with
+        another that was trained on it.
     """
 
     config: Config
@@ -50,6 +52,7 @@ class OpenedRun:
     step: int
     trained_on: frozenset[str]
     seen: Seen
+    held_back_only: bool = False
 
 
 def open_run(folder: pathlib.Path) -> OpenedRun:
@@ -148,8 +151,14 @@ def _splits(run: OpenedRun, each: PreparedSet) -> list[str]:
             "the run on other data"
         )
     splits = [split for split in (TRAIN, VALIDATION) if each.count(split)]
-    if run.trained_on.isdisjoint(each.contains) and not seen_records(each, TRAIN, run.seen)[0]:
+    is_new = run.trained_on.isdisjoint(each.contains) and not seen_records(each, TRAIN, run.seen)[0]
+    if is_new and not run.held_back_only:
         return splits
+    if VALIDATION not in splits and is_new:
+        raise UsageError(
+            f"{each.folder} has no held-back records; the run has seen none of the others, so "
+            "evaluate it without --split"
+        )
     if VALIDATION not in splits:
         raise UsageError(
             f"{each.folder} has no held-back records, and the run has seen some or all of the "
