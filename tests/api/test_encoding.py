@@ -143,6 +143,8 @@ def test_a_wide_picture_is_squashed_or_cropped(random_model):
         ({"texts": "..."}, "has no words: it needs a letter, a number or a symbol"),
         ({"texts": [b"a"]}, "b'a' is no text: give a string"),
         ({"texts": "a", "blocks": [2]}, "the model has blocks 0 to 1"),
+        ({"texts": "a", "blocks": 1}, "blocks=1: give a list of numbers"),
+        ({"texts": "a", "blocks": "1"}, "blocks='1': give a list of numbers"),
         ({"images": np.zeros((4, 4, 3), np.uint8), "view": "zoom"}, "choose one of 'squash'"),
     ],
 )

@@ -47,6 +47,12 @@ def test_texts_that_cannot_be_filled_are_refused(random_model, text, said):
         random_model.fill_mask(text)
 
 
+@pytest.mark.parametrize("top", [0, -1, 2.5, "3", True])
+def test_a_number_of_answers_is_a_whole_number_from_1(random_model, top):
+    with pytest.raises(UsageError, match=f"top={top!r}: give how many answers to list"):
+        random_model.fill_mask("a <mask>", top=top)
+
+
 def test_hidden_patches_alone_are_predicted(random_model):
     views = random_model.masked_views(PICTURE, hidden=0.25, seed=3)
     patch, grid = random_model.config.patch_size, random_model.config.grid

@@ -12,7 +12,7 @@ from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import shardings
-from vlbeit_jax.training.state import TrainState, state_maker
+from vlbeit_jax.training.state import state_maker
 
 MOVES = [
     ((8, 1, 1), (1, 1, 1)),
@@ -55,7 +55,7 @@ def test_a_state_moves_to_another_mesh_bit_for_bit(task, tmp_path, before, after
     writer.close()
     _, wanted = state_on(task, after)
     reader = Checkpointer(tmp_path, keep_last=1, keep_every=0)
-    found = TrainState.restored(reader.restore(4, wanted.saved()))
+    found = reader.restore_state(4, wanted)
     reader.close()
     for (path, leaf), place, old in zip(
         jax.tree_util.tree_leaves_with_path(found),

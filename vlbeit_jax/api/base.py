@@ -105,6 +105,17 @@ def _network(config: ModelConfig) -> VLBEiT:
     return VLBEiT(dataclasses.replace(config, drop_path=0.0))
 
 
+def checked_top(top: Any) -> int:
+    """Returns ``top``, a number of answers to list.
+
+    Raises:
+      UsageError: it is not a whole number of at least 1.
+    """
+    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
+        raise UsageError(f"top={top!r}: give how many answers to list, a whole number from 1")
+    return int(top)
+
+
 def words_of(text: Any) -> str:
     """Returns a text.
 

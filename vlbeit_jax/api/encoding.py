@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,10 +76,12 @@ class Encodes(Opened):
         blocks: Sequence[int],
     ) -> Encoded:
         depth = self.config.depth
-        for block in blocks:
-            if not 0 <= block < depth:
-                raise UsageError(f"blocks={list(blocks)}: the model has blocks 0 to {depth - 1}")
-        wanted = sorted(set(blocks))
+        given = list(blocks) if isinstance(blocks, Iterable) else None
+        if given is None or not all(isinstance(each, int | np.integer) for each in given):
+            raise UsageError(f"blocks={blocks!r}: give a list of numbers, such as blocks=[0]")
+        if any(not 0 <= each < depth for each in given):
+            raise UsageError(f"blocks={given}: the model has blocks 0 to {depth - 1}")
+        wanted = sorted(set(given))
         found = encoded(self.config, self._params, image, text, wanted)
         if text is None:
             return found

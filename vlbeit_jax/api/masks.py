@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.api.base import Opened
+from vlbeit_jax.api.base import Opened, checked_top
 from vlbeit_jax.api.masked import (
     filled,
     hidden_patches,
@@ -31,8 +31,10 @@ class FillsMasks(Opened):
           view: as in ``encode``.
 
         Raises:
-          UsageError: there is no mask, the text is too long, or the model has no head for words.
+          UsageError: there is no mask, the text is too long, the model has no head for words, or
+            ``top`` is not a whole number from 1.
         """
+        top = checked_top(top)
         self._require("language_head", "masked words")
         tokenizer = self._tokenizer()
         pixels = None

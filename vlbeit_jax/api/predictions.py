@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vlbeit_jax.api.base import Opened, Predictor, words_of
+from vlbeit_jax.api.base import Opened, Predictor, checked_top, words_of
 from vlbeit_jax.api.pictures import listed, pixels_of, views
 from vlbeit_jax.api.retriever import Embedded, Retriever
 from vlbeit_jax.errors import UsageError
@@ -94,6 +94,7 @@ class Predicts(Opened):
         Raises:
           UsageError: the model was not fine-tuned for retrieval.
         """
+        top = checked_top(top)
         self._retriever("search")
         if not (isinstance(images, np.ndarray) and images.ndim == 2):
             images = self.embed(images=images).image
@@ -118,6 +119,7 @@ def _png(picture: Any) -> bytes:
 def _predicted(
     predictor: Predictor, rows: Sequence[Mapping[str, Any]], top: int
 ) -> list[dict[str, Any]]:
+    top = checked_top(top)
     if not rows:
         raise UsageError("an empty list: give at least one")
     records: Any = [{"id": str(number), **row} for number, row in enumerate(rows)]

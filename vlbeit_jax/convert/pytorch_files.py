@@ -32,7 +32,8 @@ def load_pytorch(
         import torch
     except ImportError as error:
         raise UsageError(
-            f"{path}: PyTorch is needed to read it. Install torch, or give a .safetensors file"
+            f"{path}: PyTorch is needed to read it. Run python -m pip install torch, or give a "
+            ".safetensors file"
         ) from error
     if is_zip:
         _check_archive(path)
