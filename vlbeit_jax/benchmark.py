@@ -34,20 +34,20 @@ Prints the median and the spread as JSON, with the machine, versions, command an
 With --json=docs/benchmarks/NAME.json the file is an entry of docs/benchmarks. Read it before you
 publish it: it holds the command with your paths. --notes adds what others should know.
 
-Synthetic input is random and already on the devices; it needs no data and no tokenizer. Real
-input is read, decoded and transferred as in training, and the time that a step waits for it is
-reported separately."""
+Synthetic input is random and already on the devices; it needs no data and no tokenizer. Real input
+is read, decoded and transferred as in training. The result says separately how long a step waits
+for it."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
 )
 INPUT = flags.DEFINE_enum(
-    "input", "synthetic", ["synthetic", "real"], "random arrays, or what the configuration names"
+    "input", "synthetic", ["synthetic", "real"], "random arrays, or the configuration's data"
 )
 PEER = flags.DEFINE_string("peer", "", "moved to python -m tools.torch_peer")
-STEPS = flags.DEFINE_integer("steps", 20, "steps that are timed", lower_bound=2)
-WARMUP = flags.DEFINE_integer("warmup", 3, "steps before them", lower_bound=1)
-JSON = flags.DEFINE_string("json", "", "file for the result, an entry for docs/benchmarks")
+STEPS = flags.DEFINE_integer("steps", 20, "timed steps", lower_bound=2)
+WARMUP = flags.DEFINE_integer("warmup", 3, "untimed steps before the timed ones", lower_bound=1)
+JSON = flags.DEFINE_string("json", "", "file that gets the result, an entry for docs/benchmarks")
 NOTES = flags.DEFINE_string(
     "notes", "", "what a reader of the result should know, e.g. --notes='power limit 300 W'"
 )

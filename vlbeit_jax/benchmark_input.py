@@ -31,13 +31,17 @@ OVERVIEW = """Measures how many image examples the pipeline makes per second of 
 
 Synthetic images are JPEGs of 500 x 375 pixels and about 41 kB, made for the measurement."""
 
-DATA = flags.DEFINE_string("data", "synthetic", "prepared images or pairs, or synthetic")
-IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "side of the view, pixels", lower_bound=8)
-PATCH_SIZE = flags.DEFINE_integer("patch_size", 16, "side of a patch, pixels", lower_bound=1)
-BATCH = flags.DEFINE_integer("batch_size", 64, "examples a batch", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 5.0, "length of each measurement", lower_bound=0.1)
+DATA = flags.DEFINE_string(
+    "data", "synthetic", "prepared data set of images or pairs, or synthetic images"
+)
+IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "side of the view in pixels", lower_bound=8)
+PATCH_SIZE = flags.DEFINE_integer("patch_size", 16, "side of a patch in pixels", lower_bound=1)
+BATCH = flags.DEFINE_integer("batch_size", 64, "examples in a batch", lower_bound=1)
+SECONDS = flags.DEFINE_float(
+    "seconds", 5.0, "length of each measurement in seconds", lower_bound=0.1
+)
 WORKERS = flags.DEFINE_integer(
-    "workers", 0, "loader processes; the wall-clock rate is then the figure to read", lower_bound=0
+    "workers", 0, "loader processes; if above 0, read the wall-clock rate", lower_bound=0
 )
 JPEGS, QUALITY = 64, 90
 

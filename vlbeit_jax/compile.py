@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from vlbeit_jax.plan.plan import Plan
     from vlbeit_jax.plan.topology import Topology
 
-OVERVIEW = """Compiles the train step of a configuration for a TPU topology and prints
-memory, time and cost. It runs on any Linux machine.
+OVERVIEW = """Compiles the train step of a configuration for a TPU topology, on any Linux machine.
+It prints memory, time and cost.
 
   python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5e:16x16
   python -m vlbeit_jax.compile --config=configs/pretrain_base.py --topology=v5p:4x4x4 \\
       --config.mesh.fsdp=16 --json=plan.json
 
-With --estimate, memory comes from a formula, in seconds. With --topology=cpu:8, the command lists
+With --estimate, a formula gives the memory within seconds. With --topology=cpu:8, the command lists
 the collectives on simulated devices.
 
-Compiling needs libtpu (launch/install.sh tpu, or pip install 'jax[tpu]'), but no TPU. Data and
-tokenizers are not opened; config.task.tokenizer_model describes the visual tokenizer."""
+Compiling needs libtpu (launch/install.sh tpu, or pip install 'jax[tpu]'), but no TPU. The command
+does not open data and tokenizers; config.task.tokenizer_model describes the visual tokenizer."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
@@ -37,8 +37,8 @@ CONFIG = config_flags.DEFINE_config_file(
 TOPOLOGY = flags.DEFINE_string(
     "topology", "", "chips: v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:16x16; or cpu:8, simulated devices"
 )
-JSON = flags.DEFINE_string("json", "", "file for the result")
-ESTIMATE = flags.DEFINE_bool("estimate", False, "memory by formula, without compiling")
+JSON = flags.DEFINE_string("json", "", "file that gets the result")
+ESTIMATE = flags.DEFINE_bool("estimate", False, "estimate memory by a formula, without compiling")
 flags.mark_flag_as_required("config")
 
 # To compile without a TPU, libtpu must not ask a metadata server for its chips.

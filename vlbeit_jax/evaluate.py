@@ -17,30 +17,34 @@ OVERVIEW = """Evaluates a run on data that it was not trained on.
   python -m vlbeit_jax.evaluate --from=RUN --data=data/new --split=validation --json=before.json
   python -m vlbeit_jax.evaluate --from=FT --data=data/birds --split=test --json=results.json
 
-A pretraining run: each term's masked accuracy beside chance and the unigram baseline, and the
-cross-modal gain with its 95% interval. Data sets that the run was trained on are scored on their
-held-back part, others as a whole. With --split=validation all are scored on their held-back part,
-so that another run can be compared which was trained on them. The cross-modal gain is the masked
-accuracy of pairs with their own partner minus that with a wrong one, over the same masks.
+For a pretraining run, the command gives each term's masked accuracy beside chance and the unigram
+baseline, and the cross-modal gain with its 95% interval. It scores the held-back part of a data set
+that the run was trained on, and the whole of any other. With --split=validation it scores the
+held-back part of all, so that the run can be compared with one that was trained on them. The
+cross-modal gain is the masked accuracy of pairs with their own partner minus that with a wrong
+partner, over the same masks.
 
-A fine-tuned run: the metrics of its task, with the whole protocol in the file."""
+For a fine-tuned run, the command gives the metrics of the run's task. The file also has the whole
+protocol."""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a run", required=True)
-DATA = flags.DEFINE_multi_string("data", None, "prepared data set, may be repeated", required=True)
+DATA = flags.DEFINE_multi_string("data", None, "prepared data set; may be repeated", required=True)
 JSON = flags.DEFINE_string("json", None, "file to write", required=True)
-DRAWS = flags.DEFINE_integer("draws", 4, "pretraining: masks drawn for every record", lower_bound=1)
+DRAWS = flags.DEFINE_integer(
+    "draws", 4, "pretraining runs: masks drawn for each record", lower_bound=1
+)
 SPLIT = flags.DEFINE_enum(
     "split",
     "",
     ["", "train", "validation", "test"],
-    "fine-tuned: part of the data; empty: test if there is one, otherwise validation. Pretraining: "
-    "validation scores the held-back part of any data; empty: all that the run has not seen",
+    "fine-tuned runs: part of the data; empty: test if there is one, otherwise validation. "
+    "Pretraining runs: validation for the held-back part of all data sets; otherwise empty",
 )
 REPORT = flags.DEFINE_string(
     "report", "", "folder for the report, as vlbeit_jax.report writes it; empty: none"
 )
 WEIGHTS = flags.DEFINE_enum(
-    "weights", "raw", ["raw", "ema"], "fine-tuned: the parameters themselves or their average"
+    "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters (raw) or their average (ema)"
 )
 
 

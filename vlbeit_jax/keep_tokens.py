@@ -10,7 +10,7 @@ from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks.new_run import parse_run
 
-OVERVIEW = """Computes the visual tokens of a pretraining's images once, for all epochs.
+OVERVIEW = """Computes the visual tokens of a pretraining run's images once, for all epochs.
 
   python -m vlbeit_jax.keep_tokens --config=configs/pretrain_base.py \\
       --config.task.visual_tokens=TOKENS \\
@@ -20,15 +20,15 @@ OVERVIEW = """Computes the visual tokens of a pretraining's images once, for all
       --config.task.visual_tokens=TOKENS ...      the same fields
 
 Each image has that many views, drawn from its id, instead of a new view in every epoch. The command
-works in parts of 16,384 images and skips those that exist, so that it goes on where it was stopped.
-With --share=0/4 to --share=3/4, four processes divide the parts among them, each with its own
-devices."""
+works in parts of 16,384 images and skips the parts that exist. If it was stopped, run it again: it
+continues. With --share=0/4 to --share=3/4, four processes divide the parts among them, each with
+its own devices."""
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configuration of the pretraining; --config.x.y=z overrides", lock_config=True
+    "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True
 )
 SHARE = flags.DEFINE_string(
-    "share", "0/1", "this process's share of the parts, from 0, and of how many"
+    "share", "0/1", "which share of the parts this process computes, counted from 0, of how many"
 )
 flags.mark_flag_as_required("config")
 

@@ -32,7 +32,7 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "folder of the run: checkpoints, logs, configuration", required=True
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "HOST:PORT of process 0, if the environment does not say it"
+    "coordinator", "", "HOST:PORT of process 0, if the environment does not give it"
 )
 PROCESSES = flags.DEFINE_integer(
     "processes", None, "number of processes; with --coordinator", 1, MAX_PROCESSES
@@ -43,7 +43,7 @@ PROCESS = flags.DEFINE_integer(
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps",
     "",
-    "FIRST:END, writes a trace of these steps to WORKDIR/profile, for XProf or TensorBoard",
+    "FIRST:END: write a trace of these steps to WORKDIR/profile, for XProf or TensorBoard",
 )
 flags.mark_flag_as_required("config")
 

@@ -20,11 +20,11 @@ the input is wrong, its line of the output has an "error" that says why. The com
 all other lines and ends with exit code 1."""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a fine-tuned run", required=True)
-INPUT = flags.DEFINE_string("input", None, "JSONL file", required=True)
+INPUT = flags.DEFINE_string("input", None, "JSONL file to read", required=True)
 OUT = flags.DEFINE_string("out", "", "file to write; empty: standard output")
-TOP = flags.DEFINE_integer("top", 5, "most likely answers to list", lower_bound=1)
+TOP = flags.DEFINE_integer("top", 5, "number of the likeliest answers to list", lower_bound=1)
 WEIGHTS = flags.DEFINE_enum(
-    "weights", "raw", ["raw", "ema"], "the parameters themselves or their average"
+    "weights", "raw", ["raw", "ema"], "the parameters (raw) or their average (ema)"
 )
 SOME_FAILED = 1  # Exit code.
 

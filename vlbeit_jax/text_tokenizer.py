@@ -14,13 +14,13 @@ OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training parts of 
   python -m vlbeit_jax.text_tokenizer --data=data/wiki --data=data/cc3m --vocabulary=64000 \\
       --out=data/text-tokenizer
 
-Without --vocabulary, the number of pieces follows from the text: one for each character and each
-100 bytes. The same data and options give the same pieces. Memory and time grow with
---max_megabytes: 64,000 pieces from 40 MB take about two minutes on two cores."""
+Without --vocabulary, the number of word pieces follows from the text: one for each character and
+each 100 bytes. The same data and flags give the same word pieces. Memory and time grow with
+--max_megabytes: 64,000 word pieces from 40 MB take about two minutes on two cores."""
 
 FEWEST = 300  # Word pieces.
 DATA = flags.DEFINE_multi_string(
-    "data", None, "prepared texts or pairs, may be repeated", required=True
+    "data", None, "prepared data set of texts or pairs; may be repeated", required=True
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
 VOCABULARY = flags.DEFINE_integer(
@@ -29,16 +29,18 @@ VOCABULARY = flags.DEFINE_integer(
     "number of word pieces, at least 300; 0: as many as the text supports, at most 64,000",
     lower_bound=0,
 )
-MAX_MEGABYTES = flags.DEFINE_float("max_megabytes", 40, "largest sample of text", lower_bound=0.001)
+MAX_MEGABYTES = flags.DEFINE_float(
+    "max_megabytes", 40, "largest sample of text to train on", lower_bound=0.001
+)
 COVERAGE = flags.DEFINE_float(
     "coverage",
     0.9995,
-    "share of the characters with a piece of their own",
+    "share of the characters that get a word piece of their own",
     lower_bound=0.9,
     upper_bound=1,
 )
 THREADS = flags.DEFINE_integer(
-    "threads", 2, "of the trainer; another number may give other pieces", lower_bound=1
+    "threads", 2, "threads of the trainer; another number may give other word pieces", lower_bound=1
 )
 
 

@@ -20,17 +20,17 @@ Images are prepared as in BEiT v2's published example: the shorter side is resiz
 command prints how many agree and exits with code 1 if fewer than 99.9% do."""
 
 FROM = flags.DEFINE_string(
-    "from", None, "workdir of a finished VQ-KD run, or an import", required=True
+    "from", None, "workdir of a finished VQ-KD run, or folder of an import", required=True
 )
-IMAGE = flags.DEFINE_multi_string("image", None, "image file, may be repeated", required=True)
+IMAGE = flags.DEFINE_multi_string("image", None, "image file; may be repeated", required=True)
 RESIZE = flags.DEFINE_integer(
     "resize",
     0,
-    "shorter side before the centre is cut out; 0: the tokenizer's own size",
+    "shorter side in pixels, before the centre is cut out; 0: the visual tokenizer's own size",
     lower_bound=0,
 )
 EXPECT = flags.DEFINE_string(
-    "expect", "", "JSON file with the tokens that are expected, of all images in order"
+    "expect", "", "JSON file with the expected visual tokens of all images, in order"
 )
 ENOUGH = 0.999
 

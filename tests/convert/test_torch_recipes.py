@@ -16,7 +16,7 @@ from vlbeit_jax.convert.formats import torch_module
 from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.convert.verify import module_of
 
-START, END = "## On from the PyTorch file", "## Out, after fine-tuning"
+START, END = "## Use the PyTorch file in other programs", "## How exact are the exports?"
 NEEDS_ONNX = pytest.mark.skipif(
     importlib.util.find_spec("onnxruntime") is None, reason="ONNX is not installed"
 )

@@ -101,6 +101,10 @@ class Averaged:
     params: float
     ema: float
 
+    @property
+    def averaged_params(self):
+        return self.ema
+
 
 def test_averaged_parameters_are_evaluated_beside_the_raw_ones():
     lines: Any = Lines()

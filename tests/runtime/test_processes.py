@@ -113,7 +113,7 @@ def test_a_run_resumes_with_another_number_of_processes(alone, config, two, tmp_
         codes, texts = [done.returncode], [done.stderr]
     else:
         codes, texts = together(count, lambda _: arguments, devices=2)
-    assert codes == [0] * count and "from step 10 to 20" in texts[0], texts
+    assert codes == [0] * count and "resumes at step 10 of 20" in texts[0], texts
     assert_close(tmp_path / "run", alone / "run")
 
 

@@ -62,7 +62,7 @@ def test_ten_steps_and_ten_in_a_new_process_equal_twenty(straight, tmp_path):
     config = f"--config={straight / 'config_of_test.py'}"
     done = tiny.command("vlbeit_jax.main", config, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    assert "from step 10 to 20" in done.stderr
+    assert "resumes at step 10 of 20" in done.stderr
     assert_equal_bits(weights(workdir), weights(straight / "run"))
     lines = [
         [(line["step"], line["split"]) for line in tiny.metrics_of(folder)]

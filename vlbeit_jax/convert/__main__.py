@@ -27,19 +27,20 @@ OVERVIEW = r"""Exports runs to PyTorch programs, and imports weights of other pr
   python -m vlbeit_jax.convert --from=FILE --format=dalle --out=DIR
   python -m vlbeit_jax.convert --list
 
-RUN is a pretraining run, FT is a fine-tuned one. --data adds held-back examples, which
-DIR/evaluate.py scores. --verify computes the same inputs on
-both sides, writes DIR/verify.json and exits with code 1 if outputs differ by more than 1e-4."""
+RUN is a pretraining run, FT is a fine-tuned run, FILE holds another program's weights. --data adds
+held-back examples, which DIR/evaluate.py scores. --verify gives both sides the same inputs, writes
+DIR/verify.json, and exits with code 1 if outputs differ by more than 1e-4. docs/convert.md says
+which format you need."""
 
 FROM = flags.DEFINE_string(
-    "from", "", "workdir of a run; with --format, a safetensors or PyTorch file"
+    "from", "", "workdir of a run; with --format: a safetensors or PyTorch file"
 )
 FORMAT = flags.DEFINE_string("format", "", "format of another program's file (see --list)")
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
-    "pixels per side of the model's images, if the file does not tell; dalle: of the model that it "
-    "is for, in patches of 16 (224)",
+    "side of the model's images in pixels, if the file does not tell; dalle: side of the images of "
+    "the model that the tokenizer is for, whose patches have 16 pixels (224)",
     lower_bound=16,
 )
 CODES = flags.DEFINE_integer(
@@ -54,40 +55,40 @@ VOCABULARY = flags.DEFINE_integer(
 TEXT_POSITIONS = flags.DEFINE_integer(
     "text_positions",
     None,
-    "beit, beit2: longest text (128); vlmo: longest text of the bias table, if the file does not "
-    "tell",
+    "beit, beit2: longest text in word pieces (128); vlmo: longest text of the bias table, if the "
+    "file does not tell",
     lower_bound=3,
 )
 HEADS = flags.DEFINE_integer(
     "heads",
     None,
-    "attention heads of the network in the file, if they are not 64 wide",
+    "number of attention heads of the network in the file, if they are not 64 wide",
     lower_bound=1,
 )
 ACTIVATION = flags.DEFINE_enum(
     "activation",
     None,
     ["gelu", "quick_gelu"],
-    "clip: activation of the network, if no configuration lies beside the file: quick_gelu for "
-    "OpenAI's, gelu for open_clip's unless the model's name ends in -quickgelu",
+    "clip: activation of the network, if no configuration lies beside the file; quick_gelu for "
+    "OpenAI's networks, gelu for open_clip's unless the model's name ends in -quickgelu",
 )
 CLASSES = flags.DEFINE_string(
     "classes",
     None,
     "beit3-imagenet: file with the names of the classes in the order of the logits, one a line or "
-    "a JSON list; without it they are numbers",
+    "a JSON list; without it, the names are numbers",
 )
 TO = flags.DEFINE_string("to", "", "format to write (see --list)")
-OUT = flags.DEFINE_string("out", "", "new folder")
+OUT = flags.DEFINE_string("out", "", "folder to make")
 VERIFY = flags.DEFINE_bool("verify", False, "compare both sides on random inputs")
 LIST = flags.DEFINE_bool(
     "list", False, "show what each format converts exactly, what it needs and what it drops"
 )
 DATA = flags.DEFINE_multi_string(
-    "data", [], "torch: prepared data whose held-back examples are added; may be repeated"
+    "data", [], "torch: prepared data set whose held-back examples are added; may be repeated"
 )
 DRAWS = flags.DEFINE_integer(
-    "draws", 4, "torch, pretraining runs: masks per record of --data", lower_bound=1
+    "draws", 4, "torch, pretraining runs: masks drawn for each record of --data", lower_bound=1
 )
 SPLIT = flags.DEFINE_enum(
     "split",
@@ -96,7 +97,7 @@ SPLIT = flags.DEFINE_enum(
     "torch, fine-tuned runs: part of --data; empty: test if there is one, otherwise validation",
 )
 WEIGHTS = flags.DEFINE_enum(
-    "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters themselves or their average"
+    "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters (raw) or their average (ema)"
 )
 
 

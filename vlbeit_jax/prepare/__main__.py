@@ -15,7 +15,7 @@ from vlbeit_jax.prepare.formats import FORMATS
 from vlbeit_jax.prepare.held_back import with_larger_share
 from vlbeit_jax.types import Kind
 
-OVERVIEW = """Prepares a data set: checks every item, counts drops by reason, splits, writes shards.
+OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, splits, writes shards.
 
   python -m vlbeit_jax.prepare --kind=pairs --format=folder --input=pictures --out=data/pairs
   python -m vlbeit_jax.prepare --kind=pairs --format=webdataset --input='cc3m/*.tar' --out=data/cc3m
@@ -27,7 +27,7 @@ OVERVIEW = """Prepares a data set: checks every item, counts drops by reason, sp
   python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl --input=birds.jsonl \\
       --out=data/birds
 
-The folder opens with tfds.builder_from_directory. vlbeit_meta.json in it describes the set."""
+tfds.builder_from_directory opens the folder. vlbeit_meta.json in it describes the set."""
 
 KIND = flags.DEFINE_enum(
     "kind",
@@ -41,13 +41,13 @@ FORMAT = flags.DEFINE_enum(
     "format",
     None,
     sorted(FORMATS),
-    "of the input (not for tokens); folder: pictures, each with its caption in a .txt file of the "
-    "same name",
+    "format of the input (not for tokens); folder: pictures, each with its caption in a .txt file "
+    "of the same name",
 )
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "file or glob pattern, may be repeated; for --format=folder: folders; for tokens: prepared "
+    "file or glob pattern; may be repeated; for --format=folder: a folder; for tokens: prepared "
     "texts",
     required=True,
 )
@@ -64,17 +64,16 @@ SHARDS = flags.DEFINE_integer(
 VALIDATION = flags.DEFINE_float(
     "validation_share",
     0.1,
-    "part of the pictures (texts: of the documents) held back, by hash; more of a few records, of "
-    "which hardly any would be",
+    "share of the pictures (texts: of the documents) that a hash holds back; larger in a small "
+    "set, of which it would hold back hardly any",
     lower_bound=0,
     upper_bound=1,
 )
 APART = flags.DEFINE_multi_string(
     "apart_from",
     [],
-    "prepared set that this one will be used with, may be repeated: what is held back in one is "
-    "left out of the "
-    "other's training part",
+    "prepared set that this one will be used with; may be repeated; what one set holds back is "
+    "left out of the other's training part",
 )
 MAX_DROPPED = flags.DEFINE_float(
     "max_dropped",
@@ -83,27 +82,27 @@ MAX_DROPPED = flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1,
 )
-LICENCE = flags.DEFINE_string("licence", "", "kept in the description")
+LICENCE = flags.DEFINE_string("licence", "", "licence of the data, kept in the description")
 MIN_SIDE = flags.DEFINE_integer(
-    "min_side", Limits.min_side, "images: shortest side, pixels", lower_bound=1
+    "min_side", Limits.min_side, "images: shorter side in pixels, at least", lower_bound=1
 )
 MAX_PIXELS = flags.DEFINE_integer(
-    "max_pixels", Limits.max_pixels, "images: height x width at most", lower_bound=1
+    "max_pixels", Limits.max_pixels, "images: height x width in pixels, at most", lower_bound=1
 )
 MAX_ASPECT = flags.DEFINE_float(
-    "max_aspect", Limits.max_aspect, "images: longer over shorter side at most", lower_bound=1
+    "max_aspect", Limits.max_aspect, "images: longer over shorter side, at most", lower_bound=1
 )
 SHORT_SIDE = flags.DEFINE_integer(
     "short_side",
     0,
-    "images: re-encode larger ones to this shorter side; 0: keep files as they are",
+    "images: shorter side in pixels to which larger ones are re-encoded; 0: keep files as they are",
     lower_bound=0,
 )
 TOKENIZER = flags.DEFINE_string(
     "text_tokenizer", None, "tokens: folder made by vlbeit_jax.text_tokenizer"
 )
 LENGTH = flags.DEFINE_integer(
-    "length", 128, "tokens: pieces per row, CLS and SEP included", lower_bound=3
+    "length", 128, "tokens: word pieces per row, CLS and SEP included", lower_bound=3
 )
 
 

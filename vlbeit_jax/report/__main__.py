@@ -20,10 +20,10 @@ FROM = flags.DEFINE_string("from", None, "workdir of a run", required=True)
 DATA = flags.DEFINE_multi_string(
     "data",
     [],
-    "prepared data set whose held-back part is shown, may be repeated; default: those of the run",
+    "prepared data set whose held-back part is shown; may be repeated; default: those of the run",
 )
 RESULTS = flags.DEFINE_string(
-    "results", None, "file written by vlbeit_jax.evaluate; default: the last figures of the log"
+    "results", None, "file that vlbeit_jax.evaluate wrote; default: the last figures of the log"
 )
 OUT = flags.DEFINE_string("out", None, "folder for report.html and the pictures", required=True)
 
