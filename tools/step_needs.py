@@ -15,9 +15,10 @@ import jax
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.plan import memory
 from vlbeit_jax.plan.networks import Networks, networks_of
-from vlbeit_jax.tasks import Config, parse
+from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import step_flops
+from vlbeit_jax.tasks.new_run import parse_run
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.state import declarations
 
@@ -155,7 +156,8 @@ def load(name: str, fsdp: int = 1, matmul: str = "bfloat16") -> Config:
       matmul: type of products of all networks.
 
     Raises:
-      UsageError: there is no such file, or it has no such size.
+      UsageError: there is no such file, it has no such size, or it leaves a number open that
+        follows from data.
     """
     path, _, size = name.partition(":")
     if not path.endswith(".py") or not pathlib.Path(path).is_file():
@@ -171,4 +173,4 @@ def load(name: str, fsdp: int = 1, matmul: str = "bfloat16") -> Config:
         task["tokenizer_model"]["matmul"] = matmul
     task["model"]["matmul"] = matmul
     values["mesh"] = {"data": 1, "fsdp": fsdp, "tensor": 1}
-    return parse(values, to_train=False)
+    return parse_run(values, to_train=False)

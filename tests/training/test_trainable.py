@@ -118,8 +118,10 @@ def test_a_description_counts_numbers():
     shapes = declarations(config_with().task.init).shapes
     trained = trained_parameters("heads", shapes)
     moved = sum(leaf.size for name, leaf in named(shapes).items() if name in HEADS)
-    assert f"trains {moved:,} of " in describe_trained("heads", trained, shapes)
-    assert describe_trained("all", EVERYTHING, shapes) == ""
+    said = describe_trained("heads", trained, shapes, "RUN")
+    assert f"trains {moved:,} of " in said and said.endswith("keep the values of RUN")
+    assert "random values" in describe_trained("heads", trained, shapes, "")
+    assert describe_trained("all", EVERYTHING, shapes, "") == ""
 
 
 def test_a_start_that_would_leave_fixed_parameters_random_is_refused():

@@ -95,7 +95,8 @@ def train(
         else:
             state = new_state(run, make_state(config.run.seed), start_from)
         _say_changes(writer, "changes with the first step:", changes)
-        if trained := describe_trained(config.optimizer.trainable, run.trained, state.params):
+        setting, origin = config.optimizer.trainable, config.run.start_from
+        if trained := describe_trained(setting, run.trained, state.params, origin):
             writer.say(trained)
         if factors := describe_factors(config.optimizer, declarations(run.task.init).info):
             writer.say(factors)

@@ -93,22 +93,24 @@ def trained_parameters(setting: str, tree: Tree) -> Trained:
     return EVERYTHING if len(selected) == len(names) else Trained(selected)
 
 
-def describe_trained(setting: str, trained: Trained, params: Tree) -> str:
+def describe_trained(setting: str, trained: Trained, params: Tree, start: str) -> str:
     """Returns how many numbers are trained, on one line; empty if all are.
 
     Args:
       setting: the value of ``optimizer.trainable``.
       trained: what it selects.
       params: arrays or shapes.
+      start: the value of ``run.start_from``.
     """
     if trained.names is None:
         return ""
     moved, whole = (
         sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (trained.of(params), params)
     )
+    kept = f"the values of {start}" if start else "random values, because run.start_from is empty"
     return (
         f"optimizer.trainable={setting} trains {moved:,} of {whole:,} parameters "
-        f"({moved / whole:.1%}); the others keep the values that they start with"
+        f"({moved / whole:.1%}); the others keep {kept}"
     )
 
 
