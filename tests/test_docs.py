@@ -75,7 +75,8 @@ def test_every_configuration_parses(path):
     for section in values["task"].values():
         if isinstance(section, dict) and "sources" in section:
             section["sources"] = ("D",)
-    assert parse(values).run.steps > 0
+    run = parse(values).run
+    assert run.steps > 0 or run.epochs > 0  # Steps may follow from the data.
 
 
 def test_readme_and_sources_name_no_machine():
