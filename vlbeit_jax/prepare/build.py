@@ -80,8 +80,7 @@ def build_set(
       licence: of the content, kept in the description.
       apart_from: prepared sets that this one will be used with; what is held back in one is not
         trained on in the other.
-      classes: file with the names of the classes of labelled data; empty: the names in the source,
-        sorted.
+      classes: file with the names of the classes; empty: those in the source, sorted.
 
     Raises:
       UsageError: an input is missing or unreadable, an annotation is wrong, or too many items had
@@ -113,7 +112,6 @@ def build_set(
         "dropped": maker.dropped,
         "left_out": left_out,
     }
-
     records = _with_description(records, maker, meta)
     return write_set(out, kind, records, shards=shards, meta=meta, more=more)
 
