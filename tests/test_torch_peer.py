@@ -90,7 +90,7 @@ def test_the_command_times_both_sides_and_finds_them_equal(tmp_path):
     assert (
         found["platform"] == "cpu"
         and "eager, float32" in found["peer"]
-        and found["versions"].keys() == {"python", "jax", "torch"}
+        and {"python", "jax", "torch"} <= found["versions"].keys()
     )
     for side in ("jax", "torch"):
         rates, seconds = found[side], found["step_seconds"][side]["median"]
