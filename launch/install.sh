@@ -102,8 +102,8 @@ is_done() { # whether there is nothing to do
   [[ " $earlier " == *" ${extra:-package} "* ]]
 }
 
-say_how_to_activate() { # to a person at a terminal, and after an installation
-  [[ ! -t 2 && $1 == done ]] || printf 'To use it in this shell:\n  source %q\n' "${venv#"$PWD/"}/bin/activate" >&2
+say_how_to_activate() { # say_how_to_activate installed|before: after an installation, and to a person at a terminal
+  [[ ! -t 2 && $1 == before ]] || printf 'To use it in this shell:\n  source %q\n' "${venv#"$PWD/"}/bin/activate" >&2
 }
 
 refuse_others() { # a usage error if the environment holds versions that setup.py does not allow
@@ -143,7 +143,7 @@ if ! is_done && command -v flock >/dev/null; then # One installation at a time; 
 fi
 if is_done; then
   refuse_others
-  say_how_to_activate done
+  say_how_to_activate before
   exit 0
 fi
 [[ -n $version && -z $wrong ]] || make_environment
