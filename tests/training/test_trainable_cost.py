@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax.extend.core import jaxprs_in_params
 
 from tests import tiny
@@ -96,6 +97,7 @@ def arguments(config):
     return model_state, config.task.frozen(), batch, Context(key)
 
 
+@pytest.mark.slow
 def test_predicted_memory_has_fewer_moments_gradients_and_activations():
     found = {}
     for trainable in ("all", "top:1"):
