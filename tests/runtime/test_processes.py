@@ -86,7 +86,7 @@ def two(alone, config):
 def test_two_processes_agree_with_one(alone, two):
     folder, (first, second) = two
     assert_close(folder, alone / "run")
-    assert "of 2 hosts" in first and "step 20/20" in first
+    assert "2 x CPU on 2 hosts" in first and "step 20/20" in first
     assert "step" not in second  # Only the primary writes.
     assert [line["step"] for line in tiny.metrics_of(folder)] == [5, 10, 15, 20]
     assert len(list(folder.glob("tensorboard/*"))) == 1
