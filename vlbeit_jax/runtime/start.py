@@ -95,11 +95,7 @@ def train(
         else:
             state = new_state(run, make_state(config.run.seed), start_from)
         _say_changes(writer, "changes with the first step:", changes)
-        setting, origin = config.optimizer.trainable, config.run.start_from
-        if trained := describe_trained(setting, run.trained, state.params, origin):
-            writer.say(trained)
-        if factors := describe_factors(config.optimizer, declarations(run.task.init).info):
-            writer.say(factors)
+        _say_what_is_trained(run, writer, state)
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(run.opened.frozen, run.mesh)
         hooks = _hooks(run, frozen, checkpointer, writer, timer, profile)
@@ -109,6 +105,15 @@ def train(
             newest = checkpointer.latest() or 0
             writer.say(f"interrupted; run the same command again to resume from step {newest}")
             raise
+
+
+def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
+    """Says which parameters are trained if not all are, and at which rates if they differ."""
+    optimizer, origin = run.config.optimizer, run.config.run.start_from
+    if trained := describe_trained(optimizer.trainable, run.trained, state.params, origin):
+        writer.say(trained)
+    if factors := describe_factors(optimizer, declarations(run.task.init).info):
+        writer.say(factors)
 
 
 def _step_to_start_at(run: Run, checkpointer: Checkpointer) -> int:
