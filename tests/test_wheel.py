@@ -180,3 +180,4 @@ def test_the_command_says_it_in_one_message(given, said, tmp_path):
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stderr.count(given) <= 2
+    assert done.stderr.startswith("error: --config=") and "UsageError" not in done.stderr

@@ -157,11 +157,22 @@ def _parse(
     try:
         rest = flags.FLAGS(list(arguments))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if said := _usage_error_behind(error):
+            fail(said)
         own = {flag.name: flag.help for flag in flags.FLAGS.get_key_flags_for_module(module)}
         fail(f"{explain(error, arguments, own)} (--help lists every flag)")
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")
     return rest
+
+
+def _usage_error_behind(error: BaseException | None) -> UsageError | None:
+    """Returns the error of a configuration file, whose message absl puts into others."""
+    first = None
+    while error is not None:
+        first = error if isinstance(error, UsageError) else first
+        error = error.__cause__ or error.__context__
+    return first
 
 
 def _help(

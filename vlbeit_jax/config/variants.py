@@ -20,8 +20,8 @@ def choose(name: str, variant: str, known: Sequence[str]) -> str:
     if variant in known:
         return variant
     near = spelt_like(variant, known)
-    hint = f"did you mean {name}:{near}? " if near else ""
+    hint = f"; did you mean {name}:{near}?" if near else "."
     raise UsageError(
-        f"--config={name}:{variant}: {name} has no variant {variant!r}; {hint}It has "
+        f"--config={name}:{variant}: {name} has no variant {variant!r}{hint} It has "
         f"{', '.join(known)}"
     )
