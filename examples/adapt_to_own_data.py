@@ -28,8 +28,9 @@ import sys
 import vlbeit_jax
 
 SAMPLE = pathlib.Path(vlbeit_jax.__file__).parent / "sample_model"
-# What the start has of these, so that both runs are scored under equal masks.
-MASKS = ("num_masked_patches", "mask_block", "masked_text", "text_length")
+# What the start has of these, so that both runs are scored under equal masks of texts. Masks of
+# images are those of the start anyway.
+MASKS = ("masked_text", "text_length")
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "adapt.py"
 
 
@@ -52,7 +53,6 @@ def main() -> None:
         "run.steps": given.steps,
         "optimizer.warmup_steps": max(given.steps // 20, 1),
         "task.schedule": "image,pair",
-        "task.model.image_size": task["model"]["image_size"],
         "loader.workers": 0,  # Few pictures need no processes of their own.
     }
     for stream in ("image", "pair"):

@@ -96,7 +96,7 @@ def test_figures_of_fine_tuning_are_judged():
     assert found.verdict.level == Level.UNCLEAR and "among the best 5" in found.title
     log = [{"split": "validation", "class/accuracy": 0.7, "class/majority": 0.2, "step": 1}]
     (logged,) = judged(None, log)
-    assert logged.value == 0.7 and logged.verdict.level == Level.GOOD and not judged(None, [])
+    assert logged.value == 0.7 and logged.verdict.level == Level.UNCLEAR and not judged(None, [])
     log = [{"split": "validation", name: 0.1, f"chance/{name.partition('/')[2]}": 0.2, "step": 1}]
     (logged,) = judged(None, log)
     assert logged.baseline == 0.2 and logged.verdict.level == Level.BAD

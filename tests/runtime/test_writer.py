@@ -4,7 +4,7 @@ import json
 import math
 
 from tests import tiny
-from vlbeit_jax.runtime.run_folder import read_metrics
+from vlbeit_jax.runtime.run_folder import last_figures, read_metrics
 from vlbeit_jax.runtime.writer import Writer
 
 MASKED = {"mim/accuracy": 0.25, "mim/chance": 0.03, "mim/unigram": 0.1, "mim/loss": 2.0}
@@ -100,3 +100,15 @@ def test_only_an_enabled_writer_writes(tmp_path):
     writer.say("hello")
     writer.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_figures_of_one_step_are_joined_and_those_of_earlier_steps_left_out():
+    lines = [
+        {"step": 2, "split": "validation", "a/loss": 3.0, "b/loss": 3.0},
+        {"step": 4, "split": "validation", "a/loss": 1.0},
+        {"step": 4, "split": "train", "a/loss": 9.0},
+        {"step": 4, "split": "validation", "probe/ridge": 0.5},
+    ]
+    found = last_figures(lines, "validation")
+    assert found == {"step": 4, "split": "validation", "a/loss": 1.0, "probe/ridge": 0.5}
+    assert last_figures(lines, "validation_ema") == {}

@@ -119,3 +119,21 @@ def test_tokenizers_that_are_not_named_are_those_of_the_start(tmp_path):
     task = parse_run(values, to_train=False).task
     assert task.text_tokenizer == str(folder / "text_tokenizer")
     assert task.visual_tokenizer == str(folder / "visual_tokenizer")
+
+
+def test_what_is_left_open_is_that_of_the_start(tmp_path):
+    folder = start_in(tmp_path / "start", SMALL)
+    saved = json.loads((folder / "config.json").read_text())
+    saved["task"]["image"] |= {"num_masked_patches": 3, "mask_block": 2}
+    (folder / "config.json").write_text(json.dumps(saved))
+    values = config_file(tiny.TOP / "configs/adapt.py").to_dict()
+    values["run"]["start_from"] = str(folder)
+
+    def image(**model):
+        given = values["task"] | {"model": values["task"]["model"] | model}
+        task = parse_run(values | {"task": given}, to_train=False).task
+        return task.model.image_size, task.image.num_masked_patches, task.image.mask_block
+
+    assert image() == (SMALL.image_size, 3, 2)
+    # Masks of another grid follow from that grid: 26 of 64 patches.
+    assert image(image_size=64) == (64, 26, 5)

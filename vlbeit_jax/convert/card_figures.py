@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.runtime.hooks.evaluate import VALIDATION, VALIDATION_EMA
-from vlbeit_jax.runtime.run_folder import read_metrics
+from vlbeit_jax.runtime.run_folder import last_figures, read_metrics
 
 # Answers without a network, and what they are called in the table.
 BASELINES = {
@@ -42,16 +42,11 @@ def figures_of_evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
 def figures_of_run(folder: pathlib.Path, weights: str) -> tuple[int, dict[str, Any]] | None:
     """Returns the last figures on held-back data that a run has logged, and their step."""
     split = VALIDATION_EMA if weights == "ema" else VALIDATION
-    lines = [line for line in read_metrics(folder) if line["split"] == split]
-    if not lines:
+    found = last_figures(read_metrics(folder), split)
+    if not found:
         return None
-    step = lines[-1]["step"]
-    merged = {}
-    for line in lines:  # Evaluators of one step write a line each.
-        if line["step"] == step:
-            merged |= line
-    return step, {
-        name: value for name, value in merged.items() if name not in ("step", "split", "seconds")
+    return found["step"], {
+        name: value for name, value in found.items() if name not in ("step", "split", "seconds")
     }
 
 

@@ -84,6 +84,8 @@ CHIPS = {
 class Gpu:
     """One graphics card, from NVIDIA's data sheets and architecture white papers.
 
+    A GeForce multiplies bfloat16 with sums in float32 at twice its float32 rate.
+
     Attributes:
       name: JAX's name of the device, without what follows it on some boards. Without a suffix, a
         data centre card is the SXM part.

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from vlbeit_jax.report.content import bar
 from vlbeit_jax.report.markup import Child, element
 from vlbeit_jax.report.verdicts import Bounds, Level, Verdict, above
+from vlbeit_jax.runtime.hooks.evaluate import VALIDATION
+from vlbeit_jax.runtime.run_folder import last_figures
 
 # By metric: its name in words, and the figure that it must be above.
 NAMES = {
@@ -103,6 +105,9 @@ def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) ->
 def _verdict(value: float, bounds: Bounds | None, baseline: float | None, told: str) -> Verdict:
     if baseline is None:
         return Verdict(Level.NONE, "no baseline", "")
+    if bounds is None and value > baseline:
+        reason = f"The {told} is {baseline:.1%}. The log has no interval; an evaluation gives one."
+        return Verdict(Level.UNCLEAR, "above its baseline, no interval", reason)
     verdict = above(value, bounds or Bounds(value, value, exact=False), baseline, told)
     if verdict.level is not Level.BAD:
         return verdict
@@ -112,8 +117,7 @@ def _verdict(value: float, bounds: Bounds | None, baseline: float | None, told: 
 
 def _last(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Returns the last held-back figures of the log, by the names of an evaluation."""
-    lines = [each for each in metrics if each["split"] == "validation"]
     return {
         name if name.count("/") > 1 else name.rpartition("/")[2]: value
-        for name, value in (lines[-1] if lines else {}).items()
+        for name, value in last_figures(metrics, VALIDATION).items()
     }

@@ -9,7 +9,9 @@ from vlbeit_jax.report import words
 from vlbeit_jax.report.content import bar, line
 from vlbeit_jax.report.markup import Child, Html, between, definitions, element, note, table
 from vlbeit_jax.report.verdicts import Level, Verdict, bounds_of
+from vlbeit_jax.runtime.hooks.evaluate import VALIDATION
 from vlbeit_jax.runtime.pretrained import GAINS, OpenedRun
+from vlbeit_jax.runtime.run_folder import last_figures
 from vlbeit_jax.tasks.pretrain import Pretrain
 
 EVALUATE = "python -m vlbeit_jax.evaluate --from=RUN --data=SET --json=FILE"
@@ -65,16 +67,16 @@ class Results:
             gains = {name: results[name] for name in GAINS if results.get(name)}
             draws, step = results.get("draws", 1), results.get("step", run.step)
             return cls(task, terms, gains, draws, step, run.step, True)
-        lines = [each for each in metrics if each["split"] == "validation"]
-        lines = [each for each in lines if any(f"{name}/accuracy" in each for name in words.TITLES)]
-        if not lines:
-            return cls(task, {}, {}, 1, None, run.step, False)
+        # The last step of the log may have figures of probes only.
+        titles = [f"{name}/accuracy" for name in words.TITLES]
+        scored = [each for each in metrics if any(title in each for title in titles)]
+        found = last_figures(scored, VALIDATION)
         terms = {
-            name: {kind.removeprefix(f"{name}/"): value for kind, value in lines[-1].items()}
+            name: {kind.removeprefix(f"{name}/"): value for kind, value in found.items()}
             for name in words.TITLES
-            if f"{name}/accuracy" in lines[-1]
+            if f"{name}/accuracy" in found
         }
-        return cls(task, terms, {}, 1, lines[-1]["step"], run.step, False)
+        return cls(task, terms, {}, 1, found.get("step"), run.step, False)
 
     @property
     def pairs_are_trained(self) -> bool:

@@ -18,6 +18,8 @@ from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.tasks.vqkd import VQKD
 
 PAGE = "report.html"
+# By kind of task; every other task is a fine-tuned one, whose page asks only for its protocol.
+PAGES = {Pretrain.kind: pretraining.content, VQKD.kind: tokenizer.content}
 
 
 def write_report(
@@ -41,12 +43,7 @@ def write_report(
       UsageError: the run has no checkpoint yet, or the results or the data do not belong to it.
     """
     config, asked = read_config(folder), Asked(folder, places, results, out)
-    if isinstance(config.task, Pretrain):
-        content = pretraining.content(asked)
-    elif isinstance(config.task, VQKD):
-        content = tokenizer.content(asked)
-    else:
-        content = fine_tuned.content(asked)
+    content = PAGES.get(config.task.kind, fine_tuned.content)(asked)
     page = out / PAGE
     page.write_text(_page(config, content, asked), encoding="utf-8")
     return page

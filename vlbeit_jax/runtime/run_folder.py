@@ -4,7 +4,7 @@ import fcntl
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,6 +92,22 @@ def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
     *lines, _ = (folder / METRICS_FILE).read_text().split("\n")
     assert all(lines), "blank line in the metrics"
     return [_with_nan(json.loads(line)) for line in lines]
+
+
+def last_figures(lines: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
+    """Returns the newest figures of a split, with their step.
+
+    Evaluators of one step write a line each; their figures are joined.
+
+    Args:
+      lines: of ``read_metrics``.
+      split: "validation", for example.
+    """
+    found: dict[str, Any] = {}
+    for line in lines:
+        if line["split"] == split:
+            found = {**found, **line} if line["step"] == found.get("step") else dict(line)
+    return found
 
 
 def append_metrics(folder: pathlib.Path, line: dict[str, Any]) -> None:
