@@ -7,9 +7,12 @@ import pytest
 
 from tests import tiny
 from tests.convert.random_runs import random_tree
+from vlbeit_jax.api.load import SAMPLE_FOLDER
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import verify
+from vlbeit_jax.convert.files import write_manifest
+from vlbeit_jax.convert.formats import torch_module
 from vlbeit_jax.convert.source import as_tree, model_shapes, read_run
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
@@ -81,3 +84,12 @@ def random_run(request, world, tmp_path_factory):
     config = tiny.pretrain_config(world)
     config = tiny.changed(config, task={"model": {"positions": request.param}})
     return write_random_run(tmp_path_factory.mktemp("convert") / str(request.param), config, world)
+
+
+@pytest.fixture(scope="session")
+def sample_export(tmp_path_factory):
+    """The packed sample, exported to PyTorch; read only."""
+    out = tmp_path_factory.mktemp("sample_export")
+    torch_module.write(read_run(SAMPLE_FOLDER), out)
+    write_manifest(out)
+    return out

@@ -8,10 +8,7 @@ import sys
 import pytest
 import torch
 
-from vlbeit_jax.api.load import SAMPLE_FOLDER
 from vlbeit_jax.convert.files import write_manifest
-from vlbeit_jax.convert.formats import torch_module
-from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.convert.verify import module_of
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -28,16 +25,8 @@ FILES = [
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    out = tmp_path_factory.mktemp("exported")
-    torch_module.write(read_run(SAMPLE_FOLDER), out)
-    write_manifest(out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def module(exported):
-    return module_of(exported / "vlbeit_torch.py")
+def module(sample_export):
+    return module_of(sample_export / "vlbeit_torch.py")
 
 
 def files_in(folder):
@@ -51,38 +40,38 @@ def same_bits(one, other):
     return own.keys() == others.keys() and all(map(torch.equal, own.values(), others.values()))
 
 
-def test_what_is_saved_is_an_export_with_the_same_bits(module, exported, tmp_path):
-    model, tokenizer = module.load(exported)
+def test_what_is_saved_is_an_export_with_the_same_bits(module, sample_export, tmp_path):
+    model, tokenizer = module.load(sample_export)
     model.save_pretrained(tmp_path / "out")
     assert files_in(tmp_path / "out") == FILES
     for name in set(FILES) - {"manifest.json", "model.safetensors"}:
-        assert (tmp_path / "out" / name).read_bytes() == (exported / name).read_bytes(), name
+        assert (tmp_path / "out" / name).read_bytes() == (sample_export / name).read_bytes(), name
     assert same_bits(module.VLBEiT.from_pretrained(tmp_path / "out"), model)
     again, visual = module.load(tmp_path / "out")
     assert same_bits(again, model) and same_bits(visual, tokenizer) and not again.training
 
 
-def test_changed_weights_are_saved_and_the_card_says_so_once(module, exported, tmp_path):
+def test_changed_weights_are_saved_and_the_card_says_so_once(module, sample_export, tmp_path):
     """Also into the folder that they came from."""
-    shutil.copytree(exported, tmp_path / "out")
+    shutil.copytree(sample_export, tmp_path / "out")
     model = module.VLBEiT.from_pretrained(str(tmp_path / "out"))
     with torch.no_grad():
         model.vision_head.bias.add_(1)
     for _ in range(2):
         model.save_pretrained(tmp_path / "out")
     found = module.VLBEiT.from_pretrained(tmp_path / "out")
-    assert same_bits(found, model) and not same_bits(found, module.load(exported)[0])
+    assert same_bits(found, model) and not same_bits(found, module.load(sample_export)[0])
     assert (tmp_path / "out" / "README.md").read_text().count(module.CHANGED) == 1
 
 
-def test_the_configuration_is_strict(module, exported, tmp_path):
+def test_the_configuration_is_strict(module, sample_export, tmp_path):
     with pytest.raises(ValueError, match="the configuration is that of config.json"):
-        module.VLBEiT.from_pretrained(exported, config={"width": 3})
+        module.VLBEiT.from_pretrained(sample_export, config={"width": 3})
     with pytest.raises(TypeError, match="no argument strict"):
-        module.VLBEiT.from_pretrained(exported, strict=False)
+        module.VLBEiT.from_pretrained(sample_export, strict=False)
     for name, change in (("more", {"depth": 5}), ("fewer", {"depth": 3})):
-        shutil.copytree(exported, tmp_path / name)
-        config = json.loads((exported / "config.json").read_text())
+        shutil.copytree(sample_export, tmp_path / name)
+        config = json.loads((sample_export / "config.json").read_text())
         config["model"] |= change
         (tmp_path / name / "config.json").write_text(json.dumps(config))
         with pytest.raises(ValueError, match="config.json is damaged"):
@@ -92,13 +81,13 @@ def test_the_configuration_is_strict(module, exported, tmp_path):
             module.VLBEiT.from_pretrained(tmp_path / name)
 
 
-def test_a_model_without_an_export_is_not_saved(module, exported, tmp_path):
-    model = module.VLBEiT(module.load(exported)[0].config)
+def test_a_model_without_an_export_is_not_saved(module, sample_export, tmp_path):
+    model = module.VLBEiT(module.load(sample_export)[0].config)
     with pytest.raises(ValueError, match="was not loaded from an export"):
         model.save_pretrained(tmp_path)
 
 
-def test_a_repository_holds_the_whole_export(module, exported, monkeypatch):
+def test_a_repository_holds_the_whole_export(module, sample_export, monkeypatch):
     """The Hub's two calls are recorded instead of made."""
     uploaded = {}
 
@@ -110,32 +99,32 @@ def test_a_repository_holds_the_whole_export(module, exported, monkeypatch):
     made = type("Made", (), {"repo_id": "me/model"})
     monkeypatch.setattr(api, "create_repo", lambda self, **others: made)
     monkeypatch.setattr(api, "upload_folder", upload)
-    assert module.load(exported)[0].push_to_hub("me/model") == "commit"
+    assert module.load(sample_export)[0].push_to_hub("me/model") == "commit"
     assert uploaded == {"me/model": FILES}
 
 
-def test_a_repository_is_downloaded_and_loaded(module, exported, monkeypatch):
+def test_a_repository_is_downloaded_and_loaded(module, sample_export, monkeypatch):
     from huggingface_hub import hub_mixin
 
     asked = {}
 
     def snapshot(repo_id, **options):
         asked.update(options, repo_id=repo_id)
-        return str(exported)
+        return str(sample_export)
 
     monkeypatch.setattr(
-        hub_mixin, "hf_hub_download", lambda filename, **others: str(exported / filename)
+        hub_mixin, "hf_hub_download", lambda filename, **others: str(sample_export / filename)
     )
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     found = module.VLBEiT.from_pretrained("me/model", revision="v1")
-    assert same_bits(found, module.load(exported)[0])
+    assert same_bits(found, module.load(sample_export)[0])
     assert (asked["repo_id"], asked["revision"]) == ("me/model", "v1")
     assert asked["ignore_patterns"] == ["evaluat*"]
 
 
-def test_the_file_works_without_huggingface_hub(exported, tmp_path, monkeypatch):
+def test_the_file_works_without_huggingface_hub(sample_export, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    shutil.copytree(exported, tmp_path / "out")
+    shutil.copytree(sample_export, tmp_path / "out")
     module = module_of(tmp_path / "out" / "vlbeit_torch.py")
     model, _ = module.load(tmp_path / "out")
     assert not hasattr(model, "save_pretrained")

@@ -10,10 +10,6 @@ import torch
 
 from tests import tiny
 from tests.convert.torch_models import largest_difference, relative_error, rounding_limit
-from vlbeit_jax.api.load import SAMPLE_FOLDER
-from vlbeit_jax.convert.files import write_manifest
-from vlbeit_jax.convert.formats import torch_module
-from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.convert.verify import module_of
 
 START, END = "## Use the PyTorch file in other programs", "## How exact are the exports?"
@@ -37,19 +33,11 @@ def random_inputs(rows, length, seed):
     return pixels, pieces
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("sample")
-    torch_module.write(read_run(SAMPLE_FOLDER), out)
-    write_manifest(out)
-    return out
-
-
 @pytest.fixture
-def run(folder, tmp_path, monkeypatch):
+def run(sample_export, tmp_path, monkeypatch):
     """From words in a recipe to the names that it leaves."""
-    module = module_of(folder / "vlbeit_torch.py")
-    model, _ = module.load(folder)
+    module = module_of(sample_export / "vlbeit_torch.py")
+    model, _ = module.load(sample_export)
     monkeypatch.chdir(tmp_path)
     eager = functools.partial(torch.compile, backend="aot_eager")  # The C++ compiler takes minutes.
     monkeypatch.setattr(torch, "compile", eager)
@@ -124,7 +112,7 @@ def test_half_precision(run):
     assert 2**-11 < error < rounding_limit(torch.bfloat16, depth=4)
 
 
-def test_the_hub(run, folder):
+def test_the_hub(run, sample_export):
     names = run("from_pretrained")
-    original, _ = names["load"](folder)
+    original, _ = names["load"](sample_export)
     assert differs(names["model"], names | {"model": original}) == 0

@@ -46,3 +46,12 @@ def source_paths(paths: Sequence[pathlib.Path]) -> list[pathlib.PurePath]:
     """
     common = os.path.commonpath([path.absolute().parent for path in paths])
     return [path.absolute().relative_to(common) for path in paths]
+
+
+def filled_lines(paths: Sequence[pathlib.Path]) -> int:
+    """Returns the number of lines that are not blank: the items of formats with one item a line."""
+    found = 0
+    for path in paths:
+        with path.open("rb") as lines:
+            found += sum(not line.isspace() for line in lines)
+    return found

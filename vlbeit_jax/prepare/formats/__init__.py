@@ -6,6 +6,7 @@ is quickly counted, a function in ``COUNTS`` does it, so that the time left can 
 """
 
 from vlbeit_jax.prepare.formats import folder, jsonl, text, webdataset
+from vlbeit_jax.prepare.item import filled_lines
 
 FORMATS = {
     "folder": folder.read,
@@ -15,4 +16,4 @@ FORMATS = {
 }
 OF_FOLDERS = ("folder",)  # These read folders, all others files.
 STATES_GROUPS = {"jsonl": jsonl.states_groups}
-COUNTS = {"text": text.count, "jsonl": jsonl.count}
+COUNTS = {"text": filled_lines, "jsonl": filled_lines}

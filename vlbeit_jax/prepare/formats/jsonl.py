@@ -40,15 +40,6 @@ def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
                 raise UsageError(f"{path}: not UTF-8 text ({error})") from error
 
 
-def count(paths: Sequence[pathlib.Path]) -> int:
-    """Returns the number of items, without reading what they name."""
-    found = 0
-    for path in paths:
-        with path.open("rb") as lines:
-            found += sum(not line.isspace() for line in lines)
-    return found
-
-
 def states_groups(paths: Sequence[pathlib.Path]) -> bool:
     """Returns whether any line has a group. What is wrong with a line, ``read`` says."""
     for path in paths:

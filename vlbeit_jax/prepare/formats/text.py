@@ -7,15 +7,6 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.item import Item, source_paths
 
 
-def count(paths: Sequence[pathlib.Path]) -> int:
-    """Returns the number of documents."""
-    found = 0
-    for path in paths:
-        with path.open("rb") as lines:
-            found += sum(not line.isspace() for line in lines)
-    return found
-
-
 def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
     """One item a line that is not blank.
 
