@@ -1,6 +1,7 @@
 """docs/hardware.md: its tables are what the commands make, and these follow from their sources."""
 
 import dataclasses
+import re
 
 import jax
 import pytest
@@ -100,6 +101,15 @@ def test_an_h200_takes_the_time_that_it_was_measured_to_take(needs, entries):
     slower = hardware_times.seconds_of_row(base, False, half, entry)
     share = hardware_times.PRODUCTS / hardware_times.ALL
     assert slower == pytest.approx((2 * low, low * (2 * share + 4 * (1 - share))))
+
+
+def test_the_profile_is_that_of_the_page_about_the_gpu():
+    """The right column is of the step as it is now."""
+    page = (tiny.TOP / "docs" / "gpu.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+) \| [\d.]+ \| ([\d.]+) \|$", page, re.MULTILINE))
+    products = float(rows["matrix products"]) + float(rows["attention (cuDNN)"])
+    assert hardware_times.PRODUCTS == pytest.approx(products)
+    assert hardware_times.ALL == float(rows["sum"])
 
 
 def test_every_card_is_known_by_the_name_that_jax_gives_it():
