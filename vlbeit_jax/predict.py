@@ -34,6 +34,7 @@ def main() -> None:
     from vlbeit_jax.config.common import MeshConfig
     from vlbeit_jax.errors import UsageError
     from vlbeit_jax.prepare.formats import jsonl
+    from vlbeit_jax.prepare.item import filled_lines
     from vlbeit_jax.prepare.requests import prediction_lines
     from vlbeit_jax.progress import counted
     from vlbeit_jax.runtime.finetuned import FineTunedRun
@@ -58,7 +59,7 @@ def main() -> None:
         )
     run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
     mesh = make_mesh(MeshConfig())
-    items = counted(jsonl.read([source]), "predicting", "records", jsonl.count([source]))
+    items = counted(jsonl.read([source]), "predicting", "records", filled_lines([source]))
     lines = prediction_lines(
         items,
         lambda records: run.predict(records, TOP.value, mesh),
