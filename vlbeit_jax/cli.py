@@ -16,16 +16,14 @@ from absl import app, flags, logging
 
 from vlbeit_jax import progress
 from vlbeit_jax.config import files
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import INTERRUPTED, USAGE_ERROR, UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
-USAGE_ERROR = 2  # Exit code.
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
 CONFIG = "config"  # The flag that names a configuration file.
 HELP = ("--help", "-help", "-h")
-INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
 NOT_READ = 141  # Exit code of a program whose output nobody reads, as shells have it.
 
 

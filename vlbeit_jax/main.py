@@ -82,16 +82,14 @@ def main() -> None:
     arguments = parse_flags()
     from vlbeit_jax.runtime import cluster
     from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
-    from vlbeit_jax.runtime.hosts import fails_together
+    from vlbeit_jax.runtime.fails_together import fails_together
     from vlbeit_jax.runtime.rendezvous import ProcessAddress
     from vlbeit_jax.runtime.start import train
 
     config, address = arguments.config, arguments.address
     cluster.join(config.cluster, ProcessAddress(*address) if address else None)
     use_compilation_cache(config.run.compilation_cache)
-    # On several hosts, the process whose device is full ends inside ``fails_together``, with JAX's
-    # own message: a usage error there would have to be raised by all processes.
-    with cli.explains_full_memory(), fails_together():
+    with fails_together(), cli.explains_full_memory():
         train(config, pathlib.Path(WORKDIR.value), arguments.profile)
 
 
