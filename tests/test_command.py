@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -208,16 +209,16 @@ def test_a_full_device_is_explained(message):
 
 
 def test_training_says_it_of_the_run(monkeypatch):
-    import types
-
     from vlbeit_jax import main
     from vlbeit_jax.runtime import cluster, start
 
     def fail(*given):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 GB")
 
-    given = main.Arguments(tiny.changed(Config(), run={"compilation_cache": ""}), None, None)
-    monkeypatch.setattr(main, "parse_flags", lambda: given)
+    given = tiny.changed(Config(), run={"compilation_cache": ""})
+    monkeypatch.setattr(main, "check_flags", lambda: (None, None))
+    monkeypatch.setattr(main, "read_config", lambda: given)
+    monkeypatch.setattr(main.cli, "config_values", lambda flag: {})
     monkeypatch.setattr(main, "WORKDIR", types.SimpleNamespace(value="RUN"))
     monkeypatch.setattr(cluster, "join", lambda *given: None)
     monkeypatch.setattr(start, "train", fail)

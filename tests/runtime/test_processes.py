@@ -201,3 +201,15 @@ def test_the_full_device_of_one_host_is_explained_by_all(config, tmp_path, proce
         assert f"(process {process} of 2): the memory of a device is full. Reduce" in said
         assert "run.accumulate=2" in said and "allocating 9 GB" in said
         assert "Traceback" not in text
+
+
+def test_a_host_without_its_data_ends_all_before_any_timeout(world, tmp_path):
+    """The steps follow from the data, which one host does not find."""
+    values = tiny.changed(tiny.pretrain_config(world, schedule="text"), run={"steps": 0})
+    values = tiny.changed(values, run={"epochs": 1.0})
+    file = tiny.config_file(values, tmp_path)
+    arguments = [f"--config={file}", f"--workdir={tmp_path / 'run'}"]
+    missing = f"--config.task.text.sources={tmp_path / 'none'}"
+    codes, texts = together(2, lambda each: [*arguments, *[missing] * each])
+    assert codes == [2, 2] and texts[0] == texts[1], texts
+    assert "(process 1): " in texts[0] and str(tmp_path / "none") in texts[0]
