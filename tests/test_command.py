@@ -1,5 +1,6 @@
 """The command line: mistakes are answered before anything starts."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -230,6 +231,27 @@ def test_another_error_of_a_device_is_not_taken_for_a_full_one():
     with pytest.raises(RuntimeError, match="device lost"):
         with cli.explains_full_memory():
             raise RuntimeError("device lost")
+
+
+UNTIMED = """
+from vlbeit_jax import benchmark, cli
+benchmark.measure = lambda *given: {}
+cli.run(benchmark.main, "Says where a measurement comes from.")
+"""
+
+
+@pytest.mark.parametrize("given", [["--config=own:nano"], ["-config", "own:nano"]])
+def test_a_measurement_has_the_command_as_it_was_typed(given):
+    """Others repeat it on machines on which the packaged file has another path."""
+    steps = ["--config.run.steps=5", "--config.task.schedule=pair"]
+    arguments = [*given, *steps, "--config.task.model.vocabulary=300", "--notes=two words"]
+    line = [sys.executable, "-c", UNTIMED, *arguments]
+    done = subprocess.run(line, cwd=TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["config"] == "own:nano"
+    command = f"{' '.join(arguments[:-1])} '--notes=two words'"
+    assert found["command"] == f"python -m vlbeit_jax.benchmark {command}"
 
 
 PRINTS = """
