@@ -17,7 +17,7 @@ from tools import command
 from tools.transfer import probing
 from tools.transfer.finetune import answered, study_of
 from tools.transfer.fit import PRETRAINED, Scores, Study
-from tools.transfer.frozen import SET, labelled_emoji
+from tools.transfer.frozen import SET, labelled_emoji, of_each_kind
 from tools.transfer.results import told as told_gain
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
@@ -79,12 +79,15 @@ def _told(run: pathlib.Path) -> dict[str, Any]:
 def _frozen(run: pathlib.Path) -> tuple[Scores, dict[str, Any]]:
     """Returns the probe of ``tools.transfer.frozen`` with all labels."""
     records, labelled = labelled_emoji(open_set(SET))
-    features = Features.of(open_run(run)).images([record["image"] for record in records])
-    outcome = probing.ridge([features], labelled)
+    opened, images = open_run(run), [record["image"] for record in records]
+    kinds = of_each_kind(
+        lambda pooling: [Features.of(opened, pooling)], lambda features: features.images(images)
+    )
+    outcome = probing.best_ridge(kinds, labelled)
     scores = Scores(
         outcome.right, labelled.groups, "accuracy_by_group", each_group_once=True, seeds=1
     )
-    return scores, {"strengths": outcome.strengths}
+    return scores, outcome.told()
 
 
 def _compared(scores: Mapping[str, Scores]) -> dict[str, Any]:

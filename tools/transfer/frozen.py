@@ -29,11 +29,14 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.shapes import Float
+from vlbeit_jax.tasks.features import EVERY_BLOCK, MEAN, Pooling
 from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
 SET = "sample:emoji"
 RANDOM_STARTS = 3
 SHOTS, DRAWS = 10, 3
+KINDS = {"every block": EVERY_BLOCK, "last": MEAN}
+Kinds = Mapping[str, Mapping[str, list[np.ndarray]]]  # By start, then by kind; one per network.
 
 
 def study(folder: pathlib.Path) -> dict[str, Any]:
@@ -49,33 +52,38 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
     groups = all_labels.groups
     images = [record["image"] for record in records]
     names = [record["names"][0].decode() for record in records]
-    starts = [Features.of_random_start(run, seed) for seed in range(RANDOM_STARTS)]
-    arms = [[Features.of(run)], starts]
+    arms = {
+        "pretrained": lambda pooling: [Features.of(run, pooling)],
+        "random": lambda pooling: [
+            Features.of_random_start(run, seed, pooling) for seed in range(RANDOM_STARTS)
+        ],
+    }
     protocol: dict[str, Any] = {
         "data": {"set": SET, "fingerprint": found.fingerprint, "rows": len(records)},
         "groups": len(set(groups)),
         "run": {"step": run.step, "weights": tree_fingerprint(run.params)},
-        "features": "mean of all tokens but CLS after the final norm, image or text alone",
+        "features": "mean of all tokens but CLS, image or text alone: after every block and after "
+        "the final norm, joined; or after the final norm only",
         "image": {"resolution": run.model.task.model.image_size, "view": "squash"},
         "text_tokenizer": run.model.text.fingerprint,
         "pretraining_saw_the_set": not run.trained_on.isdisjoint(found.contains),
         "random_starts": RANDOM_STARTS,
-        "strengths": {},
+        "chosen": {},
     }
     results = {}
     few_labels = dataclasses.replace(all_labels, shots=SHOTS, draws=DRAWS)
 
-    def compare(task: str, features: list, data: probing.Labelled, floors: dict) -> None:
-        pretrained, random = (probing.ridge(each, data) for each in features)
-        results[task] = comparison(pretrained.right, random.right, floors, groups, RANDOM_STARTS)
-        chosen = {"pretrained": pretrained.strengths, "random": random.strengths}
-        protocol["strengths"][task] = chosen
+    def compare(task: str, features: Kinds, data: probing.Labelled, floors: dict) -> None:
+        found = {arm: probing.best_ridge(kinds, data) for arm, kinds in features.items()}
+        right = [each.right for each in found.values()]
+        results[task] = comparison(*right, floors, groups, RANDOM_STARTS)
+        protocol["chosen"][task] = {arm: each.told() for arm, each in found.items()}
 
-    pictures = _of_each(arms, lambda features: features.images(images))
+    pictures = {arm: of_each_kind(each, lambda f: f.images(images)) for arm, each in arms.items()}
     pixels = np.stack([small(decode(image)) for image in images])
     compare("emoji_frozen", pictures, all_labels, pixel_floors(pixels, all_labels))
     compare("emoji_frozen_10", pictures, few_labels, pixel_floors(pixels, few_labels))
-    texts = _of_each(arms, lambda features: features.texts(names))
+    texts = {arm: of_each_kind(each, lambda f: f.texts(names)) for arm, each in arms.items()}
     floors = {
         "majority": probing.majority(all_labels),
         "bag_of_pieces_ridge": probing.ridge([_bag(names, run.model.text)], all_labels).right,
@@ -93,8 +101,13 @@ def labelled_emoji(found: PreparedSet) -> tuple[list[Mapping[str, Any]], probing
     return records, probing.Labelled(labels, groups, len(classes))
 
 
-def _of_each(arms: list[list[Features]], compute: Callable[[Features], np.ndarray]) -> list:
-    return [[compute(features) for features in arm] for arm in arms]
+def of_each_kind(
+    arm: Callable[[Pooling], list[Features]], compute: Callable[[Features], np.ndarray]
+) -> dict[str, list[np.ndarray]]:
+    """Returns the vectors of a start's networks, by kind; the simplest kind is the last."""
+    return {
+        kind: [compute(features) for features in arm(pooling)] for kind, pooling in KINDS.items()
+    }
 
 
 def _bag(texts: list[str], tokenizer: TextTokenizer) -> Float[np.ndarray, "A V"]:
