@@ -589,20 +589,19 @@ class VLBEiT(Backbone):
         output = Output()
         if VISION in states:
             patches = states[VISION][:, 1:]
-            output |= {
-                "image_cls": states[VISION][:, 0],
-                "image_mean": patches.mean(dim=1),
-                "image": patches,
-            }
+            # Not `|=`, after which torch.compile takes the output for a plain dictionary.
+            output.update(
+                image_cls=states[VISION][:, 0], image_mean=patches.mean(dim=1), image=patches
+            )
             if masked_patches is not None:
                 output["image_logits"] = self.vision_head(_gather(patches, masked_patches))
         if text is not None:
             words = states[LANGUAGE]
-            output |= {
-                "text_cls": words[:, 0],
-                "text_mean": mean_of_words(words[:, 1:], text[:, 1:] != self.pad),
-                "text": words[:, 1:],
-            }
+            output.update(
+                text_cls=words[:, 0],
+                text_mean=mean_of_words(words[:, 1:], text[:, 1:] != self.pad),
+                text=words[:, 1:],
+            )
             if text_masked is not None:
                 output["text_logits"] = self.language_head(_gather(words, text_masked))
         if features:
