@@ -11,7 +11,7 @@ starts of the same network. The run has trained on no picture of an emoji.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,13 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.shapes import Float
-from vlbeit_jax.tasks.features import EVERY_BLOCK, MEAN, Pooling
+from vlbeit_jax.tasks.features import EVERY_BLOCK
 from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
 SET = "sample:emoji"
 RANDOM_STARTS = 3
 SHOTS, DRAWS = 10, 3
-KINDS = {"every block": EVERY_BLOCK, "last": MEAN}
-Kinds = Mapping[str, Mapping[str, list[np.ndarray]]]  # By start, then by kind; one per network.
+Vectors = Mapping[str, list[np.ndarray]]  # By start; one matrix per network.
 
 
 def study(folder: pathlib.Path) -> dict[str, Any]:
@@ -53,11 +52,12 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
     images = [record["image"] for record in records]
     names = [record["names"][0].decode() for record in records]
     arms = {
-        "pretrained": lambda pooling: [Features.of(run, pooling)],
-        "random": lambda pooling: [
-            Features.of_random_start(run, seed, pooling) for seed in range(RANDOM_STARTS)
+        "pretrained": [Features.of(run, EVERY_BLOCK)],
+        "random": [
+            Features.of_random_start(run, seed, EVERY_BLOCK) for seed in range(RANDOM_STARTS)
         ],
     }
+    width = run.model.task.model.width
     protocol: dict[str, Any] = {
         "data": {"set": SET, "fingerprint": found.fingerprint, "rows": len(records)},
         "groups": len(set(groups)),
@@ -73,17 +73,17 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
     results = {}
     few_labels = dataclasses.replace(all_labels, shots=SHOTS, draws=DRAWS)
 
-    def compare(task: str, features: Kinds, data: probing.Labelled, floors: dict) -> None:
-        found = {arm: probing.best_ridge(kinds, data) for arm, kinds in features.items()}
+    def compare(task: str, vectors: Vectors, data: probing.Labelled, floors: dict) -> None:
+        found = {arm: probing.best_ridge(kinds(each, width), data) for arm, each in vectors.items()}
         right = [each.right for each in found.values()]
         results[task] = comparison(*right, floors, groups, RANDOM_STARTS)
         protocol["chosen"][task] = {arm: each.told() for arm, each in found.items()}
 
-    pictures = {arm: of_each_kind(each, lambda f: f.images(images)) for arm, each in arms.items()}
+    pictures = {arm: [each.images(images) for each in starts] for arm, starts in arms.items()}
     pixels = np.stack([small(decode(image)) for image in images])
     compare("emoji_frozen", pictures, all_labels, pixel_floors(pixels, all_labels))
     compare("emoji_frozen_10", pictures, few_labels, pixel_floors(pixels, few_labels))
-    texts = {arm: of_each_kind(each, lambda f: f.texts(names)) for arm, each in arms.items()}
+    texts = {arm: [each.texts(names) for each in starts] for arm, starts in arms.items()}
     floors = {
         "majority": probing.majority(all_labels),
         "bag_of_pieces_ridge": probing.ridge([_bag(names, run.model.text)], all_labels).right,
@@ -101,13 +101,9 @@ def labelled_emoji(found: PreparedSet) -> tuple[list[Mapping[str, Any]], probing
     return records, probing.Labelled(labels, groups, len(classes))
 
 
-def of_each_kind(
-    arm: Callable[[Pooling], list[Features]], compute: Callable[[Features], np.ndarray]
-) -> dict[str, list[np.ndarray]]:
-    """Returns the vectors of a start's networks, by kind; the simplest kind is the last."""
-    return {
-        kind: [compute(features) for features in arm(pooling)] for kind, pooling in KINDS.items()
-    }
+def kinds(vectors: list[np.ndarray], width: int) -> dict[str, list[np.ndarray]]:
+    """Returns the vectors of ``EVERY_BLOCK``, and their last part, that after the final norm."""
+    return {"every block": vectors, "last": [each[:, -width:] for each in vectors]}
 
 
 def _bag(texts: list[str], tokenizer: TextTokenizer) -> Float[np.ndarray, "A V"]:
