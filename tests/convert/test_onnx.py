@@ -85,6 +85,7 @@ def test_the_code_of_the_card_of_an_import_names_no_numbers_that_nobody_knows(re
     ("name", "graphs"),
     [
         ("vqa", {"logits"}),
+        pytest.param("visual_reasoning", {"logits"}, marks=pytest.mark.slow),
         pytest.param("retrieval", {"image_vector", "text_vector", "match"}, marks=pytest.mark.slow),
     ],
 )

@@ -11,7 +11,11 @@ from vlbeit_jax.runtime.run_folder import last_figures, read_metrics
 from vlbeit_jax.tasks.figures import BASELINES
 
 HEADER = ["| figure | value | 95% interval | without a network |", "|---|---|---|---|"]
-NO_SHARES = {"loss": "{:.3f}", "count": "{:,.0f}"}  # All other figures are shares of 1.
+NO_SHARES = {
+    "loss": "{:.3f}",
+    "count": "{:,.0f}",
+    "statements": "{:,.0f}",
+}  # All other figures are shares of 1.
 Figures = Mapping[str, Any]
 
 

@@ -27,7 +27,7 @@ from vlbeit_jax.convert.formats.torch_module import copy_text_tokenizer
 from vlbeit_jax.convert.source import Run
 
 SHORTEST = 3  # CLS, a word piece, SEP.
-PIXELS = "pixels = numpy.zeros((1, 3, {side}, {side}), numpy.uint8)  # RGB, 0 to 255."
+PIXELS = "{name} = numpy.zeros((1, 3, {side}, {side}), numpy.uint8)  # RGB, 0 to 255."
 PIECES = (
     "pieces = numpy.array([[{CLS}, 17, 25, {SEP}]])  "
     "# CLS {CLS}, word pieces, SEP {SEP}, padded with {pad}."
@@ -75,7 +75,10 @@ def _code(config: Mapping[str, Any]) -> str:
     """Returns Python that runs every graph."""
     sizes, graphs, specials = config["model"], config["graphs"], config["specials"]
     inputs = {
-        "pixels": PIXELS.format(side=sizes["image_size"]),
+        **{
+            name: PIXELS.format(name=name, side=sizes["image_size"])
+            for name in ("pixels", "second_pixels")
+        },
         "pieces": (PIECES if specials else UNKNOWN_PIECES).format(
             **(specials or {}), pad=sizes["pad"]
         ),
@@ -100,8 +103,12 @@ def _traced(module: Any, model: Any, graph: Graph) -> Any:
             super().__init__()
             self.model = model
 
-        def forward(self, pixels: Any = None, pieces: Any = None) -> dict[str, Any]:
+        def forward(
+            self, pixels: Any = None, second_pixels: Any = None, pieces: Any = None
+        ) -> dict[str, Any]:
             given = {} if pixels is None else {"image": module.normalise(pixels)}
+            if second_pixels is not None:
+                given["second_image"] = module.normalise(second_pixels)
             given |= {} if pieces is None else {"text": pieces}
             found = getattr(self.model, graph.method)(**given)
             return {graph.output: found} if graph.output else dict(found)
@@ -129,6 +136,11 @@ def export_graph(
     # Two rows, because a size of 1 would be taken for a constant.
     examples = {
         "image": ("pixels", torch.zeros(2, 3, side, side, dtype=torch.uint8), {0: rows}),
+        "second_image": (
+            "second_pixels",
+            torch.zeros(2, 3, side, side, dtype=torch.uint8),
+            {0: rows},
+        ),
         "text": (
             "pieces",
             torch.ones(2, max(SHORTEST, longest // 2), dtype=torch.long),
