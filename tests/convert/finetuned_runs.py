@@ -10,6 +10,7 @@ from tests.make_data import build
 from tests.tasks.paired_world import ABOVE, BELOW, two_colours
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.finetune import (
+    CaptionStreamConfig,
     LabelledImagesConfig,
     LabelledTextsConfig,
     PairedStreamConfig,
@@ -19,6 +20,7 @@ from vlbeit_jax.convert.source import as_tree, tree_shapes
 from vlbeit_jax.data.splits import NOTHING_SEEN, write_seen
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.captioning import Captioning
 from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.retrieval import Retrieval
 from vlbeit_jax.tasks.text_classification import TextClassification
@@ -45,6 +47,7 @@ KINDS = {
     "text_classification": Kind.LABELLED_TEXTS,
     "vqa": Kind.QUESTIONS,
     "retrieval": Kind.PAIRS,
+    "captioning": Kind.PAIRS,
 }
 
 
@@ -72,7 +75,7 @@ def sets_in(folder):
     folder.mkdir()
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows(folder)))
-    for kind in KINDS.values():
+    for kind in {*KINDS.values()}:
         build(folder / kind, kind, [path], source_format="jsonl")
     return {task: folder / kind for task, kind in KINDS.items()}
 
@@ -91,6 +94,9 @@ def task_of(name, source, tokenizer, **changes):
     if name == "vqa":
         answers = {"answers_least": 1}
         return VQATask(model=model, question=paired, **tokenizer, **answers | changes)
+    if name == "captioning":
+        captions = CaptionStreamConfig(sources=sources, text_length=12, batch_size=8)
+        return Captioning(model=model, pair=captions, **tokenizer, **changes)
     return Retrieval(model=model, pair=paired, **tokenizer, **changes)
 
 

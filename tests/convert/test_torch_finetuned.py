@@ -25,6 +25,7 @@ from vlbeit_jax.metrics.vqa import Rule, vqa_score
 from vlbeit_jax.objectives.base import Variables
 
 RELATIVE = {"positions": "relative"}
+BEIT3 = {"decoupled": True, "sub_norm": True, "layer_scale": 0.0, "fused_layers": 0}
 # By name: a task, its settings, and how many outputs are compared.
 FORMS = {
     "images": ("image_classification", {}, 1),
@@ -32,12 +33,16 @@ FORMS = {
     "texts, mean, relative": ("text_classification", {"pool": "mean", "model": RELATIVE}, 1),
     "answers": ("vqa", {}, 1),
     "retrieval": ("retrieval", {"matching": True, "rerank": 4, "features": 24}, 3),
+    "captions": ("captioning", {}, 1),
+    "captions, relative": ("captioning", {"model": RELATIVE}, 1),
+    "captions, BEiT-3's form": ("captioning", {"model": BEIT3, "beams": 1}, 1),
 }
 OF_TASK = {
     "image_classification": "images",
     "text_classification": "texts, mean, relative",
     "vqa": "answers",
     "retrieval": "retrieval",
+    "captioning": "captions",
 }
 
 
@@ -109,6 +114,8 @@ def test_both_sides_agree_with_every_bias_and_scale_random(source_of, expected, 
             "[states[LANGUAGE][:, 0], states[VISION][:, 0]]",
         ),
         ("retrieval", "self.text_projection(state)", "self.image_projection(state)"),
+        ("captions", "seen[images:, images:].tril()", "seen[images:, images:]"),
+        ("captions", "seen[:images, images:] = False", "pass"),
     ],
 )
 def test_another_network_is_told_apart(source_of, expected, tmp_path, form, before, after):
@@ -148,7 +155,7 @@ def figures(source_of, sets, tmp_path_factory):
 import os, pathlib, runpy, sys
 for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     os.chdir(folder)
-    for name in ("vlbeit_torch", "vlbeit_finetuned"):
+    for name in ("vlbeit_torch", "vlbeit_finetuned", "captions"):
         sys.modules.pop(name, None)
     sys.argv[1:], sys.path[0] = ["--json", "found.json", "--batch_size=5"], str(folder)
     try:
@@ -181,6 +188,7 @@ def test_evaluation_in_pytorch_has_the_figures_of_ours(figures, task):
             "text_classification": {"accuracy", "top5", "mean_class", "loss", "count"},
             "vqa": {"accuracy", "count", "accuracy_other", "accuracy_yes_no"},
             "retrieval": {"retrieval", "reranked"},
+            "captioning": {"cider", "rouge_l", "count", *(f"bleu_{n}" for n in (1, 2, 3, 4))},
         }[task]
     )
     assert len(found["metrics"]) == (12 if task == "retrieval" else len(names))

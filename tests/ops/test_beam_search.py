@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.ops.slow_beam_search import padded, slow_beam_search
 from vlbeit_jax.ops.beam_search import Search
 from vlbeit_jax.types import Special
 
@@ -37,30 +38,9 @@ def searched(table, **settings):
 
 
 def slow(table, beams, penalty):
-    """One row: lists of texts, as the released code of BEiT-3 keeps them."""
-    alive, best = [(0.0, [CLS])], (-np.inf, 0.0, None)
-    for position in range(1, LENGTH):
-        allowed = [SEP] if position == LENGTH - 1 else [SEP, *ORDINARY]
-        longer = [
-            (total + float(table[position, text[-1], piece]), [*text, piece])
-            for total, text in alive
-            for piece in allowed
-        ]
-        alive = []
-        for total, text in sorted(longer, key=lambda each: -each[0]):
-            if text[-1] == SEP:
-                best = max(best, (total / len(text) ** penalty, total, text), key=lambda x: x[0])
-                if beams == 1:
-                    return best
-            else:
-                alive.append((total, text))
-            if len(alive) == beams:
-                break
-    return best
-
-
-def padded(text):
-    return [*text, *[Special.PAD] * (LENGTH - len(text))]
+    """One row of a table."""
+    shares = np.asarray(table, np.float64)
+    return slow_beam_search(lambda text: shares[len(text), text[-1]], LENGTH, beams, penalty)
 
 
 @pytest.mark.parametrize("ends", [0.0, 3.0], ids=["long", "short"])
@@ -71,7 +51,7 @@ def test_the_search_is_that_of_a_slow_statement(beams, penalty, ends):
     lengths = set()
     for row, text in enumerate(found.text):
         _, total, expected = slow(table[row], beams, penalty)
-        assert text.tolist() == padded(expected)
+        assert text.tolist() == padded(expected, LENGTH)
         assert found.log_probability[row] == pytest.approx(total, abs=1e-5)
         lengths.add(len(expected))
     assert len(lengths) > 2  # Rows end at different positions.
@@ -87,7 +67,7 @@ def test_one_beam_takes_the_likeliest_piece_until_it_is_the_end():
             shares = np.asarray(table[row, len(expected), expected[-1]])
             last = len(expected) == LENGTH - 1
             expected.append(SEP if last else allowed[int(np.argmax(shares[allowed]))])
-        assert text.tolist() == padded(expected)
+        assert text.tolist() == padded(expected, LENGTH)
     # More beams find likelier texts, in most rows.
     wide = searched(table, beams=4, penalty=0.0)
     assert (wide.log_probability > found.log_probability + 1e-4).mean() > 0.3
@@ -110,7 +90,7 @@ def test_enough_beams_find_the_best_of_all_texts():
         ]
         scores = [total / len(text) ** 0.6 for total, text in zip(totals, texts, strict=True)]
         best = int(np.argmax(scores))
-        assert found.text[row].tolist() == padded(texts[best])
+        assert found.text[row].tolist() == padded(texts[best], LENGTH)
 
 
 def test_rows_do_not_depend_on_other_rows():

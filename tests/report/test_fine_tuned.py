@@ -3,7 +3,7 @@
 import pytest
 
 from tests.report.pages import checked
-from tests.tasks import labelled_world, paired_world
+from tests.tasks import captioned_world, labelled_world, paired_world
 from tests.tasks.finetuned import evaluated
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report.page import write_report
@@ -27,6 +27,12 @@ def retrieval(folder):
 def questions(folder):
     sets = paired_world.prepare(folder, Kind.QUESTIONS)
     task = paired_world.vqa_task(sets, paired_world.tokenizer_in(folder))
+    return sets, paired_world.config(task, STEPS)
+
+
+def captions(folder):
+    sets = captioned_world.prepare(folder)
+    task = captioned_world.captioning_task(sets, captioned_world.tokenizer_in(folder), beams=1)
     return sets, paired_world.config(task, STEPS)
 
 
@@ -65,3 +71,20 @@ def test_a_fine_tuned_run_has_a_page(make, told, tmp_path):
     assert "the last figures of the run's own log" in logged.words
     with pytest.raises(UsageError, match="--results is of a pretraining run"):
         write_report(run, [], {"mim": {}}, tmp_path)
+
+
+@pytest.mark.slow
+def test_captions_stand_beside_those_of_people(tmp_path):
+    sets, config = captions(tmp_path)
+    train(config, tmp_path / "run")
+    results = evaluated(tmp_path / "run", sets, "test")
+    page = checked(write_report(tmp_path / "run", [], results, tmp_path).read_text())
+    assert page.words.count("The model:") == page.words.count("People:") == 12
+    for text in (
+        "CIDEr-D: agreement with the captions that people wrote",
+        "score of the same captions for wrong pictures",
+        "captions of the 48 images that are scored",
+        "95% interval",
+    ):
+        assert text in page.words, text
+    assert "right" not in page.words.split("Examples")[1] and "likeliest" not in page.words

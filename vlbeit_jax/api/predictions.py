@@ -1,4 +1,4 @@
-"""Predicts with a fine-tuned model: classes, answers, search."""
+"""Predicts with a fine-tuned model: classes, answers, captions, search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,6 +59,19 @@ class Predicts(Opened):
             for picture, text in zip(pictures, texts, strict=True)
         ]
         return [found["top"] for found in _predicted(predictor, rows, top)]
+
+    def caption(self, images: Any) -> list[str]:
+        """Returns a caption of each image, as the settings of the run search for it.
+
+        Args:
+          images: as in ``encode``.
+
+        Raises:
+          UsageError: the model was not fine-tuned for captioning.
+        """
+        predictor = self._predictor_for("caption", ("captioning",))
+        rows = [{"image": _png(each)} for each in listed(images, "images")]
+        return [found["caption"] for found in _predicted(predictor, rows, 1)]
 
     def embed(self, images: Any = None, texts: Any = None) -> Embedded:
         """Returns unit vectors of images and texts in one space, for an index of your own.

@@ -17,7 +17,13 @@ BASELINES = {
     "prior": "most frequent answer",
 }
 HEADER = ["| figure | value | 95% interval | without a network |", "|---|---|---|---|"]
-NO_SHARES = {"loss": "{:.3f}", "count": "{:,.0f}"}  # All other figures are shares of 1.
+# All other figures are shares of 1.
+NO_SHARES = {
+    "loss": "{:.3f}",
+    "count": "{:,.0f}",
+    "cider": "{:.3f}",
+    "cider_wrong_picture": "{:.3f}",
+}
 Figures = Mapping[str, Any]
 
 

@@ -52,8 +52,8 @@ class Search:
         """Returns the best text of each row.
 
         The last position can only hold SEP. A step keeps the likeliest unfinished texts, as many
-        as there are beams. Those that finish count if they are likelier than the last of these. A row is done when no
-        unfinished text can become better than its best finished one.
+        as there are beams. Those that finish count if they are likelier than the last of these. A
+        row is done when no unfinished text can become better than its best finished one.
 
         Args:
           predict: see ``Predict``; it may look at pieces before the position only.

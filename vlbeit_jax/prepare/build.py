@@ -16,6 +16,7 @@ from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart
 from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats import COUNTS, FORMATS, OF_FOLDERS, STATES_GROUPS
 from vlbeit_jax.prepare.held_back import require_held_back
 from vlbeit_jax.prepare.item import Item
@@ -63,6 +64,7 @@ def build_set(
     licence: str = "",
     apart_from: Sequence[str] = (),
     classes: str = "",
+    fits: Fits | None = None,
 ) -> dict[str, Any]:
     """Prepares what has not been packed; returns the description that was written.
 
@@ -81,6 +83,7 @@ def build_set(
       apart_from: prepared sets that this one will be used with; what is held back in one is not
         trained on in the other.
       classes: file with the names of the classes; empty: those in the source, sorted.
+      fits: tells which captions are too long; None: none is.
 
     Raises:
       UsageError: an input is missing or unreadable, an annotation is wrong, or too many items had
@@ -96,7 +99,8 @@ def build_set(
     grouped = kind in GROUPED or bool(more)
     maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped)
     left_out: collections.Counter = collections.Counter()
-    records = maker.records(_items(source_format, paths))
+    items = _items(source_format, paths)
+    records = maker.records(map(fits, items) if fits else items)
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
     records = require_held_back(records, fewest, lambda: not maker.stated)
     if others:

@@ -24,6 +24,7 @@ TASKS: dict[str, str] = {
     "vqkd": "vlbeit_jax.tasks.vqkd:VQKD",
     "vqa": "vlbeit_jax.tasks.vqa:VQATask",
     "retrieval": "vlbeit_jax.tasks.retrieval:Retrieval",
+    "captioning": "vlbeit_jax.tasks.captioning:Captioning",
     "image_classification": "vlbeit_jax.tasks.image_classification:ImageClassification",
     "text_classification": "vlbeit_jax.tasks.text_classification:TextClassification",
 }

@@ -94,6 +94,8 @@ def write(source: FineTunedModel, folder: pathlib.Path) -> None:
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     for name, file in FILES.items():
         shutil.copy(STANDALONE / file, folder / name)
+    for name, path in source.head.files.items():
+        shutil.copy(path, folder / name)
     copy_text_tokenizer(text_tokenizer_of(source), folder)
     calls = [
         f"model.{output.method}({', '.join(INPUTS[name] for name in output.inputs)})".replace(
