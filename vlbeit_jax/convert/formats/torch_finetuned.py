@@ -1,7 +1,7 @@
 """Exports a fine-tuned model with its head to PyTorch, and the files that define and evaluate it.
 
-These files are ``vlbeit_torch.py``, ``vlbeit_finetuned.py`` and ``evaluate_finetuned.py`` in
-``convert/standalone``.
+These files are ``vlbeit_torch.py``, ``vlbeit_captions.py``, ``vlbeit_finetuned.py`` and
+``evaluate_finetuned.py`` in ``convert/standalone``.
 """
 
 import json
@@ -39,6 +39,7 @@ from vlbeit_jax.version import __version__
 # Files of ``convert/standalone`` by their names in the export.
 FILES = {
     "vlbeit_torch.py": "vlbeit_torch.py",
+    "vlbeit_captions.py": "vlbeit_captions.py",
     "vlbeit_finetuned.py": "vlbeit_finetuned.py",
     "evaluate.py": "evaluate_finetuned.py",
 }

@@ -58,5 +58,5 @@ HEAD = Head(
     _examples,
     lambda network: "image-to-text",
     "Writing a caption of an image.",
-    {"captions.py": pathlib.Path(captions.__file__)},
+    {"caption_scores.py": pathlib.Path(captions.__file__)},
 )

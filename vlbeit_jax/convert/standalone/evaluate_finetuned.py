@@ -161,7 +161,7 @@ def captioning(model: Captioner, data: Data, batch_size: int) -> Figures:
     "references" holds the captions that people wrote, as JSON in UTF-8: a list for each image.
     """
     import sentencepiece
-    from captions import scores, words
+    from caption_scores import scores, words
 
     pieces = sentencepiece.SentencePieceProcessor(
         model_file=str(FOLDER / "text_tokenizer" / "sentencepiece.model")
