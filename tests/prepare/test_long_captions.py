@@ -28,7 +28,8 @@ def test_a_caption_that_is_too_long_is_named(world, tmp_path):
 
 
 def test_crawls_count_them_and_what_is_wrong_already_stays_so(world):
-    fits = Fits(TextTokenizer(world.text_tokenizer), 4)
+    tokenizer = TextTokenizer(world.text_tokenizer)
+    fits = Fits(tokenizer, len(tokenizer.encode("red")) + 2)
     assert fits(Item("a", captions=(LONG,))).fault == "caption_too_long"
     assert fits(Item("a", captions=("red",))).fault == ""
     assert fits(Item("a", captions=(LONG,), place="a:1", fault="lost")).fault == "lost"

@@ -104,7 +104,8 @@ def test_the_largest_losses_are_left_out_after_some_steps():
     assert after.loss / after.weight == pytest.approx(left.mean(), rel=1e-5)
     assert after.loss < 0.95 * whole.loss and after.sums == pytest.approx(whole.sums)
     state, _ = late.update({"steps": 4}, {})
-    assert state == {"steps": 5} and KEPT not in plain.prepare(None, rows, ctx, None)
+    assert state == {"steps": 5}
+    assert KEPT not in plain.prepare(Variables(params, {}, {}), rows, ctx, lambda fn, rows: rows)
 
 
 def test_later_pieces_and_other_masked_pieces_do_not_matter():
