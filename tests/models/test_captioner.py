@@ -75,32 +75,36 @@ def test_logits_are_those_of_an_independent_network(positions):
 def test_captions_are_those_of_the_whole_network_for_every_piece(positions):
     """Greedy, and with three beams. Images that are read with other images have the same ones."""
     config, params, weights, image = drawn(positions)
-    # Weights of this size make some captions long: SEP is as likely as other pieces are.
-    weights = {**weights, "mlm_head.bias": weights["mlm_head.bias"].copy()}
-    weights["mlm_head.bias"][Special.SEP] += 4
-    bias = np.array(params["language_head"]["bias"])
-    bias[Special.SEP] += 4
-    params = {**params, "language_head": {**params["language_head"], "bias": bias}}
-
-    def shares(row, text):
-        shown = np.array([[*text, Special.MASK]])
-        return log_softmax(whole(config, weights, image[row : row + 1], shown)[0, -1])
-
     lengths = set()
     for beams in (1, 3):
         search = Search(LENGTH, beams, 0.6)
         write = jax.jit(functools.partial(write_captions, config, search))
-        found = jax.device_get(write(params, image))
-        for row in range(ROWS):
-            _, total, text = slow_beam_search(
-                functools.partial(shares, row), LENGTH, beams, search.penalty
-            )
-            lengths.add(len(text))
-            assert found.text[row].tolist() == padded(text, LENGTH)
-            assert found.log_probability[row] == pytest.approx(total, rel=1e-4)
-        alone = jax.device_get(write(params, image[::-1][:1]))
+        for likelier in (0, 2, 4):
+            there, here = ends_likelier(weights, params, likelier)
+            found = jax.device_get(write(here, image))
+            for row in range(ROWS):
+                shares = functools.partial(next_shares, config, there, image[row : row + 1])
+                _, total, text = slow_beam_search(shares, LENGTH, beams, search.penalty)
+                lengths.add(len(text))
+                assert found.text[row].tolist() == padded(text, LENGTH)
+                assert found.log_probability[row] == pytest.approx(total, rel=1e-4)
+        alone = jax.device_get(write(here, image[::-1][:1]))
         np.testing.assert_array_equal(alone.text[0], found.text[-1])
     assert len(lengths) > 1
+
+
+def next_shares(config, weights, image, text):
+    """Log-probabilities of the piece after a text."""
+    return log_softmax(whole(config, weights, image, np.array([[*text, Special.MASK]]))[0, -1])
+
+
+def ends_likelier(weights, params, nats):
+    """Weights under other names, and parameters, with which SEP is likelier; texts are shorter."""
+    name, bias = "mlm_head.bias", np.array(params["language_head"]["bias"])
+    there = weights[name].copy()
+    there[Special.SEP], bias[Special.SEP] = there[Special.SEP] + nats, bias[Special.SEP] + nats
+    head = {**params["language_head"], "bias": bias}
+    return {**weights, name: there}, {**params, "language_head": head}
 
 
 def test_images_see_images_and_texts_see_what_is_before():

@@ -72,7 +72,7 @@ def test_greedy_captions_equal_the_references_of_what_was_learnt(trained, pairs)
     # Of most new pictures, captions name both colours; with permuted captions (below) few do.
     new = open_set(str(pairs)).records("test")
     assert named(written(run, new), new) > 0.5
-    assert evaluated(trained, pairs, "train")["metrics"]["cider"] > 5
+    assert evaluated(trained, pairs, "train")["metrics"]["bleu_1"] > 0.97
 
 
 def named(captions, records):

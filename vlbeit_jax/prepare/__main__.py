@@ -131,11 +131,11 @@ def main() -> None:
         if not FORMAT.value:
             raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")
         source_format: str = FORMAT.value
-        fits = None
+        options = {}
         if TOKENIZER.value:
             if kind is not Kind.PAIRS:
                 raise UsageError(f"--text_tokenizer is for tokens and pairs, but --kind={kind}")
-            fits = Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)
+            options = {"fits": Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)}
         limits = Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value)
         meta = with_larger_share(
             lambda share, fewest: build_set(
@@ -151,7 +151,7 @@ def main() -> None:
                 licence=LICENCE.value,
                 apart_from=APART.value,
                 classes=CLASSES.value,
-                fits=fits,
+                **options,
             ),
             VALIDATION.value,
         )

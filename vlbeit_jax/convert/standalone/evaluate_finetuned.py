@@ -161,7 +161,7 @@ def captioning(model: Captioner, data: Data, batch_size: int) -> Figures:
     "references" holds the captions that people wrote, as JSON in UTF-8: a list for each image.
     """
     import sentencepiece
-    from caption_scores import scores, words
+    from caption_scores import scores, words  # pyright: ignore[reportMissingImports]
 
     pieces = sentencepiece.SentencePieceProcessor(
         model_file=str(FOLDER / "text_tokenizer" / "sentencepiece.model")
@@ -169,7 +169,7 @@ def captioning(model: Captioner, data: Data, batch_size: int) -> Figures:
     rows = [
         row
         for batch in rows_of(data, ("image",), batch_size)
-        for row in model.caption(**batch).tolist()
+        for row in model.caption(batch["image"]).tolist()
     ]
     written = [pieces.decode(row) for row in rows]
     given = json.loads(bytes(data["references"].tolist()))
