@@ -21,6 +21,7 @@ HEADER = ["| figure | value | 95% interval | without a network |", "|---|---|---
 NO_SHARES = {
     "loss": "{:.3f}",
     "count": "{:,.0f}",
+    "statements": "{:,.0f}",
     "cider": "{:.3f}",
     "cider_wrong_picture": "{:.3f}",
 }

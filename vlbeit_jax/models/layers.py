@@ -155,8 +155,7 @@ class Attention(nn.Module):
                 query, key, value, self.heads, valid, bias, mask, implementation
             )
         elif has_earlier(self):
-            projected = matmul(x, kernel) + shift.astype(self.dtype)
-            query, key, value = ungroup(projected, self.heads)
+            query, key, value = ungroup(matmul(x, kernel) + shift.astype(self.dtype), self.heads)
             key, value, valid = with_earlier(self, key, value, valid)
             mixed = attention_by_parts(
                 query, key, value, self.heads, valid, bias, mask, implementation

@@ -15,6 +15,7 @@ NAMES = {
     "accuracy": "Right at the first guess",
     "top5": "Right class among the best five",
     "mean_class": "Mean accuracy of the classes",
+    "consistency": "All pictures of a statement right",
     "cider": "CIDEr-D: agreement with the captions that people wrote, from 0 to 10",
 }
 # By metric: figures that ignore the input, and what they are.
@@ -110,6 +111,8 @@ def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) ->
         floor = next((each for each in floors if each in found), None)
         title, told = NAMES[name], floors.get(floor or "", "")
         baseline = found[floor] if floor else None
+        if f"{name}_chance" in found:
+            baseline, told = found[f"{name}_chance"], "share that a coin reaches"
     verdict = _verdict(found[name], bounds, baseline, told, STYLES.get(name, "{:.1%}"))
     return Judged(name, title, found[name], bounds, baseline, verdict)
 
