@@ -65,7 +65,7 @@ def rows(folder):
         yield {
             "image": f"{number}.png",
             "images": [f"{number}.png", f"{(number + 3) % ROWS}.png"],  # Of one split.
-            "truth": bool(rng.integers(2)),
+            "truth": bool(np.random.default_rng(number).integers(2)),
             "split": "test" if number % 3 else "train",
             "text": f"what is number {number} {above}?",
             "captions": [f"{above} on {below} {number} {each}" for each in range(1 + number % 3)],
