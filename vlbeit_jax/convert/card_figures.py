@@ -11,11 +11,14 @@ from vlbeit_jax.runtime.run_folder import last_figures, read_metrics
 from vlbeit_jax.tasks.figures import BASELINES
 
 HEADER = ["| figure | value | 95% interval | without a network |", "|---|---|---|---|"]
+# All other figures are shares of 1.
 NO_SHARES = {
     "loss": "{:.3f}",
     "count": "{:,.0f}",
     "statements": "{:,.0f}",
-}  # All other figures are shares of 1.
+    "cider": "{:.3f}",
+    "cider_wrong_picture": "{:.3f}",
+}
 Figures = Mapping[str, Any]
 
 
