@@ -7,6 +7,7 @@ import sys
 from absl import flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.build import build_set, pack_texts
@@ -26,6 +27,10 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
       --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128
   python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl --input=birds.jsonl \\
       --out=data/birds
+  python -m vlbeit_jax.prepare --kind=questions --format=vqav2 --input=VQAv2 --out=data/vqav2
+
+The formats imagenet, karpathy, tfds, vqav2 and vqav2-trainval read published benchmarks as they are
+(docs/published_benchmarks.md).
 
 tfds.builder_from_directory opens the folder. vlbeit_meta.json in it describes the set."""
 
@@ -47,8 +52,8 @@ FORMAT = flags.DEFINE_enum(
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "file or glob pattern; may be repeated; for --format=folder: a folder; for tokens: prepared "
-    "texts",
+    "file or glob pattern; may be repeated; for --format=folder, imagenet, tfds and vqav2: a "
+    "folder; for tokens: prepared texts",
     required=True,
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
@@ -57,6 +62,11 @@ CLASSES = flags.DEFINE_string(
     "",
     "labelled: file with the names of the classes, one a line, in the order of the head's outputs; "
     "empty: the names in the input, sorted",
+)
+PARTS = flags.DEFINE_list(
+    "splits",
+    [],
+    f"formats of published benchmarks: parts to read, of {', '.join(SPLITS)}; empty: all",
 )
 SHARDS = flags.DEFINE_integer(
     "shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1
@@ -124,6 +134,8 @@ def main() -> None:
         if not FORMAT.value:
             raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")
         source_format: str = FORMAT.value
+        if strange := [name for name in PARTS.value if name not in SPLITS]:
+            raise UsageError(f"--splits={strange[0]}: choose among {', '.join(SPLITS)}")
         limits = Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value)
         meta = with_larger_share(
             lambda share, fewest: build_set(
@@ -139,6 +151,7 @@ def main() -> None:
                 licence=LICENCE.value,
                 apart_from=APART.value,
                 classes=CLASSES.value,
+                splits=PARTS.value,
             ),
             VALIDATION.value,
         )

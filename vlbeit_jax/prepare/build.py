@@ -14,14 +14,14 @@ from vlbeit_jax.data.source import PreparedSet, open_sets_once
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart
+from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart, captions_repeated
 from vlbeit_jax.prepare.check import Limits
-from vlbeit_jax.prepare.formats import COUNTS, FORMATS, OF_FOLDERS, STATES_GROUPS
+from vlbeit_jax.prepare.formats import COUNTS, FORMATS, OF_FOLDERS, OFFICIAL, STATES_GROUPS
 from vlbeit_jax.prepare.held_back import require_held_back
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.records import GROUPED, RecordMaker
-from vlbeit_jax.prepare.writer import GROUP, write_set
+from vlbeit_jax.prepare.writer import GROUP, keys_of_any, keys_of_benchmark, write_set
 from vlbeit_jax.progress import counted
 from vlbeit_jax.types import Kind
 
@@ -38,7 +38,7 @@ def expand(patterns: Sequence[str], *, folders: bool = False) -> list[pathlib.Pa
         wanted = [path for path in paths if (path.is_dir() if folders else path.is_file())]
         if not wanted and paths:
             hint = (
-                "is no folder; --format=folder reads all pictures of a folder"
+                "is no folder, and this format reads folders"
                 if folders
                 else "is a folder; name its files, or read its pictures with --format=folder"
             )
@@ -63,6 +63,7 @@ def build_set(
     licence: str = "",
     apart_from: Sequence[str] = (),
     classes: str = "",
+    splits: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Prepares what has not been packed; returns the description that was written.
 
@@ -81,12 +82,21 @@ def build_set(
       apart_from: prepared sets that this one will be used with; what is held back in one is not
         trained on in the other.
       classes: file with the names of the classes; empty: those in the source, sorted.
+      splits: of a published benchmark, to read; empty: all.
 
     Raises:
       UsageError: an input is missing or unreadable, an annotation is wrong, or too many items had
         to be dropped. Nothing is left at ``out``.
       FewHeldBackError: fewer than ``fewest`` records are held back; then too nothing is left.
     """
+    official = source_format in OFFICIAL
+    if splits and not official:
+        raise UsageError(
+            f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "
+            f"--format={source_format}"
+        )
+    if official:
+        limits = limits.of_benchmark()
     paths = expand(inputs, folders=source_format in OF_FOLDERS)
     others = open_sets_once(apart_from)
     if classes and not kind.has_label:
@@ -94,14 +104,19 @@ def build_set(
     named = Classes.read(classes) if classes else Classes()
     more = _group_of_pairs(source_format, paths) if kind is Kind.PAIRS else {}
     grouped = kind in GROUPED or bool(more)
-    maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped)
-    left_out: collections.Counter = collections.Counter()
-    records = maker.records(_items(source_format, paths))
+    maker = RecordMaker(
+        kind, limits, validation_share, max_dropped, named, grouped, official=official
+    )
+    left_out = maker.left_out
+    records = maker.records(_items(source_format, paths, splits))
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
     records = require_held_back(records, fewest, lambda: not maker.stated)
     if others:
-        records = OtherSets(others).apart(records, left_out)
-    if kind is Kind.PAIRS:
+        records = OtherSets(others).apart(records, left_out, all_held_back=official)
+    repeated: collections.Counter = collections.Counter()
+    if kind is Kind.PAIRS and official:
+        records = captions_repeated(records, repeated)
+    elif kind is Kind.PAIRS:
         records = captions_apart(records, out.parent, left_out)
     meta = {
         "source": ", ".join(path.name for path in paths),
@@ -111,9 +126,11 @@ def build_set(
         "apart_from": [found.fingerprint for found in others],
         "dropped": maker.dropped,
         "left_out": left_out,
+        **({"captions_in_training": repeated} if kind is Kind.PAIRS and official else {}),
     }
     records = _with_description(records, maker, meta)
-    return write_set(out, kind, records, shards=shards, meta=meta, more=more)
+    keyed = keys_of_benchmark if official else keys_of_any
+    return write_set(out, kind, records, shards=shards, meta=meta, more=more, keyed=keyed)
 
 
 def _with_description(
@@ -123,10 +140,13 @@ def _with_description(
     meta.update(maker.description())  # Known once all records are.
 
 
-def _items(source_format: str, paths: Sequence[pathlib.Path]) -> Iterator[Item]:
+def _items(
+    source_format: str, paths: Sequence[pathlib.Path], splits: Sequence[str]
+) -> Iterator[Item]:
     """Yields the items of the source, and shows how many were read."""
     total = COUNTS[source_format](paths) if source_format in COUNTS else None
-    return counted(FORMATS[source_format](paths), "reading", "items", total)
+    items = OFFICIAL[source_format](paths, splits) if splits else FORMATS[source_format](paths)
+    return counted(items, "reading", "items", total)
 
 
 def _group_of_pairs(source_format: str, paths: Sequence[pathlib.Path]) -> Mapping[str, Any]:
