@@ -138,7 +138,9 @@ def test_some_splits_need_only_their_files(tmp_path):
     (source / "train").rename(tmp_path / "elsewhere")
     meta = prepare(tmp_path, source, "imagenet", splits=[VALIDATION])
     assert meta["counts"] == {VALIDATION: 4}
-    with pytest.raises(UsageError, match="imagenet: there is no train/ here, which holds the train"):
+    with pytest.raises(
+        UsageError, match="imagenet: there is no train/ here, which holds the train"
+    ):
         build(tmp_path / "b", Kind.LABELLED_IMAGES, [source], source_format="imagenet")
 
 
@@ -150,9 +152,7 @@ def test_a_benchmark_stays_whole_apart_from_other_sets(tmp_path):
         {"image": "train2014/COCO_train2014_000000000000.jpg", "captions": ["b"], "split": "test"},
     ]
     (tmp_path / "coco" / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    build(
-        tmp_path / "own", Kind.PAIRS, [tmp_path / "coco" / "own.jsonl"], source_format="jsonl"
-    )
+    build(tmp_path / "own", Kind.PAIRS, [tmp_path / "coco" / "own.jsonl"], source_format="jsonl")
     meta = prepare(tmp_path, source, "karpathy", apart_from=[str(tmp_path / "own")])
     assert meta["counts"] == {TEST: 2, TRAIN: 3, VALIDATION: 2}
     assert meta["left_out"] == {"held_back_in_another_set": 1}
@@ -165,7 +165,9 @@ def test_questions_to_predict_for_come_in_the_order_of_their_file(tmp_path):
     assert all(item.image and item.text and not item.answers for item in found)
     assert [item.key for item in vqav2.read_questions(source, "test-dev")] == ["301000", "300000"]
     (source / "test2015" / "COCO_test2015_000000000300.jpg").unlink()
-    with pytest.raises(UsageError, match="question 300000 is about test2015/COCO_test2015_0000000003"):
+    with pytest.raises(
+        UsageError, match="question 300000 is about test2015/COCO_test2015_0000000003"
+    ):
         list(vqav2.read_questions(source, "test"))
 
 
@@ -258,7 +260,11 @@ FAULTS = {
         "val: there are pictures of n02012849, which train/ lacks",
     ),
 }
-MADE = {"vqav2": benchmarks.vqav2, "karpathy": benchmarks.karpathy_coco, "imagenet": benchmarks.imagenet}
+MADE = {
+    "vqav2": benchmarks.vqav2,
+    "karpathy": benchmarks.karpathy_coco,
+    "imagenet": benchmarks.imagenet,
+}
 
 
 @pytest.mark.parametrize(("name", "damage", "said"), FAULTS.values(), ids=FAULTS.keys())
@@ -273,7 +279,11 @@ def test_a_fault_names_file_record_and_what_is_missing(tmp_path, name, damage, s
 @pytest.mark.parametrize(
     ("val", "damage", "said"),
     [
-        ("solution", lambda f: (f / "LOC_val_solution.csv").unlink(), "neither LOC_val_solution.csv"),
+        (
+            "solution",
+            lambda f: (f / "LOC_val_solution.csv").unlink(),
+            "neither LOC_val_solution.csv",
+        ),
         (
             "kit",
             lambda f: (f / "ILSVRC2012_devkit_t12" / "data" / "meta.mat").unlink(),

@@ -64,9 +64,7 @@ def captions_apart(
                 left_out[CAPTION_IN_TRAINING] += 1
 
 
-def captions_repeated(
-    records: Iterator[Placed], repeated: collections.Counter
-) -> Iterator[Placed]:
+def captions_repeated(records: Iterator[Placed], repeated: collections.Counter) -> Iterator[Placed]:
     """Yields pairs as they are; counts the held-back captions that training has too, by split.
 
     A benchmark keeps them, because recall depends on the number of candidates.

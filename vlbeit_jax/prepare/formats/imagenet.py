@@ -1,9 +1,9 @@
 """ImageNet-1K: ``train/WNID/*.JPEG`` and ``val/``, with or without folders of classes.
 
 Where the pictures of ``val/`` are in no folders, one of these says what is in them:
-``LOC_val_solution.csv`` beside ``train`` and ``val`` (as on Kaggle), or the development kit of 2012,
-``ILSVRC2012_devkit_t12/data/``. The kit numbers classes in an order of its own, so ``meta.mat`` is
-needed to read them.
+``LOC_val_solution.csv`` of Kaggle, beside ``train`` and ``val``; or ``ILSVRC2012_devkit_t12/data/``
+of the development kit of 2012. The kit numbers classes in an order of its own, which its
+``meta.mat`` explains.
 
 A class is called by its WordNet ID. Sorted, they are in the order of all published models. With
 ``LOC_synset_mapping.txt`` or ``synset_words.txt`` in the folder, the name of a class is its line:
@@ -27,7 +27,7 @@ TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 
 
 def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
-    """Yields the pictures of ``val`` as validation, then those of ``train``, in order of their paths.
+    """Yields the pictures of ``val`` as validation, then those of ``train``, sorted by path.
 
     Raises:
       UsageError: a folder or a list of classes is missing, or does not fit the others.
@@ -110,8 +110,8 @@ def _ground_truth(folder: pathlib.Path, pictures: Sequence[str]) -> dict[str, st
     """Returns the class of each picture by the development kit, whose lines follow the pictures."""
     if not (folder / KIT / TRUTH).is_file():
         raise UsageError(
-            f"{folder}: the pictures of val/ are in no folders, and there is neither {SOLUTION} nor "
-            f"{KIT}/{TRUTH}, which would say what is in them; put one of these here, or sort the "
+            f"{folder}: the pictures of val/ are in no folders, and there is neither {SOLUTION} "
+            f"nor {KIT}/{TRUTH}, which would say what is in them; put one of these here, or sort the "
             "pictures into folders named by WordNet ID"
         )
     meta = required(folder, f"{KIT}/{META}", "the WordNet ID of each class number of the kit")

@@ -95,5 +95,7 @@ def missing(record: Mapping[str, Any], types: Mapping[str, type]) -> str:
         if name not in record:
             return f"it has no {name!r}"
         if not isinstance(record[name], wanted) or isinstance(record[name], bool):
-            return f"its {name!r} is {json.dumps(record[name])[:80]} and not of type {wanted.__name__}"
+            return (
+                f"its {name!r} is {json.dumps(record[name])[:80]} and not of type {wanted.__name__}"
+            )
     return ""

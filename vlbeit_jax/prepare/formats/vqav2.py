@@ -153,7 +153,9 @@ def _answers(annotation: Mapping[str, Any] | None, subset: str) -> tuple[tuple[s
         return (), f"it has no annotation in {file}"
     if fault := missing(annotation, ANNOTATION):
         return (), f"of its annotation in {file}: {fault}"
-    answers = [each.get("answer") if isinstance(each, dict) else None for each in annotation["answers"]]
+    answers = [
+        each.get("answer") if isinstance(each, dict) else None for each in annotation["answers"]
+    ]
     if not answers or not all(isinstance(each, str) for each in answers):
         return (), f"of its annotation in {file}: an answer has no text under 'answer'"
     return tuple(each.strip() for each in answers), ""
