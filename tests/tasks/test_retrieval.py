@@ -8,8 +8,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests import tiny
-from tests.tasks.finetuned import evaluated, opened
 from tests.make_data import build
+from tests.tasks.finetuned import evaluated, opened
 from tests.tasks.paired_world import (
     ABOVE,
     BELOW,

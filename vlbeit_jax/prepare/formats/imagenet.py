@@ -111,8 +111,8 @@ def _ground_truth(folder: pathlib.Path, pictures: Sequence[str]) -> dict[str, st
     if not (folder / KIT / TRUTH).is_file():
         raise UsageError(
             f"{folder}: the pictures of val/ are in no folders, and there is neither {SOLUTION} "
-            f"nor {KIT}/{TRUTH}, which would say what is in them; put one of these here, or sort the "
-            "pictures into folders named by WordNet ID"
+            f"nor {KIT}/{TRUTH}, which would say what is in them; put one of these here, or sort "
+            "the pictures into folders named by WordNet ID"
         )
     meta = required(folder, f"{KIT}/{META}", "the WordNet ID of each class number of the kit")
     numbers = (folder / KIT / TRUTH).read_text().split()
