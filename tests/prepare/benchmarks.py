@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import scipy.io
 
-from tests.make_data import encoded, picture
+from tests.make_data import build, encoded, picture
+from vlbeit_jax.types import Kind
 
 
 def jpeg(path: pathlib.Path, number: int) -> None:
@@ -145,3 +146,21 @@ def _kit(folder: pathlib.Path) -> None:
     (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(
         "".join(f"{number}\n" for number in truth)
     )
+
+
+MADE = {
+    "vqav2": vqav2,
+    "karpathy": karpathy_coco,
+    "imagenet": imagenet,
+}
+KINDS = {
+    "vqav2": Kind.QUESTIONS,
+    "vqav2-trainval": Kind.QUESTIONS,
+    "karpathy": Kind.PAIRS,
+    "imagenet": Kind.LABELLED_IMAGES,
+}
+
+
+def prepare(folder: pathlib.Path, source: pathlib.Path, name: str, **changed) -> dict:
+    """Prepares a miniature as ``folder/set``."""
+    return build(folder / "set", KINDS[name], [source], source_format=name, **changed)

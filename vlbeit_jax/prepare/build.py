@@ -144,7 +144,8 @@ def _items(
     source_format: str, paths: Sequence[pathlib.Path], splits: Sequence[str]
 ) -> Iterator[Item]:
     """Yields the items of the source, and shows how many were read."""
-    total = COUNTS[source_format](paths) if source_format in COUNTS else None
+    # Formats that read a part of a benchmark count all of it.
+    total = COUNTS[source_format](paths) if source_format in COUNTS and not splits else None
     items = OFFICIAL[source_format](paths, splits) if splits else FORMATS[source_format](paths)
     return counted(items, "reading", "items", total)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.config.networks import ModelConfig
@@ -69,14 +70,15 @@ def attended(
         return None
     rows = [records[index] for index in range(len(records))]
     images = np.stack([squashed_view(pixels_of(row), config.image_size) for row in rows])
-    texts = None
+    inputs = {"image": jnp.asarray(images)}
     if not sees_images_alone(config, params):
         if text is None or not {"text", "captions"} & rows[0].keys():
             return None
         tokenizer, length = text()
         written = [row["text"] if "text" in row else row["captions"][0] for row in rows]
         texts = np.stack([tokenizer.encode_row(as_text(each), length) for each in written])
-    weights = np.asarray(cls_attention(config, params, Inputs(image=images, text=texts)))
+        inputs["text"] = jnp.asarray(texts)
+    weights = np.asarray(cls_attention(config, params, Inputs(**inputs)))
     patches = weights.mean(axis=1)[:, 1 : 1 + config.grid**2]
     return Attended(images, patches.reshape(-1, config.grid, config.grid))
 
@@ -87,9 +89,10 @@ def overlay(
     """Returns a picture under the colours of its attention, each patch in one colour."""
     size = image.shape[1::-1]
     share = (weights - weights.min()) / max(float(np.ptp(weights)), 1e-12)
-    large = cv2.resize(np.uint8(255 * share), size, interpolation=cv2.INTER_NEAREST)
+    grey = (255 * share).astype(np.uint8)
+    large = cv2.resize(grey, size, interpolation=cv2.INTER_NEAREST)
     colours = cv2.applyColorMap(large, cv2.COLORMAP_VIRIDIS)[..., ::-1]
-    return np.uint8(STRENGTH * colours + (1 - STRENGTH) * image)
+    return (STRENGTH * colours + (1 - STRENGTH) * image).astype(np.uint8)
 
 
 def attention_sections(

@@ -36,4 +36,11 @@ FORMATS = {
 # These read folders, all others files.
 OF_FOLDERS = ("folder", "imagenet", "tfds", "vqav2", "vqav2-trainval")
 STATES_GROUPS = {"jsonl": jsonl.states_groups}
-COUNTS = {"text": filled_lines, "jsonl": filled_lines}
+COUNTS = {
+    "text": filled_lines,
+    "jsonl": filled_lines,
+    "imagenet": imagenet.count,
+    "karpathy": karpathy.count,
+    "vqav2": vqav2.count,
+    "vqav2-trainval": vqav2.count,
+}

@@ -46,6 +46,14 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
         yield from _items(folder, found, split, names)
 
 
+def count(paths: Sequence[pathlib.Path]) -> int:
+    """Returns the number of pictures."""
+    folder = only_one(paths, "imagenet")
+    return sum(
+        sum(_is_picture(path) for path in (folder / name).rglob("*")) for name in FOLDERS.values()
+    )
+
+
 def _items(
     folder: pathlib.Path, found: Sequence[tuple[str, str]], split: str, names: Mapping[str, str]
 ) -> Iterator[Item]:

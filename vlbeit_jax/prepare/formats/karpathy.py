@@ -51,6 +51,11 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
                 yield _item(each, split, f"{path}: images[{place}]", pictures)
 
 
+def count(paths: Sequence[pathlib.Path]) -> int:
+    """Returns the number of pictures."""
+    return len(read_list(only_one(paths, "karpathy"), "images"))
+
+
 def _item(record: Mapping[str, Any], split: str, place: str, pictures: Pictures) -> Item:
     source = f"{_below(record)}/{record['filename']}"
     image, fault = pictures.read(source)

@@ -46,7 +46,7 @@ def _opened(folder: pathlib.Path) -> Any:
             f"{folder}: there is no dataset_info.json here; give the folder of one version of a "
             "prepared set, such as ~/tensorflow_datasets/imagenet2012/5.1.0"
         )
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     file_format = builder.info.file_format.value
     if file_format != "array_record":
         raise UsageError(

@@ -47,6 +47,12 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
         yield from _subset(folder, SUBSETS[split], split)
 
 
+def count(paths: Sequence[pathlib.Path]) -> int:
+    """Returns the number of questions with answers."""
+    folder = only_one(paths, "vqav2")
+    return sum(len(_questions(folder, subset)) for subset in SUBSETS.values())
+
+
 def read_trainval(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
     """Yields all questions as training, except those about 1,000 pictures of val2014.
 
@@ -122,7 +128,7 @@ def _items(
     subset: str,
     split: str,
     questions: Sequence[Mapping[str, Any]],
-    annotations: Mapping[int, Mapping[str, Any]] | None,
+    annotations: Mapping[Any, Mapping[str, Any]] | None,
 ) -> Iterator[Item]:
     below = _pictures(folder, subset)
     pictures = Pictures(folder)
@@ -153,12 +159,13 @@ def _answers(annotation: Mapping[str, Any] | None, subset: str) -> tuple[tuple[s
         return (), f"it has no annotation in {file}"
     if fault := missing(annotation, ANNOTATION):
         return (), f"of its annotation in {file}: {fault}"
-    answers = [
-        each.get("answer") if isinstance(each, dict) else None for each in annotation["answers"]
-    ]
-    if not answers or not all(isinstance(each, str) for each in answers):
-        return (), f"of its annotation in {file}: an answer has no text under 'answer'"
-    return tuple(each.strip() for each in answers), ""
+    answers = []
+    for each in annotation["answers"]:
+        text = each.get("answer") if isinstance(each, dict) else None
+        if not isinstance(text, str):
+            return (), f"of its annotation in {file}: an answer has no text under 'answer'"
+        answers.append(text.strip())
+    return tuple(answers), "" if answers else f"its annotation in {file} has no answers"
 
 
 def _questions(folder: pathlib.Path, subset: str) -> list[Mapping[str, Any]]:
