@@ -149,7 +149,9 @@ def _attention(run: FineTunedRun, records: Records, asked: Asked) -> list[Sectio
     opened: Any = run.opened
     if "image" not in records[0]:
         return []
-    text = (lambda: (opened.text, opened.stream.text_length)) if opened.text else None
+    # A caption is no input of a model that writes or chooses captions.
+    reads = "text" in opened.needs
+    text = (lambda: (opened.text, opened.stream.text_length)) if reads else None
     return attention_sections(opened.task.model, run.params, records, text, asked.out)
 
 
