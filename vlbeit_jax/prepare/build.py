@@ -90,34 +90,18 @@ def build_set(
       FewHeldBackError: fewer than ``fewest`` records are held back; then too nothing is left.
     """
     official = source_format in OFFICIAL
-    if splits and not official:
-        raise UsageError(
-            f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "
-            f"--format={source_format}"
-        )
-    if official:
-        limits = limits.of_benchmark()
+    limits = limits.of_benchmark() if official else limits
     paths = expand(inputs, folders=source_format in OF_FOLDERS)
     others = open_sets_once(apart_from)
-    if classes and not kind.has_label:
-        raise UsageError(f"--classes={classes} is for labelled data, but --kind={kind}")
-    named = Classes.read(classes) if classes else Classes()
+    named = _classes(kind, classes)
     more = _group_of_pairs(source_format, paths) if kind is Kind.PAIRS else {}
     grouped = kind in GROUPED or bool(more)
-    maker = RecordMaker(
-        kind, limits, validation_share, max_dropped, named, grouped, official=official
-    )
-    left_out = maker.left_out
+    maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped, official)
     records = maker.records(_items(source_format, paths, splits))
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
     records = require_held_back(records, fewest, lambda: not maker.stated)
-    if others:
-        records = OtherSets(others).apart(records, left_out, all_held_back=official)
-    repeated: collections.Counter = collections.Counter()
-    if kind is Kind.PAIRS and official:
-        records = captions_repeated(records, repeated)
-    elif kind is Kind.PAIRS:
-        records = captions_apart(records, out.parent, left_out)
+    repeated: collections.Counter[str] = collections.Counter()
+    records = _apart(records, maker, others, out.parent, repeated)
     meta = {
         "source": ", ".join(path.name for path in paths),
         "format_read": source_format,
@@ -125,19 +109,54 @@ def build_set(
         "options": {"validation_share": validation_share, "limits": vars(limits)},
         "apart_from": [found.fingerprint for found in others],
         "dropped": maker.dropped,
-        "left_out": left_out,
-        **({"captions_in_training": repeated} if kind is Kind.PAIRS and official else {}),
+        "left_out": maker.left_out,
     }
-    records = _with_description(records, maker, meta)
+    records = _with_description(records, maker, meta, repeated)
     keyed = keys_of_benchmark if official else keys_of_any
     return write_set(out, kind, records, shards=shards, meta=meta, more=more, keyed=keyed)
 
 
+def _apart(
+    records: Iterator[Placed],
+    maker: RecordMaker,
+    others: Sequence[PreparedSet],
+    folder: pathlib.Path,
+    repeated: collections.Counter[str],
+) -> Iterator[Placed]:
+    """Yields what no other split and no other set holds; see ``prepare.apart``."""
+    if others:
+        apart = OtherSets(others).apart
+        records = apart(records, maker.left_out, all_held_back=maker.official)
+    if maker.kind is not Kind.PAIRS:
+        return records
+    if maker.official:
+        return captions_repeated(records, repeated)
+    return captions_apart(records, folder, maker.left_out)
+
+
+def _classes(kind: Kind, file: str) -> Classes:
+    """Returns the names of labels: those of a file, or else those that records will state.
+
+    Raises:
+      UsageError: there is a file, but the kind has no classes.
+    """
+    if not file:
+        return Classes()
+    if not kind.has_label:
+        raise UsageError(f"--classes={file} is for labelled data, but --kind={kind}")
+    return Classes.read(file)
+
+
 def _with_description(
-    records: Iterator[Placed], maker: RecordMaker, meta: dict[str, Any]
+    records: Iterator[Placed],
+    maker: RecordMaker,
+    meta: dict[str, Any],
+    repeated: Mapping[str, int],
 ) -> Iterator[Placed]:
     yield from records
     meta.update(maker.description())  # Known once all records are.
+    if repeated:
+        meta["captions_in_training"] = dict(repeated)
 
 
 def _items(
@@ -145,6 +164,11 @@ def _items(
 ) -> Iterator[Item]:
     """Yields the items of the source, and shows how many were read."""
     # Formats that read a part of a benchmark count all of it.
+    if splits and source_format not in OFFICIAL:
+        raise UsageError(
+            f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "
+            f"--format={source_format}"
+        )
     total = COUNTS[source_format](paths) if source_format in COUNTS and not splits else None
     items = OFFICIAL[source_format](paths, splits) if splits else FORMATS[source_format](paths)
     return counted(items, "reading", "items", total)

@@ -30,10 +30,10 @@ class RecordMaker:
       max_dropped: largest share of items that may be unusable, if they have no ``Item.place``.
       classes: of labelled data.
       grouped: whether records have a group, that of their item or their own picture or text.
+      official: whether the source is a published benchmark, whose held-back splits stand.
       dropped: counts by reason.
       answers: counts of a set of questions.
       stated: records whose split the source states.
-      official: whether the source is a published benchmark, whose held-back splits stand.
       left_out: records of a benchmark that repeat a held-back one, by reason.
     """
 
@@ -43,10 +43,10 @@ class RecordMaker:
     max_dropped: float
     classes: Classes
     grouped: bool
+    official: bool = False
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
     stated: int = 0
-    official: bool = False
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def records(self, items: Iterable[Item]) -> Iterator[Placed]:
