@@ -29,8 +29,8 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
       --out=data/birds
   python -m vlbeit_jax.prepare --kind=questions --format=vqav2 --input=VQAv2 --out=data/vqav2
 
-The formats imagenet, karpathy, tfds, vqav2 and vqav2-trainval read published benchmarks as they are
-(docs/published_benchmarks.md).
+The formats imagenet, karpathy, nlvr2, tfds, vqav2 and vqav2-trainval read published benchmarks as
+they are (docs/published_benchmarks.md).
 
 tfds.builder_from_directory opens the folder. vlbeit_meta.json in it describes the set."""
 
@@ -39,7 +39,8 @@ KIND = flags.DEFINE_enum(
     None,
     [str(kind) for kind in Kind],
     "what a record holds; pairs: an image and its captions; tokens: texts packed into full rows; "
-    "questions: an image, a question and its answers",
+    "questions: an image, a question and its answers; statements: two images, and a statement that "
+    "is true or false of them",
     required=True,
 )
 FORMAT = flags.DEFINE_enum(
@@ -47,13 +48,13 @@ FORMAT = flags.DEFINE_enum(
     None,
     sorted(FORMATS),
     "format of the input (not for tokens); folder: pictures, each with its caption in a .txt file "
-    "of the same name",
+    "of the same name; nlvr2: the published files of this benchmark",
 )
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "file or glob pattern; may be repeated; for --format=folder, imagenet, tfds and vqav2: a "
-    "folder; for tokens: prepared texts",
+    "file or glob pattern; may be repeated; for --format=folder, imagenet, nlvr2, tfds and vqav2: "
+    "a folder; for tokens: prepared texts",
     required=True,
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)

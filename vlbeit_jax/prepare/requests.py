@@ -23,7 +23,7 @@ def prediction_lines(
     Args:
       items: of a file.
       predict: from records to as many predictions.
-      needs: which of ``image``, ``text`` and ``captions`` a record must have.
+      needs: which of ``image``, ``images``, ``text`` and ``captions`` a record must have.
       at_once: records that are in memory, with their images.
       limits: of images.
     """

@@ -12,6 +12,7 @@ from vlbeit_jax.prepare.formats import (
     imagenet,
     jsonl,
     karpathy,
+    nlvr2,
     text,
     tfds_folder,
     vqav2,
@@ -22,6 +23,7 @@ from vlbeit_jax.prepare.item import filled_lines
 OFFICIAL = {
     "imagenet": imagenet.read,
     "karpathy": karpathy.read,
+    "nlvr2": nlvr2.read,
     "tfds": tfds_folder.read,
     "vqav2": vqav2.read,
     "vqav2-trainval": vqav2.read_trainval,
@@ -34,13 +36,14 @@ FORMATS = {
     **OFFICIAL,
 }
 # These read folders, all others files.
-OF_FOLDERS = ("folder", "imagenet", "tfds", "vqav2", "vqav2-trainval")
+OF_FOLDERS = ("folder", "imagenet", "nlvr2", "tfds", "vqav2", "vqav2-trainval")
 STATES_GROUPS = {"jsonl": jsonl.states_groups}
 COUNTS = {
     "text": filled_lines,
     "jsonl": filled_lines,
     "imagenet": imagenet.count,
     "karpathy": karpathy.count,
+    "nlvr2": nlvr2.count,
     "vqav2": vqav2.count,
     "vqav2-trainval": vqav2.count,
 }
