@@ -9,17 +9,14 @@ from vlbeit_jax.report.markup import Child, element
 from vlbeit_jax.report.verdicts import Bounds, Level, Verdict, above
 from vlbeit_jax.runtime.hooks.evaluate import VALIDATION
 from vlbeit_jax.runtime.run_folder import last_figures
+from vlbeit_jax.tasks.figures import BASELINES
 
-# By metric: its name in words, and the figure that it must be above.
+# By metric: its name in words.
 NAMES = {
     "accuracy": "Right at the first guess",
     "top5": "Right class among the best five",
     "mean_class": "Mean accuracy of the classes",
     "consistency": "All pictures of a statement right",
-}
-BASELINES = {
-    "majority": "share of the most frequent class",
-    "prior": "score of always giving the most frequent answer",
 }
 RECALL = re.compile(r"(retrieval|reranked)/(image_to_text|text_to_image)/recall_(\d+)")
 DIRECTIONS = {
@@ -97,7 +94,7 @@ def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) ->
         baseline = chance.get(order, found.get(f"chance/{order}"))
     else:
         floor = next((each for each in BASELINES if each in found and name == "accuracy"), None)
-        title, told = NAMES[name], BASELINES.get(floor or "", "")
+        title, told = NAMES[name], BASELINES[floor].figure if floor else ""
         baseline = found[floor] if floor else None
         if f"{name}_chance" in found:
             baseline, told = found[f"{name}_chance"], "share that a coin reaches"

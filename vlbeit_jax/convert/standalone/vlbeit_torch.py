@@ -843,13 +843,13 @@ def save_export(model: Backbone, source: pathlib.Path, out: pathlib.Path) -> Non
     own = {f"{model.prefix}{name}": value.cpu() for name, value in model.state_dict().items()}
     if new := own.keys() - before.keys():
         raise ValueError(f"{', '.join(sorted(new))}: not in {source / WEIGHTS}; remove them first")
+    listed = set(json.loads((source / MANIFEST).read_text(encoding="utf-8")))
     if source.resolve() != out.resolve():
-        listed = json.loads((source / MANIFEST).read_text(encoding="utf-8")).keys()
+        listed = {name for name in listed if not name.startswith("evaluat")}
         # Of the files that are there, so that no name in a downloaded list leads elsewhere.
         for path in list(source.rglob("*")):
             name = path.relative_to(source).as_posix()
-            own_file = name in (CONFIG, WEIGHTS) or name.startswith("evaluat")
-            if name in listed and not own_file:
+            if name in listed and name not in (CONFIG, WEIGHTS):
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, out / name)
     # ``out`` may be ``source``, whose file is read until the new one is complete.
@@ -862,10 +862,12 @@ def save_export(model: Backbone, source: pathlib.Path, out: pathlib.Path) -> Non
     if not same and (out / CARD).is_file() and CHANGED not in (out / CARD).read_text("utf-8"):
         with (out / CARD).open("a", encoding="utf-8") as card:
             card.write(f"\n{CHANGED}\n")
-    paths = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    # ``out`` may hold other files, such as those of an editor or of git.
+    paths = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*"))}
     entries = {
-        path.relative_to(out).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in paths
+        name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for name, path in paths.items()
+        if name in listed and path.is_file()
     }
     (out / MANIFEST).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
