@@ -38,7 +38,7 @@ def run(main: Callable[[], None], overview: str, details: Callable[[], str] | No
       details: returns what ``--help`` shows below them.
     """
     use_huge_pages()
-    _find_config_file()
+    _prepare_config()
     _flush_each_line()
     progress.show()
     logging.set_verbosity(logging.WARNING)
@@ -76,10 +76,17 @@ def _flush_each_line() -> None:
             stream.reconfigure(line_buffering=True)
 
 
-def _find_config_file() -> None:
-    """Puts the path of the configuration file into the arguments where they have its name."""
+def _prepare_config() -> None:
+    """Lets a command with a configuration take the file's name, and lists as plain text.
+
+    The path of the file replaces its name in the arguments.
+    """
     if CONFIG not in flags.FLAGS:
         return
+    # It imports ml_collections, as only commands with a configuration do.
+    from vlbeit_jax.config.lists import take_plain_lists
+
+    take_plain_lists()
     try:
         for place, argument in enumerate(sys.argv):
             flag, equals, value = argument.partition("=")

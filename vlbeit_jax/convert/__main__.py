@@ -165,11 +165,14 @@ def _check_flags(*chosen: str) -> None:
 
 def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
     from vlbeit_jax.convert.import_options import ImportOptions
+    from vlbeit_jax.convert.importing import REPORT_FILE
 
     # Each option is the flag of its name.
     names = [field.name for field in dataclasses.fields(ImportOptions)]
     options = ImportOptions(**{name: flags.FLAGS[name].value for name in names})
-    print(format.run(file, options, out))
+    report = format.run(file, options, out)
+    print(report)
+    print(f"{report.counts()} ({REPORT_FILE} in the new folder has this list)")
     print(f"written to {out}, {format.gives}")
 
 

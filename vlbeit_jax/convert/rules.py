@@ -97,6 +97,13 @@ class Report:
     dropped: dict[str, str]
     notes: tuple[str, ...] = ()
 
+    def counts(self) -> str:
+        """How many there are of each; the lines of a large network do not fit a terminal."""
+        return (
+            f"{len(self.matched)} tensors became parameters, {len(self.fresh)} parameters are "
+            f"fresh, {len(self.dropped)} tensors were dropped"
+        )
+
     def __str__(self) -> str:
         """One line per note and name."""
         lines = [f"note     {note}" for note in self.notes]
