@@ -17,6 +17,10 @@ from vlbeit_jax.types import Kind
 
 EARLY_STOP_AFTER = 1000
 GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS)  # Every record has a group.
+# What to do where a reason alone does not tell a newcomer.
+ADVICE = {
+    "no_caption": "cat.jpg needs its caption in cat.txt; for pictures alone use --kind=images",
+}
 
 
 @dataclasses.dataclass
@@ -31,6 +35,7 @@ class RecordMaker:
       classes: of labelled data.
       grouped: whether records have a group, that of their item or their own picture or text.
       dropped: counts by reason.
+      first_dropped: by reason, the source of the first item, for messages.
       answers: counts of a set of questions.
       stated: records whose split the source states.
     """
@@ -42,6 +47,7 @@ class RecordMaker:
     classes: Classes
     grouped: bool
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    first_dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
     stated: int = 0
 
@@ -61,6 +67,7 @@ class RecordMaker:
                     faults.add(item, explained(str(reason), self.limits))
                     continue
                 self.dropped[str(reason)] += 1
+                self.first_dropped.setdefault(str(reason), item.source or item.key)
                 if seen >= EARLY_STOP_AFTER:
                     self._stop_above(seen)
                 continue
@@ -97,8 +104,13 @@ class RecordMaker:
 
     def _stop_above(self, seen: int) -> None:
         if self.dropped.total() > self.max_dropped * seen:
+            reasons = (
+                f"{reason} {count}, first {self.first_dropped[reason]}"
+                f"{f' ({ADVICE[reason]})' if reason in ADVICE else ''}"
+                for reason, count in self.dropped.most_common()
+            )
             raise UsageError(
                 f"{self.dropped.total()} of {seen} items cannot be used, more than "
-                f"--max_dropped={self.max_dropped:g}: {dict(self.dropped)}; "
-                "mend the source or raise the limit"
+                f"--max_dropped={self.max_dropped:g}: {'; '.join(reasons)}. Mend or remove these "
+                "items, or raise the limit"
             )
