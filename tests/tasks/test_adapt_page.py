@@ -50,8 +50,8 @@ STARTS = table()
 
 
 @pytest.fixture(scope="module")
-def place(world, pretrained, tmp_path_factory):
-    """A folder that has the data, the run and the text tokenizer that the page names."""
+def place(world, tmp_path_factory):
+    """A folder that has the data and the text tokenizer that the page names."""
     folder = tmp_path_factory.mktemp("adapt")
     for name, there in {
         "data/images": world.pairs,
@@ -59,7 +59,6 @@ def place(world, pretrained, tmp_path_factory):
         "data/domain": world.pairs,
         "data/tokens": world.tokens,
         "TEXT_TOKENIZER": world.text_tokenizer,
-        "RUN": pretrained,
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(there)
@@ -120,17 +119,20 @@ def test_an_import_starts_a_run_with_the_flags_of_its_row(place, form, tmp_path)
     assert (model["vocabulary"], model["codes"]) == (tiny.PIECES, published_starts.CODES)
     assert model["pad"] == 0 and task["image"]["num_masked_patches"] == 6  # Two of five of 16.
     evaluate = ["python", "-m", "vlbeit_jax.evaluate", "--data=data/pairs", "--draws=1"]
-    run(evaluate, place, f"--from={tmp_path / 'run'}", f"--report={tmp_path / 'run'}")
+    places = [f"--from={tmp_path / 'run'}", f"--report={tmp_path / 'run'}"]
+    run(evaluate, place, *places, f"--json={tmp_path / 'results.json'}")
     assert "unigram" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-def test_a_clip_teaches_a_tokenizer_whose_tokens_a_run_predicts(place, activation, tmp_path):
+def test_a_clip_teaches_a_tokenizer_whose_tokens_a_run_predicts(
+    place, pretrained, activation, tmp_path
+):
     """The one with the exact GELU has features of another width, as larger networks have."""
     convert, vqkd, adapt = block("clip_vit_b16.pt")
-    for name in ("data", "RUN"):
-        (tmp_path / name).symlink_to(place / name)
+    (tmp_path / "data").symlink_to(place / "data")
+    (tmp_path / "RUN").symlink_to(pretrained)
     convert = [re.sub("(?<=^--activation=).*", activation, each) for each in convert]
     run(convert, tmp_path, f"--from={published_starts.write(activation, tmp_path)}")
     sizes = VQKD | ({"teacher_width": 384} if activation == "gelu" else {})
@@ -143,10 +145,11 @@ def test_a_clip_teaches_a_tokenizer_whose_tokens_a_run_predicts(place, activatio
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["RUN --config.task.schedule=image,pair", "data/old"])
-def test_an_earlier_run_goes_on_with_its_tokenizers(place, text, tmp_path):
+def test_an_earlier_run_goes_on_with_its_tokenizers(place, pretrained, text, tmp_path):
     """On new data alone, and on a mixture with old data."""
     [adapt] = block(text)
-    run(adapt, place, f"--workdir={tmp_path / 'run'}", *SMALL, *ADAPT)
+    places = [f"--workdir={tmp_path / 'run'}", f"--config.run.start_from={pretrained}"]
+    run(adapt, place, *places, *SMALL, *ADAPT)
     start = started(tmp_path / "run")
     assert start["same"] and not start["fresh"] and not start["dropped"]
     if "pair" in text:
