@@ -99,10 +99,12 @@ class Report:
 
     def counts(self) -> str:
         """How many there are of each; the lines of a large network do not fit a terminal."""
-        return (
-            f"{len(self.matched)} tensors became parameters, {len(self.fresh)} parameters are "
-            f"fresh, {len(self.dropped)} tensors were dropped"
-        )
+        found = {
+            "tensors became parameters": self.matched,
+            "parameters are fresh": self.fresh,
+            "tensors were dropped": self.dropped,
+        }
+        return ", ".join(f"{len(names)} {what}" for what, names in found.items() if names)
 
     def __str__(self) -> str:
         """One line per note and name."""
