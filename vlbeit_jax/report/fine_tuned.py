@@ -12,6 +12,7 @@ from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report import figures
 from vlbeit_jax.report.answers import answer_cards
+from vlbeit_jax.report.attention import attention_sections
 from vlbeit_jax.report.content import SHOWN, Asked, Content, curves, line
 from vlbeit_jax.report.data import Use, scored_by, sets_at
 from vlbeit_jax.report.judged import Judged, is_judged, judged
@@ -60,7 +61,7 @@ def content(asked: Asked) -> Content:
         "from annotated examples.",
         in_short=[line(each) for each in _warnings(asked.results, run.step)]
         + [
-            line(each.verdict, element("strong", each.title), f": {each.value:.1%}.")
+            line(each.verdict, element("strong", each.title), f": {each.shown(each.value)}.")
             for each in found
             if each.verdict.level is not Level.NONE
         ],
@@ -139,7 +140,19 @@ def _examples(run: FineTunedRun, asked: Asked, split: str, known: Sequence[str])
     records = ConcatRecords([each.records(name) for each in sets for name in _split(each, split)])
     if not len(records):
         return []
-    return [Section("Examples", _answered(run, spread(records, SHOWN)))]
+    examples = Section("Examples", _answered(run, spread(records, SHOWN)))
+    return [examples, *_attention(run, records, asked)]
+
+
+def _attention(run: FineTunedRun, records: Records, asked: Asked) -> list[Section]:
+    """Returns where the model looks; nothing of a model without images."""
+    opened: Any = run.opened
+    if "image" not in records[0]:
+        return []
+    # A caption is no input of a model that writes or chooses captions.
+    reads = "text" in opened.needs
+    text = (lambda: (opened.text, opened.stream.text_length)) if reads else None
+    return attention_sections(opened.task.model, run.params, records, text, asked.out)
 
 
 def _split(found: PreparedSet, wanted: str) -> list[str]:
@@ -150,12 +163,14 @@ def _split(found: PreparedSet, wanted: str) -> list[str]:
 
 def _answered(run: FineTunedRun, records: Records) -> list[Child]:
     weights = "the averaged parameters" if run.weights == EMA else "the parameters"
-    predicted = run.predict(with_candidates(records, run.opened.needs), 3, make_mesh(MeshConfig()))
-    told = f"Answers of {weights} of step {run.step:,}, the likeliest first."
+    candidates = with_candidates(records, run.opened.needs)
+    predicted = list(run.predict(candidates, 3, make_mesh(MeshConfig())))
+    told = f"Answers of {weights} of step {run.step:,}"
+    told += ", the likeliest first." if "top" in predicted[0] else "."
     if "captions" in run.opened.needs:
         told += " The model chooses among the captions of all pictures shown."
     chosen = "The records are evenly spaced over the data; nobody picked them."
-    return [paragraph(told), note(chosen), answer_cards(records, list(predicted))]
+    return [paragraph(told), note(chosen), answer_cards(records, predicted)]
 
 
 def with_candidates(records: Records, needs: Any) -> Records:
