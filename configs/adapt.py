@@ -29,7 +29,8 @@ ROWS = 256
 def get_config():
     """See the module's docstring."""
     image: dict[str, Any] = {"batch_size": ROWS, "num_masked_patches": -1, "mask_block": 0}
-    model: dict[str, Any] = SIZES["base"] | {"image_size": 0, "like_start": True}
+    follows = {"image_size": 0, "vocabulary": 0, "codes": 0, "like_start": True}
+    model: dict[str, Any] = SIZES["base"] | follows
     task = Pretrain(
         schedule="image,text,pair",
         model=ModelConfig(**model),

@@ -1,7 +1,7 @@
 """Fine-tunes a base model on ImageNet-1K, or on your own labelled images.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_imagenet.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.image.sources="('IMAGENET',)"
+             --config.run.start_from=RUN --config.task.image.sources=IMAGENET
          RUN is a pretraining run or an import. Make the data with
          python -m vlbeit_jax.prepare --kind=labelled_images --format=imagenet
          (docs/published_benchmarks.md). For your own images, --format=jsonl (docs/finetune.md), set

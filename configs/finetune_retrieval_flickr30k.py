@@ -1,7 +1,7 @@
 """Fine-tunes a base model for retrieval on Flickr30k.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_retrieval_flickr30k.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.pair.sources="('PAIRS',)"
+             --config.run.start_from=RUN --config.task.pair.sources=PAIRS
          RUN is a pretraining run, an import, or a run of finetune_retrieval_coco.py, whose
          projections --config.task.keep_head=True keeps. A figure from such a start is not one of
          Flickr30k alone. Make the data with

@@ -1,7 +1,7 @@
 """Fine-tunes the language side of a base model on labelled texts.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_text.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.text.sources="('REVIEWS',)"
+             --config.run.start_from=RUN --config.task.text.sources=REVIEWS
          RUN is a pretraining run or an import. Network and text tokenizer are those of RUN; an
          import without one needs --config.task.text_tokenizer. Make the data with
          python -m vlbeit_jax.prepare --kind=labelled_texts --format=jsonl (docs/finetune.md).

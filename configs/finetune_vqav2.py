@@ -1,7 +1,7 @@
 """Fine-tunes a base model on VQA v2, or on your own questions about images.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_vqav2.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.question.sources="('QUESTIONS',)"
+             --config.run.start_from=RUN --config.task.question.sources=QUESTIONS
          RUN is a pretraining run or an import. Make the data with
          python -m vlbeit_jax.prepare --kind=questions --format=vqav2-trainval
          (docs/published_benchmarks.md). For your own questions, --format=jsonl (docs/finetune.md),

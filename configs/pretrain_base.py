@@ -3,8 +3,8 @@
 It has 256.7M parameters with embeddings and heads.
 
 Command: python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=RUN \
-             --config.task.image.sources="('IMAGES',)" --config.task.text.sources="('TOKENS',)" \
-             --config.task.pair.sources="('PAIRS',)" --config.task.text_tokenizer=TEXT_TOKENIZER \
+             --config.task.image.sources=IMAGES --config.task.text.sources=TOKENS \
+             --config.task.pair.sources=PAIRS --config.task.text_tokenizer=TEXT_TOKENIZER \
              --config.task.visual_tokenizer=VQKD_RUN
          --config=configs/pretrain_base.py:tiny (or :small) trains a smaller model by the same
          recipe. Make the data with python -m vlbeit_jax.prepare, the text tokenizer with

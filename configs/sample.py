@@ -1,7 +1,7 @@
 """VL-BEiT on the sample data, small enough for two CPU cores.
 
 Command: python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN \
-             --config.task.text.sources="('TOKENS',)" \
+             --config.task.text.sources=TOKENS \
              --config.task.text_tokenizer=TEXT_TOKENIZER --config.task.visual_tokenizer=VQKD_RUN
          It is a stage of launch/sample.sh.
 Cost:    4400 steps of 32 images, texts or pairs; 2.2M parameters. The README has the time on two

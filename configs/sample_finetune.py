@@ -1,9 +1,9 @@
 """Fine-tunes the sample's network: on emoji, on questions about four emoji, or for retrieval.
 
 Command: python -m vlbeit_jax.main --config=configs/sample_finetune.py:emoji_category \
-             --config.run.start_from=RUN --config.task.image.sources="('DATA',)" --workdir=FT
+             --config.run.start_from=RUN --config.task.image.sources=DATA --workdir=FT
          python -m vlbeit_jax.main --config=configs/sample_finetune.py:vqa_cell \
-             --config.run.start_from=RUN --config.task.question.sources="('DATA',)" --workdir=FT
+             --config.run.start_from=RUN --config.task.question.sources=DATA --workdir=FT
          python -m vlbeit_jax.main --config=configs/sample_finetune.py:retrieval \
              --config.run.start_from=RUN --workdir=FT
          RUN is what launch/sample.sh has pretrained. Without run.start_from, training starts from

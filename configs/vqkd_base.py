@@ -4,7 +4,7 @@ The encoder has 12 blocks and the decoder 3, of width 768 with 12 heads; the cod
 of width 32.
 
 Command: python -m vlbeit_jax.main --config=configs/vqkd_base.py --workdir=RUN \
-             --config.task.image.sources="('IMAGES',)"
+             --config.task.image.sources=IMAGES
          Make IMAGES with python -m vlbeit_jax.prepare --kind=images (BEiT v2 used ImageNet-1K).
 Cost:    250k steps of 512 images of 224 x 224; 108.8M trainable parameters (with a teacher of
          width 512). Not run by us.

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import published
+from vlbeit_jax.folders import SAMPLE_FOLDER, published, run_folder
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,9 @@ def test_an_empty_folder_may_become_it_and_a_full_one_may_not(tmp_path):
             with published(tmp_path / "out") as folder:
                 (folder / "whole").write_bytes(content)
         assert [path.read_bytes() for path in (tmp_path / "out").iterdir()] == [b"1"]
+
+
+def test_the_packaged_model_has_a_name(tmp_path):
+    """A folder of that name is meant by "./sample"."""
+    assert run_folder("sample") == SAMPLE_FOLDER and (SAMPLE_FOLDER / "config.json").is_file()
+    assert run_folder("./sample") != SAMPLE_FOLDER and run_folder(tmp_path) == tmp_path

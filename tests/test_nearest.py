@@ -54,6 +54,12 @@ def test_the_field_that_was_meant(given, meant):
     assert nearest(given, KNOWN) == [meant]
 
 
+def test_letters_that_changed_places_count_more_than_a_word_within():
+    known = {"format": "how the input is written", "apart_from": "prepared set"}
+    assert nearest("fromat", known) == ["format"]
+    assert nearest("apart", known) == ["apart_from"]
+
+
 @pytest.mark.parametrize("given", ["config.run.zzz", "config.task.zzz", "config.xyz.abc", "config"])
 def test_nothing_is_suggested_for_a_name_without_a_meaning(given):
     assert nearest(given, KNOWN) == [] and suggestion(given, KNOWN) == ""

@@ -37,7 +37,7 @@ def run(main: Callable[[], None], overview: str, details: Callable[[], str] | No
       details: returns what ``--help`` shows below them.
     """
     use_huge_pages()
-    _find_config_file()
+    _prepare_config()
     _flush_each_line()
     progress.show()
     logging.set_verbosity(logging.WARNING)
@@ -86,11 +86,18 @@ def typed_config() -> str:
     return values[-1] if values else ""
 
 
-def _find_config_file() -> None:
-    """Puts the path of the configuration file into the arguments where they have its name."""
+def _prepare_config() -> None:
+    """Lets a command with a configuration take the file's name, and lists as plain text.
+
+    The path of the file replaces its name in the arguments.
+    """
     _typed[:] = sys.argv
     if CONFIG not in flags.FLAGS:
         return
+    # It imports ml_collections, as only commands with a configuration do.
+    from vlbeit_jax.config.lists import take_plain_lists
+
+    take_plain_lists()
     try:
         for place, flag, value in _config_arguments(_typed):
             sys.argv[place] = f"{flag}{files.resolved(value)}"

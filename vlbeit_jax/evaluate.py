@@ -9,6 +9,7 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import run_folder
 
 OVERVIEW = """Evaluates a run on data that it was not trained on.
 
@@ -30,7 +31,7 @@ classes, which it was not trained for (zero-shot):
 
   python -m vlbeit_jax.evaluate --from=FT --data=data/birds --classes=names.txt --json=zero.json"""
 
-FROM = flags.DEFINE_string("from", None, "workdir of a run", required=True)
+FROM = flags.DEFINE_string("from", None, "workdir of a run, or sample", required=True)
 DATA = flags.DEFINE_multi_string("data", None, "prepared data set; may be repeated", required=True)
 JSON = flags.DEFINE_string("json", None, "file to write", required=True)
 DRAWS = flags.DEFINE_integer(
@@ -73,7 +74,7 @@ def main() -> None:
     from vlbeit_jax.tasks.runs import read_config
     from vlbeit_jax.training.mesh import make_mesh
 
-    folder, out = pathlib.Path(FROM.value), pathlib.Path(JSON.value)
+    folder, out = run_folder(FROM.value), pathlib.Path(JSON.value)
     cli.require_writable(out)
     mesh, config = make_mesh(MeshConfig()), read_config(folder)
     opened = config.task.open(folder)

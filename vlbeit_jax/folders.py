@@ -1,14 +1,22 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear whole or not at all, and the folder of the packaged model."""
 
 import contextlib
 import errno
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 
 from vlbeit_jax.errors import UsageError
 
+# The run of launch/sample.sh, packed by tools/pack_model.py.
+SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parent / "sample_model"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def run_folder(place: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the folder of a run; "sample" is the small model in the package."""
+    return SAMPLE_FOLDER if place == SAMPLE else pathlib.Path(place)
 
 
 @contextlib.contextmanager

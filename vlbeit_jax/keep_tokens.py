@@ -15,7 +15,7 @@ OVERVIEW = """Computes the visual tokens of a pretraining run's images once, for
   python -m vlbeit_jax.keep_tokens --config=configs/pretrain_base.py \\
       --config.task.visual_tokens=TOKENS \\
       --config.task.image.views=8 --config.task.pair.views=8 \\
-      --config.task.image.sources="('IMAGES',)" ...
+      --config.task.image.sources=IMAGES ...
   python -m vlbeit_jax.main --config=configs/pretrain_base.py \\
       --config.task.visual_tokens=TOKENS ...      the same fields
 

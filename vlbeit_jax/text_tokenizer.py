@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 
 from absl import flags
 
@@ -60,6 +61,7 @@ def main() -> None:
         threads=THREADS.value,
     )
     print(json.dumps(described, indent=1))
+    print(f"written to {OUT.value}: {described['vocabulary']:,} word pieces", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import vlbeit_jax
 from tests import tiny
 from tests.convert.conftest import write_random_run
 from tools.pack_model import pack
-from vlbeit_jax.api.load import SAMPLE_FOLDER
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import SAMPLE_FOLDER
 from vlbeit_jax.training.saved_run import tree_fingerprint
 
 # Of the release that first had them. Another value breaks what users have built on the sample.

@@ -7,13 +7,13 @@ import pytest
 
 from tests import tiny
 from tests.convert.random_runs import random_tree
-from vlbeit_jax.api.load import SAMPLE_FOLDER
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.formats import torch_module
 from vlbeit_jax.convert.source import as_tree, model_shapes, read_run
+from vlbeit_jax.folders import SAMPLE_FOLDER
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain

@@ -9,7 +9,6 @@ import pytest
 from tests import tiny
 from tests.convert.conftest import small_run, write_random_run
 from tests.convert.finetuned_runs import sets_in, task_of, write_run
-from vlbeit_jax.api.load import SAMPLE_FOLDER
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.convert.card import of_finetuned, of_run, write_card
 from vlbeit_jax.convert.card_figures import figures_of_evaluation, table
@@ -17,6 +16,7 @@ from vlbeit_jax.convert.examples import without_folders
 from vlbeit_jax.convert.finetuned import read_finetuned
 from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.data.source import open_set
+from vlbeit_jax.folders import SAMPLE_FOLDER
 from vlbeit_jax.runtime.run_folder import append_metrics
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain

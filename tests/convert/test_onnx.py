@@ -13,10 +13,10 @@ import vlbeit_jax
 from tests import tiny
 from tests.convert.conftest import small_run
 from tests.convert.finetuned_runs import sets_in, task_of, write_run
-from vlbeit_jax.api.load import SAMPLE_FOLDER
 from vlbeit_jax.convert.finetuned import read_finetuned
 from vlbeit_jax.convert.formats import onnx_graphs, onnx_run, torch_module
 from vlbeit_jax.convert.source import read_run
+from vlbeit_jax.folders import SAMPLE_FOLDER
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "onnx", "onnxruntime")),

@@ -225,6 +225,9 @@ def test_the_report_names_every_tensor_once():
         "dropped  k: holds no values of ours",
         "dropped  old: unused",
     ]
+    assert report.counts() == (
+        "2 tensors became parameters, 1 parameters are fresh, 2 tensors were dropped"
+    )
 
 
 def test_the_padding_of_the_vocabulary_is_not_exported():

@@ -229,8 +229,9 @@ def test_clip_teaches_vqkd(world, clip_teacher, tmp_path):
     ("changed", "said"),
     [
         ({"teacher": "clip"}, "teacher_weights"),
-        ({"teacher": "dino"}, "kind is clip, needed is dino"),
-        ({"teacher": "clip", "image_size": 64}, "image_size is 32, needed is 64"),
+        ({"teacher": "dino"}, "kind is clip, needed is dino.*model.teacher=clip"),
+        ({"teacher": "clip", "image_size": 64}, "image_size is 32, needed is 64.*image_size=32$"),
+        ({"teacher": "clip", "teacher_width": 64}, "out is 512, needed is 64.*teacher_width=512$"),
         ({"teacher": "clip", "teacher_weights": "nowhere"}, "no imported teacher"),
     ],
 )

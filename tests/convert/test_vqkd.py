@@ -44,13 +44,12 @@ CONFIG = VisualTokenizerConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def published():
+def published_tensors(config=CONFIG):
     """Tensors under BEiT v2's names, which the tests state themselves, without the table."""
-    arrays = random_tree(visual_shapes(CONFIG))
+    arrays = random_tree(visual_shapes(config))
     codebook = arrays.pop("codebook")
     codebook /= np.linalg.norm(codebook, axis=1, keepdims=True)
-    weights = vqkd_weights(as_tree(arrays), codebook, CONFIG)
+    weights = vqkd_weights(as_tree(arrays), codebook, config)
     weights = {
         name: value.reshape(1, 1, -1) if name.endswith("cls_token") else value
         for name, value in weights.items()
@@ -60,11 +59,16 @@ def published():
         for name, value in weights.items()
     }
     extra = {
-        "quantize.cluster_size": np.ones(200),
+        "quantize.cluster_size": np.ones(config.codes),
         "quantize.embedding.initted": np.ones(1),
         "scaling_layer.scale": np.ones(3),
     }
     return {name: np.asarray(value, np.float32) for name, value in (weights | extra).items()}
+
+
+@pytest.fixture(scope="module")
+def published():
+    return published_tensors()
 
 
 @pytest.fixture(scope="module")

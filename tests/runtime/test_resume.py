@@ -199,6 +199,13 @@ def test_a_difference_is_named_with_both_values():
     assert "width" not in str(caught.value)
 
 
+def test_a_run_of_another_task_is_named_without_a_list_of_settings():
+    saved = {"task.kind": "pretrain", "task.schedule": "image", "task.text.batch_size": 8}
+    with pytest.raises(UsageError, match="of task 'pretrain', but .* 'vqkd'; choose") as raised:
+        check_same(saved, {"task.kind": "vqkd", "task.schedule": "image"}, "RUN")
+    assert "batch_size" not in str(raised.value)
+
+
 def test_a_checkpoint_describes_itself(straight):
     described = Checkpointer(straight / "run" / "checkpoints", read_only=True).describe(20)
     assert described["step"] == 20

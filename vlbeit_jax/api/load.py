@@ -13,6 +13,7 @@ from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import SAMPLE, run_folder
 from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
 from vlbeit_jax.runtime.finetuned import EMA, RAW, FineTunedRun
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
@@ -24,8 +25,6 @@ from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.saved_run import newest_step, restore
 
 WEIGHTS = (RAW, EMA)
-# The run of launch/sample.sh, packed by tools/pack_model.py.
-SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parents[1] / "sample_model"
 
 
 def load(
@@ -55,7 +54,7 @@ def load(
         raise UsageError(f"{place} is an address: copy the run to a folder, and give that")
     if weights not in WEIGHTS:
         raise UsageError(f"weights={weights!r}: choose one of {', '.join(map(repr, WEIGHTS))}")
-    folder = SAMPLE_FOLDER if place == SAMPLE else pathlib.Path(place)
+    folder = run_folder(place)
     config, model = read_network(folder)
     use_compilation_cache(compilation_cache)
     opened = config.task.open(folder)

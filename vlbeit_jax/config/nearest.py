@@ -114,6 +114,8 @@ def _likeness(given: str, path: str, meaning: str) -> float:
     """Returns how likely the path was meant; 0 if it was not."""
     name, own_name = _name(given), _name(path)
     spelt = difflib.SequenceMatcher(None, name, own_name).ratio()
+    if sorted(name) == sorted(own_name):
+        spelt = 1.0  # Two letters changed places, as in "fromat".
     meant = _shared_words(name, own_name, meaning)
     if spelt < SPELT and meant < MEANT:
         return 0.0

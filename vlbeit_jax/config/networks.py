@@ -144,7 +144,11 @@ class VisualTokenizerConfig(PatchNetworkConfig):
         "folder of the teacher: imported (clip, dino), or a run or imported model (run)",
         may_change=True,
     )
-    teacher_width: int = setting(0, "run: width of its network", AT_LEAST_0)
+    teacher_width: int = setting(
+        0,
+        "width of the teacher's features; run: of its network; 0: 512 of a clip, 768 of a dino",
+        AT_LEAST_0,
+    )
     teacher_blocks: int = setting(1, "run: top blocks whose states are averaged", POSITIVE)
     kmeans_batches: int = setting(8, "batches for the k-means start", POSITIVE, may_change=True)
     kmeans_iterations: int = setting(

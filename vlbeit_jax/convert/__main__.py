@@ -10,6 +10,7 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import run_folder
 
 if TYPE_CHECKING:
     from vlbeit_jax.convert.finetuned import FineTunedModel
@@ -33,7 +34,7 @@ DIR/verify.json, and exits with code 1 if outputs differ by more than 1e-4. docs
 which format you need."""
 
 FROM = flags.DEFINE_string(
-    "from", "", "workdir of a run; with --format: a safetensors or PyTorch file"
+    "from", "", "workdir of a run, or sample; with --format: a safetensors or PyTorch file"
 )
 FORMAT = flags.DEFINE_string("format", "", "format of another program's file (see --list)")
 IMAGE_SIZE = flags.DEFINE_integer(
@@ -124,11 +125,11 @@ def main() -> None:
     for option in (SPLIT, DRAWS):
         if option.present and not DATA.value:
             raise UsageError(f"--{option.name} says how --data is evaluated; give --data too")
-    source, out = pathlib.Path(FROM.value), pathlib.Path(OUT.value)
+    out = pathlib.Path(OUT.value)
     if TO.value:
-        _export(source, TO.value, out)
+        _export(run_folder(FROM.value), TO.value, out)
     else:
-        _import(source, IMPORTS[FORMAT.value], out)
+        _import(pathlib.Path(FROM.value), IMPORTS[FORMAT.value], out)
 
 
 def _fine_tuned(name: str) -> str:
@@ -165,29 +166,32 @@ def _check_flags(*chosen: str) -> None:
 
 def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
     from vlbeit_jax.convert.import_options import ImportOptions
+    from vlbeit_jax.convert.importing import REPORT_FILE
 
     # Each option is the flag of its name.
     names = [field.name for field in dataclasses.fields(ImportOptions)]
     options = ImportOptions(**{name: flags.FLAGS[name].value for name in names})
-    print(format.run(file, options, out))
+    report = format.run(file, options, out)
+    print(report)
+    print(f"{report.counts()} ({REPORT_FILE} in the new folder has this list)")
     print(f"written to {out}, {format.gives}")
 
 
-def _export(run_folder: pathlib.Path, name: str, out: pathlib.Path) -> None:
+def _export(run: pathlib.Path, name: str, out: pathlib.Path) -> None:
     from vlbeit_jax.convert.formats import EXPORTS, FINE_TUNED_EXPORTS
     from vlbeit_jax.convert.source import is_pretraining, read_run
 
-    if is_pretraining(run_folder):
+    if is_pretraining(run):
         _check_flags(f"--to={name}")
-        _write(read_run(run_folder), EXPORTS[name], _add_masked(run_folder), out)
+        _write(read_run(run), EXPORTS[name], _add_masked(run), out)
         return
     from vlbeit_jax.convert.finetuned import read_finetuned, write_evaluation
 
-    source = read_finetuned(run_folder, WEIGHTS.value)
+    source = read_finetuned(run, WEIGHTS.value)
     if name not in FINE_TUNED_EXPORTS:
         takers = (f"--to={key} ({each.takes})" for key, each in FINE_TUNED_EXPORTS.items())
         raise UsageError(
-            f"--to={name} takes {EXPORTS[name].takes}, but --from={run_folder} holds a run of "
+            f"--to={name} takes {EXPORTS[name].takes}, but --from={run} holds a run of "
             f"task {source.run.config.task.kind!r}; there are {' and '.join(takers)}"
         )
     _check_flags(_fine_tuned(name))
@@ -198,10 +202,10 @@ def _export(run_folder: pathlib.Path, name: str, out: pathlib.Path) -> None:
     _write(source, FINE_TUNED_EXPORTS[name], add_evaluation, out)
 
 
-def _add_masked(run_folder: pathlib.Path) -> "Callable[[pathlib.Path], None]":
+def _add_masked(run: pathlib.Path) -> "Callable[[pathlib.Path], None]":
     from vlbeit_jax.convert.examples import write_evaluation
 
-    return lambda folder: write_evaluation(run_folder, DATA.value, DRAWS.value, folder)
+    return lambda folder: write_evaluation(run, DATA.value, DRAWS.value, folder)
 
 
 def _write(

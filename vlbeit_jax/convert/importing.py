@@ -15,6 +15,8 @@ import numpy as np
 
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
+from vlbeit_jax.config.schema import FOLLOWS
+from vlbeit_jax.config.streams import ImageStreamConfig, PairStreamConfig, TextStreamConfig
 from vlbeit_jax.convert.read_tensors import TensorFile
 from vlbeit_jax.convert.rules import Report, Shape, Table, load
 from vlbeit_jax.convert.source import CODEBOOK, as_tree, model_shapes, tree_shapes, visual_shapes
@@ -23,6 +25,7 @@ from vlbeit_jax.folders import published
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.complete import completed
 from vlbeit_jax.tasks.open_vqkd import IMAGE
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.vqkd import VQKD
@@ -52,11 +55,25 @@ def import_model(
     params, report = _load(table, content, model_shapes(config))
     params |= _initial(config, report.fresh)
     with _folder(out, file, report) as folder:
-        write_config(
-            folder, Config(task=Pretrain(model=config), run=RunConfig(steps=IMPORTED_STEP))
-        )
+        write_config(folder, _described(config))
         _save(folder, file, {"params": as_tree(params)})
     return report
+
+
+def _described(model: ModelConfig) -> Config:
+    """Returns the configuration of an imported model.
+
+    No file tells how many patches were masked, and a run that starts from the import takes its
+    masks, so these follow from the network's own grid.
+    """
+    masks: dict[str, Any] = {"num_masked_patches": FOLLOWS, "mask_block": 0}
+    task = Pretrain(
+        model=model,
+        image=ImageStreamConfig(**masks),
+        text=TextStreamConfig(text_length=0),
+        pair=PairStreamConfig(**masks, text_length=0, masked_text=0.5),
+    )
+    return completed(Config(task=task, run=RunConfig(steps=IMPORTED_STEP)))
 
 
 def import_visual_tokenizer(

@@ -97,6 +97,15 @@ class Report:
     dropped: dict[str, str]
     notes: tuple[str, ...] = ()
 
+    def counts(self) -> str:
+        """How many there are of each; the lines of a large network do not fit a terminal."""
+        found = {
+            "tensors became parameters": self.matched,
+            "parameters are fresh": self.fresh,
+            "tensors were dropped": self.dropped,
+        }
+        return ", ".join(f"{len(names)} {what}" for what, names in found.items() if names)
+
     def __str__(self) -> str:
         """One line per note and name."""
         lines = [f"note     {note}" for note in self.notes]

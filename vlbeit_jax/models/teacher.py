@@ -167,7 +167,7 @@ class ViTTeacher:
 
 
 # Width of a patch's features: CLIP ViT-B/16's projection, DINO ViT-B/16's own (BEiT v2).
-WIDTHS = {"clip": 512, "dino": 768}
+WIDTHS = {"clip": 512, "dino": 768}  # Of features of the base sizes, which BEiT v2 used.
 
 
 class RunTeacher:
@@ -223,6 +223,6 @@ def _normalised(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
 
 def target_width(config: VisualTokenizerConfig) -> int:
     """Returns the width of the targets of a visual tokenizer's teacher."""
-    if config.teacher == "run":
-        return config.teacher_width
-    return WIDTHS.get(config.teacher) or PixelTeacher(config.patch_size).width
+    if config.teacher == "pixels":
+        return PixelTeacher(config.patch_size).width
+    return config.teacher_width or WIDTHS.get(config.teacher, 0)

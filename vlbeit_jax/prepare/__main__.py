@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -176,6 +177,15 @@ def main() -> None:
                 file=sys.stderr,
             )
     print(json.dumps(meta, indent=1))
+    print(f"written to {out}: {_in_short(meta)}", file=sys.stderr)
+
+
+def _in_short(meta: dict[str, Any]) -> str:
+    """Returns the counts of a description, for those who do not read all of it."""
+    counts = meta["counts"]
+    splits = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    unused = sum(sum(meta.get(name, {}).values()) for name in ("dropped", "left_out"))
+    return f"{sum(counts.values()):,} {meta['kind']} ({splits}); {unused:,} not used"
 
 
 if __name__ == "__main__":

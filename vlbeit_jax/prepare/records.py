@@ -25,6 +25,10 @@ from vlbeit_jax.types import Kind
 EARLY_STOP_AFTER = 1000
 # Every record has a group.
 GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS, Kind.STATEMENTS)
+# What to do where a reason alone does not tell a newcomer.
+ADVICE = {
+    "no_caption": "cat.jpg needs its caption in cat.txt; for pictures alone use --kind=images",
+}
 
 
 @dataclasses.dataclass
@@ -40,6 +44,7 @@ class RecordMaker:
       grouped: whether records have a group, that of their item or their own picture or text.
       official: whether the source is a published benchmark, whose held-back splits stand.
       dropped: counts by reason.
+      first_dropped: by reason, the source of the first item, for messages.
       answers: counts of a set of questions.
       stated: records whose split the source states.
       left_out: records of a benchmark that repeat a held-back one, by reason.
@@ -53,6 +58,7 @@ class RecordMaker:
     grouped: bool
     official: bool = False
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    first_dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
     stated: int = 0
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -76,6 +82,7 @@ class RecordMaker:
                     faults.add(item, explained(str(reason), self.limits))
                     continue
                 self.dropped[str(reason)] += 1
+                self.first_dropped.setdefault(str(reason), item.source or item.key)
                 if seen >= EARLY_STOP_AFTER:
                     self._stop_above(seen)
                 continue
@@ -115,8 +122,13 @@ class RecordMaker:
 
     def _stop_above(self, seen: int) -> None:
         if self.dropped.total() > self.max_dropped * seen:
+            reasons = (
+                f"{reason} {count}, first {self.first_dropped[reason]}"
+                f"{f' ({ADVICE[reason]})' if reason in ADVICE else ''}"
+                for reason, count in self.dropped.most_common()
+            )
             raise UsageError(
                 f"{self.dropped.total()} of {seen} items cannot be used, more than "
-                f"--max_dropped={self.max_dropped:g}: {dict(self.dropped)}; "
-                "mend the source or raise the limit"
+                f"--max_dropped={self.max_dropped:g}: {'; '.join(reasons)}. Mend or remove these "
+                "items, or raise the limit"
             )

@@ -7,6 +7,7 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import run_folder
 
 OVERVIEW = """Writes one self-contained page about a run: its figures with their baselines and a
 verdict for each, examples of held-back records, curves, data, device, versions, and the settings
@@ -16,7 +17,7 @@ with the command that repeats the run. Curves and pictures also lie beside it as
 
 RUN is a run of pretraining with any streams, of the visual tokenizer, or of fine-tuning."""
 
-FROM = flags.DEFINE_string("from", None, "workdir of a run", required=True)
+FROM = flags.DEFINE_string("from", None, "workdir of a run, or sample", required=True)
 DATA = flags.DEFINE_multi_string(
     "data",
     [],
@@ -43,7 +44,7 @@ def main() -> None:
             f"{error}; --results is a file written by vlbeit_jax.evaluate, --out a folder that "
             "can be made"
         ) from error
-    print(write_report(pathlib.Path(FROM.value), DATA.value, results, out))
+    print(write_report(run_folder(FROM.value), DATA.value, results, out))
 
 
 if __name__ == "__main__":

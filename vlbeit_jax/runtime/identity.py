@@ -38,6 +38,13 @@ def check_same(saved: Mapping[str, Any], given: Mapping[str, Any], where: object
         for name in sorted({*saved, *given})
         if saved.get(name) != given.get(name)
     ]
+    kinds = saved.get("task.kind"), given.get("task.kind")
+    if kinds[0] != kinds[1]:
+        # Nearly every setting differs between two tasks; a list of them would hide the mistake.
+        raise UsageError(
+            f"{where} holds a run of task {kinds[0]!r}, but this configuration trains task "
+            f"{kinds[1]!r}; choose another --workdir"
+        )
     if different:
         raise UsageError(
             f"{where} holds another run, which cannot be resumed with these settings:\n  "

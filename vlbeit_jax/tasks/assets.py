@@ -12,6 +12,10 @@ from vlbeit_jax.training.saved_run import identity
 
 TEXT_TOKENIZER, VISUAL_TOKENIZER = "text_tokenizer", "visual_tokenizer"
 CLASSES = "classes.json"
+OTHER_TOKENIZER = (
+    "Give the tokenizer that the network was trained with. If pretraining starts from a network "
+    "that has another one, name the parameters of its tokens in config.task.fresh"
+)
 # Parameters with a row or a column for each token of a tokenizer.
 _OF_TOKENS = {
     TEXT_TOKENIZER: ("text_embed/words", "language_head/"),
@@ -29,7 +33,8 @@ def open_text_tokenizer(place: str | Path, model: ModelConfig) -> TextTokenizer:
     if tokenizer.vocabulary != model.vocabulary:
         raise UsageError(
             f"the text tokenizer in {tokenizer.folder} has {tokenizer.vocabulary} pieces, but "
-            f"task.model.vocabulary={model.vocabulary}"
+            f"task.model.vocabulary={model.vocabulary}. {OTHER_TOKENIZER}; for words they are "
+            "text_embed/words,language_head/*"
         )
     return tokenizer
 

@@ -23,6 +23,7 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.visual_tokenizer import cast_tokenizer
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
+from vlbeit_jax.tasks import assets
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place
 from vlbeit_jax.tasks.figures import Headline
@@ -230,7 +231,8 @@ class OpenPretrain:
         where = f"the visual tokenizer in {where}"
         if visual.codes != model.codes:
             raise UsageError(
-                f"{where} has codes={visual.codes}, but task.model.codes={model.codes}"
+                f"{where} has codes={visual.codes}, but task.model.codes={model.codes}. "
+                f"{assets.OTHER_TOKENIZER}; for visual tokens they are vision_head/*"
             )
         if visual.grid != model.grid:
             raise UsageError(

@@ -105,8 +105,9 @@ class Pretrain:
         """See ``tasks.base.Task``."""
         for problem in padding_problems(self.model):
             yield (
-                f"{problem}; a BEiT-3 starts pretraining with a text tokenizer made here and "
-                "task.fresh=text_embed/words,language_head/* (docs/adapt.md)"
+                f"{problem}; for a start from BEiT-3, set "
+                "config.task.fresh=text_embed/words,language_head/* and, if the schedule has "
+                "texts, a text tokenizer made here (docs/adapt.md)"
             )
         yield from self.probes.training_problems()
         for name in self.used_streams:

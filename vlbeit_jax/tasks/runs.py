@@ -23,9 +23,11 @@ def read_config(folder: pathlib.Path, setting: str = "") -> Config:
         values = json.loads((folder / CONFIG_FILE).read_text())
     except (OSError, ValueError) as error:
         named = f"{setting}={folder}" if setting else str(folder)
+        why = f"{CONFIG_FILE}: {error}"
+        if isinstance(error, FileNotFoundError):
+            why = f"it has no {CONFIG_FILE}" if folder.is_dir() else "it does not exist"
         raise UsageError(
-            f"{named} is not the folder of a run: {CONFIG_FILE}: {error}; "
-            "give the --workdir of a run"
+            f"{named} is not the folder of a run: {why}; give the --workdir of a run"
         ) from error
     try:
         return parse(values, to_train=False)

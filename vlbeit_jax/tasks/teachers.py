@@ -115,7 +115,16 @@ def _check(folder: pathlib.Path, wanted: dict[str, Any], found: Any) -> None:
         if getattr(found, name) != value
     ]
     if wrong:
-        raise UsageError(f"task.model.teacher_weights={folder}: {'; '.join(wrong)}")
+        settings = {"kind": "teacher", "out": "teacher_width"}
+        flags = [
+            f"--config.task.model.{settings.get(name, name)}={getattr(found, name)}"
+            for name, value in wanted.items()
+            if getattr(found, name) != value
+        ]
+        raise UsageError(
+            f"task.model.teacher_weights={folder}: {'; '.join(wrong)}. For this teacher, set "
+            f"{' '.join(flags)}"
+        )
 
 
 def teacher_shapes(teacher: Teacher) -> Tree:

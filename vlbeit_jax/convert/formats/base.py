@@ -13,7 +13,7 @@ from vlbeit_jax.convert.verify import Differences
 
 # What an imported folder is for.
 START = "a start for pretraining: run.start_from"
-TEACHER = "a teacher for VQ-KD: task.model.teacher_weights of kind vqkd"
+TEACHER = "a teacher of visual tokenizers: task.model.teacher_weights"
 TOKENIZER = "a visual tokenizer: task.visual_tokenizer"
 R = TypeVar("R")  # ``source.Run`` or ``finetuned.FineTunedModel``.
 

@@ -227,7 +227,8 @@ EXPORT = Export(
 )
 IMPORT = Import(
     exact="all of it: images, texts, pairs, heads",
-    gives="a model to use and to export; a start for pretraining if its padding is word piece 0",
+    gives="a model to use and to export, and a start for pretraining; unless its padding is word "
+    "piece 0, its words must start fresh (docs/adapt.md)",
     drops="heads of fine-tuning; a last norm that the file lacks starts as the identity",
     read=_read,
     flags=("heads", "codes"),
