@@ -15,11 +15,13 @@ from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.plan import hlo, memory
+from vlbeit_jax.plan.attention import AttentionUse, attention_uses
 from vlbeit_jax.plan.devices import devices_of
 from vlbeit_jax.plan.kernels import kernel_seconds
 from vlbeit_jax.plan.links import Collective, collectives
 from vlbeit_jax.plan.means import mean_collectives, mean_time
 from vlbeit_jax.plan.memory import Memory
+from vlbeit_jax.plan.networks import networks_of
 from vlbeit_jax.plan.step_time import StepTime, step_time
 from vlbeit_jax.plan.topology import Topology
 from vlbeit_jax.tasks import Config
@@ -47,6 +49,7 @@ class Plan:
       compile_seconds: of all steps of the schedule; 0: nothing was compiled.
       xla_flops: XLA's count, with recomputation and elementwise operations. It counts the body of a
         loop once.
+      attention: how the step computes it; empty on a CPU, which has no kernel.
     """
 
     topology: Topology
@@ -57,6 +60,7 @@ class Plan:
     collectives: list[Collective] | None
     compile_seconds: float
     xla_flops: float
+    attention: list[AttentionUse]
 
     def as_json(self) -> dict[str, Any]:
         """The JSON of the ``compile`` command; docs/scale.md describes it."""
@@ -74,6 +78,7 @@ class Plan:
             "samples": self.flops.samples,
             "tokens": self.flops.tokens,
             "steps": self.steps,
+            "attention": [each._asdict() for each in self.attention],
             "collectives": None
             if self.collectives is None
             else [each._asdict() for each in self.collectives],
@@ -114,6 +119,14 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     info = declarations(task.init).info
     trained = trained_parameters(config.optimizer.trainable, info)
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    attention = []
+    if topology.chip is not None:
+        stacks = [
+            stack
+            for name, batch in batches.items()
+            for stack in networks_of(objectives[name], state.params, frozen, batch).stacks
+        ]
+        attention = attention_uses(stacks, mesh)
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
@@ -154,6 +167,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         links,
         seconds,
         operations,
+        attention,
     )
 
 
