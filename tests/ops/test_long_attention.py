@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tests import tiny
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops import attention as ops
-from vlbeit_jax.ops import kernel_memory, long_attention
+from vlbeit_jax.ops import kernel_memory
 from vlbeit_jax.ops.attention import choose_implementation, group_by_lanes, why_not_fused
 
 BATCH, WIDTH, HEADS = 4, 256, 4
@@ -26,7 +26,7 @@ LENGTHS = (21, 71)
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
-    monkeypatch.setattr(long_attention, "QUERIES", QUERIES)
+    monkeypatch.setattr(kernel_memory, "QUERIES", QUERIES)
     monkeypatch.setattr(ops, "LONGEST_SHORT", 0)
 
 
@@ -148,7 +148,7 @@ def test_another_option_is_noticed(changed):
 
 def test_blocks_of_queries_cover_a_row_once():
     for length in range(1, 200):
-        looped, rest = long_attention.block_lengths(length)
+        looped, rest = kernel_memory.block_lengths(length)
         assert looped * QUERIES + rest == length
         assert looped == 0 or QUERIES // 2 <= rest < QUERIES * 3 // 2
         assert rest < QUERIES * 3 // 2

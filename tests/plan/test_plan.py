@@ -168,6 +168,28 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
     )
 
 
+@pytest.mark.skipif(not LIBTPU.is_dir(), reason="libtpu is not beside the other peers")
+def test_fine_tuning_at_480_pixels_needs_no_memory_for_logits(tmp_path):
+    """By formula: 965 tokens in 12 heads have 67 MB of logits and weights in each block."""
+    out, hbm = tmp_path / "plan.json", {}
+    for how in ("auto", "einsum"):
+        done = command(
+            "--config=configs/finetune_vqav2.py",
+            "--topology=v5e:2x4",
+            "--estimate",
+            f"--json={out}",
+            "--config.task.model.depth=3",
+            f"--config.task.model.attention={how}",
+            path=LIBTPU,
+        )
+        assert done.returncode == 0, done.stderr
+        hbm[how] = json.loads(out.read_text())["hbm"]["temporaries"]
+        said = {"auto": "fused", "einsum": "einsum"}[how]
+        assert f"attention of 965 tokens: {said}\n" in done.stdout
+    rows, blocks = 128 // 8, 3
+    assert hbm["einsum"] - hbm["auto"] == rows * blocks * 12 * 965**2 * (4 + 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

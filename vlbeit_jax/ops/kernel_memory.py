@@ -23,6 +23,16 @@ LEAST_VMEM = 16  # Of a TPU that is not in the table.
 USABLE = 7 / 8  # The compiler keeps some for itself.
 
 
+def block_lengths(length: int) -> tuple[int, int]:
+    """Blocks of ``QUERIES`` that a loop takes, and the queries of the last block, after the loop.
+
+    The last block has between half and one and a half times as many: a block of few queries would
+    take almost as long as a whole one.
+    """
+    looped = max((length - QUERIES // 2) // QUERIES, 0)
+    return looped, length - looped * QUERIES
+
+
 def vmem_bytes(length: int, dtype: jnp.dtype, biased_heads: int, masked: bool) -> int:
     """What a program of ``long_attention`` needs at most, which is in the backward pass.
 
@@ -39,7 +49,7 @@ def vmem_bytes(length: int, dtype: jnp.dtype, biased_heads: int, masked: bool) -
     # The sums of the gradients of keys and values.
     total += 2 * rows * LANES * 4
     # Logits, weights, their gradients and what is made of them, of one block of queries.
-    total += 8 * (QUERIES * 3 // 2) * columns * 4
+    total += 8 * max(QUERIES, block_lengths(length)[1]) * columns * 4
     if masked:
         total += 2 * rows * columns
     # A bias and its gradient.

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from vlbeit_jax.ops import kernel_memory
 from vlbeit_jax.ops.device import LANES, on_own_part, on_tpu
 from vlbeit_jax.ops.fused_attention import HIDDEN, own_lanes, product
-from vlbeit_jax.ops.kernel_memory import QUERIES, vmem_bytes
 from vlbeit_jax.shapes import Array, Bool, Float
 
 # What a kernel may get besides ``projected``, in this order.
@@ -144,7 +144,9 @@ def call_kernel(
         compiler_params=pltpu.CompilerParams(
             # The gradient of a bias is a sum over rows, which no two cores can share.
             dimension_semantics=("parallel", "arbitrary" if biased else "parallel"),
-            vmem_limit_bytes=vmem_bytes(length, dtype, biased * heads // groups, "mask" in options),
+            vmem_limit_bytes=kernel_memory.vmem_bytes(
+                length, dtype, biased * heads // groups, "mask" in options
+            ),
         ),
         grid=(groups, batch),
         in_specs=[*taken, *(specs[name] for name in names)],
@@ -155,26 +157,17 @@ def call_kernel(
     )(*inputs, *(options[name] for name in names))
 
 
-def block_lengths(length: int) -> tuple[int, int]:
-    """Blocks of ``QUERIES`` that a loop takes, and the queries of the last block, after the loop.
-
-    The last block has between half and one and a half times as many: a block of few queries would
-    take almost as long as a whole one.
-    """
-    looped = max((length - QUERIES // 2) // QUERIES, 0)
-    return looped, length - looped * QUERIES
-
-
 def _over_blocks(length: int, work: Callable[[Any], None]) -> None:
     """Calls ``work`` with the place of each block of queries."""
-    looped, rest = block_lengths(length)
+    queries = kernel_memory.QUERIES
+    looped, rest = kernel_memory.block_lengths(length)
     if looped:
 
         @pl.loop(0, looped)
         def _(index: Array) -> None:
-            work(pl.ds(pl.multiple_of(index * QUERIES, QUERIES), QUERIES))
+            work(pl.ds(pl.multiple_of(index * queries, queries), queries))
 
-    work(pl.ds(looped * QUERIES, rest))
+    work(pl.ds(looped * queries, rest))
 
 
 def _forward_kernel(width: int, names: list[str], projected: Any, *rest: Any) -> None:

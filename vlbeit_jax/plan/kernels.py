@@ -26,6 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vlbeit_jax.ops import fused_attention, long_attention
 from vlbeit_jax.ops.device import LANES
+from vlbeit_jax.ops.kernel_memory import block_lengths
 from vlbeit_jax.plan.devices import devices_of
 from vlbeit_jax.plan.hlo import Program
 from vlbeit_jax.plan.topology import Topology, parse_topology
@@ -155,7 +156,7 @@ def cycles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
         for path in set(folder.glob(f"*{kernel.name}*-final_bundles.txt")) - before
         if "schedule-analysis" not in path.name
     )
-    looped = long_attention.block_lengths(length)[0] if kernel.long else 0
+    looped = block_lengths(length)[0] if kernel.long else 0
     return cycles_in(written.read_text(), kernel.programs, looped)
 
 
