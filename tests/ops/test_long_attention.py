@@ -177,4 +177,4 @@ def test_what_does_not_fit_the_chip_is_refused_with_its_size(monkeypatch):
     with pytest.raises(
         UsageError, match=r"1601 tokens of width 768 in 12 heads: our TPU kernels would"
     ):
-        choose_implementation("fused", 1601, 768, 12, jnp.bfloat16, biased=True)
+        choose_implementation("fused", 1601, 768, 12, ops.BFLOAT16, biased=True)

@@ -21,6 +21,7 @@ from vlbeit_jax.ops.einsum import einsum_to_float32
 from vlbeit_jax.ops.kernel_memory import MIB, vmem_bytes, vmem_here
 from vlbeit_jax.shapes import Array, Bool, Float
 
+BFLOAT16 = jnp.dtype(jnp.bfloat16)
 LONGEST_SHORT = 512  # Tokens: this kernel holds the weights of one head, L x L, on the chip.
 
 
@@ -126,7 +127,7 @@ def why_not_fused(
     width: int,
     heads: int,
     chips: int,
-    dtype: jnp.dtype = jnp.bfloat16,
+    dtype: jnp.dtype = BFLOAT16,
     *,
     biased: bool = False,
     masked: bool = False,
