@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import torch
 
 from tests import tiny
 from tools.torch_peer import compare, masked_prediction, train_step
@@ -199,6 +200,8 @@ def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
     "form", [{}, {"positions": "relative"}, {"decoupled": True, "sub_norm": True}], ids=str
 )
 def test_the_compiled_step_is_one_graph_a_stream_and_agrees(tmp_path, form, matmul):
+    # A process compiles one step at most eight times, and each case here compiles it anew.
+    torch.compiler.reset()
     config = in_type(
         matmul,
         cached_tokens(peer_config(tmp_path)) if matmul == "bfloat16" else peer_config(tmp_path),

@@ -14,10 +14,10 @@ OVERVIEW = """Predicts with a fine-tuned run: JSON lines in, JSON lines out, on 
 
   python -m vlbeit_jax.predict --from=FT --input=new.jsonl --out=predictions.jsonl --top=5
 
-A line of the input has "image", "text" or "captions", as the run's task needs them, and "id" if you
-like (docs/finetune.md). Lines of the output are in the same order, each with its id. If a line of
-the input is wrong, its line of the output has an "error" that says why. The command predicts for
-all other lines and ends with exit code 1."""
+A line of the input has "image", "images", "text" or "captions", as the run's task needs them, and
+"id" if you like (docs/finetune.md). Lines of the output are in the same order, each with its id. If
+a line of the input is wrong, its line of the output has an "error" that says why. The command
+predicts for all other lines and ends with exit code 1."""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a fine-tuned run", required=True)
 INPUT = flags.DEFINE_string("input", None, "JSONL file to read", required=True)

@@ -25,7 +25,8 @@ class Kind(enum.StrEnum):
     """What one record of a prepared data set holds.
 
     PAIRS: an image with its captions. TOKENS: texts packed into full rows. LABELLED_IMAGES and
-    LABELLED_TEXTS: one class each. QUESTIONS: an image, a question and its answers.
+    LABELLED_TEXTS: one class each. QUESTIONS: an image, a question and its answers. STATEMENTS: two
+    images, and a statement that is true or false of both together.
     """
 
     IMAGES = "images"
@@ -35,6 +36,7 @@ class Kind(enum.StrEnum):
     LABELLED_IMAGES = "labelled_images"
     LABELLED_TEXTS = "labelled_texts"
     QUESTIONS = "questions"
+    STATEMENTS = "statements"
 
     @property
     def has_label(self) -> bool:

@@ -17,6 +17,7 @@ from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh, put_replicated
 
 COUNT = 5
+PAIR = ("image", "second_image")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,29 @@ def test_answers_are_those_of_predict(places):
         model.answer([pixels(records[0])] * 2, ["a", "b", "c"])
     with pytest.raises(UsageError, match="no parameters for masked words"):
         model.fill_mask("a <mask>")
+
+
+def test_judgements_are_those_of_predict(places):
+    model, run, records = opened(places, "visual_reasoning")
+    pairs = [(pixels(each), pixels({"image": each["second_image"]})) for each in records]
+    found = model.judge(pairs, list(map(text, records)))
+    expected = predictions(run, records, top=2)
+    np.testing.assert_allclose(found, [dict(line["top"])["true"] for line in expected], rtol=1e-5)
+    assert [share > 0.5 for share in found] == [line["truth"] for line in expected]
+    # One pair for all statements, one statement alone, and a pair as an array.
+    one = [
+        record | dict(zip(PAIR, (records[0][n] for n in PAIR), strict=True)) for record in records
+    ]
+    for given in (pairs[0], np.stack(pairs[0])):
+        again = model.judge(given, list(map(text, records)))
+        shares = [dict(line["top"])["true"] for line in predictions(run, one, top=2)]
+        np.testing.assert_allclose(again, shares, rtol=1e-5)
+    np.testing.assert_allclose(model.judge(pairs[0], text(records[0])), found[:1], rtol=1e-4)
+    for wrong in (pairs[0][0], [pairs[0][0]] * 3, pairs[:2], [pairs[0], pairs[1][0]]):
+        with pytest.raises(UsageError, match="3 statements: give two images for each, such as"):
+            model.judge(wrong, ["a", "b", "c"])
+    with pytest.raises(UsageError, match="answer needs a model fine-tuned for vqa"):
+        model.answer(pairs[0][0], "what?")
 
 
 def test_vectors_and_search_are_those_of_evaluation(places):

@@ -22,6 +22,7 @@ from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.retrieval import Retrieval
 from vlbeit_jax.tasks.text_classification import TextClassification
+from vlbeit_jax.tasks.visual_reasoning import VisualReasoning
 from vlbeit_jax.tasks.vqa import VQATask
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.types import Kind
@@ -44,6 +45,7 @@ KINDS = {
     "image_classification": Kind.LABELLED_IMAGES,
     "text_classification": Kind.LABELLED_TEXTS,
     "vqa": Kind.QUESTIONS,
+    "visual_reasoning": Kind.STATEMENTS,
     "retrieval": Kind.PAIRS,
 }
 
@@ -59,6 +61,8 @@ def rows(folder):
             answers = ["yes"] * 9 + ["2"]
         yield {
             "image": f"{number}.png",
+            "images": [f"{number}.png", f"{(number + 3) % ROWS}.png"],  # Of one split.
+            "truth": bool(rng.integers(2)),
             "split": "test" if number % 3 else "train",
             "text": f"what is number {number} {above}?",
             "captions": [f"{above} on {below} {number} {each}" for each in range(1 + number % 3)],
@@ -70,9 +74,13 @@ def rows(folder):
 def sets_in(folder):
     """Folders of prepared sets, by task."""
     folder.mkdir()
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows(folder)))
+    lines = list(rows(folder))
+    # Some statements have two records.
+    judged = [row | {"text": f"both show {i // 2}"} for i, row in enumerate(lines)]
     for kind in KINDS.values():
+        path = folder / f"{kind}.jsonl"
+        found = judged if kind is Kind.STATEMENTS else lines
+        path.write_text("".join(json.dumps(row) + "\n" for row in found))
         build(folder / kind, kind, [path], source_format="jsonl")
     return {task: folder / kind for task, kind in KINDS.items()}
 
@@ -91,6 +99,8 @@ def task_of(name, source, tokenizer, **changes):
     if name == "vqa":
         answers = {"answers_least": 1}
         return VQATask(model=model, question=paired, **tokenizer, **answers | changes)
+    if name == "visual_reasoning":
+        return VisualReasoning(model=model, statement=paired, **tokenizer, **changes)
     return Retrieval(model=model, pair=paired, **tokenizer, **changes)
 
 

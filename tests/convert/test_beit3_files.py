@@ -6,11 +6,9 @@ import pytest
 from tests.convert.named import tensor_file
 from tests.convert.test_beit3_heads import (
     NET,
-    PARTS,
-    WIDTH,
     batch,
     classification_tensors,
-    tensors_of,
+    reasoning_tensors,
     vqa_tensors,
 )
 from tests.references import beit3 as reference
@@ -23,15 +21,6 @@ from vlbeit_jax.errors import UsageError
 NORM = ("scale", "bias")
 LAST = "beit3.encoder.layer_norm"
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-
-
-def nlvr2_tensors():
-    """``BEiT3ForVisualReasoning``: two layers on four CLS states, and the last norm."""
-    shapes = {"head.dense1.weight": (2 * WIDTH, 4 * WIDTH), "head.dense1.bias": (2 * WIDTH,)}
-    shapes |= {"head.dense2.weight": (2, 2 * WIDTH), "head.dense2.bias": (2,)}
-    for name, size in (("norm1", 4 * WIDTH), ("norm2", 2 * WIDTH)):
-        shapes |= {f"head.{name}.{part}": (size,) for part in PARTS}
-    return tensors_of(shapes, final_norm=True)
 
 
 def usual(image):
@@ -51,7 +40,7 @@ def normalised(states):
 KINDS = {
     "vqa": (vqa_tensors, False, usual, of_imagenet),
     "imagenet": (classification_tensors, False, of_imagenet, usual),
-    "nlvr2": (nlvr2_tensors, True, usual, of_imagenet),
+    "nlvr2": (reasoning_tensors, True, usual, of_imagenet),
 }
 
 
@@ -89,7 +78,7 @@ def test_states_are_those_of_the_published_network(tmp_path, kind):
 
 def test_a_part_of_the_last_norm_is_not_none(tmp_path):
     """A file that has lost some of it is damaged, and not one without it."""
-    tensors = nlvr2_tensors()
+    tensors = reasoning_tensors()
     del tensors[f"{LAST}.B.bias"]
     file = tensor_file({name: value.shape for name, value in tensors.items()}, tensors)
     with pytest.raises(UsageError, match=f"missing tensors: {LAST}.B.bias"):

@@ -23,6 +23,7 @@ from tests.references import beit3 as reference
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.formats.beit3_heads import (
     classification_table,
+    reasoning_table,
     retrieval_table,
     vqa_table,
 )
@@ -31,6 +32,7 @@ from vlbeit_jax.convert.source import as_tree, tree_shapes
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.classifier import Classifier
+from vlbeit_jax.models.reasoner import Reasoner
 from vlbeit_jax.models.retrieval import DualEncoder
 from vlbeit_jax.models.vqa import VQA
 from vlbeit_jax.types import Modality
@@ -82,6 +84,14 @@ def vqa_tensors():
     return tensors_of(heads, final_norm=False)
 
 
+def reasoning_tensors():
+    norms = {"head.norm1": 4 * WIDTH, "head.norm2": 2 * WIDTH}
+    heads = {f"{name}.{part}": (size,) for name, size in norms.items() for part in PARTS}
+    for name, o, i in (("head.dense1", 2 * WIDTH, 4 * WIDTH), ("head.dense2", 2, 2 * WIDTH)):
+        heads |= {f"{name}.weight": (o, i), f"{name}.bias": (o,)}
+    return tensors_of(heads, final_norm=True)
+
+
 def retrieval_tensors():
     heads = dict.fromkeys(("vision_head.weight", "language_head.weight"), (WIDTH, WIDTH))
     return tensors_of(heads | {"logit_scale": ()}, final_norm=True)
@@ -130,6 +140,28 @@ def test_answers_have_the_logits_of_the_published_network():
     for control in ({"tanh_gelu": True}, {"eps": 1e-3}, {"pooled": 1 + GRID**2}):
         net = dataclasses.replace(NET, **control)
         other = reference.answer_logits(wide, net, *given)
+        assert np.abs(found - other).max() > 1e-4, control
+
+
+def test_truths_have_the_logits_of_the_published_network():
+    w, network = reasoning_tensors(), Reasoner(CONFIG)
+    params, report = load(reasoning_table(CONFIG), w, shapes_of(network))
+    assert not report.dropped and not report.fresh
+    assert not params["vision_embed/second_type"].any()
+    image, text, valid = batch()
+    second = image[::-1]
+    given = {name: jnp.asarray(value) for name, value in (("image", image), ("text", text))}
+    found = applied(network, params, "__call__", second_image=jnp.asarray(second), **given)
+    wide = {name: value.astype(np.float64) for name, value in w.items()}
+    images = [image / 127.5 - 1, second / 127.5 - 1]
+    expected = reference.truth_logits(wide, NET, images, text, valid)
+    assert np.abs(expected).max() > 0.5
+    assert np.abs(found - expected).max() < 1e-5
+    controls = [({"tanh_gelu": True}, images), ({"eps": 1e-3}, images), ({"pooled": 1}, images)]
+    for control, order in [*controls, ({}, images[::-1])]:
+        other = reference.truth_logits(
+            wide, dataclasses.replace(NET, **control), order, text, valid
+        )
         assert np.abs(found - other).max() > 1e-4, control
 
 

@@ -68,6 +68,7 @@ def test_the_configuration_lists_inputs_and_outputs(relative):
     ("name", "graphs"),
     [
         ("vqa", {"logits"}),
+        pytest.param("visual_reasoning", {"logits"}, marks=pytest.mark.slow),
         pytest.param("retrieval", {"image_vector", "text_vector", "match"}, marks=pytest.mark.slow),
     ],
 )

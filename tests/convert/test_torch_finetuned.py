@@ -31,12 +31,15 @@ FORMS = {
     "texts": ("text_classification", {}, 1),
     "texts, mean, relative": ("text_classification", {"pool": "mean", "model": RELATIVE}, 1),
     "answers": ("vqa", {}, 1),
+    "statements": ("visual_reasoning", {}, 1),
+    "statements, relative": ("visual_reasoning", {"model": RELATIVE}, 1),
     "retrieval": ("retrieval", {"matching": True, "rerank": 4, "features": 24}, 3),
 }
 OF_TASK = {
     "image_classification": "images",
     "text_classification": "texts, mean, relative",
     "vqa": "answers",
+    "visual_reasoning": "statements",
     "retrieval": "retrieval",
 }
 
@@ -102,6 +105,10 @@ def test_both_sides_agree_with_every_bias_and_scale_random(source_of, expected, 
         ("answers", "nn.GELU()", "nn.GELU('tanh')"),
         ("answers", "states[VISION][:, 0]))", "states[LANGUAGE][:, 0]))"),
         ("answers", "eps=eps", "eps=1e-3"),
+        ("statements", ", self.second_modality)", ", self.vision_embed.modality)"),
+        ("statements", "for each in states for", "for each in states[::-1] for"),
+        ("statements", "in (VISION, LANGUAGE)]", "in (LANGUAGE, VISION)]"),
+        ("statements", "nn.LayerNorm(4 * width, eps=eps)", "nn.LayerNorm(4 * width, eps=1e-2)"),
         ("retrieval", "network, final_norm=True", "network, final_norm=False"),
         (
             "retrieval",
@@ -180,6 +187,7 @@ def test_evaluation_in_pytorch_has_the_figures_of_ours(figures, task):
             "image_classification": {"accuracy", "top5", "mean_class", "loss", "count"},
             "text_classification": {"accuracy", "top5", "mean_class", "loss", "count"},
             "vqa": {"accuracy", "count", "accuracy_other", "accuracy_yes_no"},
+            "visual_reasoning": {"accuracy", "consistency", "loss", "count", "statements"},
             "retrieval": {"retrieval", "reranked"},
         }[task]
     )

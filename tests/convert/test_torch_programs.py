@@ -78,6 +78,21 @@ def test_torch_compile_takes_the_whole_model(form):
     torch.compiler.reset()
 
 
+def test_a_compiled_program_reads_outputs_by_attribute(made):
+    """As the training step of tools/torch_peer does, around the model."""
+    _, model = made
+
+    def program(**inputs):
+        output = model(**inputs)
+        return output.image_logits, output.text.float() * output["text_mean"][:, None]
+
+    logits, product = torch.compile(program, fullgraph=True, backend="aot_eager")(**UNPADDED)
+    wanted = model(**UNPADDED)
+    assert logits is None
+    torch.testing.assert_close(product, wanted.text * wanted.text_mean[:, None])
+    torch.compiler.reset()
+
+
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace.*:")
 def test_a_traced_model_reads_other_padding_and_other_sizes(made):
     _, model = made

@@ -125,7 +125,7 @@ FAULTS = {
     "not JSON": (Kind.PAIRS, "{", "this line is not JSON"),
     "a list": (Kind.PAIRS, "[1]", "holds a list and not an object"),
     "a misspelt key": (Kind.PAIRS, {"imge": "x.png"}, "'imge'; did you mean 'image'?"),
-    "an unknown key": (Kind.PAIRS, {"zzz": 1}, "'zzz'; the keys are id, image, text, captions"),
+    "an unknown key": (Kind.PAIRS, {"zzz": 1}, "'zzz'; the keys are id, image, images, text"),
     "a key twice": (Kind.PAIRS, '{"text": "a", "text": "b"}', "has the key 'text' twice"),
     "no image": (Kind.LABELLED_IMAGES, {"label": "a"}, "no 'image'"),
     "a missing image": (Kind.PAIRS, GOOD | {"image": "lost.png"}, "'lost.png' cannot be read: No"),

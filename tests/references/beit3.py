@@ -117,6 +117,17 @@ def answer_logits(w, net, image, ids, valid):
     return linear(w, "head.3", gelu(norm(w, "head.1", linear(w, "head.0", pooled), net), net))
 
 
+def truth_logits(w, net, images, ids, valid):
+    """Logits of false and true, from the states of CLS of image, text, image and text."""
+    first = ids.shape[1]
+    four = []
+    for image in images:
+        x = states(w, net, image, ids, valid)
+        four += [x[:, net.pooled], x[:, -first]]
+    hidden = linear(w, "head.dense1", norm(w, "head.norm1", np.concatenate(four, -1), net))
+    return linear(w, "head.dense2", gelu(norm(w, "head.norm2", hidden, net), net))
+
+
 def class_logits(w, net, image):
     """Logits of classes, from the mean of the patches' states; CLS is left out."""
     x = states(w, net, image, final_norm=False)[:, 1 - net.pooled :].mean(1)

@@ -3,9 +3,11 @@
 import pytest
 
 from tests.report.pages import checked
-from tests.tasks import labelled_world, paired_world
+from tests.tasks import labelled_world, paired_world, statement_world
 from tests.tasks.finetuned import evaluated
+from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.report.answers import answer_cards
 from vlbeit_jax.report.page import write_report
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.types import Kind
@@ -30,6 +32,12 @@ def questions(folder):
     return sets, paired_world.config(task, STEPS)
 
 
+def statements(folder):
+    sets = statement_world.prepare(folder)
+    task = statement_world.reasoning_task(sets, paired_world.tokenizer_in(folder))
+    return sets, paired_world.config(task, STEPS)
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -42,6 +50,11 @@ def questions(folder):
         pytest.param(
             questions,
             ("most frequent answer", "what is above?"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            statements,
+            ("All pictures of a statement right", "share that a coin reaches", "first red"),
             marks=pytest.mark.slow,
         ),
     ],
@@ -65,3 +78,16 @@ def test_a_fine_tuned_run_has_a_page(make, told, tmp_path):
     assert "the last figures of the run's own log" in logged.words
     with pytest.raises(UsageError, match="--results is of a pretraining run"):
         write_report(run, [], {"mim": {}}, tmp_path)
+
+
+def test_a_statement_shows_both_pictures_the_first_one_on_the_left(tmp_path):
+    """A card needs no model: a right and a wrong answer."""
+    sets = statement_world.prepare(tmp_path)
+    records = open_set(str(sets)).records("train")
+    asked = [dict(records[index]) for index in (0, 8)]  # One is false, and one is true.
+    likely = [{"top": [("true", 0.9), ("false", 0.1)]}] * 2
+    cards = answer_cards(asked, likely)
+    assert cards.count("<img") == 4 and cards.count("wrong") == cards.count("right") == 1
+    assert cards.count("Right: <strong>false</strong>") == 1 and "first red" in cards
+    names = [f"{which} picture of record 0/0" for which in ("First", "Second")]
+    assert cards.index(names[0]) < cards.index(names[1])

@@ -31,27 +31,31 @@ def pictures(count):
 def directly(run, pooling, **rows):
     """The states of each row as they are, pooled by the definition."""
     model, pooled = run.model.task.model, []
-    keep = () if pooling.block is None else (pooling.block,)
-    backbone = Backbone(model, final_norm=pooling.final_norm and not keep)
+    keep = pooling.kept(model.depth)
+    backbone = Backbone(model, final_norm=pooling.final_norm and pooling.block is None)
     compute = jax.jit(lambda params, given: backbone.apply({"params": params}, given, keep=keep))
     (given,) = rows.values()
     found = compute(run.params, Inputs(**{name: jnp.asarray(x) for name, x in rows.items()}))
-    for row, states in zip(
-        given, np.asarray(found.kept[0] if keep else found.tokens.x), strict=True
-    ):
-        real = row != 0 if "text" in rows else np.ones(len(states), bool)
-        real[0] = False
-        pooled.append(states[0] if pooling.pool == "cls" else states[real].mean(axis=0))
-    return np.stack(pooled)
+    for states in found.kept if pooling.block is not None else [*found.kept, found.tokens.x]:
+        pooled.append([])
+        for row, each in zip(given, np.asarray(states), strict=True):
+            real = row != 0 if "text" in rows else np.ones(len(each), bool)
+            real[0] = False
+            pooled[-1].append(each[0] if pooling.pool == "cls" else each[real].mean(axis=0))
+    return np.concatenate(pooled, axis=1)
 
 
 @pytest.mark.parametrize(
-    "pooling", [Pooling(), Pooling(final_norm=False), Pooling("cls", 1)], ids=str
+    "pooling",
+    [Pooling(), Pooling(final_norm=False), Pooling("cls", 1), Pooling(every_block=True)],
+    ids=str,
 )
 def test_features_are_the_pooled_states(run, pooling):
     features = Features.of(run, pooling)
     images = np.stack(pictures(3))
     found = features.images([tiny.png(image) for image in images])
+    depth = run.model.task.model.depth
+    assert found.shape == (3, 32 * (1 + depth * pooling.every_block))
     assert found == pytest.approx(directly(run, pooling, image=images), abs=2e-5)
     assert found.std() > 0.01
     rows = np.stack([run.model.text.encode_row(text, 16) for text in TEXTS])

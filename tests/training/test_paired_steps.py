@@ -1,5 +1,6 @@
-"""Question answering and retrieval: the same losses and gradients however a batch is split."""
+"""Fine-tuning on pairs: the same losses and gradients however a batch is split."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,17 +12,21 @@ from flax import linen as nn
 from tests.models.tiny_models import model_config, randomise
 from tests.objectives.retrieval_batches import assert_same_gradients
 from tests.training.linear import Training
+from vlbeit_jax.models.reasoner import Reasoner
 from vlbeit_jax.models.retrieval import DualEncoder
 from vlbeit_jax.models.vqa import VQA
 from vlbeit_jax.objectives.answering import Answering
+from vlbeit_jax.objectives.judging import Judging
 from vlbeit_jax.objectives.matching import ContrastiveAndMatching
 from vlbeit_jax.types import Special
 
 ROWS, LENGTH, ANSWERS = 16, 6, 7
 CONFIG = model_config(depth=1, fused_layers=1, drop_path=0.0)
+IMAGES = (ROWS, CONFIG.image_size, CONFIG.image_size, 3)
 OBJECTIVES = {
     "vqa": Answering(VQA(CONFIG, ANSWERS)),
     "retrieval": ContrastiveAndMatching(DualEncoder(CONFIG, 10, matching=True), negatives_among=8),
+    "visual_reasoning": Judging(Reasoner(dataclasses.replace(CONFIG, drop_path=0.3))),
 }
 SPLITS = [
     *(("vqa", (1, 1, 1), parts) for parts in (2, 4)),
@@ -29,6 +34,12 @@ SPLITS = [
     # test_contrastive.py splits the losses of retrieval in more ways, by a network that compiles
     # fast; the network of retrieval has the backbone of question answering.
     pytest.param("retrieval", (4, 2, 1), 2, marks=pytest.mark.slow),
+    # Split over devices and microbatches at once; the others split in one way.
+    ("visual_reasoning", (4, 2, 1), 2),
+    *(
+        pytest.param("visual_reasoning", *split, marks=pytest.mark.slow)
+        for split in (((1, 1, 1), 2), ((1, 1, 1), 4), ((4, 2, 1), 1))
+    ),
 ]
 
 
@@ -40,11 +51,13 @@ def batch():
     scores = rng.choice([0.3, 0.6, 1.0], (ROWS, 10)).astype(np.float32)
     scores[:, 2:], scores[5] = 0, 0
     return {
-        "image": rng.integers(0, 256, (ROWS, CONFIG.image_size, CONFIG.image_size, 3), np.uint8),
+        "image": rng.integers(0, 256, IMAGES, np.uint8),
+        "second_image": rng.integers(0, 256, IMAGES, np.uint8),
         "text": text,
         "picture": np.array([3 if row == 4 else row for row in range(ROWS)], np.uint32),
         "answers": rng.permuted(np.tile(np.arange(ANSWERS), (ROWS, 2)), axis=1)[:, :10],
         "scores": scores,
+        "truth": rng.integers(0, 2, ROWS).astype(np.int32),
         "weight": np.ones(ROWS, np.float32),
     }
 
@@ -84,5 +97,5 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(name, shape, parts):
     losses, gradients = by_the_step(name, shape, parts)
     expected, whole = by_the_step(name, (1, 1, 1), 1)
     assert losses == pytest.approx(expected, rel=2e-6)
-    assert len(losses) == {"vqa": 1, "retrieval": 2}[name]
+    assert len(losses) == {"vqa": 1, "retrieval": 2, "visual_reasoning": 1}[name]
     assert_same_gradients(gradients, whole, 1e-5)

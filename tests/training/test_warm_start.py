@@ -19,13 +19,12 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.training.adapters import first_rows, resize_positions
 from vlbeit_jax.training.mesh import param_shardings
 from vlbeit_jax.training.param_names import leaf_name
+from vlbeit_jax.training.start_report import describe, listed
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.training.warm_start import (
     Origin,
     WarmStart,
     apply_plan,
-    describe,
-    listed,
     plan_warm_start,
 )
 
@@ -166,6 +165,29 @@ def test_a_head_of_equal_shape_is_taken_unless_it_is_said_to_be_fresh():
     (fresh,) = plan_warm_start(head, head, WarmStart(fresh=("head/*",)))
     assert taken.origin is Origin.SAME and fresh.origin is Origin.FRESH
     assert describe([fresh], head).endswith("fresh: head/kernel\n  dropped: head/kernel")
+
+
+def test_a_copy_is_made_only_where_the_start_lacks_the_parameter():
+    rules = WarmStart(copies=(("b", "a"),))
+    (one, copy) = plan_warm_start({"a": (2,)}, {"a": (2,), "b": (2,)}, rules)
+    assert one.origin is Origin.SAME and copy.origin is Origin.COPIED and copy.taken == "a"
+    assert listed([one, copy], ["a"]) == {
+        "same": ["a"],
+        "adapted": {},
+        "copied": {"b": "a"},
+        "fresh": [],
+        "dropped": [],
+    }
+    assert describe([one, copy], ["a"]).endswith("1 copied, 0 fresh, 0 dropped\n  copied: b from a")
+    values = {"a": np.float32([1, 2])}
+    initial = {name: jnp.zeros(2) for name in ("a", "b")}
+    found = apply_plan([one, copy], values, initial)
+    np.testing.assert_array_equal(found["b"], values["a"])
+    (_, own) = plan_warm_start({"a": (2,), "b": (2,)}, {"a": (2,), "b": (2,)}, rules)
+    assert own.origin is Origin.SAME
+    for source in ({"a": (3,)}, {}):  # Another shape, or nothing to copy.
+        with pytest.raises(UsageError, match="b: nothing there"):
+            plan_warm_start(source, {"b": (2,)}, WarmStart(unneeded=("a",), copies=(("b", "a"),)))
 
 
 def test_what_is_not_needed_may_be_there_or_not():

@@ -58,6 +58,18 @@ def test_ridge_is_as_stated_slowly(world):
                 assert found.right[i] == (scores[i].argmax() == labels[i])
 
 
+def test_each_fold_has_the_kind_of_features_that_validation_prefers(world):
+    features, data = world
+    noise = np.random.default_rng(5).normal(size=features.shape)
+    alone = probing.ridge([features], data)
+    for kinds in ({"noise": [noise], "good": [features]}, {"good": [features], "noise": [noise]}):
+        found = probing.best_ridge(kinds, data)
+        assert found.kinds == ("good",) * FOLDS and np.array_equal(found.right, alone.right)
+        assert found.told() == {"features": found.kinds, "strengths": alone.strengths}
+    # Of equal kinds, the last one.
+    assert probing.best_ridge({"a": [features], "b": [features]}, data).kinds == ("b",) * FOLDS
+
+
 def test_no_answer_depends_on_the_labels_of_its_fold(world):
     """With other labels in one fold, the answers of that fold stay what they were.
 

@@ -32,7 +32,7 @@ def few(monkeypatch):
 def test_each_vector_is_judged_by_itself(few, tmp_path, capsys):
     vectors.main(["sample", str(tmp_path / "out.json")])
     found = json.loads((tmp_path / "out.json").read_text())
-    assert len(found) == 4 * 5  # Image, text and their CLS; the final norm and four blocks.
+    assert len(found) == 4 * 5 + 2  # Image, text, their CLS; norm and four blocks; all, joined.
     records, data = few
     images = [decode(record["image"]) for record in records]
     cls = vlbeit_jax.load("sample").encode(images=images).image_cls

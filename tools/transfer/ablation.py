@@ -17,13 +17,14 @@ from tools import command
 from tools.transfer import probing
 from tools.transfer.finetune import answered, study_of
 from tools.transfer.fit import PRETRAINED, Scores, Study
-from tools.transfer.frozen import SET, labelled_emoji
+from tools.transfer.frozen import SET, kinds, labelled_emoji
 from tools.transfer.results import told as told_gain
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.interval import mean_by_group, paired_gain
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
+from vlbeit_jax.tasks.features import EVERY_BLOCK
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.saved_run import finished_step
 
@@ -79,12 +80,14 @@ def _told(run: pathlib.Path) -> dict[str, Any]:
 def _frozen(run: pathlib.Path) -> tuple[Scores, dict[str, Any]]:
     """Returns the probe of ``tools.transfer.frozen`` with all labels."""
     records, labelled = labelled_emoji(open_set(SET))
-    features = Features.of(open_run(run)).images([record["image"] for record in records])
-    outcome = probing.ridge([features], labelled)
+    opened = open_run(run)
+    images = [record["image"] for record in records]
+    vectors = Features.of(opened, EVERY_BLOCK).images(images)
+    outcome = probing.best_ridge(kinds([vectors], opened.model.task.model.width), labelled)
     scores = Scores(
         outcome.right, labelled.groups, "accuracy_by_group", each_group_once=True, seeds=1
     )
-    return scores, {"strengths": outcome.strengths}
+    return scores, outcome.told()
 
 
 def _compared(scores: Mapping[str, Scores]) -> dict[str, Any]:

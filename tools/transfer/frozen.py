@@ -11,7 +11,7 @@ starts of the same network. The run has trained on no picture of an emoji.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,13 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.shapes import Float
+from vlbeit_jax.tasks.features import EVERY_BLOCK
 from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
 SET = "sample:emoji"
 RANDOM_STARTS = 3
 SHOTS, DRAWS = 10, 3
+Vectors = Mapping[str, list[np.ndarray]]  # By start; one matrix per network.
 
 
 def study(folder: pathlib.Path) -> dict[str, Any]:
@@ -49,33 +51,39 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
     groups = all_labels.groups
     images = [record["image"] for record in records]
     names = [record["names"][0].decode() for record in records]
-    starts = [Features.of_random_start(run, seed) for seed in range(RANDOM_STARTS)]
-    arms = [[Features.of(run)], starts]
+    arms = {
+        "pretrained": [Features.of(run, EVERY_BLOCK)],
+        "random": [
+            Features.of_random_start(run, seed, EVERY_BLOCK) for seed in range(RANDOM_STARTS)
+        ],
+    }
+    width = run.model.task.model.width
     protocol: dict[str, Any] = {
         "data": {"set": SET, "fingerprint": found.fingerprint, "rows": len(records)},
         "groups": len(set(groups)),
         "run": {"step": run.step, "weights": tree_fingerprint(run.params)},
-        "features": "mean of all tokens but CLS after the final norm, image or text alone",
+        "features": "mean of all tokens but CLS, image or text alone: after every block and after "
+        "the final norm, joined; or after the final norm only",
         "image": {"resolution": run.model.task.model.image_size, "view": "squash"},
         "text_tokenizer": run.model.text.fingerprint,
         "pretraining_saw_the_set": not run.trained_on.isdisjoint(found.contains),
         "random_starts": RANDOM_STARTS,
-        "strengths": {},
+        "chosen": {},
     }
     results = {}
     few_labels = dataclasses.replace(all_labels, shots=SHOTS, draws=DRAWS)
 
-    def compare(task: str, features: list, data: probing.Labelled, floors: dict) -> None:
-        pretrained, random = (probing.ridge(each, data) for each in features)
-        results[task] = comparison(pretrained.right, random.right, floors, groups, RANDOM_STARTS)
-        chosen = {"pretrained": pretrained.strengths, "random": random.strengths}
-        protocol["strengths"][task] = chosen
+    def compare(task: str, vectors: Vectors, data: probing.Labelled, floors: dict) -> None:
+        found = {arm: probing.best_ridge(kinds(each, width), data) for arm, each in vectors.items()}
+        right = [each.right for each in found.values()]
+        results[task] = comparison(*right, floors, groups, RANDOM_STARTS)
+        protocol["chosen"][task] = {arm: each.told() for arm, each in found.items()}
 
-    pictures = _of_each(arms, lambda features: features.images(images))
+    pictures = {arm: [each.images(images) for each in starts] for arm, starts in arms.items()}
     pixels = np.stack([small(decode(image)) for image in images])
     compare("emoji_frozen", pictures, all_labels, pixel_floors(pixels, all_labels))
     compare("emoji_frozen_10", pictures, few_labels, pixel_floors(pixels, few_labels))
-    texts = _of_each(arms, lambda features: features.texts(names))
+    texts = {arm: [each.texts(names) for each in starts] for arm, starts in arms.items()}
     floors = {
         "majority": probing.majority(all_labels),
         "bag_of_pieces_ridge": probing.ridge([_bag(names, run.model.text)], all_labels).right,
@@ -93,8 +101,9 @@ def labelled_emoji(found: PreparedSet) -> tuple[list[Mapping[str, Any]], probing
     return records, probing.Labelled(labels, groups, len(classes))
 
 
-def _of_each(arms: list[list[Features]], compute: Callable[[Features], np.ndarray]) -> list:
-    return [[compute(features) for features in arm] for arm in arms]
+def kinds(vectors: list[np.ndarray], width: int) -> dict[str, list[np.ndarray]]:
+    """Returns the vectors of ``EVERY_BLOCK``, and their last part, that after the final norm."""
+    return {"every block": vectors, "last": [each[:, -width:] for each in vectors]}
 
 
 def _bag(texts: list[str], tokenizer: TextTokenizer) -> Float[np.ndarray, "A V"]:

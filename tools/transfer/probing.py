@@ -1,7 +1,8 @@
 """Probes over three folds: each picture is tested once, and its test chooses no strength."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +57,16 @@ class Outcome:
     Attributes:
       right: share of right answers to each row when it is tested, over seeds and draws.
       strengths: strength of the ridge for each fold.
+      kinds: name of the kind of features for each fold; only where there was a choice.
     """
 
     right: Float[np.ndarray, " A"]
     strengths: tuple[float, ...]
+    kinds: tuple[str, ...] = ()
+
+    def told(self) -> dict[str, Sequence[Any]]:
+        """Returns what was chosen, for JSON."""
+        return {"features": self.kinds, "strengths": self.strengths}
 
 
 def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outcome:
@@ -72,6 +79,32 @@ def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outco
       features: features of all rows, one matrix per seed.
       data: labels and groups of the rows.
     """
+    return dataclasses.replace(best_ridge({"": features}, data), kinds=())
+
+
+def best_ridge(kinds: Mapping[str, Sequence[Float[np.ndarray, "A D"]]], data: Labelled) -> Outcome:
+    """Does the same with several kinds of features; each fold has one kind and one strength.
+
+    Both are chosen together, on rows that the fold does not test. Of equally good choices, the last
+    kind is taken, and of its strengths the largest.
+
+    Args:
+      kinds: features of all rows by kind, one matrix per seed.
+      data: labels and groups of the rows.
+    """
+    tried = [_tried(features, data) for features in kinds.values()]
+    times = tried[0][1]
+    checked, tested = (np.concatenate([each[part] for each in tried]) for part in (0, 2))
+    chosen = choose(checked, times, tested, data.groups)
+    settings = [(kind, strength) for kind in kinds for strength in STRENGTHS]
+    names, strengths = zip(*(settings[each] for each in chosen.settings), strict=True)
+    return Outcome(chosen.right, strengths, names)
+
+
+def _tried(
+    features: Sequence[Float[np.ndarray, "A D"]], data: Labelled
+) -> tuple[Float[np.ndarray, "S A"], Float[np.ndarray, " A"], Float[np.ndarray, "S A"]]:
+    """Returns ``checked``, ``times`` and ``tested`` of ``choosing.choose``, for all strengths."""
     rows, folds = len(data.labels), data.folds
     tested = np.zeros((len(STRENGTHS), rows))
     checked, times = np.zeros((len(STRENGTHS), rows)), np.zeros(rows)
@@ -84,9 +117,7 @@ def ridge(features: Sequence[Float[np.ndarray, "A D"]], data: Labelled) -> Outco
                 right = fitted.scores(matrix, strength).argmax(axis=1) == data.labels
                 checked[number] += right & validation
                 tested[number] += right & test
-    tested /= len(features) * (data.draws if data.shots else 1)
-    chosen = choose(checked, times, tested, data.groups)
-    return Outcome(chosen.right, tuple(STRENGTHS[each] for each in chosen.settings))
+    return checked, times, tested / (len(features) * (data.draws if data.shots else 1))
 
 
 def majority(data: Labelled) -> Float[np.ndarray, " A"]:

@@ -35,6 +35,9 @@ def vectors(encoded: Any) -> Iterator[tuple[str, np.ndarray]]:
     for where, states in layers:
         for name in ("image", "image_cls", "text", "text_cls"):
             yield f"{name} {where}", getattr(states, name)
+    for name in ("image", "text"):
+        each = [getattr(states, name) for _, states in reversed(layers)]
+        yield f"{name} after every block and the norm, joined", np.concatenate(each, axis=1)
 
 
 def figures(folder: str) -> Figures:

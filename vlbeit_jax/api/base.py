@@ -26,7 +26,7 @@ class Predictor:
 
     Attributes:
       task: kind of its task.
-      needs: of a record: ``image``, ``text``, ``captions``.
+      needs: of a record: ``image``, ``images``, ``text``, ``captions``.
       predict: from records and a number of answers to a prediction per record.
       retriever: embeds images and texts for search; None if the run was not trained for it.
     """

@@ -1,4 +1,4 @@
-"""Predicts with a fine-tuned model: classes, answers, search."""
+"""Predicts with a fine-tuned model: classes, answers, truth, search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,6 +60,31 @@ class Predicts(Opened):
         ]
         return [found["top"] for found in _predicted(predictor, rows, top)]
 
+    def judge(self, images: Any, statements: Any) -> list[float]:
+        """Returns the probability that each statement is true of its two images.
+
+        Args:
+          images: two for each statement, the first one on the left; or two for all of them.
+          statements: strings.
+
+        Raises:
+          UsageError: the model was not fine-tuned for visual reasoning.
+        """
+        predictor = self._predictor_for("judge", ("visual_reasoning",))
+        texts, pairs = listed(statements, "statements"), listed(images, "images")
+        if len(pairs) == 2 and not _is_pair(pairs[0]):
+            pairs = [pairs] * len(texts)
+        if len(pairs) != len(texts) or not all(_is_pair(pair) for pair in pairs):
+            raise UsageError(
+                f"{len(texts)} statements: give two images for each, such as [(a, b), (c, d)], or "
+                "two for all, such as (a, b)"
+            )
+        rows = [
+            {"image": _png(first), "second_image": _png(second), "text": words_of(text)}
+            for (first, second), text in zip(pairs, texts, strict=True)
+        ]
+        return [dict(found["top"])["true"] for found in _predicted(predictor, rows, top=2)]
+
     def embed(self, images: Any = None, texts: Any = None) -> Embedded:
         """Returns unit vectors of images and texts in one space, for an index of your own.
 
@@ -109,6 +134,11 @@ class Predicts(Opened):
         retriever = self._predictor_for(method, ("retrieval",)).retriever
         assert retriever is not None, "of retrieval"
         return retriever
+
+
+def _is_pair(given: Any) -> bool:
+    """Returns whether this is two images, and not one: an array of pixels has a length too."""
+    return isinstance(given, list | tuple) and len(given) == 2
 
 
 def _png(picture: Any) -> bytes:

@@ -44,7 +44,7 @@ class LabelledTextsConfig(StreamConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairedStreamConfig(StreamConfig):
-    """Images with a question or a caption, both seen as they are."""
+    """Images with a question, a caption or a statement, both seen as they are."""
 
     text_length: int = setting(64, "word pieces of a text with its specials", POSITIVE)
     crop_scale: float = setting(0.5, "smallest area of the random crop, share of the image", SHARE)

@@ -17,7 +17,11 @@ BASELINES = {
     "prior": "most frequent answer",
 }
 HEADER = ["| figure | value | 95% interval | without a network |", "|---|---|---|---|"]
-NO_SHARES = {"loss": "{:.3f}", "count": "{:,.0f}"}  # All other figures are shares of 1.
+NO_SHARES = {
+    "loss": "{:.3f}",
+    "count": "{:,.0f}",
+    "statements": "{:,.0f}",
+}  # All other figures are shares of 1.
 Figures = Mapping[str, Any]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.examples import EXAMPLES_FILE, FIGURES_FILE, without_folders
 from vlbeit_jax.convert.files import write_safetensors
 from vlbeit_jax.convert.heads import HEADS
@@ -113,12 +114,19 @@ def write_evaluation(
     write_safetensors(folder / EXAMPLES_FILE, arrays, {"format": "pt"})
 
 
+def random_inputs(model: ModelConfig) -> dict[str, np.ndarray]:
+    """Returns random inputs for every network: images, second images and texts."""
+    pair = verify.random_batches(model)["pair"]
+    return {"image": pair["image"], "second_image": pair["image"][::-1], "text": pair["text"]}
+
+
 def jax_outputs(source: FineTunedModel, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the network's outputs in float32, under the names of ``Head.outputs``.
 
     Args:
       source: the model.
-      batch: pixels Uint8[B, side, side, 3] as "image" and word pieces Int[B, T] as "text".
+      batch: pixels Uint8[B, side, side, 3] as "image" and "second_image", and word pieces Int[B, T]
+        as "text".
     """
     config = dataclasses.replace(source.model, matmul="float32")
     network, params = source.network.clone(config=config), as_tree(source.params)

@@ -56,6 +56,8 @@ def _value(value: Any) -> list[str | int | bytes]:
         return [value.encode()]
     if isinstance(value, bytes):
         return [value]
+    if isinstance(value, bool | np.bool_):
+        return [int(value)]
     if isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.integer):
         return [value.ndim, *value.shape, np.ascontiguousarray(value, "<i8").tobytes()]
     if isinstance(value, np.ndarray | list | tuple):

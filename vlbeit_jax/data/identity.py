@@ -24,6 +24,7 @@ SPLITS = (TRAIN, VALIDATION, TEST)
 HELD_BACK = (VALIDATION, TEST)  # Nothing in them is trained on.
 PICTURES, TEXTS = "pictures", "texts"  # The two kinds of keys.
 KEYS = (PICTURES, TEXTS)
+DIGESTS = ("sha256", "second_sha256")  # Fields of a record: those of its pictures.
 # The controls, formats (byte-order mark, zero-width characters, direction marks), spaces and
 # separators of Unicode 14, and two more that nmt_nfkc turns into a space: its own word mark and
 # U+FFFD. We write the list down, so that a Python with a newer Unicode splits in the same way.
@@ -59,6 +60,17 @@ def group_key(group: str) -> int:
     return int.from_bytes(
         hashlib.sha256(group.encode("utf-8", "surrogatepass")).digest()[:8], "big"
     )
+
+
+def statement_name(text: str, group: str) -> str:
+    """Returns a name that the records of one statement have in common.
+
+    Args:
+      text: of the statement.
+      group: that a record's source states. Without one, all records with this text are of one
+        statement; otherwise only those of the group.
+    """
+    return f"{group}/{text_key(text):016x}"
 
 
 def split_of(key: int, validation_share: float | int) -> str:

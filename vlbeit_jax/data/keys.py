@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vlbeit_jax.data.identity import PICTURES, TEXTS, picture_key, text_key
+from vlbeit_jax.data.identity import DIGESTS, PICTURES, TEXTS, picture_key, text_key
 from vlbeit_jax.shapes import UInt
 
 Keys = UInt[np.ndarray, "2 _"]
@@ -26,14 +26,16 @@ def keys_file(folder: pathlib.Path, what: str, split: str) -> pathlib.Path:
 
 
 def keys_of(record: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Returns the keys of a record's picture and texts, each once.
+    """Returns the keys of a record's pictures and texts, each once.
 
-    A question belongs to its picture and has no key: "what colour is it?" is asked everywhere.
+    A question belongs to its picture and has no key: "what colour is it?" is asked everywhere. Nor
+    has a statement, which is true of some pictures and false of others.
     """
     texts = record.get("captions", [])
     if "text" in record and "sha256" not in record:
         texts = [record["text"]]
-    found = {PICTURES: [picture_key(record["sha256"])]} if "sha256" in record else {}
+    pictures = [picture_key(record[name]) for name in DIGESTS if name in record]
+    found = {PICTURES: list(dict.fromkeys(pictures))} if pictures else {}
     decoded = (text.decode() if isinstance(text, bytes) else text for text in texts)
     return found | ({TEXTS: list(dict.fromkeys(map(text_key, decoded)))} if len(texts) else {})
 

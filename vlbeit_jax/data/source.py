@@ -98,10 +98,12 @@ class PreparedSet:
                 f"{self.folder}: its shards hold {lengths} {split} records, but {count} were "
                 "written to them in turn; prepare it again"
             )
-        decoders = (
-            {"image": tfds.decode.SkipDecoding()} if "image" in builder.info.features else None
-        )
-        return _AsWritten(builder.as_data_source(split, decoders=decoders), lengths)
+        decoders = {
+            name: tfds.decode.SkipDecoding()
+            for name, feature in builder.info.features.items()
+            if isinstance(feature, tfds.features.Image)
+        }
+        return _AsWritten(builder.as_data_source(split, decoders=decoders or None), lengths)
 
     def keys(self, what: str, split: str) -> Keys:
         """The keys of the pictures or texts that a split holds; see ``data.keys``.

@@ -15,7 +15,7 @@ from vlbeit_jax.models.layers import matmul_dtype
 from vlbeit_jax.models.multiway import Encoded, EncoderConfig, Multiway
 from vlbeit_jax.models.tokens import Tokens, join
 from vlbeit_jax.ops.patches import normalise, to_patches
-from vlbeit_jax.shapes import Array, Float, Int, UInt8
+from vlbeit_jax.shapes import Array, Bool, Float, Int, UInt8
 from vlbeit_jax.types import Layout, Positions
 
 
@@ -25,6 +25,7 @@ class Inputs:
 
     Attributes:
       image: pixels; floating-point ones have been normalised.
+      second_image: of two images that a text is about; a network makes a row of each.
       masked_patches: indices of the patches that the mask token replaces, and that are predicted.
       text: word pieces, already corrupted; CLS first, padded with PAD.
       text_masked: positions that are predicted (unused slots may hold any position).
@@ -32,6 +33,7 @@ class Inputs:
 
     image: UInt8[Array, "B height width 3"] | Float[Array, "B height width 3"] | None = None
     masked_patches: Int[Array, "B M_image"] | None = None
+    second_image: UInt8[Array, "B height width 3"] | Float[Array, "B height width 3"] | None = None
     text: Int[Array, "B T"] | None = None
     text_masked: Int[Array, "B M_text"] | None = None
 
@@ -85,6 +87,7 @@ class Backbone(nn.Module):
         drop_path: Float[Array, "B Z 2"] | None = None,
         keep: Sequence[int] = (),
         attend: Callable[[Layout], np.ndarray] | None = None,
+        is_second: Bool[Array, " B"] | None = None,
     ) -> Encoded:
         """Returns the states of image CLS and patches, then of the text.
 
@@ -93,11 +96,13 @@ class Backbone(nn.Module):
           drop_path: uniform draws in [0, 1) per row and block; None in evaluation.
           keep: blocks, counted from 0, whose output is returned as well.
           attend: from the layout to a static Bool[L, L], True where a query may see a key.
+          is_second: rows whose image is the second of two, which has a type of its own.
         """
+        assert inputs.second_image is None, "a row has one image"
         parts = []
         if inputs.image is not None:
             patches = to_patches(normalise(inputs.image), self.config.patch_size)
-            parts.append(self.vision_embed(patches, inputs.masked_patches))
+            parts.append(self.vision_embed(patches, inputs.masked_patches, is_second))
         if inputs.text is not None:
             parts.append(self.text_embed(inputs.text))
         return self.encoder(_prepared(join(parts), attend), drop_path, keep)

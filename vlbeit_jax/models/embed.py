@@ -8,7 +8,7 @@ from vlbeit_jax.models.params import declare
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.models.vocabulary import WordTable
 from vlbeit_jax.ops.gather import is_at_positions
-from vlbeit_jax.shapes import Array, Float, Int
+from vlbeit_jax.shapes import Array, Bool, Float, Int
 from vlbeit_jax.types import Modality, Special
 
 TEXT_NORM_EPS = 1e-12  # BERT's, which VLMo keeps.
@@ -32,12 +32,19 @@ class VisionEmbed(nn.Module):
     typed: bool = True
 
     @nn.compact
-    def __call__(self, patches: Float[Array, "B N P"], masked: Int[Array, "B M"] | None) -> Tokens:
+    def __call__(
+        self,
+        patches: Float[Array, "B N P"],
+        masked: Int[Array, "B M"] | None,
+        is_second: Bool[Array, " B"] | None = None,
+    ) -> Tokens:
         """Returns the tokens.
 
         Args:
           patches: normalised pixels of each patch.
           masked: indices of the patches to replace by the mask token; None: nothing is masked.
+          is_second: images that have the type of the second of two images (VLMo); None: none has,
+            and there is no such type.
         """
         batch, count, _ = patches.shape
         x = Linear(self.width, (None, "embed"), self.dtype, name="patch")(patches)
@@ -53,7 +60,11 @@ class VisionEmbed(nn.Module):
             table = declare(beit_init(), None, "embed")
             x = x + self.param("positions", table, (count + 1, self.width))
         if self.typed:
-            x = x + self.param("type", embed, (self.width,))
+            kind = self.param("type", embed, (self.width,))
+            if is_second is not None:
+                second = self.param("second_type", embed, (self.width,))
+                kind = jnp.where(is_second[:, None, None], second, kind)
+            x = x + kind
         return Tokens(x, None, ((Modality.VISION, count + 1),))
 
 

@@ -34,7 +34,8 @@ KIND = flags.DEFINE_enum(
     None,
     [str(kind) for kind in Kind],
     "what a record holds; pairs: an image and its captions; tokens: texts packed into full rows; "
-    "questions: an image, a question and its answers",
+    "questions: an image, a question and its answers; statements: two images, and a statement that "
+    "is true or false of them",
     required=True,
 )
 FORMAT = flags.DEFINE_enum(
@@ -42,13 +43,13 @@ FORMAT = flags.DEFINE_enum(
     None,
     sorted(FORMATS),
     "format of the input (not for tokens); folder: pictures, each with its caption in a .txt file "
-    "of the same name",
+    "of the same name; nlvr2: the published files of this benchmark",
 )
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "file or glob pattern; may be repeated; for --format=folder: a folder; for tokens: prepared "
-    "texts",
+    "file or glob pattern; may be repeated; for --format=folder and nlvr2: a folder; for "
+    "tokens: prepared texts",
     required=True,
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)

@@ -33,6 +33,9 @@ class Limits:
     short_side: int = 0
 
 
+WHICH = ("first", "second")  # Of two images.
+
+
 class Dropped(Exception):
     """An item that cannot be used; the argument is the reason under which it is counted."""
 
@@ -46,13 +49,19 @@ def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
     if item.fault:
         raise Dropped(item.fault)
     record: dict[str, Any] = {"id": item.key, "source": item.source}
-    if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS, Kind.QUESTIONS):
+    if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS, Kind.QUESTIONS, Kind.STATEMENTS):
         record["text"] = _given(item.text, "no_text")
     if kind is Kind.QUESTIONS:
         record["answers"] = list(_given(item.answers, "no_answers"))
+    if kind is Kind.STATEMENTS:
+        if item.truth is None:
+            raise Dropped("no_truth")
+        first, second = _given(item.images, _without_images(item))
+        record |= {"truth": item.truth, "second_sha256": picture_digest(second)}
+        record |= {"sha256": picture_digest(first), **_checked_images(item, limits)}
     if kind.has_label and item.label == "":  # A number may be 0.
         raise Dropped("no_label")
-    if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS):
+    if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS, Kind.STATEMENTS):
         return record
     image = _given(item.image, "no_image")
     if kind is Kind.PAIRS:
@@ -72,7 +81,7 @@ def checked_inputs(item: Item, limits: Limits, needs: Collection[str]) -> dict[s
     Args:
       item: of a file.
       limits: of images.
-      needs: which of ``image``, ``text`` and ``captions`` the record must have.
+      needs: which of ``image``, ``images``, ``text`` and ``captions`` the record must have.
 
     Raises:
       Dropped: with the reason.
@@ -82,11 +91,29 @@ def checked_inputs(item: Item, limits: Limits, needs: Collection[str]) -> dict[s
     record: dict[str, Any] = {"id": item.key}
     if "image" in needs:
         record["image"] = checked_image(_given(item.image, "no_image"), limits)
+    if "images" in needs:
+        record |= _checked_images(item, limits)
     if "text" in needs:
         record["text"] = _given(item.text, "no_text")
     if "captions" in needs:
         record["captions"] = list(_given(item.captions, "no_caption"))
     return record
+
+
+def _without_images(item: Item) -> str:
+    return "one_image" if item.image else "no_images"
+
+
+def _checked_images(item: Item, limits: Limits) -> dict[str, bytes]:
+    """Returns what to store of an item's two images; a reason begins with which of them it is."""
+    found = {}
+    images = _given(item.images, _without_images(item))
+    for which, name, encoded in zip(WHICH, ("image", "second_image"), images, strict=True):
+        try:
+            found[name] = checked_image(encoded, limits)
+        except Dropped as reason:
+            raise Dropped(f"{which}_{reason}") from reason
+    return found
 
 
 def checked_image(encoded: bytes, limits: Limits) -> bytes:

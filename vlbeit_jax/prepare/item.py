@@ -14,11 +14,13 @@ class Item:
       key: identifies it within its source.
       image: encoded bytes, unread; None if there is no image.
       captions: of the image.
-      text: a document, or a question about the image.
+      text: a document, a question about the image, or a statement about the images.
       source: path of its file (of its picture, if it has one): within the archive, or below the
         inputs' common folder.
       label: of a class: its name, or its number in the file of ``--classes``.
       answers: to the question, one from each person who was asked.
+      images: as ``image``, of the two images that a statement is about; empty if there are none.
+      truth: whether the statement is true; None if it is not known.
       group: items of one group are in one split; empty: the picture, or else the text, decides.
       split: that the source puts it in; empty: a hash decides.
       place: file and line, for messages. If there is one, whoever made the source can mend it, so
@@ -33,6 +35,8 @@ class Item:
     source: str = ""
     label: str | int = ""
     answers: tuple[str, ...] = ()
+    images: tuple[bytes, ...] = ()
+    truth: bool | None = None
     group: str = ""
     split: str = ""
     place: str = ""

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vlbeit_jax.data.answers import AnswerCounter
-from vlbeit_jax.data.identity import group_key, picture_key, split_of, text_key
+from vlbeit_jax.data.identity import (
+    DIGESTS,
+    group_key,
+    picture_key,
+    split_of,
+    statement_name,
+    text_key,
+)
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import Placed
 from vlbeit_jax.prepare.check import Dropped, Limits, checked
@@ -16,7 +23,8 @@ from vlbeit_jax.prepare.strict import Faults, Sides, explained, keys_of_item
 from vlbeit_jax.types import Kind
 
 EARLY_STOP_AFTER = 1000
-GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS)  # Every record has a group.
+# Every record has a group.
+GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS, Kind.STATEMENTS)
 
 
 @dataclasses.dataclass
@@ -71,13 +79,14 @@ class RecordMaker:
     def _placed(self, item: Item, sides: Sides) -> Placed:
         """Returns an item's split and record; raises ``Dropped``."""
         record = checked(item, self.kind, self.limits)
-        digest = record.get("sha256", "")
-        key = picture_key(digest) if digest else text_key(record["text"])
+        # Of two pictures, the one with the smaller key decides, whichever is named first.
+        digests = sorted(record[name] for name in DIGESTS if name in record)
+        key = picture_key(digests[0]) if digests else text_key(record["text"])
         if item.group:
             key = group_key(item.group)
         split = item.split or split_of(key, self.validation_share)
         # Without a group or a split from outside, the hash cannot put equal things apart.
-        if item.place and (fault := sides.conflict(item, split, keys_of_item(item, digest))):
+        if item.place and (fault := sides.conflict(item, split, keys_of_item(item, digests))):
             raise Dropped(fault)
         self.stated += bool(item.split)
         if self.kind.has_label:
@@ -86,7 +95,9 @@ class RecordMaker:
         if self.kind is Kind.QUESTIONS:
             self.answers.add(split, item.answers)
         if self.grouped:
-            record["group"] = item.group or digest or f"{key:016x}"
+            record["group"] = item.group or (digests[0] if digests else f"{key:016x}")
+        if self.kind is Kind.STATEMENTS:
+            record["statement"] = statement_name(item.text, item.group)
         return split, record
 
     def description(self) -> dict[str, Any]:

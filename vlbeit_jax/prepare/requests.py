@@ -21,7 +21,7 @@ def prediction_lines(
     Args:
       items: of a file.
       predict: from records to as many predictions.
-      needs: which of ``image``, ``text`` and ``captions`` a record must have.
+      needs: which of ``image``, ``images``, ``text`` and ``captions`` a record must have.
     """
     remaining = iter(items)
     while chunk := _chunk(remaining, needs):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vlbeit_jax.data.identity import group_key, picture_key, text_key
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.prepare.check import WHICH, Limits
 from vlbeit_jax.prepare.item import Item
 
 MOST_NAMED = 20
@@ -18,6 +18,9 @@ def explained(reason: str, limits: Limits) -> str:
         "no_caption": "it has no 'captions', which are needed here",
         "no_label": "it has no 'label', which is needed here",
         "no_answers": "it has no 'answers', which are needed here",
+        "no_truth": "it has no 'truth', which is needed here: true or false",
+        "no_images": "it has no 'images', which are needed here: the paths of two pictures",
+        "one_image": "it has one 'image', but two are needed here: 'images' with their paths",
         "not_an_image": "its image is not a file of a known image format",
         "undecodable_image": "its image is damaged or incomplete",
         "image_too_large": f"its image has more than --max_pixels={limits.max_pixels}",
@@ -27,6 +30,9 @@ def explained(reason: str, limits: Limits) -> str:
             "as the other"
         ),
     }
+    which, _, rest = reason.partition("_")
+    if which in WHICH and rest in sentences:
+        return sentences[rest].replace("its image", f"its {which} image")
     return sentences.get(reason, reason)
 
 
@@ -78,12 +84,13 @@ class Sides:
         return ""
 
 
-def keys_of_item(item: Item, sha256: str) -> list[tuple[str, int]]:
-    """Returns what must be in one split: the item's group, and its picture or else its text.
+def keys_of_item(item: Item, digests: Sequence[str]) -> list[tuple[str, int]]:
+    """Returns what must be in one split: the item's group, and its pictures or else its text.
 
     Args:
       item: that was found.
-      sha256: of its picture; empty if it has none.
+      digests: SHA-256 of its pictures; empty if it has none.
     """
-    own = ("picture", picture_key(sha256)) if sha256 else ("text", text_key(item.text))
-    return [("group", group_key(item.group)), own] if item.group else [own]
+    own = [("picture", picture_key(digest)) for digest in digests]
+    own = own or [("text", text_key(item.text))]
+    return [("group", group_key(item.group)), *own] if item.group else own

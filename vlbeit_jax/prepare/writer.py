@@ -54,6 +54,16 @@ FEATURES = {
         "text": tfds.features.Text(),
         "answers": tfds.features.Sequence(tfds.features.Text()),
     },
+    # statement: what the records of one statement have in common (``data.identity``).
+    Kind.STATEMENTS: IMAGE
+    | GROUP
+    | {
+        "second_sha256": tfds.features.Text(),
+        "second_image": tfds.features.Image(shape=(None, None, 3)),
+        "text": tfds.features.Text(),
+        "truth": tfds.features.Scalar(np.bool_),
+        "statement": tfds.features.Text(),
+    },
 }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from vlbeit_jax.data.examples.images import pixels_of
 from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.examples.statements import IMAGES
 from vlbeit_jax.data.image import centre_view
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.metrics.vqa import normalise
@@ -15,6 +16,7 @@ from vlbeit_jax.report.panels import picture as as_png
 from vlbeit_jax.report.verdicts import Level, Verdict
 
 SIDE = 128  # Pixels of a picture on the page.
+WHICH = ("First picture", "Second picture")
 
 
 def answer_cards(records: Records, predictions: Sequence[Mapping[str, Any]]) -> Html:
@@ -39,7 +41,7 @@ def _card(record: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
     ]
     return element(
         "li",
-        _shown(record),
+        element("div", *_pictures(record), class_="strip") if "image" in record else None,
         element("p", record_text(record)) if "text" in record else None,
         element("p", verdict.badge()),
         element("ol", listed),
@@ -50,6 +52,8 @@ def _card(record: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
 
 def truths_of(record: Mapping[str, Any]) -> list[str]:
     """Returns what counts as right for a record, without repetitions."""
+    if "truth" in record:
+        return ["true" if record["truth"] else "false"]
     for name in ("label", "answers", "captions"):
         if name in record:
             found = [record[name]] if name == "label" else record[name]
@@ -58,16 +62,22 @@ def truths_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def record_text(record: Mapping[str, Any]) -> str:
-    """Returns the text or the question of a record, cut to a few lines."""
+    """Returns the text, the question or the statement of a record, cut to a few lines."""
     text = as_text(record["text"])
     return text if len(text) <= 400 else f"{text[:400]} …"
 
 
-def _shown(record: Mapping[str, Any]) -> Html | None:
-    if "image" not in record:
-        return None
+def _pictures(record: Mapping[str, Any]) -> list[Html]:
+    """Returns the picture of a record, or both, the first one on the left."""
+    names = [name for name in IMAGES if name in record]
+    titles = WHICH if len(names) > 1 else ("Picture",)
+    return [
+        _shown({**record, "image": record[name]}, title)
+        for name, title in zip(names, titles, strict=True)
+    ]
+
+
+def _shown(record: Mapping[str, Any], title: str) -> Html:
     view = np.ascontiguousarray(centre_view(pixels_of(record), SIDE))
-    alt = f"Picture of record {as_text(record['id'])}"
-    return element(
-        "div", figure(picture(as_png(view), alt, width=SIDE, height=SIDE), ""), class_="strip"
-    )
+    alt = f"{title} of record {as_text(record['id'])}"
+    return figure(picture(as_png(view), alt, width=SIDE, height=SIDE), "")

@@ -16,6 +16,7 @@ KINDS = {
     Kind.LABELLED_IMAGES: "pictures with a class",
     Kind.LABELLED_TEXTS: "texts with a class",
     Kind.QUESTIONS: "questions about pictures",
+    Kind.STATEMENTS: "statements about two pictures",
 }
 FIGURES = "figures of this page"
 

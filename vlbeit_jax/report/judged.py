@@ -15,6 +15,7 @@ NAMES = {
     "accuracy": "Right at the first guess",
     "top5": "Right class among the best five",
     "mean_class": "Mean accuracy of the classes",
+    "consistency": "All pictures of a statement right",
 }
 BASELINES = {
     "majority": "share of the most frequent class",
@@ -98,6 +99,8 @@ def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) ->
         floor = next((each for each in BASELINES if each in found and name == "accuracy"), None)
         title, told = NAMES[name], BASELINES.get(floor or "", "")
         baseline = found[floor] if floor else None
+        if f"{name}_chance" in found:
+            baseline, told = found[f"{name}_chance"], "share that a coin reaches"
     verdict = _verdict(found[name], bounds, baseline, told)
     return Judged(name, title, found[name], bounds, baseline, verdict)
 

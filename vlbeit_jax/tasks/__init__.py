@@ -23,6 +23,7 @@ TASKS: dict[str, str] = {
     "pretrain": "vlbeit_jax.tasks.pretrain:Pretrain",
     "vqkd": "vlbeit_jax.tasks.vqkd:VQKD",
     "vqa": "vlbeit_jax.tasks.vqa:VQATask",
+    "visual_reasoning": "vlbeit_jax.tasks.visual_reasoning:VisualReasoning",
     "retrieval": "vlbeit_jax.tasks.retrieval:Retrieval",
     "image_classification": "vlbeit_jax.tasks.image_classification:ImageClassification",
     "text_classification": "vlbeit_jax.tasks.text_classification:TextClassification",

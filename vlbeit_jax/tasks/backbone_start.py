@@ -29,7 +29,10 @@ UNNEEDED = (
 
 
 def backbone_start(
-    model: ModelConfig, modalities: Sequence[Modality], fresh: tuple[str, ...]
+    model: ModelConfig,
+    modalities: Sequence[Modality],
+    fresh: tuple[str, ...],
+    copies: tuple[tuple[str, str], ...] = (),
 ) -> WarmStart:
     """Returns the rules: positions are adapted, new heads are fresh, what is not needed is dropped.
 
@@ -37,8 +40,10 @@ def backbone_start(
       model: of the network.
       modalities: of its inputs.
       fresh: globs of the parameters that no start has.
+      copies: as in ``WarmStart``.
     """
-    return WarmStart(fresh=fresh, adapt=adapted_positions(model, modalities), unneeded=UNNEEDED)
+    adapt = adapted_positions(model, modalities)
+    return WarmStart(fresh=fresh, adapt=adapt, unneeded=UNNEEDED, copies=copies)
 
 
 def adapted_positions(

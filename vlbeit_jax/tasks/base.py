@@ -180,8 +180,8 @@ class FineTuned(Protocol):
 
     Attributes:
       kind: of the sets that ``evaluate`` takes.
-      needs: what a record to predict for must have, of ``image``, ``text`` and ``captions``, among
-        which one is chosen.
+      needs: what a record to predict for must have, of ``image``, ``images`` (two), ``text`` and
+        ``captions``, among which one is chosen.
     """
 
     kind: Kind
@@ -218,7 +218,8 @@ class FineTuned(Protocol):
 
         Args:
           params: on the devices.
-          records: with ``id``, and ``image``, ``text`` and ``captions`` as they are needed.
+          records: with ``id``, and ``image``, ``second_image``, ``text`` and ``captions`` as they
+            are needed.
           top: most likely answers to list.
           place: devices.
         """

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -37,18 +38,29 @@ class Pooling:
       pool: "mean" of the states of all patches, or of all word pieces and SEP; or "cls".
       block: after which the states are taken, counted from 0; None: after the last one.
       final_norm: whether the final norm is applied; only after the last block.
+      every_block: whether the pooled states after each block come before that which ``block`` and
+        ``final_norm`` describe, as one long vector.
     """
 
     pool: str = "mean"
     block: int | None = None
     final_norm: bool = True
+    every_block: bool = False
 
     def __post_init__(self):
         """Checks what callers of the package write."""
         assert self.pool in ("mean", "cls"), self.pool
+        assert self.block is None or not self.every_block, "one block, or every block"
+
+    def kept(self, depth: int) -> tuple[int, ...]:
+        """Returns the blocks whose states are pooled, of a network of this depth."""
+        if self.every_block:
+            return tuple(range(depth))
+        return () if self.block is None else (self.block,)
 
 
 MEAN = Pooling()
+EVERY_BLOCK = Pooling(every_block=True)
 
 
 def image_features(
@@ -124,16 +136,18 @@ def _compiled(
 ) -> Callable[[Tree, Mapping[str, Array]], tuple[Array, Array]]:
     """Returns the compiled function from parameters and a batch to pooled states and weights."""
     backbone = Backbone(model, final_norm=pooling.final_norm and pooling.block is None)
-    keep = () if pooling.block is None else (pooling.block,)
+    keep = pooling.kept(model.depth)
 
     def pooled(params: Tree, batch: Mapping[str, Array]) -> tuple[Array, Array]:
         vision = modality is Modality.VISION
         inputs = Inputs(image=batch["image"]) if vision else Inputs(text=batch["text"])
         # flax leaves the parameters of heads and of the other modality alone.
         encoded: Any = backbone.apply({"params": params}, inputs, keep=keep)
-        tokens = encoded.tokens
-        if keep:
-            tokens = dataclasses.replace(tokens, x=encoded.kept[0])
-        return pooled_state(tokens, modality, pooling.pool), batch["weight"]
+        states = encoded.kept if pooling.block is not None else (*encoded.kept, encoded.tokens.x)
+        each = [
+            pooled_state(dataclasses.replace(encoded.tokens, x=x), modality, pooling.pool)
+            for x in states
+        ]
+        return jnp.concatenate(each, axis=-1), batch["weight"]
 
     return jax.jit(pooled, out_shardings=replicated(mesh))

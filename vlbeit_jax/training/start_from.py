@@ -11,13 +11,12 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step
+from vlbeit_jax.training.start_report import describe, listed
 from vlbeit_jax.training.warm_start import (
     Assignment,
     Origin,
     WarmStart,
     apply_plan,
-    describe,
-    listed,
     plan_warm_start,
 )
 

@@ -36,12 +36,15 @@ class WarmStart:
         do. The first glob that matches counts.
       unneeded: parameters of the start that are left out unless this model has them. The start may
         also lack them, because it is of pretraining, of another task, or imported.
+      copies: pairs of a parameter of this model, and of the parameter of the start that it is a
+        copy of where the start lacks it.
     """
 
     fresh: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     adapt: tuple[tuple[str, Adapter], ...] = ()
     unneeded: tuple[str, ...] = ()
+    copies: tuple[tuple[str, str], ...] = ()
 
     def is_fresh(self, name: str) -> bool:
         """Whether a parameter of this model keeps its initial values."""
@@ -53,6 +56,7 @@ class Origin(enum.StrEnum):
 
     SAME = enum.auto()
     ADAPTED = enum.auto()
+    COPIED = enum.auto()
     FRESH = enum.auto()
 
 
@@ -66,6 +70,7 @@ class Assignment:
       shape: of the parameter.
       source: its shape in the start; None if the start does not have it.
       adapter: for ``Origin.ADAPTED``.
+      original: for ``Origin.COPIED``: name of the parameter of the start.
     """
 
     name: str
@@ -73,6 +78,12 @@ class Assignment:
     shape: Shape
     source: Shape | None
     adapter: Adapter | None = None
+    original: str = ""
+
+    @property
+    def taken(self) -> str:
+        """Name of the parameter of the start that the value comes from; unless it is fresh."""
+        return self.original or self.name
 
 
 def plan_warm_start(
@@ -120,6 +131,9 @@ def _assign(
     found = source.get(name)
     if rules.is_fresh(name):
         return Assignment(name, Origin.FRESH, shape, found)
+    original = dict(rules.copies).get(name, "")
+    if found is None and source.get(original) == shape:
+        return Assignment(name, Origin.COPIED, shape, shape, original=original)
     if found is None:
         return f"{name}: nothing there, {shape} here"
     dropped = _match(name, rules.dropped)
@@ -160,55 +174,13 @@ def _match(name: str, patterns: Iterable[str]) -> str | None:
 
 def _adapt(adapter: Adapter, array: np.ndarray, shape: Shape) -> np.ndarray:
     result = adapter(array, shape)
-    assert result.shape == shape, f"{_label(adapter)}: {result.shape} instead of {shape}"
+    assert result.shape == shape, f"{label_of(adapter)}: {result.shape} instead of {shape}"
     return result
 
 
-def _label(adapter: Adapter) -> str:
+def label_of(adapter: Adapter | None) -> str:
+    """Returns the name of an adapter."""
     return getattr(adapter, "__name__", repr(adapter))
-
-
-def listed(plan: Sequence[Assignment], source: Iterable[str]) -> dict[str, Any]:
-    """Returns where every parameter comes from, ready for JSON: ``start.json`` of a run.
-
-    Args:
-      plan: of ``plan_warm_start``.
-      source: names of the parameters in the start.
-    """
-    used = {each.name for each in plan if each.origin is not Origin.FRESH}
-    return {
-        "same": [each.name for each in plan if each.origin is Origin.SAME],
-        "adapted": {
-            each.name: {
-                "from": list(each.source or ()),
-                "to": list(each.shape),
-                "by": _label(each.adapter),
-            }
-            for each in plan
-            if each.adapter
-        },
-        "fresh": [each.name for each in plan if each.origin is Origin.FRESH],
-        "dropped": sorted(set(source) - used),
-    }
-
-
-def describe(plan: Sequence[Assignment], source: Iterable[str]) -> str:
-    """Returns how many parameters are the same, and which ones are not.
-
-    Args:
-      plan: of ``plan_warm_start``.
-      source: names of the parameters in the start.
-    """
-    names: dict[str, list[str]] = {str(origin): [] for origin in Origin}
-    for each in plan:
-        how = f" {each.source} -> {each.shape} by {_label(each.adapter)}" if each.adapter else ""
-        names[each.origin].append(each.name + how)
-    used = {each.name for each in plan if each.origin is not Origin.FRESH}
-    names["dropped"] = sorted(set(source) - used)
-    lines = [", ".join(f"{len(found)} {kind}" for kind, found in names.items())]
-    del names[Origin.SAME]
-    lines += [f"{kind}: {', '.join(found)}" for kind, found in names.items() if found]
-    return "\n  ".join(lines)
 
 
 class Arrays(Protocol):
@@ -235,7 +207,7 @@ def apply_plan(plan: Sequence[Assignment], source: Arrays, params: Tree) -> Tree
         assignment = assignments[leaf_name(path)]
         if assignment.origin is Origin.FRESH:
             return initial
-        array = source[assignment.name]
+        array = source[assignment.taken]
         if assignment.adapter is not None:
             array = _adapt(assignment.adapter, array, initial.shape)
         array = array.astype(initial.dtype, copy=False)

@@ -1,12 +1,13 @@
 """Tables of BEiT-3's networks after fine-tuning: the trunk, and the heads of one task.
 
-The names are those of ``BEiT3ForVisualQuestionAnswering``, ``BEiT3ForRetrieval`` and
-``BEiT3ForImageClassification`` in BEiT-3's published code. They lack the heads of pretraining.
+The names are those of ``BEiT3ForVisualQuestionAnswering``, ``BEiT3ForVisualReasoning``,
+``BEiT3ForRetrieval`` and ``BEiT3ForImageClassification`` in BEiT-3's published code. They lack the
+heads of pretraining.
 """
 
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.formats.beit3_tables import table
-from vlbeit_jax.convert.permutations import TRANSPOSED
+from vlbeit_jax.convert.permutations import TRANSPOSED, zero
 from vlbeit_jax.convert.rules import Rule, Table, rule
 from vlbeit_jax.convert.tables import linear, norm
 from vlbeit_jax.types import Modality
@@ -26,6 +27,18 @@ def vqa_table(config: ModelConfig) -> Table:
         *linear("head/answers", "head.3"),
     ]
     return Table(_trunk(config, without=PRETRAINING_HEADS + FINAL_NORMS) + heads)
+
+
+def reasoning_table(config: ModelConfig) -> Table:
+    """Visual reasoning: a head on four states. BEiT-3 has no type for the second image."""
+    heads = [
+        rule("vision_embed/second_type", "", zero(config.width)),
+        *norm("head/first_norm", "head.norm1"),
+        *linear("head/hidden", "head.dense1"),
+        *norm("head/norm", "head.norm2"),
+        *linear("head/truth", "head.dense2"),
+    ]
+    return Table(_trunk(config, without=PRETRAINING_HEADS) + heads)
 
 
 def retrieval_table(config: ModelConfig) -> Table:

@@ -29,6 +29,7 @@ from vlbeit_jax.convert.source import Run
 SHORTEST = 3  # CLS, a word piece, SEP.
 INPUTS = {
     "pixels": "numpy.zeros((1, 3, {side}, {side}), numpy.uint8)  # RGB, 0 to 255.",
+    "second_pixels": "numpy.zeros((1, 3, {side}, {side}), numpy.uint8)",
     "pieces": "numpy.array([[2, 17, 25, 3]])  # CLS 2, word pieces, SEP 3, padded with {pad}.",
 }
 
@@ -90,8 +91,12 @@ def _traced(module: Any, model: Any, graph: Graph) -> Any:
             super().__init__()
             self.model = model
 
-        def forward(self, pixels: Any = None, pieces: Any = None) -> dict[str, Any]:
+        def forward(
+            self, pixels: Any = None, second_pixels: Any = None, pieces: Any = None
+        ) -> dict[str, Any]:
             given = {} if pixels is None else {"image": module.normalise(pixels)}
+            if second_pixels is not None:
+                given["second_image"] = module.normalise(second_pixels)
             given |= {} if pieces is None else {"text": pieces}
             found = getattr(self.model, graph.method)(**given)
             return {graph.output: found} if graph.output else dict(found)
@@ -119,6 +124,11 @@ def export_graph(
     # Two rows, because a size of 1 would be taken for a constant.
     examples = {
         "image": ("pixels", torch.zeros(2, 3, side, side, dtype=torch.uint8), {0: rows}),
+        "second_image": (
+            "second_pixels",
+            torch.zeros(2, 3, side, side, dtype=torch.uint8),
+            {0: rows},
+        ),
         "text": (
             "pieces",
             torch.ones(2, max(SHORTEST, longest // 2), dtype=torch.long),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlbeit_jax.convert import verify
-from vlbeit_jax.convert.finetuned import FineTunedModel, jax_outputs
+from vlbeit_jax.convert.finetuned import FineTunedModel, jax_outputs, random_inputs
 from vlbeit_jax.convert.source import Run
 
 
@@ -15,7 +15,8 @@ class Graph(NamedTuple):
 
     Attributes:
       file: its name.
-      inputs: "image", "text" or both, which the graph calls pixels and pieces.
+      inputs: of "image", "second_image" and "text", which the graph calls pixels, second_pixels
+        and pieces.
       method: of the PyTorch module.
       output: name of the output; empty: the method returns outputs by name.
     """
@@ -39,13 +40,14 @@ def graphs_of_finetuned(source: FineTunedModel) -> list[Graph]:
 
 
 def run_graph(folder: pathlib.Path, file: str, batch: verify.Batch) -> dict[str, np.ndarray]:
-    """Runs a graph on pixels Uint8[B, side, side, 3] and word pieces Int[B, T]."""
+    """Runs a graph on pixels Uint8[B, side, side, 3], once or twice, and word pieces Int[B, T]."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
     feeds = {}
-    if "image" in batch:
-        feeds["pixels"] = batch["image"].transpose(0, 3, 1, 2)
+    for name, pixels in (("image", "pixels"), ("second_image", "second_pixels")):
+        if name in batch:
+            feeds[pixels] = batch[name].transpose(0, 3, 1, 2)
     if "text" in batch:
         feeds["pieces"] = batch["text"].astype(np.int64)
     names = [output.name for output in session.get_outputs()]
@@ -73,7 +75,7 @@ def check_run(run: Run, folder: pathlib.Path) -> verify.Differences:
 
 def check_finetuned(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
     """Compares the graph of every output with JAX."""
-    batch = verify.random_batches(source.model)["pair"]
+    batch = random_inputs(source.model)
     differences = verify.Differences(_peer(), source.model.pad)
     expected = jax_outputs(source, batch)
     for graph in graphs_of_finetuned(source):

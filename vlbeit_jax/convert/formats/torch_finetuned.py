@@ -18,7 +18,7 @@ from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.card import of_finetuned, write_card
 from vlbeit_jax.convert.files import write_safetensors
-from vlbeit_jax.convert.finetuned import FineTunedModel, jax_outputs
+from vlbeit_jax.convert.finetuned import FineTunedModel, jax_outputs, random_inputs
 from vlbeit_jax.convert.formats.base import Export
 from vlbeit_jax.convert.formats.torch_module import (
     SPECIALS,
@@ -51,7 +51,11 @@ from vlbeit_finetuned import load, normalise
 model = load(".")
 {calls}
 """
-INPUTS = {"image": "image=normalise(pixels)", "text": "text=pieces"}
+INPUTS = {
+    "image": "image=normalise(pixels)",
+    "second_image": "second_image=normalise(second_pixels)",
+    "text": "text=pieces",
+}
 
 
 def table(model: ModelConfig, network: nn.Module, names: Collection[str]) -> Table:
@@ -146,11 +150,11 @@ def check(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
     with verify.importable(folder):
         module = verify.module_of(folder / "vlbeit_finetuned.py")
     model = module.load(folder)
-    batch = verify.random_batches(source.model)["pair"]
-    inputs = {
-        "image": module.normalise(torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)),
-        "text": torch.from_numpy(batch["text"]).long(),
-    }
+    batch = random_inputs(source.model)
+    inputs = {"text": torch.from_numpy(batch["text"]).long()}
+    for name in ("image", "second_image"):
+        pixels = torch.from_numpy(np.ascontiguousarray(batch[name]))
+        inputs[name] = module.normalise(pixels.permute(0, 3, 1, 2))
     differences = verify.Differences(
         f"vlbeit_finetuned.py with PyTorch {torch.__version__}", source.model.pad
     )

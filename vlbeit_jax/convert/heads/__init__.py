@@ -6,14 +6,16 @@ To export another network, add its file, an entry in ``HEADS``, and its class in
 
 import flax.linen as nn
 
-from vlbeit_jax.convert.heads import classification, retrieval, vqa
+from vlbeit_jax.convert.heads import classification, reasoning, retrieval, vqa
 from vlbeit_jax.convert.heads.base import Head
 from vlbeit_jax.models.classifier import Classifier
+from vlbeit_jax.models.reasoner import Reasoner
 from vlbeit_jax.models.retrieval import DualEncoder
 from vlbeit_jax.models.vqa import VQA
 
 HEADS: dict[type[nn.Module], Head] = {
     Classifier: classification.HEAD,
     VQA: vqa.HEAD,
+    Reasoner: reasoning.HEAD,
     DualEncoder: retrieval.HEAD,
 }

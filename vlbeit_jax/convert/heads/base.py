@@ -17,7 +17,7 @@ class Output(NamedTuple):
     Attributes:
       method: name of the method that computes it. The network and its class in
         ``vlbeit_finetuned.py`` both have it.
-      inputs: names of its arguments, in order: "image", "text" or both.
+      inputs: names of its arguments, in order, of "image", "second_image" and "text".
     """
 
     method: str

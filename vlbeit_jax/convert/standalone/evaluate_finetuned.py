@@ -25,6 +25,7 @@ FOLDER, EXAMPLES, JAX_FIGURES = (
     "evaluation.json",
 )
 CUTS, ROWS_AT_A_TIME = (1, 5, 10), 256
+IMAGES = ("image", "second_image")
 Data = dict[str, Tensor]
 Figures = dict[str, float]
 
@@ -38,7 +39,7 @@ def rows_of(data: Data, names: tuple[str, ...], batch_size: int) -> Iterator[Dat
 
 def prepared(name: str, rows: Tensor) -> Tensor:
     """Returns rows of examples as the model takes them."""
-    return normalise(rows.permute(0, 3, 1, 2)) if name == "image" else rows.long()
+    return normalise(rows.permute(0, 3, 1, 2)) if name in IMAGES else rows.long()
 
 
 def classification(model: Classifier, data: Data, batch_size: int) -> Figures:
@@ -70,6 +71,26 @@ def vqa(model: Callable[..., Tensor], data: Data, batch_size: int) -> Figures:
     types = {name.removeprefix("type/"): rows for name, rows in data.items() if "type/" in name}
     by_type = {f"accuracy_{name}": float(score[rows.bool()].mean()) for name, rows in types.items()}
     return {"accuracy": float(score.mean()), "count": len(score), **by_type}
+
+
+def visual_reasoning(model: Callable[..., Tensor], data: Data, batch_size: int) -> Figures:
+    """Returns accuracy, and consistency: the share of statements whose examples are all right.
+
+    A tie between false and true is wrong.
+    """
+    batches = rows_of(data, (*IMAGES, "text"), batch_size)
+    logits = torch.cat([model(**batch) for batch in batches])
+    truth, statement = data["truth"].long(), data["statement"].long()
+    right = logits.gather(1, truth[:, None]) > logits.gather(1, 1 - truth[:, None])
+    is_right = right[:, 0].double()
+    consistent = [is_right[statement == number].amin() for number in statement.unique()]
+    return {
+        "accuracy": float(is_right.mean()),
+        "consistency": float(torch.stack(consistent).mean()),
+        "loss": float(cross_entropy(logits.double(), truth)),
+        "count": len(truth),
+        "statements": len(consistent),
+    }
 
 
 def retrieval(model: DualEncoder, data: Data, batch_size: int) -> Figures:
@@ -155,7 +176,12 @@ def recalls(ranks: dict[str, Tensor]) -> Figures:
     }
 
 
-METRICS = {"classification": classification, "vqa": vqa, "retrieval": retrieval}
+METRICS = {
+    "classification": classification,
+    "vqa": vqa,
+    "visual_reasoning": visual_reasoning,
+    "retrieval": retrieval,
+}
 
 
 def evaluate(batch_size: int) -> tuple[Figures, dict]:

@@ -11,6 +11,8 @@
     model(image=normalise(pixels))
     # Question answering: logits [B, answers].
     model(image=normalise(pixels), text=pieces)
+    # Visual reasoning: logits of false and true [B, 2].
+    model(image=normalise(pixels), second_image=normalise(second_pixels), text=pieces)
     # Retrieval: unit vectors [B, E], their scaled cosines, and logits of "no" and "yes" [B, 2].
     image, text = model.embed_image(normalise(pixels)), model.embed_text(pieces)
     model.similarity(image, text)
@@ -41,7 +43,7 @@ from vlbeit_torch import (
     read_export,
 )
 
-__all__ = ["VQA", "Classifier", "DualEncoder", "check_files", "load", "normalise"]
+__all__ = ["VQA", "Classifier", "DualEncoder", "Reasoner", "check_files", "load", "normalise"]
 
 
 class FineTuned(Backbone):
@@ -125,6 +127,43 @@ class VQA(FineTuned):
         return self.head(self.pooler(states[VISION][:, 0]))
 
 
+class Reasoner(FineTuned):
+    """Judges whether a statement is true of two images, from the states of four CLS (BEiT-3).
+
+    The second image has an embedding of its modality of its own, as in VLMo.
+    """
+
+    def __init__(self, config: dict, network: dict):
+        super().__init__(config, network, final_norm=True)
+        width, eps = config["width"], network["norm_eps"]
+        self.second_modality = nn.Parameter(torch.zeros(width))
+        head = {
+            "first_norm": nn.LayerNorm(4 * width, eps=eps),
+            "hidden": nn.Linear(4 * width, 2 * width),
+            "norm": nn.LayerNorm(2 * width, eps=eps),
+            "gelu": nn.GELU(),
+            "truth": nn.Linear(2 * width, 2),
+        }
+        self.head = nn.Sequential(OrderedDict(head))
+
+    def forward(self, image: Tensor, second_image: Tensor, text: Tensor) -> Tensor:
+        """Returns logits [B, 2] of false and true; the arguments are those of ``VLBEiT``.
+
+        Raises:
+          ValueError: an input has a size that the model does not support.
+        """
+        assert self.vision_embed is not None and self.vision_embed.modality is not None
+        states = [
+            self.encode(each, text, modality=modality.expand(text.shape[0], 1, -1))[0]
+            for each, modality in (
+                (image, self.vision_embed.modality),
+                (second_image, self.second_modality),
+            )
+        ]
+        four = [each[modality][:, 0] for each in states for modality in (VISION, LANGUAGE)]
+        return self.head(torch.cat(four, dim=-1))
+
+
 class DualEncoder(FineTuned):
     """Embeds images and texts as unit vectors in one space; may also have a head for pairs."""
 
@@ -166,10 +205,15 @@ class DualEncoder(FineTuned):
         return self.match_head(torch.cat([states[VISION][:, 0], states[LANGUAGE][:, 0]], dim=-1))
 
 
-NETWORKS = {"classification": Classifier, "vqa": VQA, "retrieval": DualEncoder}  # By kind.
+NETWORKS = {  # By kind.
+    "classification": Classifier,
+    "vqa": VQA,
+    "visual_reasoning": Reasoner,
+    "retrieval": DualEncoder,
+}
 
 
-def load(folder: str | pathlib.Path) -> Classifier | VQA | DualEncoder:
+def load(folder: str | pathlib.Path) -> Classifier | VQA | Reasoner | DualEncoder:
     """Loads a model in evaluation mode.
 
     Raises:

@@ -323,8 +323,13 @@ class VisionEmbed(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width)) if maskable else None
         self.modality = nn.Parameter(torch.zeros(width)) if maskable else None
 
-    def forward(self, image: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Image [B, channels, height, width] and masked patches [B, M] to [B, N + 1, D]."""
+    def forward(
+        self, image: Tensor, masked: Tensor | None = None, modality: Tensor | None = None
+    ) -> Tensor:
+        """Image [B, channels, height, width] and masked patches [B, M] to [B, N + 1, D].
+
+        ``modality`` [B, 1, D], if given, replaces the embedding of the modality.
+        """
         x = functional.linear(
             # ``normalise`` gives float32, and the weights may be of half precision.
             _patches(image.to(self.patch.weight.dtype), self.patch.kernel_size[0]),
@@ -339,7 +344,8 @@ class VisionEmbed(nn.Module):
             x = torch.where(hidden[..., None], self.mask_token, x)
         x = torch.cat([self.cls.expand(x.shape[0], 1, -1), x], dim=1)
         x = x if self.positions is None else x + self.positions
-        return x if self.modality is None else x + self.modality
+        modality = self.modality if modality is None else modality
+        return x if modality is None else x + modality
 
 
 def _patches(image: Tensor, side: int) -> Tensor:
@@ -470,10 +476,11 @@ class Backbone(nn.Module, Shared):
         text: Tensor | None = None,
         masked_patches: Tensor | None = None,
         features: Sequence[int] = (),
+        modality: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Returns the states of each modality, CLS first, and patches after some blocks as maps.
 
-        For the arguments see ``VLBEiT.forward``.
+        For the arguments see ``VLBEiT.forward``; ``modality`` is that of ``VisionEmbed.forward``.
 
         Raises:
           ValueError: an input is missing or has a size that the model does not support.
@@ -484,7 +491,7 @@ class Backbone(nn.Module, Shared):
         parts, layout = [], []
         if image is not None:
             assert self.vision_embed is not None
-            parts.append(self.vision_embed(image, masked_patches))
+            parts.append(self.vision_embed(image, masked_patches, modality))
             layout.append((VISION, parts[-1].shape[1]))
         if text is not None:
             assert self.text_embed is not None
@@ -589,20 +596,19 @@ class VLBEiT(Backbone):
         output = Output()
         if VISION in states:
             patches = states[VISION][:, 1:]
-            output |= {
-                "image_cls": states[VISION][:, 0],
-                "image_mean": patches.mean(dim=1),
-                "image": patches,
-            }
+            # Not `|=`, after which torch.compile takes the output for a plain dictionary.
+            output.update(
+                image_cls=states[VISION][:, 0], image_mean=patches.mean(dim=1), image=patches
+            )
             if masked_patches is not None:
                 output["image_logits"] = self.vision_head(_gather(patches, masked_patches))
         if text is not None:
             words = states[LANGUAGE]
-            output |= {
-                "text_cls": words[:, 0],
-                "text_mean": mean_of_words(words[:, 1:], text[:, 1:] != self.pad),
-                "text": words[:, 1:],
-            }
+            output.update(
+                text_cls=words[:, 0],
+                text_mean=mean_of_words(words[:, 1:], text[:, 1:] != self.pad),
+                text=words[:, 1:],
+            )
             if text_masked is not None:
                 output["text_logits"] = self.language_head(_gather(words, text_masked))
         if features:

@@ -5,7 +5,7 @@ function in ``STATES_GROUPS`` too, which says whether some files state any. If t
 is quickly counted, a function in ``COUNTS`` does it, so that the time left can be shown.
 """
 
-from vlbeit_jax.prepare.formats import folder, jsonl, text, webdataset
+from vlbeit_jax.prepare.formats import folder, jsonl, nlvr2, text, webdataset
 from vlbeit_jax.prepare.item import filled_lines
 
 FORMATS = {
@@ -13,7 +13,8 @@ FORMATS = {
     "webdataset": webdataset.read,
     "text": text.read,
     "jsonl": jsonl.read,
+    "nlvr2": nlvr2.read,
 }
-OF_FOLDERS = ("folder",)  # These read folders, all others files.
+OF_FOLDERS = ("folder", "nlvr2")  # These read folders, all others files.
 STATES_GROUPS = {"jsonl": jsonl.states_groups}
-COUNTS = {"text": filled_lines, "jsonl": filled_lines}
+COUNTS = {"text": filled_lines, "jsonl": filled_lines, "nlvr2": nlvr2.count}

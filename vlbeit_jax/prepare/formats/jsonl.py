@@ -16,6 +16,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.item import Item, source_paths
 
 MOST_ANSWERS = 10  # As many as VQAv2 has of each question.
+IMAGES = 2  # That a statement is about, as in NLVR2.
 
 
 def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
@@ -64,6 +65,10 @@ def _item(line: str, path: pathlib.Path, source: pathlib.PurePath, number: int) 
     try:
         values = _parsed(line)
         key = values.pop("id", key)
+        if "images" in values:
+            names = values["images"]
+            pictures = tuple(_picture(path.parent, name) for name in names)
+            values |= {"images": pictures, "source": names[0]}
         image = values.pop("image", None)
         if image is not None:
             values |= {"image": _picture(path.parent, image), "source": image}
@@ -133,6 +138,19 @@ def _split(name: str, value: Any) -> str:
     return value
 
 
+def _truth(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Fault(f"its {name!r} is {json.dumps(value)} and not true or false")
+    return value
+
+
+def _two_paths(name: str, value: Any) -> tuple[str, ...]:
+    paths = _list_of(_text)(name, value)
+    if len(paths) != IMAGES:
+        raise _Fault(f"its {name!r} has {len(paths)} entries, but two are needed: two paths")
+    return paths
+
+
 def _list_of(check: Callable[[str, Any], str], most: int = 0) -> Callable[[str, Any], Any]:
     def checked(name: str, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list) or not value:
@@ -147,9 +165,11 @@ def _list_of(check: Callable[[str, Any], str], most: int = 0) -> Callable[[str, 
 KEYS: dict[str, Callable[[str, Any], Any]] = {
     "id": _text,
     "image": _text,
+    "images": _two_paths,
     "text": _words,
     "captions": _list_of(_words),
     "answers": _list_of(_text, MOST_ANSWERS),
+    "truth": _truth,
     "label": _label,
     "group": _text,
     "split": _split,
