@@ -1,9 +1,11 @@
 """The command line: mistakes are answered before anything starts."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -208,16 +210,16 @@ def test_a_full_device_is_explained(message):
 
 
 def test_training_says_it_of_the_run(monkeypatch):
-    import types
-
     from vlbeit_jax import main
     from vlbeit_jax.runtime import cluster, start
 
     def fail(*given):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 GB")
 
-    given = main.Arguments(tiny.changed(Config(), run={"compilation_cache": ""}), None, None)
-    monkeypatch.setattr(main, "parse_flags", lambda: given)
+    given = tiny.changed(Config(), run={"compilation_cache": ""})
+    monkeypatch.setattr(main, "check_flags", lambda: (None, None))
+    monkeypatch.setattr(main, "read_config", lambda: given)
+    monkeypatch.setattr(main.cli, "config_values", lambda flag: {})
     monkeypatch.setattr(main, "WORKDIR", types.SimpleNamespace(value="RUN"))
     monkeypatch.setattr(cluster, "join", lambda *given: None)
     monkeypatch.setattr(start, "train", fail)
@@ -229,6 +231,27 @@ def test_another_error_of_a_device_is_not_taken_for_a_full_one():
     with pytest.raises(RuntimeError, match="device lost"):
         with cli.explains_full_memory():
             raise RuntimeError("device lost")
+
+
+UNTIMED = """
+from vlbeit_jax import benchmark, cli
+benchmark.measure = lambda *given: {}
+cli.run(benchmark.main, "Says where a measurement comes from.")
+"""
+
+
+@pytest.mark.parametrize("given", [["--config=own:nano"], ["-config", "own:nano"]])
+def test_a_measurement_has_the_command_as_it_was_typed(given):
+    """Others repeat it on machines on which the packaged file has another path."""
+    steps = ["--config.run.steps=5", "--config.task.schedule=pair"]
+    arguments = [*given, *steps, "--config.task.model.vocabulary=300", "--notes=two words"]
+    line = [sys.executable, "-c", UNTIMED, *arguments]
+    done = subprocess.run(line, cwd=TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["config"] == "own:nano"
+    command = f"{' '.join(arguments[:-1])} '--notes=two words'"
+    assert found["command"] == f"python -m vlbeit_jax.benchmark {command}"
 
 
 PRINTS = """

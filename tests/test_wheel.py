@@ -181,3 +181,21 @@ def test_the_command_says_it_in_one_message(given, said, tmp_path):
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stderr.count(given) <= 2
     assert done.stderr.startswith("error: --config=") and "UsageError" not in done.stderr
+
+
+def test_a_built_package_holds_every_python_file(tmp_path):
+    """Also those of convert/standalone, which is data: users get copies of its files."""
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(TOP / name, tmp_path)
+    shutil.copytree(TOP / "configs", tmp_path / "configs")
+    ignored = shutil.ignore_patterns("__pycache__", "sample_data")
+    shutil.copytree(TOP / "vlbeit_jax", tmp_path / "vlbeit_jax", ignore=ignored)
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", "built"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wanted, found = (
+        {path.relative_to(top) for path in (top / "vlbeit_jax").rglob("*.py")}
+        for top in (tmp_path, tmp_path / "built")
+    )
+    configs = {pathlib.Path("vlbeit_jax", *path.parts[-2:]) for path in TOP.glob("configs/*.py")}
+    assert configs and wanted | configs == found

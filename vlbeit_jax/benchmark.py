@@ -4,7 +4,6 @@ import datetime
 import json
 import pathlib
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -86,8 +85,8 @@ def _origin(config: "Config") -> dict[str, Any]:
         "source": "benchmark",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "notes": NOTES.value,
-        "command": f"python -m vlbeit_jax.benchmark {shlex.join(sys.argv[1:])}",
-        "config": config_flags.get_config_filename(flags.FLAGS["config"]),
+        "command": f"python -m vlbeit_jax.benchmark {shlex.join(cli.typed_arguments())}",
+        "config": cli.typed_config() or config_flags.get_config_filename(flags.FLAGS["config"]),
         "changes": {each.path: each.value for each in differences(config)},
         "machine": machine.host() | machine.card(),
     }

@@ -16,16 +16,15 @@ from absl import app, flags, logging
 
 from vlbeit_jax import progress
 from vlbeit_jax.config import files
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import INTERRUPTED, USAGE_ERROR, UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
-USAGE_ERROR = 2  # Exit code.
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
 CONFIG = "config"  # The flag that names a configuration file.
 HELP = ("--help", "-help", "-h")
-INTERRUPTED = 130  # Exit code after Ctrl-C, as shells have it.
+_typed: list[str] = []  # The arguments, before names of configuration files become paths.
 NOT_READ = 141  # Exit code of a program whose output nobody reads, as shells have it.
 
 
@@ -76,19 +75,38 @@ def _flush_each_line() -> None:
             stream.reconfigure(line_buffering=True)
 
 
+def typed_arguments() -> list[str]:
+    """Returns the arguments of the command as the user gave them: valid on other machines too."""
+    return _typed[1:]
+
+
+def typed_config() -> str:
+    """Returns the last value of ``--config`` as the user gave it; empty if a flagfile holds it."""
+    values = [value for _, _, value in _config_arguments(_typed)]
+    return values[-1] if values else ""
+
+
 def _find_config_file() -> None:
     """Puts the path of the configuration file into the arguments where they have its name."""
+    _typed[:] = sys.argv
     if CONFIG not in flags.FLAGS:
         return
     try:
-        for place, argument in enumerate(sys.argv):
-            flag, equals, value = argument.partition("=")
-            if flag in (f"--{CONFIG}", f"-{CONFIG}") and equals:
-                sys.argv[place] = f"{flag}={files.resolved(value)}"
-            elif sys.argv[place - 1 : place] == [f"--{CONFIG}"]:
-                sys.argv[place] = files.resolved(argument)
+        for place, flag, value in _config_arguments(_typed):
+            sys.argv[place] = f"{flag}{files.resolved(value)}"
     except UsageError as error:
         fail(error)
+
+
+def _config_arguments(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yields place, beginning and value of each argument with a value of ``--config``."""
+    names = (f"--{CONFIG}", f"-{CONFIG}")
+    for place, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in names and equals:
+            yield place, f"{flag}=", value
+        elif place and arguments[place - 1] in names:
+            yield place, "", argument
 
 
 def fail(message: object) -> NoReturn:

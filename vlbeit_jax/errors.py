@@ -1,4 +1,7 @@
-"""The error for problems that the user can fix."""
+"""The error for problems that the user can fix, and exit codes."""
+
+USAGE_ERROR = 2
+INTERRUPTED = 130  # After Ctrl-C, as shells have it.
 
 
 class UsageError(ValueError):

@@ -1,13 +1,14 @@
 """Command: trains what a configuration file describes."""
 
 import pathlib
-from typing import NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.config.common import ClusterConfig
 from vlbeit_jax.config.describe import describe
+from vlbeit_jax.config.parse import parse_section
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config, parse
 
@@ -46,21 +47,8 @@ PROFILE_STEPS = flags.DEFINE_string(
     "FIRST:END: write a trace of these steps to WORKDIR/profile, for XProf or TensorBoard",
 )
 flags.mark_flag_as_required("config")
-
-
-class Arguments(NamedTuple):
-    """The values of the flags.
-
-    Attributes:
-      config: of the run.
-      address: HOST:PORT of process 0, number of processes and index of this one; None if the
-        environment says it.
-      profile: first step of a trace, and the step before which it ends.
-    """
-
-    config: Config
-    address: tuple[str, int, int] | None
-    profile: tuple[int, int] | None
+# HOST:PORT of process 0, number of processes and index of this one.
+Address = tuple[str, int, int]
 
 
 def fields() -> str:
@@ -79,37 +67,57 @@ def fields() -> str:
 
 def main() -> None:
     """Checks the flags, then trains."""
-    arguments = parse_flags()
+    values, workdir = cli.config_values(CONFIG), pathlib.Path(WORKDIR.value)
+    address, profile = check_flags()
+    # JAX, which these import, takes seconds. A mistake in a flag is reported before.
     from vlbeit_jax.runtime import cluster
-    from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
-    from vlbeit_jax.runtime.hosts import fails_together
+    from vlbeit_jax.runtime.fails_together import fails_together
+    from vlbeit_jax.runtime.hosts import Hosts
     from vlbeit_jax.runtime.rendezvous import ProcessAddress
-    from vlbeit_jax.runtime.start import train
 
-    config, address = arguments.config, arguments.address
-    cluster.join(config.cluster, ProcessAddress(*address) if address else None)
-    use_compilation_cache(config.run.compilation_cache)
-    # On several hosts, the process whose device is full ends inside ``fails_together``, with JAX's
-    # own message: a usage error there would have to be raised by all processes.
-    with cli.explains_full_memory(), fails_together():
-        train(config, pathlib.Path(WORKDIR.value), arguments.profile)
+    try:
+        how = parse_section(ClusterConfig(), values.get("cluster", {}), "config.cluster")
+    except UsageError:
+        read_config()  # Names the other mistakes of the configuration as well.
+        raise
+    cluster.join(how, ProcessAddress(*address) if address else None)
+    with fails_together(), cli.explains_full_memory():
+        # Settings may follow from the data. If a process read its data before it joins and did not
+        # find them, the others would wait for it.
+        config = Hosts(how.initialization_timeout, "configuration").all_or_none(read_config)
+        from vlbeit_jax.runtime.compilation_cache import use_compilation_cache
+        from vlbeit_jax.runtime.start import train
+
+        use_compilation_cache(config.run.compilation_cache)
+        train(config, workdir, profile)
 
 
-def parse_flags() -> Arguments:
-    """Returns the values of the flags.
+def check_flags() -> tuple[Address | None, tuple[int, int] | None]:
+    """Returns what the flags say besides the configuration.
+
+    Returns:
+      The address, None if the environment says it; and the first step of a trace with the step
+      before which it ends.
 
     Raises:
-      UsageError: the configuration file is missing, or a field or an address is out of bounds.
+      UsageError: one of the two cannot be used.
     """
-    values, workdir = cli.config_values(CONFIG), pathlib.Path(WORKDIR.value)
-    address, profile = _address(), _profile_steps()
-    # JAX, which this imports, takes seconds. A mistake in a flag is reported before.
+    return _address(), _profile_steps()
+
+
+def read_config() -> Config:
+    """Returns the configuration that the flags say, with every number stated.
+
+    Raises:
+      UsageError: the configuration file is missing, or a field is out of bounds; or data from which
+        a setting follows are missing.
+    """
     from vlbeit_jax.tasks.new_run import parse_run
 
-    return Arguments(parse_run(values, workdir=workdir), address, profile)
+    return parse_run(cli.config_values(CONFIG), workdir=pathlib.Path(WORKDIR.value))
 
 
-def _address() -> tuple[str, int, int] | None:
+def _address() -> Address | None:
     coordinator, processes, process = COORDINATOR.value, PROCESSES.value, PROCESS.value
     if not coordinator and processes is None and process is None:
         return None

@@ -18,13 +18,14 @@ CHIPS = flags.DEFINE_integer("chips", 1, "chips per host", lower_bound=1)
 
 def print_size() -> None:
     """Checks the flags as training does, then prints the size."""
-    run = main.parse_flags()
+    main.check_flags()
+    config = main.read_config()
     import jax
 
     from vlbeit_jax.plan.shared_memory import shared_memory
 
     jax.config.update("jax_platforms", "cpu")  # Only shapes are needed.
-    print(shared_memory(run.config, HOSTS.value, CHIPS.value))
+    print(shared_memory(config, HOSTS.value, CHIPS.value))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,15 @@ def test_classes_are_those_of_predict(places, name, given):
         model.answer(given(records[0]), "what?")
 
 
+def test_captions_are_those_of_predict(places):
+    model, run, records = opened(places, "captioning")
+    found = model.caption(list(map(pixels, records)))
+    assert found == [line["caption"] for line in predictions(run, records)] and all(found)
+    assert model.caption(pixels(records[2])) == [found[2]]
+    with pytest.raises(UsageError, match="fine-tuned for vqa, but .* fine-tuned for captioning"):
+        model.answer(pixels(records[0]), "what?")
+
+
 def test_answers_are_those_of_predict(places):
     model, run, records = opened(places, "vqa")
     found = model.answer(list(map(pixels, records)), list(map(text, records)), top=3)

@@ -10,6 +10,7 @@ from tests.make_data import build
 from tests.tasks.paired_world import ABOVE, BELOW, two_colours
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.finetune import (
+    CaptionStreamConfig,
     LabelledImagesConfig,
     LabelledTextsConfig,
     PairedStreamConfig,
@@ -19,6 +20,7 @@ from vlbeit_jax.convert.source import as_tree, tree_shapes
 from vlbeit_jax.data.splits import NOTHING_SEEN, write_seen
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
+from vlbeit_jax.tasks.captioning import Captioning
 from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.retrieval import Retrieval
 from vlbeit_jax.tasks.text_classification import TextClassification
@@ -47,6 +49,7 @@ KINDS = {
     "vqa": Kind.QUESTIONS,
     "visual_reasoning": Kind.STATEMENTS,
     "retrieval": Kind.PAIRS,
+    "captioning": Kind.PAIRS,
 }
 
 
@@ -62,7 +65,7 @@ def rows(folder):
         yield {
             "image": f"{number}.png",
             "images": [f"{number}.png", f"{(number + 3) % ROWS}.png"],  # Of one split.
-            "truth": bool(rng.integers(2)),
+            "truth": bool(np.random.default_rng(number).integers(2)),
             "split": "test" if number % 3 else "train",
             "text": f"what is number {number} {above}?",
             "captions": [f"{above} on {below} {number} {each}" for each in range(1 + number % 3)],
@@ -77,7 +80,7 @@ def sets_in(folder):
     lines = list(rows(folder))
     # Some statements have two records.
     judged = [row | {"text": f"both show {i // 2}"} for i, row in enumerate(lines)]
-    for kind in KINDS.values():
+    for kind in {*KINDS.values()}:
         path = folder / f"{kind}.jsonl"
         found = judged if kind is Kind.STATEMENTS else lines
         path.write_text("".join(json.dumps(row) + "\n" for row in found))
@@ -101,6 +104,9 @@ def task_of(name, source, tokenizer, **changes):
         return VQATask(model=model, question=paired, **tokenizer, **answers | changes)
     if name == "visual_reasoning":
         return VisualReasoning(model=model, statement=paired, **tokenizer, **changes)
+    if name == "captioning":
+        captions = CaptionStreamConfig(sources=sources, text_length=12, batch_size=8)
+        return Captioning(model=model, pair=captions, **tokenizer, **changes)
     return Retrieval(model=model, pair=paired, **tokenizer, **changes)
 
 

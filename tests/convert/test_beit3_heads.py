@@ -1,11 +1,13 @@
 """BEiT-3's fine-tuned layouts: random tensors by its names give the same logits here."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from tests.convert.named import randomised
 from tests.convert.test_beit3 import (
@@ -19,9 +21,11 @@ from tests.convert.test_beit3 import (
     WORDS,
     published_shapes,
 )
+from tests.ops.slow_beam_search import padded, slow_beam_search
 from tests.references import beit3 as reference
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.formats.beit3_heads import (
+    captioning_table,
     classification_table,
     reasoning_table,
     retrieval_table,
@@ -31,11 +35,13 @@ from vlbeit_jax.convert.rules import load
 from vlbeit_jax.convert.source import as_tree, tree_shapes
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.backbone import Inputs
+from vlbeit_jax.models.captioner import Captioner, write_captions
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.models.reasoner import Reasoner
 from vlbeit_jax.models.retrieval import DualEncoder
 from vlbeit_jax.models.vqa import VQA
-from vlbeit_jax.types import Modality
+from vlbeit_jax.ops.beam_search import Search
+from vlbeit_jax.types import Modality, Special
 
 ANSWERS, HEADS, ROWS, LENGTHS = 31, 2, 3, (TEXTS, 5, 9)
 CONFIG = ModelConfig(
@@ -101,6 +107,12 @@ def classification_tensors():
     shapes = {"fc_norm.weight": (WIDTH,), "fc_norm.bias": (WIDTH,)}
     shapes |= {"head.weight": (ANSWERS, WIDTH), "head.bias": (ANSWERS,)}
     return tensors_of(shapes, final_norm=False)
+
+
+def captioning_tensors():
+    return tensors_of(
+        {"mlm_head.weight": (WORDS, WIDTH), "mlm_head.bias": (WORDS,)}, final_norm=True
+    )
 
 
 def batch():
@@ -200,6 +212,47 @@ def test_classes_have_the_logits_of_the_published_network():
         net = dataclasses.replace(NET, **control)
         other = reference.class_logits(wide, net, image / 127.5 - 1)
         assert np.abs(found - other).max() > 1e-4, control
+
+
+def test_captions_have_the_logits_of_the_published_network():
+    w, network = captioning_tensors(), Captioner(CONFIG)
+    params, report = load(captioning_table(CONFIG), w, shapes_of(network))
+    assert not report.dropped and not report.fresh
+    image, text, valid = batch()
+    found = applied(network, params, "__call__", image=jnp.asarray(image), text=jnp.asarray(text))
+    wide = {name: value.astype(np.float64) for name, value in w.items()}
+    given = (image / 127.5 - 1, text, valid)
+    expected = np.where(valid[..., None], reference.caption_logits(wide, NET, *given), 0)
+    found = np.where(valid[..., None], found, 0)
+    assert np.abs(expected).max() > 1
+    assert np.abs(found - expected).max() < 1e-5
+    for net, control in ((dataclasses.replace(NET, eps=1e-3), {}), (NET, {"causal": False})):
+        other = np.where(
+            valid[..., None], reference.caption_logits(wide, net, *given, **control), 0
+        )
+        assert np.abs(found - other).max() > 1e-4, control
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_captions_are_those_that_the_published_network_gives_piece_by_piece(beams):
+    """In NumPy and float64, the whole network for every piece."""
+    w = captioning_tensors()
+    params, _ = load(captioning_table(CONFIG), w, shapes_of(Captioner(CONFIG)))
+    image, *_ = batch()
+    wide = {name: value.astype(np.float64) for name, value in w.items()}
+
+    def shares(row, text):
+        ids = np.array([[*text, Special.MASK]])
+        given = (image[row : row + 1] / 127.5 - 1, ids, np.ones(ids.shape, bool))
+        return log_softmax(reference.caption_logits(wide, NET, *given)[0, -1])
+
+    search, config = Search(6, beams, 0.6), dataclasses.replace(CONFIG, pad=Special.PAD)
+    with jax.default_matmul_precision("highest"):
+        found = jax.jit(functools.partial(write_captions, config, search))(as_tree(params), image)
+    for row in range(ROWS):
+        _, total, text = slow_beam_search(functools.partial(shares, row), 6, beams, 0.6)
+        assert found.text[row].tolist() == padded(text, 6)
+        assert found.log_probability[row] == pytest.approx(total, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_the_last_figures_of_a_run_stand_beside_their_baselines(tmp_path):
     append_metrics(run.folder, {"step": 3, "split": "train", "mim/accuracy": 0.99})
     figures = section(card_of(of_run(run), tmp_path / "out"), "Figures")
     assert "at step 2." in figures
-    assert "| `mim/accuracy` | 25.00% |  | chance 1.00%, most frequent token 7.00% |" in figures
+    assert "| `mim/accuracy` | 25.00% |  | most frequent token 7.00%, chance 1.00% |" in figures
     assert "| `mim/loss` | 3.500 |" in figures and "| `mim/count` | 1,200 |" in figures
     assert "| `probe/image/ridge` | 20.00% |" in figures
     assert "90.00%" not in figures and "99.00%" not in figures
@@ -120,7 +120,7 @@ def test_a_figure_that_is_no_better_than_no_network_is_marked():
         "step": 3,
     }
     rows = table(figures_of_evaluation(found))
-    assert rows[2].endswith("most frequent token 7.00% (**not beaten**) |")
+    assert rows[2].endswith("most frequent token 7.00%, chance 1.00% (**not beaten**) |")
     assert "| `gain_text` | +1.00% | +0.20% to +2.00% |  |" in rows
     assert "| `gain_image` | +0.10% | -0.20% to +0.40% (holds 0) |  |" in rows
     retrieval = {

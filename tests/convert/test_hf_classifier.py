@@ -13,7 +13,7 @@ import pytest
 from tests import tiny
 from tests.convert.conftest import needs_torch
 from tests.convert.finetuned_runs import LABELS, sets_in, task_of, write_run
-from tests.convert.test_peers import PEERS
+from tests.convert.peers import PEERS
 from vlbeit_jax.config.finetune import LabelledImagesConfig
 from vlbeit_jax.convert.finetuned import jax_outputs, read_finetuned
 from vlbeit_jax.convert.formats import hf_beit_classifier

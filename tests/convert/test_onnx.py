@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,22 @@ def test_the_configuration_lists_inputs_and_outputs(relative):
     assert "pair.onnx" in (out / "README.md").read_text()
 
 
+def card_code(folder):
+    """The code of a model card."""
+    return (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+def test_the_code_of_the_card_of_an_import_names_no_numbers_that_nobody_knows(relative):
+    """The run of this fixture has no text tokenizer, as an import."""
+    _, out, _ = relative
+    config, code = json.loads((out / "config.json").read_text()), card_code(out)
+    assert config["specials"] is None
+    assert "CLS, SEP = ..., ...\n" in code and "[[2, 17" not in code
+    assert f"padded with {config['model']['pad']}." in code
+    known = code.replace("CLS, SEP = ..., ...", "CLS, SEP = 101, 102")
+    compile(known, "README.md", "exec")
+
+
 @pytest.mark.parametrize(
     ("name", "graphs"),
     [
@@ -72,7 +89,7 @@ def test_the_configuration_lists_inputs_and_outputs(relative):
         pytest.param("retrieval", {"image_vector", "text_vector", "match"}, marks=pytest.mark.slow),
     ],
 )
-def test_every_output_of_a_fine_tuned_model_is_a_graph(world, tmp_path, name, graphs):
+def test_every_output_of_a_fine_tuned_model_is_a_graph(world, tmp_path, monkeypatch, name, graphs):
     sets = sets_in(tmp_path / "own")
     changes = {"matching": True, "features": 24} if name == "retrieval" else {}
     task = task_of(name, sets[name], world.text_tokenizer, **changes)
@@ -85,6 +102,13 @@ def test_every_output_of_a_fine_tuned_model_is_a_graph(world, tmp_path, name, gr
     # The control: averaged parameters are others.
     averaged = read_finetuned(tmp_path / "run", "ema")
     assert onnx_run.check_finetuned(averaged, out).summary()["max_abs"] > 1e-2
+    # The card's code runs as it stands, with the numbers of this text tokenizer.
+    code = card_code(out)
+    assert "pieces = numpy.array([[2, 17, 25, 3]])  # CLS 2, word pieces, SEP 3, padded" in code
+    monkeypatch.chdir(out)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert all(np.isfinite(found[name]).all() and len(found[name]) == 1 for name in graphs)
 
 
 def as_pieces(texts):

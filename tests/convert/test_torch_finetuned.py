@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.convert.finetuned_runs import KINDS, sets_in, task_of, write_run
+from tests.convert.finetuned_runs import sets_in, task_of, write_run
 from vlbeit_jax.convert import finetuned, verify
 from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.finetuned import jax_outputs, read_finetuned
@@ -155,7 +155,7 @@ def figures(source_of, sets, tmp_path_factory):
 import os, pathlib, runpy, sys
 for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     os.chdir(folder)
-    for name in ("vlbeit_torch", "vlbeit_finetuned"):
+    for name in ("vlbeit_torch", "vlbeit_captions", "vlbeit_finetuned"):
         sys.modules.pop(name, None)
     sys.argv[1:], sys.path[0] = ["--json", "found.json", "--batch_size=5"], str(folder)
     try:
@@ -174,7 +174,7 @@ assert not {"jax", "flax", "vlbeit_jax", "tensorflow", "transformers"} & set(sys
     return {path.name: json.loads((path / "found.json").read_text()) for path in base.iterdir()}
 
 
-@pytest.mark.parametrize("task", KINDS)
+@pytest.mark.parametrize("task", OF_TASK)
 def test_evaluation_in_pytorch_has_the_figures_of_ours(figures, task):
     found, other = figures[task], figures[f"{task} of other weights"]
     assert found["metrics"] == pytest.approx(found["jax"], abs=1e-6)

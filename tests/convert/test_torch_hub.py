@@ -64,6 +64,24 @@ def test_changed_weights_are_saved_and_the_card_says_so_once(module, sample_expo
     assert (tmp_path / "out" / "README.md").read_text().count(module.CHANGED) == 1
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_the_manifest_lists_the_export_and_nothing_else(module, sample_export, tmp_path, in_place):
+    """What else lies in the folder: files of git, of an editor, of an evaluation, of the user."""
+    out = tmp_path / "out"
+    if in_place:
+        shutil.copytree(sample_export, out)
+    strangers = [".git/HEAD", ".README.md.swp", "notes/model.txt", "evaluations.txt"]
+    for name in strangers:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    module.VLBEiT.from_pretrained(out if in_place else sample_export).save_pretrained(out)
+    listed = json.loads((out / "manifest.json").read_text())
+    before = json.loads((sample_export / "manifest.json").read_text())
+    saved = {name for name in before if in_place or name != "evaluate.py"}
+    assert listed.keys() == saved and set(strangers) <= set(files_in(out))
+    assert module.load(out)
+
+
 def test_the_configuration_is_strict(module, sample_export, tmp_path):
     with pytest.raises(ValueError, match="the configuration is that of config.json"):
         module.VLBEiT.from_pretrained(sample_export, config={"width": 3})

@@ -20,7 +20,7 @@ NOT_SENT = (
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout_to_send(tmp_path):
     """A copy of launch/ among other files, in a folder with a difficult name; what must be sent."""
     top = tmp_path / "it's a checkout"
     copy_of_launch(top)
@@ -52,8 +52,8 @@ def commit_a_part(top):
 
 
 @pytest.mark.parametrize("kind", ["git", "ZIP"])
-def test_workers_get_the_checkout_as_it_is(cloud, checkout, kind):
-    top, sent = checkout
+def test_workers_get_the_checkout_as_it_is(cloud, checkout_to_send, kind):
+    top, sent = checkout_to_send
     if kind == "git":
         commit_a_part(top)
 
@@ -76,8 +76,8 @@ def test_workers_get_the_checkout_as_it_is(cloud, checkout, kind):
     assert (remote / "a file").read_text() == "changed"
 
 
-def test_a_checkout_whose_exclusions_need_git_is_not_sent_without_it(cloud, checkout):
-    top, _ = checkout
+def test_a_checkout_whose_exclusions_need_git_is_not_sent_without_it(cloud, checkout_to_send):
+    top, _ = checkout_to_send
     (top / ".gitignore").write_text(".venv/\n!keep\n")
     done = cloud.run("tpu_vm.sh", "install", settings=TPU, launch=top / "launch")
     assert done.returncode == 2 and "'!keep' is not understood without git" in done.stderr

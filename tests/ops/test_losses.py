@@ -7,7 +7,7 @@ import pytest
 
 from tests.references.vlbeit import cross_entropy as reference_cross_entropy
 from vlbeit_jax.convert.reference import softmax
-from vlbeit_jax.ops.losses import mean, negative_log_likelihood
+from vlbeit_jax.ops.losses import cross_entropy, mean, negative_log_likelihood
 
 
 @pytest.mark.parametrize("scale", [0.1, 5, 500])
@@ -27,6 +27,28 @@ def test_cross_entropy(scale, never):
         rtol=2e-6,
         atol=1e-6 * scale,
     )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
+def test_a_smoothed_target_is_spread_over_the_other_classes_that_exist(smoothing):
+    rng = np.random.default_rng(1)
+    logits = 3 * rng.normal(size=(4, 5, 20)).astype(np.float32)
+    logits[..., 13:] = -np.inf
+    labels = rng.integers(0, 13, (4, 5))
+    targets = np.full((4, 5, 13), smoothing / 12)
+    np.put_along_axis(targets, labels[..., None], 1 - smoothing, axis=-1)
+    shares = softmax(logits[..., :13].astype(np.float64))
+    expected = -(targets * np.log(shares)).sum(-1)
+
+    def loss(logits):
+        return cross_entropy(logits, jnp.asarray(labels), smoothing).loss
+
+    np.testing.assert_allclose(loss(jnp.asarray(logits)), expected, rtol=2e-6)
+    gradient = np.asarray(jax.grad(lambda logits: loss(logits).sum())(jnp.asarray(logits)))
+    np.testing.assert_allclose(gradient[..., :13], shares - targets, atol=1e-6)
+    assert not gradient[..., 13:].any()
+    over_all = -((targets + smoothing / 13 - smoothing / 12) * np.log(shares)).sum(-1)
+    assert (np.abs(over_all - expected).max() > 1e-3) == bool(smoothing)
 
 
 def test_cross_entropy_gradient():

@@ -49,6 +49,10 @@ def run(module, *arguments):
             ["1 of 1 items", "no_image", "--max_dropped"],
         ),
         (["--kind=tokens", "--input=IN", "--out=OUT"], ["--text_tokenizer"]),
+        (
+            ["--kind=texts", "--format=text", "--input=IN", "--out=OUT", "--text_tokenizer=IN"],
+            ["--text_tokenizer is for tokens and pairs, but --kind=texts"],
+        ),
     ],
     ids=lambda value: value[-1] if value else "nothing",
 )

@@ -55,7 +55,8 @@ def attention(w, layer, x, valid, images, net):
 
     q, k, v = (project(part) for part in "qkv")
     scores = np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(d // net.heads)
-    scores = np.where(valid[:, None, None], scores, -np.inf)
+    seen = valid[:, None] if valid.ndim == 3 else valid[:, None, None]
+    scores = np.where(seen, scores, -np.inf)
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
     mixed = np.einsum("bhqk,bkhc->bqhc", shares, v).reshape(b, t, d)
@@ -87,8 +88,11 @@ def image_tokens(w, image, net):
     return x + w["beit3.encoder.embed_positions.A.weight"][2:]
 
 
-def states(w, net, image=None, ids=None, valid=None, final_norm=True):
-    """States [B, L, D] of the image's tokens, then of the text's."""
+def states(w, net, image=None, ids=None, valid=None, final_norm=True, mask=None):
+    """States [B, L, D] of the image's tokens, then of the text's.
+
+    ``mask`` is [L, L], True where a query (row) may see a key; by default each sees all.
+    """
     parts, present = [], []
     if image is not None:
         parts.append(image_tokens(w, image, net))
@@ -99,6 +103,7 @@ def states(w, net, image=None, ids=None, valid=None, final_norm=True):
         parts.append(w["beit3.text_embed.weight"][ids] + positions)
         present.append(valid)
     x, valid = np.concatenate(parts, 1), np.concatenate(present, 1)
+    valid = valid if mask is None else valid[:, None] & mask
 
     def normed(name, x):
         return by_side(x, images, lambda side, x: norm(w, f"{name}.{side}", x, net))
@@ -144,3 +149,16 @@ def embeddings(w, net, image, ids, valid):
         x = linear(w, name, x[:, net.pooled])
         found.append(x / np.linalg.norm(x, axis=-1, keepdims=True))
     return found
+
+
+def caption_logits(w, net, image, ids, valid, causal=True):
+    """Logits [B, T, V] of the piece at each position of captions.
+
+    The image sees itself alone, a piece sees the image and the pieces up to its own position.
+    """
+    images = (image.shape[1] // net.patch) ** 2 + 1
+    mask = np.zeros((images + ids.shape[1],) * 2, bool)
+    mask[:, :images] = True
+    for place in range(images, len(mask)):
+        mask[place, images : place + 1 if causal else None] = True
+    return linear(w, "mlm_head", states(w, net, image, ids, valid, mask=mask)[:, images:])

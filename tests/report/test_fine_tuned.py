@@ -3,7 +3,7 @@
 import pytest
 
 from tests.report.pages import checked
-from tests.tasks import labelled_world, paired_world, statement_world
+from tests.tasks import captioned_world, labelled_world, paired_world, statement_world
 from tests.tasks.finetuned import evaluated
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
@@ -29,6 +29,12 @@ def retrieval(folder):
 def questions(folder):
     sets = paired_world.prepare(folder, Kind.QUESTIONS)
     task = paired_world.vqa_task(sets, paired_world.tokenizer_in(folder))
+    return sets, paired_world.config(task, STEPS)
+
+
+def captions(folder):
+    sets = captioned_world.prepare(folder)
+    task = captioned_world.captioning_task(sets, captioned_world.tokenizer_in(folder), beams=1)
     return sets, paired_world.config(task, STEPS)
 
 
@@ -91,3 +97,20 @@ def test_a_statement_shows_both_pictures_the_first_one_on_the_left(tmp_path):
     assert cards.count("Right: <strong>false</strong>") == 1 and "first red" in cards
     names = [f"{which} picture of record 0/0" for which in ("First", "Second")]
     assert cards.index(names[0]) < cards.index(names[1])
+
+
+@pytest.mark.slow
+def test_captions_stand_beside_those_of_people(tmp_path):
+    sets, config = captions(tmp_path)
+    train(config, tmp_path / "run")
+    results = evaluated(tmp_path / "run", sets, "test")
+    page = checked(write_report(tmp_path / "run", [], results, tmp_path).read_text())
+    assert page.words.count("The model:") == page.words.count("People:") == 12
+    for text in (
+        "CIDEr-D: agreement with the captions that people wrote",
+        "score of the same captions for wrong pictures",
+        "captions of the 48 images that are scored",
+        "95% interval",
+    ):
+        assert text in page.words, text
+    assert "right" not in page.words.split("Examples")[1] and "likeliest" not in page.words

@@ -11,6 +11,7 @@ from tests import tiny
 from tests.report.pages import checked
 from vlbeit_jax.data.source import VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.report import codebook
 from vlbeit_jax.report.page import write_report
 from vlbeit_jax.report.samples import Fate, masked_texts, pictures, spread
 from vlbeit_jax.runtime.machine import usable_cores
@@ -104,11 +105,24 @@ def with_streams(run, schedule, tmp_path):
 
 def test_a_run_of_the_visual_tokenizer_has_a_page(world, tmp_path):
     page = checked(write_report(world.vqkd, [], None, tmp_path).read_text())
-    assert "visual tokens occur in held-back pictures" in page.words
+    assert "visual tokens occur in the 16 held-back pictures" in page.words
     assert "drawn from visual tokens" in page.words and page.pictures >= 2 * 12
     assert "Visual token" in page.words and "unigram" not in page.words
     with pytest.raises(UsageError, match="leave --results out"):
         write_report(world.vqkd, [], {"mim": FIGURES}, tmp_path)
+
+
+def test_a_page_looks_at_a_bounded_number_of_pictures(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(codebook, "MOST_PICTURES", 5)
+    counted = []
+    count = codebook.code_use
+    monkeypatch.setattr(
+        codebook, "code_use", lambda *given: counted.append(count(*given)) or counted[0]
+    )
+    page = checked(write_report(world.vqkd, [], None, tmp_path).read_text())
+    assert "in 5 of 16 held-back pictures, evenly spaced" in page.words
+    (counts,) = counted
+    assert counts.sum() == 5 * 16  # Patches of the five pictures, and none of the padding.
 
 
 def test_a_page_outlives_the_data_of_its_run(run, tmp_path):

@@ -76,10 +76,17 @@ def test_every_term_and_gain_is_explained():
 
 
 def test_a_collapsed_codebook_is_said():
-    assert codebook_verdict(200, 256).level == Level.GOOD
-    assert codebook_verdict(100, 256).level == Level.UNCLEAR
-    assert codebook_verdict(20, 256).level == Level.BAD
+    assert codebook_verdict(200, 256, 64, 64).level == Level.GOOD
+    assert codebook_verdict(100, 256, 64, 64).level == Level.UNCLEAR
+    assert codebook_verdict(20, 256, 64, 64).level == Level.BAD
     assert perplexity(np.array([5, 5, 0, 5, 5])) == pytest.approx(4)
+
+
+def test_the_pictures_that_were_looked_at_are_counted():
+    told = codebook_verdict(200, 256, 64, 64).reason
+    assert told == "200 of 256 visual tokens occur in the 64 held-back pictures."
+    told = codebook_verdict(200, 256, 1000, 50_000).reason
+    assert "in 1,000 of 50,000 held-back pictures, evenly spaced over the set" in told
 
 
 def test_figures_of_fine_tuning_are_judged():

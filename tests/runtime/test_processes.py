@@ -157,17 +157,59 @@ def fail(*_):
 pipeline.batches = fail
 runpy.run_module("vlbeit_jax.main", run_name="__main__")
 """
+FULL = """
+import runpy
+from jax.errors import JaxRuntimeError
+from vlbeit_jax.training import step
+call, calls = step.TrainStep.__call__, []
+def fail(self, *given):
+    calls.append(given)
+    if len(calls) == 3:
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 GB")
+    return call(self, *given)
+step.TrainStep.__call__ = fail
+runpy.run_module("vlbeit_jax.main", run_name="__main__")
+"""
+LONG_WAITS = ("--config.cluster.shutdown_timeout=1000", "--config.cluster.heartbeat_timeout=1000")
 
 
-def test_a_crash_of_one_host_ends_all(config, tmp_path):
+@pytest.mark.parametrize("process", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_crash_of_one_host_ends_all(config, tmp_path, process):
     """The others do not know of the error, and must not wait for their timeouts."""
-    arguments = [
-        config,
-        f"--workdir={tmp_path / 'run'}",
-        "--config.cluster.shutdown_timeout=1000",
-    ]
+    arguments = [config, f"--workdir={tmp_path / 'run'}", *LONG_WAITS]
     codes, texts = together(
-        2, lambda _: arguments, program=lambda process: ("-c", BROKEN) if process else MAIN
+        2, lambda _: arguments, program=lambda each: ("-c", BROKEN) if each == process else MAIN
     )
-    assert codes[1] == 1 and "(process 1 of 2) failed" in texts[1] and "disk gone" in texts[1]
-    assert codes[0] not in (0, 2)
+    assert codes == [1, 1]
+    said = f"(process {process} of 2) failed; its own output has the traceback: OSError: disk gone"
+    assert said in texts[0] and said in texts[1]
+    # The control: one traceback, that of the process that failed.
+    assert ["Traceback" in text for text in texts] == [process == 0, process == 1]
+
+
+# Process 0 has the store, and so ends last.
+@pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_full_device_of_one_host_is_explained_by_all(config, tmp_path, process):
+    """It fails at the third step, when the others wait for it in a collective operation."""
+    arguments = [config, f"--workdir={tmp_path / 'run'}", *LONG_WAITS]
+    codes, texts = together(
+        2, lambda _: arguments, program=lambda each: ("-c", FULL) if each == process else MAIN
+    )
+    assert codes == [2, 2]
+    for text in texts:
+        (said,) = [line for line in text.splitlines() if line.startswith("error: ")]
+        assert f"(process {process} of 2): the memory of a device is full. Reduce" in said
+        assert "run.accumulate=2" in said and "allocating 9 GB" in said
+        assert "Traceback" not in text
+
+
+def test_a_host_without_its_data_ends_all_before_any_timeout(world, tmp_path):
+    """The steps follow from the data, which one host does not find."""
+    values = tiny.changed(tiny.pretrain_config(world, schedule="text"), run={"steps": 0})
+    values = tiny.changed(values, run={"epochs": 1.0})
+    file = tiny.config_file(values, tmp_path)
+    arguments = [f"--config={file}", f"--workdir={tmp_path / 'run'}"]
+    missing = f"--config.task.text.sources={tmp_path / 'none'}"
+    codes, texts = together(2, lambda each: [*arguments, *[missing] * each])
+    assert codes == [2, 2] and texts[0] == texts[1], texts
+    assert "(process 1): " in texts[0] and str(tmp_path / "none") in texts[0]

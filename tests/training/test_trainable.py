@@ -107,6 +107,18 @@ def test_what_selects_nothing_is_refused_with_what_there_is(setting, message):
     assert str(raised.value).count("/attention/qkv") == 1
 
 
+def test_top_blocks_of_a_tokenizer_are_refused_and_names_are_not():
+    """Its decoder and the projection to codes lie above the encoder; names say what is meant."""
+    tokenizer = tiny.vqkd_config(WORLD)
+    message = r"top:1 counts blocks from the heads down, .* in decoder and encoder; give names"
+    with pytest.raises(UsageError, match=message):
+        selected("top:1", tokenizer)
+    everything = frozenset(named(info_of(tokenizer)))
+    above = {name for name in everything if re.match("to_code/|decoder/|to_target/", name)}
+    found = selected("to_code/*,decoder/*,to_target/*", tokenizer)
+    assert found == above and 0 < len(found) < len(everything)
+
+
 @pytest.mark.parametrize("setting", ["", "top:0", "top:", "top:-1", "top:two", "all,heads", "a,"])
 def test_what_cannot_be_read_is_refused_before_there_is_a_network(setting):
     (problem,) = OptimizerConfig(trainable=setting).problems()

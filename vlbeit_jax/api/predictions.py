@@ -1,4 +1,4 @@
-"""Predicts with a fine-tuned model: classes, answers, truth, search."""
+"""Predicts with a fine-tuned model: classes, answers, truth, captions, search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -84,6 +84,19 @@ class Predicts(Opened):
             for (first, second), text in zip(pairs, texts, strict=True)
         ]
         return [dict(found["top"])["true"] for found in _predicted(predictor, rows, top=2)]
+
+    def caption(self, images: Any) -> list[str]:
+        """Returns a caption of each image, as the settings of the run search for it.
+
+        Args:
+          images: as in ``encode``.
+
+        Raises:
+          UsageError: the model was not fine-tuned for captioning.
+        """
+        predictor = self._predictor_for("caption", ("captioning",))
+        rows = [{"image": _png(each)} for each in listed(images, "images")]
+        return [found["caption"] for found in _predicted(predictor, rows, 1)]
 
     def embed(self, images: Any = None, texts: Any = None) -> Embedded:
         """Returns unit vectors of images and texts in one space, for an index of your own.

@@ -52,3 +52,14 @@ class PairedStreamConfig(StreamConfig):
         0.5, "probability of a horizontal flip, unless the text names a side", SHARE
     )
     rand_augment: str = setting("light", *RAND_AUGMENT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaptionStreamConfig(PairedStreamConfig):
+    """Images with a caption, most of whose pieces are masked. Defaults are those of BEiT-3."""
+
+    batch_size: int = setting(256, "images with a caption per step, over all hosts", POSITIVE)
+    text_length: int = setting(
+        32, "word pieces of a caption with its specials; longer ones are cut", POSITIVE
+    )
+    masked_text: float = setting(0.7, "masked share of a caption's word pieces", PART)

@@ -8,20 +8,17 @@ from typing import Any
 
 from vlbeit_jax.runtime.hooks.evaluate import VALIDATION, VALIDATION_EMA
 from vlbeit_jax.runtime.run_folder import last_figures, read_metrics
+from vlbeit_jax.tasks.figures import BASELINES
 
-# Answers without a network, and what they are called in the table.
-BASELINES = {
-    "chance": "chance",
-    "unigram": "most frequent token",
-    "majority": "most frequent class",
-    "prior": "most frequent answer",
-}
 HEADER = ["| figure | value | 95% interval | without a network |", "|---|---|---|---|"]
+# All other figures are shares of 1.
 NO_SHARES = {
     "loss": "{:.3f}",
     "count": "{:,.0f}",
     "statements": "{:,.0f}",
-}  # All other figures are shares of 1.
+    "cider": "{:.3f}",
+    "cider_wrong_picture": "{:.3f}",
+}
 Figures = Mapping[str, Any]
 
 
@@ -92,9 +89,9 @@ def table(figures: Figures) -> list[str]:
         if beside or last == "seconds" or not _is_number(value):
             continue
         prefix = f"{group}/" if group else ""
-        baselines = {f"{name}_chance": "chance"}
+        baselines = {f"{name}_chance": BASELINES["chance"].answer}
         if last == "accuracy" or last.startswith(("ridge", "neighbours")):
-            baselines |= {f"{prefix}{key}": said for key, said in BASELINES.items()}
+            baselines |= {f"{prefix}{key}": each.answer for key, each in BASELINES.items()}
         against = {
             said: figures[key]
             for key, said in baselines.items()

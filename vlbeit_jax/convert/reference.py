@@ -114,8 +114,12 @@ def joint_index(net, image, text):
 
 
 def attention(w, name, x, valid, bias, net):
-    """One head after the other; keys where ``valid`` is False get no weight."""
+    """One head after the other; keys where ``valid`` is False get no weight.
+
+    ``valid`` is [B, keys], or [B, queries, keys] if queries see different keys.
+    """
     b, t, d = x.shape
+    seen = valid if valid.ndim == 3 else valid[:, None, :]
     fused_bias = np.concatenate([w[f"{name}.q_bias"], np.zeros(d), w[f"{name}.v_bias"]])
     qkv = (x @ w[f"{name}.qkv.weight"].T + fused_bias).reshape(b, t, 3, net.heads, d // net.heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -124,7 +128,7 @@ def attention(w, name, x, valid, bias, net):
         scores = q[:, :, h] @ k[:, :, h].transpose(0, 2, 1) / np.sqrt(d // net.heads)
         if bias is not None:
             scores = scores + bias[h]
-        scores = np.where(valid[:, None, :], scores, -np.inf)
+        scores = np.where(seen, scores, -np.inf)
         out[:, :, h] = softmax(scores) @ v[:, :, h]
     return linear(w, f"{name}.proj", out.reshape(b, t, d))
 

@@ -118,13 +118,7 @@ def mask_text(
       word_starts: for each piece of the vocabulary, whether it starts a word. If given, whole words
         are masked, and the last one is cut where the number of pieces is reached.
     """
-    slots = masked_slots(len(text), share)
-    masked = MaskedText(
-        text=text.copy(),
-        positions=np.zeros(slots, np.int32),
-        targets=np.zeros(slots, np.int32),
-        weights=np.zeros(slots, np.float32),
-    )
+    masked = _nothing_masked(text, masked_slots(len(text), share))
     ordinary = np.flatnonzero(text > Special.MASK)  # MASK has the largest id of the specials.
     if ordinary.size == 0:
         return masked
@@ -133,6 +127,55 @@ def mask_text(
         chosen = ordinary[draws.choose(ordinary.size, count)]
     else:
         chosen = _pieces_of_words(draws, ordinary, word_starts[text[ordinary]], count)
+    return _hidden(draws, masked, chosen, text, vocabulary)
+
+
+def caption_slots(length: int, share: float) -> int:
+    """Returns the slots M that are enough for every caption of ``length`` pieces."""
+    return max(1, min(int(share * length + 0.5), length - 1))
+
+
+def mask_caption(
+    draws: Draws, text: Int[np.ndarray, " T"], share: float, vocabulary: int, whole: bool
+) -> MaskedText:
+    """Masks the pieces of a caption that is learnt by writing it (BEiT-3).
+
+    Of n pieces, CLS and SEP included, ``share * n`` are masked, rounded, at least one and never
+    CLS. SEP is among them, because the network has to learn where a caption ends. Of these, 80%
+    become MASK, 10% a random piece and 10% stay.
+
+    Args:
+      draws: the example's own.
+      text: word pieces with CLS, SEP and padding.
+      share: of the pieces that are masked, from 0 to 1.
+      vocabulary: number of word pieces, specials included.
+      whole: whether the caption ends at SEP. One that was cut there is not learnt to end.
+    """
+    slots = caption_slots(len(text), share)
+    pieces = int((text != Special.PAD).sum()) - (not whole)
+    count = caption_slots(pieces, share)
+    chosen = 1 + np.array(draws.choose(pieces - 1, count))
+    return _hidden(draws, _nothing_masked(text, slots), chosen, text, vocabulary)
+
+
+def _nothing_masked(text: Int[np.ndarray, " T"], slots: int) -> MaskedText:
+    return MaskedText(
+        text=text.copy(),
+        positions=np.zeros(slots, np.int32),
+        targets=np.zeros(slots, np.int32),
+        weights=np.zeros(slots, np.float32),
+    )
+
+
+def _hidden(
+    draws: Draws,
+    masked: MaskedText,
+    chosen: Int[np.ndarray, " M"],
+    text: Int[np.ndarray, " T"],
+    vocabulary: int,
+) -> MaskedText:
+    """Fills in ``masked`` the pieces at the chosen positions, and returns it."""
+    count = len(chosen)
     chosen.sort()
     masked.positions[:count] = chosen
     masked.targets[:count] = text[chosen]

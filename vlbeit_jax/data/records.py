@@ -1,9 +1,11 @@
-"""Records by number, and views that concatenate or pad them."""
+"""Records by number, and views that choose, concatenate or pad them."""
 
 import bisect
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 
 @runtime_checkable
@@ -35,6 +37,20 @@ class ConcatRecords:
         # bisect_right skips parts without records: their end equals the one before.
         part = bisect.bisect_right(self._ends, index)
         return self._parts[part][index - (self._ends[part] - len(self._parts[part]))]
+
+
+class EvenRecords:
+    """At most ``count`` of some records, evenly spaced, with the first and the last."""
+
+    def __init__(self, records: Records, count: int):
+        self._records, chosen = records, min(count, len(records))
+        self._places = np.linspace(0, len(records) - 1, chosen).astype(int)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self._records[int(self._places[index])]
 
 
 class PadRecords:

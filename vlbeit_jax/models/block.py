@@ -81,7 +81,7 @@ class Block(nn.Module):
     def __call__(
         self,
         tokens: Tokens,
-        bias: Float[Array, "H L L"] | None,
+        bias: Float[Array, "H L keys"] | None,
         draws: Float[Array, "B 2"] | None,
         rate: float | Float[Array, ""],
     ) -> Tokens:
@@ -102,7 +102,7 @@ class Block(nn.Module):
         return dataclasses.replace(tokens, x=spmd.with_logical_constraint(x, ("batch", None, None)))
 
     def _attended(
-        self, tokens: Tokens, bias: Float[Array, "H L L"] | None
+        self, tokens: Tokens, bias: Float[Array, "H L keys"] | None
     ) -> Float[Array, "B L D"]:
         c = self.config
         shared = (c.heads, self.index + 1, c.dtype, c.eps, c.sub_norm, c.attention)

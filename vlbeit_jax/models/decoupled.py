@@ -6,6 +6,7 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vlbeit_jax.models.earlier import has_earlier, with_earlier
 from vlbeit_jax.models.layers import LayerNorm, Linear, beit_init, concatenate_axis1
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.attention import (
@@ -31,7 +32,9 @@ class DecoupledAttention(nn.Module):
     implementation: str = "auto"
 
     @nn.compact
-    def __call__(self, tokens: Tokens, bias: Float[Array, "H L L"] | None) -> Float[Array, "B L D"]:
+    def __call__(
+        self, tokens: Tokens, bias: Float[Array, "H L keys"] | None
+    ) -> Float[Array, "B L D"]:
         """Mixes the tokens of each row; ``bias`` is added to the logits."""
         query, key, value = self._projected(tokens)
         width = query.shape[-1]
@@ -44,7 +47,10 @@ class DecoupledAttention(nn.Module):
             biased=bias is not None,
             masked=tokens.mask is not None,
         )
-        shared = (self.heads, tokens.valid, bias, tokens.mask, implementation)
+        valid = tokens.valid
+        if has_earlier(self):
+            key, value, valid = with_earlier(self, key, value, valid)
+        shared = (self.heads, valid, bias, tokens.mask, implementation)
         if implementation == "fused":
             projected = group_by_lanes(query, key, value, self.heads)
             mixed = attention(projected, jnp.zeros(3 * width), *shared)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlbeit_jax.models.earlier import has_earlier, with_earlier
 from vlbeit_jax.models.params import FLOAT32, declare
 from vlbeit_jax.ops.attention import (
     attention,
@@ -105,8 +106,8 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "B L D"],
         valid: Bool[Array, "B L"] | None,
-        bias: Float[Array, "H L L"] | None,
-        mask: Bool[Array, "L L"] | None = None,
+        bias: Float[Array, "H L keys"] | None,
+        mask: Bool[Array, "L keys"] | None = None,
     ) -> Float[Array, "B L D"]:
         """Mixes the tokens of each row.
 
@@ -114,7 +115,8 @@ class Attention(nn.Module):
           x: normalised tokens.
           valid: True where a key may be attended to.
           bias: added to the logits.
-          mask: True where a query may see a key, the same for all rows.
+          mask: True where a query may see a key, the same for all rows. If tokens were read before
+            (``models.earlier``), they are the first keys.
         """
         width = x.shape[-1]
         per_head = (self.heads, width // self.heads)
@@ -149,6 +151,12 @@ class Attention(nn.Module):
             query, key, value = (
                 matmul(x, kernel) + shift for kernel, shift in zip(kernels, shifts, strict=True)
             )
+            mixed = attention_by_parts(
+                query, key, value, self.heads, valid, bias, mask, implementation
+            )
+        elif has_earlier(self):
+            query, key, value = ungroup(matmul(x, kernel) + shift.astype(self.dtype), self.heads)
+            key, value, valid = with_earlier(self, key, value, valid)
             mixed = attention_by_parts(
                 query, key, value, self.heads, valid, bias, mask, implementation
             )

@@ -19,13 +19,13 @@ from vlbeit_jax.models.params import declare, differentiated_under
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.attention import choose_implementation
 from vlbeit_jax.ops.position import relative_index, table_rows
-from vlbeit_jax.shapes import Array, Float
+from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Layout, Modality
 
 EXPERTS = {*map(str, Modality), "vision_language"}
 # What blocks are called with besides tokens. The first axis is that of blocks: attention bias,
 # uniform draws and rates of drop path.
-BlockInputs = tuple[Float[Array, "Z H L L"] | None, Float[Array, "Z B 2"] | None, np.ndarray]
+BlockInputs = tuple[Float[Array, "Z H L keys"] | None, Float[Array, "Z B 2"] | None, np.ndarray]
 
 
 class Encoded(NamedTuple):
@@ -55,6 +55,7 @@ class Multiway(nn.Module):
         tokens: Tokens,
         drop_path: Float[Array, "B Z 2"] | None = None,
         keep: Sequence[int] = (),
+        relative: Int[np.ndarray, "L keys"] | None = None,
     ) -> Encoded:
         """Returns the states of all tokens.
 
@@ -62,10 +63,17 @@ class Multiway(nn.Module):
           tokens: embedded.
           drop_path: uniform draws in [0, 1) per row and block; None: nothing is dropped.
           keep: blocks, counted from 0, whose output is returned as well.
+          relative: row of the table of relative positions for each query and key, if some keys are
+            of tokens that were read before; None: the layout tells.
         """
         c = self.config
         assert all(0 <= index < c.depth for index in keep), (keep, c.depth)
-        bias = self._relative_bias(tokens.layout) if c.relative_grid else None
+        bias = None
+        if c.relative_grid:
+            layout, grid, text = tokens.layout, c.relative_grid, c.relative_text
+            bias = self._relative_bias(
+                relative_index(layout, grid, text) if relative is None else relative
+            )
         draws = None if drop_path is None else drop_path.transpose(1, 0, 2)
         rates = c.drop_path * np.arange(c.depth) / max(c.depth - 1, 1)
         even = with_even_length(tokens) if self._needs_even_length(tokens) else tokens
@@ -164,11 +172,11 @@ class Multiway(nn.Module):
         x, _ = jax.lax.scan(body, tokens.x, (stacked, *_at(slice(first, last + 1), given)))
         return dataclasses.replace(tokens, x=x)
 
-    def _relative_bias(self, layout: Layout) -> Float[Array, "Z H L L"]:
+    def _relative_bias(self, index: Int[np.ndarray, "L keys"]) -> Float[Array, "Z H L keys"]:
         c = self.config
         shape = (table_rows(c.relative_grid, c.relative_text), c.depth, c.heads)
         table = self.param("relative_positions", declare(zeros, None, None, "heads"), shape)
-        return table[relative_index(layout, c.relative_grid, c.relative_text)].transpose(2, 3, 0, 1)
+        return table[index].transpose(2, 3, 0, 1)
 
 
 def with_even_length(tokens: Tokens) -> Tokens:

@@ -16,13 +16,14 @@ class Tokens:
       x: their states.
       valid: which may be attended to; None: all.
       layout: modality and length of each run of tokens, in sequence.
-      mask: True where a query may see a key, the same for all rows; None: everywhere.
+      mask: True where a query may see a key, the same for all rows; None: everywhere. Keys of
+        tokens that were read before (``models.earlier``) come first.
     """
 
     x: Float[Array, "B L D"]
     valid: Bool[Array, "B L"] | None
     layout: Layout = struct.field(pytree_node=False)
-    mask: Bool[Array, "L L"] | None = None
+    mask: Bool[Array, "L keys"] | None = None
 
     def segment(self, modality: Modality) -> Float[Array, "B S D"]:
         """Returns the tokens of one modality.

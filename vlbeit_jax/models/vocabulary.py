@@ -102,10 +102,12 @@ class WordHead(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, states: Float[Array, "B M D"], targets: Int[Array, "B M"]) -> Prediction:
-        """Returns loss and correctness of each target."""
+    def __call__(
+        self, states: Float[Array, "B M D"], targets: Int[Array, "B M"], smoothing: float = 0.0
+    ) -> Prediction:
+        """Returns loss and correctness of each target; for ``smoothing`` see ``cross_entropy``."""
         logits, parts = self._logits(states)
-        return vocab_parallel_cross_entropy(logits, targets, parts)
+        return vocab_parallel_cross_entropy(logits, targets, parts, smoothing)
 
     @nn.compact
     def logits(self, states: Float[Array, "B M D"]) -> Float[Array, "B M V"]:

@@ -91,21 +91,22 @@ def attention(
 
 def attention_by_parts(
     query: Float[Array, "B L D"],
-    key: Float[Array, "B L D"],
-    value: Float[Array, "B L D"],
+    key: Float[Array, "B keys D"],
+    value: Float[Array, "B keys D"],
     heads: int,
-    valid: Bool[Array, "B L"] | None,
-    bias: Float[Array, "H L L"] | None,
-    mask: Bool[Array, "L L"] | None,
+    valid: Bool[Array, "B keys"] | None,
+    bias: Float[Array, "H L keys"] | None,
+    mask: Bool[Array, "L keys"] | None,
     implementation: str,
 ) -> Float[Array, "B L D"]:
     """``attention`` of three arrays that include their biases, by "einsum" or "cudnn".
 
-    cuDNN reads three arrays. If three products make them, nothing is moved in between.
+    cuDNN reads three arrays. If three products make them, nothing is moved in between. With
+    "einsum" there may be more keys than queries.
     """
     batch, length, width = query.shape
     query, key, value = (
-        x.reshape(batch, length, heads, width // heads) for x in (query, key, value)
+        x.reshape(batch, x.shape[1], heads, width // heads) for x in (query, key, value)
     )
     if implementation == "cudnn":
         assert bias is None and mask is None, "``choose_implementation`` refuses them"
@@ -221,11 +222,11 @@ def _fill_lanes(width: int, heads: int) -> bool:
 
 def _einsum_attention(
     query: Float[Array, "B L H K"],
-    key: Float[Array, "B L H K"],
-    value: Float[Array, "B L H K"],
-    valid: Bool[Array, "B L"] | None,
-    bias: Float[Array, "H L L"] | None,
-    mask: Bool[Array, "L L"] | None,
+    key: Float[Array, "B keys H K"],
+    value: Float[Array, "B keys H K"],
+    valid: Bool[Array, "B keys"] | None,
+    bias: Float[Array, "H L keys"] | None,
+    mask: Bool[Array, "L keys"] | None,
 ) -> Float[Array, "B L H K"]:
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
     # The width of a head scales the queries and not the logits, of which there are more.

@@ -24,7 +24,7 @@ def relative_index(layout: Layout, grid: int, text_positions: int) -> Int[np.nda
     """Row of the joint table for each query (row) and key (column) of a layout.
 
     Args:
-      layout: runs of tokens by modality, each with its CLS first.
+      layout: runs of tokens by modality, each with its CLS first. Runs of no token are left out.
       grid: patches along a side of the image.
       text_positions: longest text, in word pieces with CLS.
     """
@@ -39,7 +39,8 @@ def relative_index(layout: Layout, grid: int, text_positions: int) -> Int[np.nda
             return _image_index(grid)
         return _text_index(query[1], text_positions, image_rows + 2)
 
-    return np.block([[block(query, key) for key in layout] for query in layout]).astype(np.int32)
+    runs = [run for run in layout if run[1]]
+    return np.block([[block(query, key) for key in runs] for query in runs]).astype(np.int32)
 
 
 def _image_rows(grid: int) -> int:

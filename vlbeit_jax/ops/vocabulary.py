@@ -11,7 +11,7 @@ cross the links; a table, or a gradient of its size, never does.
 import jax
 import jax.numpy as jnp
 
-from vlbeit_jax.ops.losses import Prediction, cross_entropy
+from vlbeit_jax.ops.losses import Prediction, cross_entropy, smoothed_loss, sum_of_logits
 from vlbeit_jax.shapes import Array, Float, Int
 
 VOCABULARY_AXIS = "fsdp"  # The mesh axis that the vocabulary is split over.
@@ -29,7 +29,7 @@ def gather_rows(x: Array, parts: int) -> Array:
 
 
 def vocab_parallel_cross_entropy(
-    logits: Float[Array, "R M V"], targets: Int[Array, "B M"], parts: int
+    logits: Float[Array, "R M V"], targets: Int[Array, "B M"], parts: int, smoothing: float = 0.0
 ) -> Prediction:
     """Returns loss and correctness of this device's rows.
 
@@ -39,9 +39,10 @@ def vocab_parallel_cross_entropy(
       logits: of all devices' rows (``gather_rows``) and of the words that this device holds.
       targets: of this device's rows.
       parts: devices that the vocabulary is split over.
+      smoothing: as in ``cross_entropy``.
     """
     if parts == 1:
-        return cross_entropy(logits, targets)
+        return cross_entropy(logits, targets, smoothing)
     # Every device needs every row's target, to find those that lie in its part.
     targets, words = gather_rows(targets, parts), local_words(logits.shape[-1], parts)
     # The largest logit of each row over all devices keeps exp() finite. It cancels in the loss, so
@@ -60,11 +61,18 @@ def vocab_parallel_cross_entropy(
     # All devices hold the same argmax. Each contributes 1 / parts, so that the reduce-scatter below
     # adds up to 1.
     correct = (argmax == targets) / parts
-    sums = jnp.stack([jnp.exp(shifted).sum(axis=-1), of_target, correct], axis=1)
+    sums = [jnp.exp(shifted).sum(axis=-1), of_target, correct]
+    if smoothing:
+        sums += sum_of_logits(shifted)
     # One reduce-scatter adds the parts and returns each row's sums to the device of that row.
-    sums = jax.lax.psum_scatter(sums, VOCABULARY_AXIS, tiled=True)
-    partition, of_target, correct = jnp.moveaxis(sums, 1, 0)
-    return Prediction(jnp.log(partition) - of_target, correct > 0.5)
+    sums = jax.lax.psum_scatter(jnp.stack(sums, axis=1), VOCABULARY_AXIS, tiled=True)
+    partition, of_target, correct, *of_all = jnp.moveaxis(sums, 1, 0)
+    normaliser = jnp.log(partition)
+    loss = normaliser - of_target
+    if smoothing:
+        total, count = of_all
+        loss = smoothed_loss(loss, count * normaliser - total, count, smoothing)
+    return Prediction(loss, correct > 0.5)
 
 
 def look_up(

@@ -11,6 +11,7 @@ from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.build import build_set, pack_texts
 from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats import FORMATS
 from vlbeit_jax.prepare.held_back import with_larger_share
 from vlbeit_jax.types import Kind
@@ -100,10 +101,16 @@ SHORT_SIDE = flags.DEFINE_integer(
     lower_bound=0,
 )
 TOKENIZER = flags.DEFINE_string(
-    "text_tokenizer", None, "tokens: folder made by vlbeit_jax.text_tokenizer"
+    "text_tokenizer",
+    None,
+    "folder made by vlbeit_jax.text_tokenizer; tokens: cuts texts into word pieces; pairs: if it "
+    "is given, a caption of more than --length pieces is a fault",
 )
 LENGTH = flags.DEFINE_integer(
-    "length", 128, "tokens: word pieces per row, CLS and SEP included", lower_bound=3
+    "length",
+    128,
+    "tokens: word pieces per row; pairs: word pieces of a caption at most; CLS and SEP included",
+    lower_bound=3,
 )
 
 
@@ -125,6 +132,11 @@ def main() -> None:
         if not FORMAT.value:
             raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")
         source_format: str = FORMAT.value
+        options = {}
+        if TOKENIZER.value:
+            if kind is not Kind.PAIRS:
+                raise UsageError(f"--text_tokenizer is for tokens and pairs, but --kind={kind}")
+            options = {"fits": Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)}
         limits = Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value)
         meta = with_larger_share(
             lambda share, fewest: build_set(
@@ -140,6 +152,7 @@ def main() -> None:
                 licence=LICENCE.value,
                 apart_from=APART.value,
                 classes=CLASSES.value,
+                **options,
             ),
             VALIDATION.value,
         )

@@ -3,7 +3,7 @@
 import collections
 import glob
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ def build_set(
     licence: str = "",
     apart_from: Sequence[str] = (),
     classes: str = "",
+    fits: Callable[[Item], Item] = lambda item: item,
 ) -> dict[str, Any]:
     """Prepares what has not been packed; returns the description that was written.
 
@@ -81,6 +82,7 @@ def build_set(
       apart_from: prepared sets that this one will be used with; what is held back in one is not
         trained on in the other.
       classes: file with the names of the classes; empty: those in the source, sorted.
+      fits: gives an item a fault if its captions are too long (``fitting.Fits``).
 
     Raises:
       UsageError: an input is missing or unreadable, an annotation is wrong, or too many items had
@@ -89,14 +91,12 @@ def build_set(
     """
     paths = expand(inputs, folders=source_format in OF_FOLDERS)
     others = open_sets_once(apart_from)
-    if classes and not kind.has_label:
-        raise UsageError(f"--classes={classes} is for labelled data, but --kind={kind}")
-    named = Classes.read(classes) if classes else Classes()
+    named = _classes(classes, kind)
     more = _group_of_pairs(source_format, paths) if kind is Kind.PAIRS else {}
     grouped = kind in GROUPED or bool(more)
     maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped)
     left_out: collections.Counter = collections.Counter()
-    records = maker.records(_items(source_format, paths))
+    records = maker.records(map(fits, _items(source_format, paths)))
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
     records = require_held_back(records, fewest, lambda: not maker.stated)
     if others:
@@ -114,6 +114,13 @@ def build_set(
     }
     records = _with_description(records, maker, meta)
     return write_set(out, kind, records, shards=shards, meta=meta, more=more)
+
+
+def _classes(place: str, kind: Kind) -> Classes:
+    """Returns the classes that a file names, or none yet."""
+    if place and not kind.has_label:
+        raise UsageError(f"--classes={place} is for labelled data, but --kind={kind}")
+    return Classes.read(place) if place else Classes()
 
 
 def _with_description(

@@ -31,6 +31,18 @@ def answer_cards(records: Records, predictions: Sequence[Mapping[str, Any]]) -> 
 
 
 def _card(record: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
+    told = _chosen(record, found) if "top" in found else _written(record, found)
+    return element(
+        "li",
+        element("div", *_pictures(record), class_="strip") if "image" in record else None,
+        element("p", record_text(record)) if "text" in record else None,
+        *told,
+        class_="card",
+    )
+
+
+def _chosen(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[Html | None]:
+    """Returns what the model chose, which is right or wrong."""
     truths, answer = truths_of(record), found["top"][0][0]
     right = normalise(answer) in {normalise(each) for each in truths}
     verdict = Verdict(Level.GOOD, "right", "") if right else Verdict(Level.BAD, "wrong", "")
@@ -39,15 +51,17 @@ def _card(record: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
         element("li", element("strong" if not place else "span", name), f" {score:.2f}")
         for place, (name, score) in enumerate(found["top"])
     ]
-    return element(
-        "li",
-        element("div", *_pictures(record), class_="strip") if "image" in record else None,
-        element("p", record_text(record)) if "text" in record else None,
-        element("p", verdict.badge()),
-        element("ol", listed),
-        truth,
-        class_="card",
-    )
+    return [element("p", verdict.badge()), element("ol", listed), truth]
+
+
+def _written(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[Html | None]:
+    """Returns what the model wrote beside what people wrote: several texts may be right."""
+    given = [element("li", text) for text in truths_of(record)]
+    return [
+        element("p", "The model: ", element("strong", found["caption"])),
+        element("p", "People:"),
+        element("ul", given),
+    ]
 
 
 def truths_of(record: Mapping[str, Any]) -> list[str]:

@@ -60,7 +60,7 @@ def content(asked: Asked) -> Content:
         "from annotated examples.",
         in_short=[line(each) for each in _warnings(asked.results, run.step)]
         + [
-            line(each.verdict, element("strong", each.title), f": {each.value:.1%}.")
+            line(each.verdict, element("strong", each.title), f": {each.shown(each.value)}.")
             for each in found
             if each.verdict.level is not Level.NONE
         ],
@@ -150,12 +150,14 @@ def _split(found: PreparedSet, wanted: str) -> list[str]:
 
 def _answered(run: FineTunedRun, records: Records) -> list[Child]:
     weights = "the averaged parameters" if run.weights == EMA else "the parameters"
-    predicted = run.predict(with_candidates(records, run.opened.needs), 3, make_mesh(MeshConfig()))
-    told = f"Answers of {weights} of step {run.step:,}, the likeliest first."
+    candidates = with_candidates(records, run.opened.needs)
+    predicted = list(run.predict(candidates, 3, make_mesh(MeshConfig())))
+    told = f"Answers of {weights} of step {run.step:,}"
+    told += ", the likeliest first." if "top" in predicted[0] else "."
     if "captions" in run.opened.needs:
         told += " The model chooses among the captions of all pictures shown."
     chosen = "The records are evenly spaced over the data; nobody picked them."
-    return [paragraph(told), note(chosen), answer_cards(records, list(predicted))]
+    return [paragraph(told), note(chosen), answer_cards(records, predicted)]
 
 
 def with_candidates(records: Records, needs: Any) -> Records:

@@ -9,18 +9,25 @@ from vlbeit_jax.report.markup import Child, element
 from vlbeit_jax.report.verdicts import Bounds, Level, Verdict, above
 from vlbeit_jax.runtime.hooks.evaluate import VALIDATION
 from vlbeit_jax.runtime.run_folder import last_figures
+from vlbeit_jax.tasks.figures import BASELINES, Baseline
 
-# By metric: its name in words, and the figure that it must be above.
+# By metric: its name in words.
 NAMES = {
     "accuracy": "Right at the first guess",
     "top5": "Right class among the best five",
     "mean_class": "Mean accuracy of the classes",
     "consistency": "All pictures of a statement right",
+    "cider": "CIDEr-D: agreement with the captions that people wrote, from 0 to 10",
 }
-BASELINES = {
-    "majority": "share of the most frequent class",
-    "prior": "score of always giving the most frequent answer",
+# Baselines of figures other than accuracies, as ``BASELINES``.
+OTHER_BASELINES = {
+    "cider": {
+        "cider_wrong_picture": Baseline(
+            "the same captions for wrong pictures", "score of the same captions for wrong pictures"
+        )
+    }
 }
+PERCENT, STYLES = "{:.2%}", {"cider": "{:.3f}"}  # How values are written.
 RECALL = re.compile(r"(retrieval|reranked)/(image_to_text|text_to_image)/recall_(\d+)")
 DIRECTIONS = {
     "image_to_text": "A caption of the picture is among the best {}",
@@ -29,14 +36,14 @@ DIRECTIONS = {
 
 
 class Judged(NamedTuple):
-    """A figure that is a share of right answers.
+    """A figure that says how good the answers are.
 
     Attributes:
       name: in the results.
       title: its name in words.
-      value: the share.
+      value: a share of right answers, or a score.
       bounds: of its 95% interval; None if it is not known.
-      baseline: share that an answer reaches without the input; None if it is not known.
+      baseline: value that an answer reaches without the input; None if it is not known.
       verdict: whether the value is above the baseline.
     """
 
@@ -47,29 +54,34 @@ class Judged(NamedTuple):
     baseline: float | None
     verdict: Verdict
 
+    def shown(self, value: float) -> str:
+        """Returns a value of this figure as it is written."""
+        return STYLES.get(self.name, PERCENT).format(value)
+
     def row(self, largest: float) -> list[Child]:
         """Returns the cells of its row: title, value, baseline, verdict.
 
         Args:
-          largest: share at the full width of a bar.
+          largest: value at the full width of a bar.
         """
         interval, baseline = None, self.baseline
         if self.bounds:
-            interval = f"95% interval {self.bounds.low:.2%} to {self.bounds.high:.2%}"
+            low, high = map(self.shown, self.bounds[:2])
+            interval = f"95% interval {low} to {high}"
         return [
             [element("strong", self.title), " ", element("code", self.name)],
             [
-                element("strong", f"{self.value:.2%}"),
+                element("strong", self.shown(self.value)),
                 None if baseline is None else bar(self.value, baseline, largest),
                 None if interval is None else element("span", interval, class_="note"),
             ],
-            "not known" if baseline is None else f"{baseline:.2%}",
+            "not known" if baseline is None else self.shown(baseline),
             self.verdict.cell(),
         ]
 
 
 def is_judged(name: str) -> bool:
-    """Returns whether a figure is a share of right answers."""
+    """Returns whether a figure says by itself how good the answers are."""
     return name in NAMES or RECALL.fullmatch(name) is not None
 
 
@@ -96,25 +108,29 @@ def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) ->
         # An evaluation keeps the shares of a random order apart, and the log calls them "chance".
         baseline = chance.get(order, found.get(f"chance/{order}"))
     else:
-        floor = next((each for each in BASELINES if each in found and name == "accuracy"), None)
-        title, told = NAMES[name], BASELINES.get(floor or "", "")
+        floors = BASELINES if name == "accuracy" else OTHER_BASELINES.get(name, {})
+        floor = next((each for each in floors if each in found), None)
+        title, told = NAMES[name], floors[floor].figure if floor else ""
         baseline = found[floor] if floor else None
         if f"{name}_chance" in found:
             baseline, told = found[f"{name}_chance"], "share that a coin reaches"
-    verdict = _verdict(found[name], bounds, baseline, told)
+    verdict = _verdict(found[name], bounds, baseline, told, STYLES.get(name, "{:.1%}"))
     return Judged(name, title, found[name], bounds, baseline, verdict)
 
 
-def _verdict(value: float, bounds: Bounds | None, baseline: float | None, told: str) -> Verdict:
+def _verdict(
+    value: float, bounds: Bounds | None, baseline: float | None, told: str, style: str
+) -> Verdict:
     if baseline is None:
         return Verdict(Level.NONE, "no baseline", "")
+    floor = style.format(baseline)
     if bounds is None and value > baseline:
-        reason = f"The {told} is {baseline:.1%}. The log has no interval; an evaluation gives one."
+        reason = f"The {told} is {floor}. The log has no interval; an evaluation gives one."
         return Verdict(Level.UNCLEAR, "above its baseline, no interval", reason)
-    verdict = above(value, bounds or Bounds(value, value, exact=False), baseline, told)
+    verdict = above(value, bounds or Bounds(value, value, exact=False), baseline, told, style)
     if verdict.level is not Level.BAD:
         return verdict
-    reason = f"The {told} is {baseline:.1%}: whoever ignores the input is right as often."
+    reason = f"The {told} is {floor}: whoever ignores the input is right as often."
     return Verdict(Level.BAD, "not above its baseline", reason)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from vlbeit_jax.config.streams import TextStreamConfig
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.images import ImageExample, Views
-from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.records import EvenRecords, Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.models.backbone import Inputs
@@ -89,9 +89,8 @@ class MaskedText(NamedTuple):
 
 def spread(records: Records, count: int) -> list[Mapping[str, Any]]:
     """Returns a few records from all over a set, so that nobody picks them by hand."""
-    return [
-        records[int(index)] for index in np.linspace(0, len(records) - 1, min(count, len(records)))
-    ]
+    chosen = EvenRecords(records, count)
+    return [chosen[index] for index in range(len(chosen))]
 
 
 def pictures(run: OpenedRun, records: Records, stream: str = "image") -> MaskedPictures | None:

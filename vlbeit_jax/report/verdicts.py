@@ -87,23 +87,30 @@ def level(value: float, low: float, baseline: float) -> Level:
     return Level.GOOD if low > baseline else Level.UNCLEAR
 
 
-def above(value: float, bounds: Bounds, baseline: float, name: str) -> Verdict:
+def above(
+    value: float, bounds: Bounds, baseline: float, name: str, style: str = "{:.1%}"
+) -> Verdict:
     """Returns whether an accuracy is above a baseline, and how far.
 
     Args:
-      value: the accuracy.
+      value: the accuracy, or another figure that is better the larger it is.
       bounds: of its interval.
       baseline: the accuracy that it is compared with.
       name: of the baseline, such as "unigram baseline".
+      style: how values are written; in a close comparison, shares have one more digit.
     """
     found = level(value, bounds.low, baseline)
     if found is Level.GOOD:
         far = f"{value / baseline:.1f} times" if baseline else "above"
-        return Verdict(found, "above its baseline", f"It is {far} the {name} of {baseline:.1%}.")
+        return Verdict(
+            found, "above its baseline", f"It is {far} the {name} of {style.format(baseline)}."
+        )
     if found is Level.UNCLEAR:
+        close = style.replace(".1%", ".2%")
+        low, high, floor = (close.format(each) for each in (bounds.low, bounds.high, baseline))
         reason = (
-            f"The 95% interval ({bounds.low:.2%} to {bounds.high:.2%}) holds the {name} of "
-            f"{baseline:.2%}, so the difference may be chance."
+            f"The 95% interval ({low} to {high}) holds the {name} of {floor}, so the difference "
+            "may be chance."
         )
         return Verdict(found, "not clearly above its baseline", reason)
     return Verdict(found, f"not above its {name}", "")

@@ -5,22 +5,23 @@ initialised. Process 0, the primary, does what only one process may do, such as 
 process learns whether that succeeded.
 """
 
-import contextlib
 import json
-import os
 import socket
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import jax
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime.jax_internals import key_value_store
+from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
 
 ABSENT = "nothing"  # Stands in messages for a fact that one process does not have.
+SHOWN = 3  # Hosts that a message names for one error; it counts the others.
 Result = TypeVar("Result")
+
+
+class AgreedError(UsageError):
+    """A usage error that every process raises, so that none has to be told of it."""
 
 
 def is_primary() -> bool:
@@ -31,18 +32,23 @@ def is_primary() -> bool:
 class Hosts:
     """The processes of a run. Every process must make the same calls in the same order."""
 
-    def __init__(self, timeout: int):
-        """Args: ``timeout``, how long each call waits for the other processes, seconds."""
-        self._store, self._timeout = key_value_store(), timeout
-        self._process, self._count = jax.process_index(), jax.process_count()
+    def __init__(self, timeout: int, name: str = "run"):
+        """Connects to the store; initialises no device.
+
+        Args:
+          timeout: how long each call waits for the other processes, seconds.
+          name: of these calls; two objects with one name would mix up their messages.
+        """
+        self._store, self._timeout, self._name = key_value_store(), timeout, name
+        self._process, self._count = process_and_count()
         self._calls = 0
 
     def assert_equal(self, facts: Mapping[str, Any]) -> None:
         """Compares this process's facts with those of process 0.
 
         Raises:
-          UsageError: some facts differ (the message names host, fact and both values), or a process
-            did not answer. Every process raises the same error.
+          AgreedError: some facts differ (the message names host, fact and both values), or a
+            process did not answer. Every process raises the same error.
         """
         if self._count == 1:
             return
@@ -59,10 +65,15 @@ class Hosts:
                         f"{expected!r} on host {primary['host']} (process 0)"
                     )
         if different:
-            raise UsageError("the hosts do not run the same thing:\n  " + "\n  ".join(different))
+            raise AgreedError("the hosts do not run the same thing:\n  " + "\n  ".join(different))
 
     def all_or_none(self, action: Callable[[], Result]) -> Result:
-        """Runs ``action`` on every process. If any raises ``UsageError``, all of them do."""
+        """Runs ``action`` on every process. If any raises ``UsageError``, all of them do.
+
+        Raises:
+          UsageError: of a single process, its own. Of several, an ``AgreedError`` with every error
+            and the hosts that have it.
+        """
         result, error = None, None
         try:
             result = action()
@@ -72,13 +83,14 @@ class Hosts:
             error = str(found)
         if self._count > 1:
             answers = self._exchange({"error": error})
-            failed = [
-                f"host {answer['host']} (process {process}): {answer['error']}"
-                for process, answer in answers.items()
-                if answer["error"]
-            ]
-            if failed:
-                raise UsageError("\n".join(failed))
+            hosts: dict[str, list[str]] = {}
+            for process, answer in answers.items():
+                if answer["error"]:
+                    name = f"host {answer['host']} (process {process})"
+                    hosts.setdefault(answer["error"], []).append(name)
+            if hosts:
+                told = [_told(error, names, self._count) for error, names in hosts.items()]
+                raise AgreedError("\n".join(told))
         return cast(Result, result)
 
     def on_primary(self, action: Callable[[], None]) -> None:
@@ -88,7 +100,7 @@ class Hosts:
     def _exchange(self, own: Mapping[str, Any]) -> dict[int, Any]:
         """Returns what every process passed to this call, and its host, by process."""
         self._calls += 1
-        prefix = f"vlbeit_jax/{self._calls}"
+        prefix = f"vlbeit_jax/{self._name}/{self._calls}"
         own = {"host": socket.gethostname(), **own}
         self._store.key_value_set(f"{prefix}/{self._process}", json.dumps(own))
         answers, silent = {}, []
@@ -104,29 +116,16 @@ class Hosts:
             else:
                 answers[process] = json.loads(answer)
         if silent:
-            raise UsageError(
+            raise AgreedError(
                 f"process(es) {', '.join(map(str, silent))} of {self._count} did not answer within "
                 f"{self._timeout} s"
             )
         return answers
 
 
-@contextlib.contextmanager
-def fails_together() -> Iterator[None]:
-    """Kills this process on an error that the others do not know of, so that they end as well.
-
-    Otherwise Python would wait in JAX's shutdown for the other processes, and they would wait in a
-    collective operation for this one. A ``UsageError`` has been raised by all processes.
-    """
-    try:
-        yield
-    except UsageError:
-        raise
-    except BaseException:
-        if jax.process_count() == 1:
-            raise
-        process = f"process {jax.process_index()} of {jax.process_count()}"
-        print(f"host {socket.gethostname()} ({process}) failed:", file=sys.stderr)
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+def _told(error: str, hosts: Sequence[str], count: int) -> str:
+    """Returns an error with the hosts that have it; without them if all ``count`` processes do."""
+    if len(hosts) == count:
+        return error
+    more = f" and {len(hosts) - SHOWN} more" if len(hosts) > SHOWN else ""
+    return f"{', '.join(hosts[:SHOWN])}{more}: {error}"

@@ -38,3 +38,10 @@ def key_value_store() -> Any:
     from jax._src import distributed
 
     return cast(Any, distributed.global_state.client)
+
+
+def process_and_count() -> tuple[int, int]:
+    """Returns the index of this process and the number of processes; initialises no device."""
+    from jax._src import distributed
+
+    return distributed.global_state.process_id, distributed.global_state.num_processes

@@ -2,19 +2,16 @@
 
 A line shows the step, each term's loss, its accuracy beside a baseline, what is wrong, and the time
 left. All other figures are in ``metrics.jsonl``. The terms declare themselves by their names:
-``TERM/loss``, ``TERM/accuracy``, and a baseline out of ``BASELINES``.
+``TERM/loss``, ``TERM/accuracy``, and one of ``BASELINES``.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vlbeit_jax.tasks.figures import Headline
+from vlbeit_jax.tasks.figures import BASELINES, Headline
 
 WIDTH = 160
-# What a guess reaches, under these kinds of a term. A line shows the first one that the term has:
-# the best constant answer says more than a uniform guess.
-BASELINES = ("unigram", "majority", "prior", "chance")
 SPLIT = 11  # Width of "validation:".
 TAIL = 40  # What a spelt line leaves for problems and the time.
 # Shares of time from which a line mentions the waiting.

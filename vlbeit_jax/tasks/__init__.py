@@ -25,6 +25,7 @@ TASKS: dict[str, str] = {
     "vqa": "vlbeit_jax.tasks.vqa:VQATask",
     "visual_reasoning": "vlbeit_jax.tasks.visual_reasoning:VisualReasoning",
     "retrieval": "vlbeit_jax.tasks.retrieval:Retrieval",
+    "captioning": "vlbeit_jax.tasks.captioning:Captioning",
     "image_classification": "vlbeit_jax.tasks.image_classification:ImageClassification",
     "text_classification": "vlbeit_jax.tasks.text_classification:TextClassification",
 }

@@ -25,6 +25,28 @@ class Evaluator:
     run: Callable[[TrainState, Tree], dict[str, float]]
 
 
+class Baseline(NamedTuple):
+    """What an answer without the input reaches: a figure ``TERM/NAME`` beside ``TERM/accuracy``.
+
+    Attributes:
+      answer: what is always answered.
+      figure: what the figure is, as in "The share of the most frequent class is 20%".
+    """
+
+    answer: str
+    figure: str
+
+
+# By the name of the figure. If a term has several, the first one is shown: the best constant answer
+# says more than a uniform guess.
+BASELINES = {
+    "unigram": Baseline("most frequent token", "share of the most frequent token"),
+    "majority": Baseline("most frequent class", "share of the most frequent class"),
+    "prior": Baseline("most frequent answer", "score of always giving the most frequent answer"),
+    "chance": Baseline("chance", "share of a uniform guess"),
+}
+
+
 class Headline(NamedTuple):
     """A figure that log lines show. Losses and accuracies are shown without one.
 

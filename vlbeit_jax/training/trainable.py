@@ -75,6 +75,15 @@ def trained_parameters(setting: str, tree: Tree) -> Trained:
         for part, selected in found.items()
         if not selected
     ]
+    if len(stacks := _stacks(names)) > 1:
+        # A tokenizer's decoder lies between its encoder and one of its losses, and not the other.
+        problems += [
+            f"config.optimizer.trainable={setting}: {part} counts blocks from the heads down, but "
+            f"this network has blocks in {' and '.join(stacks)}; give names instead, such as "
+            f"{stacks[0]}/*"
+            for part in parts
+            if part.startswith(TOP)
+        ]
     blocks = _count_blocks(names)
     problems += [
         f"config.optimizer.trainable={setting}: {part} asks for more blocks than the {blocks} of "
@@ -176,6 +185,12 @@ def _reach(path: Sequence[str], depth: int) -> int:
 
 def _count_blocks(names: Iterable[str]) -> int:
     return len({name.split("/")[1] for name in names if name.startswith("encoder/block_")})
+
+
+def _stacks(names: Iterable[str]) -> list[str]:
+    """Returns the parts of a network that consist of blocks and are no head."""
+    parts = dict.fromkeys(name.split("/")[0] for name in names if _BLOCK.search(name))
+    return [part for part in parts if part not in _HEADS]
 
 
 def _part(tree: Tree, names: frozenset[str], path: str) -> Tree:

@@ -1,8 +1,8 @@
 """Tables of BEiT-3's networks after fine-tuning: the trunk, and the heads of one task.
 
 The names are those of ``BEiT3ForVisualQuestionAnswering``, ``BEiT3ForVisualReasoning``,
-``BEiT3ForRetrieval`` and ``BEiT3ForImageClassification`` in BEiT-3's published code. They lack the
-heads of pretraining.
+``BEiT3ForRetrieval``, ``BEiT3ForCaptioning`` and ``BEiT3ForImageClassification`` in BEiT-3's
+published code. Of the heads of pretraining, they have that of word pieces at most.
 """
 
 from vlbeit_jax.config.networks import ModelConfig
@@ -49,6 +49,11 @@ def retrieval_table(config: ModelConfig) -> Table:
         rule("head/logit_scale", "logit_scale"),
     ]
     return Table(_trunk(config, without=PRETRAINING_HEADS) + heads)
+
+
+def captioning_table(config: ModelConfig) -> Table:
+    """Captioning: the whole network of pretraining, but for the head of visual tokens."""
+    return Table(_trunk(config, without=("vision_head/",)))
 
 
 def classification_table(config: ModelConfig) -> Table:

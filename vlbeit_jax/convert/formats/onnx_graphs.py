@@ -27,11 +27,15 @@ from vlbeit_jax.convert.formats.torch_module import copy_text_tokenizer
 from vlbeit_jax.convert.source import Run
 
 SHORTEST = 3  # CLS, a word piece, SEP.
-INPUTS = {
-    "pixels": "numpy.zeros((1, 3, {side}, {side}), numpy.uint8)  # RGB, 0 to 255.",
-    "second_pixels": "numpy.zeros((1, 3, {side}, {side}), numpy.uint8)",
-    "pieces": "numpy.array([[2, 17, 25, 3]])  # CLS 2, word pieces, SEP 3, padded with {pad}.",
-}
+PIXELS = "{name} = numpy.zeros((1, 3, {side}, {side}), numpy.uint8)  # RGB, 0 to 255."
+PIECES = (
+    "pieces = numpy.array([[{CLS}, 17, 25, {SEP}]])  "
+    "# CLS {CLS}, word pieces, SEP {SEP}, padded with {pad}."
+)
+# An import has the word pieces of another program, whose numbers no file of it says.
+UNKNOWN_PIECES = """# CLS and SEP have the numbers of the text tokenizer of the imported model.
+CLS, SEP = ..., ...
+pieces = numpy.array([[CLS, 17, 25, SEP]])  # CLS, word pieces, SEP, padded with {pad}."""
 
 
 def write_run(run: Run, folder: pathlib.Path) -> None:
@@ -69,14 +73,22 @@ def _write(
 
 def _code(config: Mapping[str, Any]) -> str:
     """Returns Python that runs every graph."""
-    sizes, graphs = config["model"], config["graphs"]
+    sizes, graphs, specials = config["model"], config["graphs"], config["specials"]
+    inputs = {
+        **{
+            name: PIXELS.format(name=name, side=sizes["image_size"])
+            for name in ("pixels", "second_pixels")
+        },
+        "pieces": (PIECES if specials else UNKNOWN_PIECES).format(
+            **(specials or {}), pad=sizes["pad"]
+        ),
+    }
     lines = ["import numpy, onnxruntime", ""]
     for name in {name: None for told in graphs.values() for name in told["inputs"]}:
-        value = INPUTS[name].format(side=sizes["image_size"], pad=sizes["pad"])
-        lines.append(f"{name} = {value}")
+        lines.append(inputs[name])
     for file, told in graphs.items():
         feeds = ", ".join(f'"{name}": {name}' for name in told["inputs"])
-        outputs = ", ".join(told["outputs"])
+        outputs = f"[{', '.join(told['outputs'])}]"  # onnxruntime returns a list.
         lines += ["", f'session = onnxruntime.InferenceSession("{file}")']
         lines.append(f"{outputs} = session.run(None, {{{feeds}}})")
     return "\n".join(lines)

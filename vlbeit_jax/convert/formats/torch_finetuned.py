@@ -1,7 +1,7 @@
 """Exports a fine-tuned model with its head to PyTorch, and the files that define and evaluate it.
 
-These files are ``vlbeit_torch.py``, ``vlbeit_finetuned.py`` and ``evaluate_finetuned.py`` in
-``convert/standalone``.
+These files are ``vlbeit_torch.py``, ``vlbeit_captions.py``, ``vlbeit_finetuned.py`` and
+``evaluate_finetuned.py`` in ``convert/standalone``.
 """
 
 import json
@@ -39,6 +39,7 @@ from vlbeit_jax.version import __version__
 # Files of ``convert/standalone`` by their names in the export.
 FILES = {
     "vlbeit_torch.py": "vlbeit_torch.py",
+    "vlbeit_captions.py": "vlbeit_captions.py",
     "vlbeit_finetuned.py": "vlbeit_finetuned.py",
     "evaluate.py": "evaluate_finetuned.py",
 }
@@ -98,6 +99,8 @@ def write(source: FineTunedModel, folder: pathlib.Path) -> None:
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     for name, file in FILES.items():
         shutil.copy(STANDALONE / file, folder / name)
+    for name, path in source.head.files.items():
+        shutil.copy(path, folder / name)
     copy_text_tokenizer(text_tokenizer_of(source), folder)
     calls = [
         f"model.{output.method}({', '.join(INPUTS[name] for name in output.inputs)})".replace(

@@ -6,8 +6,9 @@ To export another network, add its file, an entry in ``HEADS``, and its class in
 
 import flax.linen as nn
 
-from vlbeit_jax.convert.heads import classification, reasoning, retrieval, vqa
+from vlbeit_jax.convert.heads import captioning, classification, reasoning, retrieval, vqa
 from vlbeit_jax.convert.heads.base import Head
+from vlbeit_jax.models.captioner import Captioner
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.models.reasoner import Reasoner
 from vlbeit_jax.models.retrieval import DualEncoder
@@ -18,4 +19,5 @@ HEADS: dict[type[nn.Module], Head] = {
     VQA: vqa.HEAD,
     Reasoner: reasoning.HEAD,
     DualEncoder: retrieval.HEAD,
+    Captioner: captioning.HEAD,
 }

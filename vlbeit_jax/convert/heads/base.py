@@ -1,6 +1,7 @@
 """What an export needs to know about a head."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ class Head:
         arrays that ``evaluate_finetuned.py`` reads.
       task: takes the network, and returns the Hugging Face Hub's name of what it does.
       use: what the network is made for, a sentence of the model card.
+      files: further files that ``evaluate_finetuned.py`` needs, by their names in the export.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Head:
     examples: Callable[[Any, Records, Mapping[str, Any]], dict[str, np.ndarray]]
     task: Callable[[Any], str]
     use: str
+    files: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
 
 
 def text_rows(tokenizer: TextTokenizer, texts: Sequence[str], length: int) -> np.ndarray:

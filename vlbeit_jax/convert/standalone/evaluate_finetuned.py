@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from vlbeit_finetuned import Classifier, DualEncoder, check_files, load, normalise
+from vlbeit_finetuned import Captioner, Classifier, DualEncoder, check_files, load, normalise
 
 FOLDER, EXAMPLES, JAX_FIGURES = (
     pathlib.Path(__file__).parent,
@@ -176,11 +176,39 @@ def recalls(ranks: dict[str, Tensor]) -> Figures:
     }
 
 
+def captioning(model: Captioner, data: Data, batch_size: int) -> Figures:
+    """Returns BLEU, ROUGE-L and CIDEr-D of the model's captions; needs sentencepiece.
+
+    "references" holds the captions that people wrote, as JSON in UTF-8: a list for each image.
+    """
+    import sentencepiece
+    from caption_scores import scores, words  # pyright: ignore[reportMissingImports]
+
+    pieces = sentencepiece.SentencePieceProcessor(
+        model_file=str(FOLDER / "text_tokenizer" / "sentencepiece.model")
+    )
+    rows = [
+        row
+        for batch in rows_of(data, ("image",), batch_size)
+        for row in model.caption(batch["image"]).tolist()
+    ]
+    written = [pieces.decode(row) for row in rows]
+    given = json.loads(bytes(data["references"].tolist()))
+    found = scores([words(each) for each in written], [list(map(words, own)) for own in given])
+    return {
+        "cider": sum(found.cider) / len(found.cider),
+        **{f"bleu_{n}": value for n, value in enumerate(found.bleu, 1)},
+        "rouge_l": sum(found.rouge_l) / len(found.rouge_l),
+        "count": len(written),
+    }
+
+
 METRICS = {
     "classification": classification,
     "vqa": vqa,
     "visual_reasoning": visual_reasoning,
     "retrieval": retrieval,
+    "captioning": captioning,
 }
 
 

@@ -17,9 +17,11 @@
     image, text = model.embed_image(normalise(pixels)), model.embed_text(pieces)
     model.similarity(image, text)
     model.match(normalise(pixels), pieces)
+    # Captioning: word pieces [B, T] of a caption of each image, CLS first.
+    model.caption(normalise(pixels))
 
 ``pixels`` are uint8 [B, 3, height, width]; ``pieces`` are int64 [B, T]. This file needs
-``vlbeit_torch.py`` beside it, torch, and safetensors to read the weights.
+``vlbeit_torch.py`` and ``vlbeit_captions.py`` beside it, torch, and safetensors to read weights.
 
 Dimension letters: B batch, T word pieces, L tokens of a modality, D width, E length of a vector.
 """
@@ -32,6 +34,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from vlbeit_captions import Writes
 from vlbeit_torch import (
     LANGUAGE,
     VISION,
@@ -43,7 +46,16 @@ from vlbeit_torch import (
     read_export,
 )
 
-__all__ = ["VQA", "Classifier", "DualEncoder", "Reasoner", "check_files", "load", "normalise"]
+__all__ = [
+    "VQA",
+    "Captioner",
+    "Classifier",
+    "DualEncoder",
+    "Reasoner",
+    "check_files",
+    "load",
+    "normalise",
+]
 
 
 class FineTuned(Backbone):
@@ -205,15 +217,32 @@ class DualEncoder(FineTuned):
         return self.match_head(torch.cat([states[VISION][:, 0], states[LANGUAGE][:, 0]], dim=-1))
 
 
-NETWORKS = {  # By kind.
+class Captioner(Writes, FineTuned):
+    """Writes captions of images, by the head of word pieces (BEiT-3)."""
+
+    def __init__(self, config: dict, network: dict):
+        super().__init__(config, network, final_norm=True)
+        self.language_head = nn.Linear(config["width"], config["vocabulary"])
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        """Returns logits [B, T, vocabulary] of the piece at each position.
+
+        The piece at a position with MASK is predicted from the image and the pieces before. The
+        arguments are those of ``VLBEiT``.
+        """
+        return self.language_head(self.encode(image, text)[0][LANGUAGE])
+
+
+NETWORKS: dict[str, Any] = {  # By kind.
     "classification": Classifier,
     "vqa": VQA,
     "visual_reasoning": Reasoner,
     "retrieval": DualEncoder,
+    "captioning": Captioner,
 }
 
 
-def load(folder: str | pathlib.Path) -> Classifier | VQA | Reasoner | DualEncoder:
+def load(folder: str | pathlib.Path) -> Any:
     """Loads a model in evaluation mode.
 
     Raises:

@@ -57,6 +57,9 @@ VISION, LANGUAGE, VISION_LANGUAGE = "vision", "language", "vision_language"
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 CARD, CHANGED = "README.md", "The weights were changed after this card was written."
 Layout = Sequence[tuple[str, int]]  # Modality and length of each run of tokens.
+# Of one block: "key" and "value" of tokens that were read before, [B, L, heads, K]. Attention puts
+# those of its tokens into an empty dictionary, and sees those of a filled one first.
+Earlier = dict[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,12 +180,23 @@ def apply_norm(norm: nn.Module, x: Tensor, layout: Layout) -> Tensor:
     return norm(x, layout) if isinstance(norm, Routed) else norm(x)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    earlier: Earlier | None = None,
+) -> Tensor:
     """Attends; each input is [B, L, heads, K], the result is [B, L, D] with heads concatenated.
 
-    ``mask`` broadcasts to [B, heads, L, L]. It is True where a query may attend to a key, or holds
-    numbers that are added to the logits.
+    ``mask`` broadcasts to [B, heads, queries, keys]. It is True where a query may attend to a key,
+    or holds numbers that are added to the logits.
     """
+    if earlier:
+        key = torch.cat([earlier["key"], key], dim=1)
+        value = torch.cat([earlier["value"], value], dim=1)
+    elif earlier is not None:
+        earlier |= {"key": key, "value": value}
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     return (
         functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -203,12 +217,14 @@ class Attention(nn.Module):
         self.inner_norm = shape.inner_norm(width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, mask: Tensor | None, earlier: Earlier | None = None
+    ) -> Tensor:
         """[B, L, D] to [B, L, D]; for ``mask`` see ``attend``."""
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
         qkv = functional.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.unbind(2)
-        return self.out(self.inner_norm(attend(query, key, value, mask)))
+        return self.out(self.inner_norm(attend(query, key, value, mask, earlier)))
 
 
 class DecoupledAttention(nn.Module):
@@ -222,13 +238,16 @@ class DecoupledAttention(nn.Module):
         )
         self.inner_norm = shape.routed(lambda: shape.inner_norm(width))
 
-    def forward(self, x: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, mask: Tensor | None, earlier: Earlier | None = None
+    ) -> Tensor:
         """[B, L, D] to [B, L, D]; for ``mask`` see ``attend``."""
         query, key, value = (
             part(x, layout).unflatten(-1, (self.heads, -1))
             for part in (self.query, self.key, self.value)
         )
-        return self.out(self.inner_norm(attend(query, key, value, mask), layout), layout)
+        mixed = attend(query, key, value, mask, earlier)
+        return self.out(self.inner_norm(mixed, layout), layout)
 
 
 class Expert(nn.Module):
@@ -259,9 +278,11 @@ class Block(nn.Module):
             self.attention_scale = nn.Parameter(torch.ones(shape.width))
             self.expert_scale = nn.Parameter(torch.ones(shape.width))
 
-    def forward(self, x: Tensor, layout: Layout, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, mask: Tensor | None, earlier: Earlier | None = None
+    ) -> Tensor:
         """[B, L, D] to [B, L, D]."""
-        mixed = self.attention(apply_norm(self.attention_norm, x, layout), layout, mask)
+        mixed = self.attention(apply_norm(self.attention_norm, x, layout), layout, mask, earlier)
         x = x + (mixed * self.attention_scale if self.scaled else mixed)
         together = len(layout) > 1 and VISION_LANGUAGE in self.experts
         fed = self.experts[VISION_LANGUAGE](x) if together else self.experts(x, layout)
@@ -289,12 +310,20 @@ class Transformer(nn.Module):
         self.norm = shape.token_norm() if final_norm else None
 
     def forward(
-        self, x: Tensor, layout: Layout, masks: Sequence[Tensor | None], keep: Sequence[int] = ()
+        self,
+        x: Tensor,
+        layout: Layout,
+        masks: Sequence[Tensor | None],
+        keep: Sequence[int] = (),
+        earlier: Sequence[Earlier | None] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Returns the last states, and those after the blocks in ``keep``."""
-        kept = {}
-        for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
-            x = block(x, layout, mask)
+        """Returns the last states, and those after the blocks in ``keep``.
+
+        ``earlier`` has what each block knows of tokens that were read before.
+        """
+        kept, earlier = {}, earlier or [None] * len(self.blocks)
+        for index, (block, mask, own) in enumerate(zip(self.blocks, masks, earlier, strict=True)):
+            x = block(x, layout, mask, own)
             if index in keep:
                 kept[index] = x
         last = x if self.norm is None else apply_norm(self.norm, x, layout)
@@ -843,13 +872,13 @@ def save_export(model: Backbone, source: pathlib.Path, out: pathlib.Path) -> Non
     own = {f"{model.prefix}{name}": value.cpu() for name, value in model.state_dict().items()}
     if new := own.keys() - before.keys():
         raise ValueError(f"{', '.join(sorted(new))}: not in {source / WEIGHTS}; remove them first")
+    listed = set(json.loads((source / MANIFEST).read_text(encoding="utf-8")))
     if source.resolve() != out.resolve():
-        listed = json.loads((source / MANIFEST).read_text(encoding="utf-8")).keys()
+        listed = {name for name in listed if not name.startswith("evaluat")}
         # Of the files that are there, so that no name in a downloaded list leads elsewhere.
         for path in list(source.rglob("*")):
             name = path.relative_to(source).as_posix()
-            own_file = name in (CONFIG, WEIGHTS) or name.startswith("evaluat")
-            if name in listed and not own_file:
+            if name in listed and name not in (CONFIG, WEIGHTS):
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, out / name)
     # ``out`` may be ``source``, whose file is read until the new one is complete.
@@ -862,10 +891,12 @@ def save_export(model: Backbone, source: pathlib.Path, out: pathlib.Path) -> Non
     if not same and (out / CARD).is_file() and CHANGED not in (out / CARD).read_text("utf-8"):
         with (out / CARD).open("a", encoding="utf-8") as card:
             card.write(f"\n{CHANGED}\n")
-    paths = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    # ``out`` may hold other files, such as those of an editor or of git.
+    paths = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*"))}
     entries = {
-        path.relative_to(out).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in paths
+        name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for name, path in paths.items()
+        if name in listed and path.is_file()
     }
     (out / MANIFEST).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
