@@ -3,9 +3,10 @@
 Command: python -m vlbeit_jax.main --config=configs/finetune_imagenet.py --workdir=FT \
              --config.run.start_from=RUN --config.task.image.sources="('IMAGENET',)"
          RUN is a pretraining run or an import. Make the data with
-         python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl (docs/finetune.md). For
-         your own images set --config.task.classes=0, and fewer steps. The network is that of RUN,
-         whatever its sizes; base size without RUN.
+         python -m vlbeit_jax.prepare --kind=labelled_images --format=imagenet
+         (docs/published_benchmarks.md). For your own images, --format=jsonl (docs/finetune.md), set
+         --config.task.classes=0, and fewer steps. The network is that of RUN, whatever its sizes;
+         base size without RUN.
 Cost:    62,550 steps of 1024 images, 6.7e18 operations with the backward pass: 4.8 hours of an
          H100 at 40% of its peak. Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): learning rate 7e-4 with layer

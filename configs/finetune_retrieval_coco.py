@@ -4,7 +4,8 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_retrieval_coco.py -
              --config.run.start_from=RUN --config.task.pair.sources="('PAIRS',)"
          RUN is a pretraining run or an import. Network and text tokenizer are those of RUN; an
          import without one needs --config.task.text_tokenizer. Make the data with
-         python -m vlbeit_jax.prepare --kind=pairs --format=jsonl (docs/finetune.md).
+         python -m vlbeit_jax.prepare --kind=pairs --format=karpathy (docs/published_benchmarks.md),
+         or --format=jsonl for your own (docs/finetune.md).
          --config.task.matching=True adds a matching loss, and re-ranking to the evaluation. The
          loss is over all rows of a step whatever --config.run.accumulate is.
 Cost:    2,760 steps of 3072 pairs, 3.1e18 operations: 2.2 hours of an H100 at 40% of its peak;

@@ -5,7 +5,7 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_retrieval_flickr30k
          RUN is a pretraining run, an import, or a run of finetune_retrieval_coco.py, whose
          projections --config.task.keep_head=True keeps. A figure from such a start is not one of
          Flickr30k alone. Make the data with
-         python -m vlbeit_jax.prepare --kind=pairs --format=jsonl (docs/finetune.md).
+         python -m vlbeit_jax.prepare --kind=pairs --format=karpathy (docs/published_benchmarks.md).
 Cost:    940 steps of 3072 pairs, 1.1e18 operations: 0.8 hours of an H100 at 40% of its peak.
          Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): as for COCO, but learning rate

@@ -3,9 +3,10 @@
 Command: python -m vlbeit_jax.main --config=configs/finetune_vqav2.py --workdir=FT \
              --config.run.start_from=RUN --config.task.question.sources="('QUESTIONS',)"
          RUN is a pretraining run or an import. Make the data with
-         python -m vlbeit_jax.prepare --kind=questions --format=jsonl (docs/finetune.md). For your
-         own questions set --config.task.answers_least=1, and fewer steps. Network and text
-         tokenizer are those of RUN; an import without one needs --config.task.text_tokenizer.
+         python -m vlbeit_jax.prepare --kind=questions --format=vqav2-trainval
+         (docs/published_benchmarks.md). For your own questions, --format=jsonl (docs/finetune.md),
+         set --config.task.answers_least=1, and fewer steps. Network and text tokenizer are those of
+         RUN; an import without one needs --config.task.text_tokenizer.
 Cost:    51,020 steps of 128 questions, 3.8e18 operations with the backward pass: 2.7 hours of an
          H100 at 40% of its peak. Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): 480 pixels, learning rate 3e-5

@@ -25,7 +25,10 @@ cross-modal gain is the masked accuracy of pairs with their own partner minus th
 partner, over the same masks.
 
 For a fine-tuned run, the command gives the metrics of the run's task. The file also has the whole
-protocol."""
+protocol. With --classes, a run of retrieval classifies labelled images by the names of their
+classes, which it was not trained for (zero-shot):
+
+  python -m vlbeit_jax.evaluate --from=FT --data=data/birds --classes=names.txt --json=zero.json"""
 
 FROM = flags.DEFINE_string("from", None, "workdir of a run", required=True)
 DATA = flags.DEFINE_multi_string("data", None, "prepared data set; may be repeated", required=True)
@@ -46,11 +49,24 @@ REPORT = flags.DEFINE_string(
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters (raw) or their average (ema)"
 )
+CLASSES = flags.DEFINE_string(
+    "classes",
+    "",
+    "retrieval runs: file with a name for each class of the data, one a line, in the order of the "
+    "set's classes: evaluates zero-shot classification",
+)
+TEMPLATES = flags.DEFINE_string(
+    "templates",
+    "",
+    "with --classes: file with one text a line, in which {} stands for the name of the class; "
+    "empty: the name alone",
+)
 
 
 def main() -> None:
     """Evaluates, prints a table and writes the file."""
     from vlbeit_jax.config.common import MeshConfig
+    from vlbeit_jax.data.class_names import read_class_texts
     from vlbeit_jax.runtime.finetuned import FineTunedRun
     from vlbeit_jax.runtime.pretrained import evaluate, open_run
     from vlbeit_jax.tasks.base import FineTuned
@@ -65,7 +81,8 @@ def main() -> None:
     _refuse_flags_of_others(is_fine_tuned)
     if is_fine_tuned:
         run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
-        results = run.evaluate(DATA.value, SPLIT.value, mesh)
+        classes = read_class_texts(CLASSES.value, TEMPLATES.value)
+        results = run.evaluate(DATA.value, SPLIT.value, mesh, classes)
         _print_figures(results)
     else:
         run = dataclasses.replace(open_run(folder), held_back_only=bool(SPLIT.value))
@@ -87,9 +104,12 @@ def _write_report(folder: pathlib.Path, results: dict[str, Any]) -> pathlib.Path
 
 
 def _refuse_flags_of_others(is_fine_tuned: bool) -> None:
-    name, kind = ("draws", "pretraining") if is_fine_tuned else ("weights", "fine-tuned")
-    if flags.FLAGS[name].present:
-        raise UsageError(f"--{name} is for a {kind} run; leave it out")
+    names, kind = ("draws",), "pretraining"
+    if not is_fine_tuned:
+        names, kind = ("weights", "classes", "templates"), "fine-tuned"
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UsageError(f"--{name} is for a {kind} run; leave it out")
     if not is_fine_tuned and SPLIT.value not in ("", "validation"):
         raise UsageError(
             f"--split={SPLIT.value} is for a fine-tuned run; of a pretraining run, give "

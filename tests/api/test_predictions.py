@@ -9,6 +9,7 @@ import pytest
 import vlbeit_jax
 from tests.convert.finetuned_runs import sets_in, task_of, write_run
 from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.data.class_names import ClassTexts
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.finetuned import FineTunedRun
@@ -58,7 +59,10 @@ def assert_same(found, expected):
     for answers, line in zip(found, expected, strict=True):
         assert [name for name, _ in answers] == [name for name, _ in line["top"]]
         np.testing.assert_allclose(
-            [share for _, share in answers], [share for _, share in line["top"]], rtol=1e-5
+            [share for _, share in answers],
+            [share for _, share in line["top"]],
+            rtol=1e-5,
+            atol=1e-7,  # Cosines are near 0, too.
         )
 
 
@@ -134,6 +138,42 @@ def test_vectors_and_search_are_those_of_evaluation(places):
         for row, best in zip(cosines, answers, strict=True):
             assert [number for number, _ in best] == np.argsort(-row)[:2].tolist()
             np.testing.assert_allclose([c for _, c in best], np.sort(row)[::-1][:2], rtol=1e-4)
+
+
+def test_names_of_classes_are_compared_as_captions_are(places):
+    """One template: as ``predict`` ranks captions. Several: their mean, stated independently."""
+    model, run, records = opened(places, "retrieval")
+    mesh = make_mesh(MeshConfig())
+    names, images = ("red on navy", "pink", "two", "gold"), [pixels(each) for each in records]
+    plain = [{"id": each["id"], "image": each["image"], "captions": names} for each in records]
+    assert_same(model.classify(images, classes=names, top=3), predictions(run, plain))
+    forms = ("a drawing of {}", "{} and nothing {}")
+    found = model.classify(images, classes=names, templates=forms, top=4)
+    texts = [form.format(*[name] * form.count("{}")) for name in names for form in forms]
+    embedded = model.embed(images, texts)
+    means = embedded.text.astype(np.float64).reshape(4, 2, -1).mean(axis=1)
+    cosines = embedded.image @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+    for listed, row in zip(found, cosines, strict=True):
+        order = np.argsort(-row)
+        assert [name for name, _ in listed] == [names[each] for each in order]
+        np.testing.assert_allclose([each for _, each in listed], row[order], atol=1e-6)
+    classify = run.classifier(ClassTexts(names, forms), 4, mesh)
+    assert_same(found, classify([{"id": each["id"], "image": each["image"]} for each in records]))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("retrieval", {"classes": ["a", "b"], "templates": ["x"]}, "template 'x' has no {}"),
+        ("retrieval", {"classes": ["a", "a"]}, "a name is twice"),
+        ("retrieval", {}, "classify needs a model fine-tuned for image_classification or"),
+        ("vqa", {"classes": ["a", "b"]}, r"classify with classes=... needs .* for retrieval"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(places, name, given, said):
+    model, _, records = opened(places, name)
+    with pytest.raises(UsageError, match=said):
+        model.classify([pixels(records[0])], **given)
 
 
 def test_a_fine_tuned_model_encodes_what_it_was_trained_on(places):

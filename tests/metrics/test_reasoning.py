@@ -41,8 +41,8 @@ def test_equal_texts_are_one_statement_whatever_their_case():
 
 
 def test_the_majority_is_the_better_constant_answer():
-    assert judged([1, 0, 1], "abc", [1, 1, 0]).summary()["majority"] == pytest.approx(2 / 3)
-    assert judged([1, 0, 1], "abc", [0, 0, 1]).summary()["majority"] == pytest.approx(2 / 3)
+    assert judged([1, 0, 1], list("abc"), [1, 1, 0]).summary()["majority"] == pytest.approx(2 / 3)
+    assert judged([1, 0, 1], list("abc"), [0, 0, 1]).summary()["majority"] == pytest.approx(2 / 3)
 
 
 def test_a_tie_is_wrong_for_both_truths():

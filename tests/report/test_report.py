@@ -54,7 +54,8 @@ def test_evaluate_and_report_from_the_command_line(run, world, tmp_path):
     assert f"CPU, {usable_cores()} core" in page.words and "60 of 60" in page.words
     for told in ("48 train", "16 validation", "Licence", "jax 0.", "unigram baseline"):
         assert told in page.words, told
-    for name in ("accuracy", "loss", "codebook", "pictures", "tokenizer_loss"):
+    assert page.words.count("of the attention goes to patches") == 6
+    for name in ("accuracy", "loss", "codebook", "pictures", "tokenizer_loss", "attention"):
         image = cv2.imread(str(out / f"{name}.png"))
         assert image is not None and image.std() > 5, name
 

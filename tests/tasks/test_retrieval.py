@@ -8,6 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from tests import tiny
+from tests.make_data import build
 from tests.tasks.finetuned import evaluated, opened
 from tests.tasks.paired_world import (
     ABOVE,
@@ -17,9 +18,12 @@ from tests.tasks.paired_world import (
     retrieval_task,
     start_in,
     tokenizer_in,
+    two_colours,
+    write,
 )
 from tests.test_toy_task import StopAfter
 from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.data.class_names import ClassTexts
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.retrieval import chance
@@ -154,6 +158,44 @@ def test_predictions_rank_the_captions_of_each_row(trained, pairs):
         shares = [share for _, share in line["top"]]
         assert len(shares) == 3 and line["caption"] == line["top"][0][0]
         assert 1 >= shares[0] >= shares[1] >= shares[2] >= -1
+
+
+def test_names_of_classes_find_the_pictures_that_it_learned(trained, folder):
+    """New drawings of the colours that it was trained on; with the names shifted, it is wrong."""
+    names = [f"{above} {below}" for above in ABOVE for below in BELOW]
+    lines, rng = [], np.random.default_rng(5)
+    for number, name in enumerate(names):
+        (folder / f"zero_{number}.png").write_bytes(two_colours(rng, *name.split()))
+        lines.append({"image": f"zero_{number}.png", "label": name, "split": "test"})
+    (folder / "classes.txt").write_text("\n".join(names))
+    path = write(folder / "zero.jsonl", lines)
+    build(
+        folder / "zero",
+        Kind.LABELLED_IMAGES,
+        [path],
+        source_format="jsonl",
+        classes=str(folder / "classes.txt"),
+    )
+    run, mesh = opened(trained), make_mesh(MeshConfig())
+
+    def found(names, templates=("{}",)):
+        return run.evaluate(
+            [str(folder / "zero")], "test", mesh, ClassTexts(tuple(names), templates)
+        )
+
+    right = found(names)
+    assert right["metrics"]["accuracy"] > 0.5  # Chance is 1 in 64.
+    assert right["protocol"]["templates"] == ["{}"] and right["metrics"]["count"] == 64
+    assert found(names, ("{}", "{} now"))["metrics"]["accuracy"] > 0.5
+    shifted = found(names[1:] + names[:1])["metrics"]
+    assert shifted["accuracy"] < 0.1 and shifted["loss"] > right["metrics"]["loss"]
+    records = open_set(str(folder / "zero")).records("test")
+    classify = run.classifier(ClassTexts(tuple(names)), 2, mesh)
+    labels = [line["label"] for line in classify([records[i] for i in range(64)])]
+    same = [label == records[i]["label"].decode() for i, label in enumerate(labels)]
+    assert np.mean(same) == right["metrics"]["accuracy"]
+    with pytest.raises(UsageError, match="has 64 classes, but --classes names 3"):
+        found(names[:3])
 
 
 def test_two_steps_a_kill_and_two_steps_are_four(pairs, tokenizer, tmp_path, monkeypatch):

@@ -9,22 +9,40 @@ import numpy as np
 from vlbeit_jax.api.base import Opened, Predictor, checked_top, words_of
 from vlbeit_jax.api.pictures import listed, pixels_of, views
 from vlbeit_jax.api.retriever import Embedded, Retriever
+from vlbeit_jax.data.class_names import PLACE, ClassTexts
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks.open_fine_tuned import best_of
+from vlbeit_jax.tasks.zero_shot import mean_directions
 
 
 class Predicts(Opened):
     """Does what a model was fine-tuned for."""
 
-    def classify(self, inputs: Any, *, top: int = 5) -> list[list[tuple[str, float]]]:
+    def classify(
+        self,
+        inputs: Any,
+        *,
+        classes: Any = None,
+        templates: Any = PLACE,
+        top: int = 5,
+    ) -> list[list[tuple[str, float]]]:
         """Returns the likeliest classes of each image or text, with their probabilities.
+
+        A model that was fine-tuned for retrieval takes any ``classes`` by their names (zero-shot,
+        images only), and gives cosines instead of probabilities.
 
         Args:
           inputs: images or texts, as the model was fine-tuned for.
+          classes: names of classes, for a model of retrieval.
+          templates: texts in which "{}" stands for the name; a class is the mean of them.
           top: classes to list.
 
         Raises:
-          UsageError: the model was not fine-tuned for classification.
+          UsageError: the model was fine-tuned for neither classification nor, with ``classes``,
+            retrieval.
         """
+        if classes is not None:
+            return self._by_names(inputs, classes, templates, checked_top(top))
         predictor = self._predictor_for("classify", ("image_classification", "text_classification"))
         if "image" in predictor.needs:
             rows = [{"image": _png(each)} for each in listed(inputs, "inputs")]
@@ -142,6 +160,21 @@ class Predicts(Opened):
             [(int(number), float(row[number])) for number in numbers]
             for row, numbers in zip(cosines, best, strict=True)
         ]
+
+    def _by_names(
+        self, inputs: Any, classes: Any, templates: Any, top: int
+    ) -> list[list[tuple[str, float]]]:
+        self._retriever("classify with classes=...")
+        forms = tuple(listed(templates, "templates"))
+        if lost := [each for each in forms if not isinstance(each, str) or PLACE not in each]:
+            raise UsageError(f"the template {lost[0]!r} has no {PLACE} for the name of the class")
+        named = ClassTexts(tuple(words_of(each) for each in listed(classes, "classes")), forms)
+        if len(set(named.names)) < len(named.names):
+            raise UsageError("a name is twice among the classes")
+        texts, image = self.embed(texts=named.texts).text, self.embed(images=inputs).image
+        assert texts is not None and image is not None, "both were given"
+        cosines = image @ mean_directions(texts, named).T
+        return [best_of(named.names, row, top) for row in cosines]
 
     def _retriever(self, method: str) -> Retriever:
         retriever = self._predictor_for(method, ("retrieval",)).retriever

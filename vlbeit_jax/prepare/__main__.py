@@ -7,6 +7,7 @@ import sys
 from absl import flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.build import build_set, pack_texts
@@ -27,6 +28,10 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
       --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128
   python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl --input=birds.jsonl \\
       --out=data/birds
+  python -m vlbeit_jax.prepare --kind=questions --format=vqav2 --input=VQAv2 --out=data/vqav2
+
+The formats imagenet, karpathy, nlvr2, tfds, vqav2 and vqav2-trainval read published benchmarks as
+they are (docs/published_benchmarks.md).
 
 tfds.builder_from_directory opens the folder. vlbeit_meta.json in it describes the set."""
 
@@ -49,8 +54,8 @@ FORMAT = flags.DEFINE_enum(
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "file or glob pattern; may be repeated; for --format=folder and nlvr2: a folder; for "
-    "tokens: prepared texts",
+    "file or glob pattern; may be repeated; for --format=folder, imagenet, nlvr2, tfds and vqav2: "
+    "a folder; for tokens: prepared texts",
     required=True,
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
@@ -59,6 +64,11 @@ CLASSES = flags.DEFINE_string(
     "",
     "labelled: file with the names of the classes, one a line, in the order of the head's outputs; "
     "empty: the names in the input, sorted",
+)
+PARTS = flags.DEFINE_list(
+    "splits",
+    [],
+    f"formats of published benchmarks: parts to read, of {', '.join(SPLITS)}; empty: all",
 )
 SHARDS = flags.DEFINE_integer(
     "shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1
@@ -137,6 +147,8 @@ def main() -> None:
             if kind is not Kind.PAIRS:
                 raise UsageError(f"--text_tokenizer is for tokens and pairs, but --kind={kind}")
             options = {"fits": Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)}
+        if strange := [name for name in PARTS.value if name not in SPLITS]:
+            raise UsageError(f"--splits={strange[0]}: choose among {', '.join(SPLITS)}")
         limits = Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value)
         meta = with_larger_share(
             lambda share, fewest: build_set(
@@ -152,6 +164,7 @@ def main() -> None:
                 licence=LICENCE.value,
                 apart_from=APART.value,
                 classes=CLASSES.value,
+                splits=PARTS.value,
                 **options,
             ),
             VALIDATION.value,

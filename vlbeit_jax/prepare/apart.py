@@ -64,6 +64,20 @@ def captions_apart(
                 left_out[CAPTION_IN_TRAINING] += 1
 
 
+def captions_repeated(records: Iterator[Placed], repeated: collections.Counter) -> Iterator[Placed]:
+    """Yields pairs as they are; counts the held-back captions that training has too, by split.
+
+    A benchmark keeps them, because recall depends on the number of candidates.
+    """
+    seen: dict[str, array.array] = {}
+    for split, record in records:
+        seen.setdefault(split, array.array("Q")).extend(map(text_key, record["captions"]))
+        yield split, record
+    known = np.unique(np.frombuffer(seen.pop(TRAIN, array.array("Q")), np.uint64))
+    for split, keys in seen.items():
+        repeated[split] = int(np.isin(np.frombuffer(keys, np.uint64), known).sum())
+
+
 class OtherSets:
     """Prepared sets that this one will be used with: what one holds back, no other may train on."""
 
@@ -78,9 +92,25 @@ class OtherSets:
 
         self._trained, self._held_back = keys([TRAIN]), keys(HELD_BACK)
 
-    def apart(self, records: Iterator[Placed], left_out: collections.Counter) -> Iterator[Placed]:
-        """Yields records that are not on the other side of the split; counts the others."""
+    def apart(
+        self,
+        records: Iterator[Placed],
+        left_out: collections.Counter,
+        *,
+        all_held_back: bool = False,
+    ) -> Iterator[Placed]:
+        """Yields records that are not on the other side of the split; counts the others.
+
+        Args:
+          records: with their split.
+          left_out: counts by reason.
+          all_held_back: whether held-back records stay whatever other sets train on, as those of a
+            benchmark do. Then the other sets have to be prepared apart from this one.
+        """
         for split, record in records:
+            if all_held_back and split != TRAIN:
+                yield split, record
+                continue
             opposite = self._held_back if split == TRAIN else self._trained
             strange = not any(
                 _among(key, opposite[PICTURES]) for key in keys_of(record).get(PICTURES, ())

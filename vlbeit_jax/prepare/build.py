@@ -14,14 +14,14 @@ from vlbeit_jax.data.source import PreparedSet, open_sets_once
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart
+from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart, captions_repeated
 from vlbeit_jax.prepare.check import Limits
-from vlbeit_jax.prepare.formats import COUNTS, FORMATS, OF_FOLDERS, STATES_GROUPS
+from vlbeit_jax.prepare.formats import COUNTS, FORMATS, OF_FOLDERS, OFFICIAL, STATES_GROUPS
 from vlbeit_jax.prepare.held_back import require_held_back
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.records import GROUPED, RecordMaker
-from vlbeit_jax.prepare.writer import GROUP, write_set
+from vlbeit_jax.prepare.writer import GROUP, keys_of_any, keys_of_benchmark, write_set
 from vlbeit_jax.progress import counted
 from vlbeit_jax.types import Kind
 
@@ -38,7 +38,7 @@ def expand(patterns: Sequence[str], *, folders: bool = False) -> list[pathlib.Pa
         wanted = [path for path in paths if (path.is_dir() if folders else path.is_file())]
         if not wanted and paths:
             hint = (
-                "is no folder; --format=folder reads all pictures of a folder"
+                "is no folder, and this format reads folders"
                 if folders
                 else "is a folder; name its files, or read its pictures with --format=folder"
             )
@@ -63,6 +63,7 @@ def build_set(
     licence: str = "",
     apart_from: Sequence[str] = (),
     classes: str = "",
+    splits: Sequence[str] = (),
     fits: Callable[[Item], Item] = lambda item: item,
 ) -> dict[str, Any]:
     """Prepares what has not been packed; returns the description that was written.
@@ -79,9 +80,9 @@ def build_set(
       fewest: records of a small set that must be held back, unless the source states its splits.
       shards: files per split.
       licence: of the content, kept in the description.
-      apart_from: prepared sets that this one will be used with; what is held back in one is not
-        trained on in the other.
+      apart_from: sets to be used with this one; what one holds back, the other does not train on.
       classes: file with the names of the classes; empty: those in the source, sorted.
+      splits: of a published benchmark, to read; empty: all.
       fits: gives an item a fault if its captions are too long (``fitting.Fits``).
 
     Raises:
@@ -89,51 +90,87 @@ def build_set(
         to be dropped. Nothing is left at ``out``.
       FewHeldBackError: fewer than ``fewest`` records are held back; then too nothing is left.
     """
+    official = source_format in OFFICIAL
+    limits = limits.of_benchmark() if official else limits
     paths = expand(inputs, folders=source_format in OF_FOLDERS)
     others = open_sets_once(apart_from)
-    named = _classes(classes, kind)
     more = _group_of_pairs(source_format, paths) if kind is Kind.PAIRS else {}
-    grouped = kind in GROUPED or bool(more)
-    maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped)
-    left_out: collections.Counter = collections.Counter()
-    records = maker.records(map(fits, _items(source_format, paths)))
+    grouped, named = kind in GROUPED or bool(more), _classes(kind, classes)
+    maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped, official)
+    records = maker.records(map(fits, _items(source_format, paths, splits)))
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
     records = require_held_back(records, fewest, lambda: not maker.stated)
-    if others:
-        records = OtherSets(others).apart(records, left_out)
-    if kind is Kind.PAIRS:
-        records = captions_apart(records, out.parent, left_out)
+    repeated: collections.Counter[str] = collections.Counter()
+    records = _apart(records, maker, others, out.parent, repeated)
     meta = {
         "source": ", ".join(path.name for path in paths),
         "format_read": source_format,
         "licence": licence,
         "options": {"validation_share": validation_share, "limits": vars(limits)},
         "apart_from": [found.fingerprint for found in others],
-        "dropped": maker.dropped,
-        "left_out": left_out,
     }
-    records = _with_description(records, maker, meta)
-    return write_set(out, kind, records, shards=shards, meta=meta, more=more)
+    records = _with_description(records, maker, meta, repeated)
+    keyed = keys_of_benchmark if official else keys_of_any
+    return write_set(out, kind, records, shards=shards, meta=meta, more=more, keyed=keyed)
 
 
-def _classes(place: str, kind: Kind) -> Classes:
-    """Returns the classes that a file names, or none yet."""
-    if place and not kind.has_label:
-        raise UsageError(f"--classes={place} is for labelled data, but --kind={kind}")
-    return Classes.read(place) if place else Classes()
+def _apart(
+    records: Iterator[Placed],
+    maker: RecordMaker,
+    others: Sequence[PreparedSet],
+    folder: pathlib.Path,
+    repeated: collections.Counter[str],
+) -> Iterator[Placed]:
+    """Yields what no other split and no other set holds; see ``prepare.apart``."""
+    if others:
+        apart = OtherSets(others).apart
+        records = apart(records, maker.left_out, all_held_back=maker.official)
+    if maker.kind is not Kind.PAIRS:
+        return records
+    if maker.official:
+        return captions_repeated(records, repeated)
+    return captions_apart(records, folder, maker.left_out)
+
+
+def _classes(kind: Kind, file: str) -> Classes:
+    """Returns the names of labels: those of a file, or else those that records will state.
+
+    Raises:
+      UsageError: there is a file, but the kind has no classes.
+    """
+    if not file:
+        return Classes()
+    if not kind.has_label:
+        raise UsageError(f"--classes={file} is for labelled data, but --kind={kind}")
+    return Classes.read(file)
 
 
 def _with_description(
-    records: Iterator[Placed], maker: RecordMaker, meta: dict[str, Any]
+    records: Iterator[Placed],
+    maker: RecordMaker,
+    meta: dict[str, Any],
+    repeated: Mapping[str, int],
 ) -> Iterator[Placed]:
     yield from records
-    meta.update(maker.description())  # Known once all records are.
+    # Known once all records are.
+    meta |= {"dropped": maker.dropped, "left_out": maker.left_out} | maker.description()
+    if repeated:
+        meta["captions_in_training"] = dict(repeated)
 
 
-def _items(source_format: str, paths: Sequence[pathlib.Path]) -> Iterator[Item]:
+def _items(
+    source_format: str, paths: Sequence[pathlib.Path], splits: Sequence[str]
+) -> Iterator[Item]:
     """Yields the items of the source, and shows how many were read."""
-    total = COUNTS[source_format](paths) if source_format in COUNTS else None
-    return counted(FORMATS[source_format](paths), "reading", "items", total)
+    # Formats that read a part of a benchmark count all of it.
+    if splits and source_format not in OFFICIAL:
+        raise UsageError(
+            f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "
+            f"--format={source_format}"
+        )
+    total = COUNTS[source_format](paths) if source_format in COUNTS and not splits else None
+    items = OFFICIAL[source_format](paths, splits) if splits else FORMATS[source_format](paths)
+    return counted(items, "reading", "items", total)
 
 
 def _group_of_pairs(source_format: str, paths: Sequence[pathlib.Path]) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """Whether an item can be trained on; a decompression bomb is refused by its header."""
 
 import dataclasses
+import functools
 import io
 import warnings
 from collections.abc import Collection
@@ -31,6 +32,10 @@ class Limits:
     max_pixels: int = 64_000_000
     max_aspect: float = 10.0
     short_side: int = 0
+
+    def of_benchmark(self) -> "Limits":
+        """Returns limits that leave out no picture for its shape: a benchmark has some such."""
+        return dataclasses.replace(self, min_side=1, max_aspect=float(self.max_pixels))
 
 
 WHICH = ("first", "second")  # Of two images.
@@ -116,6 +121,7 @@ def _checked_images(item: Item, limits: Limits) -> dict[str, bytes]:
     return found
 
 
+@functools.lru_cache(maxsize=2)  # Questions about one picture follow each other.
 def checked_image(encoded: bytes, limits: Limits) -> bytes:
     """Returns the bytes to store: the file, or a new one if it is transparent or too large.
 

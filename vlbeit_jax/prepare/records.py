@@ -19,7 +19,7 @@ from vlbeit_jax.prepare.apart import Placed
 from vlbeit_jax.prepare.check import Dropped, Limits, checked
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
-from vlbeit_jax.prepare.strict import Faults, Sides, explained, keys_of_item
+from vlbeit_jax.prepare.strict import Faults, HeldBack, Repeated, Sides, explained, keys_of_item
 from vlbeit_jax.types import Kind
 
 EARLY_STOP_AFTER = 1000
@@ -38,9 +38,11 @@ class RecordMaker:
       max_dropped: largest share of items that may be unusable, if they have no ``Item.place``.
       classes: of labelled data.
       grouped: whether records have a group, that of their item or their own picture or text.
+      official: whether the source is a published benchmark, whose held-back splits stand.
       dropped: counts by reason.
       answers: counts of a set of questions.
       stated: records whose split the source states.
+      left_out: records of a benchmark that repeat a held-back one, by reason.
     """
 
     kind: Kind
@@ -49,9 +51,11 @@ class RecordMaker:
     max_dropped: float
     classes: Classes
     grouped: bool
+    official: bool = False
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
     stated: int = 0
+    left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
     def records(self, items: Iterable[Item]) -> Iterator[Placed]:
         """Yields each record with its split.
@@ -60,10 +64,13 @@ class RecordMaker:
           UsageError: too many items had to be dropped, or one that has a place is wrong; then all
             of these are named.
         """
-        faults, sides, seen = Faults(), Sides(), 0
+        faults, sides, seen = Faults(), HeldBack() if self.official else Sides(), 0
         for seen, item in enumerate(items, 1):
             try:
                 split, record = self._placed(item, sides)
+            except Repeated as reason:
+                self.left_out[str(reason)] += 1
+                continue
             except Dropped as reason:
                 if item.place:
                     faults.add(item, explained(str(reason), self.limits))
@@ -76,8 +83,8 @@ class RecordMaker:
         faults.require_none()
         self._stop_above(seen)
 
-    def _placed(self, item: Item, sides: Sides) -> Placed:
-        """Returns an item's split and record; raises ``Dropped``."""
+    def _placed(self, item: Item, sides: Sides | HeldBack) -> Placed:
+        """Returns an item's split and record; raises ``Dropped`` or ``Repeated``."""
         record = checked(item, self.kind, self.limits)
         # Of two pictures, the one with the smaller key decides, whichever is named first.
         digests = sorted(record[name] for name in DIGESTS if name in record)

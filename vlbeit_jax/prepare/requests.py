@@ -8,13 +8,15 @@ from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.strict import explained
 
 LIMITS = Limits(min_side=1)  # Small images are blurred, but they can be seen.
-CHUNK = 256  # Records that are in memory at a time, with their images.
+CHUNK = 256  # Records whose predictions appear together.
 
 
 def prediction_lines(
     items: Iterable[Item],
     predict: Callable[[Sequence[dict[str, Any]]], Iterable[dict[str, Any]]],
     needs: Collection[str],
+    at_once: int = CHUNK,
+    limits: Limits = LIMITS,
 ) -> Iterator[dict[str, Any]]:
     """Yields, for each item and in order, its id with a prediction or an ``error``.
 
@@ -22,23 +24,27 @@ def prediction_lines(
       items: of a file.
       predict: from records to as many predictions.
       needs: which of ``image``, ``images``, ``text`` and ``captions`` a record must have.
+      at_once: records that are in memory, with their images.
+      limits: of images.
     """
     remaining = iter(items)
-    while chunk := _chunk(remaining, needs):
+    while chunk := _chunk(remaining, needs, at_once, limits):
         good = [record for record in chunk if "error" not in record]
         predictions = iter(predict(good) if good else ())
         for record in chunk:
             yield record if "error" in record else {"id": record["id"], **next(predictions)}
 
 
-def _chunk(items: Iterator[Item], needs: Collection[str]) -> list[dict[str, Any]]:
+def _chunk(
+    items: Iterator[Item], needs: Collection[str], at_once: int, limits: Limits
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for item in items:
         try:
-            found.append(checked_inputs(item, LIMITS, needs))
+            found.append(checked_inputs(item, limits, needs))
         except Dropped as reason:
-            error = f"{item.place}: {explained(str(reason), LIMITS)}"
+            error = f"{item.place}: {explained(str(reason), limits)}"
             found.append({"id": item.key, "error": error})
-        if len(found) == CHUNK:
+        if len(found) == at_once:
             break
     return found

@@ -176,6 +176,22 @@ def token_cards(images: np.ndarray, drawn: np.ndarray) -> Html:
     return element("ul", cards, class_="cards")
 
 
+def attention_cards(images: np.ndarray, drawn: np.ndarray, shares: np.ndarray) -> Html:
+    """Returns a card per image: the image, and its patches in the colours of their attention.
+
+    Args:
+      images: as the network sees them.
+      drawn: the same in colours.
+      shares: of the attention of CLS that goes to the patches.
+    """
+    cards = []
+    for index, share in enumerate(shares):
+        told = element("p", f"{share:.0%} of the attention goes to patches.", class_="note")
+        stages = [(images[index], "picture"), (drawn[index], "attention of CLS")]
+        cards.append(_card(stages, index, told))
+    return element("ul", cards, class_="cards")
+
+
 def _card(stages: Sequence[tuple[np.ndarray, str]], index: int, told: Html | None) -> Html:
     shown = [_image(image, caption, f"Picture {index + 1}, {caption}") for image, caption in stages]
     return element("li", element("div", shown, class_="strip"), told, class_="card")

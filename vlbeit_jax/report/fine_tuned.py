@@ -12,6 +12,7 @@ from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report import figures
 from vlbeit_jax.report.answers import answer_cards
+from vlbeit_jax.report.attention import attention_sections
 from vlbeit_jax.report.content import SHOWN, Asked, Content, curves, line
 from vlbeit_jax.report.data import Use, scored_by, sets_at
 from vlbeit_jax.report.judged import Judged, is_judged, judged
@@ -139,7 +140,19 @@ def _examples(run: FineTunedRun, asked: Asked, split: str, known: Sequence[str])
     records = ConcatRecords([each.records(name) for each in sets for name in _split(each, split)])
     if not len(records):
         return []
-    return [Section("Examples", _answered(run, spread(records, SHOWN)))]
+    examples = Section("Examples", _answered(run, spread(records, SHOWN)))
+    return [examples, *_attention(run, records, asked)]
+
+
+def _attention(run: FineTunedRun, records: Records, asked: Asked) -> list[Section]:
+    """Returns where the model looks; nothing of a model without images."""
+    opened: Any = run.opened
+    if "image" not in records[0]:
+        return []
+    # A caption is no input of a model that writes or chooses captions.
+    reads = "text" in opened.needs
+    text = (lambda: (opened.text, opened.stream.text_length)) if reads else None
+    return attention_sections(opened.task.model, run.params, records, text, asked.out)
 
 
 def _split(found: PreparedSet, wanted: str) -> list[str]:

@@ -9,6 +9,7 @@ from vlbeit_jax.data.examples.images import Views
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.report import figures, panels, words
+from vlbeit_jax.report.attention import attention_sections
 from vlbeit_jax.report.codebook import codebook_section
 from vlbeit_jax.report.content import SHOWN, Asked, Content, curves, line
 from vlbeit_jax.report.data import Use, scored_by, sets_at
@@ -47,6 +48,14 @@ def content(asked: Asked) -> Content:
         sections.append(Section("Examples", [paragraph(NO_DATA)]))
     sections += _examples(run, records, asked)
     if with_images := records.get("image") or records.get("pair"):
+        sections += attention_sections(
+            run.model.task.model,
+            run.params,
+            with_images,
+            lambda: (run.model.text, run.model.task.pair.text_length),
+            asked.out,
+            pretraining=True,
+        )
         tokenizer_metrics = read_metrics(asked.folder / VISUAL_TOKENIZER)
         views = Views(run.model.task.image, task.model.image_size, False)
         section, verdict = codebook_section(

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from vlbeit_jax.data.class_names import ClassTexts
 from vlbeit_jax.data.identity import KEYS, SPLITS, TEST, TRAIN, VALIDATION
 from vlbeit_jax.data.keys import common
 from vlbeit_jax.data.records import Records
@@ -19,6 +20,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.base import FineTuned, Place
+from vlbeit_jax.tasks.zero_shot import ComparesClasses, classifier, evaluate_classes
 from vlbeit_jax.training.mesh import put_replicated
 from vlbeit_jax.training.saved_run import (
     CHECKPOINTS,
@@ -27,6 +29,7 @@ from vlbeit_jax.training.saved_run import (
     restore,
     tree_fingerprint,
 )
+from vlbeit_jax.types import Kind
 
 Tree = Any
 RAW, EMA = "raw", "ema"
@@ -84,23 +87,32 @@ class FineTunedRun:
         """Returns where this process evaluates."""
         return Place(self.config.run, self.config.loader, mesh, HostShard())
 
-    def evaluate(self, places: Sequence[str], split: str, mesh: Mesh) -> dict[str, Any]:
+    def evaluate(
+        self, places: Sequence[str], split: str, mesh: Mesh, classes: ClassTexts | None = None
+    ) -> dict[str, Any]:
         """Returns figures with all that they depend on, ready for JSON.
 
         Args:
           places: folders of prepared sets.
           split: to evaluate; empty: test if all sets have it, otherwise validation.
           mesh: devices.
+          classes: of labelled pictures, which are then classified zero-shot; None: evaluate what
+            the run was trained for.
 
         Raises:
           UsageError: a set is missing, of another kind, empty in this split, or holds what the run
-            was trained on.
+            was trained on; or the run cannot classify zero-shot.
         """
-        sets = open_sets_once(places, self.opened.kind)
+        kind = Kind.LABELLED_IMAGES if classes else self.opened.kind
+        sets = open_sets_once(places, kind)
         split = split or (TEST if all(each.count(TEST) for each in sets) else VALIDATION)
         self._require_unseen(sets, split)
-        params = put_replicated(self.params, mesh)
-        found = self.opened.evaluate(params, sets, split, self.place(mesh))
+        params, place = put_replicated(self.params, mesh), self.place(mesh)
+        if classes:
+            compares = self._compares_classes()
+            found = evaluate_classes(compares, params, sets, split, classes, place)
+        else:
+            found = self.opened.evaluate(params, sets, split, place)
         protocol = found.pop("protocol") | {
             "task": self.config.task.kind,
             "split": split,
@@ -118,6 +130,26 @@ class FineTunedRun:
         """Yields a prediction per record; see ``FineTuned.predict``."""
         params = put_replicated(self.params, mesh)
         return self.opened.predict(params, records, top, self.place(mesh))
+
+    def classifier(
+        self, classes: ClassTexts, top: int, mesh: Mesh
+    ) -> Callable[[Records], Iterator[dict[str, Any]]]:
+        """Returns what gives each record the class of its picture; see ``zero_shot.classifier``.
+
+        Raises:
+          UsageError: the run was not fine-tuned for retrieval.
+        """
+        compares, params = self._compares_classes(), put_replicated(self.params, mesh)
+        return classifier(compares, params, classes, top, self.place(mesh))
+
+    def _compares_classes(self) -> ComparesClasses:
+        if not isinstance(self.opened, ComparesClasses):
+            raise UsageError(
+                f"{self.folder} holds a run of task {self.config.task.kind!r}, but only a run of "
+                "retrieval compares pictures with the names of classes; leave out --classes, or "
+                "give such a run"
+            )
+        return self.opened
 
     def _require_unseen(self, sets: Sequence[PreparedSet], split: str) -> None:
         if split == TRAIN:  # Asked for: how well the model knows what it was trained on.

@@ -1,5 +1,6 @@
 """Retrieval with its tokenizer: data, evaluation in both directions, rankings."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlbeit_jax.config.common import RunConfig
+from vlbeit_jax.data.class_names import ClassTexts
 from vlbeit_jax.data.examples.paired import CaptionExample
 from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.source import VALIDATION, PreparedSet
@@ -15,12 +17,22 @@ from vlbeit_jax.metrics.retrieval import Ranks, chance, recall_intervals, recall
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.contrastive import CONTRAST
 from vlbeit_jax.objectives.matching import MATCHING, PASSES
+from vlbeit_jax.shapes import Float
 from vlbeit_jax.tasks.assets import open_text_tokenizer
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.open_fine_tuned import OpenFineTuned, best_of, groups_of
-from vlbeit_jax.tasks.ranking import Gallery, dual_scores, embed, match_own, rerank_both
+from vlbeit_jax.tasks.ranking import (
+    Gallery,
+    dual_scores,
+    embed,
+    embed_images,
+    embed_texts,
+    match_own,
+    rerank_both,
+)
+from vlbeit_jax.tasks.zero_shot import mean_directions
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Kind
 
@@ -117,8 +129,7 @@ class OpenRetrieval(OpenFineTuned):
         """Yields the caption that fits each record's image best, and the ``top`` best ones.
 
         With each caption comes its cosine with the image; after re-ranking by matching, the
-        probability that it belongs to the image. Names of classes as captions make this a zero-shot
-        classification.
+        probability that it belongs to the image.
 
         Args:
           params: on the devices.
@@ -136,6 +147,26 @@ class OpenRetrieval(OpenFineTuned):
             captions = [gallery.texts[each]["text"] for each in own.tolist()]
             listed = best_of(captions, scores[own], top)
             yield {"caption": listed[0][0], "top": listed}
+
+    def class_vectors(
+        self, params: Tree, classes: ClassTexts, place: Place
+    ) -> Float[np.ndarray, "C E"]:
+        """See ``zero_shot.ComparesClasses``."""
+        asked = [{"id": str(number), "text": text} for number, text in enumerate(classes.texts)]
+        texts = embed_texts(self.task, self.text, params, asked, place)
+        return mean_directions(texts, classes)
+
+    def cosines(
+        self, params: Tree, records: Records, vectors: Float[np.ndarray, "C E"], place: Place
+    ) -> Float[np.ndarray, "A C"]:
+        """See ``zero_shot.ComparesClasses``. Matching has no part in it."""
+        return dual_scores(embed_images(self.task, params, records, place), vectors)
+
+    def scale(self, params: Tree) -> float:
+        """See ``zero_shot.ComparesClasses``."""
+        log_scale = float(params["head"]["logit_scale"])
+        most = self.task.max_scale
+        return min(math.exp(log_scale), most) if most else math.exp(log_scale)
 
     def _evaluate_state(
         self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree

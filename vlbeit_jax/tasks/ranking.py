@@ -114,12 +114,28 @@ def embed(
       gallery: what is embedded.
       place: devices.
     """
-    network, size = task.network, task.pair.batch_size
-    whole = WholeImage(task.model.image_size)
-    image = outputs_of(_Embed(network, "image"), params, gallery.images, whole, size, place)
-    alone = TextAlone(tokenizer, task.pair.text_length)
-    text = outputs_of(_Embed(network, "text"), params, gallery.texts, alone, size, place)
-    return image.outputs, text.outputs
+    image = embed_images(task, params, gallery.images, place)
+    return image, embed_texts(task, tokenizer, params, gallery.texts, place)
+
+
+def embed_images(
+    task: Any, params: Tree, records: Records, place: Place
+) -> Float[np.ndarray, "images E"]:
+    """Returns unit vectors of the images of some records; see ``embed``."""
+    whole, size = WholeImage(task.model.image_size), task.pair.batch_size
+    return outputs_of(_Embed(task.network, "image"), params, records, whole, size, place).outputs
+
+
+def embed_texts(
+    task: Any,
+    tokenizer: TextTokenizer,
+    params: Tree,
+    records: Sequence[Mapping[str, str]],
+    place: Place,
+) -> Float[np.ndarray, "texts E"]:
+    """Returns unit vectors of the texts of records with ``id`` and ``text``; see ``embed``."""
+    alone, size = TextAlone(tokenizer, task.pair.text_length), task.pair.batch_size
+    return outputs_of(_Embed(task.network, "text"), params, records, alone, size, place).outputs
 
 
 def dual_scores(

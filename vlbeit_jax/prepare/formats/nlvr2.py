@@ -62,7 +62,8 @@ def read(
                     item = _item(line, folder, split, f"{file}:{number}", number, places)
                     if item.key in first:
                         fault = f"its identifier is also that of {first[item.key]}"
-                        item = Item(item.key, place=f"{file}:{number}", fault=fault)
+                        place = f"{file}:{number}"
+                        item = Item(item.key, place=place, fault=item.fault or fault)
                     first.setdefault(item.key, f"{file}:{number}")
                     yield item
 

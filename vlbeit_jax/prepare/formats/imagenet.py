@@ -1,0 +1,160 @@
+"""ImageNet-1K: ``train/WNID/*.JPEG`` and ``val/``, with or without folders of classes.
+
+Where the pictures of ``val/`` are in no folders, one of these says what is in them:
+``LOC_val_solution.csv`` of Kaggle, beside ``train`` and ``val``; or ``ILSVRC2012_devkit_t12/data/``
+of the development kit of 2012. The kit numbers classes in an order of its own, which its
+``meta.mat`` explains.
+
+A class is called by its WordNet ID. Sorted, they are in the order of all published models. With
+``LOC_synset_mapping.txt`` or ``synset_words.txt`` in the folder, the name of a class is its line:
+"n01440764 tench, Tinca tinca". Names alone would not do, because two classes are called "crane".
+"""
+
+import csv
+import pathlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from vlbeit_jax.data.identity import TRAIN, VALIDATION
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.official import ORDER, Pictures, only_one, required
+from vlbeit_jax.prepare.item import Item
+
+FOLDERS = {VALIDATION: "val", TRAIN: "train"}
+NAMES = ("LOC_synset_mapping.txt", "synset_words.txt")
+SOLUTION = "LOC_val_solution.csv"
+KIT = "ILSVRC2012_devkit_t12/data"
+TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+
+
+def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+    """Yields the pictures of ``val`` as validation, then those of ``train``, sorted by path.
+
+    Raises:
+      UsageError: a folder or a list of classes is missing, or does not fit the others.
+    """
+    folder = only_one(paths, "imagenet")
+    names = _names(folder)
+    known: set[str] | None = None
+    for split in (split for split in ORDER if split in splits and split in FOLDERS):
+        top = required(folder, f"{FOLDERS[split]}/", f"the {split} pictures of ImageNet")
+        if split == VALIDATION and TRAIN in splits:
+            known = set(_classes(required(folder, "train/", "the training pictures of ImageNet")))
+        classes = _classes(top)
+        found = _in_folders(top, classes) if classes else _flat(folder, top)
+        if known is not None and (strange := {name for _, name in found} - known):
+            raise UsageError(f"{top}: there are pictures of {min(strange)}, which train/ lacks")
+        yield from _items(folder, found, split, names)
+
+
+def count(paths: Sequence[pathlib.Path]) -> int:
+    """Returns the number of pictures."""
+    folder = only_one(paths, "imagenet")
+    return sum(
+        sum(_is_picture(path) for path in (folder / name).rglob("*")) for name in FOLDERS.values()
+    )
+
+
+def _items(
+    folder: pathlib.Path, found: Sequence[tuple[str, str]], split: str, names: Mapping[str, str]
+) -> Iterator[Item]:
+    pictures = Pictures(folder)
+    for source, wnid in found:
+        image, fault = pictures.read(source)
+        if names and wnid not in names:
+            fault = fault or f"its class {wnid} is not in the file of class names"
+        yield Item(
+            source.rpartition("/")[2].partition(".")[0],
+            image,
+            label=names.get(wnid, wnid),
+            source=source,
+            split=split,
+            place=f"{folder / source}",
+            fault=fault,
+        )
+
+
+def _classes(top: pathlib.Path) -> list[str]:
+    return sorted(path.name for path in top.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _in_folders(top: pathlib.Path, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the path of each picture with its class."""
+    found = []
+    for wnid in classes:
+        pictures = sorted(path.name for path in (top / wnid).iterdir() if _is_picture(path))
+        if not pictures:
+            raise UsageError(
+                f"{top / wnid}: there is no .JPEG file in it; unpack {wnid}.tar into this folder"
+            )
+        found += [(f"{top.name}/{wnid}/{name}", wnid) for name in pictures]
+    return found
+
+
+def _flat(folder: pathlib.Path, top: pathlib.Path) -> list[tuple[str, str]]:
+    """Returns the path of each picture with its class, of a folder without folders."""
+    pictures = sorted(path.name for path in top.iterdir() if _is_picture(path))
+    if not pictures:
+        raise UsageError(f"{top}: there is neither a .JPEG file in it nor a folder of a class")
+    if top.name != FOLDERS[VALIDATION]:
+        raise UsageError(f"{top}: its pictures are in no folders; train/WNID/*.JPEG is expected")
+    classes = _solution(folder) or _ground_truth(folder, pictures)
+    if lost := [name for name in pictures if name.partition(".")[0] not in classes]:
+        raise UsageError(f"{top / lost[0]}: no file states its class")
+    return [(f"{top.name}/{name}", classes[name.partition(".")[0]]) for name in pictures]
+
+
+def _solution(folder: pathlib.Path) -> dict[str, str]:
+    path = folder / SOLUTION
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows or not {"ImageId", "PredictionString"} <= rows[0].keys():
+        raise UsageError(f"{path}: it needs the columns ImageId and PredictionString")
+    return {row["ImageId"]: row["PredictionString"].split(" ")[0] for row in rows}
+
+
+def _ground_truth(folder: pathlib.Path, pictures: Sequence[str]) -> dict[str, str]:
+    """Returns the class of each picture by the development kit, whose lines follow the pictures."""
+    if not (folder / KIT / TRUTH).is_file():
+        raise UsageError(
+            f"{folder}: the pictures of val/ are in no folders, and there is neither {SOLUTION} "
+            f"nor {KIT}/{TRUTH}, which would say what is in them; put one of these here, or sort "
+            "the pictures into folders named by WordNet ID"
+        )
+    meta = required(folder, f"{KIT}/{META}", "the WordNet ID of each class number of the kit")
+    numbers = (folder / KIT / TRUTH).read_text().split()
+    if len(numbers) != len(pictures):
+        raise UsageError(
+            f"{folder / KIT / TRUTH}: it has {len(numbers)} lines, but val/ has {len(pictures)} "
+            "pictures; unpack all of them"
+        )
+    wnids = _wnids(meta)
+    if strange := [number for number in numbers if number not in wnids]:
+        raise UsageError(f"{folder / KIT / TRUTH}: {meta} knows no class {strange[0]}")
+    stems = (name.partition(".")[0] for name in pictures)
+    return {stem: wnids[number] for stem, number in zip(stems, numbers, strict=True)}
+
+
+def _wnids(path: pathlib.Path) -> dict[str, str]:
+    """Returns the WordNet ID of each number of the development kit."""
+    import scipy.io
+
+    try:
+        synsets = scipy.io.loadmat(str(path), squeeze_me=True)["synsets"]
+        return {str(int(each["ILSVRC2012_ID"])): str(each["WNID"]) for each in synsets}
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise UsageError(f"{path}: cannot be read as the kit's meta.mat ({error!r})") from error
+
+
+def _names(folder: pathlib.Path) -> dict[str, str]:
+    """Returns the line of each WordNet ID in the file of class names, if there is one."""
+    for name in NAMES:
+        if (folder / name).is_file():
+            lines = (folder / name).read_text(encoding="utf-8").splitlines()
+            return {line.split()[0]: " ".join(line.split()) for line in lines if line.strip()}
+    return {}
+
+
+def _is_picture(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in (".jpeg", ".jpg") and path.is_file()

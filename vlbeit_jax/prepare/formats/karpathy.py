@@ -1,0 +1,78 @@
+"""Karpathy's splits of COCO and Flickr30k: ``dataset_coco.json``, ``dataset_flickr30k.json``.
+
+Pictures of COCO are in ``train2014/`` and ``val2014/`` beside the file, as it says. It names no
+folder for those of Flickr30k, which are in ``flickr30k-images/``. COCO's "restval", the part of
+val2014 that is in neither validation nor test, is trained on, as in all published figures.
+"""
+
+import pathlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.official import (
+    ORDER,
+    Pictures,
+    missing,
+    only_one,
+    read_list,
+    required,
+)
+from vlbeit_jax.prepare.item import Item
+
+SPLIT = {"train": TRAIN, "restval": TRAIN, "val": VALIDATION, "test": TEST}
+PICTURES = "flickr30k-images"
+RECORD = {"filename": str, "split": str, "sentences": list}
+
+
+def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+    """Yields each picture with all its captions. The id is COCO's number, or the file's name.
+
+    Raises:
+      UsageError: the file is another one, or a folder of pictures is missing.
+    """
+    path = only_one(paths, "karpathy")
+    records = read_list(path, "images")
+    for place, each in enumerate(records):
+        if fault := missing(each, RECORD):
+            raise UsageError(f"{path}: of images[{place}]: {fault}")
+        if each["split"] not in SPLIT:
+            raise UsageError(
+                f"{path}: of images[{place}]: its split {each['split']!r} is none of "
+                f"{', '.join(SPLIT)}"
+            )
+    for below in sorted({_below(each) for each in records if SPLIT[each["split"]] in splits}):
+        required(path.parent, f"{below}/", f"pictures that {path.name} names")
+    pictures = Pictures(path.parent)
+    for split in (split for split in ORDER if split in splits):
+        for place, each in enumerate(records):
+            if SPLIT[each["split"]] == split:
+                yield _item(each, split, f"{path}: images[{place}]", pictures)
+
+
+def count(paths: Sequence[pathlib.Path]) -> int:
+    """Returns the number of pictures."""
+    return len(read_list(only_one(paths, "karpathy"), "images"))
+
+
+def _item(record: Mapping[str, Any], split: str, place: str, pictures: Pictures) -> Item:
+    source = f"{_below(record)}/{record['filename']}"
+    image, fault = pictures.read(source)
+    captions = [each.get("raw") if isinstance(each, dict) else None for each in record["sentences"]]
+    if not captions or not all(isinstance(each, str) and each.strip() for each in captions):
+        fault = fault or "one of its 'sentences' has no text under 'raw', or there is none"
+        captions = []
+    return Item(
+        str(record.get("cocoid", pathlib.PurePath(record["filename"]).stem)),
+        image,
+        tuple(str(each).strip() for each in captions),
+        source=source,
+        split=split,
+        place=place,
+        fault=fault,
+    )
+
+
+def _below(record: Mapping[str, Any]) -> str:
+    return str(record.get("filepath", PICTURES))

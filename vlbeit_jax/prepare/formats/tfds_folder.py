@@ -1,0 +1,94 @@
+"""A data set that TensorFlow Datasets has prepared, in its ArrayRecord files.
+
+Of its catalogue, imagenet2012, coco_captions (with Karpathy's splits) and sets with ``text`` and
+``label`` fit. It has no VQA v2, NLVR2 or Flickr30k. Records are read without TensorFlow.
+"""
+
+import pathlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.official import ORDER, only_one
+from vlbeit_jax.prepare.item import Item
+
+# Names of splits in the catalogue.
+SPLITS = {TEST: ("test",), VALIDATION: ("validation", "val"), TRAIN: ("train", "restval")}
+IDS = ("image/id", "file_name", "image/filename", "id")
+
+
+def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+    """Yields the records that have what an item holds: image, captions, text, label.
+
+    A split whose labels are not published (they are -1) is passed over. If there is nothing but a
+    training split, a hash decides which records are held back.
+
+    Raises:
+      UsageError: TFDS cannot open the folder, or its files allow no random access.
+    """
+    folder = only_one(paths, "tfds")
+    builder = _opened(folder)
+    features, present = builder.info.features, set(builder.info.splits)
+    stated = bool(present & {*SPLITS[TEST], *SPLITS[VALIDATION]})
+    for split in (split for split in ORDER if split in splits):
+        for name in SPLITS[split]:
+            if name in present:
+                # Sets without held-back records are split by the hash.
+                yield from _items(folder, builder, features, name, split if stated else "")
+
+
+def _opened(folder: pathlib.Path) -> Any:
+    import tensorflow_datasets as tfds
+
+    if not (folder / "dataset_info.json").is_file():
+        raise UsageError(
+            f"{folder}: there is no dataset_info.json here; give the folder of one version of a "
+            "prepared set, such as ~/tensorflow_datasets/imagenet2012/5.1.0"
+        )
+    builder: Any = tfds.builder_from_directory(folder)
+    file_format = builder.info.file_format.value
+    if file_format != "array_record":
+        raise UsageError(
+            f"{folder}: its files are of format {file_format}, which needs TensorFlow; prepare it "
+            f"again with: tfds build {builder.name} --file_format=array_record"
+        )
+    return builder
+
+
+def _items(
+    folder: pathlib.Path, builder: Any, features: Mapping[str, Any], name: str, split: str
+) -> Iterator[Item]:
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()} if "image" in features else None
+    records = builder.as_data_source(name, decoders=decoders)
+    if "label" in features and len(records) and int(records[0]["label"]) < 0:
+        return
+    for number in range(len(records)):
+        record = records[number]
+        given = next((record[each] for each in IDS if each in record), f"{name}/{number:08d}")
+        key = _text(given)
+        yield Item(
+            key,
+            record.get("image"),
+            _captions(record.get("captions")),
+            text=_text(record["text"]).strip() if "text" in record else "",
+            source=f"{name}/{key}",
+            label=features["label"].int2str(int(record["label"])) if "label" in record else "",
+            split=split,
+            place=f"{folder}: {name}[{number}]",
+        )
+
+
+def _captions(found: Any) -> tuple[str, ...]:
+    """Returns captions: a sequence of texts, or of objects with ``text``."""
+    if found is None:
+        return ()
+    texts = found["text"] if isinstance(found, Mapping) else found
+    texts = [each["text"] if isinstance(each, Mapping) else each for each in texts]
+    return tuple(_text(each).strip() for each in texts)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
