@@ -21,7 +21,6 @@ from vlbeit_jax.plan.kernels import kernel_seconds
 from vlbeit_jax.plan.links import Collective, collectives
 from vlbeit_jax.plan.means import mean_collectives, mean_time
 from vlbeit_jax.plan.memory import Memory
-from vlbeit_jax.plan.networks import networks_of
 from vlbeit_jax.plan.step_time import StepTime, step_time
 from vlbeit_jax.plan.topology import Topology
 from vlbeit_jax.tasks import Config
@@ -119,14 +118,6 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     info = declarations(task.init).info
     trained = trained_parameters(config.optimizer.trainable, info)
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    attention = []
-    if topology.chip is not None:
-        stacks = [
-            stack
-            for name, batch in batches.items()
-            for stack in networks_of(objectives[name], state.params, frozen, batch).stacks
-        ]
-        attention = attention_uses(stacks, mesh)
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
     found, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
@@ -167,7 +158,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         links,
         seconds,
         operations,
-        attention,
+        attention_uses(objectives, state.params, frozen, batches, mesh) if topology.chip else [],
     )
 
 
