@@ -76,7 +76,7 @@ def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
     [
         ("empty", "folder", "there is no picture in this folder or below it"),
         ("nowhere", "folder", "no such folder"),
-        ("file.txt", "folder", "is no folder; --format=folder reads all pictures"),
+        ("file.txt", "folder", "is no folder; this format reads folders"),
         ("empty", "jsonl", "is a folder; name its files, or read its pictures with --format"),
     ],
 )

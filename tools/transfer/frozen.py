@@ -75,8 +75,8 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
 
     def compare(task: str, vectors: Vectors, data: probing.Labelled, floors: dict) -> None:
         found = {arm: probing.best_ridge(kinds(each, width), data) for arm, each in vectors.items()}
-        right = [each.right for each in found.values()]
-        results[task] = comparison(*right, floors, groups, RANDOM_STARTS)
+        pretrained, random = (each.right for each in found.values())
+        results[task] = comparison(pretrained, random, floors, groups, RANDOM_STARTS)
         protocol["chosen"][task] = {arm: each.told() for arm, each in found.items()}
 
     pictures = {arm: [each.images(images) for each in starts] for arm, starts in arms.items()}

@@ -38,7 +38,7 @@ def expand(patterns: Sequence[str], *, folders: bool = False) -> list[pathlib.Pa
         wanted = [path for path in paths if (path.is_dir() if folders else path.is_file())]
         if not wanted and paths:
             hint = (
-                "is no folder, and this format reads folders"
+                "is no folder; this format reads folders, so name the one that holds it"
                 if folders
                 else "is a folder; name its files, or read its pictures with --format=folder"
             )
