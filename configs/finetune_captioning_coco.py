@@ -29,8 +29,9 @@ EPOCH = 566_747 // 256
 
 def get_config():
     """See the module's docstring."""
-    # 901 image tokens and 32 word pieces need an attention mask, which the fused kernel does not
-    # take, so attention logits are computed again in the backward pass instead of being kept.
+    # A GPU's kernel does not take the attention mask, so XLA writes the logits of 901 image tokens
+    # and 32 word pieces. They are computed again in the backward pass instead of being kept. A
+    # TPU's kernel takes the mask: set --config.task.model.remat=none there.
     model = ModelConfig(
         **SIZES["base"],
         like_start=True,

@@ -29,14 +29,12 @@ EPOCH = 566_747 // 3072
 
 def get_config():
     """See the module's docstring."""
-    # 577 image tokens are too many for the fused kernel; see finetune_vqav2.py.
     model = ModelConfig(
         **SIZES["base"],
         like_start=True,
         image_size=384,
         text_positions=64,
         drop_path=0.2,
-        remat="dots",
     )
     optimizer = OptimizerConfig(
         peak_lr=2e-4,

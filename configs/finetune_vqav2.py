@@ -29,15 +29,12 @@ EPOCH = 653_106 // 128
 
 def get_config():
     """See the module's docstring."""
-    # 901 image tokens and 64 word pieces are too many for the fused kernel, so attention logits are
-    # computed again in the backward pass instead of being kept.
     model = ModelConfig(
         **SIZES["base"],
         like_start=True,
         image_size=480,
         text_positions=64,
         drop_path=0.1,
-        remat="dots",
     )
     optimizer = OptimizerConfig(
         peak_lr=3e-5,

@@ -118,6 +118,9 @@ def describe(plan: "Plan", topology: "Topology") -> str:
         f"model: {plan.flops.model / 1e12:.2f} TFLOP a step, forward and backward; "
         f"frozen networks {plan.flops.frozen / 1e12:.2f}"
     )
+    for each in plan.attention:
+        why = f", because our TPU kernels {each.reason}" if each.reason else ""
+        lines.append(f"attention of {each.tokens:,} tokens: {each.implementation}{why}")
     if "mfu" in values:
         for name, text in (("", "bounded"), ("_plain", "plain")):
             lines.append(

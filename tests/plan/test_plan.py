@@ -155,6 +155,9 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
     )
     assert any(each["blocking"] and each["seconds"] > 0 for each in found["collectives"])
     assert "estimates" in done.stdout and "MFU" in done.stdout and "Error" not in done.stderr
+    how = {each["tokens"]: each["implementation"] for each in found["attention"]}
+    assert how == {128: "einsum", 197: "fused", 256: "einsum"}  # 197: the visual tokenizer.
+    assert "einsum, because our TPU kernels need heads that fill 128 lanes" in done.stdout
     # The compiler pads arrays this small, so the temporaries of the formula are compared with the
     # compiler's only at the sizes of docs/scale.md.
     estimated = command(*SMALL, "--topology=v5e:2x4", "--estimate", f"--json={out}", path=LIBTPU)
@@ -164,6 +167,28 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
         by_formula[name] == found["hbm"][name]
         for name in ("parameters", "optimizer", "other", "frozen", "batch")
     )
+
+
+@pytest.mark.skipif(not LIBTPU.is_dir(), reason="libtpu is not beside the other peers")
+def test_fine_tuning_at_480_pixels_needs_no_memory_for_logits(tmp_path):
+    """By formula: 965 tokens in 12 heads have 67 MB of logits and weights in each block."""
+    out, hbm = tmp_path / "plan.json", {}
+    for how in ("auto", "einsum"):
+        done = command(
+            "--config=configs/finetune_vqav2.py",
+            "--topology=v5e:2x4",
+            "--estimate",
+            f"--json={out}",
+            "--config.task.model.depth=3",
+            f"--config.task.model.attention={how}",
+            path=LIBTPU,
+        )
+        assert done.returncode == 0, done.stderr
+        hbm[how] = json.loads(out.read_text())["hbm"]["temporaries"]
+        said = {"auto": "fused", "einsum": "einsum"}[how]
+        assert f"attention of 965 tokens: {said}\n" in done.stdout
+    rows, blocks = 128 // 8, 3
+    assert hbm["einsum"] - hbm["auto"] == rows * blocks * 12 * 965**2 * (4 + 2)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Bidirectional multi-head attention with a key mask and an optional additive bias.
 
 Three implementations compute the same function. ``einsum`` is matrix products and a softmax that
-the compiler arranges; it runs everywhere. ``fused`` is our TPU kernel (``fused_attention``).
-``cudnn`` is NVIDIA's kernel (``cudnn_attention``). Both kernels keep the attention weights on the
-chip.
+the compiler arranges; it runs everywhere. ``fused`` is our TPU kernel: ``fused_attention`` for up
+to 512 tokens, ``long_attention`` for more, and where there is a bias or a mask. ``cudnn`` is
+NVIDIA's kernel (``cudnn_attention``). All kernels keep the attention weights on the chip.
 
 Queries, keys and values are in one array, so that one matrix product projects to all three. Heads
 are in groups, each with as many heads as fill the lanes of a TPU's vector register. A group's
@@ -18,9 +18,11 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops.cudnn_attention import cudnn_attention, what_is_missing
 from vlbeit_jax.ops.device import LANES, chips_sharing_heads, on_nvidia, on_tpu
 from vlbeit_jax.ops.einsum import einsum_to_float32
+from vlbeit_jax.ops.kernel_memory import MIB, vmem_bytes, vmem_here
 from vlbeit_jax.shapes import Array, Bool, Float
 
-LONGEST_FUSED = 512  # Tokens: the kernel holds the weights of one head, L x L, on the chip.
+BFLOAT16 = jnp.dtype(jnp.bfloat16)
+LONGEST_SHORT = 512  # Tokens: this kernel holds the weights of one head, L x L, on the chip.
 
 
 def group_width(width: int, heads: int) -> int:
@@ -56,8 +58,8 @@ def attention(
       heads: H, into which D is cut.
       valid: True where a key may be attended to; None if all may. Each row needs a valid key, and
         valid keys come first: "cudnn" takes their number only.
-      bias: added to the scaled logits, query by key.
-      mask: True where a query may see a key, the same for all rows; only "einsum" takes one.
+      bias: added to the scaled logits, query by key; "cudnn" takes none.
+      mask: True where a query may see a key, the same for all rows; "cudnn" takes none.
       implementation: "einsum", "fused", "cudnn" or "auto", which is "fused" on a TPU and "cudnn" on
         an NVIDIA GPU if that is possible, and otherwise "einsum".
 
@@ -76,9 +78,13 @@ def attention(
     )
     if implementation == "fused":
         # Pallas takes a quarter of a second to import, which is a tenth of a first answer.
-        from vlbeit_jax.ops.fused_attention import fused_attention
+        if length <= LONGEST_SHORT and bias is None and mask is None:
+            from vlbeit_jax.ops.fused_attention import fused_attention
 
-        return fused_attention(projected, shift, valid, heads)
+            return fused_attention(projected, shift, valid, heads)
+        from vlbeit_jax.ops.long_attention import long_attention
+
+        return long_attention(projected, shift, valid, bias, mask, heads)
     query, key, value = ungroup(projected + shift.astype(projected.dtype), heads)
     return attention_by_parts(query, key, value, heads, valid, bias, mask, implementation)
 
@@ -117,12 +123,42 @@ def ungroup(grouped: Float[Array, "*B Q"], heads: int) -> list[Float[Array, "*B 
     return [groups[..., part, :].reshape(*rows, columns // 3) for part in range(3)]
 
 
-def can_fuse(length: int, width: int, heads: int, chips: int) -> bool:
-    """Whether the TPU kernel takes these sizes.
+def why_not_fused(
+    length: int,
+    width: int,
+    heads: int,
+    chips: int,
+    dtype: jnp.dtype = BFLOAT16,
+    *,
+    biased: bool = False,
+    masked: bool = False,
+) -> str:
+    """What our TPU kernels need that these sizes do not give; empty if nothing.
 
-    On each of the chips that share the heads, whole heads must fill the lanes of a register.
+    Args:
+      length: tokens L.
+      width: D.
+      heads: H.
+      chips: that share the heads.
+      dtype: of the products.
+      biased: whether a bias is added to the logits.
+      masked: whether a mask of queries by keys is given.
     """
-    return length <= LONGEST_FUSED and _fill_lanes(width, heads) and width % (LANES * chips) == 0
+    # On each of the chips that share the heads, whole heads must fill the lanes of a register.
+    if not _fill_lanes(width, heads) or width % (LANES * chips):
+        return (
+            f"need heads that fill {LANES} lanes on each of {chips} chip(s), for example an "
+            "even number of heads 64 wide"
+        )
+    if length <= LONGEST_SHORT and not biased and not masked:
+        return ""
+    needed = vmem_bytes(length, dtype, biased * LANES * heads // width, masked)
+    if needed > vmem_here():
+        return (
+            f"would need {needed / MIB:.0f} MiB on the chip, where {vmem_here() / MIB:.0f} "
+            "can be used"
+        )
+    return ""
 
 
 def choose_implementation(
@@ -143,31 +179,24 @@ def choose_implementation(
       width: D.
       heads: H.
       dtype: of the products.
-      biased: whether a bias is added to the logits, which only "einsum" does.
-      masked: whether a mask of queries by keys is given, which only "einsum" applies.
+      biased: whether a bias is added to the logits, which "cudnn" does not do.
+      masked: whether a mask of queries by keys is given, which "cudnn" does not apply.
 
     Raises:
       UsageError: the one that was named is not possible here.
     """
-    extra = " with a bias" if biased else " with an attention mask" if masked else ""
     if name == "fused" or (name == "auto" and on_tpu()):
         chips = chips_sharing_heads()
-        if not extra and can_fuse(length, width, heads, chips):
+        missing = why_not_fused(length, width, heads, chips, dtype, biased=biased, masked=masked)
+        if not missing:
             return "fused"
         if name == "fused":
             raise UsageError(
                 f"attention=fused cannot compute {length} tokens of width {width} in {heads} "
-                f"heads{extra}: it needs absolute positions, no attention mask, at most "
-                f"{LONGEST_FUSED} tokens, and heads that fill {LANES} lanes on each of {chips} "
-                "chip(s) (for example an even number of heads 64 wide); use attention=auto"
+                f"heads: our TPU kernels {missing}; use attention=auto"
             )
     if name == "cudnn" or (name == "auto" and on_nvidia()):
-        if biased:
-            missing = "absolute positions (this model has a relative bias)"
-        elif masked:
-            missing = "attention without a mask of queries by keys"
-        else:
-            missing = what_is_missing(dtype, width // heads)
+        missing = why_not_cudnn(width, heads, dtype, biased=biased, masked=masked)
         if not missing:
             return "cudnn"
         if name == "cudnn":
@@ -176,6 +205,15 @@ def choose_implementation(
                 "implementation that works here"
             )
     return "einsum"
+
+
+def why_not_cudnn(width: int, heads: int, dtype: jnp.dtype, *, biased: bool, masked: bool) -> str:
+    """What NVIDIA's kernel needs and does not have here; empty if nothing."""
+    if biased:
+        return "absolute positions (this model has a relative bias)"
+    if masked:
+        return "attention without a mask of queries by keys"
+    return what_is_missing(dtype, width // heads)
 
 
 def _fill_lanes(width: int, heads: int) -> bool:

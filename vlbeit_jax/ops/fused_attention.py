@@ -103,7 +103,7 @@ def call_kernel(direction: str, heads: int, valid: Array | None, inputs: tuple[A
     return pl.pallas_call(
         functools.partial(kernel, columns // 3 // heads),
         # plan.kernels finds a kernel by this name.
-        name=f"{direction}_kernel_{heads}",
+        name="_".join([direction, "kernel", str(heads), *["valid"] * (valid is not None)]),
         # Rows are independent, so that the two cores of a v4 or v5p share them.
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
         grid=(batch,),
@@ -124,7 +124,7 @@ def _forward_kernel(width: int, projected: Any, *rest: Any) -> None:
             weights = _weights(
                 jnp.where(mine, q * width**-0.5, 0), k, valid[0][:] if valid else None
             )
-            mixed += _product(weights.astype(v.dtype), jnp.where(mine, v, 0), 1, 0)
+            mixed += product(weights.astype(v.dtype), jnp.where(mine, v, 0), 1, 0)
         out[:, place] = mixed.astype(out.dtype)
 
 
@@ -136,14 +136,14 @@ def _backward_kernel(width: int, projected: Any, change: Any, *rest: Any) -> Non
         for mine in heads:
             own_q, own_k, own_d = (jnp.where(mine, x, 0) for x in (q * width**-0.5, k, d))
             weights = _weights(own_q, k, valid[0][:] if valid else None)
-            dweights = _product(own_d, v, 1, 1)
+            dweights = product(own_d, v, 1, 1)
             # The gradient of a softmax, row by row: w * (dw - sum(w * dw)).
             dlogits = (
                 weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))
             ).astype(q.dtype)
-            dv += _product(weights.astype(v.dtype), own_d, 0, 0)
-            dq += _product(dlogits, own_k, 1, 0)
-            dk += _product(dlogits, own_q, 0, 0)
+            dv += product(weights.astype(v.dtype), own_d, 0, 0)
+            dq += product(dlogits, own_k, 1, 0)
+            dk += product(dlogits, own_q, 0, 0)
         # Queries were scaled on the way in, so that their gradient is scaled on the way out.
         for lanes, gradient in ((q_at, dq * width**-0.5), (k_at, dk), (v_at, dv)):
             out[:, lanes] = gradient.astype(out.dtype)
@@ -161,28 +161,32 @@ def _groups(columns: int, width: int) -> list[tuple[Any, list[Any], list[Array]]
       For each group: the columns of its result; those of its queries, keys and values; and for each
       of its heads Bool[1, LANES], True in the lanes of the head.
     """
-    head = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1) // width
-    mine = [head == index for index in range(LANES // width)]
     return [
         (
             pl.ds(index * LANES, LANES),
             [pl.ds((3 * index + part) * LANES, LANES) for part in range(3)],
-            mine,
+            own_lanes(width),
         )
         for index in range(columns // (3 * LANES))
     ]
 
 
+def own_lanes(width: int) -> list[Array]:
+    """For each head that shares a register, Bool[1, LANES]: True in the lanes of the head."""
+    head = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1) // width
+    return [head == index for index in range(LANES // width)]
+
+
 def _weights(query: Array, key: Array, valid: Array | None) -> Array:
     """Attention weights [L, L] of one head, in float32."""
-    logits = _product(query, key, 1, 1)
+    logits = product(query, key, 1, 1)
     if valid is not None:
         logits = jnp.where(valid > 0, logits, HIDDEN)
     raised = jnp.exp(logits - logits.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def _product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
+def product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
     """Sums over axis ``of_a`` of ``a`` and ``of_b`` of ``b``, in float32."""
     return jax.lax.dot_general(
         a, b, (((of_a,), (of_b,)), ((), ())), preferred_element_type=jnp.float32

@@ -1,12 +1,15 @@
 """Cycles of our own TPU kernels, from the instructions that the compiler schedules for them.
 
 The compiler's cost model has no estimate for a kernel. But every bundle of instructions in its
-machine code is a cycle, and a kernel of ``ops.fused_attention`` is one straight run of bundles for
-each row of the batch, without a loop. So a second process compiles each kernel alone, has the
-compiler write down its schedule, and counts the bundles. They do not include waiting for memory;
-``plan.step_time`` compares them with the bytes.
+machine code is a cycle. A kernel of ``ops.fused_attention`` is one straight run of bundles for each
+row of the batch. One of ``ops.long_attention`` is a run for each row and group of heads, with a
+loop over blocks of queries inside. So a second process compiles each kernel alone, has the compiler
+write down its schedule, and counts the bundles. They do not include waiting for memory;
+``plan.step_time`` compares them with the bytes. They do not include the start of each program of
+the grid either.
 """
 
+import collections
 import dataclasses
 import json
 import os
@@ -21,15 +24,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vlbeit_jax.ops import fused_attention
+from vlbeit_jax.ops import fused_attention, long_attention
+from vlbeit_jax.ops.device import LANES
+from vlbeit_jax.ops.kernel_memory import block_lengths
 from vlbeit_jax.plan.devices import devices_of
 from vlbeit_jax.plan.hlo import Program
 from vlbeit_jax.plan.topology import Topology, parse_topology
 
 DUMP = "--xla_jf_dump_to={} --xla_jf_dump_llo_text=true"
-_NAMED = re.compile(r"(forward|backward)_kernel_(\d+)")
+# JAX puts "jvp" and the like before a kernel's own name.
+_NAMED = re.compile(r"(forward|backward)_(long_)?kernel_(\d+)((?:_(?:valid|mask|bias))*)")
 _SHAPE = re.compile(r" = \(?(\w+)\[(\d+),(\d+),(\d+)\]")
-_BUNDLES = re.compile(r"total scheduled bundles:\s+(\d+)")
+# A bundle has a ">" for each loop that it is in. The outermost loop is that over the grid.
+_BUNDLE = re.compile(r"^\s*0x[0-9a-f]+\s+(?:[A-Z]+)?\s*:\s*(>*)", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Kernel:
       length: tokens of a row.
       width: of all heads together.
       heads: number of heads.
-      masked: whether some keys are padding.
+      options: what it gets besides queries, keys and values: "valid", "mask", "bias".
+      long: whether it is one of ``ops.long_attention``.
     """
 
     part: str
@@ -52,28 +60,41 @@ class Kernel:
     length: int
     width: int
     heads: int
-    masked: bool
+    options: tuple[str, ...]
+    long: bool
+
+    @property
+    def name(self) -> str:
+        """As the program calls it."""
+        return "_".join(
+            [self.part, *["long"] * self.long, "kernel", str(self.heads), *self.options]
+        )
+
+    @property
+    def programs(self) -> int:
+        """Programs of the grid that a row of the batch takes."""
+        return self.width // LANES if self.long else 1
 
 
 def kernels_of(program: Program) -> dict[str, Kernel]:
     """The kernels of a program by the names of their instructions."""
     found = {}
     for each, _ in program.executed():
-        named = _NAMED.match(each.name) if each.opcode == "custom-call" else None
+        named = _NAMED.search(each.name) if each.opcode == "custom-call" else None
         if named:
+            part, long, heads, options = named.groups()
             shape = _SHAPE.search(each.text)
             assert shape, each.text[:200]
-            inputs, widths = {"forward": (1, 1), "backward": (2, 3)}[named.group(1)]
             batch, length, columns = (int(size) for size in shape.groups()[1:])
-            masked = len(each.operands) > inputs
             found[each.name] = Kernel(
-                named.group(1),
+                part,
                 shape.group(1),
                 batch,
                 length,
-                columns // widths,
-                int(named.group(2)),
-                masked,
+                columns // {"forward": 1, "backward": 3}[part],
+                int(heads),
+                tuple(options.split("_")[1:]),
+                bool(long),
             )
     return found
 
@@ -95,47 +116,65 @@ def kernel_seconds(program: Program, topology: Topology) -> dict[str, float]:
     )
     if done.returncode:
         raise RuntimeError(f"kernels could not be compiled alone for {one}:\n{done.stderr[-2000:]}")
-    bundles = dict(zip(kinds, json.loads(done.stdout.splitlines()[-1]), strict=True))
+    cycles = dict(zip(kinds, json.loads(done.stdout.splitlines()[-1]), strict=True))
     return {
-        name: bundles[kind] * -(-kind.batch // chip.cores) / chip.clock
+        name: cycles[kind] * -(-kind.batch // chip.cores) / chip.clock
         for name, kind in found.items()
     }
 
 
-def bundles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
-    """Bundles of one row, read from what the compiler has written into ``folder``."""
+def cycles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
+    """Cycles of one row, read from what the compiler has written into ``folder``."""
     mesh = Mesh([device], ("chip",))
     everywhere = NamedSharding(mesh, PartitionSpec())
+    batch, length = kernel.batch, kernel.length
     dtype = {"bf16": jnp.bfloat16, "f32": jnp.float32}[kernel.dtype]
 
-    def array(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((kernel.batch, *shape), dtype, sharding=everywhere)
+    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
 
-    valid = (
-        jax.ShapeDtypeStruct((kernel.batch, 1, kernel.length), jnp.int32, sharding=everywhere)
-        if kernel.masked
-        else None
-    )
-    inputs = [
-        array(kernel.length, widths * kernel.width)
-        for widths in {"forward": (3,), "backward": (3, 1)}[kernel.part]
-    ]
+    known = {
+        "valid": array(jnp.int32, batch, 1, length),
+        "mask": array(jnp.int8, length, length),
+        "bias": array(jnp.float32, kernel.heads, length, length),
+    }
+    options = {name: known[name] for name in kernel.options}
+    widths = {"forward": (3,), "backward": (3, 1)}[kernel.part]
+    inputs = [array(dtype, batch, length, width * kernel.width) for width in widths]
+
+    def call(options: Any, inputs: Any) -> Any:
+        if kernel.long:
+            return long_attention.call_kernel(kernel.part, kernel.heads, options, tuple(inputs))
+        valid = options.get("valid")
+        return fused_attention.call_kernel(kernel.part, kernel.heads, valid, tuple(inputs))
+
     before = set(folder.iterdir())
     with jax.set_mesh(mesh):
-        jax.jit(
-            lambda valid, *inputs: fused_attention.call_kernel(
-                kernel.part, kernel.heads, valid, inputs
-            )
-        ).lower(valid, *inputs).compile()
-    pattern = f"*{kernel.part}_kernel_{kernel.heads}*schedule-analysis_final_bundles.txt"
-    (written,) = set(folder.glob(pattern)) - before
-    found = _BUNDLES.search(written.read_text())
-    assert found, written
-    return int(found.group(1))
+        jax.jit(call).lower(options, inputs).compile()
+    (written,) = (
+        path
+        for path in set(folder.glob(f"*{kernel.name}*-final_bundles.txt")) - before
+        if "schedule-analysis" not in path.name
+    )
+    looped = block_lengths(length)[0] if kernel.long else 0
+    return cycles_in(written.read_text(), kernel.programs, looped)
+
+
+def cycles_in(schedule: str, programs: int, looped: int) -> int:
+    """Cycles of one row of the batch.
+
+    Args:
+      schedule: the bundles of a kernel, as the compiler writes them.
+      programs: of the grid, for a row.
+      looped: how often the loop inside a program runs; 0: there is none.
+    """
+    depths = collections.Counter(len(depth) for depth in _BUNDLE.findall(schedule))
+    assert depths.keys() <= {0, 1, 2} and bool(depths[2]) == bool(looped), depths
+    return programs * (depths[1] + looped * depths[2])
 
 
 def main() -> None:
-    """Reads kernels from standard input as JSON, and prints the bundles of each."""
+    """Reads kernels from standard input as JSON, and prints the cycles of each."""
     with tempfile.TemporaryDirectory() as folder:
         # libtpu reads this when it is loaded, which is when devices are first asked for.
         given = os.environ.get("LIBTPU_INIT_ARGS", "")
@@ -144,7 +183,7 @@ def main() -> None:
         print(
             json.dumps(
                 [
-                    bundles_of(Kernel(**asked), device, pathlib.Path(folder))
+                    cycles_of(Kernel(**asked), device, pathlib.Path(folder))
                     for asked in json.loads(sys.stdin.read())
                 ]
             )

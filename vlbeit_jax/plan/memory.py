@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from vlbeit_jax.objectives.base import Objective
-from vlbeit_jax.ops.attention import can_fuse
+from vlbeit_jax.ops.attention import why_not_fused
 from vlbeit_jax.plan.networks import Networks, Stack, networks_of
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.state import TrainState
@@ -207,6 +207,18 @@ def _block_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:
     # The expert's hidden layer before and after GELU.
     per_token += 2 * itemsize * c.ffn_width // tensor
     # Attention weights, in float32 and in the products' type; a kernel computes them again.
-    fused = on_tpu and c.attention != "einsum" and not c.relative_grid
-    heads = 0 if fused and can_fuse(length, width, c.heads, tensor) else c.heads
+    fused = (
+        on_tpu
+        and c.attention != "einsum"
+        and not why_not_fused(
+            length,
+            width,
+            c.heads,
+            tensor,
+            c.dtype,
+            biased=bool(c.relative_grid),
+            masked=stack.masked,
+        )
+    )
+    heads = 0 if fused else c.heads
     return length * per_token + heads * length * length * (4 + itemsize) // tensor

@@ -26,12 +26,14 @@ class Stack(NamedTuple):
       layout: tokens of a row by modality.
       rows: over all devices and microbatches.
       trained_blocks: top blocks that the backward pass goes through; 0: none follows.
+      masked: whether a mask says which query may see which key.
     """
 
     config: EncoderConfig
     layout: Layout
     rows: int
     trained_blocks: int
+    masked: bool = False
 
     @property
     def trained(self) -> bool:
@@ -75,7 +77,7 @@ def networks_of(
     trained: Trained = EVERYTHING,
 ) -> Networks:
     """Finds the networks that a loss calls, by tracing it; the trees are shapes."""
-    stacks, logits, rows = [], [], batch["weight"].shape[0]
+    stacks, logits, of_batch = [], [], batch["weight"].shape[0]
 
     def forward(params: Tree, model_state: Tree, frozen: Tree, batch: Tree, key: jax.Array) -> Tree:
         # Within one trace, a parameter is the same object wherever a network reads it.
@@ -91,7 +93,8 @@ def networks_of(
                 if isinstance(module, Multiway):
                     tokens = inputs[0]
                     reached = trained.reaches(module.config.depth) if is_trained else 0
-                    stacks.append(Stack(module.config, tokens.layout, tokens.x.shape[0], reached))
+                    rows, masked = tokens.x.shape[0], tokens.mask is not None
+                    stacks.append(Stack(module.config, tokens.layout, rows, reached, masked))
                 elif isinstance(module, WordHead) and is_trained:
                     # Its logits never leave it, and a device has its part of them.
                     states = inputs[0]
@@ -106,10 +109,10 @@ def networks_of(
             return on_one_device(objective, variables, batch, Context(key))
 
     key = jax.eval_shape(jax.random.key, 0)
-    numbered = {**batch, ROW: jax.ShapeDtypeStruct((rows,), jnp.int32)}
+    numbered = {**batch, ROW: jax.ShapeDtypeStruct((of_batch,), jnp.int32)}
     unplaced = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
         (params, jax.eval_shape(objective.init_model_state), frozen, numbered),
     )
     jax.eval_shape(forward, *unplaced, key)
-    return Networks(tuple(stacks), sum(logits) // rows, rows)
+    return Networks(tuple(stacks), sum(logits) // of_batch, of_batch)

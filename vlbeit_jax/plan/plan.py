@@ -15,6 +15,7 @@ from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.cost.peaks import GIB
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.plan import hlo, memory
+from vlbeit_jax.plan.attention import AttentionUse, attention_uses
 from vlbeit_jax.plan.devices import devices_of
 from vlbeit_jax.plan.kernels import kernel_seconds
 from vlbeit_jax.plan.links import Collective, collectives
@@ -47,6 +48,7 @@ class Plan:
       compile_seconds: of all steps of the schedule; 0: nothing was compiled.
       xla_flops: XLA's count, with recomputation and elementwise operations. It counts the body of a
         loop once.
+      attention: how the step computes it; empty on a CPU, which has no kernel.
     """
 
     topology: Topology
@@ -57,6 +59,7 @@ class Plan:
     collectives: list[Collective] | None
     compile_seconds: float
     xla_flops: float
+    attention: list[AttentionUse]
 
     def as_json(self) -> dict[str, Any]:
         """The JSON of the ``compile`` command; docs/scale.md describes it."""
@@ -74,6 +77,7 @@ class Plan:
             "samples": self.flops.samples,
             "tokens": self.flops.tokens,
             "steps": self.steps,
+            "attention": [each._asdict() for each in self.attention],
             "collectives": None
             if self.collectives is None
             else [each._asdict() for each in self.collectives],
@@ -154,6 +158,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         links,
         seconds,
         operations,
+        attention_uses(objectives, state.params, frozen, batches, mesh) if topology.chip else [],
     )
 
 
