@@ -10,11 +10,13 @@ from vlbeit_jax.config.networks import NOT_OF_THE_NETWORK, ModelConfig
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.config.schema import settings_of
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import SAMPLE_FOLDER
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.new_run import parse_run
 from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.runs import read_network
 from vlbeit_jax.tasks.text_classification import TextClassification
 from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.training.checkpoint import Checkpointer
@@ -133,3 +135,10 @@ def test_a_start_without_this_network_is_refused(tmp_path):
     folder = start(tmp_path / "start", VQKD())
     with pytest.raises(UsageError, match="is a run of task 'vqkd', which has no Multiway"):
         found(folder)
+
+
+def test_sample_is_the_model_in_the_package():
+    packed = read_network(SAMPLE_FOLDER, "")[1]
+    task = found("sample")
+    assert task.model.width == packed.width and task.model.vocabulary == packed.vocabulary
+    assert task.text_tokenizer == str(SAMPLE_FOLDER / "text_tokenizer")

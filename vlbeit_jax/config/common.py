@@ -144,7 +144,9 @@ class RunConfig:
     )
     min_steps: int = setting(0, "with steps=0: steps at least, for small data", AT_LEAST_0)
     start_from: str = setting(
-        "", "workdir of a run or an import whose parameters this one starts with; empty: random"
+        "",
+        "workdir of a run or an import whose parameters this one starts with, or sample for the "
+        "model in the package; empty: random",
     )
     accumulate: int = setting(1, "microbatches whose gradients are summed per step", POSITIVE)
     log_every: int = setting(

@@ -12,6 +12,7 @@ from vlbeit_jax.config.common import ALL
 from vlbeit_jax.config.schema import fixed_settings
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import run_folder
 from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import check_same, host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
@@ -113,7 +114,7 @@ class Run:
             # A run with checkpoints of its own needs no start, which may be gone by now.
             if not self.config.run.start_from or newest_step(self.workdir) is not None:
                 return None
-            folder = pathlib.Path(self.config.run.start_from)
+            folder = run_folder(self.config.run.start_from)
             read_config(folder, "config.run.start_from")  # Raises if the folder is not a run's.
             rules = self.task.warm_start()
             kept = [name for name in parameter_names(abstract) if not rules.is_fresh(name)]

@@ -8,6 +8,7 @@ from vlbeit_jax.config.networks import NOT_OF_THE_NETWORK
 from vlbeit_jax.config.schema import FOLLOWS, settings_of
 from vlbeit_jax.config.streams import ImageStreamConfig
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import run_folder
 from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.complete import completed, unknown
@@ -46,7 +47,7 @@ def parse_run(
     # In version 0.1.0 the task was a name; ``parse`` says so.
     model = task.get("model", {}) if isinstance(task, Mapping) else {}
     if start and model.get("like_start"):
-        values = _like_start(values, pathlib.Path(start), workdir)
+        values = _like_start(values, run_folder(start), workdir)
     config = parse(values, to_train=to_train, complete=completed)
     if missing := list(unknown(config)):
         raise UsageError("\n  ".join(["the configuration leaves something open:", *missing]))
