@@ -41,22 +41,10 @@ JSON = flags.DEFINE_string("json", "", "file that gets the result")
 ESTIMATE = flags.DEFINE_bool("estimate", False, "estimate memory by a formula, without compiling")
 flags.mark_flag_as_required("config")
 
-# To compile without a TPU, libtpu must not ask a metadata server for its chips.
-ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "TPU_PROCESS_BOUNDS": "1,1,1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "TPU_MIN_LOG_LEVEL": "3",
-}
-
 
 def main() -> None:
     """Checks the flags, compiles, prints."""
-    from vlbeit_jax.plan.topology import parse_topology
+    from vlbeit_jax.plan.topology import ENVIRONMENT, parse_topology
     from vlbeit_jax.tasks.new_run import parse_run
 
     if not TOPOLOGY.value:

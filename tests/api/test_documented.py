@@ -24,8 +24,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_sample_is_used_as_documented(folder):
-    encode, masks, _ = BLOCKS
-    names = {}
+    encode, joined, masks, _ = BLOCKS
+    names = {"np": np, "paths": ["cat.jpg", "dog.png"]}
     exec(encode + masks, names)
     width = names["model"].config.width
     assert names["found"].image.shape == (2, width)
@@ -33,12 +33,14 @@ def test_the_sample_is_used_as_documented(folder):
     side = names["model"].config.image_size
     assert names["picture"].shape == (side, side, 3)
     np.testing.assert_array_equal(names["views"].predicted, names["picture"])
+    exec(joined, names)
+    assert names["joined"].shape == (2, width * (1 + names["model"].config.depth))
 
 
 def test_a_collection_is_searched_as_documented(folder, world, capsys):
     sets = sets_in(folder / "sets")
     run = write_run(folder / "run", task_of("retrieval", sets["retrieval"], world.text_tokenizer))
     before = f"import vlbeit_jax\nmodel = vlbeit_jax.load({str(run)!r})\n"
-    exec(before + BLOCKS[2], {"paths": ["cat.jpg", "dog.png"]})
+    exec(before + BLOCKS[-1], {"paths": ["cat.jpg", "dog.png"]})
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} == {"cat.jpg", "dog.png"}

@@ -62,8 +62,8 @@ def test_both_sides_agree_with_every_bias_and_scale_random(tmp_path, model):
             "self.down(functional.gelu(self.up(self.norm(x))))",
         ),
         (
-            "self.out(self.inner_norm(attend(query, key, value, mask), layout), layout)",
-            "self.out(attend(query, key, value, mask), layout)",
+            "self.out(self.inner_norm(mixed, layout), layout)",
+            "self.out(mixed, layout)",
         ),
         ("self[name](run)", "self[VISION](run)"),
         ("return norm(x, layout) if", "return norm[VISION](x) if"),

@@ -10,9 +10,9 @@ import pytest
 
 from tests import tiny
 from tests.plan.test_plan import LIBTPU
-from vlbeit_jax.compile import ENVIRONMENT
 from vlbeit_jax.plan.hlo import parse
 from vlbeit_jax.plan.kernels import Kernel, cycles_in, kernels_of
+from vlbeit_jax.plan.topology import ENVIRONMENT
 
 LONG = Kernel("backward", "bf16", 8, 1601, 768, 12, ("valid", "mask", "bias"), True)
 PROGRAM = """HloModule jit_step, is_scheduled=true

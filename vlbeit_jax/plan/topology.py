@@ -5,6 +5,18 @@ import dataclasses
 from vlbeit_jax.cost.peaks import CHIPS, Chip
 from vlbeit_jax.errors import UsageError
 
+# To compile without a TPU, libtpu must not ask a metadata server for its chips.
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_PROCESS_BOUNDS": "1,1,1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Topology:

@@ -91,9 +91,14 @@ def _rows(
             zip(*masked, strict=True),
             strict=True,
         ):
-            rows[name] = np.stack(parts)
+            rows[name] = _padded(np.stack(parts), leaves[name].shape[1])
     others = {name: leaf for name, leaf in leaves.items() if name not in rows}
     return rows | {name: _any_values(rng, leaf) for name, leaf in others.items()}
+
+
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+    """Returns rows of this length. A stream may have slots for more masks; these stay empty."""
+    return np.pad(rows, [(0, 0), (0, length - rows.shape[1])])
 
 
 def _any_values(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
