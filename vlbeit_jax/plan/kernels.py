@@ -168,9 +168,14 @@ def cycles_in(schedule: str, programs: int, looped: int) -> int:
       programs: of the grid, for a row.
       looped: how often the loop inside a program runs; 0: there is none.
     """
-    depths = collections.Counter(len(depth) for depth in _BUNDLE.findall(schedule))
+    depths = bundles_by_depth(schedule)
     assert depths.keys() <= {0, 1, 2} and bool(depths[2]) == bool(looped), depths
     return programs * (depths[1] + looped * depths[2])
+
+
+def bundles_by_depth(schedule: str) -> collections.Counter[int]:
+    """Counts the bundles of a schedule by the number of loops around them, that of the grid too."""
+    return collections.Counter(len(depth) for depth in _BUNDLE.findall(schedule))
 
 
 def main() -> None:
