@@ -3,16 +3,12 @@
 So captions have few word pieces, and a network learns to write them in seconds.
 """
 
-from tests.convert.conftest import write_random_run
 from tests.make_data import build, train_tokenizer
 from tests.tasks import paired_world
 from tests.tasks.paired_world import NAMES, PLAIN, rows, write
-from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.finetune import CaptionStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
-from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.captioning import Captioning
-from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.types import Kind
 
 PIECES, LENGTH = 295, 10  # As many pieces as the letters give.
@@ -47,12 +43,6 @@ def tokenizer_in(folder):
     path = write(folder / "texts.jsonl", texts)
     build(folder / "texts", Kind.TEXTS, [path], source_format="jsonl")
     return train_tokenizer(folder, "tokenizer", [folder / "texts"], PIECES).folder
-
-
-def start_in(folder):
-    """An untrained start with weights of usual size; see ``paired_world``."""
-    task = Pretrain(model=ModelConfig(**MODEL, codes=8))
-    return write_random_run(folder / "start", Config(task=task, run=RunConfig(steps=1)))
 
 
 def captioning_task(sources, tokenizer, pair=None, **task):

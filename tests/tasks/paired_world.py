@@ -127,12 +127,12 @@ def tokenizer_in(folder):
     return train_tokenizer(folder, "tokenizer", [folder / "texts"], PIECES).folder
 
 
-def start_in(folder):
+def start_in(folder, model=MODEL):
     """An untrained start with weights of usual size, from which tiny networks learn quickly.
 
     BEiT's initial values are for wide networks: at width 32 they keep a signal of a hundredth.
     """
-    task = Pretrain(model=ModelConfig(**MODEL, codes=8))
+    task = Pretrain(model=ModelConfig(**model, codes=8))
     return write_random_run(folder / "start", Config(task=task, run=RunConfig(steps=1)))
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.tasks.captioned_world import captioning_task, prepare, start_in, tokenizer_in
+from tests.tasks.captioned_world import MODEL, captioning_task, prepare, tokenizer_in
 from tests.tasks.finetuned import evaluated, opened
-from tests.tasks.paired_world import config
+from tests.tasks.paired_world import config, start_in
 from tests.test_toy_task import StopAfter
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.convert import verify
@@ -32,11 +32,6 @@ STEPS, FAST, COLOURS_ABOVE = 300, {"peak_lr": 4e-3}, "abcdefgh"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("captioning")
-
-
-@pytest.fixture(scope="module")
 def tokenizer(folder):
     return tokenizer_in(folder)
 
@@ -48,7 +43,7 @@ def pairs(folder):
 
 @pytest.fixture(scope="module")
 def start(folder):
-    return str(start_in(folder))
+    return str(start_in(folder, MODEL))
 
 
 @pytest.fixture(scope="module")

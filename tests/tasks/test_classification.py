@@ -35,11 +35,6 @@ from vlbeit_jax.types import Kind
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("labelled")
-
-
-@pytest.fixture(scope="module")
 def pictures(folder):
     return prepare(folder, "pictures", Kind.LABELLED_IMAGES)
 

@@ -42,11 +42,6 @@ R1 = ("image_to_text/recall_1", "text_to_image/recall_1")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("retrieval")
-
-
-@pytest.fixture(scope="module")
 def tokenizer(folder):
     return tokenizer_in(folder)
 

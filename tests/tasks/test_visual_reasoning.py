@@ -28,11 +28,6 @@ STEPS, FASTER_HEAD = 300, {"head_factor": 5.0}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("reasoning")
-
-
-@pytest.fixture(scope="module")
 def tokenizer(folder):
     return tokenizer_in(folder)
 

@@ -34,11 +34,6 @@ STEPS, FASTER_HEAD = 420, {"head_factor": 5.0}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("vqa")
-
-
-@pytest.fixture(scope="module")
 def tokenizer(folder):
     return tokenizer_in(folder)
 
