@@ -91,7 +91,8 @@ def main() -> None:
         write = functools.partial(_write, _lines_of_file(run, source))
     failed = _write_file(write, out) if out else write(sys.stdout)
     if failed:
-        print(f'{failed} records have no prediction; their "error" says why', file=sys.stderr)
+        where = "the answer is empty" if is_list else 'its "error" says why'
+        print(f"{failed} records have no prediction; of each, {where}", file=sys.stderr)
         sys.exit(SOME_FAILED)
 
 
