@@ -113,4 +113,5 @@ def test_captions_stand_beside_those_of_people(tmp_path):
         "95% interval",
     ):
         assert text in page.words, text
-    assert "right" not in page.words.split("Examples")[1] and "likeliest" not in page.words
+    cards = page.words.rpartition("Examples")[2].partition("Where the model looks")[0]
+    assert "People:" in cards and "right" not in cards and "likeliest" not in page.words
