@@ -10,7 +10,7 @@ from vlbeit_jax.models.layers import ones, zeros
 from vlbeit_jax.models.params import FLOAT32, declare
 from vlbeit_jax.shapes import Array, Float
 
-GROUPS = 32  # Of channels, or as many as divide them.
+GROUPS, SMALLEST_GROUP = 32, 4  # Of channels; fewer groups where these would be too small.
 EPS = 1e-5  # PyTorch's, for both norms.
 GROUP, BATCH = "group", "batch"
 MOMENTS = "moments"  # Collection of a batch's means and variances.
@@ -54,7 +54,8 @@ class Norm(nn.Module):
         return (normed * scale + bias).astype(self.dtype)
 
     def _by_group(self, x: Array) -> Array:
-        groups = math.gcd(x.shape[-1], GROUPS)
+        channels = x.shape[-1]
+        groups = math.gcd(channels, max(min(GROUPS, channels // SMALLEST_GROUP), 1))
         parts = x.reshape(*x.shape[:-1], groups, -1)
         centred = parts - parts.mean(axis=(1, 2, 4), keepdims=True)
         variance = jnp.square(centred).mean(axis=(1, 2, 4), keepdims=True)

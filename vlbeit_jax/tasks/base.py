@@ -67,7 +67,8 @@ class Task(Protocol):
     """What is trained: a frozen, hashable dataclass, whose settings are ``config.task``.
 
     A stream's settings are a section with the stream's name. No setting may have the name of a
-    method here. Only ``resolve`` and ``open`` read files.
+    method here. Only ``resolve`` and ``open`` read files. ``averages``, if it is there, is False
+    where averaged parameters make no sense.
 
     Attributes:
       kind: its name in ``tasks.TASKS``.
@@ -189,6 +190,14 @@ class FineTuned(Protocol):
 
     def abstract_params(self) -> Tree:
         """Returns the shapes of the parameters."""
+        ...
+
+    def abstract_model_state(self) -> Tree:
+        """Returns the shapes of what inference needs of the model state, by stream."""
+        ...
+
+    def for_inference(self, params: Tree, model_state: Tree) -> Tree:
+        """Returns what ``evaluate`` and ``predict`` take, from both trees of a checkpoint."""
         ...
 
     def evaluate(

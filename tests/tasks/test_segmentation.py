@@ -1,0 +1,191 @@
+"""Segmentation: it learns, resumes, evaluates and predicts as it says."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.make_data import build
+from tests.tasks.finetuned import evaluated, opened
+from tests.tasks.masked_world import CLASSES, MODEL, NEW, SIDE, prepare, segmentation_task
+from tests.tasks.paired_world import config, start_in
+from tests.test_toy_task import StopAfter
+from vlbeit_jax.config.common import MeshConfig
+from vlbeit_jax.data.examples.segmented import mask_of
+from vlbeit_jax.data.source import open_set
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.metrics.segmentation import pixels_of, summary
+from vlbeit_jax.runtime.start import train
+from vlbeit_jax.tasks import parse
+from vlbeit_jax.training.mesh import make_mesh
+from vlbeit_jax.types import Kind
+
+FAST = {"peak_lr": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def masks(folder):
+    return prepare(folder / "own")
+
+
+@pytest.fixture(scope="module")
+def start(folder):
+    """Of another resolution: its positions are resized."""
+    return str(start_in(folder, MODEL | {"image_size": SIDE // 2}))
+
+
+@pytest.fixture(scope="module")
+def trained(folder, masks, start):
+    train(config(segmentation_task(masks), 100, FAST, start_from=start), folder / "run")
+    return folder / "run"
+
+
+def predicted(run, records, top=3):
+    return list(run.predict(records, top, make_mesh(MeshConfig())))
+
+
+def test_masks_of_new_pictures_are_nearly_perfect(trained, masks):
+    assert evaluated(trained, masks, "train")["metrics"]["miou"] > 0.9
+    found = evaluated(trained, masks, "test")["metrics"]
+    assert found["miou"] > 0.9 and found["miou_majority"] < 0.3
+
+
+@pytest.mark.slow  # The control of test_classification.py is in the normal suite.
+def test_permuted_masks_give_chance_on_new_pictures(folder, start):
+    sets = prepare(folder / "permuted", seed=1, permute=True)
+    task = segmentation_task(sets)
+    train(config(task, 120, FAST, start_from=start), folder / "permuted" / "run")
+    found = evaluated(folder / "permuted" / "run", sets, "test")["metrics"]
+    assert found["miou"] < found["miou_majority"] + 0.15
+
+
+def test_the_start_gives_the_backbone_and_its_positions_are_resized(trained):
+    told = json.loads((trained / "start.json").read_text())
+    assert "encoder/block_0/attention/qkv" in told["same"]
+    assert [*told["adapted"]] == ["vision_embed/positions"]
+    assert told["fresh"] and all(name.startswith("head/") for name in told["fresh"])
+
+
+def test_evaluation_repeats_the_log_and_states_the_protocol(trained, masks):
+    found = evaluated(trained, masks, "validation")
+    line = next(line for line in tiny.metrics_of(trained) if line["split"] == "validation")
+    metrics, protocol = found["metrics"], found["protocol"]
+    for name in ("miou", "mean_accuracy", "pixel_accuracy", "miou_majority", "count"):
+        assert line[f"segment/{name}"] == metrics[name]
+    assert metrics["count"] == 4 == found["groups"]
+    low, high = metrics["miou_interval"]
+    assert low <= metrics["miou"] <= high
+    assert [*found["by_class"]] == [*CLASSES]
+    means = [each["iou"] for each in found["by_class"].values()]
+    assert np.mean(means) == pytest.approx(metrics["miou"])
+    assert sum(each["count"] for each in found["by_class"].values()) == 4 * SIDE**2
+    assert protocol["view"] == "whole: the picture as a square"
+    assert protocol["metric"].startswith("mean over classes of intersection over union")
+    json.dumps(found)
+
+
+def test_predictions_equal_the_evaluation_picture_by_picture(trained, masks):
+    run = opened(trained)
+    records = open_set(str(masks)).records("test")
+    found = predicted(run, records)
+    given = [mask_of(records[index]) for index in range(len(records))]
+    metrics = evaluated(trained, masks, "test")["metrics"]
+    ours = summary(pixels_of(given, [each["mask"] for each in found], len(CLASSES)))
+    assert ours == {name: metrics[name] for name in ours}
+    assert len(found) == NEW - 4
+    for each in found:
+        assert sum(share for _, share in each["classes"]) == pytest.approx(1)
+    # New records have no masks, and do not depend on what else is in the batch.
+    asked = [{name: records[index][name] for name in ("id", "image")} for index in (7, 3)]
+    for alone, index in zip(predicted(run, asked), (7, 3), strict=True):
+        np.testing.assert_array_equal(alone["mask"], found[index]["mask"])
+
+
+def test_windows_over_larger_pictures_find_the_same_classes(trained, folder, masks):
+    """Pictures of other sizes, by windows; masks have the size of the picture."""
+    sets = prepare(folder / "wide", seed=2, size=(40, 72))
+    run = opened(trained)
+    sliding = segmentation_task(masks, {"view": "slide"}, class_names=CLASSES).open()
+    place = run.place(make_mesh(MeshConfig()))
+    params = jax.device_put(run.params)
+    found = sliding.evaluate(params, [open_set(str(sets))], "test", place)
+    assert found["metrics"]["miou"] > 0.75
+    assert found["protocol"]["view"].startswith("windows of 32, stride 21, logits averaged")
+    records = open_set(str(sets)).records("test")
+    mask = next(sliding.predict(params, records, 3, place))["mask"]
+    assert mask.shape == (40, 72) and mask.dtype == np.uint8
+
+
+@pytest.mark.parametrize("norm", ["group", pytest.param("batch", marks=pytest.mark.slow)])
+def test_two_steps_a_kill_and_two_steps_are_four(masks, tmp_path, monkeypatch, norm):
+    """With everything that draws."""
+    drawn = {
+        "smallest_scale": 0.5,
+        "largest_scale": 2.0,
+        "one_class": 0.75,
+        "flip": 0.5,
+        "photometric": True,
+    }
+    task = segmentation_task(masks, drawn, norm=norm, dropout=0.1)
+    settings = config(task, 4, checkpoint_every=2, evaluate_every=0)
+    settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
+    whole = train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("vlbeit_jax.runtime.start.Interrupt", lambda: StopAfter(2))
+        assert int(train(settings, tmp_path / "parts").step) == 2
+    again = train(settings, tmp_path / "parts")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))
+    assert bool(jax.tree.leaves(again.model_state["image"])) is (norm == "batch")
+
+
+@pytest.mark.slow
+def test_with_batchnorm_evaluation_takes_the_running_statistics(masks, start, tmp_path):
+    task = segmentation_task(masks, norm="batch")
+    train(config(task, 120, FAST, start_from=start), tmp_path / "run")
+    assert evaluated(tmp_path / "run", masks, "test")["metrics"]["miou"] > 0.8
+    line = next(line for line in tiny.metrics_of(tmp_path / "run") if line["split"] == "validation")
+    found = evaluated(tmp_path / "run", masks, "validation")["metrics"]
+    assert line["segment/miou"] == found["miou"]
+
+
+def test_a_set_with_other_classes_is_refused(trained, folder, masks):
+    other = folder / "other"
+    other.mkdir()
+    names = other / "names.txt"
+    prepare(other)
+    names.write_text("ground\nblue\nred")
+    build(
+        other / "swapped",
+        Kind.MASKS,
+        [other / "masks.jsonl"],
+        source_format="jsonl",
+        classes=str(names),
+    )
+    with pytest.raises(UsageError, match="class 1 is 'blue' there and 'red' here"):
+        evaluated(trained, other / "swapped", "test")
+
+
+def test_bad_settings_are_refused_by_name():
+    values = {
+        "kind": "segmentation",
+        "taps": (0, 1, 2, 12),
+        "classes": 1,
+        "norm": "layer",
+        "image": {"smallest_scale": 3.0},
+    }
+    with pytest.raises(UsageError) as caught:
+        parse({"task": values | {"norm": "group"}})
+    for said in (
+        "config.task.taps=(0, 1, 2, 12): must be 4 numbers from 0 to 11",
+        "config.task.classes=1: must be at least 2, or 0",
+        "config.task.image.largest_scale=2 must not be below smallest_scale=3",
+    ):
+        assert said in str(caught.value)
+    with pytest.raises(UsageError, match="config.task.norm='layer': must be one of group, batch"):
+        parse({"task": values})
+    with pytest.raises(UsageError) as caught:
+        parse({"task": {"kind": "segmentation", "norm": "batch"}, "optimizer": {"ema_decay": 0.9}})
+    assert "config.task.image.sources is empty" in str(caught.value)
+    assert "averaged parameters would be normalised by the statistics" in str(caught.value)
