@@ -19,7 +19,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.segmentation import pixels_of, summary
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import parse
-from vlbeit_jax.training.mesh import make_mesh
+from vlbeit_jax.training.mesh import make_mesh, put_replicated
 from vlbeit_jax.types import Kind
 
 FAST = {"peak_lr": 1e-2}
@@ -38,7 +38,7 @@ def start(folder):
 
 @pytest.fixture(scope="module")
 def trained(folder, masks, start):
-    train(config(segmentation_task(masks), 100, FAST, start_from=start), folder / "run")
+    train(config(segmentation_task(masks), 140, FAST, start_from=start), folder / "run")
     return folder / "run"
 
 
@@ -109,7 +109,7 @@ def test_windows_over_larger_pictures_find_the_same_classes(trained, folder, mas
     run = opened(trained)
     sliding = segmentation_task(masks, {"view": "slide"}, class_names=CLASSES).open()
     place = run.place(make_mesh(MeshConfig()))
-    params = jax.device_put(run.params)
+    params = put_replicated(run.params, place.mesh)
     found = sliding.evaluate(params, [open_set(str(sets))], "test", place)
     assert found["metrics"]["miou"] > 0.75
     assert found["protocol"]["view"].startswith("windows of 32, stride 21, logits averaged")
