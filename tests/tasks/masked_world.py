@@ -83,5 +83,5 @@ def segmentation_task(sources, image=None, **task):
     return Segmentation(
         model=ModelConfig(**MODEL),
         image=MasksConfig(sources=(str(sources),), **PLAIN | (image or {})),
-        **{"pools": (2,), "head_width": 16, "dropout": 0.0} | task,
+        **{"pools": (2,), "head_width": 32, "dropout": 0.0} | task,
     )

@@ -22,7 +22,7 @@ from vlbeit_jax.tasks import parse
 from vlbeit_jax.training.mesh import make_mesh, put_replicated
 from vlbeit_jax.types import Kind
 
-FAST = {"peak_lr": 1e-2}
+FAST = {"peak_lr": 5e-3}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def start(folder):
 
 @pytest.fixture(scope="module")
 def trained(folder, masks, start):
-    train(config(segmentation_task(masks), 140, FAST, start_from=start), folder / "run")
+    train(config(segmentation_task(masks), 110, FAST, start_from=start), folder / "run")
     return folder / "run"
 
 
