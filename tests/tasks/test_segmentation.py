@@ -9,11 +9,13 @@ import pytest
 from tests import tiny
 from tests.make_data import build
 from tests.tasks.finetuned import evaluated, opened
+from tests.tasks.labelled_world import write
 from tests.tasks.masked_world import CLASSES, MODEL, NEW, SIDE, prepare, segmentation_task
 from tests.tasks.paired_world import config, start_in
 from tests.test_toy_task import StopAfter
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.examples.segmented import mask_of
+from vlbeit_jax.data.masks import read_mask
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.segmentation import pixels_of, summary
@@ -38,7 +40,7 @@ def start(folder):
 
 @pytest.fixture(scope="module")
 def trained(folder, masks, start):
-    train(config(segmentation_task(masks), 110, FAST, start_from=start), folder / "run")
+    train(config(segmentation_task(masks), 140, FAST, start_from=start), folder / "run")
     return folder / "run"
 
 
@@ -47,9 +49,9 @@ def predicted(run, records, top=3):
 
 
 def test_masks_of_new_pictures_are_nearly_perfect(trained, masks):
-    assert evaluated(trained, masks, "train")["metrics"]["miou"] > 0.9
+    assert evaluated(trained, masks, "train")["metrics"]["miou"] > 0.93
     found = evaluated(trained, masks, "test")["metrics"]
-    assert found["miou"] > 0.9 and found["miou_majority"] < 0.3
+    assert found["miou"] > 0.85 and found["miou_majority"] < 0.3
 
 
 @pytest.mark.slow  # The control of test_classification.py is in the normal suite.
@@ -101,6 +103,33 @@ def test_predictions_equal_the_evaluation_picture_by_picture(trained, masks):
     asked = [{name: records[index][name] for name in ("id", "image")} for index in (7, 3)]
     for alone, index in zip(predicted(run, asked), (7, 3), strict=True):
         np.testing.assert_array_equal(alone["mask"], found[index]["mask"])
+
+
+def test_the_command_writes_indexed_masks_and_overlays(trained, masks, tmp_path):
+    """A bad line has an error; the others are done, and the exit code is 1."""
+    records = open_set(str(masks)).records("test")
+    names = ["a/b é", "two"]
+    lines = [{"id": name, "image": f"{i}.png"} for i, name in enumerate(names)]
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(records[number]["image"])
+    path = write(tmp_path / "new.jsonl", [lines[0], {"id": "lost", "image": "lost.png"}, lines[1]])
+    out = tmp_path / "found.jsonl"
+    given = (f"--from={trained}", f"--input={path}")
+    done = tiny.command("vlbeit_jax.predict", *given, f"--out={out}", "--top=2")
+    assert done.returncode == 1 and "1 records have no prediction" in done.stderr, done.stderr
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [each["id"] for each in found] == ["a/b é", "lost", "two"]
+    assert "new.jsonl:2: its image 'lost.png' cannot be read" in found[1]["error"]
+    run = opened(trained)
+    for number, line in ((0, found[0]), (1, found[2])):
+        mask = predicted(run, [records[number]])[0]["mask"]
+        file = (tmp_path / line["mask"]).read_bytes()
+        np.testing.assert_array_equal(read_mask(file), mask)
+        assert (tmp_path / line["overlay"]).is_file() and len(line["classes"]) <= 2
+    assert found[0]["mask"] == "found/000000_a_b_mask.png"
+    assert len([*(tmp_path / "found").iterdir()]) == 4
+    again = tiny.command("vlbeit_jax.predict", *given)
+    assert again.returncode == 2 and "--pictures=FOLDER is needed" in again.stderr
 
 
 def test_windows_over_larger_pictures_find_the_same_classes(trained, folder, masks):
