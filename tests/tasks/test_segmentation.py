@@ -126,7 +126,7 @@ def test_the_command_writes_indexed_masks_and_overlays(trained, masks, tmp_path)
         file = (tmp_path / line["mask"]).read_bytes()
         np.testing.assert_array_equal(read_mask(file), mask)
         assert (tmp_path / line["overlay"]).is_file() and len(line["classes"]) <= 2
-    assert found[0]["mask"] == "found/000000_a_b_mask.png"
+    assert found[0]["mask"] == "found/000000_a_b__mask.png"
     assert len([*(tmp_path / "found").iterdir()]) == 4
     again = tiny.command("vlbeit_jax.predict", *given)
     assert again.returncode == 2 and "--pictures=FOLDER is needed" in again.stderr

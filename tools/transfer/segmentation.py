@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tools.emoji.folds import FOLDS
-from tools.transfer.by_folds import FoldTask, Rows, records_of, tested
+from tools.transfer.by_folds import FoldTask, Rows, records_of, rows_tested
 from tools.transfer.choosing import folds_of
 from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, Scores, whole_mesh
 from tools.transfer.floors import small
@@ -51,7 +51,7 @@ class _Segmentation(FoldTask):
 
     def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
         """Returns the share of each picture's pixels that are right, from one start."""
-        rows = tested([self._open(folder, fold) for fold in range(FOLDS)])
+        rows = rows_tested([self._open(folder, fold) for fold in range(FOLDS)])
         pixels = _of(rows, self._tested(found, start, self._chosen_rates(found, start, rows)[0]))
         right = pixels.right.sum(1) / pixels.truth.sum(1)
         return Scores(right, rows.groups, "pixel_accuracy", each_group_once=False, seeds=FOLDS)
@@ -59,7 +59,7 @@ class _Segmentation(FoldTask):
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
         """Returns the comparison of both starts, each with the rates chosen on validation."""
         sets = [self._open(folder, fold) for fold in range(FOLDS)]
-        rows = tested(sets)
+        rows = rows_tested(sets)
         chosen = {start: self._chosen_rates(found, start, rows) for start in STARTS}
         pixels = {
             start: _of(rows, self._tested(found, start, chosen[start][0])) for start in STARTS
