@@ -12,7 +12,7 @@ import numpy as np
 
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.image import decode, resize
-from vlbeit_jax.data.masks import mask_bytes
+from vlbeit_jax.data.masks import mask_bytes, stored_mask
 
 BACKGROUND = "background"  # Class 0.
 SIDE, SHOWN, SIZES = 64, 3, (24, 40)  # Of a scene; emoji in it; their smallest and largest side.
@@ -31,7 +31,7 @@ def scenes(
       fold: that is tested.
     """
     for split, records in parts.items():
-        emoji = [(decode(each["image"]), _alpha(each["alpha"])) for each in records]
+        emoji = [(decode(each["image"]), stored_mask(each["alpha"])) for each in records]
         numbers = [classes.index(each["label"]) + 1 for each in records]
         for number, record in enumerate(records):
             draws = Draws("emoji scenes", fold, split, number)
@@ -51,10 +51,6 @@ def scenes(
                     "mask": mask_bytes(mask),
                 },
             )
-
-
-def _alpha(encoded: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 
 def _paste(

@@ -44,8 +44,15 @@ def mask_bytes(mask: UInt8[np.ndarray, "height width"]) -> bytes:
 
 
 def stored_mask(encoded: bytes) -> UInt8[np.ndarray, "height width"]:
-    """Returns the mask that ``mask_bytes`` stored."""
-    return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    """Returns the mask that ``mask_bytes`` stored.
+
+    Raises:
+      ValueError: the bytes cannot be decoded.
+    """
+    found = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None:
+        raise ValueError(f"{len(encoded)} bytes that are no mask")
+    return np.asarray(found, np.uint8)
 
 
 def indexed_png(mask: UInt8[np.ndarray, "height width"]) -> bytes:

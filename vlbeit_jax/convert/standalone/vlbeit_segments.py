@@ -6,6 +6,7 @@ Dimension letters: B batch, D width, h and w places of a map.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -190,6 +191,6 @@ def segmentation(model: Segmenter, data: dict[str, Tensor], batch_size: int) -> 
     return summary(joined(found, classes))
 
 
-def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
     """Returns a map at another size."""
-    return functional.interpolate(x, size, mode="bilinear", align_corners=False)
+    return functional.interpolate(x, list(size), mode="bilinear", align_corners=False)

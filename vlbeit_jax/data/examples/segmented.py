@@ -58,7 +58,8 @@ class SegmentedImage:
         below, right = (self.size - length for length in mask.shape)
         image = np.pad(image, [(0, below), (0, right), (0, 0)], constant_values=GREY)
         mask = np.pad(mask, [(0, below), (0, right)], constant_values=IGNORED)
-        return row_fields(record) | {"image": image, "mask": mask}
+        views: Example = {"image": image, "mask": mask}
+        return row_fields(record) | views
 
     def _crop(self, draws: Draws, mask: UInt8[np.ndarray, "height width"]) -> tuple[slice, slice]:
         """Returns a crop of which one class does not fill too much; the last try counts anyway."""
@@ -86,10 +87,10 @@ def mask_of(record: Mapping[str, Any]) -> UInt8[np.ndarray, "height width"]:
     Raises:
       ValueError: it cannot be decoded; the message names the record.
     """
-    found = stored_mask(record["mask"])
-    if found is None:
-        raise ValueError(f"record {record_id(record)!r}: its mask cannot be decoded")
-    return found
+    try:
+        return stored_mask(record["mask"])
+    except ValueError as error:
+        raise ValueError(f"record {record_id(record)!r}: {error}") from error
 
 
 def distorted(
