@@ -41,7 +41,7 @@ def source_of(data, tmp_path_factory):
     return lambda name: read_finetuned(runs[name], "raw")
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", [pytest.param("group", marks=pytest.mark.slow), "batch"])
 def test_both_sides_agree_and_pytorch_repeats_the_figures(source_of, data, tmp_path, name):
     source = source_of(name)
     write_evaluation(source, [str(data)], "test", tmp_path)

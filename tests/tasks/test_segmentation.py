@@ -38,9 +38,28 @@ def start(folder):
     return str(start_in(folder, MODEL | {"image_size": SIDE // 2}))
 
 
+def drawing(masks, start, norm="group"):
+    """Four steps with everything that draws."""
+    drawn = {
+        "smallest_scale": 0.5,
+        "largest_scale": 2.0,
+        "one_class": 0.75,
+        "flip": 0.5,
+        "photometric": True,
+    }
+    task = segmentation_task(masks, drawn, norm=norm, dropout=0.1)
+    settings = config(task, 4, checkpoint_every=2, start_from=start)
+    return tiny.changed(settings, task={"model": {"drop_path": 0.3}})
+
+
 @pytest.fixture(scope="module")
-def trained(folder, masks, start):
-    train(config(segmentation_task(masks), 140, FAST, start_from=start), folder / "run")
+def whole(folder, masks, start):
+    """The state of a short run, whose program all other tests of the normal suite share."""
+    return jax.device_get(train(drawing(masks, start), folder / "run"))
+
+
+@pytest.fixture(scope="module")
+def trained(folder, whole):
     return folder / "run"
 
 
@@ -48,13 +67,18 @@ def predicted(run, records, top=3):
     return list(run.predict(records, top, make_mesh(MeshConfig())))
 
 
-def test_masks_of_new_pictures_are_nearly_perfect(trained, masks):
-    assert evaluated(trained, masks, "train")["metrics"]["miou"] > 0.93
-    found = evaluated(trained, masks, "test")["metrics"]
+@pytest.mark.slow
+def test_masks_of_new_pictures_are_nearly_perfect(folder, masks, start):
+    """Also by windows over pictures of other sizes."""
+    train(config(segmentation_task(masks), 140, FAST, start_from=start), folder / "learnt")
+    assert evaluated(folder / "learnt", masks, "train")["metrics"]["miou"] > 0.93
+    found = evaluated(folder / "learnt", masks, "test")["metrics"]
     assert found["miou"] > 0.85 and found["miou_majority"] < 0.3
+    sets, run = prepare(folder / "large", seed=3, size=(40, 72)), opened(folder / "learnt")
+    assert by_windows(run, masks, sets)[0]["metrics"]["miou"] > 0.7
 
 
-@pytest.mark.slow  # The control of test_classification.py is in the normal suite.
+@pytest.mark.slow
 def test_permuted_masks_give_chance_on_new_pictures(folder, start):
     sets = prepare(folder / "permuted", seed=1, permute=True)
     task = segmentation_task(sets)
@@ -128,45 +152,46 @@ def test_the_command_writes_indexed_masks_and_overlays(trained, masks, tmp_path)
         assert (tmp_path / line["overlay"]).is_file() and len(line["classes"]) <= 2
     assert found[0]["mask"] == "found/000000_a_b__mask.png"
     assert len([*(tmp_path / "found").iterdir()]) == 4
-    again = tiny.command("vlbeit_jax.predict", *given)
-    assert again.returncode == 2 and "--pictures=FOLDER is needed" in again.stderr
 
 
-def test_windows_over_larger_pictures_find_the_same_classes(trained, folder, masks):
-    """Pictures of other sizes, by windows; masks have the size of the picture."""
-    sets = prepare(folder / "wide", seed=2, size=(40, 72))
-    run = opened(trained)
+def by_windows(run, masks, sets):
+    """Evaluation and the first prediction of a run by windows, whatever its own view is."""
     sliding = segmentation_task(masks, {"view": "slide"}, class_names=CLASSES).open()
     place = run.place(make_mesh(MeshConfig()))
-    params = put_replicated(run.params, place.mesh)
-    found = sliding.evaluate(params, [open_set(str(sets))], "test", place)
-    assert found["metrics"]["miou"] > 0.75
+    params, found = put_replicated(run.params, place.mesh), open_set(str(sets))
+    first = next(sliding.predict(params, found.records("test"), 3, place))
+    return sliding.evaluate(params, [found], "test", place), first["mask"]
+
+
+def test_windows_give_masks_of_the_size_of_the_picture(trained, folder, masks):
+    sets = prepare(folder / "wide", seed=2, size=(40, 72))
+    found, mask = by_windows(opened(trained), masks, sets)
     assert found["protocol"]["view"].startswith("windows of 32, stride 21, logits averaged")
-    records = open_set(str(sets)).records("test")
-    mask = next(sliding.predict(params, records, 3, place))["mask"]
+    assert sum(each["count"] for each in found["by_class"].values()) == (NEW - 4) * 40 * 72
     assert mask.shape == (40, 72) and mask.dtype == np.uint8
 
 
-@pytest.mark.parametrize("norm", ["group", pytest.param("batch", marks=pytest.mark.slow)])
-def test_two_steps_a_kill_and_two_steps_are_four(masks, tmp_path, monkeypatch, norm):
-    """With everything that draws."""
-    drawn = {
-        "smallest_scale": 0.5,
-        "largest_scale": 2.0,
-        "one_class": 0.75,
-        "flip": 0.5,
-        "photometric": True,
-    }
-    task = segmentation_task(masks, drawn, norm=norm, dropout=0.1)
-    settings = config(task, 4, checkpoint_every=2, evaluate_every=0)
-    settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
-    whole = train(settings, tmp_path / "whole")
+def resumed(settings, folder, monkeypatch):
+    """The state after two steps, a stop and two steps."""
     with monkeypatch.context() as patch:
         patch.setattr("vlbeit_jax.runtime.start.Interrupt", lambda: StopAfter(2))
-        assert int(train(settings, tmp_path / "parts").step) == 2
-    again = train(settings, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))
-    assert bool(jax.tree.leaves(again.model_state["image"])) is (norm == "batch")
+        assert int(train(settings, folder).step) == 2
+    return jax.device_get(train(settings, folder))
+
+
+def test_two_steps_a_kill_and_two_steps_are_four(whole, masks, start, tmp_path, monkeypatch):
+    again = resumed(drawing(masks, start), tmp_path / "parts", monkeypatch)
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+    assert not jax.tree.leaves(again.model_state)
+
+
+@pytest.mark.slow
+def test_so_are_they_with_batchnorm(masks, start, tmp_path, monkeypatch):
+    settings = drawing(masks, start, "batch")
+    one = jax.device_get(train(settings, tmp_path / "whole"))
+    again = resumed(settings, tmp_path / "parts", monkeypatch)
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert jax.tree.leaves(again.model_state["image"])
 
 
 @pytest.mark.slow

@@ -22,7 +22,6 @@ from vlbeit_jax.training.step import stream_key
 ROWS, SIDE, CLASSES = 16, 16, 3
 CONFIG = model_config(depth=1, image_size=SIDE, patch_size=8, drop_path=0.3)
 NORMS = ("group", "batch")
-SPLITS = [((4, 2, 1), 2)]
 OTHERS = [((1, 1, 1), 2), ((1, 1, 1), 4), ((4, 2, 1), 1), ((2, 2, 2), 1)]
 
 
@@ -74,10 +73,13 @@ def by_the_step(norm, shape, parts):
     )
 
 
-@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
-    ("shape", "parts"),
-    [*SPLITS, *(pytest.param(*split, marks=pytest.mark.slow) for split in OTHERS)],
+    ("norm", "shape", "parts"),
+    [
+        ("batch", (4, 2, 1), 2),
+        *(pytest.param(norm, *split, marks=pytest.mark.slow) for norm in NORMS for split in OTHERS),
+        pytest.param("group", (4, 2, 1), 2, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_losses_and_gradients_are_those_of_the_whole_batch(norm, shape, parts):
