@@ -24,7 +24,8 @@ from tests.make_data import (
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.build import FORMATS, expand
+from vlbeit_jax.prepare.build import FORMATS
+from vlbeit_jax.prepare.inputs import expand
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 

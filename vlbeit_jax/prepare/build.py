@@ -1,7 +1,6 @@
 """From a source in some format to a prepared data set: check, count, split, write."""
 
 import collections
-import glob
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,42 +17,20 @@ from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart, captions
 from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.formats import (
     FORMATS,
-    OF_FOLDERS,
     OFFICIAL,
     STATES_GROUPS,
     require_kind,
 )
-from vlbeit_jax.prepare.formats.base import Options
+from vlbeit_jax.prepare.formats.base import Options, plan_of, read_unit
+from vlbeit_jax.prepare.formats.detect import recognise
 from vlbeit_jax.prepare.held_back import require_held_back
+from vlbeit_jax.prepare.inputs import expand
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.records import GROUPED, RecordMaker
 from vlbeit_jax.prepare.writer import GROUP, keys_of_any, keys_of_benchmark, write_set
 from vlbeit_jax.progress import counted
 from vlbeit_jax.types import Kind
-
-
-def expand(patterns: Sequence[str], *, folders: bool = False) -> list[pathlib.Path]:
-    """Returns the files, or folders, of some paths and patterns, sorted within each, each once.
-
-    Raises:
-      UsageError: one of them names none.
-    """
-    found: list[pathlib.Path] = []
-    for pattern in patterns:
-        paths = [pathlib.Path(path) for path in sorted(glob.glob(pattern))]
-        wanted = [path for path in paths if (path.is_dir() if folders else path.is_file())]
-        if not wanted and paths:
-            hint = (
-                "is no folder; this format reads folders, so name the one that holds it"
-                if folders
-                else "is a folder; name its files, or read its pictures with --format=folder"
-            )
-            raise UsageError(f"--input={pattern}: {hint}")
-        if not wanted:
-            raise UsageError(f"--input={pattern}: no such {'folder' if folders else 'file'}")
-        found += wanted
-    return list(dict.fromkeys(found))
 
 
 def build_set(
@@ -97,15 +74,16 @@ def build_set(
         to be dropped. Nothing is left at ``out``.
       FewHeldBackError: fewer than ``fewest`` records are held back; then too nothing is left.
     """
+    paths = expand(inputs)
+    source_format = recognise(source_format, paths, kind)
     require_kind(source_format, kind)
     official = source_format in OFFICIAL
     limits = limits.of_benchmark() if official else limits
-    paths = expand(inputs, folders=source_format in OF_FOLDERS)
     others = open_sets_once(apart_from)
     more = _group_of_pairs(source_format, paths) if kind is Kind.PAIRS else {}
     grouped, named = kind in GROUPED or bool(more), _classes(kind, classes)
     maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped, official)
-    records = maker.records(map(fits, _items(source_format, paths, splits)))
+    records = maker.records(map(fits, _items(source_format, paths, kind, splits)))
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
     records = require_held_back(records, fewest, lambda: not maker.stated)
     repeated: collections.Counter[str] = collections.Counter()
@@ -167,7 +145,7 @@ def _with_description(
 
 
 def _items(
-    source_format: str, paths: Sequence[pathlib.Path], splits: Sequence[str]
+    source_format: str, paths: Sequence[pathlib.Path], kind: Kind, splits: Sequence[str]
 ) -> Iterator[Item]:
     """Yields the items of the source, and shows how many were read."""
     if splits and source_format not in OFFICIAL:
@@ -175,9 +153,11 @@ def _items(
             f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "
             f"--format={source_format}"
         )
-    form, options = FORMATS[source_format], Options(splits=tuple(splits))
-    plan = form.plan(paths, options)
-    items = (item for unit in plan.units for item in form.read(unit, options) if not item.skip)
+    form, options = FORMATS[source_format], Options(str(kind), splits=tuple(splits))
+    plan = plan_of(form, paths, options)
+    items = (
+        item for unit in plan.units for item in read_unit(form, unit, options) if not item.skip
+    )
     return counted(items, "reading", "items", plan.items)
 
 
