@@ -4,8 +4,10 @@ import io
 import pathlib
 import struct
 import tarfile
+import types
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +17,8 @@ from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.prepare.build import build_set
 from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.prepare.formats.base import Plan, a_unit_each
+from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.types import Kind
 
@@ -99,6 +103,16 @@ def build(out: pathlib.Path, kind: Kind, inputs: Iterable[pathlib.Path], **chang
     source_format = changed.pop("source_format", "text" if kind is Kind.TEXTS else "webdataset")
     options = {"validation_share": 0.1, "max_dropped": 0.1, "limits": Limits()} | changed
     return build_set(out, kind, source_format, [str(path) for path in inputs], **options)
+
+
+def in_memory(items: Iterable[Item]) -> Any:
+    """A format whose items are these, whatever the input is."""
+    return types.SimpleNamespace(
+        KINDS=frozenset(Kind),
+        sniff=lambda found: False,
+        plan=lambda paths, options: Plan(a_unit_each(paths)),
+        read=lambda unit, options: iter(items),
+    )
 
 
 def build_pairs(

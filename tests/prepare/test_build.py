@@ -13,6 +13,7 @@ from tests.make_data import (
     build_texts,
     documents,
     encoded,
+    in_memory,
     pair_members,
     picture,
     png_header,
@@ -171,7 +172,7 @@ def test_too_many_drops_leave_nothing_behind(tmp_path, limit, stops):
 
 
 def test_a_hopeless_source_is_given_up_early(tmp_path, monkeypatch):
-    monkeypatch.setitem(FORMATS, "text", lambda paths: (Item(f"{i}") for i in range(5000)))
+    monkeypatch.setitem(FORMATS, "text", in_memory(Item(f"{i}") for i in range(5000)))
     (tmp_path / "a.txt").touch()
     with pytest.raises(UsageError, match="1000 of 1000 items"):
         build(tmp_path / "out", Kind.TEXTS, [tmp_path / "a.txt"])
@@ -218,11 +219,11 @@ def test_an_existing_output_is_left_alone(tmp_path, occupied):
 
 
 def test_a_crash_leaves_nothing_behind(tmp_path, monkeypatch):
-    def crash(paths):
+    def crash():
         yield Item("0", text="one")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(FORMATS, "text", crash)
+    monkeypatch.setitem(FORMATS, "text", in_memory(crash()))
     (tmp_path / "a.txt").touch()
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "out", Kind.TEXTS, [tmp_path / "a.txt"])

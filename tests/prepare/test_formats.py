@@ -9,13 +9,14 @@ import pytest
 from tests.make_data import write_tar
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import text, webdataset
+from vlbeit_jax.prepare.formats.base import read_all
 from vlbeit_jax.prepare.item import Item
 
 FOUR = [("0.jpg", b"x" * 700), ("0.txt", b"first"), ("1.jpg", b"y" * 700), ("1.txt", b"second")]
 
 
 def items(path, members, mode="w"):
-    return list(webdataset.read([write_tar(path, members, mode)]))
+    return list(read_all(webdataset, [write_tar(path, members, mode)]))
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
@@ -98,7 +99,7 @@ def test_a_cut_off_tar_is_refused(tmp_path, length):
     whole = write_tar(tmp_path / "a.tar", FOUR).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[:length])
     with pytest.raises(UsageError, match="cut.tar"):
-        list(webdataset.read([tmp_path / "cut.tar"]))
+        list(read_all(webdataset, [tmp_path / "cut.tar"]))
 
 
 def test_a_damaged_header_is_refused(tmp_path):
@@ -106,7 +107,7 @@ def test_a_damaged_header_is_refused(tmp_path):
     damaged[2560:2600] = b"\x07" * 40
     (tmp_path / "damaged.tar").write_bytes(damaged)
     with pytest.raises(UsageError, match="damaged.tar"):
-        list(webdataset.read([tmp_path / "damaged.tar"]))
+        list(read_all(webdataset, [tmp_path / "damaged.tar"]))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_a_damaged_header_is_refused(tmp_path):
 def test_what_is_no_tar_is_refused(tmp_path, content):
     (tmp_path / "no.tar").write_bytes(content)
     with pytest.raises(UsageError, match="no.tar"):
-        list(webdataset.read([tmp_path / "no.tar"]))
+        list(read_all(webdataset, [tmp_path / "no.tar"]))
 
 
 def test_nothing_is_unpacked(tmp_path, monkeypatch):
@@ -134,14 +135,14 @@ def test_nothing_is_unpacked(tmp_path, monkeypatch):
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     monkeypatch.chdir(tmp_path)
-    assert [item.image for item in webdataset.read([path])] == [b"x", b"y"]
+    assert [item.image for item in read_all(webdataset, [path])] == [b"x", b"y"]
     assert list(tmp_path.iterdir()) == [path] and not (tmp_path.parent / "up.jpg").exists()
 
 
 def test_each_line_is_a_document(tmp_path):
     (tmp_path / "a.txt").write_bytes("erste Zeile ä\n\n  \n third \r\nlast".encode())
     (tmp_path / "b.txt").write_bytes(b"")
-    found = list(text.read([tmp_path / "a.txt", tmp_path / "b.txt"]))
+    found = list(read_all(text, [tmp_path / "a.txt", tmp_path / "b.txt"]))
     assert [item.text for item in found] == ["erste Zeile ä", "third", "last"]
     assert len({item.key for item in found}) == 3 and all(
         item.key.startswith("a/") for item in found
@@ -156,7 +157,7 @@ def test_each_line_is_a_document(tmp_path):
 def test_text_of_another_encoding_is_refused(tmp_path, content):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(UsageError, match="a.txt: not UTF-8"):
-        list(text.read([tmp_path / "a.txt"]))
+        list(read_all(text, [tmp_path / "a.txt"]))
 
 
 def test_items_keep_the_path_of_their_file(tmp_path):
@@ -176,10 +177,10 @@ def test_items_keep_the_path_of_their_file(tmp_path):
     for path in paths:
         path.parent.mkdir()
         path.write_text("a document\n")
-    assert [item.source for item in text.read(paths)] == ["en/wiki.v2.txt", "de/wiki.txt"]
+    assert [item.source for item in read_all(text, paths)] == ["en/wiki.v2.txt", "de/wiki.txt"]
 
 
 def test_files_of_one_name_in_two_folders_give_different_keys(tmp_path):
     tars = [write_tar(tmp_path / folder / "0.tar", FOUR[:2]) for folder in ("a", "b")]
-    assert [item.key for item in webdataset.read(tars)] == ["a/0/0", "b/0/0"]
-    assert [item.key for item in webdataset.read(tars[:1])] == ["0/0"]
+    assert [item.key for item in read_all(webdataset, tars)] == ["a/0/0", "b/0/0"]
+    assert [item.key for item in read_all(webdataset, tars[:1])] == ["0/0"]

@@ -16,7 +16,14 @@ from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart, captions_repeated
 from vlbeit_jax.prepare.check import Limits
-from vlbeit_jax.prepare.formats import COUNTS, FORMATS, OF_FOLDERS, OFFICIAL, STATES_GROUPS
+from vlbeit_jax.prepare.formats import (
+    FORMATS,
+    OF_FOLDERS,
+    OFFICIAL,
+    STATES_GROUPS,
+    require_kind,
+)
+from vlbeit_jax.prepare.formats.base import Options
 from vlbeit_jax.prepare.held_back import require_held_back
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
@@ -90,6 +97,7 @@ def build_set(
         to be dropped. Nothing is left at ``out``.
       FewHeldBackError: fewer than ``fewest`` records are held back; then too nothing is left.
     """
+    require_kind(source_format, kind)
     official = source_format in OFFICIAL
     limits = limits.of_benchmark() if official else limits
     paths = expand(inputs, folders=source_format in OF_FOLDERS)
@@ -162,15 +170,15 @@ def _items(
     source_format: str, paths: Sequence[pathlib.Path], splits: Sequence[str]
 ) -> Iterator[Item]:
     """Yields the items of the source, and shows how many were read."""
-    # Formats that read a part of a benchmark count all of it.
     if splits and source_format not in OFFICIAL:
         raise UsageError(
             f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "
             f"--format={source_format}"
         )
-    total = COUNTS[source_format](paths) if source_format in COUNTS and not splits else None
-    items = OFFICIAL[source_format](paths, splits) if splits else FORMATS[source_format](paths)
-    return counted(items, "reading", "items", total)
+    form, options = FORMATS[source_format], Options(splits=tuple(splits))
+    plan = form.plan(paths, options)
+    items = (item for unit in plan.units for item in form.read(unit, options) if not item.skip)
+    return counted(items, "reading", "items", plan.items)
 
 
 def _group_of_pairs(source_format: str, paths: Sequence[pathlib.Path]) -> Mapping[str, Any]:

@@ -1,12 +1,14 @@
-"""Formats that can be prepared: one small file each, with ``read(paths)`` that yields items.
+"""Formats that can be prepared: one small file each, with what ``base.Format`` asks for.
 
 A new format is a new file here and one line in ``FORMATS``. If its items can have groups, it has a
-function in ``STATES_GROUPS`` too, which says whether some files state any. If the number of items
-is quickly counted, a function in ``COUNTS`` does it, so that the time left can be shown. The format
-of a published benchmark is in ``OFFICIAL``: its ``read`` also takes the splits to read, and its
-splits stand as they are (``official.py``).
+function in ``STATES_GROUPS`` too, which says whether some files state any. The format of a
+published benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``).
 """
 
+import pathlib
+from collections.abc import Callable, Sequence
+
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import (
     folder,
     imagenet,
@@ -16,34 +18,37 @@ from vlbeit_jax.prepare.formats import (
     text,
     tfds_folder,
     vqav2,
+    vqav2_trainval,
     webdataset,
 )
-from vlbeit_jax.prepare.item import filled_lines
+from vlbeit_jax.prepare.formats.base import Format
+from vlbeit_jax.types import Kind
 
-OFFICIAL = {
-    "imagenet": imagenet.read,
-    "karpathy": karpathy.read,
-    "nlvr2": nlvr2.read,
-    "tfds": tfds_folder.read,
-    "vqav2": vqav2.read,
-    "vqav2-trainval": vqav2.read_trainval,
+# Where an input looks like several formats, the first of them reads it.
+FORMATS: dict[str, Format] = {
+    "imagenet": imagenet,
+    "nlvr2": nlvr2,
+    "tfds": tfds_folder,
+    "vqav2": vqav2,
+    "vqav2-trainval": vqav2_trainval,
+    "karpathy": karpathy,
+    "webdataset": webdataset,
+    "folder": folder,
+    "jsonl": jsonl,
+    "text": text,
 }
-FORMATS = {
-    "folder": folder.read,
-    "webdataset": webdataset.read,
-    "text": text.read,
-    "jsonl": jsonl.read,
-    **OFFICIAL,
-}
+OFFICIAL = frozenset({"imagenet", "karpathy", "nlvr2", "tfds", "vqav2", "vqav2-trainval"})
 # These read folders, all others files.
 OF_FOLDERS = ("folder", "imagenet", "nlvr2", "tfds", "vqav2", "vqav2-trainval")
-STATES_GROUPS = {"jsonl": jsonl.states_groups}
-COUNTS = {
-    "text": filled_lines,
-    "jsonl": filled_lines,
-    "imagenet": imagenet.count,
-    "karpathy": karpathy.count,
-    "nlvr2": nlvr2.count,
-    "vqav2": vqav2.count,
-    "vqav2-trainval": vqav2.count,
-}
+STATES_GROUPS: dict[str, Callable[[Sequence[pathlib.Path]], bool]] = {"jsonl": jsonl.states_groups}
+
+
+def require_kind(name: str, kind: Kind) -> None:
+    """Raises a ``UsageError`` if no item of a format can become a record of a kind."""
+    kinds = FORMATS[name].KINDS
+    if kind not in kinds:
+        can = sorted(other for other, form in FORMATS.items() if kind in form.KINDS)
+        raise UsageError(
+            f"--format={name} can be read as --kind={', '.join(sorted(kinds))}, but --kind={kind} "
+            f"was asked for; formats for that are {', '.join(can)}"
+        )

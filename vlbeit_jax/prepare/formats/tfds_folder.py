@@ -5,20 +5,33 @@ Of its catalogue, imagenet2012, coco_captions (with Karpathy's splits) and sets 
 """
 
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.official import ORDER, only_one
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.official import only_one, splits_of
 from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
 
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS})
 # Names of splits in the catalogue.
 SPLITS = {TEST: ("test",), VALIDATION: ("validation", "val"), TRAIN: ("train", "restval")}
 IDS = ("image/id", "file_name", "image/filename", "id")
 
 
-def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether a folder is one version of a set that TFDS has prepared."""
+    return {"dataset_info.json", "features.json"} <= set(found.names)
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit."""
+    return Plan(a_unit_each([only_one(paths, "tfds")]))
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the records that have what an item holds: image, captions, text, label.
 
     A split whose labels are not published (they are -1) is passed over. If there is nothing but a
@@ -27,11 +40,11 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
     Raises:
       UsageError: TFDS cannot open the folder, or its files allow no random access.
     """
-    folder = only_one(paths, "tfds")
+    folder = pathlib.Path(unit.path)
     builder = _opened(folder)
     features, present = builder.info.features, set(builder.info.splits)
     stated = bool(present & {*SPLITS[TEST], *SPLITS[VALIDATION]})
-    for split in (split for split in ORDER if split in splits):
+    for split in splits_of(options):
         for name in SPLITS[split]:
             if name in present:
                 # Sets without held-back records are split by the hash.

@@ -8,8 +8,11 @@ import pathlib
 import tarfile
 from collections.abc import Iterator, Sequence
 
-from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.item import Item, source_paths
+from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
+
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS})
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"}
 
@@ -30,20 +33,29 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error) or "no end mark") from error
 
 
-def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether a file is a tar."""
+    return found.head[257:262] == b"ustar"
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit a tar."""
+    return Plan(a_unit_each(paths))
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Items in the order of the tars; members are streamed and never unpacked to disk.
 
     The caption is KEY.txt, or else the field "caption" of KEY.json.
 
     Raises:
-      UsageError: a file is no tar, or is cut off.
+      BadInput: a file is no tar, or is cut off.
     """
-    for path, source in zip(paths, source_paths(paths), strict=True):
-        try:
-            with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
-                yield from _items(archive, source.with_suffix("").as_posix())
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise UsageError(f"{path}: cannot be read as a tar ({error})") from error
+    try:
+        with tarfile.open(unit.path, "r|*", tarinfo=_Member) as archive:
+            yield from _items(archive, unit.stem)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise BadInput(unit.path, f"cannot be read as a tar ({error})") from error
 
 
 def _items(archive: tarfile.TarFile, source: str) -> Iterator[Item]:
