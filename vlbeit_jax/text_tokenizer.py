@@ -1,13 +1,13 @@
 """Command: trains the text tokenizer."""
 
 import json
-import pathlib
 import sys
 
 from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import local
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 
 OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training parts of texts and pairs.
@@ -53,7 +53,7 @@ def main() -> None:
             "bytes; leave it out, so that it follows from the text"
         )
     described = train_text_tokenizer(
-        pathlib.Path(OUT.value),
+        local(OUT.value),
         DATA.value,
         VOCABULARY.value,
         round(MAX_MEGABYTES.value * 1e6),

@@ -1,7 +1,6 @@
 """Command: prepares data sets for training and evaluation."""
 
 import json
-import pathlib
 import sys
 from typing import Any
 
@@ -11,6 +10,7 @@ from vlbeit_jax import cli
 from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import local
 from vlbeit_jax.prepare.build import build_set, pack_texts
 from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.fitting import Fits
@@ -127,7 +127,7 @@ LENGTH = flags.DEFINE_integer(
 
 def main() -> None:
     """Prepares what the flags ask for and prints its description."""
-    kind, out = Kind(KIND.value), pathlib.Path(OUT.value)
+    kind, out = Kind(KIND.value), local(OUT.value)
     if kind is Kind.TOKENS:
         if not TOKENIZER.value:
             raise UsageError("--kind=tokens needs --text_tokenizer")

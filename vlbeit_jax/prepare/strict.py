@@ -14,13 +14,16 @@ def explained(reason: str, limits: Limits) -> str:
     """Returns a reason of ``check.Dropped`` as a sentence about a record."""
     sentences = {
         "no_text": "it has no 'text', which is needed here",
-        "no_image": "it has no 'image', which is needed here, or the file is empty",
+        "no_image": "it has no 'image', which is needed here",
         "no_caption": "it has no 'captions', which are needed here",
         "no_label": "it has no 'label', which is needed here",
         "no_answers": "it has no 'answers', which are needed here",
         "no_truth": "it has no 'truth', which is needed here: true or false",
         "no_images": "it has no 'images', which are needed here: the paths of two pictures",
         "one_image": "it has one 'image', but two are needed here: 'images' with their paths",
+        "empty_file": "its image is an empty file",
+        "file_too_large": f"its image's file is larger than --max_bytes={limits.max_bytes}",
+        "svg_image": "its image is an SVG drawing; draw it as a PNG first",
         "not_an_image": "its image is not a file of a known image format",
         "undecodable_image": "its image is damaged or incomplete",
         "image_too_large": f"its image has more than --max_pixels={limits.max_pixels}",
