@@ -36,8 +36,9 @@ def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
             )
         for path in _braces(pattern):
             paths = [path] if os.path.lexists(path) else sorted(glob.glob(path, recursive=True))
-            # With **, a folder would be read with all that is in it, besides its own files.
-            paths = [each for each in paths if "**" not in path or not os.path.isdir(each)]
+            # A pattern names folders only where it names no file: ** names both.
+            files = [each for each in paths if not os.path.isdir(each)]
+            paths = files or ([] if "**" in path else paths)
             if not paths:
                 raise UsageError(f"--input={pattern}: {_nothing(pattern, path)}")
             found += map(pathlib.Path, paths)

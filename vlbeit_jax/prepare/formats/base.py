@@ -170,12 +170,12 @@ def plan_of(form: Format, paths: Sequence[pathlib.Path], options: Options) -> Pl
     """Returns the plan of a format, with small files that follow each other put into one unit."""
     plan = form.plan(paths, options)
     gathered: list[list[Unit]] = []
-    size = UNIT_TEXT
+    size = 0
     for unit in plan.units:
         # The rows of an index say nothing of the size of its pictures.
         small = "number" not in unit.extra and unit.start == 0 and unit.stop == -1
         length = pathlib.Path(unit.path).stat().st_size if small else UNIT_TEXT
-        if size + length > UNIT_TEXT:
+        if not gathered or size + length > UNIT_TEXT:
             gathered.append([])
             size = 0
         gathered[-1].append(unit)

@@ -13,6 +13,15 @@ from vlbeit_jax.types import Kind
 
 AUTO, GENERAL = "auto", "text"
 LOOKED_AT = 8  # Inputs of many.
+# Formats that may be asked for where another one is recognised: both can read the same files.
+ALIKE = {
+    "jsonl": {"json", "beit3"},
+    "json": {"jsonl"},
+    "csv": {"tsv"},
+    "tsv": {"csv"},
+    "folder": {"imagenet", "imagefolder"},
+    "vqav2-trainval": {"vqav2"},
+}
 # What no format reads, by its first bytes, and what to do about it.
 FOREIGN = {
     b"PK\x03\x04": "a zip archive; unpack it, and give the folder",
@@ -91,6 +100,8 @@ def _checked(given: str, found: Found, kind: Kind) -> str:
     """Returns the given name unless the input is of another format."""
     fitting = _fitting(found)
     others = [name for name in fitting if name not in (given, GENERAL)]
+    if ALIKE.get(given, set()) & set(others):
+        return given
     if given in fitting and not (given == GENERAL and others):
         return given
     if others:

@@ -7,8 +7,10 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
+import vlbeit_jax.prepare.formats.csv_table as csv_table
+import vlbeit_jax.prepare.formats.json_records as json_records
+import vlbeit_jax.prepare.formats.parquet as parquet
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats import csv_table, json_records, parquet
 from vlbeit_jax.prepare.formats.base import Format, Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.files import require_folders
 from vlbeit_jax.prepare.item import Item

@@ -26,8 +26,8 @@ UNUSED = "unused_part"
 
 
 def sniff(found: Found) -> bool:
-    """Returns whether a file, or one in a folder, is a tar."""
-    return any(is_tar(file.head) for file in found.files())
+    """Returns whether a file, or one in a folder, is a tar, and not of tars."""
+    return any(is_tar(file.head) and not is_tar(file.head[512:]) for file in found.files())
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
