@@ -4,10 +4,10 @@ import pathlib
 from collections.abc import Sequence
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats import FORMATS
+from vlbeit_jax.prepare.formats import FORMATS, OFFICIAL
 from vlbeit_jax.prepare.formats.base import Found
 from vlbeit_jax.prepare.formats.look import is_hidden, look
-from vlbeit_jax.prepare.formats.pictures import begins_as_picture
+from vlbeit_jax.prepare.formats.pictures import begins_as_picture, is_picture
 from vlbeit_jax.prepare.formats.sidecars import is_sidecar
 from vlbeit_jax.types import Kind
 
@@ -78,12 +78,12 @@ def _fitting(found: Found) -> list[str]:
 
 def _name(found: Found, kind: Kind) -> str:
     fitting = _fitting(found)
+    if GENERAL in fitting and (len(fitting) > 1 or kind not in FORMATS[GENERAL].KINDS):
+        fitting.remove(GENERAL)  # Almost anything may be read as text, if it is nothing else.
     usable = [name for name in fitting if kind in FORMATS[name].KINDS]
     if usable:
-        # Anything may be read as text, and is only if it is nothing else.
-        if usable != [GENERAL] or fitting == [GENERAL]:
-            return usable[0]
-        fitting.remove(GENERAL)
+        _require_captions(usable[0], found, kind)
+        return usable[0]
     if fitting:
         kinds = ", ".join(sorted(FORMATS[fitting[0]].KINDS))
         raise UsageError(
@@ -96,8 +96,33 @@ def _name(found: Found, kind: Kind) -> str:
     )
 
 
+def _require_captions(name: str, found: Found, kind: Kind) -> None:
+    """Raises a ``UsageError`` if a folder has pictures and an index of them, but no captions."""
+    if name != "folder" or kind is not Kind.PAIRS:
+        return
+    stems = {
+        pathlib.PurePosixPath(each).with_suffix("") for each in found.names if is_picture(each)
+    }
+    beside = {pathlib.PurePosixPath(each) for each in found.names}
+    if any(stem.with_suffix(suffix) in beside for stem in stems for suffix in (".txt", ".json")):
+        return
+    for file in found.samples:
+        names = [each for each in _fitting(file) if each not in (GENERAL, "folder")]
+        if names and not begins_as_picture(file.head):
+            raise UsageError(
+                f"{found.path}: this folder has pictures without captions beside them, and "
+                f"{file.path.name}, which looks like the format {names[0]}; name that file: "
+                f"--input={file.path}"
+            )
+
+
 def _checked(given: str, found: Found, kind: Kind) -> str:
-    """Returns the given name unless the input is of another format."""
+    """Returns the given name unless the input is of another format.
+
+    What is wrong with the files of a published benchmark, its format says.
+    """
+    if given in OFFICIAL:
+        return given
     fitting = _fitting(found)
     others = [name for name in fitting if name not in (given, GENERAL)]
     if ALIKE.get(given, set()) & set(others):
@@ -110,7 +135,8 @@ def _checked(given: str, found: Found, kind: Kind) -> str:
             f"{found.path}: this does not look like --format={given}, but like {usable[0]}; type "
             f"--format={usable[0]}, or --force to read it as {given} all the same"
         )
-    if begins_as_picture(found.head) or found.head.startswith(tuple(FOREIGN)):
+    foreign = begins_as_picture(found.head) or found.head.startswith(tuple(FOREIGN))
+    if foreign or (given == GENERAL and given not in fitting and found.head):
         raise UsageError(
             f"{found.path}: this does not look like --format={given}: it is {described(found)}"
         )

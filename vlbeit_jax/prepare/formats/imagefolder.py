@@ -16,7 +16,8 @@ from vlbeit_jax.prepare.formats.files import require_folders
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
-KINDS = frozenset({Kind.IMAGES, Kind.PAIRS})
+# Pictures alone are read by ``folder``, which needs no row for each of them.
+KINDS = frozenset({Kind.PAIRS})
 READERS: dict[str, Format] = {
     "metadata.jsonl": json_records,
     "metadata.csv": csv_table,

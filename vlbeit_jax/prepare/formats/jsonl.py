@@ -14,6 +14,7 @@ from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import has_words
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.item import Item, filled_lines, source_paths
 from vlbeit_jax.types import Kind
 
@@ -41,6 +42,7 @@ def sniff(found: Found) -> bool:
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """Plans one unit for all files, because no two lines may have one id."""
+    require_files(paths)
     first = a_unit_each(paths)[0]
     unit = Unit(first.path, first.source, extra={"paths": [str(path) for path in paths]})
     return Plan([unit], items=filled_lines(paths))

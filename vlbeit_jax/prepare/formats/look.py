@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from vlbeit_jax.prepare.formats.base import Found
 from vlbeit_jax.prepare.formats.packed import head_of
+from vlbeit_jax.prepare.formats.sidecars import is_sidecar
 
 NAMES, SAMPLES = 2000, 16  # Of a folder: as many are looked at.
 
@@ -18,10 +19,10 @@ def look(path: pathlib.Path) -> Found:
     """
     if not path.is_dir():
         return Found(path, is_folder=False, head=head_of(path))
-    names = sorted(_some_names(path))
+    names = [name for name in sorted(_some_names(path)) if not is_hidden(name)]
     chosen: dict[str, str] = {}
     for name in names:
-        if not is_hidden(name):
+        if not is_sidecar(path / name):
             chosen.setdefault(pathlib.PurePosixPath(name).suffix.lower(), name)
     samples = tuple(
         Found(path / name, is_folder=False, head=head_of(path / name))

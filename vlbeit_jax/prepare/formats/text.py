@@ -5,6 +5,7 @@ convention: a line is then a sentence or a paragraph. ``--documents`` decides ot
 """
 
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
@@ -24,12 +25,13 @@ from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
 KINDS = frozenset({Kind.TEXTS})
+MARKUP = re.compile(rb"\s*<(\?xml|!doctype|html|mediawiki)\b", re.IGNORECASE)
 LINE, BLANK_LINE = "line", "blank_line"
 
 
 def sniff(found: Found) -> bool:
-    """Returns whether a file begins with UTF-8 text."""
-    return any(_is_text(file.head) for file in found.files())
+    """Returns whether a file begins with UTF-8 text that is not marked up."""
+    return any(_is_text(file.head) and not MARKUP.match(file.head) for file in found.files())
 
 
 def _is_text(head: bytes) -> bool:

@@ -4,6 +4,7 @@ Of its catalogue, imagenet2012, coco_captions (with Karpathy's splits) and sets 
 ``label`` fit. It has no VQA v2, NLVR2 or Flickr30k. Records are read without TensorFlow.
 """
 
+import os.path
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.look import look
 from vlbeit_jax.prepare.formats.official import only_one, splits_of
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
@@ -22,13 +24,32 @@ IDS = ("image/id", "file_name", "image/filename", "id")
 
 
 def sniff(found: Found) -> bool:
-    """Returns whether a folder is one version of a set that TFDS has prepared."""
-    return {"dataset_info.json", "features.json"} <= set(found.names)
+    """Returns whether a folder has a version of a set that TFDS has prepared."""
+    return bool(_versions(found.names))
+
+
+def _versions(names: Sequence[str]) -> list[str]:
+    """Returns the folders that have the files of a version; "." if it is the folder itself."""
+    described = {os.path.dirname(name) for name in names if _ends(name, "dataset_info.json")}
+    features = {os.path.dirname(name) for name in names if _ends(name, "features.json")}
+    return sorted(name or "." for name in described & features)
+
+
+def _ends(name: str, file: str) -> bool:
+    return os.path.basename(name) == file
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
-    """Plans one unit."""
-    return Plan(a_unit_each([only_one(paths, "tfds")]))
+    """Plans one unit.
+
+    Raises:
+      UsageError: the folder has several versions or sets.
+    """
+    folder = only_one(paths, "tfds")
+    found = [] if (folder / "dataset_info.json").is_file() else _versions(look(folder).names)
+    if len(found) > 1:
+        raise UsageError(f"{folder}: give one of the versions in it: {', '.join(found)}")
+    return Plan(a_unit_each([folder / found[0] if found else folder]))
 
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:
