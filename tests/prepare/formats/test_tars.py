@@ -1,4 +1,4 @@
-"""Tars and text files become items; what cannot be read is a usage error."""
+"""Tars become items by the names of their members; a damaged tar is refused."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from tests.make_data import write_tar
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats import text, webdataset
+from vlbeit_jax.prepare.formats import webdataset
 from vlbeit_jax.prepare.formats.base import read_all
 from vlbeit_jax.prepare.item import Item
 
@@ -83,7 +83,7 @@ def test_parts_of_one_key_are_one_item(tmp_path, members, wanted):
 
 @pytest.mark.parametrize(
     "content",
-    [b"{}", b"{", b"[]", b"\xff\xfe", json.dumps({"caption": 5}).encode(), b'{"caption": ["a"]}'],
+    [b"{}", b"{", b"[]", b"\xff\xfe", json.dumps({"caption": 5}).encode(), b'{"caption": []}'],
 )
 def test_unusable_json_is_a_missing_caption(tmp_path, content):
     assert items(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.json", content), *FOUR[2:]])[0] == Item(
@@ -136,29 +136,10 @@ def test_nothing_is_unpacked(tmp_path, monkeypatch):
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     monkeypatch.chdir(tmp_path)
-    assert [item.image for item in read_all(webdataset, [path])] == [b"x", b"y"]
+    found = list(read_all(webdataset, [path]))
+    assert [item.image for item in found] == [b"x", b"y", None, None]
+    assert [item.fault for item in found] == ["", "", "link", "special_file"]
     assert list(tmp_path.iterdir()) == [path] and not (tmp_path.parent / "up.jpg").exists()
-
-
-def test_each_line_is_a_document(tmp_path):
-    (tmp_path / "a.txt").write_bytes("erste Zeile ä\n\n  \n third \r\nlast".encode())
-    (tmp_path / "b.txt").write_bytes(b"")
-    found = list(read_all(text, [tmp_path / "a.txt", tmp_path / "b.txt"]))
-    assert [item.text for item in found] == ["erste Zeile ä", "third", "last"]
-    assert len({item.key for item in found}) == 3 and all(
-        item.key.startswith("a/") for item in found
-    )
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["utf-16 ä".encode("utf-16"), "latin ä".encode("latin-1"), b"fine\n" * 9999 + b"\xff\n"],
-    ids=len,
-)
-def test_text_of_another_encoding_is_refused(tmp_path, content):
-    (tmp_path / "a.txt").write_bytes(content)
-    with pytest.raises(UsageError, match="a.txt: not UTF-8"):
-        list(read_all(text, [tmp_path / "a.txt"]))
 
 
 def test_items_keep_the_path_of_their_file(tmp_path):
@@ -174,11 +155,6 @@ def test_items_keep_the_path_of_their_file(tmp_path):
         "lone.txt",
         "masks/7.png",
     ]
-    paths = [tmp_path / "en" / "wiki.v2.txt", tmp_path / "de" / "wiki.txt"]
-    for path in paths:
-        path.parent.mkdir()
-        path.write_text("a document\n")
-    assert [item.source for item in read_all(text, paths)] == ["en/wiki.v2.txt", "de/wiki.txt"]
 
 
 def test_files_of_one_name_in_two_folders_give_different_keys(tmp_path):
