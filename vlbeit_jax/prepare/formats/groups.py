@@ -2,7 +2,7 @@
 
 webdataset's rule is that the key of a member ends at the first dot of its file name. Where that
 would put several pictures into one example (IMG.2020.000.png, IMG.2020.001.png), the key ends at
-the last dot, unless the same few parts occur with every key (000.image.jpg, 000.mask.png).
+the last dot, unless what stands before it names a part (000.image.jpg, 000.mask.png).
 """
 
 import collections
@@ -97,9 +97,29 @@ def _keys(names: Sequence[str]) -> list[tuple[str, str]]:
     dotted = [place for place in range(len(names)) if first[place] != last[place]]
     if not dotted or not _collide(first):
         return first
-    keys = {first[place][0] for place in dotted}
-    parts = {first[place][1] for place in dotted}
-    return first if len(parts) < len(keys) else last
+    return first if _are_names(first, last, dotted) else last
+
+
+def _are_names(
+    first: Sequence[tuple[str, str]], last: Sequence[tuple[str, str]], dotted: Sequence[int]
+) -> bool:
+    """Returns whether what stands between two dots names a part, and does not belong to the key.
+
+    Args:
+      first: keys and parts, cut at the first dot.
+      last: the same, cut at the last dot.
+      dotted: where they differ.
+    """
+    suffixes: dict[str, set[str]] = {}
+    for place in dotted:
+        key, suffix = last[place]
+        suffixes.setdefault(key, set()).add(suffix)
+    if any(found & set(TEXTS) for found in suffixes.values()):
+        # Then a picture and a text have one key, if it ends at the last dot.
+        return not any(found & set(TEXTS) and found & TAKEN for found in suffixes.values())
+    keys, parts = {first[place][0] for place in dotted}, {first[place][1] for place in dotted}
+    numbered = any(map(str.isdigit, "".join(part.rpartition(".")[0] for part in parts)))
+    return len(parts) < len(keys) and not numbered
 
 
 def _cut(name: str, dot: int) -> tuple[str, str]:

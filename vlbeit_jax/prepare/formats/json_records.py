@@ -57,6 +57,8 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
         path = pathlib.Path(whole.path)
         head = head_of(path)
         first = first_object(head) or {}
+        if not first and next(lines_of(path), None) is None:
+            continue  # It is empty; a damaged one raises an error.
         names = list(first)
         found = columns_of(names, options).for_kind(options.kind)
         need_columns(found, names, path)

@@ -16,7 +16,7 @@ MAGIC = {
     "xz": b"\xfd7zXZ\x00",
     "zst": b"\x28\xb5\x2f\xfd",
 }
-HEAD = 65536
+HEAD, BLOCK = 65536, 4096  # A damaged file may end after some blocks.
 # What reading a damaged file raises. Zstandard's own error is a plain subclass of Exception.
 DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error)
 
@@ -53,7 +53,7 @@ def head_of(path: pathlib.Path) -> bytes:
     found = b""
     try:
         with opened(path) as file:
-            while len(found) < HEAD and (more := file.read(HEAD - len(found))):
+            while len(found) < HEAD and (more := file.read(min(BLOCK, HEAD - len(found)))):
                 found += more
     except DAMAGED:
         pass  # Whoever reads the file says what is wrong with it.
