@@ -35,7 +35,9 @@ class Columns(NamedTuple):
 
     def for_kind(self, kind: str) -> "Columns":
         """Returns the columns that a kind needs: for texts, no pictures and no links to any."""
-        return self._replace(image="", link="") if kind == Kind.TEXTS else self
+        if kind != Kind.TEXTS:
+            return self
+        return self._replace(image="", link="", document=self.document or self.caption)
 
 
 def columns_of(names: Sequence[str], options: Options) -> Columns:

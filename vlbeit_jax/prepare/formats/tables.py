@@ -101,7 +101,7 @@ def plan_table(whole: Unit, cells: Cells, file_format: str, options: Options, pl
     rows = [row for (_, row), _ in zip(cells(path, 0, -1), range(LOOKED_AT), strict=False)]
     if not rows:
         return
-    header = _has_header(rows)
+    header = _has_header(rows, options)
     names = rows[0] if header else [str(number) for number in range(1, len(rows[0]) + 1)]
     found = columns_of(names, options)
     if not header:
@@ -135,8 +135,11 @@ def _place(names: Sequence[str], name: str) -> int:
     return names.index(name) if name else -1
 
 
-def _has_header(rows: Sequence[Sequence[str]]) -> bool:
+def _has_header(rows: Sequence[Sequence[str]], options: Options) -> bool:
     """Returns whether the first row has names of columns, and no picture or link."""
+    stated = [name for name in (options.image_column, options.caption_column) if name]
+    if stated:  # Without a header, columns have numbers.
+        return not all(map(str.isdigit, stated))
     found = columns_of(rows[0], Options())
     values = any(is_link(cell) or is_picture(cell) for cell in rows[0])
     return bool(found.image or found.link) and not values
