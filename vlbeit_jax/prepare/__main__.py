@@ -1,5 +1,6 @@
 """Command: prepares data sets for training and evaluation."""
 
+import dataclasses
 import json
 import sys
 from typing import Any
@@ -11,11 +12,15 @@ from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import local
-from vlbeit_jax.prepare.build import build_set, pack_texts
-from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.prepare.build import build_set
+from vlbeit_jax.prepare.decide import REMOVE, REPORT, Wishes
 from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats import FORMATS
+from vlbeit_jax.prepare.formats.base import Options
 from vlbeit_jax.prepare.held_back import with_larger_share
+from vlbeit_jax.prepare.pack import pack_texts
+from vlbeit_jax.prepare.pictures import Limits
+from vlbeit_jax.prepare.planning import Source
 from vlbeit_jax.types import Kind
 
 OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, splits, writes shards.
@@ -72,7 +77,35 @@ PARTS = flags.DEFINE_list(
     f"formats of published benchmarks: parts to read, of {', '.join(SPLITS)}; empty: all",
 )
 SHARDS = flags.DEFINE_integer(
-    "shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1
+    "shards", 0, "files per split; 0: as many as give files of about 256 MB", lower_bound=0
+)
+WORKERS = flags.DEFINE_integer(
+    "workers", -1, "processes; -1: one for each core; 0: none besides this one", lower_bound=-1
+)
+RANGE = flags.DEFINE_string(
+    "shard_range",
+    "",
+    "I:J: make only the parts from I up to, but not including, J, while other machines make the "
+    "others in the same --out; whoever makes the last part completes the set",
+)
+BAD_INPUTS = flags.DEFINE_enum(
+    "bad_inputs",
+    "stop",
+    ["stop", "skip"],
+    "at a damaged input file: stop, and keep what is finished, or leave the file out and name it",
+)
+DEDUPLICATE = flags.DEFINE_bool(
+    "deduplicate",
+    False,
+    "images, pairs, texts: merge byte-equal pictures, whose captions are joined, or equal texts; "
+    "otherwise they are counted",
+)
+NEAR = flags.DEFINE_enum(
+    "near_duplicates",
+    None,
+    [REPORT, REMOVE],
+    "images, pairs: count, or remove, pictures that look like one before them, or like one on the "
+    "other side of the split in a set of --apart_from",
 )
 VALIDATION = flags.DEFINE_float(
     "validation_share",
@@ -101,6 +134,9 @@ MIN_SIDE = flags.DEFINE_integer(
 )
 MAX_PIXELS = flags.DEFINE_integer(
     "max_pixels", Limits.max_pixels, "images: height x width in pixels, at most", lower_bound=1
+)
+MAX_BYTES = flags.DEFINE_integer(
+    "max_bytes", Limits.max_bytes, "images: size of the file, at most", lower_bound=1
 )
 MAX_ASPECT = flags.DEFINE_float(
     "max_aspect", Limits.max_aspect, "images: longer over shorter side, at most", lower_bound=1
@@ -137,39 +173,49 @@ def main() -> None:
                 "--kind=tokens is made"
             )
         meta = pack_texts(
-            out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value
+            out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value or 1
         )
     else:
         if not FORMAT.value:
             raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")
         source_format: str = FORMAT.value
-        options = {}
+        fits = None
         if TOKENIZER.value:
             if kind is not Kind.PAIRS:
                 raise UsageError(f"--text_tokenizer is for tokens and pairs, but --kind={kind}")
-            options = {"fits": Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)}
+            fits = Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)
         if strange := [name for name in PARTS.value if name not in SPLITS]:
             raise UsageError(f"--splits={strange[0]}: choose among {', '.join(SPLITS)}")
-        limits = Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value)
+        source = Source(
+            kind,
+            source_format,
+            INPUT.value,
+            Options(splits=tuple(PARTS.value), bad_inputs=BAD_INPUTS.value),
+            VALIDATION.value,
+            MAX_DROPPED.value,
+            Limits(
+                MIN_SIDE.value,
+                MAX_PIXELS.value,
+                MAX_ASPECT.value,
+                SHORT_SIDE.value,
+                MAX_BYTES.value,
+            ),
+            LICENCE.value,
+            APART.value,
+            CLASSES.value,
+            fits,
+        )
         meta = with_larger_share(
             lambda share, fewest: build_set(
                 out,
-                kind,
-                source_format,
-                INPUT.value,
-                validation_share=share,
-                max_dropped=MAX_DROPPED.value,
-                limits=limits,
-                fewest=fewest,
-                shards=SHARDS.value,
-                licence=LICENCE.value,
-                apart_from=APART.value,
-                classes=CLASSES.value,
-                splits=PARTS.value,
-                **options,
+                dataclasses.replace(source, validation_share=share),
+                Wishes(SHARDS.value, fewest, DEDUPLICATE.value, NEAR.value or "", WORKERS.value),
+                _shard_range(),
             ),
             VALIDATION.value,
         )
+        if not meta:
+            return
         if (share := meta["options"]["validation_share"]) != VALIDATION.value:
             print(
                 f"--validation_share={VALIDATION.value:g} would hold back hardly any of these few "
@@ -178,6 +224,15 @@ def main() -> None:
             )
     print(json.dumps(meta, indent=1))
     print(f"written to {out}: {_in_short(meta)}", file=sys.stderr)
+
+
+def _shard_range() -> tuple[int, int] | None:
+    if not RANGE.value:
+        return None
+    start, colon, stop = RANGE.value.partition(":")
+    if not colon or not start.isdigit() or not stop.isdigit() or int(start) >= int(stop):
+        raise UsageError(f"--shard_range={RANGE.value}: give two numbers, such as 0:100")
+    return int(start), int(stop)
 
 
 def _in_short(meta: dict[str, Any]) -> str:
