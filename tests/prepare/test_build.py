@@ -25,8 +25,8 @@ from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import FORMATS
+from vlbeit_jax.prepare.inputs import expand
 from vlbeit_jax.prepare.item import Item
-from vlbeit_jax.prepare.planning import expand
 from vlbeit_jax.types import Kind
 
 ALPHA = np.concatenate([picture(90), np.zeros((20, 24, 1), np.uint8)], axis=2)

@@ -74,7 +74,7 @@ def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
     "place, source_format, said",
     [
         ("empty", "folder", "there is no picture in this folder or below it"),
-        ("nowhere", "folder", "no such folder"),
+        ("nowhere", "folder", "no such file or folder"),
         ("file.txt", "folder", "is no folder; this format reads folders"),
         ("empty", "jsonl", "is a folder; name its files, or read its pictures with --format"),
     ],

@@ -65,6 +65,8 @@ def build_set(
         require_absent(out)
         _open_work(plan, others)
         try:
+            for note in found.notes:
+                say(note)
             numbers = range(len(plan.tasks))[slice(*shard_range or (None,))]
             do_parts(plan, numbers, wishes.workers, found.items)
             missing = sum(plan.finished(number) is None for number in range(len(plan.tasks)))

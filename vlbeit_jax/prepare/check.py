@@ -22,7 +22,7 @@ def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
         raise Dropped(item.fault)
     record: dict[str, Any] = {"id": item.key, "source": item.source}
     if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS, Kind.QUESTIONS, Kind.STATEMENTS):
-        record["text"] = _given(item.text, "no_text")
+        record["text"] = _given(item.text, item.no_words or "no_text")
     if kind is Kind.QUESTIONS:
         record["answers"] = list(_given(item.answers, "no_answers"))
     if kind is Kind.STATEMENTS:
@@ -37,7 +37,7 @@ def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
         return record
     image = _image(item)
     if kind is Kind.PAIRS:
-        record["captions"] = list(_given(item.captions, "no_caption"))
+        record["captions"] = list(_given(item.captions, item.no_words or "no_caption"))
     return record | {"sha256": picture_digest(image), "image": checked_image(image, limits)}
 
 

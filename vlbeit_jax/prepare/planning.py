@@ -1,7 +1,6 @@
 """Plans the work on a source: which parts there are, and what is asked of each."""
 
 import dataclasses
-import glob
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -9,36 +8,15 @@ from typing import Any
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.fitting import Fits
-from vlbeit_jax.prepare.formats import FORMATS, OF_FOLDERS, OFFICIAL, STATES_GROUPS, require_kind
-from vlbeit_jax.prepare.formats.base import Options, Plan
+from vlbeit_jax.prepare.formats import FORMATS, OFFICIAL, STATES_GROUPS, require_kind
+from vlbeit_jax.prepare.formats.base import Options, Plan, plan_of
+from vlbeit_jax.prepare.formats.detect import recognise
+from vlbeit_jax.prepare.inputs import expand
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.pictures import Limits
 from vlbeit_jax.prepare.records import GROUPED
 from vlbeit_jax.prepare.work_plan import Asked, WorkPlan, files_of
 from vlbeit_jax.types import Kind
-
-
-def expand(patterns: Sequence[str], *, folders: bool = False) -> list[pathlib.Path]:
-    """Returns the files, or folders, of some paths and patterns, sorted within each, each once.
-
-    Raises:
-      UsageError: one of them names none.
-    """
-    found: list[pathlib.Path] = []
-    for pattern in patterns:
-        paths = [pathlib.Path(path) for path in sorted(glob.glob(pattern))]
-        wanted = [path for path in paths if (path.is_dir() if folders else path.is_file())]
-        if not wanted and paths:
-            hint = (
-                "is no folder; this format reads folders, so name the one that holds it"
-                if folders
-                else "is a folder; name its files, or read its pictures with --format=folder"
-            )
-            raise UsageError(f"--input={pattern}: {hint}")
-        if not wanted:
-            raise UsageError(f"--input={pattern}: no such {'folder' if folders else 'file'}")
-        found += wanted
-    return list(dict.fromkeys(found))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +25,8 @@ class Source:
 
     Attributes:
       kind: what records hold.
-      source_format: a key of ``FORMATS``.
-      inputs: paths and glob patterns.
+      source_format: a key of ``FORMATS``, or "auto".
+      inputs: paths and patterns of ``inputs.expand``.
       options: for the format.
       validation_share: part of the pictures, or of the documents of a text set, that is held back.
         Splits that the source states win.
@@ -87,33 +65,66 @@ def planned(
     Raises:
       UsageError: the inputs, the format and the options do not fit each other.
     """
-    require_kind(source.source_format, source.kind)
-    name = source.source_format
+    paths = expand(source.inputs)
+    name = recognise(source.source_format, paths, source.kind, source.options.force)
+    require_kind(name, source.kind)
     if source.options.splits and name not in OFFICIAL:
         raise UsageError(
             f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "
             f"--format={name}"
         )
-    paths = expand(source.inputs, folders=name in OF_FOLDERS)
-    found = FORMATS[name].plan(paths, source.options)
-    official = name in OFFICIAL
-    states_groups = STATES_GROUPS.get(name)
+    options = dataclasses.replace(source.options, kind=str(source.kind))
+    found = plan_of(FORMATS[name], paths, options)
+    asked = _asked(source, name, paths, looks, others)
+    # What a benchmark's training part has in common with its held-back parts is left out, so all of
+    # it is one part.
+    tasks = (tuple(found.units),) if asked.official else tuple((unit,) for unit in found.units)
+    files = tuple(map(files_of, tasks))
+    plan = WorkPlan(work, asked, tasks, files, source.max_dropped, options.bad_inputs)
+    stated = {name: value for name, value in asked.options.items() if value and name != "kind"}
+    told = {
+        "source": ", ".join(path.name for path in paths),
+        "format_read": name,
+        "licence": source.licence,
+        "options": {
+            "validation_share": source.validation_share,
+            "limits": dict(asked.limits),
+            "max_dropped": source.max_dropped,
+            "bad_inputs": options.bad_inputs,
+            **stated,
+        },
+        "apart_from": [each.fingerprint for each in others],
+        "skipped": dict(found.skipped),
+        **({"links": found.links} if found.links else {}),
+    }
+    return plan, found, told
+
+
+def _asked(
+    source: Source,
+    name: str,
+    paths: Sequence[pathlib.Path],
+    looks: bool,
+    others: Sequence[PreparedSet],
+) -> Asked:
+    """Returns what decides the records."""
+    official, states_groups = name in OFFICIAL, STATES_GROUPS.get(name)
     # Crawled pairs have no groups. A set without any keeps the fingerprint that it always had.
     grouped = source.kind in GROUPED or bool(
         source.kind is Kind.PAIRS and states_groups and states_groups(paths)
     )
     limits = source.limits.of_benchmark() if official else source.limits
-    classes, fits = _classes(source.kind, source.classes), source.fits
-    options = dataclasses.asdict(source.options)
-    bad_inputs = options.pop("bad_inputs")
-    asked = Asked(
+    fits = source.fits
+    options = dataclasses.asdict(source.options) | {"kind": str(source.kind)}
+    del options["bad_inputs"], options["force"]
+    return Asked(
         str(source.kind),
         name,
         source.validation_share,
         dataclasses.asdict(limits),
         official,
         grouped,
-        classes.names,
+        _classes(source.kind, source.classes).names,
         source.classes,
         str(fits.tokenizer.folder) if fits else "",
         fits.tokenizer.fingerprint if fits else "",
@@ -122,27 +133,6 @@ def planned(
         looks,
         options,
     )
-    # What a benchmark's training part has in common with its held-back parts is left out, so all of
-    # it is one part.
-    tasks = (tuple(found.units),) if official else tuple((unit,) for unit in found.units)
-    files = tuple(map(files_of, tasks))
-    plan = WorkPlan(work, asked, tasks, files, source.max_dropped, bad_inputs)
-    told = {
-        "source": ", ".join(path.name for path in paths),
-        "format_read": name,
-        "licence": source.licence,
-        "options": {
-            "validation_share": source.validation_share,
-            "limits": dataclasses.asdict(limits),
-            "max_dropped": source.max_dropped,
-            "bad_inputs": bad_inputs,
-            **{name: value for name, value in options.items() if value},
-        },
-        "apart_from": [each.fingerprint for each in others],
-        "skipped": dict(found.skipped),
-        **({"links": found.links} if found.links else {}),
-    }
-    return plan, found, told
 
 
 def _classes(kind: Kind, file: str) -> Classes:

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -20,7 +20,7 @@ from vlbeit_jax.data.identity import TEXTS, group_key, text_key
 from vlbeit_jax.data.keys import keys_of
 from vlbeit_jax.prepare.encoding import Encoder
 from vlbeit_jax.prepare.formats import FORMATS
-from vlbeit_jax.prepare.formats.base import BadInput
+from vlbeit_jax.prepare.formats.base import PARTS, BadInput, Unit
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.parts import (
@@ -67,26 +67,33 @@ def write_shard(plan: WorkPlan, number: int, report: Report = lambda items, drop
     if finished := plan.finished(number):
         return finished
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # Damage is counted.
+    bad: dict[str, str] = {}
+    while True:
+        try:
+            part = _written(plan, number, bad, report)
+        except BadInput as error:
+            # Of what a benchmark consists of, nothing can be missing.
+            if plan.bad_inputs != "skip" or plan.request.official or error.path in bad:
+                raise
+            bad[error.path] = error.why  # All of it is left out, so once more without it.
+            continue
+        part.bad_inputs = [list(each) for each in bad.items()]
+        part.save(plan.parts, number)
+        return part
+
+
+def _written(plan: WorkPlan, number: int, bad: Collection[str], report: Report) -> Part:
+    """Writes the files of a part, all but its counts, from all but the bad inputs."""
     maker, part = _maker(plan), Part(plan.asked(number))
     with _Files(plan, number, part) as files:
-        try:
-            items = _reported(_items(plan, number), maker, report)
-            placed = _counted(maker.records(items), part)
-            if plan.others:
-                placed = plan.others.apart(
-                    placed, maker.left_out, all_held_back=plan.request.official
-                )
-            for split, record in placed:
-                files.write(split, record, maker.picture)
-            files.publish()
-        except BadInput as error:
-            # The other units of a benchmark depend on this one.
-            if plan.bad_inputs != "skip" or len(plan.tasks[number]) > 1:
-                raise
-            part = Part(plan.asked(number), bad_inputs=[[error.path, error.why]])
-            maker = _maker(plan)
+        items = _reported(_items(plan, number, bad), maker, report)
+        placed = _counted(maker.records(items), part)
+        if plan.others:
+            placed = plan.others.apart(placed, maker.left_out, all_held_back=plan.request.official)
+        for split, record in placed:
+            files.write(split, record, maker.picture)
+        files.publish()
     _describe(part, maker)
-    part.save(plan.parts, number)
     return part
 
 
@@ -112,11 +119,17 @@ def _describe(part: Part, maker: RecordMaker) -> None:
     part.answers = maker.answers.description()
 
 
-def _items(plan: WorkPlan, number: int) -> Iterator[Item]:
+def _items(plan: WorkPlan, number: int, bad: Collection[str]) -> Iterator[Item]:
     form = FORMATS[plan.request.source_format]
-    for unit in plan.tasks[number]:
-        for item in form.read(unit, plan.options):
-            yield plan.fits(item) if plan.fits else item
+    units = [
+        part
+        for unit in plan.tasks[number]
+        for part in [Unit(**each) for each in unit.extra.get(PARTS, ())] or [unit]
+    ]
+    for unit in units:
+        if unit.path not in bad:
+            for item in form.read(unit, plan.options):
+                yield plan.fits(item) if plan.fits else item
 
 
 def _reported(items: Iterator[Item], maker: RecordMaker, report: Report) -> Iterator[Item]:

@@ -10,36 +10,67 @@ from collections.abc import Callable, Sequence
 
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import (
+    arrow,
+    beit3,
+    coco,
+    croissant,
+    csv_table,
+    flickr,
     folder,
+    hdf5,
+    imagefolder,
     imagenet,
+    json_records,
     jsonl,
     karpathy,
     nlvr2,
+    parquet,
+    tar_of_tars,
     text,
     tfds_folder,
+    tfrecord,
+    tsv_table,
+    visual_genome,
     vqav2,
     vqav2_trainval,
     webdataset,
+    wikiextractor,
 )
 from vlbeit_jax.prepare.formats.base import Format
 from vlbeit_jax.types import Kind
 
-# Where an input looks like several formats, the first of them reads it.
+# Where an input looks like several formats, the first of them that has the kind reads it.
 FORMATS: dict[str, Format] = {
+    # Folders that have files of a name.
     "imagenet": imagenet,
     "nlvr2": nlvr2,
     "tfds": tfds_folder,
     "vqav2": vqav2,
     "vqav2-trainval": vqav2_trainval,
-    "karpathy": karpathy,
+    "imagefolder": imagefolder,
+    # Files that say what they are.
+    "tar_of_tars": tar_of_tars,
     "webdataset": webdataset,
+    "arrow": arrow,
+    "hdf5": hdf5,
+    "tfrecord": tfrecord,
+    "croissant": croissant,
+    "karpathy": karpathy,
+    "coco": coco,
+    "visual_genome": visual_genome,
+    "beit3": beit3,
+    "flickr": flickr,
+    "wikiextractor": wikiextractor,
+    # Beside pictures, Parquet and JSON often describe them.
     "folder": folder,
+    "parquet": parquet,
     "jsonl": jsonl,
+    "json": json_records,
+    "tsv": tsv_table,
+    "csv": csv_table,
     "text": text,
 }
 OFFICIAL = frozenset({"imagenet", "karpathy", "nlvr2", "tfds", "vqav2", "vqav2-trainval"})
-# These read folders, all others files.
-OF_FOLDERS = ("folder", "imagenet", "nlvr2", "tfds", "vqav2", "vqav2-trainval")
 STATES_GROUPS: dict[str, Callable[[Sequence[pathlib.Path]], bool]] = {"jsonl": jsonl.states_groups}
 
 

@@ -10,26 +10,35 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.item import Item, source_paths
 from vlbeit_jax.types import Kind
 
+# How much one unit holds, so that a shard has about 128 to 512 MB.
+UNIT_PICTURES = 5000
+UNIT_TEXT = 64 << 20  # Bytes.
+PARTS = "parts"  # Extra of a unit that consists of several.
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What the command line may say to a format; each format uses what it needs.
 
     Attributes:
+      kind: of the records to make; empty: that of the format's usual records.
       images: folder that paths in an index are relative to; empty: the folder of the index.
       splits: parts of a published benchmark to read; empty: all.
       image_column: of a table whose columns are not recognised.
       caption_column: of such a table; for texts, the column of the text.
+      sentencepiece: model of texts that are stored as numbers of pieces.
       documents: where a document of a text file ends: at each ``line``, at a ``blank_line``, or
         empty: at blank lines if the file has any.
       force: read the input in the given format, whatever it looks like.
       bad_inputs: "stop" at a damaged file, or "skip" it.
     """
 
+    kind: str = ""
     images: str = ""
     splits: tuple[str, ...] = ()
     image_column: str = ""
     caption_column: str = ""
+    sentencepiece: str = ""
     documents: str = ""
     force: bool = False
     bad_inputs: str = "stop"
@@ -157,10 +166,46 @@ def a_unit_each(paths: Sequence[pathlib.Path], **extra: Any) -> list[Unit]:
     ]
 
 
+def plan_of(form: Format, paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Returns the plan of a format, with small files that follow each other put into one unit."""
+    plan = form.plan(paths, options)
+    gathered: list[list[Unit]] = []
+    size = 0
+    for unit in plan.units:
+        # The rows of an index say nothing of the size of its pictures.
+        small = "number" not in unit.extra and unit.start == 0 and unit.stop == -1
+        length = pathlib.Path(unit.path).stat().st_size if small else UNIT_TEXT
+        if not gathered or size + length > UNIT_TEXT:
+            gathered.append([])
+            size = 0
+        gathered[-1].append(unit)
+        size += length
+    plan.units = [_gathered(units) for units in gathered]
+    return plan
+
+
+def _gathered(units: list[Unit]) -> Unit:
+    if len(units) == 1:
+        return units[0]
+    extra = {PARTS: [vars(unit) for unit in units], "paths": [unit.path for unit in units]}
+    return Unit(units[0].path, units[0].source, extra=extra)
+
+
+def read_unit(form: Format, unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields the items of a unit, which may consist of several.
+
+    Raises:
+      BadInput: a file is damaged.
+    """
+    parts = [Unit(**part) for part in unit.extra.get(PARTS, ())] or [unit]
+    for part in parts:
+        yield from form.read(part, options)
+
+
 def read_all(
     form: Format, paths: Sequence[pathlib.Path], options: Options | None = None
 ) -> Iterator[Item]:
     """Yields all items of some inputs, one unit after the other."""
     options = options or Options()
-    for unit in form.plan(paths, options).units:
-        yield from form.read(unit, options)
+    for unit in plan_of(form, paths, options).units:
+        yield from read_unit(form, unit, options)

@@ -1,63 +1,139 @@
-"""Folders of pictures, at any depth; the caption of NAME.jpg is in NAME.txt beside it, if any."""
+"""Folders of pictures, at any depth, as they are or as img2dataset writes them with "files".
 
+Captions of NAME.jpg are the lines of NAME.txt beside it, or else in NAME.json. Its label is the
+name of the folder that it is in.
+"""
+
+import os
 import pathlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
-from vlbeit_jax.prepare.formats.webdataset import IMAGES
+from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.captions import words_of
+from vlbeit_jax.prepare.formats.files import HIDDEN, OTHER, SIDECAR, require_folders
+from vlbeit_jax.prepare.formats.pictures import (
+    IMAGES,
+    MISSING,
+    begins_as_picture,
+    is_picture,
+)
+from vlbeit_jax.prepare.formats.sidecars import STATS, is_sidecar, links_of
+from vlbeit_jax.prepare.formats.tars import LINK
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
-KINDS = frozenset({Kind.IMAGES, Kind.PAIRS})
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.LABELLED_IMAGES})
+BESIDE = ("txt", "json")
 
 
 def sniff(found: Found) -> bool:
     """Returns whether there are pictures in a folder."""
-    return any(name.rpartition(".")[2].lower() in IMAGES for name in found.names)
+    return any(is_picture(name) for name in found.names) or (
+        found.is_folder and any(begins_as_picture(file.head) for file in found.samples)
+    )
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
-    """Plans one unit a folder.
+    """Lists the pictures of each folder and divides them.
 
     Raises:
-      UsageError: a folder holds no picture.
+      UsageError: an input is no folder, or holds no picture.
     """
-    units = a_unit_each(paths)
-    pictures = {path: _pictures(path) for path in paths}
-    for folder, found in pictures.items():
+    require_folders(paths)
+    result = Plan([], items=0)
+    stats: list[pathlib.Path] = []
+    for whole in a_unit_each(paths):
+        top = pathlib.Path(whole.path)
+        found = _pictures(top, result.skipped, stats)
         if not found:
             raise UsageError(
-                f"{folder}: there is no picture in this folder or below it; pictures are files "
-                f"that end with .{', .'.join(sorted(IMAGES))}"
+                f"{top}: there is no picture in this folder or below it; pictures are files "
+                f"that end with .{', .'.join(sorted(IMAGES))}, or begin as one"
             )
-    return Plan(units, items=sum(map(len, pictures.values())))
+        for start in range(0, len(found), UNIT_PICTURES):
+            names = found[start : start + UNIT_PICTURES]
+            unit = Unit(whole.path, whole.source, start, start + len(names), {"names": names})
+            result.units.append(unit)
+        result.items = (result.items or 0) + len(found)
+    result.links = links_of(stats)
+    return result
 
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:
-    """One item a picture, in the order of their paths; hidden files and folders are passed over.
-
-    Raises:
-      UsageError: a caption is not UTF-8.
-    """
-    folder, source = pathlib.Path(unit.path), pathlib.PurePosixPath(unit.source)
-    for path in _pictures(folder):
-        caption = _caption((folder / path).with_suffix(".txt"))
-        name = (source / path).as_posix()
-        yield Item(name, (folder / path).read_bytes(), (caption,) if caption else (), source=name)
-
-
-def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-    pictures = sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.suffix[1:].lower() in IMAGES and path.is_file()
-    )
-    return [path for path in pictures if not any(part[0] == "." for part in path.parts)]
+    """Yields one item a picture, in the order of their paths."""
+    for name in unit.extra["names"]:
+        path = pathlib.Path(unit.path, name)
+        key = f"{unit.source}/{name}"
+        try:
+            image = path.read_bytes()
+        except OSError:
+            yield Item(key, source=key, fault=MISSING)
+            continue
+        contents = _beside(path)
+        words = words_of(contents, [each for each in contents if each == "txt"], has_picture=True)
+        label = path.parent.name if "/" in name else ""
+        yield Item(key, image, source=key, label=label, **words)
 
 
-def _caption(path: pathlib.Path) -> str:
+def _beside(path: pathlib.Path) -> dict[str, bytes]:
+    """Returns the contents of the files that describe a picture."""
+    found = {}
+    for suffix in BESIDE:
+        other = path.with_suffix(f".{suffix}")
+        try:
+            found[suffix] = other.read_bytes()
+        except OSError:
+            continue  # There is none.
+    return found
+
+
+def _pictures(top: pathlib.Path, skipped: Counter[str], stats: list[pathlib.Path]) -> list[str]:
+    """Returns the pictures below a folder, sorted; counts and gathers what else is there."""
+    pictures, others = [], []
+    for folder, below, names in os.walk(top, followlinks=True):
+        below[:] = [name for name in below if _is_entered(os.path.join(folder, name), skipped)]
+        place = pathlib.PurePath(folder).relative_to(top)
+        for name in names:
+            if _hidden(name):
+                skipped[HIDDEN] += 1
+            else:
+                (pictures if is_picture(name) else others).append((place / name).as_posix())
+    described = {pathlib.PurePosixPath(name).with_suffix("") for name in pictures}
+    for name in others:
+        pure = pathlib.PurePosixPath(name)
+        if pure.suffix[1:] in BESIDE and pure.with_suffix("") in described:
+            continue
+        if name.endswith(STATS):
+            stats.append(top / name.removesuffix(STATS))
+        if is_sidecar(top / name):
+            skipped[SIDECAR] += 1
+        elif _begins_as_picture(top / name):
+            pictures.append(name)
+        else:
+            skipped[OTHER] += 1
+    return sorted(pictures, key=lambda name: name.split("/"))
+
+
+def _is_entered(folder: str, skipped: Counter[str]) -> bool:
+    """Returns whether to look into a folder: neither hidden nor a link to one that it is in."""
+    if _hidden(os.path.basename(folder)):
+        return False
+    path = pathlib.Path(folder)
+    if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
+        skipped[LINK] += 1
+        return False
+    return True
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _begins_as_picture(path: pathlib.Path) -> bool:
     try:
-        return path.read_text(encoding="utf-8-sig").strip() if path.is_file() else ""
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text ({error})") from error
+        with path.open("rb") as file:
+            return begins_as_picture(file.read(16))
+    except OSError:
+        return False

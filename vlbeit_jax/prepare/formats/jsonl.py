@@ -18,21 +18,25 @@ from vlbeit_jax.prepare.item import Item, filled_lines, source_paths
 from vlbeit_jax.types import Kind
 
 KINDS = frozenset(Kind) - {Kind.TOKENS}
+LOOKED_AT = 100  # Lines, to recognise a file.
+# Of files with other keys alone, such as image and text, ``json_records`` counts wrong lines.
+OWN = {"captions", "answers", "images", "truth", "label", "group", "split"}
 MOST_ANSWERS = 10  # As many as VQAv2 has of each question.
 BOM = b"\xef\xbb\xbf"
 IMAGES = 2  # That a statement is about, as in NLVR2.
 
 
 def sniff(found: Found) -> bool:
-    """Returns whether the first line of a file is an object with keys of this format alone."""
-    line = found.head.removeprefix(BOM).lstrip().partition(b"\n")[0]
-    if found.is_folder or not line.startswith(b"{"):
+    """Returns whether the first lines of a file fit this format, and no looser one would do."""
+    if found.is_folder:
         return False
+    lines = [line for line in found.head.removeprefix(BOM).split(b"\n") if line.strip()]
+    # The last one may be cut off.
+    lines = lines[: max(1, len(lines) - 1)][:LOOKED_AT]
     try:
-        first = json.loads(line)
-    except ValueError:
+        return bool(lines) and all(OWN & _parsed(line.decode()).keys() for line in lines)
+    except (_Fault, UnicodeDecodeError):
         return False
-    return bool(first) and first.keys() <= KEYS.keys()
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
