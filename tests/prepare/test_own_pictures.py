@@ -76,7 +76,11 @@ def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
         ("empty", "folder", "there is no picture in this folder or below it"),
         ("nowhere", "folder", "no such file or folder"),
         ("file.txt", "folder", "is no folder; this format reads folders"),
-        ("empty", "jsonl", "is a folder; name its files, or read its pictures with --format"),
+        (
+            "empty",
+            "jsonl",
+            "does not look like --format=jsonl, but like folder; type --format=folder",
+        ),
     ],
 )
 def test_a_wrong_input_says_what_to_do(tmp_path, place, source_format, said):

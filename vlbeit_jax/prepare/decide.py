@@ -46,6 +46,15 @@ class Wishes:
     near_duplicates: str = ""
     workers: int = 0
 
+    def as_options(self) -> dict[str, Any]:
+        """Returns what the description says of them, if they differ from the defaults."""
+        found = {
+            "shards": self.shards,
+            "deduplicate": self.deduplicate,
+            "near_duplicates": self.near_duplicates,
+        }
+        return {name: value for name, value in found.items() if value}
+
 
 def decide(
     plan: WorkPlan,

@@ -77,7 +77,9 @@ def finish(
     folder = plan.folder / "set"
     shutil.rmtree(folder, ignore_errors=True)  # Of a start that was stopped.
     folder.mkdir()
-    meta = _write(folder, plan, wishes, merged, edits, keys, {**told, **meta, **provenance()})
+    options = {**told["options"], **wishes.as_options()}
+    meta = {**told, **meta, "options": options, **provenance()}
+    meta = _write(folder, plan, wishes, merged, edits, keys, meta)
     _done(plan, meta)
     replace_empty(folder, out)
     shutil.rmtree(plan.folder)

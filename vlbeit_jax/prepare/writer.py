@@ -115,7 +115,6 @@ def write_set(
             raise nothing_written(out, meta)
         keys = collected.sorted() if keys is None else keys
         require_keys_apart(keys)
-        described = dict(sorted(counts.items()))
         hashed = {
             name: {"records": records, "bytes": size, "sha256": sha256_of(folder / name)}
             for name, (records, size) in files.items()
@@ -126,7 +125,7 @@ def write_set(
             features,
             dict(meta),
             keys=keys,
-            counts=described,
+            counts=dict(sorted(counts.items())),
             fingerprint=content.hexdigest(),
             shards=hashed,
             order=IN_TURN,
