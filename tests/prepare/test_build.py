@@ -24,7 +24,7 @@ from tests.make_data import (
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.build import FORMATS
+from vlbeit_jax.prepare.formats import FORMATS
 from vlbeit_jax.prepare.inputs import expand
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
@@ -45,8 +45,9 @@ DROPPED = {
         [("cut.jpg", JPEG[: len(JPEG) // 2]), ("cut.txt", b"c")],
         [("two.jpg", JPEG[:-9]), ("two.txt", b"c")],
     ],
+    "empty_file": [[("empty.jpg", b""), ("empty.txt", b"c")]],
+    "svg_image": [[("svg.jpg", b'<?xml version="1.0"?><svg/>'), ("svg.txt", b"c")]],
     "no_image": [
-        [("empty.jpg", b""), ("empty.txt", b"c")],
         [("lone.txt", b"c")],
         [("other.npy", b"x"), ("other.txt", b"c")],
     ],

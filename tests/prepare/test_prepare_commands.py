@@ -21,7 +21,6 @@ def run(module, *arguments):
     [
         ([], ["--kind", "--input", "--out"]),
         (["--kind=text", "--format=text", "--input=IN", "--out=OUT"], ["--kind=text", "texts"]),
-        (["--kind=texts", "--input=IN", "--out=OUT"], ["--format", "webdataset"]),
         (
             ["--kind=texts", "--format=text", "--input=IN/none", "--out=OUT"],
             ["IN/none", "no such file"],

@@ -159,7 +159,7 @@ def test_equal_texts_never_stand_in_both_splits(tmp_path):
 
 
 def test_a_picture_with_many_captions_keeps_those_that_training_has_not(tmp_path, monkeypatch):
-    from vlbeit_jax.prepare.build import FORMATS
+    from vlbeit_jax.prepare.formats import FORMATS
     from vlbeit_jax.prepare.item import Item
 
     files = [encoded(picture(i)) for i in range(40)]

@@ -1,6 +1,7 @@
 """Names of classes: those of a file, or those that the records state."""
 
 import collections
+from collections.abc import Mapping
 from typing import Any
 
 from vlbeit_jax.data.class_names import read_class_names
@@ -50,6 +51,21 @@ class Classes:
     def count(self, split: str, name: str) -> None:
         """Counts a record."""
         self._counts.setdefault(split, collections.Counter())[name] += 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the file; empty if the records state them."""
+        return self._names
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Records by split and class."""
+        return {split: dict(found) for split, found in self._counts.items()}
+
+    def include(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Adds the counts of another part of the set."""
+        for split, found in counts.items():
+            self._counts.setdefault(split, collections.Counter()).update(found)
 
     def description(self) -> dict[str, Any]:
         """Returns the names in order, and how many records each has by split.

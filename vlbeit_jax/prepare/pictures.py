@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import warnings
+from typing import Any
 
 import cv2
 import numpy as np
@@ -168,7 +169,7 @@ def _complete(encoded: bytes) -> bool:
 
 def _on_white(image: Image.Image, encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """Returns the pixels (BGR) of a picture on white, as a page would show it."""
-    colour = image.info.get("transparency")
+    colour: Any = image.info.get("transparency")
     if image.mode.startswith("I") or (isinstance(colour, tuple) and max(colour) > 255):
         return _deep_on_white(encoded, colour)
     try:
@@ -180,14 +181,14 @@ def _on_white(image: Image.Image, encoded: bytes) -> UInt8[np.ndarray, "h w 3"]:
     return cv2.cvtColor(np.asarray(page), cv2.COLOR_RGBA2BGR)
 
 
-def _deep_on_white(
-    encoded: bytes, colour: int | tuple[int, ...] | None
-) -> UInt8[np.ndarray, "h w 3"]:
+def _deep_on_white(encoded: bytes, colour: int | tuple[int, ...]) -> UInt8[np.ndarray, "h w 3"]:
     """Returns the pixels of a picture of 16 bits, one colour of which is transparent.
 
     Pillow would clip grey to 255, so that nearly everything is white.
     """
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    pixels: Any = cv2.imdecode(
+        np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    )
     if pixels is None:
         raise Dropped("undecodable_image")
     if pixels.dtype == np.uint16:

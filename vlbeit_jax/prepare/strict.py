@@ -39,6 +39,19 @@ def explained(reason: str, limits: Limits) -> str:
     return sentences.get(reason, reason)
 
 
+class UnusableError(UsageError):
+    """Records that cannot be used, each of which its maker can mend."""
+
+    def __init__(self, lines: Sequence[str]):
+        """Takes a line for each of them."""
+        super().__init__("\n  ".join(["records that cannot be used:", *lines]))
+        self.lines = list(lines)
+
+    def __reduce__(self) -> tuple[type["UnusableError"], tuple[list[str]]]:
+        """Lets a worker process send it."""
+        return type(self), (self.lines,)
+
+
 class Faults:
     """Gathers what is wrong, so that one run of the command names it all."""
 
@@ -49,7 +62,7 @@ class Faults:
         """Adds a fault.
 
         Raises:
-          UsageError: there are many by now.
+          UnusableError: there are many by now.
         """
         self._lines.append(f"{item.place}: record {item.key!r}: {what}")
         if len(self._lines) == MOST_NAMED:
@@ -57,9 +70,9 @@ class Faults:
             self.require_none()
 
     def require_none(self) -> None:
-        """Raises a ``UsageError`` that lists all faults, if there are any."""
+        """Raises an ``UnusableError`` that lists all faults, if there are any."""
         if self._lines:
-            raise UsageError("\n  ".join(["records that cannot be used:", *self._lines]))
+            raise UnusableError(self._lines)
 
 
 class Sides:
