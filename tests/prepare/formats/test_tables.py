@@ -83,6 +83,12 @@ def test_a_file_that_is_cut_off_is_damaged(tmp_path, write, kept):
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(BadInput, match=path.name):
         Reading(name, path)
+    (tmp_path / "sound").mkdir()
+    sound, _, _ = write(tmp_path / "sound")
+    if write is not write_arrow or kept < 0.5:  # Of a cut stream, the plan sees the beginning.
+        found = Reading(name, path, sound, bad_inputs="skip")
+        assert found.pairs == PAIRS and found.skipped == {"bad_input": 1}
+        assert found.plan.notes[0].startswith(f"left out: {path}")
 
 
 def test_a_damaged_length_is_no_end(tmp_path):

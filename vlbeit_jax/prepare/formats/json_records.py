@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.index import (
@@ -54,27 +54,28 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """
     result = Plan([])
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
-        path = pathlib.Path(whole.path)
-        head = head_of(path)
-        first = first_object(head) or {}
-        if not first and next(lines_of(path), None) is None:
-            continue  # It is empty; a damaged one raises an error.
-        names = list(first)
-        found = columns_of(names, options).for_kind(options.kind)
-        need_columns(found, names, path)
-        is_array = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-        if (not found.image and found.link) or is_link(first.get(found.image)):
-            form = "json" if is_array else "jsonl"
-            raise links_only(path, form, found.link or found.image, found.caption)
-        extra = {"columns": list(found), "array": is_array}
-        if is_array:
-            to_row = row_maker(found, set(first))
-            result.units += plan_entries(whole, map(to_row, elements(path)), **extra)
-        elif found.image:
-            result.units += plan_rows(whole, rows_by(found, set(first)), **extra)
-        else:
-            whole = Unit(whole.path, whole.source, extra={**extra, "names": sorted(first)})
-            result.units += cut_at_lines(whole)
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            head = head_of(path)
+            first = first_object(head) or {}
+            if not first and next(lines_of(path), None) is None:
+                continue  # It is empty; a damaged one raises an error.
+            names = list(first)
+            found = columns_of(names, options).for_kind(options.kind)
+            need_columns(found, names, path)
+            is_array = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+            if (not found.image and found.link) or is_link(first.get(found.image)):
+                form = "json" if is_array else "jsonl"
+                raise links_only(path, form, found.link or found.image, found.caption)
+            extra = {"columns": list(found), "array": is_array}
+            if is_array:
+                to_row = row_maker(found, set(first))
+                result.units += plan_entries(whole, map(to_row, elements(path)), **extra)
+            elif found.image:
+                result.units += plan_rows(whole, rows_by(found, set(first)), **extra)
+            else:
+                whole = Unit(whole.path, whole.source, extra={**extra, "names": sorted(first)})
+                result.units += cut_at_lines(whole)
     return result
 
 

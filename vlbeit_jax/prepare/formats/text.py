@@ -17,6 +17,7 @@ from vlbeit_jax.prepare.formats.base import (
     Plan,
     Unit,
     a_unit_each,
+    left_out_if_bad,
 )
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.lines import lines_of
@@ -49,20 +50,21 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
         raise UsageError(f"--documents={options.documents}: choose {LINE} or {BLANK_LINE}")
     result = Plan([], items=0)
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
-        path = pathlib.Path(whole.path)
-        between = options.documents == BLANK_LINE or (
-            not options.documents and _has_blank_lines(path)
-        )
-        cuts, documents = _cuts(path, between)
-        result.items = (result.items or 0) + documents
-        if between and not options.documents:
-            result.notes.append(
-                f"{path}: blank lines separate its {documents:,} documents; if each line is one, "
-                "give --documents=line"
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            between = options.documents == BLANK_LINE or (
+                not options.documents and _has_blank_lines(path)
             )
-        for (place, number), (stop, _) in zip(cuts, [*cuts[1:], (-1, 0)], strict=True):
-            extra = {"between": between, "number": number}
-            result.units.append(Unit(whole.path, whole.source, place, stop, extra))
+            cuts, documents = _cuts(path, between)
+            result.items = (result.items or 0) + documents
+            if between and not options.documents:
+                result.notes.append(
+                    f"{path}: blank lines separate its {documents:,} documents; if each line is one, "
+                    "give --documents=line"
+                )
+            for (place, number), (stop, _) in zip(cuts, [*cuts[1:], (-1, 0)], strict=True):
+                extra = {"between": between, "number": number}
+                result.units.append(Unit(whole.path, whole.source, place, stop, extra))
     return result
 
 
