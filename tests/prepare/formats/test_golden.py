@@ -22,7 +22,7 @@ def records(found: Reading, kind: str) -> list:
     words = "label" if kind == Kind.LABELLED_IMAGES else "captions"
     return [
         [
-            hashlib.sha256(item.image).hexdigest()[:16],
+            hashlib.sha256(item.image or b"").hexdigest()[:16],
             item.label if words == "label" else list(item.captions),
         ]
         for item in found.items

@@ -59,8 +59,8 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
             result.items = (result.items or 0) + documents
             if between and not options.documents:
                 result.notes.append(
-                    f"{path}: blank lines separate its {documents:,} documents; if each line is one, "
-                    "give --documents=line"
+                    f"{path}: blank lines separate its {documents:,} documents; if each line is "
+                    "one, give --documents=line"
                 )
             for (place, number), (stop, _) in zip(cuts, [*cuts[1:], (-1, 0)], strict=True):
                 extra = {"between": between, "number": number}
