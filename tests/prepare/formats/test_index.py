@@ -1,6 +1,7 @@
 """Indexes: captions of one picture are one record, and no file outside the folder is read."""
 
 import csv
+import gzip
 import json
 import random
 
@@ -96,6 +97,21 @@ def test_no_file_outside_the_folder_is_read(tmp_path):
             "missing_file": 2 if form == "json" else 1,
         }
         assert [item.image for item in found.items] == [b"0"] * 3
+
+
+@pytest.mark.parametrize("form", ["json", "tsv"])
+def test_a_compressed_index_gives_the_same_records(tmp_path, monkeypatch, form):
+    pictures(tmp_path, 20)
+    rows = [(f"{'./' * (j % 2)}images/{i}.jpg", f"{i} {j}") for j in range(3) for i in range(20)]
+    WRITERS[form](tmp_path / "index", rows)
+    (tmp_path / "index.gz").write_bytes(gzip.compress((tmp_path / "index").read_bytes()))
+    monkeypatch.setattr(index, "UNIT_PICTURES", 7)
+    plain, packed = Reading(form, tmp_path / "index"), Reading(form, tmp_path / "index.gz")
+    assert (
+        plain.pairs
+        == packed.pairs
+        == [(b"%d" % i, tuple(f"{i} {j}" for j in range(3))) for i in range(20)]
+    )
 
 
 def test_images_says_where_the_pictures_are(tmp_path):

@@ -134,6 +134,14 @@ def test_hugging_face_names_its_labels_and_pictures_beside_a_table(tmp_path):
     assert read.faults == {"outside_folder": 1}
 
 
+def test_labelled_texts_of_a_table(tmp_path):
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": {"names": ["n", "p"]}}}})}
+    found = pa.table({"text": ["good", "bad"], "label": [1, 0]}).replace_schema_metadata(metadata)
+    pq.write_table(found, tmp_path / "a.parquet")
+    read = Reading("parquet", tmp_path / "a.parquet", kind="labelled_texts")
+    assert [(item.text, item.label) for item in read.items] == [("good", "p"), ("bad", "n")]
+
+
 def test_vlmos_texts_are_documents(tmp_path):
     found = pa.table({"image": ["None", "None"], "caption": [["one"], ["two"]]})
     with pa.ipc.new_file(tmp_path / "wikibk.arrow", found.schema) as file:

@@ -27,7 +27,7 @@ from vlbeit_jax.prepare.formats.index import picture_folder
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
-KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES})
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS})
 FILE, STREAM = b"ARROW1", b"\xff\xff\xff\xff"
 ROWS = 64  # In memory at a time.
 

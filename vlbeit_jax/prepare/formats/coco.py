@@ -34,7 +34,9 @@ def sniff(found: Found) -> bool:
     head = found.head.lstrip()
     if found.is_folder or not head.startswith(b"{") or b'"sentences"' in head:
         return False
-    return b'"images"' in head and (b'"file_name"' in head or b'"annotations"' in head)
+    if b'"images"' in head and (b'"file_name"' in head or b'"annotations"' in head):
+        return True
+    return all(name in head for name in (b'"annotations"', b'"image_id"', b'"caption"'))
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:

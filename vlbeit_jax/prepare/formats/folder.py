@@ -21,6 +21,7 @@ from vlbeit_jax.prepare.formats.pictures import (
 )
 from vlbeit_jax.prepare.formats.sidecars import STATS, is_sidecar, links_of
 from vlbeit_jax.prepare.formats.tars import LINK
+from vlbeit_jax.prepare.formats.words import printable
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
@@ -73,7 +74,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
             continue
         contents = _beside(path)
         words = words_of(contents, [each for each in contents if each == "txt"], has_picture=True)
-        label = path.parent.name if "/" in name else ""
+        label = printable(path.parent.name) if "/" in name else ""
         yield Item(key, image, source=key, label=label, **words)
 
 

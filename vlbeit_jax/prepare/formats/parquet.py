@@ -26,7 +26,7 @@ from vlbeit_jax.prepare.formats.sidecars import ALIVE, GIVEN, stats_of
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
-KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES})
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS})
 BATCH = 64  # Rows in memory at a time.
 
 
