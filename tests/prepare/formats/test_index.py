@@ -162,6 +162,15 @@ def test_unknown_columns_are_named(tmp_path):
         Reading("json", tmp_path / "a.jsonl")
 
 
+def test_a_quote_that_is_not_closed_is_counted(tmp_path):
+    """The CSV reader takes no cell of more than 131,072 characters."""
+    pictures(tmp_path, 1)
+    rows = "images/0.jpg,words\n" * 10_000
+    (tmp_path / "a.csv").write_text(f'image,caption\nimages/0.jpg,"words\n{rows}')
+    found = Reading("csv", tmp_path / "a.csv")
+    assert found.faults == {"bad_line": 1} and found.pairs == [(b"0", ("words",))]
+
+
 def test_a_row_that_lacks_cells_or_is_no_json_is_counted(tmp_path):
     pictures(tmp_path, 1)
     (tmp_path / "a.tsv").write_text("images/0.jpg\twords\nimages/0.jpg\n\n")

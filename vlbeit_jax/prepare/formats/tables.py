@@ -40,7 +40,7 @@ def quoted_cells(delimiter: str) -> Cells:
             # A row that begins before the stop may end after it.
             for place, line in lines_of(path, start, -1):
                 places.append(place)
-                yield line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+                yield line.decode("utf-8", "surrogateescape")
 
         rows = csv.reader(lines(), delimiter=delimiter, skipinitialspace=True)
         while True:
@@ -50,7 +50,7 @@ def quoted_cells(delimiter: str) -> Cells:
             except StopIteration:
                 return
             except csv.Error:
-                row = []
+                row = ["too large a cell"]  # It lacks other cells, so it is counted.
             if not places or 0 <= stop <= places[0]:
                 return
             if any(map(str.strip, row)):

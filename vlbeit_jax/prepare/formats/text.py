@@ -21,6 +21,7 @@ from vlbeit_jax.prepare.formats.base import (
 )
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.lines import lines_of
+from vlbeit_jax.prepare.formats.links import is_link
 from vlbeit_jax.prepare.formats.packed import compression
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
@@ -31,8 +32,12 @@ LINE, BLANK_LINE = "line", "blank_line"
 
 
 def sniff(found: Found) -> bool:
-    """Returns whether a file begins with UTF-8 text that is not marked up."""
-    return any(_is_text(file.head) and not MARKUP.match(file.head) for file in found.files())
+    """Returns whether a file begins with UTF-8 text, neither marked up nor a list of links."""
+    return any(_is_text(file.head) and _is_prose(file.head) for file in found.files())
+
+
+def _is_prose(head: bytes) -> bool:
+    return not (MARKUP.match(head) or is_link(head.partition(b"\n")[0].decode("utf-8", "replace")))
 
 
 def _is_text(head: bytes) -> bool:
