@@ -52,7 +52,7 @@ def main() -> None:
         place = DATA.value
         if place == "synthetic":
             place = str(pathlib.Path(folder) / "synthetic")
-            write_set(pathlib.Path(place), Kind.IMAGES, _photographs(), shards=1, meta={})
+            write_set(pathlib.Path(place), Kind.IMAGES, photographs(), shards=1, meta={})
         prepared = open_set(place, Kind.IMAGES, Kind.PAIRS)
         records = prepared.records(TRAIN)
         encoded = [records[index % len(records)]["image"] for index in range(256)]
@@ -93,7 +93,7 @@ def _rate(work: Callable[[], list | np.ndarray]) -> dict[str, float]:
     }
 
 
-def _photographs():
+def photographs():
     """JPEGs with the size and entropy of photographs: smooth colours, some edges, some noise."""
     rng = np.random.default_rng(0)
     for index in range(JPEGS):

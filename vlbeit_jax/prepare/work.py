@@ -18,6 +18,8 @@ from vlbeit_jax.prepare.shard import write_shard
 from vlbeit_jax.prepare.strict import MOST_NAMED, UnusableError
 from vlbeit_jax.prepare.work_plan import WorkPlan, read_plan
 
+WORTH_PROCESSES = 8  # Files to copy.
+
 
 @functools.lru_cache(maxsize=1)
 def _plan(folder: pathlib.Path) -> WorkPlan:
@@ -83,7 +85,9 @@ def do_parts(plan: WorkPlan, numbers: Sequence[int], workers: int, items: int | 
 def do_shards(plan: WorkPlan, shards: Sequence[Shard], workers: int) -> list[Made]:
     """Writes the shards of the finished set."""
     made: dict[pathlib.Path, Made] = {}
-    processes = pool.processes(workers, sum(not shard.as_it_is for shard in shards))
+    copied = sum(not shard.as_it_is for shard in shards)
+    # Few files are copied before other processes have begun.
+    processes = pool.processes(workers, copied) if copied >= WORTH_PROCESSES else 0
     total = sum(shard.count() for shard in shards)
     with progress.meter("writing shards", "records", total) as meter:
         report = functools.partial(_advance, meter)
