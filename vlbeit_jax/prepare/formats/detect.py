@@ -53,7 +53,10 @@ def recognise(given: str, paths: Sequence[pathlib.Path], kind: Kind, force: bool
         return given
     names: dict[str, pathlib.Path] = {}
     for path in _some([path for path in paths if not _is_beside(path)] or list(paths)):
-        found = look(path)
+        try:
+            found = look(path)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
         name = _name(found, kind) if given == AUTO else _checked(given, found, kind)
         names.setdefault(name, path)
     if len(names) > 1:
