@@ -79,7 +79,7 @@ def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
         (
             "empty",
             "jsonl",
-            "does not look like --format=jsonl, but like folder; type --format=folder",
+            "is a folder; name its files, or read its pictures with --format",
         ),
     ],
 )

@@ -49,6 +49,7 @@ def test_suffixes_mean_nothing(tmp_path):
         ("ä text".encode("latin-1"), "iconv"),
         (b'{"left": 1}\n', "--image_column"),
         (b"", "an empty file"),
+        (b"http://a.example/0.jpg\n", "--input_format=txt"),
         (b"\x00\x01\x02\x03", "00 01 02 03"),
     ],
 )
@@ -66,6 +67,7 @@ def test_what_is_not_recognised_is_described(tmp_path, content, said):
         ("text", '<doc id="1" url="u" title="t">\nt\n', "--format=wikiextractor"),
         ("text", "http://a.example/1.jpg\twords\n", "--format=tsv"),
         ("text", "<html><p>words", "a web page"),
+        ("text", "http://a.example/0.jpg\nhttp://a.example/1.jpg\n", "img2dataset"),
         ("webdataset", "a.jpg\twords\n", "--format=tsv"),
         ("webdataset", png(), "a picture"),
         ("csv", "0.jpg#0\tA dog .\n", "--format=flickr"),

@@ -3,11 +3,13 @@
 import hashlib
 import importlib.util
 import json
+import re
 
 import pytest
 
 from tests.prepare.formats.conftest import GOLDEN
 from tests.prepare.formats.reading import Reading
+from tests.tiny import TOP
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import FORMATS
 from vlbeit_jax.prepare.formats.detect import recognise
@@ -22,7 +24,7 @@ def records(found: Reading, kind: str) -> list:
     words = "label" if kind == Kind.LABELLED_IMAGES else "captions"
     return [
         [
-            hashlib.sha256(item.image).hexdigest()[:16],
+            hashlib.sha256(item.image or b"").hexdigest()[:16],
             item.label if words == "label" else list(item.captions),
         ]
         for item in found.items
@@ -58,6 +60,24 @@ def test_every_format_has_a_golden_input_or_a_test_of_its_own():
         *("imagenet", "nlvr2", "vqav2", "vqav2-trainval", "jsonl"),  # tests/prepare
         "beit3",  # test_refusals.py
     }
+
+
+def test_the_list_of_sbu_captions_says_how_to_download_it(tmp_path):
+    """It is one line of several hundred megabytes: an object of columns."""
+    lists = {"image_urls": ["http://a.example/0.jpg"] * 9000, "captions": ["words"] * 9000}
+    (tmp_path / "sbu-captions-all.json").write_text(json.dumps(lists))
+    path = tmp_path / "sbu-captions-all.json"
+    assert recognise("auto", [path], Kind.PAIRS) == "json"
+    with pytest.raises(UsageError, match="--url_col=image_urls --caption_col=captions"):
+        Reading("json", path, kind="pairs")
+
+
+def test_the_table_of_the_documentation_names_every_format():
+    text = (TOP / "docs" / "data.md").read_text()
+    table = text[text.index("| what you have |") : text.index("### Rules")]
+    named = set(re.findall(r"`([a-z0-9_]+)`", table))
+    elsewhere = {"imagenet", "nlvr2", "vqav2", "vqav2-trainval"}  # published_benchmarks.md
+    assert FORMATS.keys() - elsewhere <= named
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Indexes: captions of one picture are one record, and no file outside the folder is read."""
 
 import csv
+import gzip
 import json
 import random
 
@@ -98,6 +99,21 @@ def test_no_file_outside_the_folder_is_read(tmp_path):
         assert [item.image for item in found.items] == [b"0"] * 3
 
 
+@pytest.mark.parametrize("form", ["json", "tsv"])
+def test_a_compressed_index_gives_the_same_records(tmp_path, monkeypatch, form):
+    pictures(tmp_path, 20)
+    rows = [(f"{'./' * (j % 2)}images/{i}.jpg", f"{i} {j}") for j in range(3) for i in range(20)]
+    WRITERS[form](tmp_path / "index", rows)
+    (tmp_path / "index.gz").write_bytes(gzip.compress((tmp_path / "index").read_bytes()))
+    monkeypatch.setattr(index, "UNIT_PICTURES", 7)
+    plain, packed = Reading(form, tmp_path / "index"), Reading(form, tmp_path / "index.gz")
+    assert (
+        plain.pairs
+        == packed.pairs
+        == [(b"%d" % i, tuple(f"{i} {j}" for j in range(3))) for i in range(20)]
+    )
+
+
 def test_images_says_where_the_pictures_are(tmp_path):
     pictures(tmp_path / "elsewhere", 1)
     write_tsv(tmp_path / "index.tsv", [("0.jpg", "words")])
@@ -144,6 +160,15 @@ def test_unknown_columns_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"left": 1, "right": 2}\n')
     with pytest.raises(UsageError, match="left, right"):
         Reading("json", tmp_path / "a.jsonl")
+
+
+def test_a_quote_that_is_not_closed_is_counted(tmp_path):
+    """The CSV reader takes no cell of more than 131,072 characters."""
+    pictures(tmp_path, 1)
+    rows = "images/0.jpg,words\n" * 10_000
+    (tmp_path / "a.csv").write_text(f'image,caption\nimages/0.jpg,"words\n{rows}')
+    found = Reading("csv", tmp_path / "a.csv")
+    assert found.faults == {"bad_line": 1} and found.pairs == [(b"0", ("words",))]
 
 
 def test_a_row_that_lacks_cells_or_is_no_json_is_counted(tmp_path):

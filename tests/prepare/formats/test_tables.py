@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +43,7 @@ def framed(content):
 def example(**features):
     from tensorflow_datasets.proto import tf_example_pb2
 
-    found = tf_example_pb2.Example()
+    found = cast(Any, tf_example_pb2).Example()
     for name, value in features.items():
         found.features.feature[name].bytes_list.value.append(value)
     return framed(found.SerializeToString())
@@ -83,6 +84,11 @@ def test_a_file_that_is_cut_off_is_damaged(tmp_path, write, kept):
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(BadInput, match=path.name):
         Reading(name, path)
+    (tmp_path / "sound").mkdir()
+    sound, _, _ = write(tmp_path / "sound")
+    found = Reading(name, path, sound, bad_inputs="skip")
+    assert found.pairs == PAIRS and found.skipped == {"bad_input": 1}
+    assert found.plan.notes[0].startswith(f"left out: {path}")
 
 
 def test_a_damaged_length_is_no_end(tmp_path):
@@ -126,6 +132,14 @@ def test_hugging_face_names_its_labels_and_pictures_beside_a_table(tmp_path):
         (None, "cat"),
     ]
     assert read.faults == {"outside_folder": 1}
+
+
+def test_labelled_texts_of_a_table(tmp_path):
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": {"names": ["n", "p"]}}}})}
+    found = pa.table({"text": ["good", "bad"], "label": [1, 0]}).replace_schema_metadata(metadata)
+    pq.write_table(found, tmp_path / "a.parquet")
+    read = Reading("parquet", tmp_path / "a.parquet", kind="labelled_texts")
+    assert [(item.text, item.label) for item in read.items] == [("good", "p"), ("bad", "n")]
 
 
 def test_vlmos_texts_are_documents(tmp_path):

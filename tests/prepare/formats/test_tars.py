@@ -218,6 +218,21 @@ def test_dots_in_keys(tmp_path, names, keys):
     }
 
 
+def test_dots_in_keys_and_names_of_parts(tmp_path):
+    members = []
+    for number in range(3):
+        members += [(f"a.{number}.image.jpg", b"%d" % number), (f"a.{number}.caption.txt", b"c")]
+    _, items = keyed(tmp_path / "a.tar", members)
+    assert items == {f"a.{number}": (b"%d" % number, ("c",)) for number in range(3)}
+
+
+def test_several_pictures_with_several_texts_are_no_example(tmp_path):
+    """Nobody can tell which belong together."""
+    members = [(f"0.{each}", b"x") for each in ("a.jpg", "b.jpg", "c.txt", "d.txt")]
+    found, _ = keyed(tmp_path / "a.tar", [*members, *pair_of("1", 1)])
+    assert found.faults == {"several_pictures_and_texts": 1} and len(found.items) == 1
+
+
 def test_pictures_alone_with_dots_in_their_keys(tmp_path):
     """Words between the dots name parts, numbers belong to the key."""
     for names, count in ((["a.1", "a.2", "b.1", "b.2", "c.1"], 5), (["a", "a.x", "b", "b.x"], 2)):
@@ -256,13 +271,15 @@ def test_hidden_members_are_counted_and_skipped(tmp_path):
 
 def test_a_hard_link_is_the_picture_that_it_names(tmp_path):
     path = write_tar(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.txt", b"t"), ("1.txt", b"u")])
-    for name, kind in (("1.jpg", tarfile.LNKTYPE), ("2.jpg", tarfile.SYMTYPE)):
+    links = {"1.jpg": "0.jpg", "2.jpg": "0.jpg", "3.jpg": "none.jpg", "4.jpg": "2.jpg"}
+    for name, target in links.items():
         with tarfile.open(path, "a") as archive:
             info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "0.jpg"
+            info.type = tarfile.SYMTYPE if name == "2.jpg" else tarfile.LNKTYPE
+            info.linkname = target
             archive.addfile(info)
     found = Reading("webdataset", path)
-    assert found.pairs == [(b"x", ("t",)), (b"x", ("u",))] and found.faults == {"link": 1}
+    assert found.pairs == [(b"x", ("t",)), (b"x", ("u",))] and found.faults == {"link": 3}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from vlbeit_jax.prepare.formats.base import (
     Plan,
     Unit,
     a_unit_each,
+    left_out_if_bad,
 )
 from vlbeit_jax.prepare.formats.columnar import columns_in, items_of
 from vlbeit_jax.prepare.formats.columns import Columns
@@ -26,7 +27,7 @@ from vlbeit_jax.prepare.formats.index import picture_folder
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
-KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES})
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS})
 FILE, STREAM = b"ARROW1", b"\xff\xff\xff\xff"
 ROWS = 64  # In memory at a time.
 
@@ -46,11 +47,12 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([])
     files = files_below(paths, sniff, result.skipped)
     for whole in a_unit_each([file for file in files if _is_data(file)]):
-        path = pathlib.Path(whole.path)
-        with pa.memory_map(whole.path) as source:
-            reader = _reader(source, path)
-            extra = {"columns": list(columns_in(reader.schema, path, options))}
-            result.units += _units(whole, reader, extra)
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            with pa.memory_map(whole.path) as source:
+                reader = _reader(source, path)
+                extra = {"columns": list(columns_in(reader.schema, path, options))}
+                result.units += _units(whole, reader, extra)
     if left := sum(not _is_data(file) for file in files):
         result.skipped[OTHER] += left
     return result

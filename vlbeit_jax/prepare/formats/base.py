@@ -1,6 +1,7 @@
 """What a format is: it recognises its inputs, plans how to divide them, and reads one part."""
 
 import collections
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from vlbeit_jax.types import Kind
 # How much one unit holds, so that a shard has about 128 to 512 MB.
 UNIT_PICTURES = 5000
 UNIT_TEXT = 64 << 20  # Bytes.
+BAD_INPUT = "bad_input"
 PARTS = "parts"  # Extra of a unit that consists of several.
 
 
@@ -155,6 +157,18 @@ class BadInput(UsageError):
     def __reduce__(self) -> tuple[type["BadInput"], tuple[str, str]]:
         """Lets a worker process send it."""
         return type(self), (self.path, self.why)
+
+
+@contextlib.contextmanager
+def left_out_if_bad(plan: Plan, options: Options) -> Iterator[None]:
+    """Leaves a damaged file out of a plan, counted and named, if the user has asked for that."""
+    try:
+        yield
+    except BadInput as error:
+        if options.bad_inputs != "skip":
+            raise
+        plan.skipped[BAD_INPUT] += 1
+        plan.notes.append(f"left out: {error}")
 
 
 def a_unit_each(paths: Sequence[pathlib.Path], **extra: Any) -> list[Unit]:

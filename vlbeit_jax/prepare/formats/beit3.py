@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.formats.index import BAD_LINE, Row, plan_rows, read_rows
 from vlbeit_jax.prepare.formats.json_values import first_object
@@ -38,17 +38,18 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
       UsageError: texts are numbers, and no model is given that knows them.
     """
     require_files(paths)
-    units = []
+    result = Plan([])
     for whole in a_unit_each(paths):
-        with pathlib.Path(whole.path).open("rb") as lines:
-            first = next((line for line in lines if b'"text_segment": [' in line), None)
-        if first is not None and not options.sentencepiece:
-            raise UsageError(
-                f"{whole.path}: its texts are numbers of word pieces; give the model that was "
-                "used, which BEiT-3 publishes as beit3.spm: --sentencepiece=beit3.spm"
-            )
-        units += plan_rows(whole, _rows(options))
-    return Plan(units)
+        with left_out_if_bad(result, options):
+            with pathlib.Path(whole.path).open("rb") as lines:
+                first = next((line for line in lines if b'"text_segment": [' in line), None)
+            if first is not None and not options.sentencepiece:
+                raise UsageError(
+                    f"{whole.path}: its texts are numbers of word pieces; give the model that was "
+                    "used, which BEiT-3 publishes as beit3.spm: --sentencepiece=beit3.spm"
+                )
+            result.units += plan_rows(whole, _rows(options))
+    return result
 
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:

@@ -7,7 +7,15 @@ Pictures are beside the file or beside its folder ``annotations``, in a folder s
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import (
+    BadInput,
+    Found,
+    Options,
+    Plan,
+    Unit,
+    a_unit_each,
+    left_out_if_bad,
+)
 from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.formats.index import Row, plan_entries, read_entries
 from vlbeit_jax.prepare.formats.json_values import elements
@@ -26,7 +34,9 @@ def sniff(found: Found) -> bool:
     head = found.head.lstrip()
     if found.is_folder or not head.startswith(b"{") or b'"sentences"' in head:
         return False
-    return b'"images"' in head and (b'"file_name"' in head or b'"annotations"' in head)
+    if b'"images"' in head and (b'"file_name"' in head or b'"annotations"' in head):
+        return True
+    return all(name in head for name in (b'"annotations"', b'"image_id"', b'"caption"'))
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
@@ -38,11 +48,12 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     require_files(paths)
     result = Plan([], items=0)
     for whole in a_unit_each(paths):
-        path = pathlib.Path(whole.path)
-        rows = _rows(path)
-        top = path.parent.parent if path.parent.name == "annotations" else path.parent
-        result.units += plan_entries(whole, rows, images=str(top))
-        result.items = (result.items or 0) + len(rows)
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            rows = _rows(path)
+            top = path.parent.parent if path.parent.name == "annotations" else path.parent
+            result.units += plan_entries(whole, rows, images=str(top))
+            result.items = (result.items or 0) + len(rows)
     return result
 
 

@@ -35,7 +35,7 @@ class Columns(NamedTuple):
 
     def for_kind(self, kind: str) -> "Columns":
         """Returns the columns that a kind needs: for texts, no pictures and no links to any."""
-        if kind != Kind.TEXTS:
+        if kind not in (Kind.TEXTS, Kind.LABELLED_TEXTS):
             return self
         return self._replace(image="", link="", document=self.document or self.caption)
 

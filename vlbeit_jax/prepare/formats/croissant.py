@@ -10,7 +10,15 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import (
+    BadInput,
+    Found,
+    Options,
+    Plan,
+    Unit,
+    a_unit_each,
+    left_out_if_bad,
+)
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.index import picture_folder
 from vlbeit_jax.prepare.formats.needs import needed
@@ -42,22 +50,25 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
         files += [file for file in below if b"mlcommons.org/croissant" in file.read_bytes()]
     result = Plan([])
     for whole in a_unit_each(files):
-        path = pathlib.Path(whole.path)
-        described = _opened(path)
-        for records in (each.uuid for each in described.metadata.record_sets):
-            some = list(itertools.islice(_records(described, records, path), LOOKED_AT))
-            if not some:
-                continue
-            columns = _columns(some, options).for_kind(options.kind)
-            if columns.image or columns.document:
-                extra = {"records": records, "columns": list(columns)}
-                result.units.append(Unit(whole.path, whole.source, extra=extra))
-                break
-        else:
-            need_columns(Columns(), [each.uuid for each in described.metadata.record_sets], path)
-        licences = ", ".join(described.metadata.license or ())
-        if licences:
-            result.notes.append(f"{path}: its licence is {licences}; keep it with --licence")
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            described = _opened(path)
+            for records in (each.uuid for each in described.metadata.record_sets):
+                some = list(itertools.islice(_records(described, records, path), LOOKED_AT))
+                if not some:
+                    continue
+                columns = _columns(some, options).for_kind(options.kind)
+                if columns.image or columns.document:
+                    extra = {"records": records, "columns": list(columns)}
+                    result.units.append(Unit(whole.path, whole.source, extra=extra))
+                    break
+            else:
+                need_columns(
+                    Columns(), [each.uuid for each in described.metadata.record_sets], path
+                )
+            licences = ", ".join(described.metadata.license or ())
+            if licences:
+                result.notes.append(f"{path}: its licence is {licences}; keep it with --licence")
     return result
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import FORMATS, OFFICIAL
 from vlbeit_jax.prepare.formats.base import Found
+from vlbeit_jax.prepare.formats.links import is_link, links_only
 from vlbeit_jax.prepare.formats.look import is_hidden, look
 from vlbeit_jax.prepare.formats.pictures import begins_as_picture, is_picture
 from vlbeit_jax.prepare.formats.sidecars import is_sidecar
@@ -52,7 +53,10 @@ def recognise(given: str, paths: Sequence[pathlib.Path], kind: Kind, force: bool
         return given
     names: dict[str, pathlib.Path] = {}
     for path in _some([path for path in paths if not _is_beside(path)] or list(paths)):
-        found = look(path)
+        try:
+            found = look(path)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
         name = _name(found, kind) if given == AUTO else _checked(given, found, kind)
         names.setdefault(name, path)
     if len(names) > 1:
@@ -160,6 +164,8 @@ def described(found: Found) -> str:
         return "a web page, perhaps the error of a download; download the file again"
     if head.lstrip().startswith(b"<mediawiki"):
         return "a dump of a wiki; extract its texts with WikiExtractor first"
+    if is_link(head.partition(b"\n")[0].decode("utf-8", "replace")):
+        return str(links_only(found.path, "txt", "", ""))
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "text in UTF-16; convert it: iconv -f UTF-16 -t UTF-8"
     if head.lstrip().startswith((b"{", b"[")):

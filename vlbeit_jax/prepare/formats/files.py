@@ -1,6 +1,7 @@
 """Inputs that are files: given one by one, or all that fit below a folder."""
 
 import collections
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,7 @@ from vlbeit_jax.prepare.formats.look import is_hidden
 from vlbeit_jax.prepare.formats.packed import head_of
 from vlbeit_jax.prepare.formats.sidecars import is_sidecar
 
-HIDDEN, SIDECAR, OTHER = "hidden", "sidecar", "other_file"
+HIDDEN, SIDECAR, OTHER, LINK = "hidden", "sidecar", "other_file", "link"
 
 
 def files_below(
@@ -32,15 +33,15 @@ def files_below(
     found: list[pathlib.Path] = []
     for path in paths:
         if not path.is_dir():
-            if reason := _passed_over(path, path.name):
-                skipped[reason] += 1
+            if is_hidden(path.name) or is_sidecar(path):
+                skipped[HIDDEN if is_hidden(path.name) else SIDECAR] += 1
             else:
                 found.append(path)
             continue
         below = []
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            if reason := _passed_over(file, file.relative_to(path).as_posix()):
-                skipped[reason] += 1
+        for file in (path / name for name in visible_files(path, skipped)):
+            if is_sidecar(file):
+                skipped[SIDECAR] += 1
             elif sniff(Found(file, is_folder=False, head=head_of(file))):
                 below.append(file)
             else:
@@ -53,10 +54,29 @@ def files_below(
     return list(dict.fromkeys(found))
 
 
-def _passed_over(file: pathlib.Path, name: str) -> str:
-    if is_hidden(name):
-        return HIDDEN
-    return SIDECAR if is_sidecar(file) else ""
+def visible_files(top: pathlib.Path, skipped: collections.Counter[str]) -> list[str]:
+    """Returns the paths of files below a folder, sorted by folder, and counts hidden ones.
+
+    Links to folders are followed, except those that lead back to a folder that they are in.
+    """
+    found: list[str] = []
+    for folder, below, names in os.walk(top, followlinks=True):
+        below[:] = [name for name in below if _is_entered(pathlib.Path(folder, name), skipped)]
+        place = pathlib.PurePath(folder).relative_to(top)
+        hidden = [name for name in names if is_hidden(name)]
+        if hidden:
+            skipped[HIDDEN] += len(hidden)
+        found += [(place / name).as_posix() for name in names if not is_hidden(name)]
+    return sorted(found, key=lambda name: name.split("/"))
+
+
+def _is_entered(folder: pathlib.Path, skipped: collections.Counter[str]) -> bool:
+    if is_hidden(folder.name):
+        return False
+    if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
+        skipped[LINK] += 1
+        return False
+    return True
 
 
 def require_folders(paths: Sequence[pathlib.Path]) -> None:

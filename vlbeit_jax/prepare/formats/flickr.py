@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.formats.index import BAD_LINE, Row, plan_rows, read_rows
 from vlbeit_jax.prepare.formats.lines import lines_of
@@ -29,7 +29,11 @@ def sniff(found: Found) -> bool:
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """Finds the lines of each picture."""
     require_files(paths)
-    return Plan([unit for whole in a_unit_each(paths) for unit in plan_rows(whole, _rows)])
+    result = Plan([])
+    for whole in a_unit_each(paths):
+        with left_out_if_bad(result, options):
+            result.units += plan_rows(whole, _rows)
+    return result
 
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:

@@ -4,7 +4,6 @@ Captions of NAME.jpg are the lines of NAME.txt beside it, or else in NAME.json. 
 name of the folder that it is in.
 """
 
-import os
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,12 @@ from collections.abc import Iterator, Sequence
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Found, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.captions import words_of
-from vlbeit_jax.prepare.formats.files import HIDDEN, OTHER, SIDECAR, require_folders
+from vlbeit_jax.prepare.formats.files import (
+    OTHER,
+    SIDECAR,
+    require_folders,
+    visible_files,
+)
 from vlbeit_jax.prepare.formats.pictures import (
     IMAGES,
     MISSING,
@@ -20,12 +24,12 @@ from vlbeit_jax.prepare.formats.pictures import (
     is_picture,
 )
 from vlbeit_jax.prepare.formats.sidecars import STATS, is_sidecar, links_of
-from vlbeit_jax.prepare.formats.tars import LINK
+from vlbeit_jax.prepare.formats.words import printable
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
 KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.LABELLED_IMAGES})
-BESIDE = ("txt", "json")
+BESIDE = {"txt": "txt", "TXT": "txt", "json": "json"}  # Suffixes of what describes a picture.
 
 
 def sniff(found: Found) -> bool:
@@ -73,17 +77,17 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
             continue
         contents = _beside(path)
         words = words_of(contents, [each for each in contents if each == "txt"], has_picture=True)
-        label = path.parent.name if "/" in name else ""
+        label = printable(path.parent.name) if "/" in name else ""
         yield Item(key, image, source=key, label=label, **words)
 
 
 def _beside(path: pathlib.Path) -> dict[str, bytes]:
     """Returns the contents of the files that describe a picture."""
     found = {}
-    for suffix in BESIDE:
+    for suffix, what in BESIDE.items():
         other = path.with_suffix(f".{suffix}")
         try:
-            found[suffix] = other.read_bytes()
+            found[what] = other.read_bytes()
         except OSError:
             continue  # There is none.
     return found
@@ -92,14 +96,8 @@ def _beside(path: pathlib.Path) -> dict[str, bytes]:
 def _pictures(top: pathlib.Path, skipped: Counter[str], stats: list[pathlib.Path]) -> list[str]:
     """Returns the pictures below a folder, sorted; counts and gathers what else is there."""
     pictures, others = [], []
-    for folder, below, names in os.walk(top, followlinks=True):
-        below[:] = [name for name in below if _is_entered(os.path.join(folder, name), skipped)]
-        place = pathlib.PurePath(folder).relative_to(top)
-        for name in names:
-            if _hidden(name):
-                skipped[HIDDEN] += 1
-            else:
-                (pictures if is_picture(name) else others).append((place / name).as_posix())
+    for name in visible_files(top, skipped):
+        (pictures if is_picture(name) else others).append(name)
     described = {pathlib.PurePosixPath(name).with_suffix("") for name in pictures}
     for name in others:
         pure = pathlib.PurePosixPath(name)
@@ -114,21 +112,6 @@ def _pictures(top: pathlib.Path, skipped: Counter[str], stats: list[pathlib.Path
         else:
             skipped[OTHER] += 1
     return sorted(pictures, key=lambda name: name.split("/"))
-
-
-def _is_entered(folder: str, skipped: Counter[str]) -> bool:
-    """Returns whether to look into a folder: neither hidden nor a link to one that it is in."""
-    if _hidden(os.path.basename(folder)):
-        return False
-    path = pathlib.Path(folder)
-    if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
-        skipped[LINK] += 1
-        return False
-    return True
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _begins_as_picture(path: pathlib.Path) -> bool:

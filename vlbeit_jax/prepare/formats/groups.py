@@ -13,7 +13,7 @@ from vlbeit_jax.prepare.formats.pictures import TAKEN
 from vlbeit_jax.prepare.formats.tars import Entry
 
 TEXTS = ("txt", "caption", "captions", "text", "cap")
-REPEATED = "repeated_name"
+REPEATED, CROWDED = "repeated_name", "several_pictures_and_texts"
 
 
 @dataclasses.dataclass
@@ -39,6 +39,13 @@ class Group:
         """
         found = [part for part in self.parts if part.rpartition(".")[2] in suffixes]
         return sorted(found, key=lambda part: ("." in part, not part.startswith(prefer)))
+
+    def is_crowded(self) -> bool:
+        """Returns whether the group has several pictures and several texts with other names."""
+        return all(
+            len(found) > 1 and "." in found[1]
+            for found in (self.with_suffix(*TAKEN), self.with_suffix(*TEXTS))
+        )
 
 
 def groups_of(entries: Sequence[Entry]) -> list[Group]:
@@ -97,7 +104,10 @@ def _keys(names: Sequence[str]) -> list[tuple[str, str]]:
     dotted = [place for place in range(len(names)) if first[place] != last[place]]
     if not dotted or not _collide(first):
         return first
-    return first if _are_names(first, last, dotted) else last
+    if not _are_names(first, last, dotted):
+        return last
+    # With dots in keys too, parts begin at the last dot but one: photo.000.image.jpg.
+    return [_cut(name, -2) for name in names] if _crowded(first) else first
 
 
 def _are_names(
@@ -124,8 +134,17 @@ def _are_names(
 
 def _cut(name: str, dot: int) -> tuple[str, str]:
     folder, slash, file = name.rpartition("/")
-    key, _, part = file.partition(".") if dot == 1 else file.rpartition(".")
-    return folder + slash + key, part.lower()
+    places = [place for place, letter in enumerate(file) if letter == "."]
+    place = places[0] if dot == 1 else places[max(dot, -len(places))]
+    return folder + slash + file[:place], file[place + 1 :].lower()
+
+
+def _crowded(named: Sequence[tuple[str, str]]) -> bool:
+    """Returns whether a key has several pictures and several texts: those of several examples."""
+    found: dict[str, Group] = {}
+    for key, part in named:
+        found.setdefault(key, Group(key)).parts[part] = Entry(part, 0)
+    return any(group.is_crowded() for group in found.values())
 
 
 def _collide(named: Sequence[tuple[str, str]]) -> bool:

@@ -18,6 +18,7 @@ from vlbeit_jax.prepare.formats.base import (
     Plan,
     Unit,
     a_unit_each,
+    left_out_if_bad,
 )
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.files import files_below
@@ -45,14 +46,15 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """
     result = Plan([], items=0)
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
-        path = pathlib.Path(whole.path)
-        with _opened(path) as file:
-            for columns, length in _tables(file, path, options):
-                result.items = (result.items or 0) + length
-                for start in range(0, length, UNIT_PICTURES):
-                    stop = min(start + UNIT_PICTURES, length)
-                    extra = {"columns": list(columns)}
-                    result.units.append(Unit(whole.path, whole.source, start, stop, extra))
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            with _opened(path) as file:
+                for columns, length in _tables(file, path, options):
+                    result.items = (result.items or 0) + length
+                    for start in range(0, length, UNIT_PICTURES):
+                        stop = min(start + UNIT_PICTURES, length)
+                        extra = {"columns": list(columns)}
+                        result.units.append(Unit(whole.path, whole.source, start, stop, extra))
     return result
 
 

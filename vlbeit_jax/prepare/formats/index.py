@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Options, Unit
+from vlbeit_jax.prepare.formats.packed import compression
 from vlbeit_jax.prepare.formats.pictures import Folder
 from vlbeit_jax.prepare.item import Item
 
@@ -111,6 +112,9 @@ def read_rows(unit: Unit, options: Options, rows: Reader) -> Iterator[Item]:
 
 def _captions(path: pathlib.Path, rows: Reader, places: Sequence[int]) -> dict[int, tuple]:
     """Returns the captions of some rows."""
+    if places and compression(path):  # It can only be read from its beginning.
+        wanted = set(places)
+        return {place: row.captions for place, row in rows(path, 0, -1) if place in wanted}
     found: dict[int, tuple] = {}
     for place in places:
         _, row = next(rows(path, place, place + 1))

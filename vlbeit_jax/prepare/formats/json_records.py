@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.index import (
@@ -25,11 +25,14 @@ from vlbeit_jax.prepare.formats.json_values import elements, first_object
 from vlbeit_jax.prepare.formats.lines import cut_at_lines, lines_of
 from vlbeit_jax.prepare.formats.links import is_link, links_only
 from vlbeit_jax.prepare.formats.packed import head_of
+from vlbeit_jax.prepare.formats.pictures import same_picture
 from vlbeit_jax.prepare.formats.words import strings
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
 KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS})
+# The list of SBU Captions is one object of columns, beginning with this one.
+SBU, SBU_BEGINS = b'"image_urls"', 200
 WIKIEXTRACTOR = {"id", "url", "title", "text"}  # Its texts keep entities such as &amp;.
 
 
@@ -39,6 +42,8 @@ def sniff(found: Found) -> bool:
 
 
 def _begins(head: bytes) -> bool:
+    if SBU in head[:SBU_BEGINS]:
+        return True
     first = first_object(head)
     if not first:
         return False
@@ -54,27 +59,30 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """
     result = Plan([])
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
-        path = pathlib.Path(whole.path)
-        head = head_of(path)
-        first = first_object(head) or {}
-        if not first and next(lines_of(path), None) is None:
-            continue  # It is empty; a damaged one raises an error.
-        names = list(first)
-        found = columns_of(names, options).for_kind(options.kind)
-        need_columns(found, names, path)
-        is_array = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-        if (not found.image and found.link) or is_link(first.get(found.image)):
-            form = "json" if is_array else "jsonl"
-            raise links_only(path, form, found.link or found.image, found.caption)
-        extra = {"columns": list(found), "array": is_array}
-        if is_array:
-            to_row = row_maker(found, set(first))
-            result.units += plan_entries(whole, map(to_row, elements(path)), **extra)
-        elif found.image:
-            result.units += plan_rows(whole, rows_by(found, set(first)), **extra)
-        else:
-            whole = Unit(whole.path, whole.source, extra={**extra, "names": sorted(first)})
-            result.units += cut_at_lines(whole)
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            head = head_of(path)
+            if SBU in head[:SBU_BEGINS]:
+                raise links_only(path, "json", "image_urls", "captions")
+            first = first_object(head) or {}
+            if not first and next(lines_of(path), None) is None:
+                continue  # It is empty; a damaged one raises an error.
+            names = list(first)
+            found = columns_of(names, options).for_kind(options.kind)
+            need_columns(found, names, path)
+            is_array = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+            if (not found.image and found.link) or is_link(first.get(found.image)):
+                form = "json" if is_array else "jsonl"
+                raise links_only(path, form, found.link or found.image, found.caption)
+            extra = {"columns": list(found), "array": is_array}
+            if is_array:
+                to_row = row_maker(found, set(first))
+                result.units += plan_entries(whole, map(to_row, elements(path)), **extra)
+            elif found.image:
+                result.units += plan_rows(whole, rows_by(found, set(first)), **extra)
+            else:
+                whole = Unit(whole.path, whole.source, extra={**extra, "names": sorted(first)})
+                result.units += cut_at_lines(whole)
     return result
 
 
@@ -124,8 +132,9 @@ def row_maker(columns: Columns, names: set[str]) -> Callable[[Any], Row]:
             text = "\n".join(texts)
             return Row(text=html.unescape(text) if escaped else text)
         image = found.get(columns.image)
-        picture = found.get(columns.picture, image)
-        images = (image,) if isinstance(image, str) and image else ()
-        return Row(images, strings(found.get(columns.caption)), str(picture) if images else "")
+        if not isinstance(image, str) or not image:
+            return Row(captions=strings(found.get(columns.caption)))
+        picture = found.get(columns.picture, same_picture(image))
+        return Row((image,), strings(found.get(columns.caption)), str(picture))
 
     return to_row

@@ -16,6 +16,7 @@ from vlbeit_jax.prepare.formats.base import (
     Plan,
     Unit,
     a_unit_each,
+    left_out_if_bad,
 )
 from vlbeit_jax.prepare.formats.columnar import STATUS, SUCCESS, columns_in, items_of, used
 from vlbeit_jax.prepare.formats.columns import Columns
@@ -25,7 +26,7 @@ from vlbeit_jax.prepare.formats.sidecars import ALIVE, GIVEN, stats_of
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
-KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES})
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS})
 BATCH = 64  # Rows in memory at a time.
 
 
@@ -43,13 +44,14 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """
     result, links, rows = Plan([]), Counter[str](), 0
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
-        path = pathlib.Path(whole.path)
-        with _opened(path) as file:
-            columns = columns_in(file.schema_arrow, path, options)
-            dead = _links(file, path)
-            links.update(dead)
-            result.units += _units(whole, file, columns)
-            rows += file.metadata.num_rows - dead.get(GIVEN, 0) + dead.get(ALIVE, 0)
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            with _opened(path) as file:
+                columns = columns_in(file.schema_arrow, path, options)
+                dead = _links(file, path)
+                links.update(dead)
+                result.units += _units(whole, file, columns)
+                rows += file.metadata.num_rows - dead.get(GIVEN, 0) + dead.get(ALIVE, 0)
     result.links, result.items = dict(links), rows
     return result
 

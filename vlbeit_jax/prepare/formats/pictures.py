@@ -1,6 +1,7 @@
 """Pictures that are files: which files are pictures, and reading those that an index names."""
 
 import pathlib
+import posixpath
 
 # Suffixes of formats that the image libraries read.
 IMAGES = frozenset("jpg jpeg jpe jfif png webp bmp gif tif tiff jp2 ppm pgm pbm pnm avif".split())
@@ -21,6 +22,11 @@ OUTSIDE, MISSING = "outside_folder", "missing_file"
 def is_picture(name: str) -> bool:
     """Returns whether a file's name is that of a picture."""
     return pathlib.PurePosixPath(name).suffix[1:].lower() in TAKEN
+
+
+def same_picture(name: str) -> str:
+    """Returns one spelling of a path: ``./a//b.jpg`` is ``a/b.jpg``."""
+    return posixpath.normpath(name) if name else ""
 
 
 def begins_as_picture(head: bytes) -> bool:

@@ -11,7 +11,7 @@ from vlbeit_jax.prepare.formats.columns import Columns, columns_of
 from vlbeit_jax.prepare.formats.index import BAD_LINE, Reader, Row, plan_rows
 from vlbeit_jax.prepare.formats.lines import lines_of
 from vlbeit_jax.prepare.formats.links import is_link, links_only
-from vlbeit_jax.prepare.formats.pictures import is_picture
+from vlbeit_jax.prepare.formats.pictures import is_picture, same_picture
 from vlbeit_jax.prepare.formats.words import decoded
 
 # From a file and a range of bytes to rows with the places of their first bytes.
@@ -40,7 +40,7 @@ def quoted_cells(delimiter: str) -> Cells:
             # A row that begins before the stop may end after it.
             for place, line in lines_of(path, start, -1):
                 places.append(place)
-                yield line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+                yield line.decode("utf-8", "surrogateescape")
 
         rows = csv.reader(lines(), delimiter=delimiter, skipinitialspace=True)
         while True:
@@ -50,7 +50,7 @@ def quoted_cells(delimiter: str) -> Cells:
             except StopIteration:
                 return
             except csv.Error:
-                row = []
+                row = ["too large a cell"]  # It lacks other cells, so it is counted.
             if not places or 0 <= stop <= places[0]:
                 return
             if any(map(str.strip, row)):
@@ -171,7 +171,9 @@ def rows_of(cells: Cells, extra: Mapping[str, Any]) -> Reader:
                 continue
             image = row[extra["image"]].strip()
             caption = row[extra["caption"]].strip() if extra["caption"] >= 0 else ""
-            number = row[extra["picture"]] if 0 <= extra["picture"] < len(row) else image
+            place_of_number = extra["picture"]
+            stated = 0 <= place_of_number < len(row)
+            number = row[place_of_number] if stated else same_picture(image)
             images = (image,) if image else ()
             yield place, Row(images, (caption,) if caption else (), number if image else "")
 

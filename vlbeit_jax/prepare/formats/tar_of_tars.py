@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.files import HIDDEN, OTHER, files_below
 from vlbeit_jax.prepare.formats.look import is_hidden
 from vlbeit_jax.prepare.formats.packed import compression
@@ -35,21 +35,22 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """
     result = Plan([])
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
-        path = pathlib.Path(whole.path)
-        if compression(path):
-            raise UsageError(
-                f"{path}: unpack it once (gunzip, unxz or unzstd): it is read in parts"
-            )
-        members: list[tuple[str, int, int]] = []
-        with open_tar(path) as tar:
-            for entry in tar.entries:
-                if is_hidden(entry.name):
-                    result.skipped[HIDDEN] += 1
-                elif entry.fault or not entry.name.partition(".")[2].startswith("tar"):
-                    result.skipped[entry.fault or OTHER] += 1
-                else:
-                    members.append((entry.name, *tar.extent(entry)))
-        result.units += _units(whole, members)
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            if compression(path):
+                raise UsageError(
+                    f"{path}: unpack it once (gunzip, unxz or unzstd): it is read in parts"
+                )
+            members: list[tuple[str, int, int]] = []
+            with open_tar(path) as tar:
+                for entry in tar.entries:
+                    if is_hidden(entry.name):
+                        result.skipped[HIDDEN] += 1
+                    elif entry.fault or not entry.name.partition(".")[2].startswith("tar"):
+                        result.skipped[entry.fault or OTHER] += 1
+                    else:
+                        members.append((entry.name, *tar.extent(entry)))
+            result.units += _units(whole, members)
     return result
 
 

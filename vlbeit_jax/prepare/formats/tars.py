@@ -42,7 +42,7 @@ class Entry:
 
     Attributes:
       name: its path in the tar.
-      place: its number; two members may have one name.
+      place: number of the member with its content; two members may have one name.
       fault: why it has no content: ``LINK`` or ``SPECIAL``; empty if it has.
     """
 
@@ -57,35 +57,37 @@ class Tar:
     def __init__(self, path: pathlib.Path, archive: tarfile.TarFile):
         self.path, self._archive = path, archive
         self._members = archive.getmembers()
-        self.entries = [
-            Entry(member.name.removeprefix("./"), place, _fault(member))
-            for place, member in enumerate(self._members)
-            if not member.isdir()
-        ]
+        self.entries: list[Entry] = []
+        places: dict[str, int] = {}  # Of the files so far, which a hard link may name.
+        for place, member in enumerate(self._members):
+            name = member.name.removeprefix("./")
+            if member.isreg():
+                places[member.name] = place
+                self.entries.append(Entry(name, place))
+            elif member.islnk() and member.linkname in places:
+                places[member.name] = places[member.linkname]
+                self.entries.append(Entry(name, places[member.linkname]))
+            elif not member.isdir():
+                fault = LINK if member.issym() or member.islnk() else SPECIAL
+                self.entries.append(Entry(name, place, fault))
 
     def read(self, entry: Entry) -> bytes:
         """Returns the content of a member; of a hard link, that of the member it names.
 
         Raises:
-          BadInput: the tar is damaged, or lacks what a hard link names.
+          BadInput: the tar is damaged.
         """
         try:
             content = self._archive.extractfile(self._members[entry.place])
             assert content is not None, "an entry without fault has content"
             return content.read()
-        except (tarfile.TarError, KeyError, OSError) as error:
+        except (tarfile.TarError, OSError) as error:
             raise BadInput(self.path, f"{entry.name} in it cannot be read ({error})") from error
 
     def extent(self, entry: Entry) -> tuple[int, int]:
         """Returns the place of the first byte of a member's content, and its length."""
         member = self._members[entry.place]
         return member.offset_data, member.size
-
-
-def _fault(member: tarfile.TarInfo) -> str:
-    if member.issym():
-        return LINK
-    return "" if member.isreg() or member.islnk() else SPECIAL
 
 
 @contextlib.contextmanager

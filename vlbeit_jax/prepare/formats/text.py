@@ -17,9 +17,11 @@ from vlbeit_jax.prepare.formats.base import (
     Plan,
     Unit,
     a_unit_each,
+    left_out_if_bad,
 )
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.lines import lines_of
+from vlbeit_jax.prepare.formats.links import is_link
 from vlbeit_jax.prepare.formats.packed import compression
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
@@ -30,8 +32,12 @@ LINE, BLANK_LINE = "line", "blank_line"
 
 
 def sniff(found: Found) -> bool:
-    """Returns whether a file begins with UTF-8 text that is not marked up."""
-    return any(_is_text(file.head) and not MARKUP.match(file.head) for file in found.files())
+    """Returns whether a file begins with UTF-8 text, neither marked up nor a list of links."""
+    return any(_is_text(file.head) and _is_prose(file.head) for file in found.files())
+
+
+def _is_prose(head: bytes) -> bool:
+    return not (MARKUP.match(head) or is_link(head.partition(b"\n")[0].decode("utf-8", "replace")))
 
 
 def _is_text(head: bytes) -> bool:
@@ -49,20 +55,21 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
         raise UsageError(f"--documents={options.documents}: choose {LINE} or {BLANK_LINE}")
     result = Plan([], items=0)
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
-        path = pathlib.Path(whole.path)
-        between = options.documents == BLANK_LINE or (
-            not options.documents and _has_blank_lines(path)
-        )
-        cuts, documents = _cuts(path, between)
-        result.items = (result.items or 0) + documents
-        if between and not options.documents:
-            result.notes.append(
-                f"{path}: blank lines separate its {documents:,} documents; if each line is one, "
-                "give --documents=line"
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            between = options.documents == BLANK_LINE or (
+                not options.documents and _has_blank_lines(path)
             )
-        for (place, number), (stop, _) in zip(cuts, [*cuts[1:], (-1, 0)], strict=True):
-            extra = {"between": between, "number": number}
-            result.units.append(Unit(whole.path, whole.source, place, stop, extra))
+            cuts, documents = _cuts(path, between)
+            result.items = (result.items or 0) + documents
+            if between and not options.documents:
+                result.notes.append(
+                    f"{path}: blank lines separate its {documents:,} documents; if each line is "
+                    "one, give --documents=line"
+                )
+            for (place, number), (stop, _) in zip(cuts, [*cuts[1:], (-1, 0)], strict=True):
+                extra = {"between": between, "number": number}
+                result.units.append(Unit(whole.path, whole.source, place, stop, extra))
     return result
 
 

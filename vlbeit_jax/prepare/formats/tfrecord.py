@@ -18,6 +18,7 @@ from vlbeit_jax.prepare.formats.base import (
     Plan,
     Unit,
     a_unit_each,
+    left_out_if_bad,
 )
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.files import files_below
@@ -47,20 +48,21 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     files = files_below(paths, sniff, result.skipped)
     result.links = links_of(files)
     for whole in a_unit_each(files):
-        path = pathlib.Path(whole.path)
-        places = [place for place, _ in _records(path, contents=False)]
-        result.items = (result.items or 0) + len(places)
-        if not places:
-            continue
-        _, first = next(_records(path))
-        names = sorted(_features(first, path))
-        columns = columns_of(names, options).for_kind(options.kind)
-        need_columns(columns, names, path)
-        size = len(places) if compression(path) else UNIT_PICTURES
-        for start in range(0, len(places), size):
-            stop = places[start + size] if start + size < len(places) else -1
-            extra = {"columns": list(columns), "number": start}
-            result.units.append(Unit(whole.path, whole.source, places[start], stop, extra))
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            places = [place for place, _ in _records(path, contents=False)]
+            result.items = (result.items or 0) + len(places)
+            if not places:
+                continue
+            _, first = next(_records(path))
+            names = sorted(_features(first, path))
+            columns = columns_of(names, options).for_kind(options.kind)
+            need_columns(columns, names, path)
+            size = len(places) if compression(path) else UNIT_PICTURES
+            for start in range(0, len(places), size):
+                stop = places[start + size] if start + size < len(places) else -1
+                extra = {"columns": list(columns), "number": start}
+                result.units.append(Unit(whole.path, whole.source, places[start], stop, extra))
     return result
 
 

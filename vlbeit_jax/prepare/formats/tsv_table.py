@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.index import read_rows
 from vlbeit_jax.prepare.formats.tables import plain_cells, plan_table, rows_of, sniff_cells
@@ -27,7 +27,8 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """
     result = Plan([])
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
-        plan_table(whole, CELLS, "tsv", options, result)
+        with left_out_if_bad(result, options):
+            plan_table(whole, CELLS, "tsv", options, result)
     return result
 
 

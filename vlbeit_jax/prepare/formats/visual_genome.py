@@ -6,7 +6,15 @@ Pictures are in ``VG_100K/`` and ``VG_100K_2/``, beside the file or where ``--im
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import (
+    BadInput,
+    Found,
+    Options,
+    Plan,
+    Unit,
+    a_unit_each,
+    left_out_if_bad,
+)
 from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.formats.index import Row, plan_entries, read_entries
 from vlbeit_jax.prepare.formats.json_values import elements
@@ -33,10 +41,11 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
       BadInput: a file is damaged or has another layout.
     """
     require_files(paths)
-    units = []
+    result = Plan([])
     for whole in a_unit_each(paths):
-        units += plan_entries(whole, _rows(pathlib.Path(whole.path)))
-    return Plan(units)
+        with left_out_if_bad(result, options):
+            result.units += plan_entries(whole, _rows(pathlib.Path(whole.path)))
+    return result
 
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:

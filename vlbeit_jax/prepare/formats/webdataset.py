@@ -12,7 +12,7 @@ from typing import Any
 from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.captions import words_of
 from vlbeit_jax.prepare.formats.files import HIDDEN, OTHER, files_below
-from vlbeit_jax.prepare.formats.groups import TEXTS, Group, groups_of
+from vlbeit_jax.prepare.formats.groups import CROWDED, TEXTS, Group, groups_of
 from vlbeit_jax.prepare.formats.look import is_hidden
 from vlbeit_jax.prepare.formats.pictures import TAKEN
 from vlbeit_jax.prepare.formats.sidecars import ALIVE, links_of, stats_of
@@ -80,6 +80,8 @@ def items_of_tar(tar: Tar, stem: str, least: int = 0) -> Iterator[Item]:
 
 def _items(stem: str, tar: Tar, group: Group) -> Iterator[Item]:
     """Yields the item of a group, and one for each of its parts that is not used."""
+    if group.is_crowded():
+        group.fault = group.fault or CROWDED
     pictures = group.with_suffix(*TAKEN, prefer="im")
     texts = group.with_suffix(*TEXTS, prefer="cap")
     if texts and "." not in texts[0]:
