@@ -54,6 +54,7 @@ def build_set(
         left.
     """
     local(out)
+    wishes.require_fit(source.kind)
     others = open_sets_once(source.apart_from)
     with locked(out, shared=shard_range is not None):
         work = out.with_name(f"{out.name}.work")

@@ -8,6 +8,7 @@ import numpy as np
 
 from vlbeit_jax.data.identity import TRAIN
 from vlbeit_jax.data.source import PreparedSet
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare import duplicates
 from vlbeit_jax.prepare.apart import CAPTION_IN_TRAINING
 from vlbeit_jax.prepare.counts import Counts
@@ -45,6 +46,19 @@ class Wishes:
     deduplicate: bool = False
     near_duplicates: str = ""
     workers: int = 0
+
+    def require_fit(self, kind: Kind) -> None:
+        """Raises a ``UsageError`` if duplicates cannot be removed from records of a kind.
+
+        Records of other kinds are about the same picture by design, or their number by class is
+        stated.
+        """
+        for flag, value, kinds in (
+            ("--deduplicate", self.deduplicate, (Kind.IMAGES, Kind.PAIRS, Kind.TEXTS)),
+            ("--near_duplicates", self.near_duplicates, (Kind.IMAGES, Kind.PAIRS)),
+        ):
+            if value and kind not in kinds:
+                raise UsageError(f"{flag} is for {', '.join(kinds)}, but --kind={kind}")
 
     def as_options(self) -> dict[str, Any]:
         """Returns what the description says of them, if they differ from the defaults."""

@@ -59,11 +59,10 @@ class Merged:
         both = np.concatenate(found)
         return both[:, 0].copy(), both[:, 1].astype(np.int64)
 
-    def looks(self, split: str) -> UInt[np.ndarray, " _"]:
+    def looks(self, split: str) -> UInt[np.ndarray, "_ 2"]:
         """Returns what the pictures look like, in the order of their records."""
-        return np.concatenate(
-            [np.zeros(0, np.uint64), *(values for _, values in self._arrays(LOOKS, split))]
-        )
+        found = (values for _, values in self._arrays(LOOKS, split))
+        return np.concatenate([np.zeros((0, 2), np.uint64), *found])
 
     def digests(self, split: str) -> Iterator[tuple[int, bytes]]:
         """Yields the number and the digest of each record."""

@@ -170,13 +170,13 @@ class Arrays:
             for key in keys.get(what, ()):
                 self._of(what, split).extend((key, number))
 
-    def add_look(self, split: str, look: int) -> None:
+    def add_look(self, split: str, look: tuple[int, int]) -> None:
         """Adds what the next record's picture looks like."""
-        self._of(LOOKS, split).append(look)
+        self._of(LOOKS, split).extend(look)
 
     def save(self, path: pathlib.Path) -> None:
         """Writes them to a file, under their names and splits."""
-        shapes = {DIGESTS: (-1, 32), PICTURES: (-1, 2), TEXTS: (-1, 2), IDS: (-1,), LOOKS: (-1,)}
+        shapes = {DIGESTS: (-1, 32), PICTURES: (-1, 2), TEXTS: (-1, 2), IDS: (-1,), LOOKS: (-1, 2)}
         arrays: dict[str, Any] = {
             name: np.frombuffer(found, found.typecode.replace("Q", "u8")).reshape(
                 shapes[name.partition("-")[0]]
