@@ -1,5 +1,11 @@
 """Formats that can be prepared: one small file each, with what ``base.Format`` asks for.
 
+They share: ``look`` and ``detect`` to recognise inputs, ``files`` and ``packed`` to list and open
+them, ``lines`` to divide files of lines, ``index`` for rows that name pictures (``tables``,
+``json_values``), ``columns`` and ``columnar`` for tables with the pictures in them, ``tars`` and
+``groups`` for members of tars, ``pictures``, ``captions`` and ``words`` for what they hold,
+``sidecars`` and ``links`` for lists of links, ``official`` for benchmarks.
+
 A new format is a new file here and one line in ``FORMATS``. If its items can have groups, it has a
 function in ``STATES_GROUPS`` too, which says whether some files state any. The format of a
 published benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``).

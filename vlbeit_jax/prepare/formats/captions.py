@@ -50,3 +50,13 @@ def _described(content: bytes) -> tuple[str, ...]:
     if not isinstance(found, dict):
         return ()
     return next((texts for name in FIELDS if (texts := strings(found.get(name)))), ())
+
+
+def no_words(captions: Sequence[str], texts: Sequence[tuple[str | None, str]]) -> str:
+    """Returns why an example has no captions, if the encoding of its texts is the reason.
+
+    Args:
+      captions: of the example.
+      texts: results of ``words.decoded``.
+    """
+    return UNDECODABLE if not captions and any(text is None for text, _ in texts) else ""

@@ -20,6 +20,7 @@ from vlbeit_jax.prepare.formats.base import (
     a_unit_each,
     left_out_if_bad,
 )
+from vlbeit_jax.prepare.formats.captions import no_words
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.needs import needed
@@ -128,7 +129,7 @@ def _item(file: Mapping[str, Any], columns: Columns, number: int, unit: Unit) ->
         source=unit.source,
         label=label,
         repairs=tuple(repair for _, repair in words if repair),
-        no_words="undecodable_caption" if words and not captions and any(words) else "",
+        no_words=no_words(captions, words),
     )
 
 

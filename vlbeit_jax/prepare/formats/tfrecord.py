@@ -20,6 +20,7 @@ from vlbeit_jax.prepare.formats.base import (
     a_unit_each,
     left_out_if_bad,
 )
+from vlbeit_jax.prepare.formats.captions import no_words
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.packed import DAMAGED, compression, opened
@@ -78,7 +79,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
         found = _features(record, path)
         image = next(iter(found.get(columns.image, ())), None)
         words = [decoded(value) for value in found.get(columns.caption, ()) if value]
-        captions = tuple(text.strip() for text, _ in words if text)
+        captions = tuple(text.strip() for text, _ in words if text and text.strip())
         documents = [decoded(value)[0] or "" for value in found.get(columns.document, ())]
         yield Item(
             f"{unit.stem}/{number:08d}",
@@ -87,7 +88,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
             text="" if image else "\n".join(documents),
             source=unit.source,
             repairs=tuple(repair for _, repair in words if repair),
-            no_words="undecodable_caption" if words and not captions else "",
+            no_words=no_words(captions, words),
         )
 
 
