@@ -35,10 +35,12 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
   python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl --input=birds.jsonl \\
       --out=data/birds
   python -m vlbeit_jax.prepare --kind=questions --format=vqav2 --input=VQAv2 --out=data/vqav2
+  python -m vlbeit_jax.prepare --kind=masks --format=ade20k --input=ADEChallengeData2016 \\
+      --out=data/ade20k
 
-The formats imagenet, karpathy, nlvr2, tfds, vqav2 and vqav2-trainval read published benchmarks as
-they are (docs/published_benchmarks.md). A command that is stopped goes on when it is given again:
-finished parts stay in OUT.work (docs/data.md).
+The formats ade20k, imagenet, karpathy, nlvr2, tfds, vqav2 and vqav2-trainval read published
+benchmarks as they are (docs/published_benchmarks.md). A command that is stopped goes on when it is
+given again: finished parts stay in OUT.work (docs/data.md).
 
 tfds.builder_from_directory opens the folder. vlbeit_meta.json in it describes the set."""
 
@@ -48,7 +50,7 @@ KIND = flags.DEFINE_enum(
     [str(kind) for kind in Kind],
     "what a record holds; pairs: an image and its captions; tokens: texts packed into full rows; "
     "questions: an image, a question and its answers; statements: two images, and a statement that "
-    "is true or false of them",
+    "is true or false of them; masks: an image and a picture with the number of each pixel's class",
     required=True,
 )
 FORMAT = flags.DEFINE_enum(
@@ -87,8 +89,8 @@ OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
 flags.DEFINE_string(
     "classes",
     "",
-    "labelled: file with the names of the classes, one a line, in the order of the head's outputs; "
-    "empty: the names in the input, sorted",
+    "labelled and masks: file with the names of the classes, one a line, in the order of the "
+    "head's outputs; empty: the names in the input, sorted; of masks, the numbers",
 )
 PARTS = flags.DEFINE_list(
     "splits",

@@ -54,9 +54,9 @@ def of_kind(plan: WorkPlan, parts: Sequence[Part]) -> dict[str, Any]:
         for part in parts:
             answers.include(part.answers)
         return answers.description()
-    if not plan.kind.has_label:
+    if not plan.kind.has_label and plan.kind is not Kind.MASKS:
         return {}
     classes = Classes(plan.request.classes, plan.request.classes_file)
     for part in parts:
         classes.include(part.classes)
-    return classes.description()
+    return classes.description_of_masks() if plan.kind is Kind.MASKS else classes.description()

@@ -8,7 +8,7 @@ from typing import Any
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.fitting import Fits
-from vlbeit_jax.prepare.formats import FORMATS, OFFICIAL, STATES_GROUPS, require_kind
+from vlbeit_jax.prepare.formats import CLASS_NAMES, FORMATS, OFFICIAL, STATES_GROUPS, require_kind
 from vlbeit_jax.prepare.formats.base import Options, Plan, plan_of
 from vlbeit_jax.prepare.formats.detect import recognise
 from vlbeit_jax.prepare.inputs import expand
@@ -114,6 +114,8 @@ def _asked(
         source.kind is Kind.PAIRS and states_groups and states_groups(paths)
     )
     limits = source.limits.of_benchmark() if official else source.limits
+    _require_whole_pictures(source.kind, limits)
+    classes = _classes(source.kind, source.classes, name, paths)
     fits = source.fits
     options = dataclasses.asdict(source.options) | {"kind": str(source.kind)}
     del options["bad_inputs"], options["force"]
@@ -124,8 +126,8 @@ def _asked(
         dataclasses.asdict(limits),
         official,
         grouped,
-        _classes(source.kind, source.classes).names,
-        source.classes,
+        classes.names,
+        classes.file,
         str(fits.tokenizer.folder) if fits else "",
         fits.tokenizer.fingerprint if fits else "",
         fits.length if fits else 0,
@@ -135,14 +137,23 @@ def _asked(
     )
 
 
-def _classes(kind: Kind, file: str) -> Classes:
-    """Returns the names of labels: those of a file, or else those that records will state.
+def _require_whole_pictures(kind: Kind, limits: Limits) -> None:
+    if kind is Kind.MASKS and limits.short_side:
+        raise UsageError(
+            f"--short_side={limits.short_side} is not for masks, which must stay as they are; "
+            "training and evaluation resize pictures"
+        )
+
+
+def _classes(kind: Kind, file: str, source_format: str, paths: Sequence[pathlib.Path]) -> Classes:
+    """Returns the names of classes: those of a file, of the format, or else those of the records.
 
     Raises:
       UsageError: there is a file, but the kind has no classes.
     """
     if not file:
-        return Classes()
-    if not kind.has_label:
-        raise UsageError(f"--classes={file} is for labelled data, but --kind={kind}")
+        known = CLASS_NAMES.get(source_format)
+        return Classes(*known(paths)) if known else Classes()
+    if not kind.has_label and kind is not Kind.MASKS:
+        raise UsageError(f"--classes={file} is for labelled data and masks, but --kind={kind}")
     return Classes.read(file)

@@ -25,7 +25,13 @@ from vlbeit_jax.types import Kind
 
 EARLY_STOP_AFTER = 1000
 # Every record has a group.
-GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS, Kind.STATEMENTS)
+GROUPED = (
+    Kind.LABELLED_IMAGES,
+    Kind.LABELLED_TEXTS,
+    Kind.QUESTIONS,
+    Kind.STATEMENTS,
+    Kind.MASKS,
+)
 # What to do where a reason alone does not tell a newcomer.
 ADVICE = {
     "no_caption": "cat.jpg needs its caption in cat.txt; for pictures alone use --kind=images",
@@ -138,6 +144,8 @@ class RecordMaker:
         if self.kind.has_label:
             record["label"] = self.classes.name(item.label)
             self.classes.count(split, record["label"])
+        if self.kind is Kind.MASKS:
+            self.classes.count_mask(split, record["mask"])
         if self.kind is Kind.QUESTIONS:
             self.answers.add(split, item.answers)
         if self.grouped:

@@ -7,8 +7,9 @@ them, ``lines`` to divide files of lines, ``index`` for rows that name pictures 
 ``sidecars`` and ``links`` for lists of links, ``official`` for benchmarks.
 
 A new format is a new file here and one line in ``FORMATS``. If its items can have groups, it has a
-function in ``STATES_GROUPS`` too, which says whether some files state any. The format of a
-published benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``).
+function in ``STATES_GROUPS`` too, which says whether some files state any. A format that knows the
+names of classes returns them, with their file, in ``CLASS_NAMES``. The format of a published
+benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``).
 """
 
 import pathlib
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import (
+    ade20k,
     arrow,
     beit3,
     coco,
@@ -48,6 +50,7 @@ from vlbeit_jax.types import Kind
 # Where an input looks like several formats, the first of them that has the kind reads it.
 FORMATS: dict[str, Format] = {
     # Folders that have files of a name.
+    "ade20k": ade20k,
     "imagenet": imagenet,
     "nlvr2": nlvr2,
     "tfds": tfds_folder,
@@ -76,7 +79,8 @@ FORMATS: dict[str, Format] = {
     "csv": csv_table,
     "text": text,
 }
-OFFICIAL = frozenset({"imagenet", "karpathy", "nlvr2", "tfds", "vqav2", "vqav2-trainval"})
+OFFICIAL = frozenset({"ade20k", "imagenet", "karpathy", "nlvr2", "tfds", "vqav2", "vqav2-trainval"})
+CLASS_NAMES = {"ade20k": ade20k.class_names}
 STATES_GROUPS: dict[str, Callable[[Sequence[pathlib.Path]], bool]] = {"jsonl": jsonl.states_groups}
 
 
