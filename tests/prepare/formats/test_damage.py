@@ -1,6 +1,7 @@
 """Damaged inputs are refused or read, but never end in a traceback."""
 
 import json
+import pickle
 import random
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 from tests.prepare.formats.conftest import GOLDEN
 from tests.prepare.formats.reading import Reading
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.formats.detect import recognise
 from vlbeit_jax.types import Kind
 
@@ -36,7 +38,7 @@ def damaged(content, draw):
 def test_damage_of_any_input_is_a_usage_error_at_most(golden, tmp_path, name):
     wanted, draw = EXPECTED[name], random.Random(name)
     top, _, below = wanted["input"].partition("/")
-    outcomes = set()
+    outcomes = []
     for number in range(6):
         shutil.copytree(golden / top, tmp_path / str(number))
         path = tmp_path / str(number) / below
@@ -48,7 +50,12 @@ def test_damage_of_any_input_is_a_usage_error_at_most(golden, tmp_path, name):
                 kind = Kind(wanted["kind"])
                 found = recognise(form, [path], kind, force=form != "auto")
                 Reading(found, path, kind=kind)
-                outcomes.add("read")
+                outcomes.append("read")
             except UsageError:
-                outcomes.add("refused")
-    assert outcomes
+                outcomes.append("refused")
+    assert len(outcomes) == 12
+
+
+def test_a_worker_can_send_what_is_wrong_with_a_file():
+    error = pickle.loads(pickle.dumps(BadInput("a.tar", "is cut off")))
+    assert (error.path, error.why, str(error)) == ("a.tar", "is cut off", "a.tar: is cut off")
