@@ -83,7 +83,10 @@ def _units(whole: Unit, reader: Any, extra: dict[str, Any]) -> list[Unit]:
         return [Unit(whole.path, whole.source, extra={**extra, "number": 0})]
     units, start, first, rows = [], 0, 0, 0
     for batch in range(count):
-        rows += reader.get_batch(batch).num_rows
+        try:
+            rows += reader.get_batch(batch).num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput(whole.path, f"batch {batch} cannot be read ({error})") from error
         if rows >= UNIT_PICTURES or batch + 1 == count:
             more = {**extra, "number": first}
             units.append(Unit(whole.path, whole.source, start, batch + 1, more))
@@ -109,6 +112,8 @@ def _batches(reader: Any, unit: Unit, path: pathlib.Path) -> Iterator[pa.RecordB
     try:
         whole = reader if unit.stop < 0 else map(reader.get_batch, range(unit.start, unit.stop))
         for batch in whole:
+            # Damage would end the process otherwise.
+            batch.validate(full=True)
             for start in range(0, batch.num_rows, ROWS):
                 yield batch.slice(start, ROWS)
     except (pa.ArrowException, OSError) as error:

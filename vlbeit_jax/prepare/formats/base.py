@@ -173,7 +173,7 @@ def left_out_if_bad(plan: Plan, options: Options) -> Iterator[None]:
 
 def a_unit_each(paths: Sequence[pathlib.Path], **extra: Any) -> list[Unit]:
     """Returns one unit for each file or folder."""
-    sources = source_paths(paths)
+    sources = source_paths(paths) if paths else []
     return [
         Unit(str(path), source.as_posix(), extra=extra)
         for path, source in zip(paths, sources, strict=True)

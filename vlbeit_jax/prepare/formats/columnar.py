@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlbeit_jax.prepare.formats.base import Options
+from vlbeit_jax.prepare.formats.base import BadInput, Options
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.links import links_only
 from vlbeit_jax.prepare.formats.pictures import Folder
@@ -25,6 +25,10 @@ def columns_in(schema: pa.Schema, path: pathlib.Path, options: Options) -> Colum
     Raises:
       UsageError: there is none of pictures or of texts, or the table is a list of links.
     """
+    try:
+        given = schema.names
+    except UnicodeDecodeError as error:
+        raise BadInput(path, f"a name of a column is not UTF-8 ({error})") from error
     declared = [
         field.name
         for field in schema
@@ -39,7 +43,7 @@ def columns_in(schema: pa.Schema, path: pathlib.Path, options: Options) -> Colum
     found = found._replace(label=labels[0] if labels else found.label).for_kind(options.kind)
     if not found.image and found.link:
         raise links_only(path, "parquet", found.link, found.caption)
-    need_columns(found, schema.names, path)
+    need_columns(found, given, path)
     return found
 
 

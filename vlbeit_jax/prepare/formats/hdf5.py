@@ -3,6 +3,7 @@
 Names may have a prefix: ``train_jpg``, ``train_caption``. Each element is an encoded file.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -59,11 +60,13 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     return result
 
 
-def _opened(path: pathlib.Path) -> Any:
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
     h5py = needed("h5py", f"{path} is an HDF5 file")
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:  # What h5py raises of damage.
         raise BadInput(path, f"cannot be read as HDF5 ({error})") from error
 
 
@@ -71,7 +74,8 @@ def _tables(
     file: Mapping[str, Any], path: pathlib.Path, options: Options
 ) -> list[tuple[Columns, int]]:
     """Returns the data sets that belong together, and how long they are."""
-    names = [name for name in file if hasattr(file[name], "shape")]
+    # A name that is not UTF-8 comes as bytes.
+    names = [name for name in file if isinstance(name, str) and hasattr(file[name], "shape")]
     if options.image_column or options.caption_column:
         candidates = [columns_of(names, options).for_kind(options.kind)]
     else:
@@ -105,11 +109,8 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     """
     columns = Columns(*unit.extra["columns"])
     with _opened(pathlib.Path(unit.path)) as file:
-        try:
-            for number in range(unit.start, unit.stop):
-                yield _item(file, columns, number, unit)
-        except OSError as error:
-            raise BadInput(unit.path, f"cannot be read to its end ({error})") from error
+        for number in range(unit.start, unit.stop):
+            yield _item(file, columns, number, unit)
 
 
 def _item(file: Mapping[str, Any], columns: Columns, number: int, unit: Unit) -> Item:

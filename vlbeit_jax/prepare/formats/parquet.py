@@ -59,7 +59,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 def _opened(path: pathlib.Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadInput(path, f"cannot be read as Parquet ({error})") from error
 
 
@@ -105,6 +105,8 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
 
 def _sound(batches: Iterator[pa.RecordBatch], path: pathlib.Path) -> Iterator[pa.RecordBatch]:
     try:
-        yield from batches
+        for batch in batches:
+            batch.validate(full=True)  # Texts may not be UTF-8.
+            yield batch
     except (pa.ArrowException, OSError) as error:
         raise BadInput(path, f"cannot be read to its end ({error})") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.look import look
 from vlbeit_jax.prepare.formats.official import only_one, splits_of
 from vlbeit_jax.prepare.item import Item
@@ -74,13 +74,17 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
 
 def _opened(folder: pathlib.Path) -> Any:
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
     if not (folder / "dataset_info.json").is_file():
         raise UsageError(
             f"{folder}: there is no dataset_info.json here; give the folder of one version of a "
             "prepared set, such as ~/tensorflow_datasets/imagenet2012/5.1.0"
         )
-    builder: Any = tfds.builder_from_directory(folder)
+    try:
+        builder: Any = tfds.builder_from_directory(folder)
+    except (OSError, ValueError, KeyError, ParseError) as error:
+        raise BadInput(folder, f"cannot be read as a prepared set ({error})") from error
     file_format = builder.info.file_format.value
     if file_format != "array_record":
         raise UsageError(
@@ -100,7 +104,7 @@ def _items(
     if "label" in features and len(records) and int(records[0]["label"]) < 0:
         return
     for number in range(len(records)):
-        record = records[number]
+        record = _record(records, number, folder)
         given = next((record[each] for each in IDS if each in record), f"{name}/{number:08d}")
         key = _text(given)
         yield Item(
@@ -113,6 +117,15 @@ def _items(
             split=split,
             place=f"{folder}: {name}[{number}]",
         )
+
+
+def _record(records: Any, number: int, folder: pathlib.Path) -> Any:
+    from google.protobuf.message import DecodeError
+
+    try:
+        return records[number]
+    except (RuntimeError, DecodeError) as error:
+        raise BadInput(folder, f"record {number} cannot be read ({error})") from error
 
 
 def _captions(found: Any) -> tuple[str, ...]:
