@@ -28,7 +28,6 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
 
   python -m vlbeit_jax.prepare --kind=pairs --input=pictures --out=data/pairs
   python -m vlbeit_jax.prepare --kind=pairs --input='cc3m/*.tar' --out=data/cc3m
-  python -m vlbeit_jax.prepare --kind=images --input='cc3m/*.tar' --out=data/cc3m-images
   python -m vlbeit_jax.prepare --kind=texts --input=wiki.txt --out=data/wiki
   python -m vlbeit_jax.prepare --kind=tokens --input=data/wiki \\
       --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128

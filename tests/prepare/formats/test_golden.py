@@ -57,7 +57,7 @@ def test_golden_inputs_give_their_records(golden, name):
 def test_every_format_has_a_golden_input_or_a_test_of_its_own():
     tested = {wanted["format"] for wanted in EXPECTED.values()}
     assert FORMATS.keys() - tested == {
-        *("imagenet", "nlvr2", "vqav2", "vqav2-trainval", "jsonl"),  # tests/prepare
+        *("ade20k", "imagenet", "nlvr2", "vqav2", "vqav2-trainval", "jsonl"),  # tests/prepare
         "beit3",  # test_refusals.py
     }
 
@@ -76,7 +76,13 @@ def test_the_table_of_the_documentation_names_every_format():
     text = (TOP / "docs" / "data.md").read_text()
     table = text[text.index("| what you have |") : text.index("### Rules")]
     named = set(re.findall(r"`([a-z0-9_]+)`", table))
-    elsewhere = {"imagenet", "nlvr2", "vqav2", "vqav2-trainval"}  # published_benchmarks.md
+    elsewhere = {
+        "ade20k",
+        "imagenet",
+        "nlvr2",
+        "vqav2",
+        "vqav2-trainval",
+    }  # published_benchmarks.md
     assert FORMATS.keys() - elsewhere <= named
 
 

@@ -21,7 +21,7 @@ from vlbeit_jax.types import Kind
 KINDS = frozenset(Kind) - {Kind.TOKENS}
 LOOKED_AT = 100  # Lines, to recognise a file.
 # Of files with other keys alone, such as image and text, ``json_records`` counts wrong lines.
-OWN = {"captions", "answers", "images", "truth", "label", "group", "split"}
+OWN = {"captions", "answers", "images", "mask", "truth", "label", "group", "split"}
 MOST_ANSWERS = 10  # As many as VQAv2 has of each question.
 BOM = b"\xef\xbb\xbf"
 IMAGES = 2  # That a statement is about, as in NLVR2.
