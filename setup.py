@@ -35,12 +35,15 @@ INSTALL = [
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.11.33,<0.13",
     "pillow>=11,<14",
+    "pyarrow>=20,<27",
     "safetensors>=0.5,<1",
     "sentencepiece>=0.2,<0.3",
     "tensorboardX>=2.6.2,<3",
     "tensorflow-datasets>=4.9.10,<4.10",
     "tqdm>=4.66,<5",
 ]
+
+FORMATS = ["h5py>=3.12,<4", "ijson>=3.3,<4", "mlcroissant>=1.1,<2", "zstandard>=0.23,<1"]
 
 COMMANDS = runpy.run_path(str(HERE / "vlbeit_jax" / "scripts.py"))["COMMANDS"]
 
@@ -85,8 +88,11 @@ setup(
     },
     install_requires=INSTALL,
     extras_require={
+        # What only some input formats of prepare need (docs/data.md).
+        "formats": FORMATS,
         "test": [
             "beartype>=0.20,<1",
+            *(each for each in FORMATS if not each.startswith("mlcroissant")),  # It needs pandas.
             "pyright[nodejs]>=1.1.390,<2",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",

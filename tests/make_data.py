@@ -1,11 +1,14 @@
 """Small inputs made on the spot: images, tars, texts, prepared sets and a text tokenizer."""
 
+import dataclasses
 import io
 import pathlib
 import struct
 import tarfile
+import types
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +17,10 @@ from PIL import Image
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.prepare.build import build_set
-from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.prepare.decide import Wishes
+from vlbeit_jax.prepare.formats.base import Options, Plan, a_unit_each
+from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.prepare.planning import Source
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.types import Kind
 
@@ -95,10 +101,36 @@ def pair_members(count: int, first: int = 0) -> list[tuple[str, bytes]]:
 
 
 def build(out: pathlib.Path, kind: Kind, inputs: Iterable[pathlib.Path], **changed) -> dict:
-    """``build_set`` with the command's defaults."""
+    """``build_set`` with the command's defaults.
+
+    Args:
+      out: the folder to make.
+      kind: what records hold.
+      inputs: paths.
+      changed: fields of ``Source``, ``Options`` and ``Wishes`` by name, and ``shard_range``.
+    """
+    shard_range = changed.pop("shard_range", None)
+    wishes = Wishes(**_taken(changed, Wishes))
+    options = Options(**_taken(changed, Options))
     source_format = changed.pop("source_format", "text" if kind is Kind.TEXTS else "webdataset")
-    options = {"validation_share": 0.1, "max_dropped": 0.1, "limits": Limits()} | changed
-    return build_set(out, kind, source_format, [str(path) for path in inputs], **options)
+    places = [str(path) for path in inputs]
+    source = Source(kind, source_format, places, options=options, **changed)
+    return build_set(out, source, wishes, shard_range)
+
+
+def _taken(changed: dict[str, Any], form: type) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(form) if field.name in changed]
+    return {name: changed.pop(name) for name in names}
+
+
+def in_memory(items: Iterable[Item]) -> Any:
+    """A format whose items are these, whatever the input is."""
+    return types.SimpleNamespace(
+        KINDS=frozenset(Kind),
+        sniff=lambda found: False,
+        plan=lambda paths, options: Plan(a_unit_each(paths)),
+        read=lambda unit, options: iter(items),
+    )
 
 
 def build_pairs(

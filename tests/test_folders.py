@@ -1,21 +1,28 @@
 """A folder appears whole or not at all."""
 
 import errno
+import os
+import subprocess
+import sys
+import threading
 
 import pytest
 
+from tests.processes import command
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import SAMPLE_FOLDER, published, run_folder
+from vlbeit_jax.folders import SAMPLE_FOLDER, local, locked, published, run_folder
 
 
 @pytest.mark.parametrize(
     ("raised", "seen"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), UsageError),
+        (RuntimeError("UNKNOWN: write() failed: No space left on device"), UsageError),
+        (RuntimeError("another"), RuntimeError),
         (OSError(errno.EIO, "Input/output error"), OSError),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
-    ids=["full", "broken", "Ctrl-C"],
+    ids=["full", "full by ArrayRecord", "another", "broken", "Ctrl-C"],
 )
 def test_nothing_is_left_of_what_was_cut_off(tmp_path, raised, seen):
     """A full disk is the user's to mend, and told in one message."""
@@ -45,3 +52,105 @@ def test_the_packaged_model_has_a_name(tmp_path):
     """A folder of that name is meant by "./sample"."""
     assert run_folder("sample") == SAMPLE_FOLDER and (SAMPLE_FOLDER / "config.json").is_file()
     assert run_folder("./sample") != SAMPLE_FOLDER and run_folder(tmp_path) == tmp_path
+
+
+HOLD = """
+import pathlib, sys
+from vlbeit_jax.folders import published
+with published(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "first").write_text("first")
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+
+
+def held(out):
+    """A process that writes ``out`` until its input is closed."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], **pipes)
+    assert process.stdout is not None and process.stdout.readline() == b"written\n"
+    return process
+
+
+def test_a_second_process_is_refused_and_the_first_one_keeps_its_folder(tmp_path):
+    """It deleted the folder of the first, whose metadata then lay over the second's shards."""
+    with held(tmp_path / "out") as first:
+        with pytest.raises(UsageError, match=f"being written by process {first.pid} on "):
+            with published(tmp_path / "out"):
+                pass
+        with published(tmp_path / "other"):  # The control: another folder is free.
+            pass
+        first.communicate()
+    assert first.returncode == 0 and (tmp_path / "out" / "first").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_what_a_killed_process_has_left_is_no_obstacle(tmp_path):
+    with held(tmp_path / "out") as first:
+        first.kill()
+    assert (tmp_path / ".out.incomplete" / "first").exists()
+    with published(tmp_path / "out") as folder:
+        (folder / "second").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert os.listdir(tmp_path / "out") == ["second"]
+
+
+def test_a_shared_lock_keeps_others_out_until_the_last_has_ended(tmp_path):
+    out = tmp_path / "out"
+    with locked(out, shared=True):
+        with locked(out, shared=True):
+            pass
+        with pytest.raises(UsageError, match="being written"), locked(out):
+            pass
+    with locked(out):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_many_at_once_each_is_alone_or_refused(tmp_path):
+    """Whoever ends removes the file of the lock, which another may just have opened."""
+    inside, most, refused = [], [], []
+
+    def enter():
+        for _ in range(100):
+            try:
+                with locked(tmp_path / "out"):
+                    inside.append(1)
+                    most.append(len(inside))
+                    inside.pop()
+            except UsageError:
+                refused.append(1)
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(most) + len(refused) == 400 and set(most) == {1}
+
+
+@pytest.mark.parametrize("place", ["gs://bucket/x", "s3://b", "file:///tmp/x", "gs:/bucket/x"])
+def test_the_address_of_another_store_is_no_folder(place):
+    """It became a local folder called "gs:"."""
+    with pytest.raises(UsageError, match=f"--workdir={place}: only folders of this machine"):
+        local(place, "--workdir")
+    assert str(local("gs/x:y")) == "gs/x:y"  # The control.
+
+
+@pytest.mark.parametrize(
+    "module, arguments",
+    [
+        ("prepare", ["--kind=texts", "--format=text", "--input=a.txt", "--out=PLACE"]),
+        ("text_tokenizer", ["--data=sample:texts", "--out=PLACE"]),
+        ("convert", ["--from=sample", "--to=torch", "--out=PLACE"]),
+        ("report", ["--from=sample", "--data=sample:pairs", "--out=PLACE"]),
+        ("evaluate", ["--from=sample", "--data=sample:pairs", "--json=PLACE"]),
+        ("predict", ["--from=sample", "--input=README.md", "--out=PLACE"]),
+        ("main", ["--config=sample", "--workdir=PLACE"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_no_command_writes_to_an_address(module, arguments):
+    arguments = [each.replace("PLACE", "gs://bucket/x") for each in arguments]
+    ended = command(f"vlbeit_jax.{module}", *arguments)
+    assert ended.returncode == 2 and "only folders of this machine" in ended.stderr, ended.stderr

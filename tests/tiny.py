@@ -23,7 +23,7 @@ from vlbeit_jax.config.streams import (
     ViewStreamConfig,
 )
 from vlbeit_jax.data.text import TextTokenizer
-from vlbeit_jax.prepare.build import pack_texts
+from vlbeit_jax.prepare.pack import pack_texts
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.runtime.start import train

@@ -18,6 +18,7 @@ from vlbeit_jax import progress
 from vlbeit_jax.config import files
 from vlbeit_jax.errors import INTERRUPTED, USAGE_ERROR, UsageError
 from vlbeit_jax.flag_errors import explain
+from vlbeit_jax.folders import local
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
@@ -161,8 +162,9 @@ def require_writable(path: pathlib.Path) -> None:
     """Checks that a result can be written, before an hour's work is lost.
 
     Raises:
-      UsageError: the path is a folder, or its folder is missing or read-only.
+      UsageError: the path is a folder or on another store, or its folder is missing or read-only.
     """
+    local(path, "")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path} cannot be written: give a file in an existing, writable folder")
 

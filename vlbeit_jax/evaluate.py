@@ -9,7 +9,7 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import run_folder
+from vlbeit_jax.folders import local, run_folder
 
 OVERVIEW = """Evaluates a run on data that it was not trained on.
 
@@ -76,6 +76,8 @@ def main() -> None:
 
     folder, out = run_folder(FROM.value), pathlib.Path(JSON.value)
     cli.require_writable(out)
+    if REPORT.value:
+        local(REPORT.value, "--report")
     mesh, config = make_mesh(MeshConfig()), read_config(folder)
     opened = config.task.open(folder)
     is_fine_tuned = isinstance(opened, FineTuned)

@@ -2,16 +2,24 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import pathlib
+import re
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
+from typing import IO
 
 from vlbeit_jax.errors import UsageError
 
 # The run of launch/sample.sh, packed by tools/pack_model.py.
 SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parent / "sample_model"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # Of file systems without locks.
+# As in gs://bucket/name; pathlib makes one slash of two.
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
 def run_folder(place: str | os.PathLike[str]) -> pathlib.Path:
@@ -19,32 +27,139 @@ def run_folder(place: str | os.PathLike[str]) -> pathlib.Path:
     return SAMPLE_FOLDER if place == SAMPLE else pathlib.Path(place)
 
 
+def local(place: str | os.PathLike[str], flag: str = "--out") -> pathlib.Path:
+    """Returns the path of a file or folder to write.
+
+    Args:
+      place: as the user gave it.
+      flag: that gave it, for the message; may be empty.
+
+    Raises:
+      UsageError: it is the address of another store, such as gs://bucket/name. As a path, it would
+        be a local folder called "gs:".
+    """
+    if SCHEME.match(os.fspath(place)):
+        raise UsageError(
+            f"{flag}{flag and '='}{place}: only folders of this machine can be written to; write "
+            "to one of them and copy it, or mount the bucket as a folder (gcsfuse, s3fs)"
+        )
+    return pathlib.Path(place)
+
+
+def no_room(error: BaseException) -> str:
+    """Returns why there is no room for a file, if this is what an error says; otherwise ""."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return os.strerror(error.errno)
+    # ArrayRecord's writer has no error of its own; its message ends with the system's.
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    return next((text for text in map(os.strerror, NO_ROOM) if text in said), "")
+
+
+@contextlib.contextmanager
+def locked(out: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
+    """Keeps other processes from writing ``out`` while the body runs.
+
+    The lock is that of a hidden file beside ``out``. The system releases it however the process
+    ends.
+
+    Args:
+      out: a file or folder, which need not exist.
+      shared: whether others that say so too may write at the same time.
+
+    Raises:
+      UsageError: another process holds the lock, or nothing can be written beside ``out``.
+    """
+    path = out.parent / f".{out.name}.lock"
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a+")
+        while not _holds(lock, path, kind, out):
+            lock = path.open("a+")
+    except OSError as error:
+        raise UsageError(f"cannot write beside {out}: {error}") from error
+    with lock:
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        try:
+            yield
+        finally:
+            # Whoever shares the lock still needs its file.
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+
+
+def _holds(lock: IO[str], path: pathlib.Path, kind: int, out: pathlib.Path) -> bool:
+    """Locks an open file; returns whether it is still the one at ``path``."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read()
+        lock.close()
+        raise UsageError(
+            f"{out} is being written by process {holder or 'unknown'}; let it end, or name another "
+            "folder"
+        ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"{path.parent} has no locks: let no other command write {out}", file=sys.stderr)
+        return True
+    # The process that held it before may have removed the file in between.
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return True
+    lock.close()
+    return False
+
+
+def require_absent(out: pathlib.Path) -> None:
+    """Raises a ``UsageError`` if something stands at ``out``; an empty folder may."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists already; name another folder or remove it")
+
+
 @contextlib.contextmanager
 def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder beside ``out`` that is renamed to it on success and removed on any failure.
 
     Raises:
-      UsageError: ``out`` exists already, or there is no room for it.
+      UsageError: ``out`` exists already, another process is writing it, or there is no room for it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists already; name another folder or remove it")
-    folder = out.parent / f".{out.name}.incomplete"
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"cannot write beside {out}: {error}") from error
-    try:
-        yield folder
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise UsageError(
-            f"{out}: {error.strerror}, and nothing is left of it; make room, or name a folder on "
-            "another disk"
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    local(out)
+    require_absent(out)
+    with locked(out):
+        folder = out.parent / f".{out.name}.incomplete"
+        try:
+            # What is left there is of a process that has ended.
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        except OSError as error:
+            raise UsageError(f"cannot write beside {out}: {error}") from error
+        try:
+            yield folder
+            replace_empty(folder, out)
+        except (OSError, RuntimeError) as error:
+            if not (why := no_room(error)):
+                raise
+            raise UsageError(
+                f"{out}: {why}, and nothing is left of it; make room, or name a folder on another "
+                "disk"
+            ) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace_empty(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Renames a finished folder to ``out``, where nothing or an empty folder stands.
+
+    Raises:
+      UsageError: something has come to stand there.
+    """
+    require_absent(out)
+    if out.exists():
+        out.rmdir()
+    folder.rename(out)

@@ -10,6 +10,7 @@ from vlbeit_jax.config.common import ClusterConfig
 from vlbeit_jax.config.describe import describe
 from vlbeit_jax.config.parse import parse_section
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import local
 from vlbeit_jax.tasks import Config, parse
 
 OVERVIEW = """Trains VL-BEiT or its visual tokenizer.
@@ -67,7 +68,7 @@ def fields() -> str:
 
 def main() -> None:
     """Checks the flags, then trains."""
-    values, workdir = cli.config_values(CONFIG), pathlib.Path(WORKDIR.value)
+    values, workdir = cli.config_values(CONFIG), local(WORKDIR.value, "--workdir")
     address, profile = check_flags()
     # JAX, which these import, takes seconds. A mistake in a flag is reported before.
     from vlbeit_jax.runtime import cluster

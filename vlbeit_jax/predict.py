@@ -121,7 +121,7 @@ def _lines_of_file(
 
     mesh = make_mesh(MeshConfig())
     classes = read_class_texts(CLASSES.value, TEMPLATES.value)
-    items = counted(jsonl.read([source]), "predicting", "records", filled_lines([source]))
+    items = counted(jsonl.read_lines([source]), "predicting", "records", filled_lines([source]))
     if classes:
         classify = run.classifier(classes, TOP.value, mesh)
         return prediction_lines(items, classify, {"image"})

@@ -22,6 +22,8 @@ Item = TypeVar("Item")
 class _Bar(Protocol):
     def update(self, n: int) -> object: ...
 
+    def set_postfix_str(self, s: str) -> object: ...
+
     def close(self) -> None: ...
 
 
@@ -77,6 +79,36 @@ def counted(
         bar.close()
 
 
+class Meter:
+    """Shows how much is done of work that several processes do."""
+
+    def __init__(self, bar: _Bar | None):
+        """Takes what shows it; None: nothing does."""
+        self._bar = bar
+
+    def update(self, n: int, note: str = "") -> None:
+        """Adds ``n`` units, and says something beside them."""
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note)
+            self._bar.update(n)
+
+
+@contextlib.contextmanager
+def meter(what: str, unit: str, total: int | None = None) -> Iterator[Meter]:
+    """Shows progress that comes in reports; see ``counted``."""
+    if not _State.shown or _State.counting:
+        yield Meter(None)
+        return
+    _State.counting = True
+    bar = _bar(what, unit, total)
+    try:
+        yield Meter(bar)
+    finally:
+        _State.counting = False
+        bar.close()
+
+
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Says before its body what takes long, and after it how long it took."""
@@ -126,7 +158,7 @@ class _Lines:
     def __init__(self, what: str, unit: str, total: int | None):
         self._what, self._unit, self._total = what, unit, total
         self._began = self._last = time.monotonic()
-        self._done = 0
+        self._done, self._note = 0, ""
         self._first: tuple[float, int] | None = None
         _say(f"{what}{f': {total:,} {unit}' if total else ''} ...")
 
@@ -140,7 +172,11 @@ class _Lines:
             rate = (self._done - self._first[1]) / (now - self._first[0])
         if now - self._last >= EVERY and self._done != self._total:
             self._last, seconds = now, now - self._began
-            _say(progress_line(self._what, self._done, self._total, self._unit, rate, seconds))
+            line = progress_line(self._what, self._done, self._total, self._unit, rate, seconds)
+            _say(f"{line}; {self._note}" if self._note else line)
+
+    def set_postfix_str(self, s: str) -> None:
+        self._note = s
 
     def close(self) -> None:
         seconds = time.monotonic() - self._began
@@ -152,6 +188,12 @@ def _bar(what: str, unit: str, total: int | None) -> _Bar:
     if not sys.stderr.isatty():
         return _Lines(what, unit, total)
     return tqdm.tqdm(total=total, desc=what, unit=f" {unit}", dynamic_ncols=True, file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """Says something beside progress, where that is shown."""
+    if _State.shown:
+        _say(text)
 
 
 def _say(text: str) -> None:

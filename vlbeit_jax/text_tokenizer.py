@@ -1,13 +1,14 @@
 """Command: trains the text tokenizer."""
 
 import json
-import pathlib
+import resource
 import sys
 
 from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import local
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 
 OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training parts of texts and pairs.
@@ -37,7 +38,7 @@ COVERAGE = flags.DEFINE_float(
     "coverage",
     0.9995,
     "share of the characters that get a word piece of their own",
-    lower_bound=0.9,
+    lower_bound=0.98,  # As SentencePiece asks.
     upper_bound=1,
 )
 THREADS = flags.DEFINE_integer(
@@ -53,7 +54,7 @@ def main() -> None:
             "bytes; leave it out, so that it follows from the text"
         )
     described = train_text_tokenizer(
-        pathlib.Path(OUT.value),
+        local(OUT.value),
         DATA.value,
         VOCABULARY.value,
         round(MAX_MEGABYTES.value * 1e6),
@@ -61,7 +62,13 @@ def main() -> None:
         threads=THREADS.value,
     )
     print(json.dumps(described, indent=1))
-    print(f"written to {OUT.value}: {described['vocabulary']:,} word pieces", file=sys.stderr)
+    # In kilobytes on Linux.
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(
+        f"written to {OUT.value}: {described['vocabulary']:,} word pieces; {memory:,.0f} MB of "
+        "memory at most",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from tests.make_data import build_pairs, build_texts, documents, train_tokenizer
 from vlbeit_jax.config.streams import ImageStreamConfig, PairStreamConfig, TextStreamConfig
 from vlbeit_jax.data.examples.masked import MaskedExample
-from vlbeit_jax.prepare.build import pack_texts
+from vlbeit_jax.prepare.pack import pack_texts
 
 BATCH = 8
 

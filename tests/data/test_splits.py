@@ -24,7 +24,7 @@ from vlbeit_jax.data.splits import (
     write_seen,
 )
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.build import pack_texts
+from vlbeit_jax.prepare.pack import pack_texts
 from vlbeit_jax.types import Kind
 
 

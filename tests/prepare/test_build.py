@@ -13,6 +13,7 @@ from tests.make_data import (
     build_texts,
     documents,
     encoded,
+    in_memory,
     pair_members,
     picture,
     png_header,
@@ -23,7 +24,8 @@ from tests.make_data import (
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.build import FORMATS, expand
+from vlbeit_jax.prepare.formats import FORMATS
+from vlbeit_jax.prepare.inputs import expand
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
@@ -43,8 +45,9 @@ DROPPED = {
         [("cut.jpg", JPEG[: len(JPEG) // 2]), ("cut.txt", b"c")],
         [("two.jpg", JPEG[:-9]), ("two.txt", b"c")],
     ],
+    "empty_file": [[("empty.jpg", b""), ("empty.txt", b"c")]],
+    "svg_image": [[("svg.jpg", b'<?xml version="1.0"?><svg/>'), ("svg.txt", b"c")]],
     "no_image": [
-        [("empty.jpg", b""), ("empty.txt", b"c")],
         [("lone.txt", b"c")],
         [("other.npy", b"x"), ("other.txt", b"c")],
     ],
@@ -171,7 +174,7 @@ def test_too_many_drops_leave_nothing_behind(tmp_path, limit, stops):
 
 
 def test_a_hopeless_source_is_given_up_early(tmp_path, monkeypatch):
-    monkeypatch.setitem(FORMATS, "text", lambda paths: (Item(f"{i}") for i in range(5000)))
+    monkeypatch.setitem(FORMATS, "text", in_memory(Item(f"{i}") for i in range(5000)))
     (tmp_path / "a.txt").touch()
     with pytest.raises(UsageError, match="1000 of 1000 items"):
         build(tmp_path / "out", Kind.TEXTS, [tmp_path / "a.txt"])
@@ -218,11 +221,11 @@ def test_an_existing_output_is_left_alone(tmp_path, occupied):
 
 
 def test_a_crash_leaves_nothing_behind(tmp_path, monkeypatch):
-    def crash(paths):
+    def crash():
         yield Item("0", text="one")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(FORMATS, "text", crash)
+    monkeypatch.setitem(FORMATS, "text", in_memory(crash()))
     (tmp_path / "a.txt").touch()
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "out", Kind.TEXTS, [tmp_path / "a.txt"])

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from tests.make_data import encoded, picture, png_header
 from vlbeit_jax.data.image import decode
-from vlbeit_jax.prepare import check
+from vlbeit_jax.prepare import pictures
 from vlbeit_jax.prepare.check import Dropped, Limits, checked, checked_image
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
@@ -67,7 +67,7 @@ def test_cheap_checks_come_first(monkeypatch, wanted, data):
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cv2, "imdecode", decoded)
-    monkeypatch.setattr(check, "_complete", decoded)
+    monkeypatch.setattr(pictures, "_complete", decoded)
     begun = time.monotonic()
     assert reason(data) == wanted
     assert time.monotonic() - begun < 0.5
@@ -209,7 +209,7 @@ def test_damaged_files_are_dropped_or_stay_readable(file_format, mode):
         (Item("k"), Kind.TEXTS, "no_text"),
         (Item("k", image=GOOD), Kind.TEXTS, "no_text"),
         (Item("k", text="t"), Kind.IMAGES, "no_image"),
-        (Item("k", image=b"", captions=("c",)), Kind.PAIRS, "no_image"),
+        (Item("k", image=b"", captions=("c",)), Kind.PAIRS, "empty_file"),
         (Item("k", image=GOOD), Kind.PAIRS, "no_caption"),
         (Item("k", image=b"<html>", captions=("c",)), Kind.PAIRS, "not_an_image"),
     ],

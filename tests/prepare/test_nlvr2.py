@@ -7,7 +7,8 @@ import pytest
 from tests.make_data import build, encoded, picture, records
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats import COUNTS
+from vlbeit_jax.prepare.formats import nlvr2
+from vlbeit_jax.prepare.formats.base import Options
 from vlbeit_jax.types import Kind
 
 DATA = "nlvr/nlvr2/data"
@@ -69,7 +70,7 @@ def test_a_miniature_becomes_a_set_with_its_own_splits_and_groups(tmp_path, data
     write(tmp_path / "nlvr2", data=data)
     meta = prepare(tmp_path)
     assert meta["counts"] == {"test": 2, "train": 4, "validation": 2} and not meta["dropped"]
-    assert COUNTS["nlvr2"]([tmp_path / "nlvr2"]) == 8
+    assert nlvr2.plan([tmp_path / "nlvr2"], Options()).items == 8
     found = {each["id"].decode(): each for each in records(tmp_path / "set", "train")}
     assert list(found) == [row["identifier"] for row in TRAIN]
     row = found["train-10-1-1"]

@@ -4,19 +4,18 @@ import json
 
 import pytest
 
+from tests.make_data import build
 from tests.test_own import write_pictures
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.build import build_set
-from vlbeit_jax.prepare.check import Limits
 from vlbeit_jax.prepare.held_back import with_larger_share
 from vlbeit_jax.types import Kind
 
 
 def built(folder, kind=Kind.PAIRS, name="pairs", **options):
     """Prepares the pictures of a folder; returns the description."""
-    options = {"validation_share": 0.1, "max_dropped": 0, "limits": Limits()} | options
-    return build_set(folder / name, kind, "folder", [str(folder / "pictures")], **options)
+    options = {"max_dropped": 0} | options
+    return build(folder / name, kind, [folder / "pictures"], source_format="folder", **options)
 
 
 def test_few_pictures_have_some_held_back(tmp_path):
@@ -61,13 +60,13 @@ def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
     (tmp_path / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     shares = []
 
-    def build(share, fewest):
+    def split(share, fewest):
         shares.append(share)
-        options = {"max_dropped": 0, "limits": Limits(), "validation_share": share}
-        given = [str(tmp_path / "texts.jsonl")]
-        return build_set(tmp_path / "set", Kind.TEXTS, "jsonl", given, fewest=fewest, **options)
+        options = {"max_dropped": 0, "validation_share": share, "fewest": fewest}
+        given = [tmp_path / "texts.jsonl"]
+        return build(tmp_path / "set", Kind.TEXTS, given, source_format="jsonl", **options)
 
-    counts = with_larger_share(build, 0.001)["counts"]
+    counts = with_larger_share(split, 0.001)["counts"]
     assert (len(shares) == 1) == stated and (counts.get(VALIDATION, 0) >= 2) != stated
 
 
@@ -75,19 +74,22 @@ def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
     "place, source_format, said",
     [
         ("empty", "folder", "there is no picture in this folder or below it"),
-        ("nowhere", "folder", "no such folder"),
+        ("nowhere", "folder", "no such file or folder"),
         ("file.txt", "folder", "is no folder; this format reads folders"),
-        ("empty", "jsonl", "is a folder; name its files, or read its pictures with --format"),
+        (
+            "empty",
+            "jsonl",
+            "is a folder; name its files, or read its pictures with --format",
+        ),
     ],
 )
 def test_a_wrong_input_says_what_to_do(tmp_path, place, source_format, said):
     (tmp_path / "empty" / ".hidden").mkdir(parents=True)
     write_pictures(tmp_path / "empty" / ".hidden" / "pictures", 1)
     (tmp_path / "file.txt").write_text("a")
-    options = {"validation_share": 0.1, "max_dropped": 0, "limits": Limits()}
-    inputs = [str(tmp_path / place)]
+    inputs = [tmp_path / place]
     with pytest.raises(UsageError, match=said):
-        build_set(tmp_path / "out", Kind.IMAGES, source_format, inputs, **options)
+        build(tmp_path / "out", Kind.IMAGES, inputs, source_format=source_format)
 
 
 def test_pictures_without_captions_are_images_and_no_pairs(tmp_path):

@@ -21,7 +21,6 @@ def run(module, *arguments):
     [
         ([], ["--kind", "--input", "--out"]),
         (["--kind=text", "--format=text", "--input=IN", "--out=OUT"], ["--kind=text", "texts"]),
-        (["--kind=texts", "--input=IN", "--out=OUT"], ["--format", "webdataset"]),
         (
             ["--kind=texts", "--format=text", "--input=IN/none", "--out=OUT"],
             ["IN/none", "no such file"],
@@ -46,7 +45,7 @@ def run(module, *arguments):
         (["--kind=pairs", "--format=webdataset", "--input=IN", "--out=OUT"], ["IN", "tar"]),
         (
             ["--kind=pairs", "--format=text", "--input=IN", "--out=OUT"],
-            ["1 of 1 items", "no_image 1, first in", "--max_dropped"],
+            ["--format=text can be read as --kind=texts", "folder"],
         ),
         (["--kind=tokens", "--input=IN", "--out=OUT"], ["--text_tokenizer"]),
         (

@@ -10,7 +10,8 @@ from tests.prepare.benchmarks import MADE, prepare
 from vlbeit_jax.data.identity import PICTURES, TEST, TEXTS, TRAIN, VALIDATION, picture_digest
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats import COUNTS, FORMATS, vqav2
+from vlbeit_jax.prepare.formats import FORMATS, vqav2
+from vlbeit_jax.prepare.formats.base import Options, read_all
 from vlbeit_jax.types import Kind
 
 
@@ -164,4 +165,6 @@ def test_questions_to_predict_for_come_in_the_order_of_their_file(tmp_path):
 @pytest.mark.parametrize("name", MADE)
 def test_the_count_is_that_of_the_items(tmp_path, name):
     source = MADE[name](tmp_path / "source")
-    assert COUNTS[name]([source]) == len(list(FORMATS[name]([source])))
+    assert FORMATS[name].plan([source], Options()).items == len(
+        list(read_all(FORMATS[name], [source]))
+    )

@@ -7,7 +7,7 @@ from tests.make_data import build_texts, records, sentence
 from vlbeit_jax.data.identity import TEXTS, text_key
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.build import pack_texts
+from vlbeit_jax.prepare.pack import pack_texts
 from vlbeit_jax.types import Kind, Special
 
 

@@ -9,6 +9,7 @@ from tests.make_data import (
     build,
     build_texts,
     encoded,
+    in_memory,
     keys,
     pair,
     picture,
@@ -158,7 +159,7 @@ def test_equal_texts_never_stand_in_both_splits(tmp_path):
 
 
 def test_a_picture_with_many_captions_keeps_those_that_training_has_not(tmp_path, monkeypatch):
-    from vlbeit_jax.prepare.build import FORMATS
+    from vlbeit_jax.prepare.formats import FORMATS
     from vlbeit_jax.prepare.item import Item
 
     files = [encoded(picture(i)) for i in range(40)]
@@ -170,7 +171,7 @@ def test_a_picture_with_many_captions_keeps_those_that_training_has_not(tmp_path
         Item("1", held[1], ("seen",)),
         Item("2", trained, ("seen", "other")),
     ]
-    monkeypatch.setitem(FORMATS, "webdataset", lambda paths: iter(found))
+    monkeypatch.setitem(FORMATS, "webdataset", in_memory(found))
     (tmp_path / "a.tar").touch()
     meta = build(tmp_path / "set", Kind.PAIRS, [tmp_path / "a.tar"], validation_share=0.5)
     assert meta["left_out"] == {"caption_in_training": 1} and meta["counts"] == {

@@ -65,7 +65,7 @@ def test_a_line_that_cannot_be_judged_is_named_and_the_others_are_done(tmp_path)
         assert [record.keys() for record in records] == [{"id", "image", "second_image", "text"}]
         return [{"truth": True}]
 
-    lines = list(prediction_lines(jsonl.read([path]), predict, {"images", "text"}))
+    lines = list(prediction_lines(jsonl.read_lines([path]), predict, {"images", "text"}))
     assert lines[0] == {"id": "good", "truth": True}
     said = ("one 'image', but two are needed", "its first image is damaged", "it has no 'text'")
     for number, (line, what) in enumerate(zip(lines[1:], said, strict=True), 2):

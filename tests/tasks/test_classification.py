@@ -78,7 +78,7 @@ def test_texts_that_can_be_told_apart_are(folder):
 def predicted(folder, path, top=5):
     run, mesh = opened(folder), make_mesh(MeshConfig())
     return prediction_lines(
-        jsonl.read([path]),
+        jsonl.read_lines([path]),
         lambda records: run.predict(records, top, mesh),
         run.opened.needs,
     )

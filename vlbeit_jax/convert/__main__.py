@@ -10,7 +10,7 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import run_folder
+from vlbeit_jax.folders import local, run_folder
 
 if TYPE_CHECKING:
     from vlbeit_jax.convert.finetuned import FineTunedModel
@@ -125,7 +125,7 @@ def main() -> None:
     for option in (SPLIT, DRAWS):
         if option.present and not DATA.value:
             raise UsageError(f"--{option.name} says how --data is evaluated; give --data too")
-    out = pathlib.Path(OUT.value)
+    out = local(OUT.value)
     if TO.value:
         _export(run_folder(FROM.value), TO.value, out)
     else:

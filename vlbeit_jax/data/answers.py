@@ -57,6 +57,14 @@ class AnswerCounter:
         self._majority.setdefault(split, collections.Counter())[majority(answers)] += 1
         self._people.setdefault(split, collections.Counter())[len(answers)] += 1
 
+    def include(self, described: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
+        """Adds the counts of another part of the set, as its ``description`` states them."""
+        for split, found in described.get(COUNTS, {}).items():
+            self._majority.setdefault(split, collections.Counter()).update(found)
+        for split, found in described.get(PEOPLE, {}).items():
+            people = {int(number): count for number, count in found.items()}
+            self._people.setdefault(split, collections.Counter()).update(people)
+
     def description(self) -> dict[str, Any]:
         """Returns, by split, majority answers and how many people answered, with their counts."""
         return {

@@ -28,7 +28,11 @@ class ContentFingerprint:
 
     def add(self, split: str, record: Mapping[str, Any]) -> None:
         """Adds the next record of a split."""
-        self._splits.setdefault(split, hashlib.sha256()).update(record_digest(record))
+        self.add_digest(split, record_digest(record))
+
+    def add_digest(self, split: str, digest: bytes) -> None:
+        """Adds the next record of a split by its ``record_digest``."""
+        self._splits.setdefault(split, hashlib.sha256()).update(digest)
         self._counts[split] = self._counts.get(split, 0) + 1
 
     def hexdigest(self) -> str:

@@ -21,6 +21,8 @@ __all__ = ["TRAIN", "VALIDATION", "PreparedSet", "Records", "open_set", "open_se
 # content.
 FORMAT = 2
 META_FILE = "vlbeit_meta.json"
+# How a set's records are divided over its shards. Sets before 0.3 do not say; they are IN_TURN.
+IN_TURN, ONE_AFTER_ANOTHER = "in_turn", "one_after_another"
 SAMPLE_PREFIX = "sample:"
 SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"
 
@@ -92,18 +94,28 @@ class PreparedSet:
         import tensorflow_datasets as tfds
 
         builder = _builder(self.folder)
-        lengths, count = list(builder.info.splits[split].shard_lengths), self.count(split)
-        if lengths != [len(range(shard, count, len(lengths))) for shard in range(len(lengths))]:
+        lengths = list(builder.info.splits[split].shard_lengths)
+        in_turn = self.meta.get("shard_order", IN_TURN) == IN_TURN
+        if lengths != (wanted := self._lengths(split, len(lengths), in_turn)):
             raise UsageError(
-                f"{self.folder}: its shards hold {lengths} {split} records, but {count} were "
-                "written to them in turn; prepare it again"
+                f"{self.folder}: its shards hold {lengths} {split} records, but {wanted} were "
+                "written to them; prepare it again"
             )
         decoders = {
             name: tfds.decode.SkipDecoding()
             for name, feature in builder.info.features.items()
             if isinstance(feature, tfds.features.Image)
         }
-        return _AsWritten(builder.as_data_source(split, decoders=decoders or None), lengths)
+        found = builder.as_data_source(split, decoders=decoders or None)
+        return _AsWritten(found, lengths) if in_turn else found
+
+    def _lengths(self, split: str, shards: int, in_turn: bool) -> list[int]:
+        """Returns how many records each shard of a split must have."""
+        if in_turn:
+            return [len(range(shard, self.count(split), shards)) for shard in range(shards)]
+        start = f"{self.kind}-{split}."
+        names = sorted(name for name in self.meta["shards"] if name.startswith(start))
+        return [self.meta["shards"][name]["records"] for name in names]
 
     def keys(self, what: str, split: str) -> Keys:
         """The keys of the pictures or texts that a split holds; see ``data.keys``.

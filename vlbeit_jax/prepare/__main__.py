@@ -1,7 +1,7 @@
 """Command: prepares data sets for training and evaluation."""
 
+import dataclasses
 import json
-import pathlib
 import sys
 from typing import Any
 
@@ -11,20 +11,24 @@ from vlbeit_jax import cli
 from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.build import build_set, pack_texts
-from vlbeit_jax.prepare.check import Limits
+from vlbeit_jax.folders import local
+from vlbeit_jax.prepare.build import build_set
+from vlbeit_jax.prepare.decide import REMOVE, REPORT, Wishes
 from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats import FORMATS
+from vlbeit_jax.prepare.formats.base import Options
+from vlbeit_jax.prepare.formats.detect import AUTO
 from vlbeit_jax.prepare.held_back import with_larger_share
+from vlbeit_jax.prepare.pack import pack_texts
+from vlbeit_jax.prepare.pictures import Limits
+from vlbeit_jax.prepare.planning import Source
 from vlbeit_jax.types import Kind
 
 OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, splits, writes shards.
 
-  python -m vlbeit_jax.prepare --kind=pairs --format=folder --input=pictures --out=data/pairs
-  python -m vlbeit_jax.prepare --kind=pairs --format=webdataset --input='cc3m/*.tar' --out=data/cc3m
-  python -m vlbeit_jax.prepare --kind=images --format=webdataset --input='cc3m/*.tar' \\
-      --out=data/cc3m-images
-  python -m vlbeit_jax.prepare --kind=texts --format=text --input=wiki.txt --out=data/wiki
+  python -m vlbeit_jax.prepare --kind=pairs --input=pictures --out=data/pairs
+  python -m vlbeit_jax.prepare --kind=pairs --input='cc3m/*.tar' --out=data/cc3m
+  python -m vlbeit_jax.prepare --kind=texts --input=wiki.txt --out=data/wiki
   python -m vlbeit_jax.prepare --kind=tokens --input=data/wiki \\
       --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128
   python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl --input=birds.jsonl \\
@@ -34,7 +38,8 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
       --out=data/ade20k
 
 The formats ade20k, imagenet, karpathy, nlvr2, tfds, vqav2 and vqav2-trainval read published
-benchmarks as they are (docs/published_benchmarks.md).
+benchmarks as they are (docs/published_benchmarks.md). A command that is stopped goes on when it is
+given again: finished parts stay in OUT.work (docs/data.md).
 
 tfds.builder_from_directory opens the folder. vlbeit_meta.json in it describes the set."""
 
@@ -49,20 +54,38 @@ KIND = flags.DEFINE_enum(
 )
 FORMAT = flags.DEFINE_enum(
     "format",
-    None,
-    sorted(FORMATS),
-    "format of the input (not for tokens); folder: pictures, each with its caption in a .txt file "
-    "of the same name; nlvr2: the published files of this benchmark",
+    AUTO,
+    [AUTO, *sorted(FORMATS)],
+    "format of the input (not for tokens); auto: recognised by its content",
 )
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "file or glob pattern; may be repeated; for --format=ade20k, folder, imagenet, nlvr2, tfds "
-    "and vqav2: a folder; for tokens: prepared texts",
+    "file, folder or pattern, as in a*.tar, {0000..0009}.tar and **/*.jpg; may be repeated; for "
+    "tokens: prepared texts",
     required=True,
 )
+flags.DEFINE_string(
+    "images", "", "folder that paths of pictures in an index are relative to; empty: the index's"
+)
+flags.DEFINE_string(
+    "image_column", "", "column of the pictures, in a table where it is not recognised"
+)
+flags.DEFINE_string(
+    "caption_column", "", "column of the captions or texts, in a table where it is not recognised"
+)
+flags.DEFINE_string(
+    "sentencepiece", "", "SentencePiece model of texts that are stored as numbers of pieces"
+)
+flags.DEFINE_enum(
+    "documents",
+    "",
+    ["", "line", "blank_line"],
+    "where a document of a text file ends; empty: at blank lines, if the file has any",
+)
+flags.DEFINE_bool("force", False, "read the input as --format says, whatever it looks like")
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
-CLASSES = flags.DEFINE_string(
+flags.DEFINE_string(
     "classes",
     "",
     "labelled and masks: file with the names of the classes, one a line, in the order of the "
@@ -74,7 +97,35 @@ PARTS = flags.DEFINE_list(
     f"formats of published benchmarks: parts to read, of {', '.join(SPLITS)}; empty: all",
 )
 SHARDS = flags.DEFINE_integer(
-    "shards", 1, "files per split (aim at 128-512 MB each)", lower_bound=1
+    "shards", 0, "files per split; 0: as many as give files of about 256 MB", lower_bound=0
+)
+flags.DEFINE_integer(
+    "workers", -1, "processes; -1: one for each core; 0: none besides this one", lower_bound=-1
+)
+RANGE = flags.DEFINE_string(
+    "shard_range",
+    "",
+    "I:J: make only the parts from I up to, but not including, J, while other machines make the "
+    "others in the same --out; whoever makes the last part completes the set",
+)
+flags.DEFINE_enum(
+    "bad_inputs",
+    "stop",
+    ["stop", "skip"],
+    "at a damaged input file: stop, and keep what is finished, or leave the file out and name it",
+)
+flags.DEFINE_bool(
+    "deduplicate",
+    False,
+    "images, pairs, texts: merge byte-equal pictures, whose captions are joined, or equal texts; "
+    "otherwise they are counted",
+)
+flags.DEFINE_enum(
+    "near_duplicates",
+    "",
+    ["", REPORT, REMOVE],
+    "images, pairs: count, or remove, pictures that look like one before them, or like one on the "
+    "other side of the split in a set of --apart_from",
 )
 VALIDATION = flags.DEFINE_float(
     "validation_share",
@@ -90,24 +141,27 @@ APART = flags.DEFINE_multi_string(
     "prepared set that this one will be used with; may be repeated; what one set holds back is "
     "left out of the other's training part",
 )
-MAX_DROPPED = flags.DEFINE_float(
+flags.DEFINE_float(
     "max_dropped",
     0.1,
     "stop if a larger share of the items cannot be used; a wrong line of jsonl always stops",
     lower_bound=0,
     upper_bound=1,
 )
-LICENCE = flags.DEFINE_string("licence", "", "licence of the data, kept in the description")
-MIN_SIDE = flags.DEFINE_integer(
+flags.DEFINE_string("licence", "", "licence of the data, kept in the description")
+flags.DEFINE_integer(
     "min_side", Limits.min_side, "images: shorter side in pixels, at least", lower_bound=1
 )
-MAX_PIXELS = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "max_pixels", Limits.max_pixels, "images: height x width in pixels, at most", lower_bound=1
 )
-MAX_ASPECT = flags.DEFINE_float(
+flags.DEFINE_integer(
+    "max_bytes", Limits.max_bytes, "images: size of the file, at most", lower_bound=1
+)
+flags.DEFINE_float(
     "max_aspect", Limits.max_aspect, "images: longer over shorter side, at most", lower_bound=1
 )
-SHORT_SIDE = flags.DEFINE_integer(
+flags.DEFINE_integer(
     "short_side",
     0,
     "images: shorter side in pixels to which larger ones are re-encoded; 0: keep files as they are",
@@ -129,7 +183,7 @@ LENGTH = flags.DEFINE_integer(
 
 def main() -> None:
     """Prepares what the flags ask for and prints its description."""
-    kind, out = Kind(KIND.value), pathlib.Path(OUT.value)
+    kind, out = Kind(KIND.value), local(OUT.value)
     if kind is Kind.TOKENS:
         if not TOKENIZER.value:
             raise UsageError("--kind=tokens needs --text_tokenizer")
@@ -139,39 +193,36 @@ def main() -> None:
                 "--kind=tokens is made"
             )
         meta = pack_texts(
-            out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value
+            out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value or 1
         )
     else:
-        if not FORMAT.value:
-            raise UsageError(f"--kind={kind} needs --format, one of {', '.join(sorted(FORMATS))}")
-        source_format: str = FORMAT.value
-        options = {}
+        fits = None
         if TOKENIZER.value:
             if kind is not Kind.PAIRS:
                 raise UsageError(f"--text_tokenizer is for tokens and pairs, but --kind={kind}")
-            options = {"fits": Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)}
+            fits = Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)
         if strange := [name for name in PARTS.value if name not in SPLITS]:
             raise UsageError(f"--splits={strange[0]}: choose among {', '.join(SPLITS)}")
-        limits = Limits(MIN_SIDE.value, MAX_PIXELS.value, MAX_ASPECT.value, SHORT_SIDE.value)
+        given: dict[str, Any] = {**_given(Source), "kind": kind}
+        source = Source(
+            **given,
+            source_format=FORMAT.value,
+            inputs=INPUT.value,
+            options=Options(**_given(Options) | {"splits": tuple(PARTS.value), "kind": ""}),
+            limits=Limits(**_given(Limits)),
+            fits=fits,
+        )
         meta = with_larger_share(
             lambda share, fewest: build_set(
                 out,
-                kind,
-                source_format,
-                INPUT.value,
-                validation_share=share,
-                max_dropped=MAX_DROPPED.value,
-                limits=limits,
-                fewest=fewest,
-                shards=SHARDS.value,
-                licence=LICENCE.value,
-                apart_from=APART.value,
-                classes=CLASSES.value,
-                splits=PARTS.value,
-                **options,
+                dataclasses.replace(source, validation_share=share),
+                Wishes(**_given(Wishes), fewest=fewest),
+                _shard_range(),
             ),
             VALIDATION.value,
         )
+        if not meta:
+            return
         if (share := meta["options"]["validation_share"]) != VALIDATION.value:
             print(
                 f"--validation_share={VALIDATION.value:g} would hold back hardly any of these few "
@@ -180,6 +231,21 @@ def main() -> None:
             )
     print(json.dumps(meta, indent=1))
     print(f"written to {out}: {_in_short(meta)}", file=sys.stderr)
+
+
+def _given(form: type) -> dict[str, Any]:
+    """Returns the values of the flags that have the names of a class's fields."""
+    names = [field.name for field in dataclasses.fields(form) if field.name in flags.FLAGS]
+    return {name: flags.FLAGS[name].value for name in names}
+
+
+def _shard_range() -> tuple[int, int] | None:
+    if not RANGE.value:
+        return None
+    start, colon, stop = RANGE.value.partition(":")
+    if not colon or not start.isdigit() or not stop.isdigit() or int(start) >= int(stop):
+        raise UsageError(f"--shard_range={RANGE.value}: give two numbers, such as 0:100")
+    return int(start), int(stop)
 
 
 def _in_short(meta: dict[str, Any]) -> str:

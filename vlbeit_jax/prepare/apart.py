@@ -12,15 +12,11 @@ costs 380. To split by connected pictures and captions costs none. But then one 
 any other pair to the other side, a frequent caption connects a large part of a set, and an image
 set of the same files, which has no captions, cannot be split in the same way.
 
-Held-back pairs wait in a file until all training captions are known. In memory a training caption
-takes 8 bytes, and 16 at the end.
+Held-back pairs wait in files of their own until all training captions are known (``merge.py``).
 """
 
-import array
 import collections
 import pathlib
-import pickle
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,53 +25,11 @@ import numpy as np
 from vlbeit_jax.data.identity import HELD_BACK, KEYS, PICTURES, TEXTS, TRAIN, text_key
 from vlbeit_jax.data.keys import keys_of, merged
 from vlbeit_jax.data.source import PreparedSet
+from vlbeit_jax.prepare.parts import whole
 
 Placed = tuple[str, dict[str, Any]]  # A record's split, and the record.
 CAPTION_IN_TRAINING = "caption_in_training"
 HELD_BACK_ELSEWHERE, TRAINED_ON_ELSEWHERE = "held_back_in_another_set", "trained_on_in_another_set"
-
-
-def captions_apart(
-    records: Iterator[Placed], folder: pathlib.Path, left_out: collections.Counter
-) -> Iterator[Placed]:
-    """Yields training pairs, then held-back pairs without the captions that training has.
-
-    Args:
-      records: pairs with the split that their pictures decide.
-      folder: where held-back pairs wait, in a file without a name.
-      left_out: counts by reason; gets those of the pairs that are left out.
-    """
-    seen = array.array("Q")
-    with tempfile.TemporaryFile(dir=folder) as waiting:
-        held = 0
-        for split, record in records:
-            if split == TRAIN:
-                seen.extend(map(text_key, record["captions"]))
-                yield split, record
-            else:
-                pickle.dump((split, record), waiting)
-                held += 1
-        waiting.seek(0)
-        known = np.unique(np.frombuffer(seen, np.uint64)) if seen else np.zeros(0, np.uint64)
-        for split, record in (pickle.load(waiting) for _ in range(held)):
-            if _without(record, known):
-                yield split, record
-            else:
-                left_out[CAPTION_IN_TRAINING] += 1
-
-
-def captions_repeated(records: Iterator[Placed], repeated: collections.Counter) -> Iterator[Placed]:
-    """Yields pairs as they are; counts the held-back captions that training has too, by split.
-
-    A benchmark keeps them, because recall depends on the number of candidates.
-    """
-    seen: dict[str, array.array] = {}
-    for split, record in records:
-        seen.setdefault(split, array.array("Q")).extend(map(text_key, record["captions"]))
-        yield split, record
-    known = np.unique(np.frombuffer(seen.pop(TRAIN, array.array("Q")), np.uint64))
-    for split, keys in seen.items():
-        repeated[split] = int(np.isin(np.frombuffer(keys, np.uint64), known).sum())
 
 
 class OtherSets:
@@ -91,6 +45,24 @@ class OtherSets:
             }
 
         self._trained, self._held_back = keys([TRAIN]), keys(HELD_BACK)
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes the keys, which worker processes share."""
+        folder.mkdir(exist_ok=True)
+        for name, found in (("trained", self._trained), ("held_back", self._held_back)):
+            for what, keys in found.items():
+                with whole(folder / f"{name}-{what}.npy") as path, path.open("wb") as file:
+                    np.save(file, keys)
+
+    @classmethod
+    def read(cls, folder: pathlib.Path) -> "OtherSets":
+        """Opens what ``save`` wrote; the keys stay on the disk."""
+        found = cls([])
+        found._trained, found._held_back = (
+            {what: np.load(folder / f"{name}-{what}.npy", mmap_mode="r") for what in KEYS}
+            for name in ("trained", "held_back")
+        )
+        return found
 
     def apart(
         self,
@@ -115,14 +87,14 @@ class OtherSets:
             strange = not any(
                 _among(key, opposite[PICTURES]) for key in keys_of(record).get(PICTURES, ())
             )
-            if strange and _without(record, opposite[TEXTS]):
+            if strange and keeps_texts(record, opposite[TEXTS]):
                 yield split, record
             else:
                 reason = HELD_BACK_ELSEWHERE if split == TRAIN else TRAINED_ON_ELSEWHERE
                 left_out[reason] += 1
 
 
-def _without(record: dict[str, Any], known: np.ndarray) -> bool:
+def keeps_texts(record: dict[str, Any], known: np.ndarray) -> bool:
     """Removes known captions from a record; returns whether the record is still of use."""
     if "captions" in record:
         record["captions"] = [

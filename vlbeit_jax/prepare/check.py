@@ -1,50 +1,17 @@
-"""Whether an item can be trained on; a decompression bomb is refused by its header."""
+"""Whether an item can be trained on."""
 
-import dataclasses
-import functools
-import io
-import warnings
 from collections.abc import Collection
 from typing import Any
-
-import cv2
-import numpy as np
-from PIL import Image, ImageOps
 
 from vlbeit_jax.data.identity import picture_digest
 from vlbeit_jax.data.image import decode
 from vlbeit_jax.data.masks import NotAMask, mask_bytes, read_mask
 from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.prepare.pictures import Dropped, Limits, checked_image
 from vlbeit_jax.types import Kind
 
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What an image may be.
-
-    Attributes:
-      min_side: shortest side, pixels.
-      max_pixels: height times width, as the header states it.
-      max_aspect: longer side over shorter side.
-      short_side: re-encode larger images to this shorter side (JPEG, quality 90); 0: keep the file
-        as it is.
-    """
-
-    min_side: int = 16
-    max_pixels: int = 64_000_000
-    max_aspect: float = 10.0
-    short_side: int = 0
-
-    def of_benchmark(self) -> "Limits":
-        """Returns limits that leave out no picture for its shape: a benchmark has some such."""
-        return dataclasses.replace(self, min_side=1, max_aspect=float(self.max_pixels))
-
-
+__all__ = ["Dropped", "Limits", "checked", "checked_image", "checked_inputs"]
 WHICH = ("first", "second")  # Of two images.
-
-
-class Dropped(Exception):
-    """An item that cannot be used; the argument is the reason under which it is counted."""
 
 
 def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
@@ -57,7 +24,7 @@ def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
         raise Dropped(item.fault)
     record: dict[str, Any] = {"id": item.key, "source": item.source}
     if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS, Kind.QUESTIONS, Kind.STATEMENTS):
-        record["text"] = _given(item.text, "no_text")
+        record["text"] = _given(item.text, item.no_words or "no_text")
     if kind is Kind.QUESTIONS:
         record["answers"] = list(_given(item.answers, "no_answers"))
     if kind is Kind.STATEMENTS:
@@ -70,9 +37,9 @@ def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
         raise Dropped("no_label")
     if kind in (Kind.TEXTS, Kind.LABELLED_TEXTS, Kind.STATEMENTS):
         return record
-    image = _given(item.image, "no_image")
+    image = _image(item)
     if kind is Kind.PAIRS:
-        record["captions"] = list(_given(item.captions, "no_caption"))
+        record["captions"] = list(_given(item.captions, item.no_words or "no_caption"))
     record |= {"sha256": picture_digest(image), "image": checked_image(image, limits)}
     if kind is Kind.MASKS:
         record["mask"] = checked_mask(_given(item.mask, "no_mask"), record["image"])
@@ -119,7 +86,7 @@ def checked_inputs(item: Item, limits: Limits, needs: Collection[str]) -> dict[s
         raise Dropped(item.fault)
     record: dict[str, Any] = {"id": item.key}
     if "image" in needs:
-        record["image"] = checked_image(_given(item.image, "no_image"), limits)
+        record["image"] = checked_image(_image(item), limits)
     if "images" in needs:
         record |= _checked_images(item, limits)
     if "text" in needs:
@@ -127,6 +94,12 @@ def checked_inputs(item: Item, limits: Limits, needs: Collection[str]) -> dict[s
     if "captions" in needs:
         record["captions"] = list(_given(item.captions, "no_caption"))
     return record
+
+
+def _image(item: Item) -> bytes:
+    if item.image is None:
+        raise Dropped("no_image")
+    return item.image
 
 
 def _without_images(item: Item) -> str:
@@ -143,65 +116,3 @@ def _checked_images(item: Item, limits: Limits) -> dict[str, bytes]:
         except Dropped as reason:
             raise Dropped(f"{which}_{reason}") from reason
     return found
-
-
-@functools.lru_cache(maxsize=2)  # Questions about one picture follow each other.
-def checked_image(encoded: bytes, limits: Limits) -> bytes:
-    """Returns the bytes to store: the file, or a new one if it is transparent or too large.
-
-    Raises:
-      Dropped: not_an_image, image_too_large, image_too_small, image_too_elongated or
-        undecodable_image.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # The limit below is stricter and counted.
-            header = Image.open(io.BytesIO(encoded))
-    except Image.DecompressionBombError as error:
-        raise Dropped("image_too_large") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Dropped("not_an_image") from error
-    width, height = header.size
-    if width * height > limits.max_pixels:
-        raise Dropped("image_too_large")
-    if min(width, height) < limits.min_side:
-        raise Dropped("image_too_small")
-    if max(width, height) > limits.max_aspect * min(width, height):
-        raise Dropped("image_too_elongated")
-    if header.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in header.info:
-        encoded = _on_white(header)
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None or not _complete(encoded):
-        raise Dropped("undecodable_image")
-    if limits.short_side and min(pixels.shape[:2]) > limits.short_side:
-        scale = limits.short_side / min(pixels.shape[:2])
-        pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-    return encoded
-
-
-def _complete(encoded: bytes) -> bool:
-    """Returns whether the file is complete.
-
-    OpenCV before version 5 fills the missing rest of a file with grey and reports nothing.
-    """
-    try:
-        Image.open(io.BytesIO(encoded)).load()
-    except (OSError, ValueError, SyntaxError):
-        return False
-    return True
-
-
-def _on_white(image: Image.Image) -> bytes:
-    """A PNG of a transparent image on white, as a page would show it."""
-    try:
-        layer = ImageOps.exif_transpose(image).convert("RGBA")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Dropped("undecodable_image") from error
-    page = Image.new("RGBA", layer.size, "white")
-    page.alpha_composite(layer)
-    buffer = io.BytesIO()
-    page.convert("RGB").save(buffer, "PNG")
-    return buffer.getvalue()

@@ -1,11 +1,9 @@
 """Small sets, of which a hash may hold back nothing: they are noticed, and split again."""
 
-import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from vlbeit_jax.data.identity import VALIDATION
-from vlbeit_jax.prepare.apart import Placed
 
 # Two held-back pairs are the fewest of which each can have a wrong partner. In a set that is not
 # small, a tenth always holds more.
@@ -35,24 +33,17 @@ def with_larger_share(build: Callable[[float, int], Result], validation_share: f
             share = min(2 * share, LARGEST_SHARE)
 
 
-def require_held_back(
-    records: Iterator[Placed], fewest: int, by_hash: Callable[[], bool]
-) -> Iterator[Placed]:
-    """Yields records, and checks at their end that enough of a small set are held back.
+def require_held_back(counts: Mapping[str, int], fewest: int, stated: int) -> None:
+    """Checks that enough records of a small set are held back.
 
     Args:
-      records: all of the set, with the split that a hash or the source has given them.
+      counts: records by split, as a hash or the source has placed them.
       fewest: that have to be held back; 0: any number will do.
-      by_hash: whether a hash has placed all of them. Another share changes nothing where the source
-        states the splits.
+      stated: how many the source has placed. Another share changes nothing then.
 
     Raises:
       FewHeldBackError: fewer than ``fewest`` are.
     """
-    counts: collections.Counter = collections.Counter()
-    for split, record in records:
-        counts[split] += 1
-        yield split, record
-    small = 2 * fewest <= counts.total() < SMALL
-    if small and counts[VALIDATION] < fewest and by_hash():
+    small = 2 * fewest <= sum(counts.values()) < SMALL
+    if small and counts.get(VALIDATION, 0) < fewest and not stated:
         raise FewHeldBackError

@@ -27,6 +27,9 @@ class Item:
       place: file and line, for messages. If there is one, whoever made the source can mend it, so
         an item that cannot be used is an error and is not dropped.
       fault: why it cannot be used, if the format knows.
+      no_words: why it has neither captions nor a text, if the format knows.
+      skip: why it is no example at all, such as "hidden"; it is counted apart from dropped items.
+      repairs: what was mended in its texts, such as "lone_surrogate"; counted, and used.
     """
 
     key: str
@@ -43,6 +46,9 @@ class Item:
     split: str = ""
     place: str = ""
     fault: str = ""
+    no_words: str = ""
+    skip: str = ""
+    repairs: tuple[str, ...] = ()
 
 
 def source_paths(paths: Sequence[pathlib.Path]) -> list[pathlib.PurePath]:

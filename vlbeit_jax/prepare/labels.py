@@ -1,6 +1,7 @@
 """Names of classes: those of a file, or those that the records state."""
 
 import collections
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,26 @@ class Classes:
     def count(self, split: str, name: str) -> None:
         """Counts a record."""
         self._counts.setdefault(split, collections.Counter())[name] += 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the file; empty if the records state them."""
+        return self._names
+
+    @property
+    def file(self) -> str:
+        """The file that the names were read from."""
+        return self._file
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Records by split and class."""
+        return {split: dict(found) for split, found in self._counts.items()}
+
+    def include(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Adds the counts of another part of the set."""
+        for split, found in counts.items():
+            self._counts.setdefault(split, collections.Counter()).update(found)
 
     def count_mask(self, split: str, mask: bytes) -> None:
         """Counts the pixels of a mask, as ``data.masks.mask_bytes`` made it.

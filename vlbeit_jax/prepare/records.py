@@ -2,8 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 from vlbeit_jax.data.answers import AnswerCounter
 from vlbeit_jax.data.identity import (
@@ -19,6 +18,8 @@ from vlbeit_jax.prepare.apart import Placed
 from vlbeit_jax.prepare.check import Dropped, Limits, checked
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
+from vlbeit_jax.prepare.pictures import Picture, examined
+from vlbeit_jax.prepare.repair import repaired
 from vlbeit_jax.prepare.strict import Faults, HeldBack, Repeated, Sides, explained, keys_of_item
 from vlbeit_jax.types import Kind
 
@@ -54,6 +55,11 @@ class RecordMaker:
       answers: counts of a set of questions.
       stated: records whose split the source states.
       left_out: records of a benchmark that repeat a held-back one, by reason.
+      seen: items so far.
+      skipped: files and members that are no examples, by reason.
+      repaired: texts that were mended, by reason.
+      repeated_ids: records whose id an earlier one had.
+      picture: of the record that was yielded last, if it has one.
     """
 
     kind: Kind
@@ -68,16 +74,29 @@ class RecordMaker:
     answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
     stated: int = 0
     left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    seen: int = 0
+    skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    repaired: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    repeated_ids: int = 0
+    picture: Picture | None = None
+    _ids: set[int] = dataclasses.field(default_factory=set)
 
     def records(self, items: Iterable[Item]) -> Iterator[Placed]:
         """Yields each record with its split.
 
         Raises:
-          UsageError: too many items had to be dropped, or one that has a place is wrong; then all
-            of these are named.
+          UnusableError: an item that has a place is wrong; all of these are named.
+          UsageError: too many items had to be dropped. At the end of all parts, it is asked once
+            more (``require_usable``).
         """
-        faults, sides, seen = Faults(), HeldBack() if self.official else Sides(), 0
-        for seen, item in enumerate(items, 1):
+        faults, sides = Faults(), HeldBack() if self.official else Sides()
+        for item in items:
+            if item.skip:
+                self.skipped[item.skip] += 1
+                continue
+            self.seen += 1
+            self.repaired.update(item.repairs)
+            item = repaired(item, self.repaired)
             try:
                 split, record = self._placed(item, sides)
             except Repeated as reason:
@@ -89,12 +108,22 @@ class RecordMaker:
                     continue
                 self.dropped[str(reason)] += 1
                 self.first_dropped.setdefault(str(reason), item.source or item.key)
-                if seen >= EARLY_STOP_AFTER:
-                    self._stop_above(seen)
+                if self.seen >= EARLY_STOP_AFTER:
+                    require_usable(self.seen, self.dropped, self.first_dropped, self.max_dropped)
                 continue
+            record["id"] = self._own_id(record["id"])
             yield split, record
         faults.require_none()
-        self._stop_above(seen)
+
+    def _own_id(self, identity: str) -> str:
+        """Returns an id that no record before has: another one gets a number."""
+        own, number = identity, 1
+        while (key := group_key(own)) in self._ids:
+            number += 1
+            own = f"{identity}#{number}"
+        self.repeated_ids += number > 1
+        self._ids.add(key)
+        return own
 
     def _placed(self, item: Item, sides: Sides | HeldBack) -> Placed:
         """Returns an item's split and record; raises ``Dropped`` or ``Repeated``."""
@@ -109,6 +138,9 @@ class RecordMaker:
         if item.place and (fault := sides.conflict(item, split, keys_of_item(item, digests))):
             raise Dropped(fault)
         self.stated += bool(item.split)
+        self.picture = None
+        if "image" in record and item.image:
+            self.picture = examined(item.image, self.limits)
         if self.kind.has_label:
             record["label"] = self.classes.name(item.label)
             self.classes.count(split, record["label"])
@@ -122,23 +154,29 @@ class RecordMaker:
             record["statement"] = statement_name(item.text, item.group)
         return split, record
 
-    def description(self) -> dict[str, Any]:
-        """Returns what the set's description says of its classes or answers, at the end."""
-        if self.kind is Kind.QUESTIONS:
-            return self.answers.description()
-        if self.kind is Kind.MASKS:
-            return self.classes.description_of_masks()
-        return self.classes.description() if self.kind.has_label else {}
 
-    def _stop_above(self, seen: int) -> None:
-        if self.dropped.total() > self.max_dropped * seen:
-            reasons = (
-                f"{reason} {count}, first {self.first_dropped[reason]}"
-                f"{f' ({ADVICE[reason]})' if reason in ADVICE else ''}"
-                for reason, count in self.dropped.most_common()
-            )
-            raise UsageError(
-                f"{self.dropped.total()} of {seen} items cannot be used, more than "
-                f"--max_dropped={self.max_dropped:g}: {'; '.join(reasons)}. Mend or remove these "
-                "items, or raise the limit"
-            )
+def require_usable(
+    seen: int, dropped: Mapping[str, int], first: Mapping[str, str], max_dropped: float
+) -> None:
+    """Checks that most items could be used.
+
+    Args:
+      seen: number of items.
+      dropped: by reason, how many could not.
+      first: by reason, the source of the first of them.
+      max_dropped: largest share of them.
+
+    Raises:
+      UsageError: there are more.
+    """
+    total = sum(dropped.values())
+    if total > max_dropped * seen:
+        reasons = (
+            f"{reason} {count}, first {first[reason]}"
+            f"{f' ({ADVICE[reason]})' if reason in ADVICE else ''}"
+            for reason, count in collections.Counter(dropped).most_common()
+        )
+        raise UsageError(
+            f"{total} of {seen} items cannot be used, more than --max_dropped={max_dropped:g}: "
+            f"{'; '.join(reasons)}. Mend or remove these items, or raise the limit"
+        )

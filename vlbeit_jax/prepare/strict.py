@@ -14,7 +14,7 @@ def explained(reason: str, limits: Limits) -> str:
     """Returns a reason of ``check.Dropped`` as a sentence about a record."""
     sentences = {
         "no_text": "it has no 'text', which is needed here",
-        "no_image": "it has no 'image', which is needed here, or the file is empty",
+        "no_image": "it has no 'image', which is needed here",
         "no_caption": "it has no 'captions', which are needed here",
         "no_label": "it has no 'label', which is needed here",
         "no_answers": "it has no 'answers', which are needed here",
@@ -22,6 +22,9 @@ def explained(reason: str, limits: Limits) -> str:
         "no_mask": "it has no 'mask', which is needed here: the path of a picture of class numbers",
         "no_images": "it has no 'images', which are needed here: the paths of two pictures",
         "one_image": "it has one 'image', but two are needed here: 'images' with their paths",
+        "empty_file": "its image is an empty file",
+        "file_too_large": f"its image's file is larger than --max_bytes={limits.max_bytes}",
+        "svg_image": "its image is an SVG drawing; draw it as a PNG first",
         "not_an_image": "its image is not a file of a known image format",
         "undecodable_image": "its image is damaged or incomplete",
         "image_too_large": f"its image has more than --max_pixels={limits.max_pixels}",
@@ -37,6 +40,19 @@ def explained(reason: str, limits: Limits) -> str:
     return sentences.get(reason, reason)
 
 
+class UnusableError(UsageError):
+    """Records that cannot be used, each of which its maker can mend."""
+
+    def __init__(self, lines: Sequence[str]):
+        """Takes a line for each of them."""
+        super().__init__("\n  ".join(["records that cannot be used:", *lines]))
+        self.lines = list(lines)
+
+    def __reduce__(self) -> tuple[type["UnusableError"], tuple[list[str]]]:
+        """Lets a worker process send it."""
+        return type(self), (self.lines,)
+
+
 class Faults:
     """Gathers what is wrong, so that one run of the command names it all."""
 
@@ -47,7 +63,7 @@ class Faults:
         """Adds a fault.
 
         Raises:
-          UsageError: there are many by now.
+          UnusableError: there are many by now.
         """
         self._lines.append(f"{item.place}: record {item.key!r}: {what}")
         if len(self._lines) == MOST_NAMED:
@@ -55,9 +71,9 @@ class Faults:
             self.require_none()
 
     def require_none(self) -> None:
-        """Raises a ``UsageError`` that lists all faults, if there are any."""
+        """Raises an ``UnusableError`` that lists all faults, if there are any."""
         if self._lines:
-            raise UsageError("\n  ".join(["records that cannot be used:", *self._lines]))
+            raise UnusableError(self._lines)
 
 
 class Sides:

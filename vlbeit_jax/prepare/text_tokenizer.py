@@ -29,7 +29,8 @@ LINE_CHARACTERS = 1000
 # bytes of the fallback and the characters; so most pieces occur several times.
 BYTES, BYTES_PER_PIECE = 256, 100
 LARGEST_VOCABULARY = 64_000  # That of VL-BEiT, as BEiT-3 states it.
-SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
+# Scripts without spaces have signs of their own, behind which there is none.
+SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+|(?<=[。！？；：︒｡])")
 
 
 def train_text_tokenizer(

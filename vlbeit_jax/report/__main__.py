@@ -7,7 +7,7 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import run_folder
+from vlbeit_jax.folders import local, run_folder
 
 OVERVIEW = """Writes one self-contained page about a run: its figures with their baselines and a
 verdict for each, examples of held-back records, curves, data, device, versions, and the settings
@@ -33,7 +33,7 @@ def main() -> None:
     """Writes the report and prints its path."""
     from vlbeit_jax.report.page import write_report
 
-    out = pathlib.Path(OUT.value)
+    out = local(OUT.value)
     try:
         results = json.loads(pathlib.Path(RESULTS.value).read_text()) if RESULTS.value else None
         if not isinstance(results, dict | None):

@@ -1,54 +1,95 @@
-"""Formats that can be prepared: one small file each, with ``read(paths)`` that yields items.
+"""Formats that can be prepared: one small file each, with what ``base.Format`` asks for.
+
+They share: ``look`` and ``detect`` to recognise inputs, ``files`` and ``packed`` to list and open
+them, ``lines`` to divide files of lines, ``index`` for rows that name pictures (``tables``,
+``json_values``), ``columns`` and ``columnar`` for tables with the pictures in them, ``tars`` and
+``groups`` for members of tars, ``pictures``, ``captions`` and ``words`` for what they hold,
+``sidecars`` and ``links`` for lists of links, ``official`` for benchmarks.
 
 A new format is a new file here and one line in ``FORMATS``. If its items can have groups, it has a
-function in ``STATES_GROUPS`` too, which says whether some files state any. If the number of items
-is quickly counted, a function in ``COUNTS`` does it, so that the time left can be shown. A format
-that knows the names of classes returns them, with their file, in ``CLASS_NAMES``. The format of a
-published benchmark is in ``OFFICIAL``: its ``read`` also takes the splits to read, and its splits
-stand as they are (``official.py``).
+function in ``STATES_GROUPS`` too, which says whether some files state any. A format that knows the
+names of classes returns them, with their file, in ``CLASS_NAMES``. The format of a published
+benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``).
 """
 
+import pathlib
+from collections.abc import Callable, Sequence
+
+from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats import (
     ade20k,
+    arrow,
+    beit3,
+    coco,
+    croissant,
+    csv_table,
+    flickr,
     folder,
+    hdf5,
+    imagefolder,
     imagenet,
+    json_records,
     jsonl,
     karpathy,
     nlvr2,
+    parquet,
+    tar_of_tars,
     text,
     tfds_folder,
+    tfrecord,
+    tsv_table,
+    visual_genome,
     vqav2,
+    vqav2_trainval,
     webdataset,
+    wikiextractor,
 )
-from vlbeit_jax.prepare.item import filled_lines
+from vlbeit_jax.prepare.formats.base import Format
+from vlbeit_jax.types import Kind
 
-OFFICIAL = {
-    "ade20k": ade20k.read,
-    "imagenet": imagenet.read,
-    "karpathy": karpathy.read,
-    "nlvr2": nlvr2.read,
-    "tfds": tfds_folder.read,
-    "vqav2": vqav2.read,
-    "vqav2-trainval": vqav2.read_trainval,
+# Where an input looks like several formats, the first of them that has the kind reads it.
+FORMATS: dict[str, Format] = {
+    # Folders that have files of a name.
+    "ade20k": ade20k,
+    "imagenet": imagenet,
+    "nlvr2": nlvr2,
+    "tfds": tfds_folder,
+    "vqav2": vqav2,
+    "vqav2-trainval": vqav2_trainval,
+    "imagefolder": imagefolder,
+    # Files that say what they are.
+    "tar_of_tars": tar_of_tars,
+    "webdataset": webdataset,
+    "arrow": arrow,
+    "hdf5": hdf5,
+    "tfrecord": tfrecord,
+    "croissant": croissant,
+    "karpathy": karpathy,
+    "coco": coco,
+    "visual_genome": visual_genome,
+    "beit3": beit3,
+    "flickr": flickr,
+    "wikiextractor": wikiextractor,
+    # Beside pictures, Parquet and JSON often describe them.
+    "folder": folder,
+    "parquet": parquet,
+    "jsonl": jsonl,
+    "json": json_records,
+    "tsv": tsv_table,
+    "csv": csv_table,
+    "text": text,
 }
-FORMATS = {
-    "folder": folder.read,
-    "webdataset": webdataset.read,
-    "text": text.read,
-    "jsonl": jsonl.read,
-    **OFFICIAL,
-}
-# These read folders, all others files.
-OF_FOLDERS = ("ade20k", "folder", "imagenet", "nlvr2", "tfds", "vqav2", "vqav2-trainval")
+OFFICIAL = frozenset({"ade20k", "imagenet", "karpathy", "nlvr2", "tfds", "vqav2", "vqav2-trainval"})
 CLASS_NAMES = {"ade20k": ade20k.class_names}
-STATES_GROUPS = {"jsonl": jsonl.states_groups}
-COUNTS = {
-    "text": filled_lines,
-    "jsonl": filled_lines,
-    "ade20k": ade20k.count,
-    "imagenet": imagenet.count,
-    "karpathy": karpathy.count,
-    "nlvr2": nlvr2.count,
-    "vqav2": vqav2.count,
-    "vqav2-trainval": vqav2.count,
-}
+STATES_GROUPS: dict[str, Callable[[Sequence[pathlib.Path]], bool]] = {"jsonl": jsonl.states_groups}
+
+
+def require_kind(name: str, kind: Kind) -> None:
+    """Raises a ``UsageError`` if no item of a format can become a record of a kind."""
+    kinds = FORMATS[name].KINDS
+    if kind not in kinds:
+        can = sorted(other for other, form in FORMATS.items() if kind in form.KINDS)
+        raise UsageError(
+            f"--format={name} can be read as --kind={', '.join(sorted(kinds))}, but --kind={kind} "
+            f"was asked for; formats for that are {', '.join(can)}"
+        )

@@ -12,7 +12,7 @@ class.
 
 import collections
 import pathlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,24 +20,44 @@ from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.masks import NotAMask, mask_bytes, read_mask
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.segmentation import IGNORED
-from vlbeit_jax.prepare.formats.official import ORDER, Pictures, only_one, required
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
+from vlbeit_jax.prepare.formats.official import (
+    Pictures,
+    in_one_unit,
+    only_one,
+    required,
+    splits_of,
+)
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.shapes import UInt8
+from vlbeit_jax.types import Kind
 
+KINDS = frozenset({Kind.MASKS, Kind.IMAGES})
 CLASSES = 150
 FOLDERS = {VALIDATION: "validation", TRAIN: "training"}
 NAMES = "objectInfo150.txt"
 
 
-def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether a folder has training pictures and their annotations."""
+    tops = {"/".join(name.split("/")[:2]) for name in found.names}
+    return {"images/training", "annotations/training"} <= tops
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit, and counts the pictures."""
+    return in_one_unit(paths, "ade20k", options, _count)
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the pictures of ``validation``, then those of ``training``, sorted by name.
 
     Raises:
       UsageError: a folder is missing, or has no pictures.
     """
-    folder = only_one(paths, "ade20k")
+    folder = pathlib.Path(unit.path)
     pictures = Pictures(folder)
-    for split in (split for split in ORDER if split in splits and split in FOLDERS):
+    for split in (split for split in splits_of(options) if split in FOLDERS):
         for name in _names_in(folder, split):
             source = f"images/{FOLDERS[split]}/{name}"
             annotation = f"annotations/{FOLDERS[split]}/{pathlib.PurePath(name).stem}.png"
@@ -56,9 +76,8 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
             )
 
 
-def count(paths: Sequence[pathlib.Path]) -> int:
+def _count(folder: pathlib.Path) -> int:
     """Returns the number of pictures."""
-    folder = only_one(paths, "ade20k")
     return sum(len(_names_in(folder, split)) for split in FOLDERS)
 
 

@@ -1,44 +1,122 @@
-"""Folders of pictures, at any depth; the caption of NAME.jpg is in NAME.txt beside it, if any."""
+"""Folders of pictures, at any depth, as they are or as img2dataset writes them with "files".
+
+Captions of NAME.jpg are the lines of NAME.txt beside it, or else in NAME.json. Its label is the
+name of the folder that it is in.
+"""
 
 import pathlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.webdataset import IMAGES
-from vlbeit_jax.prepare.item import Item, source_paths
+from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.captions import words_of
+from vlbeit_jax.prepare.formats.files import (
+    OTHER,
+    SIDECAR,
+    require_folders,
+    visible_files,
+)
+from vlbeit_jax.prepare.formats.pictures import (
+    IMAGES,
+    MISSING,
+    begins_as_picture,
+    is_picture,
+)
+from vlbeit_jax.prepare.formats.sidecars import STATS, is_sidecar, links_of
+from vlbeit_jax.prepare.formats.words import printable
+from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
+
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.LABELLED_IMAGES})
+BESIDE = {"txt": "txt", "TXT": "txt", "json": "json"}  # Suffixes of what describes a picture.
 
 
-def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
-    """One item a picture, in the order of their paths; hidden files and folders are passed over.
+def sniff(found: Found) -> bool:
+    """Returns whether there are pictures in a folder."""
+    return any(is_picture(name) for name in found.names) or (
+        found.is_folder and any(begins_as_picture(file.head) for file in found.samples)
+    )
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Lists the pictures of each folder and divides them.
 
     Raises:
-      UsageError: a folder holds no picture, or a caption is not UTF-8.
+      UsageError: an input is no folder, or holds no picture.
     """
-    for folder, source in zip(paths, source_paths(paths), strict=True):
-        pictures = sorted(
-            path.relative_to(folder)
-            for path in folder.rglob("*")
-            if path.suffix[1:].lower() in IMAGES and path.is_file()
-        )
-        pictures = [path for path in pictures if not any(part[0] == "." for part in path.parts)]
-        if not pictures:
+    require_folders(paths)
+    result = Plan([], items=0)
+    stats: list[pathlib.Path] = []
+    for whole in a_unit_each(paths):
+        top = pathlib.Path(whole.path)
+        found = _pictures(top, result.skipped, stats)
+        if not found:
             raise UsageError(
-                f"{folder}: there is no picture in this folder or below it; pictures are files "
-                f"that end with .{', .'.join(sorted(IMAGES))}"
+                f"{top}: there is no picture in this folder or below it; pictures are files "
+                f"that end with .{', .'.join(sorted(IMAGES))}, or begin as one"
             )
-        for path in pictures:
-            caption = _caption((folder / path).with_suffix(".txt"))
-            name = (source / path).as_posix()
-            yield Item(
-                name,
-                (folder / path).read_bytes(),
-                (caption,) if caption else (),
-                source=name,
-            )
+        for start in range(0, len(found), UNIT_PICTURES):
+            names = found[start : start + UNIT_PICTURES]
+            unit = Unit(whole.path, whole.source, start, start + len(names), {"names": names})
+            result.units.append(unit)
+        result.items = (result.items or 0) + len(found)
+    result.links = links_of(stats)
+    return result
 
 
-def _caption(path: pathlib.Path) -> str:
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields one item a picture, in the order of their paths."""
+    for name in unit.extra["names"]:
+        path = pathlib.Path(unit.path, name)
+        key = f"{unit.source}/{name}"
+        try:
+            image = path.read_bytes()
+        except OSError:
+            yield Item(key, source=key, fault=MISSING)
+            continue
+        contents = _beside(path)
+        words = words_of(contents, [each for each in contents if each == "txt"], has_picture=True)
+        label = printable(path.parent.name) if "/" in name else ""
+        yield Item(key, image, source=key, label=label, **words)
+
+
+def _beside(path: pathlib.Path) -> dict[str, bytes]:
+    """Returns the contents of the files that describe a picture."""
+    found = {}
+    for suffix, what in BESIDE.items():
+        other = path.with_suffix(f".{suffix}")
+        try:
+            found[what] = other.read_bytes()
+        except OSError:
+            continue  # There is none.
+    return found
+
+
+def _pictures(top: pathlib.Path, skipped: Counter[str], stats: list[pathlib.Path]) -> list[str]:
+    """Returns the pictures below a folder, sorted; counts and gathers what else is there."""
+    pictures, others = [], []
+    for name in visible_files(top, skipped):
+        (pictures if is_picture(name) else others).append(name)
+    described = {pathlib.PurePosixPath(name).with_suffix("") for name in pictures}
+    for name in others:
+        pure = pathlib.PurePosixPath(name)
+        if pure.suffix[1:] in BESIDE and pure.with_suffix("") in described:
+            continue
+        if name.endswith(STATS):
+            stats.append(top / name.removesuffix(STATS))
+        if is_sidecar(top / name):
+            skipped[SIDECAR] += 1
+        elif _begins_as_picture(top / name):
+            pictures.append(name)
+        else:
+            skipped[OTHER] += 1
+    return sorted(pictures, key=lambda name: name.split("/"))
+
+
+def _begins_as_picture(path: pathlib.Path) -> bool:
     try:
-        return path.read_text(encoding="utf-8-sig").strip() if path.is_file() else ""
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text ({error})") from error
+        with path.open("rb") as file:
+            return begins_as_picture(file.read(16))
+    except OSError:
+        return False

@@ -12,30 +12,46 @@ A class is called by its WordNet ID. Sorted, they are in the order of all publis
 
 import csv
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.official import ORDER, Pictures, only_one, required
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
+from vlbeit_jax.prepare.formats.official import Pictures, in_one_unit, required, splits_of
 from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
 
+KINDS = frozenset({Kind.IMAGES, Kind.LABELLED_IMAGES})
 FOLDERS = {VALIDATION: "val", TRAIN: "train"}
+WNID = re.compile(r"train/n\d{8}/")
 NAMES = ("LOC_synset_mapping.txt", "synset_words.txt")
 SOLUTION = "LOC_val_solution.csv"
 KIT = "ILSVRC2012_devkit_t12/data"
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 
 
-def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether a folder has folders of WordNet IDs below ``train``."""
+    return any(WNID.match(name) for name in found.names)
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit, and counts the pictures."""
+    return in_one_unit(paths, "imagenet", options, _count)
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the pictures of ``val`` as validation, then those of ``train``, sorted by path.
 
     Raises:
       UsageError: a folder or a list of classes is missing, or does not fit the others.
     """
-    folder = only_one(paths, "imagenet")
+    folder = pathlib.Path(unit.path)
     names = _names(folder)
+    splits = splits_of(options)
     known: set[str] | None = None
-    for split in (split for split in ORDER if split in splits and split in FOLDERS):
+    for split in (split for split in splits if split in FOLDERS):
         top = required(folder, f"{FOLDERS[split]}/", f"the {split} pictures of ImageNet")
         if split == VALIDATION and TRAIN in splits:
             known = set(_classes(required(folder, "train/", "the training pictures of ImageNet")))
@@ -46,9 +62,7 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
         yield from _items(folder, found, split, names)
 
 
-def count(paths: Sequence[pathlib.Path]) -> int:
-    """Returns the number of pictures."""
-    folder = only_one(paths, "imagenet")
+def _count(folder: pathlib.Path) -> int:
     return sum(
         sum(_is_picture(path) for path in (folder / name).rglob("*")) for name in FOLDERS.values()
     )

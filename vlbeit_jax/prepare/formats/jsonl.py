@@ -13,13 +13,47 @@ from vlbeit_jax.config.nearest import spelt_like
 from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import has_words
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.item import Item, source_paths
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.files import require_files
+from vlbeit_jax.prepare.item import Item, filled_lines, source_paths
+from vlbeit_jax.types import Kind
 
+KINDS = frozenset(Kind) - {Kind.TOKENS}
+LOOKED_AT = 100  # Lines, to recognise a file.
+# Of files with other keys alone, such as image and text, ``json_records`` counts wrong lines.
+OWN = {"captions", "answers", "images", "mask", "truth", "label", "group", "split"}
 MOST_ANSWERS = 10  # As many as VQAv2 has of each question.
+BOM = b"\xef\xbb\xbf"
 IMAGES = 2  # That a statement is about, as in NLVR2.
 
 
-def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether the first lines of a file fit this format, and no looser one would do."""
+    if found.is_folder:
+        return False
+    lines = [line for line in found.head.removeprefix(BOM).split(b"\n") if line.strip()]
+    # The last one may be cut off.
+    lines = lines[: max(1, len(lines) - 1)][:LOOKED_AT]
+    try:
+        return bool(lines) and all(OWN & _parsed(line.decode()).keys() for line in lines)
+    except (_Fault, UnicodeDecodeError):
+        return False
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit for all files, because no two lines may have one id."""
+    require_files(paths)
+    first = a_unit_each(paths)[0]
+    unit = Unit(first.path, first.source, extra={"paths": [str(path) for path in paths]})
+    return Plan([unit], items=filled_lines(paths))
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields the items of all files; see ``read_lines``."""
+    return read_lines([pathlib.Path(path) for path in unit.extra["paths"]])
+
+
+def read_lines(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
     """One item a line that is not blank; what is wrong with one is its ``fault``.
 
     Raises:

@@ -6,33 +6,47 @@ val2014 that is in neither validation nor test, is trained on, as in all publish
 """
 
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.official import (
-    ORDER,
     Pictures,
+    in_one_unit,
     missing,
-    only_one,
     read_list,
     required,
+    splits_of,
 )
 from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
 
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS})
 SPLIT = {"train": TRAIN, "restval": TRAIN, "val": VALIDATION, "test": TEST}
 PICTURES = "flickr30k-images"
 RECORD = {"filename": str, "split": str, "sentences": list}
 
 
-def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether a file begins as a JSON object whose pictures have sentences."""
+    begins = not found.is_folder and found.head.lstrip().startswith(b"{")
+    return begins and all(name in found.head for name in (b'"sentences"', b'"sentids"'))
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit, and counts the pictures."""
+    return in_one_unit(paths, "karpathy", options, lambda path: len(read_list(path, "images")))
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields each picture with all its captions. The id is COCO's number, or the file's name.
 
     Raises:
       UsageError: the file is another one, or a folder of pictures is missing.
     """
-    path = only_one(paths, "karpathy")
+    path, splits = pathlib.Path(unit.path), splits_of(options)
     records = read_list(path, "images")
     for place, each in enumerate(records):
         if fault := missing(each, RECORD):
@@ -45,15 +59,10 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
     for below in sorted({_below(each) for each in records if SPLIT[each["split"]] in splits}):
         required(path.parent, f"{below}/", f"pictures that {path.name} names")
     pictures = Pictures(path.parent)
-    for split in (split for split in ORDER if split in splits):
+    for split in splits:
         for place, each in enumerate(records):
             if SPLIT[each["split"]] == split:
                 yield _item(each, split, f"{path}: images[{place}]", pictures)
-
-
-def count(paths: Sequence[pathlib.Path]) -> int:
-    """Returns the number of pictures."""
-    return len(read_list(only_one(paths, "karpathy"), "images"))
 
 
 def _item(record: Mapping[str, Any], split: str, place: str, pictures: Pictures) -> Item:

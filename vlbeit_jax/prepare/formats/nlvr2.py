@@ -14,14 +14,18 @@ they share pictures.
 
 import json
 import pathlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION, picture_digest
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.official import splits_of
 from vlbeit_jax.prepare.item import Item, filled_lines
+from vlbeit_jax.types import Kind
 
 # Ours by their names; the test set first, because what a later split shares is left out of it.
+KINDS = frozenset({Kind.STATEMENTS})
 SPLITS = {"test1": TEST, "dev": VALIDATION, "train": TRAIN}
 DATA = ("", "nlvr/nlvr2/data", "nlvr2/data", "data")  # Where the JSON files may be.
 TRUTHS = {"True": True, "False": False}
@@ -42,9 +46,23 @@ class _Row(NamedTuple):
     pictures: tuple[str, str]
 
 
-def read(
-    paths: Sequence[pathlib.Path], splits: Collection[str] = (TEST, VALIDATION, TRAIN)
-) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether a folder has the JSON file and the pictures of the validation split."""
+    files = any(name.rpartition("/")[2] == "dev.json" for name in found.names)
+    return files and any(name.endswith("-img0.png") for name in found.names)
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit for all folders, because later splits depend on earlier ones."""
+    folders = [str(path) for path in paths]
+    files = [file for _, _, file in _files(folders, splits_of(options))]
+    first = a_unit_each(paths)[0]
+    return Plan(
+        [Unit(first.path, first.source, extra={"folders": folders})], items=filled_lines(files)
+    )
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
     """One item a line, of the test set, then of dev, then of train.
 
     A record of dev or train that has a picture file of an earlier split is dropped and counted. So
@@ -55,7 +73,7 @@ def read(
     """
     places: dict[str, str] = {}  # The split of each picture file.
     first: dict[str, str] = {}  # Where each identifier is.
-    for split, folder, file in _files(paths, splits):
+    for split, folder, file in _files(unit.extra["folders"], splits_of(options)):
         with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -68,18 +86,13 @@ def read(
                     yield item
 
 
-def count(paths: Sequence[pathlib.Path]) -> int:
-    """Returns the number of lines."""
-    return filled_lines([file for _, _, file in _files(paths, tuple(SPLITS.values()))])
-
-
 def _files(
-    paths: Sequence[pathlib.Path], splits: Collection[str]
+    paths: Sequence[str], splits: Sequence[str]
 ) -> list[tuple[str, pathlib.Path, pathlib.Path]]:
     """Returns NLVR2's name of each split, the folder and the JSON file."""
     found = []
     for split in (name for name, ours in SPLITS.items() if ours in splits):
-        for folder in paths:
+        for folder in map(pathlib.Path, paths):
             files = [folder / place / f"{split}.json" for place in DATA]
             here = [file for file in files if file.is_file()]
             if not here:

@@ -1,17 +1,19 @@
 """What the formats of published benchmarks share: the files they need, and what is said of a fault.
 
 Their splits stand as they are, because a figure on other splits is not a figure of the benchmark.
-``read(paths, splits)`` of such a format yields test records first, then validation, then training.
-So a training record whose picture is also held back can be left out.
+``read`` of such a format yields test records first, then validation, then training. So a training
+record whose picture is also held back can be left out. That needs one reader for all of them, so a
+plan has one unit.
 """
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.base import Options, Plan, a_unit_each
 
 ORDER = (TEST, VALIDATION, TRAIN)
 PAGE = "docs/published_benchmarks.md lists what belongs where"
@@ -29,6 +31,30 @@ def only_one(paths: Sequence[pathlib.Path], name: str) -> pathlib.Path:
             f"{', '.join(map(str, paths))}; prepare one set of each"
         )
     return paths[0]
+
+
+def in_one_unit(
+    paths: Sequence[pathlib.Path],
+    name: str,
+    options: Options,
+    count: Callable[[pathlib.Path], int],
+) -> Plan:
+    """Returns the plan of a benchmark.
+
+    Args:
+      paths: of its inputs, of which there must be one.
+      name: of the format, for the message.
+      options: of the command.
+      count: from the input to the number of items. It counts all splits, so nothing is counted
+        where some are asked for.
+    """
+    path = only_one(paths, name)
+    return Plan(a_unit_each([path]), items=None if options.splits else count(path))
+
+
+def splits_of(options: Options) -> Sequence[str]:
+    """Returns the splits to read, held-back ones first."""
+    return [split for split in ORDER if split in (options.splits or ORDER)]
 
 
 def required(folder: pathlib.Path, name: str, holds: str) -> pathlib.Path:

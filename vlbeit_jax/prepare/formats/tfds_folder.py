@@ -4,21 +4,55 @@ Of its catalogue, imagenet2012, coco_captions (with Karpathy's splits) and sets 
 ``label`` fit. It has no VQA v2, NLVR2 or Flickr30k. Records are read without TensorFlow.
 """
 
+import os.path
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.official import ORDER, only_one
+from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.look import look
+from vlbeit_jax.prepare.formats.official import only_one, splits_of
 from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
 
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS})
 # Names of splits in the catalogue.
 SPLITS = {TEST: ("test",), VALIDATION: ("validation", "val"), TRAIN: ("train", "restval")}
 IDS = ("image/id", "file_name", "image/filename", "id")
 
 
-def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether a folder has a version of a set that TFDS has prepared."""
+    return bool(_versions(found.names))
+
+
+def _versions(names: Sequence[str]) -> list[str]:
+    """Returns the folders that have the files of a version; "." if it is the folder itself."""
+    described = {os.path.dirname(name) for name in names if _ends(name, "dataset_info.json")}
+    features = {os.path.dirname(name) for name in names if _ends(name, "features.json")}
+    return sorted(name or "." for name in described & features)
+
+
+def _ends(name: str, file: str) -> bool:
+    return os.path.basename(name) == file
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit.
+
+    Raises:
+      UsageError: the folder has several versions or sets.
+    """
+    folder = only_one(paths, "tfds")
+    found = [] if (folder / "dataset_info.json").is_file() else _versions(look(folder).names)
+    if len(found) > 1:
+        raise UsageError(f"{folder}: give one of the versions in it: {', '.join(found)}")
+    return Plan(a_unit_each([folder / found[0] if found else folder]))
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the records that have what an item holds: image, captions, text, label.
 
     A split whose labels are not published (they are -1) is passed over. If there is nothing but a
@@ -27,11 +61,11 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
     Raises:
       UsageError: TFDS cannot open the folder, or its files allow no random access.
     """
-    folder = only_one(paths, "tfds")
+    folder = pathlib.Path(unit.path)
     builder = _opened(folder)
     features, present = builder.info.features, set(builder.info.splits)
     stated = bool(present & {*SPLITS[TEST], *SPLITS[VALIDATION]})
-    for split in (split for split in ORDER if split in splits):
+    for split in splits_of(options):
         for name in SPLITS[split]:
             if name in present:
                 # Sets without held-back records are split by the hash.
@@ -40,13 +74,17 @@ def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iter
 
 def _opened(folder: pathlib.Path) -> Any:
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
     if not (folder / "dataset_info.json").is_file():
         raise UsageError(
             f"{folder}: there is no dataset_info.json here; give the folder of one version of a "
             "prepared set, such as ~/tensorflow_datasets/imagenet2012/5.1.0"
         )
-    builder: Any = tfds.builder_from_directory(folder)
+    try:
+        builder: Any = tfds.builder_from_directory(folder)
+    except (OSError, ValueError, KeyError, ParseError) as error:
+        raise BadInput(folder, f"cannot be read as a prepared set ({error})") from error
     file_format = builder.info.file_format.value
     if file_format != "array_record":
         raise UsageError(
@@ -66,7 +104,7 @@ def _items(
     if "label" in features and len(records) and int(records[0]["label"]) < 0:
         return
     for number in range(len(records)):
-        record = records[number]
+        record = _record(records, number, folder)
         given = next((record[each] for each in IDS if each in record), f"{name}/{number:08d}")
         key = _text(given)
         yield Item(
@@ -79,6 +117,15 @@ def _items(
             split=split,
             place=f"{folder}: {name}[{number}]",
         )
+
+
+def _record(records: Any, number: int, folder: pathlib.Path) -> Any:
+    from google.protobuf.message import DecodeError
+
+    try:
+        return records[number]
+    except (RuntimeError, DecodeError) as error:
+        raise BadInput(folder, f"record {number} cannot be read ({error})") from error
 
 
 def _captions(found: Any) -> tuple[str, ...]:

@@ -10,67 +10,59 @@ and, to predict for the evaluation server, the questions of test2015 or test-dev
 pictures of test2015. The id of a record is the question's.
 """
 
-import hashlib
-import math
 import pathlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.official import (
-    ORDER,
     Pictures,
+    in_one_unit,
     missing,
-    only_one,
     read_list,
     required,
+    splits_of,
 )
 from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
 
+KINDS = frozenset({Kind.QUESTIONS})
 SUBSETS = {TRAIN: "train2014", VALIDATION: "val2014"}
 ASKED = {**SUBSETS, "test": "test2015", "test-dev": "test-dev2015"}  # That a model can answer.
-# VLMo and BEiT-3 keep as many pictures of val2014 for validation when they train on both.
-HELD_PICTURES = 1000
 QUESTION = {"question_id": int, "image_id": int, "question": str}
 ANNOTATION = {"question_id": int, "answers": list}
 
 
-def read(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
+def sniff(found: Found) -> bool:
+    """Returns whether a folder has a file of questions."""
+    return any(name.startswith("v2_OpenEnded_mscoco_") for name in found.names)
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit, and counts the questions with answers."""
+    return in_one_unit(paths, "vqav2", options, count)
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the questions of val2014 as validation and those of train2014 as training.
 
     Raises:
       UsageError: a file is missing or is another one.
     """
-    folder = only_one(paths, "vqav2")
-    for split in (split for split in ORDER if split in splits and split in SUBSETS):
-        yield from _subset(folder, SUBSETS[split], split)
+    for split in (split for split in splits_of(options) if split in SUBSETS):
+        yield from read_subset(pathlib.Path(unit.path), split)
 
 
-def count(paths: Sequence[pathlib.Path]) -> int:
+def count(folder: pathlib.Path) -> int:
     """Returns the number of questions with answers."""
-    folder = only_one(paths, "vqav2")
     return sum(len(_questions(folder, subset)) for subset in SUBSETS.values())
 
 
-def read_trainval(paths: Sequence[pathlib.Path], splits: Collection[str] = ORDER) -> Iterator[Item]:
-    """Yields all questions as training, except those about 1,000 pictures of val2014.
-
-    A hash of their numbers chooses these pictures; of less than 10,000 pictures, it chooses a
-    tenth. Published figures on test-dev and test-std are of models that were trained in this way.
-
-    Raises:
-      UsageError: a file is missing or is another one.
-    """
-    folder = only_one(paths, "vqav2-trainval")
-    val = SUBSETS[VALIDATION]
-    pictures = {each.get("image_id") for each in _questions(folder, val)}
-    held = set(sorted(pictures, key=_hash)[: min(HELD_PICTURES, math.ceil(len(pictures) / 10))])
-    if VALIDATION in splits:
-        yield from _subset(folder, val, VALIDATION, held)
-    if TRAIN in splits:
-        yield from _subset(folder, val, TRAIN, pictures - held)
-        yield from _subset(folder, SUBSETS[TRAIN], TRAIN)
+def pictures_of(folder: pathlib.Path, part: str) -> set[Any]:
+    """Returns the numbers of the pictures that the questions of a part are about."""
+    return {each["image_id"] for each in _questions(folder, SUBSETS[part])}
 
 
 def read_questions(folder: pathlib.Path, part: str) -> Iterator[Item]:
@@ -102,10 +94,24 @@ def count_questions(folder: pathlib.Path, part: str) -> int:
     return len(_questions(folder, ASKED[part]))
 
 
-def _subset(
-    folder: pathlib.Path, subset: str, split: str, of_pictures: Collection[Any] | None = None
+def read_subset(
+    folder: pathlib.Path,
+    part: str,
+    split: str = "",
+    of_pictures: Collection[Any] | None = None,
 ) -> Iterator[Item]:
-    """Yields the questions of a subset; those about one picture follow each other."""
+    """Yields questions with answers; those about one picture follow each other.
+
+    Args:
+      folder: of the benchmark.
+      part: a key of ``SUBSETS``.
+      split: of the items; empty: the part.
+      of_pictures: their numbers; None: all.
+
+    Raises:
+      UsageError: a file is missing or is another one.
+    """
+    subset = SUBSETS[part]
     questions = _questions(folder, subset)
     name = f"v2_mscoco_{subset}_annotations.json"
     path = required(folder, name, f"the answers of people to the questions of {subset}")
@@ -120,7 +126,7 @@ def _subset(
         questions = [each for each in questions if each["image_id"] in of_pictures]
     # A picture with several questions is then read and checked once.
     questions = sorted(questions, key=lambda each: (each["image_id"], each["question_id"]))
-    yield from _items(folder, subset, split, questions, annotations)
+    yield from _items(folder, subset, split or part, questions, annotations)
 
 
 def _items(
@@ -192,7 +198,3 @@ def _pictures(folder: pathlib.Path, subset: str) -> str:
 
 def _picture_name(below: str, number: int) -> str:
     return f"COCO_{below}_{number:012d}.jpg"
-
-
-def _hash(number: Any) -> str:
-    return hashlib.sha256(str(number).encode()).hexdigest()

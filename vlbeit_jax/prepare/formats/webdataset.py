@@ -1,88 +1,110 @@
-"""Webdataset tars, as img2dataset writes them: KEY.jpg, KEY.txt and KEY.json in a row.
+"""Webdataset tars, as webdataset and img2dataset write them: KEY.jpg, KEY.txt, KEY.json in a row.
 
-Images may also be png, webp, bmp, gif or tiff.
+Tars may be compressed. ``groups.py`` says which members make one example, ``TAKEN`` in
+``pictures.py`` what a picture may be. Captions are the lines of KEY.txt, or else in KEY.json.
+A member without picture is a text. KEY.cls is a label.
 """
 
-import json
 import pathlib
-import tarfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.item import Item, source_paths
+from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.captions import words_of
+from vlbeit_jax.prepare.formats.files import HIDDEN, OTHER, files_below
+from vlbeit_jax.prepare.formats.groups import CROWDED, TEXTS, Group, groups_of
+from vlbeit_jax.prepare.formats.look import is_hidden
+from vlbeit_jax.prepare.formats.pictures import TAKEN
+from vlbeit_jax.prepare.formats.sidecars import ALIVE, links_of, stats_of
+from vlbeit_jax.prepare.formats.tars import Tar, is_tar, open_tar
+from vlbeit_jax.prepare.formats.words import printable
+from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
 
-IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"}
-
-
-class _Member(tarfile.TarInfo):
-    """A header that must be there unless the end mark is: otherwise the tar is damaged.
-
-    tarfile alone would take a tar that was cut off for one that ends there.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tarfile_):
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # pyright: ignore[reportAttributeAccessIssue] - the regular end
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error) or "no end mark") from error
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES})
+UNUSED = "unused_part"
 
 
-def read(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
-    """Items in the order of the tars; members are streamed and never unpacked to disk.
+def sniff(found: Found) -> bool:
+    """Returns whether a file, or one in a folder, is a tar, and not of tars."""
+    return any(is_tar(file.head) and not is_tar(file.head[512:]) for file in found.files())
 
-    The caption is KEY.txt, or else the field "caption" of KEY.json.
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Plans one unit a tar; files of img2dataset beside the tars tell how many links are dead."""
+    result = Plan([])
+    tars = files_below(paths, sniff, result.skipped)
+    result.units, result.links = a_unit_each(tars), links_of(tars)
+    return result
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields the items of a tar in the order of their first members.
 
     Raises:
-      UsageError: a file is no tar, or is cut off.
+      BadInput: the file is no tar, is cut off, or has fewer pictures than img2dataset wrote.
     """
-    for path, source in zip(paths, source_paths(paths), strict=True):
-        try:
-            with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
-                yield from _items(archive, source.with_suffix("").as_posix())
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise UsageError(f"{path}: cannot be read as a tar ({error})") from error
+    path = pathlib.Path(unit.path)
+    with open_tar(path) as tar:
+        yield from items_of_tar(tar, unit.stem, stats_of(path).get(ALIVE, 0))
 
 
-def _items(archive: tarfile.TarFile, source: str) -> Iterator[Item]:
-    key, parts, names = None, {}, {}
-    for member in archive:
-        folder, slash, name = member.name.rpartition("/")
-        stem, _, extension = name.partition(".")
-        stem = folder + slash + stem
-        if not member.isfile() or not extension:
-            continue
-        if stem != key and parts:
-            yield _item(f"{source}/{key}", parts, names)
-            parts, names = {}, {}
-        key = stem
-        content = archive.extractfile(member)
-        assert content is not None, "a regular file has content"
-        parts[extension.lower()] = content.read()
-        names[extension.lower()] = member.name
-    if parts:
-        yield _item(f"{source}/{key}", parts, names)
+def items_of_tar(tar: Tar, stem: str, least: int = 0) -> Iterator[Item]:
+    """Yields the items of an open tar.
+
+    Args:
+      tar: to read.
+      stem: begins the keys.
+      least: as many pictures must be in it.
+
+    Raises:
+      BadInput: there are fewer, or the tar is damaged.
+    """
+    used = []
+    for entry in tar.entries:
+        if is_hidden(entry.name):
+            yield Item(entry.name, source=entry.name, skip=HIDDEN)
+        elif "." not in entry.name.rpartition("/")[2].strip("."):
+            yield Item(entry.name, source=entry.name, skip=OTHER)
+        else:
+            used.append(entry)
+    groups = groups_of(used)
+    found = sum(bool(group.with_suffix(*TAKEN)) for group in groups)
+    if found < least:
+        raise BadInput(
+            tar.path, f"it holds {found} pictures, but the file _stats.json beside it says {least}"
+        )
+    for group in groups:
+        yield from _items(stem, tar, group)
 
 
-def _item(key: str, parts: dict[str, bytes], names: dict[str, str]) -> Item:
-    """An item of its parts' contents and names, by extension."""
-    picture = next((extension for extension in parts if extension in IMAGES), None)
-    caption = parts.get("txt", b"").decode("utf-8", "replace").strip()
-    if not caption and "json" in parts:
-        caption = _caption(parts["json"]).strip()
-    image = parts[picture] if picture else None
-    return Item(
-        key, image, (caption,) if caption else (), source=names[picture or next(iter(names))]
-    )
+def _items(stem: str, tar: Tar, group: Group) -> Iterator[Item]:
+    """Yields the item of a group, and one for each of its parts that is not used."""
+    if group.is_crowded():
+        group.fault = group.fault or CROWDED
+    pictures = group.with_suffix(*TAKEN, prefer="im")
+    texts = group.with_suffix(*TEXTS, prefer="cap")
+    if texts and "." not in texts[0]:
+        texts = texts[:1]
+    used = [*pictures[:1], *texts, *(part for part in ("json", "cls") if part in group.parts)]
+    first = group.parts[used[0] if pictures else next(iter(group.parts))]
+    values: dict[str, Any] = {"source": first.name, "fault": group.fault}
+    faults = [group.parts[part].fault for part in used if group.parts[part].fault]
+    if faults or group.fault:
+        yield Item(f"{stem}/{group.key}", source=first.name, fault=group.fault or faults[0])
+    else:
+        contents = {part: tar.read(group.parts[part]) for part in used}
+        values |= words_of(contents, texts, bool(pictures))
+        if "cls" in contents:
+            values["label"] = _label(contents["cls"])
+        image = contents[pictures[0]] if pictures else None
+        yield Item(f"{stem}/{group.key}", image, **values)
+    for part, entry in group.parts.items():
+        if part not in used:
+            yield Item(entry.name, source=entry.name, skip=entry.fault or UNUSED)
 
 
-def _caption(description: bytes) -> str:
-    """The field "caption"; empty if there is none, or the description cannot be read."""
-    try:
-        found = json.loads(description)
-    except ValueError:
-        return ""
-    caption = found.get("caption") if isinstance(found, dict) else None
-    return caption if isinstance(caption, str) else ""
+def _label(content: bytes) -> str | int:
+    """Returns the label in KEY.cls: a number or a name."""
+    text = printable(content.decode("utf-8", "surrogateescape")).strip()
+    return int(text) if text.isascii() and text.isdigit() else text

@@ -1,0 +1,227 @@
+"""The shards of the finished set: the file of a part as it is, or records copied from parts."""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from vlbeit_jax.data.content import record_digest
+from vlbeit_jax.data.identity import text_key
+from vlbeit_jax.prepare.encoding import Encoder
+from vlbeit_jax.prepare.merge import Edits, Merged
+from vlbeit_jax.prepare.parts import records_file, sha256_of
+from vlbeit_jax.prepare.shard import features_of
+from vlbeit_jax.prepare.work_plan import WorkPlan
+
+SHARD_BYTES = 256e6  # A shard of this size is read in good time from anywhere.
+SMALLEST_OF_PARTS = 64e6  # Parts of this size, on average, become shards as they are.
+AT_ONCE = 256  # Records in memory.
+KNOWN_FILE = "training_captions.npy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """Some records of a part: their numbers in it, rising."""
+
+    part: int
+    numbers: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """How a record is written anew; see ``merge.Edits``."""
+
+    joined: tuple[tuple[int, int], ...] = ()
+    filtered: bool = False
+    renamed: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file to make.
+
+    Attributes:
+      split: of its records.
+      path: of the file.
+      pieces: its records, in order.
+      as_it_is: whether it is the whole file of its one part.
+      changes: of its records, by part and number.
+    """
+
+    split: str
+    path: pathlib.Path
+    pieces: tuple[Piece, ...]
+    as_it_is: bool
+    changes: Mapping[tuple[int, int], Change]
+
+    def count(self) -> int:
+        """Returns the number of records."""
+        return sum(len(piece.numbers) for piece in self.pieces)
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What is known of a file: size of its records, hash, digests of records that were changed."""
+
+    size: int
+    sha256: str
+    digests: Mapping[tuple[int, int], bytes]
+
+
+def layout(
+    merged: Merged, split: str, edits: Edits, asked: int, path: pathlib.Path, name: str
+) -> list[Shard]:
+    """Divides the records of a split over files, in their order.
+
+    Args:
+      merged: all parts.
+      split: with at least one record left.
+      edits: of the split.
+      asked: number of files; 0: that which gives files of about ``SHARD_BYTES``.
+      path: folder of the files.
+      name: of the set, with which names of files begin.
+    """
+    kept = np.flatnonzero(edits.kept)
+    sizes = [part.bytes.get(split, 0) for part in merged.parts]
+    filled = [number for number, part in enumerate(merged.parts) if part.counts.get(split)]
+    large = len(filled) > 1 and sum(sizes) / len(filled) >= SMALLEST_OF_PARTS
+    if asked == len(filled) or (not asked and large):
+        ends = [merged.range_of(split, number)[1] for number in filled]
+        cuts = [0, *np.searchsorted(kept, ends).tolist()]
+    else:
+        number = asked or max(1, round(sum(sizes) / SHARD_BYTES))
+        cuts = [len(kept) * place // number for place in range(number + 1)]
+    count = len(cuts) - 1
+    files = [
+        path / f"{name}-{split}.array_record-{place:05d}-of-{count:05d}" for place in range(count)
+    ]
+    changes: dict[int, dict[int, Change]] = {}
+    for (part, number), change in _changes(merged, split, edits):
+        changes.setdefault(part, {})[number] = change
+    return [
+        _shard(merged, split, file, kept[start:stop], changes)
+        for file, (start, stop) in zip(files, itertools.pairwise(cuts), strict=True)
+    ]
+
+
+def make_shard(plan: WorkPlan, shard: Shard) -> Made:
+    """Writes a file."""
+    if shard.as_it_is:
+        part = plan.finished(shard.pieces[0].part)
+        assert part is not None, "all parts are finished by now"
+        _link(records_file(plan.parts, shard.pieces[0].part, shard.split), shard.path)
+        return Made(part.bytes[shard.split], part.sha256[shard.split], {})
+    writer, size, digests = ArrayRecordWriter(str(shard.path), "group_size:1"), 0, {}
+    encoder = Encoder(features_of(plan))
+    try:
+        for place, encoded in _records(plan, shard):
+            if place in shard.changes:
+                record = _changed(plan, shard, encoder, encoded, shard.changes[place])
+                encoded, digests[place] = encoder.encode(record), record_digest(record)
+            writer.write(encoded)
+            size += len(encoded)
+    finally:
+        writer.close()
+    with shard.path.open("rb") as file:
+        os.fsync(file.fileno())
+    return Made(size, sha256_of(shard.path), digests)
+
+
+def content_of(shards: Sequence[Shard], digests: Iterator[bytes]) -> list[str]:
+    """Returns the hash of the content of each file, from the digests of all records in order."""
+    return [
+        hashlib.sha256(b"".join(itertools.islice(digests, shard.count()))).hexdigest()
+        for shard in shards
+    ]
+
+
+def _shard(
+    merged: Merged,
+    split: str,
+    file: pathlib.Path,
+    numbers: np.ndarray,
+    changes: Mapping[int, Mapping[int, Change]],
+) -> Shard:
+    pieces, whole = [], False
+    first, last = (
+        (merged.place(split, int(each))[0] for each in (numbers[0], numbers[-1]))
+        if (len(numbers))
+        else (0, -1)
+    )
+    for number in range(first, last + 1):
+        start, stop = merged.range_of(split, number)
+        found = numbers[np.searchsorted(numbers, start) : np.searchsorted(numbers, stop)] - start
+        if len(found):
+            pieces.append(Piece(number, found))
+            whole = len(found) == stop - start
+    own = {
+        (piece.part, number): change
+        for piece in pieces
+        for number, change in changes.get(piece.part, {}).items()
+    }
+    return Shard(split, file, tuple(pieces), whole and len(pieces) == 1 and not own, own)
+
+
+def _changes(merged: Merged, split: str, edits: Edits) -> Iterator[tuple[tuple[int, int], Change]]:
+    for number in sorted(edits.changed):
+        if edits.kept[number]:
+            yield (
+                merged.place(split, number),
+                Change(
+                    tuple(merged.place(split, each) for each in edits.joined.get(number, ())),
+                    number in edits.filtered,
+                    edits.renamed.get(number, ""),
+                ),
+            )
+
+
+def _records(plan: WorkPlan, shard: Shard) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """Yields part, number and bytes of each record."""
+    for piece in shard.pieces:
+        # In one thread, so that the memory does not depend on the machine.
+        reader = _reader(plan, shard.split, piece.part)
+        for start in range(0, len(piece.numbers), AT_ONCE):
+            numbers = piece.numbers[start : start + AT_ONCE].tolist()
+            for number, encoded in zip(numbers, reader.read(numbers), strict=True):
+                yield (piece.part, number), encoded
+        reader.close()
+
+
+def _changed(
+    plan: WorkPlan, shard: Shard, encoder: Encoder, encoded: bytes, change: Change
+) -> dict[str, Any]:
+    """Returns a record as it is to be."""
+    record = encoder.decode(encoded)
+    for part, number in change.joined:
+        reader = _reader(plan, shard.split, part)
+        other = encoder.decode(reader.read([number])[0])
+        reader.close()
+        record["captions"] += [each for each in other["captions"] if each not in record["captions"]]
+    if change.filtered:
+        known = np.load(plan.folder / KNOWN_FILE, mmap_mode="r")
+        keys = np.array(list(map(text_key, record["captions"])), np.uint64)
+        places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        stay = known[places] != keys
+        record["captions"] = list(itertools.compress(record["captions"], stay))
+    record["id"] += change.renamed
+    return record
+
+
+def _reader(plan: WorkPlan, split: str, part: int) -> ArrayRecordReader:
+    path = records_file(plan.parts, part, split)
+    return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives a file a second name; the first stays until the set is finished."""
+    try:
+        os.link(source, target)
+    except OSError:  # This file system has no second names.
+        shutil.copyfile(source, target)

@@ -1,0 +1,149 @@
+"""HDF5 as M3AE and others store pictures: data sets ``jpg`` and ``caption`` of equal length.
+
+Names may have a prefix: ``train_jpg``, ``train_caption``. Each element is an encoded file.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.base import (
+    UNIT_PICTURES,
+    BadInput,
+    Found,
+    Options,
+    Plan,
+    Unit,
+    a_unit_each,
+    left_out_if_bad,
+)
+from vlbeit_jax.prepare.formats.captions import no_words
+from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
+from vlbeit_jax.prepare.formats.files import files_below
+from vlbeit_jax.prepare.formats.needs import needed
+from vlbeit_jax.prepare.formats.words import decoded
+from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.types import Kind
+
+KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES})
+MAGIC = b"\x89HDF\r\n\x1a\n"
+PREFIXES = ("", "train_", "val_", "validation_", "test_")
+
+
+def sniff(found: Found) -> bool:
+    """Returns whether a file begins as HDF5."""
+    return any(file.head.startswith(MAGIC) for file in found.files())
+
+
+def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
+    """Divides the elements of each file's data sets.
+
+    Raises:
+      BadInput: a file is damaged, or its data sets have different lengths.
+      UsageError: h5py is missing, or names are unknown, or pictures are not encoded.
+    """
+    result = Plan([], items=0)
+    for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
+        with left_out_if_bad(result, options):
+            path = pathlib.Path(whole.path)
+            with _opened(path) as file:
+                for columns, length in _tables(file, path, options):
+                    result.items = (result.items or 0) + length
+                    for start in range(0, length, UNIT_PICTURES):
+                        stop = min(start + UNIT_PICTURES, length)
+                        extra = {"columns": list(columns)}
+                        result.units.append(Unit(whole.path, whole.source, start, stop, extra))
+    return result
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[Any]:
+    h5py = needed("h5py", f"{path} is an HDF5 file")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:  # What h5py raises of damage.
+        raise BadInput(path, f"cannot be read as HDF5 ({error})") from error
+
+
+def _tables(
+    file: Mapping[str, Any], path: pathlib.Path, options: Options
+) -> list[tuple[Columns, int]]:
+    """Returns the data sets that belong together, and how long they are."""
+    # A name that is not UTF-8 comes as bytes.
+    names = [name for name in file if isinstance(name, str) and hasattr(file[name], "shape")]
+    if options.image_column or options.caption_column:
+        candidates = [columns_of(names, options).for_kind(options.kind)]
+    else:
+        candidates = []
+        for prefix in PREFIXES:
+            own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+            found = columns_of(own, options).for_kind(options.kind)
+            if found.image or found.document:
+                candidates.append(Columns(*(prefix + name if name else "" for name in found)))
+    need_columns(candidates[0] if candidates else Columns(), names, path)
+    tables = []
+    for columns in candidates:
+        given = [name for name in (columns.image, columns.caption, columns.label) if name]
+        lengths = {name: len(file[name]) for name in given}
+        if len(set(lengths.values())) > 1:
+            raise BadInput(path, f"its data sets have different lengths: {lengths}")
+        if columns.image and file[columns.image].ndim > 2:
+            raise UsageError(
+                f"{path}: {columns.image} holds pixels of shape {file[columns.image].shape} and no "
+                "picture files; store each element as an encoded PNG or JPEG"
+            )
+        tables.append((columns, next(iter(lengths.values()))))
+    return tables
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields one item an element.
+
+    Raises:
+      BadInput: the file is damaged.
+    """
+    columns = Columns(*unit.extra["columns"])
+    with _opened(pathlib.Path(unit.path)) as file:
+        for number in range(unit.start, unit.stop):
+            yield _item(file, columns, number, unit)
+
+
+def _item(file: Mapping[str, Any], columns: Columns, number: int, unit: Unit) -> Item:
+    image = _bytes(file[columns.image][number]) if columns.image else None
+    words = [decoded(each) for each in _texts(file, columns.caption, number)]
+    captions = tuple(text.strip() for text, _ in words if text and text.strip())
+    label: str | int = ""
+    if columns.label:
+        value = file[columns.label][number]
+        label = int(value) if np.issubdtype(np.asarray(value).dtype, np.integer) else str(value)
+    name = columns.image or columns.document
+    return Item(
+        f"{unit.stem}/{name}/{number:08d}",
+        image,
+        captions,
+        text="" if image else "\n".join(captions),
+        source=unit.source,
+        label=label,
+        repairs=tuple(repair for _, repair in words if repair),
+        no_words=no_words(captions, words),
+    )
+
+
+def _texts(file: Mapping[str, Any], name: str, number: int) -> list[bytes]:
+    """Returns the texts of an element, which may have several."""
+    if not name:
+        return []
+    value = file[name][number]
+    many = isinstance(value, np.ndarray) and value.dtype != np.uint8
+    return [_bytes(each) for each in (value if many else [value])]
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return bytes(value) if isinstance(value, bytes) else np.asarray(value).tobytes()

@@ -1,0 +1,93 @@
+"""Compressed files: recognised by their first bytes, read as if they were not compressed."""
+
+import bz2
+import gzip
+import io
+import lzma
+import pathlib
+import zlib
+from typing import IO, Any, cast
+
+from vlbeit_jax.prepare.formats.needs import needed
+
+MAGIC = {
+    "gz": b"\x1f\x8b",
+    "bz2": b"BZh",
+    "xz": b"\xfd7zXZ\x00",
+    "zst": b"\x28\xb5\x2f\xfd",
+}
+HEAD, BLOCK = 65536, 4096  # A damaged file may end after some blocks.
+# What reading a damaged file raises. Zstandard's own error is a plain subclass of Exception.
+DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error)
+
+
+def compression(path: pathlib.Path) -> str:
+    """Returns the name of a file's compression, a key of ``MAGIC``; empty if it has none."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return next((name for name, magic in MAGIC.items() if head.startswith(magic)), "")
+
+
+def opened(path: pathlib.Path) -> IO[bytes]:
+    """Opens a file to read what was compressed, or the file itself.
+
+    Raises:
+      UsageError: it is compressed with Zstandard, and the library for that is missing.
+      OSError: it cannot be opened.
+    """
+    name = compression(path)
+    if name == "gz":
+        return cast(IO[bytes], gzip.open(path))
+    if name == "bz2":
+        return cast(IO[bytes], bz2.open(path))
+    if name == "xz":
+        return cast(IO[bytes], lzma.open(path))
+    if name == "zst":
+        zstandard = needed("zstandard", f"{path} is compressed with Zstandard")
+        return cast(IO[bytes], _Zstandard(zstandard, path))
+    return path.open("rb")
+
+
+def head_of(path: pathlib.Path) -> bytes:
+    """Returns the first 64 KiB of what a file holds; less, or nothing, of a damaged file."""
+    found = b""
+    try:
+        with opened(path) as file:
+            while len(found) < HEAD and (more := file.read(min(BLOCK, HEAD - len(found)))):
+                found += more
+    except DAMAGED:
+        pass  # Whoever reads the file says what is wrong with it.
+    return found
+
+
+class _Zstandard(io.RawIOBase):
+    """All frames of a Zstandard file; a damaged one raises an ``OSError``, as other kinds do."""
+
+    def __init__(self, zstandard: Any, path: pathlib.Path):
+        self._file = path.open("rb")
+        self._error = zstandard.ZstdError
+        self._reader = zstandard.ZstdDecompressor().stream_reader(
+            self._file, read_across_frames=True
+        )
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            content = self._reader.read(len(buffer))
+        except self._error as error:
+            raise OSError(f"damaged Zstandard data: {error}") from error
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def buffered(file: IO[bytes]) -> IO[bytes]:
+    """Returns the file with fast ``readline``."""
+    if isinstance(file, io.RawIOBase):
+        return cast(IO[bytes], io.BufferedReader(file, HEAD))
+    return file

@@ -1,0 +1,224 @@
+"""All parts side by side: what is removed, joined or renamed before the set is written.
+
+Whether a record stays can depend on any other record: a held-back caption that training has is
+left out, and so are duplicates if that is asked for. Keys in the parts' arrays tell it, so no
+record has to be read.
+"""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from vlbeit_jax.data.identity import PICTURES, SPLITS, TEXTS, TRAIN
+from vlbeit_jax.data.keys import Keys
+from vlbeit_jax.prepare.parts import DIGESTS, IDS, LOOKS, Part, arrays_file
+from vlbeit_jax.shapes import Bool, Int, UInt
+
+Pairs = tuple[UInt[np.ndarray, " _"], Int[np.ndarray, " _"]]  # Keys, and numbers of records.
+
+
+class Merged:
+    """The arrays of all parts; a record has one number within its split."""
+
+    def __init__(self, folder: pathlib.Path, parts: Sequence[Part]):
+        """Takes the folder of the parts and their counts."""
+        self._folder, self.parts = folder, parts
+        self.splits = [split for split in SPLITS if any(part.counts.get(split) for part in parts)]
+        self._starts = {
+            split: np.cumsum([0, *(part.counts.get(split, 0) for part in parts)])
+            for split in self.splits
+        }
+
+    def count(self, split: str) -> int:
+        """Returns the records of a split."""
+        return int(self._starts[split][-1])
+
+    def range_of(self, split: str, part: int) -> tuple[int, int]:
+        """Returns the number of a part's first record, and of the one after its last."""
+        start, stop = self._starts[split][part : part + 2]
+        return int(start), int(stop)
+
+    def place(self, split: str, number: int) -> tuple[int, int]:
+        """Returns the part of a record, and its number within the part."""
+        part = int(np.searchsorted(self._starts[split], number, "right")) - 1
+        return part, number - int(self._starts[split][part])
+
+    def number(self, split: str, part: int, place: int) -> int:
+        """Returns the number of a part's record; see ``place``."""
+        return int(self._starts[split][part]) + place
+
+    def keys(self, what: str, split: str) -> Pairs:
+        """Returns the keys of pictures or texts, in the order of their records."""
+        found = [np.zeros((0, 2), np.uint64)]
+        for number, values in self._arrays(what, split):
+            offset = np.array([0, self._starts[split][number]], np.uint64)
+            found.append(values + offset)
+        both = np.concatenate(found)
+        return both[:, 0].copy(), both[:, 1].astype(np.int64)
+
+    def looks(self, split: str) -> UInt[np.ndarray, "_ 2"]:
+        """Returns what the pictures look like, in the order of their records."""
+        found = (values for _, values in self._arrays(LOOKS, split))
+        return np.concatenate([np.zeros((0, 2), np.uint64), *found])
+
+    def digests(self, split: str) -> Iterator[tuple[int, bytes]]:
+        """Yields the number and the digest of each record."""
+        for number, values in self._arrays(DIGESTS, split):
+            for place, digest in enumerate(values, int(self._starts[split][number])):
+                yield place, digest.tobytes()
+
+    def repeated_ids(self) -> dict[str, dict[int, str]]:
+        """Returns what the ids of records get that a record of another part has too.
+
+        Ids are already different within a part.
+        """
+        ids, numbers, splits = [], [], []
+        for place, split in enumerate(self.splits):
+            found = [values for _, values in self._arrays(IDS, split)]
+            ids += found
+            numbers += [np.arange(self.count(split))]
+            splits += [np.full(self.count(split), place)]
+        if not ids:
+            return {}
+        joined, number, split = np.concatenate(ids), np.concatenate(numbers), np.concatenate(splits)
+        _, counts = np.unique(joined, return_counts=True)
+        if counts.max(initial=0) < 2:
+            return {}
+        return self._suffixes(joined, number, split)
+
+    def _suffixes(
+        self,
+        ids: UInt[np.ndarray, " n"],
+        numbers: Int[np.ndarray, " n"],
+        splits: Int[np.ndarray, " n"],
+    ) -> dict[str, dict[int, str]]:
+        values, counts = np.unique(ids, return_counts=True)
+        repeated = np.flatnonzero(np.isin(ids, values[counts > 1]))
+        holders: dict[int, list[tuple[int, str, int]]] = collections.defaultdict(list)
+        for place in repeated:
+            split, number = self.splits[splits[place]], int(numbers[place])
+            holders[int(ids[place])].append((self.place(split, number)[0], split, number))
+        found: dict[str, dict[int, str]] = {}
+        for places in holders.values():
+            for part, split, number in sorted(places)[1:]:
+                found.setdefault(split, {})[number] = f"##{part}"
+        return found
+
+    def _arrays(self, what: str, split: str) -> Iterator[tuple[int, np.ndarray]]:
+        for number, part in enumerate(self.parts):
+            if part.counts.get(split):
+                with np.load(arrays_file(self._folder, number)) as found:
+                    name = f"{what}-{split}"
+                    if name in found:
+                        yield number, found[name]
+
+
+@dataclasses.dataclass
+class Edits:
+    """What becomes of the records of a split.
+
+    Attributes:
+      kept: whether a record stays, by number.
+      joined: numbers of the removed records whose captions a record gets, in order.
+      filtered: numbers of records that lose the captions of training.
+      renamed: what is added to ids.
+    """
+
+    kept: Bool[np.ndarray, " n"]
+    joined: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    filtered: set[int] = dataclasses.field(default_factory=set)
+    renamed: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def changed(self) -> set[int]:
+        """Numbers of the records that are written anew."""
+        return {*self.joined, *self.filtered, *self.renamed}
+
+
+def no_edits(merged: Merged) -> dict[str, Edits]:
+    """Returns edits by split that change nothing."""
+    return {split: Edits(np.ones(merged.count(split), bool)) for split in merged.splits}
+
+
+def texts_of(merged: Merged, split: str, edits: Edits) -> Pairs:
+    """Returns keys of the texts that a split has after its edits, in the order of the records.
+
+    Texts that training has are still among those of held-back records.
+    """
+    keys, numbers = merged.keys(TEXTS, split)
+    owner = np.where(edits.kept, np.arange(len(edits.kept)), -1)
+    for first, others in edits.joined.items():
+        owner[others] = first if edits.kept[first] else -1
+    numbers = owner[numbers]
+    order = np.argsort(numbers, kind="stable")
+    order = order[numbers[order] >= 0]
+    return keys[order], numbers[order]
+
+
+def leave_out_captions(merged: Merged, edits: dict[str, Edits]) -> int:
+    """Takes captions of training out of held-back pairs; returns how many pairs have none left."""
+    if TRAIN not in edits:
+        return 0
+    known, gone = np.unique(texts_of(merged, TRAIN, edits[TRAIN])[0]), 0
+    for split, found in edits.items():
+        if split == TRAIN:
+            continue
+        keys, numbers = texts_of(merged, split, found)
+        seen = np.isin(keys, known)
+        left = np.unique(numbers[~seen])
+        affected = np.unique(numbers[seen])
+        emptied = np.setdiff1d(affected, left)
+        found.kept[emptied] = False
+        found.filtered |= set(np.setdiff1d(affected, emptied).tolist())
+        gone += len(emptied)
+    return gone
+
+
+def captions_repeated(merged: Merged, edits: dict[str, Edits]) -> dict[str, int]:
+    """Returns how many held-back captions training has too, by split.
+
+    A benchmark keeps them, because recall depends on the number of candidates.
+    """
+    known = texts_of(merged, TRAIN, edits[TRAIN])[0] if TRAIN in edits else np.zeros(0, np.uint64)
+    return {
+        split: int(np.isin(texts_of(merged, split, found)[0], known).sum())
+        for split, found in edits.items()
+        if split != TRAIN
+    }
+
+
+def final_keys(
+    merged: Merged, edits: dict[str, Edits], *, of_benchmark: bool, pairs: bool
+) -> dict[tuple[str, str], Keys]:
+    """Returns, by kind of key and split, each key once with the first record that has it.
+
+    Args:
+      merged: all parts.
+      edits: by split.
+      of_benchmark: whether captions of held-back pairs have no keys: a short one such as "a man
+        riding a wave" is in every part of COCO.
+      pairs: whether the records are pairs.
+    """
+    found: dict[tuple[str, str], Keys] = {}
+    train = texts_of(merged, TRAIN, edits[TRAIN])[0] if TRAIN in edits else np.zeros(0, np.uint64)
+    for split, edit in edits.items():
+        new_number = np.cumsum(edit.kept) - 1
+        keys, numbers = merged.keys(PICTURES, split)
+        stay = edit.kept[numbers]
+        found[PICTURES, split] = _first(keys[stay], new_number[numbers[stay]])
+        if of_benchmark and pairs and split != TRAIN:
+            continue
+        keys, numbers = texts_of(merged, split, edit)
+        if pairs and split != TRAIN:
+            stay = ~np.isin(keys, train)
+            keys, numbers = keys[stay], numbers[stay]
+        found[TEXTS, split] = _first(keys, new_number[numbers])
+    return {place: keys for place, keys in found.items() if keys.size}
+
+
+def _first(keys: UInt[np.ndarray, " n"], numbers: Int[np.ndarray, " n"]) -> Keys:
+    unique, first = np.unique(keys, return_index=True)
+    return np.stack([unique, numbers[first].astype(np.uint64)])

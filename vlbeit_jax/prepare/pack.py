@@ -1,0 +1,69 @@
+"""Packs prepared texts into full rows of word pieces."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from vlbeit_jax.data.identity import KEYS, SPLITS
+from vlbeit_jax.data.keys import Keys
+from vlbeit_jax.data.source import PreparedSet, open_sets_once
+from vlbeit_jax.data.splits import require_apart
+from vlbeit_jax.data.text import TextTokenizer, packed_rows
+from vlbeit_jax.prepare.writer import write_set
+from vlbeit_jax.progress import counted
+from vlbeit_jax.types import Kind
+
+
+def pack_texts(
+    out: pathlib.Path, places: Sequence[str], tokenizer: TextTokenizer, length: int, shards: int = 1
+) -> dict[str, Any]:
+    """Packs prepared texts into rows of exactly ``length`` word pieces; splits stay.
+
+    Documents follow each other with a SEP between them and are cut at row ends; only a split's last
+    row is padded. The keys of the documents go along, so that the rows can be held against other
+    sets.
+    """
+    sets = open_sets_once(places, Kind.TEXTS)
+    require_apart(sets)
+
+    def records() -> Iterator[tuple[str, dict[str, Any]]]:
+        for split in SPLITS:
+            documents = (
+                record for each in sets if each.count(split) for record in each.records(split)
+            )
+            total = sum(each.count(split) for each in sets)
+            shown = counted(documents, f"packing {split}", "texts", total) if total else ()
+            texts = (record["text"] for record in shown)
+            for number, row in enumerate(packed_rows(texts, tokenizer, length)):
+                yield split, {"id": f"{split}/{number:09d}", "tokens": row}
+
+    meta = {
+        "source": ", ".join(str(found.meta["source"]) for found in sets),
+        "licence": "; ".join(sorted({str(found.meta["licence"]) for found in sets})),
+        "packed_from": [found.fingerprint for found in sets],
+        "text_tokenizer": tokenizer.fingerprint,
+        "length": length,
+    }
+    return write_set(
+        out, Kind.TOKENS, records(), shards=shards, meta=meta, keys=_keys_of_packed(sets)
+    )
+
+
+def _keys_of_packed(sets: Sequence[PreparedSet]) -> dict[tuple[str, str], Keys]:
+    """The keys of several sets' documents, numbered in the order in which they are packed."""
+    packed = {}
+    for split in SPLITS:
+        for what in KEYS:
+            before, parts = 0, []
+            for found in sets:
+                keys = np.array(found.keys(what, split))
+                keys[1] += np.uint64(before)
+                parts.append(keys)
+                before += found.count(split)
+            joined = np.concatenate(parts, axis=1)
+            if joined.size:
+                _, first = np.unique(joined[0], return_index=True)
+                packed[what, split] = joined[:, first]
+    return packed
