@@ -17,6 +17,7 @@ from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
 from vlbeit_jax.runtime.hooks.evaluate import Evaluate
+from vlbeit_jax.runtime.hooks.first_batch import FirstBatch
 from vlbeit_jax.runtime.hooks.interrupt import Interrupt
 from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.profile import Profile
@@ -32,6 +33,7 @@ from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.flops import flops_of_streams, total
+from vlbeit_jax.tasks.reading import reading_of
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_batch, put_replicated
 from vlbeit_jax.training.optimizer import describe_factors, learning_rate
@@ -168,6 +170,8 @@ def _hooks(
         Divergence(checkpointer.latest),
         Evaluate(evaluators, frozen, writer, timer, ema=bool(config.optimizer.ema_decay)),
     ]
+    if is_primary() and config.run.first_batch:
+        hooks.append(_first_batch(run, writer))
     if is_primary():
         # Before the checkpoint, whose description holds the same configuration.
         hooks.append(SaveConfig(run.workdir, config))
@@ -182,6 +186,18 @@ def _hooks(
     if is_primary() and profile:
         hooks.append(Profile(run.workdir / PROFILE, *profile))
     return hooks
+
+
+def _first_batch(run: Run, writer: Writer) -> Hook:
+    """Returns the hook that draws the rows that training begins with."""
+    streams = run.task.streams()
+    return FirstBatch(
+        run.workdir,
+        writer,
+        {name: run.data.examples(name) for name in streams},
+        {name: reading_of(run.opened, name) for name in streams},
+        {name: min(run.config.run.first_batch, each.batch_size) for name, each in streams.items()},
+    )
 
 
 def _train(
