@@ -12,6 +12,7 @@ import numpy as np
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.keys import NONE, Keys, keys_file
 from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.strings import with_fast_strings
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
@@ -103,7 +104,8 @@ class PreparedSet:
             for name, feature in builder.info.features.items()
             if isinstance(feature, tfds.features.Image)
         }
-        return _AsWritten(builder.as_data_source(split, decoders=decoders or None), lengths)
+        records = builder.as_data_source(split, decoders=decoders or None)
+        return _AsWritten(with_fast_strings(records, builder.info.features), lengths)
 
     def keys(self, what: str, split: str) -> Keys:
         """The keys of the pictures or texts that a split holds; see ``data.keys``.
