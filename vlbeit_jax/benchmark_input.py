@@ -117,7 +117,7 @@ def _grid() -> int:
 def _streams(prepared: PreparedSet) -> dict[str, StreamConfig]:
     """Returns the streams of pretraining that the set serves, with the recipe's shares of masks."""
     masked = round(0.38 * _grid() ** 2)
-    image = {
+    image: dict[str, Any] = {
         "batch_size": BATCH.value,
         "num_masked_patches": masked,
         "mask_block": min(16, masked),

@@ -86,14 +86,16 @@ class RandomView:
             return self(draws, decode(encoded))
         box = Box(*_crop_box(draws, *shape, self.crop_scale))
         factor = _reduction((box.height, box.width), self.size)
-        part = Box(*(side // factor for side in box)).of(decode(encoded, factor))
+        top, left, height, width = (side // factor for side in box)
+        part = Box(top, left, height, width).of(decode(encoded, factor))
         return self._finished(draws, part)
 
     def __call__(
         self, draws: Draws, image: UInt8[np.ndarray, "h w 3"]
     ) -> UInt8[np.ndarray, "size size 3"]:
         """Returns a view of a decoded picture."""
-        box = Box(*_crop_box(draws, *image.shape[:2], self.crop_scale))
+        height, width = image.shape[:2]
+        box = Box(*_crop_box(draws, height, width, self.crop_scale))
         return self._finished(draws, box.of(image))
 
     def _finished(self, draws: Draws, part: np.ndarray) -> np.ndarray:

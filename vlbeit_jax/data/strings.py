@@ -13,21 +13,29 @@ from vlbeit_jax.data.records import Records
 class StringRecords:
     """Records of strings; the same values as TFDS gives."""
 
-    def __init__(self, records: Any, names: Mapping[str, bool]):
-        """Takes TFDS's data source, and the names of the features, True for lists of strings."""
-        self._raw, self._names = records.data_source, dict(sorted(names.items()))
+    def __init__(self, raw: Any, names: Mapping[str, bool]):
+        """Takes serialised records, and the names of the features, True for lists of strings."""
+        # Here and not where a record is read: that is done by several threads at once, and TFDS
+        # may stop for ever if two threads import it.
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        messages: Any = tf_example_pb2  # The import makes them, so that no checker knows them.
+        self._raw, self._names = raw, dict(sorted(names.items()))
+        self._parse = messages.Example.FromString
 
     def __len__(self) -> int:
         return len(self._raw)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        found = tf_example_pb2.Example.FromString(self._raw[index]).features.feature
+        found = self._parse(self._raw[index]).features.feature
         return {
             name: list(found[name].bytes_list.value) if is_list else found[name].bytes_list.value[0]
             for name, is_list in self._names.items()
         }
+
+    def __reduce__(self):
+        """Loader processes import TFDS when they receive the records."""
+        return StringRecords, (self._raw, self._names)
 
 
 def with_fast_strings(records: Any, features: Any) -> Records:
@@ -45,4 +53,4 @@ def with_fast_strings(records: Any, features: Any) -> Records:
         if not is_list and type(feature) not in (kinds.Text, kinds.Image):
             return records
         names[name] = is_list
-    return StringRecords(records, names)
+    return StringRecords(records.data_source, names)

@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,9 @@ import jax
 from vlbeit_jax import progress
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.devices import devices
 from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
@@ -100,9 +102,15 @@ def train(
         _say_what_is_trained(run, writer, state)
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(run.opened.frozen, run.mesh)
-        hooks = _hooks(run, frozen, checkpointer, writer, timer, profile)
+        examples = {name: run.data.examples(name) for name in run.task.streams()}
+        if shares := Contributions.of(run, examples).shares():
+            writer.say(shares)
+        hooks = _hooks(run, examples, frozen, checkpointer, writer, timer, profile)
         try:
-            return _train(run, step, state, frozen, hooks, writer, timer)
+            state = _train(run, step, state, frozen, examples, hooks, writer, timer)
+            if told := Contributions.of(run, examples).text(int(state.step)):
+                writer.say(told)
+            return state
         except KeyboardInterrupt:
             newest = checkpointer.latest() or 0
             writer.say(f"interrupted; run the same command again to resume from step {newest}")
@@ -140,6 +148,7 @@ def _step_to_start_at(run: Run, checkpointer: Checkpointer) -> int:
 
 def _hooks(
     run: Run,
+    examples: Mapping[str, Examples],
     frozen: Tree,
     checkpointer: Checkpointer,
     writer: Writer,
@@ -156,6 +165,7 @@ def _hooks(
         "devices": devices(),
     }
 
+    contributions = Contributions.of(run, examples)
     flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
@@ -166,12 +176,13 @@ def _hooks(
             learning_rate=learning_rate(config.optimizer, config.run.steps),
             work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
             chance=run.opened.chance,
+            contributed=contributions.figures,
         ),
         Divergence(checkpointer.latest),
         Evaluate(evaluators, frozen, writer, timer, ema=bool(config.optimizer.ema_decay)),
     ]
     if is_primary() and config.run.first_batch:
-        hooks.append(_first_batch(run, writer))
+        hooks.append(_first_batch(run, examples, writer))
     if is_primary():
         # Before the checkpoint, whose description holds the same configuration.
         hooks.append(SaveConfig(run.workdir, config))
@@ -188,13 +199,13 @@ def _hooks(
     return hooks
 
 
-def _first_batch(run: Run, writer: Writer) -> Hook:
+def _first_batch(run: Run, examples: Mapping[str, Examples], writer: Writer) -> Hook:
     """Returns the hook that draws the rows that training begins with."""
     streams = run.task.streams()
     return FirstBatch(
         run.workdir,
         writer,
-        {name: run.data.examples(name) for name in streams},
+        examples,
         {name: reading_of(run.opened, name) for name in streams},
         {name: min(run.config.run.first_batch, each.batch_size) for name, each in streams.items()},
     )
@@ -205,6 +216,7 @@ def _train(
     step: Any,
     state: TrainState,
     frozen: Tree,
+    examples: Mapping[str, Examples],
     hooks: Sequence[Hook],
     writer: Writer,
     timer: Timer,
@@ -213,7 +225,7 @@ def _train(
     start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
     feeds = {
         name: pipeline.batches(
-            run.data.examples(name),
+            examples[name],
             stream.batch_size,
             schedule.used_before(name, start),
             run.shard,
