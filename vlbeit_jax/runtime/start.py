@@ -103,14 +103,9 @@ def train(
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(run.opened.frozen, run.mesh)
         examples = {name: run.data.examples(name) for name in run.task.streams()}
-        if shares := Contributions.of(run, examples).shares():
-            writer.say(shares)
         hooks = _hooks(run, examples, frozen, checkpointer, writer, timer, profile)
         try:
-            state = _train(run, step, state, frozen, examples, hooks, writer, timer)
-            if told := Contributions.of(run, examples).text(int(state.step)):
-                writer.say(told)
-            return state
+            return _train(run, step, state, frozen, examples, hooks, writer, timer)
         except KeyboardInterrupt:
             newest = checkpointer.latest() or 0
             writer.say(f"interrupted; run the same command again to resume from step {newest}")
@@ -223,6 +218,9 @@ def _train(
 ) -> TrainState:
     """Opens the data at the right place and runs the loop."""
     start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
+    contributions = Contributions.of(run, examples)
+    if shares := contributions.shares():
+        writer.say(shares)
     feeds = {
         name: pipeline.batches(
             examples[name],
@@ -244,6 +242,8 @@ def _train(
         steps=steps,
         put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
     )
+    if told := contributions.text(int(state.step)):
+        writer.say(told)
     if ending != FINISHED:
         writer.say(f"stopped: {ending}; run the same command again to resume")
     return state
