@@ -79,8 +79,10 @@ class FineTunedRun:
                 f"the run in {folder} has no averaged parameters; evaluate the raw ones, or train "
                 "with config.optimizer.ema_decay"
             )
-        tree = _TREES[weights]
-        params = restore(folder, step, {tree: opened.abstract_params()})[tree]
+        tree, moved = _TREES[weights], opened.abstract_model_state()
+        shapes = {tree: opened.abstract_params()} | ({"model_state": moved} if moved else {})
+        found = restore(folder, step, shapes)
+        params = opened.for_inference(found[tree], found.get("model_state", {}))
         return cls(folder, config, opened, params, step, weights)
 
     def place(self, mesh: Mesh) -> Place:
