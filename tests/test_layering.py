@@ -42,6 +42,7 @@ LEVELS = [
         "keep_tokens",
         "benchmark",
         "benchmark_input",
+        "inspect_data",
         "compile",
         "shared_memory",
         "scripts",

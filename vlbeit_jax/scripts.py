@@ -11,6 +11,7 @@ import sys
 COMMANDS = {
     "vlbeit-prepare": "vlbeit_jax.prepare",
     "vlbeit-text-tokenizer": "vlbeit_jax.text_tokenizer",
+    "vlbeit-inspect-data": "vlbeit_jax.inspect_data",
     "vlbeit-train": "vlbeit_jax.main",
     "vlbeit-keep-tokens": "vlbeit_jax.keep_tokens",
     "vlbeit-visual-tokens": "vlbeit_jax.visual_tokens",

@@ -9,10 +9,10 @@ from PIL import Image, ImageOps
 
 from tests.make_data import encoded, picture
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.image import _crop_box, _jitter_map, centre_view, decode, random_view, resize
+from vlbeit_jax.data.image import RandomView, _crop_box, _jitter_map, centre_view, decode, resize
 
 GREY = [0.299, 0.587, 0.114]
-OPTIONS = {"crop_scale": 0.2, "colour_jitter": 0.4, "flip": 0.5}
+SMALL_VIEW = RandomView(16, crop_scale=0.2, colour_jitter=0.4, flip=0.5)
 SHAPES = [(1, 1), (1, 5000), (5000, 1), (3, 7), (20, 24), (300, 200), (64, 64)]
 
 
@@ -81,9 +81,9 @@ def test_a_cut_off_file_is_an_error(file_format, part):
 def test_random_views_have_one_shape_and_follow_their_generator(shape):
     pixels = picture(4, *shape)
     for seed in range(20):
-        view = random_view(Draws(seed), pixels, 16, **OPTIONS)
+        view = SMALL_VIEW(Draws(seed), pixels)
         assert view.shape == (16, 16, 3) and view.dtype == np.uint8 and view.flags["C_CONTIGUOUS"]
-        assert np.array_equal(view, random_view(Draws(seed), pixels, 16, **OPTIONS))
+        assert np.array_equal(view, SMALL_VIEW(Draws(seed), pixels))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -108,7 +108,7 @@ def test_crops_have_the_asked_for_area_and_aspect():
 
 def test_flip_mirrors():
     plain, mirrored = (
-        random_view(Draws(5), picture(5), 16, crop_scale=0.5, colour_jitter=0.0, flip=flip)
+        RandomView(16, crop_scale=0.5, colour_jitter=0.0, flip=flip)(Draws(5), picture(5))
         for flip in (0.0, 1.0)
     )
     assert np.array_equal(plain[:, ::-1], mirrored) and not np.array_equal(plain, mirrored)
@@ -140,7 +140,7 @@ def test_jitter_is_brightness_contrast_and_saturation_one_after_the_other(seed):
 def test_jitter_clips_and_never_wraps(amount):
     bright = np.full((20, 20, 3), 250, np.uint8)
     views = [
-        random_view(Draws(s), bright, 8, crop_scale=1.0, colour_jitter=amount, flip=0.0)
+        RandomView(8, crop_scale=1.0, colour_jitter=amount, flip=0.0)(Draws(s), bright)
         for s in range(50)
     ]
     values = np.array([view.mean() for view in views])

@@ -8,12 +8,12 @@ import pytest
 
 from tests import tiny
 from vlbeit_jax.config.parse import to_dict
+from vlbeit_jax.data.pieces import readable
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.report.configuration import repeat_file
 from vlbeit_jax.report.data import Use, data_section
 from vlbeit_jax.report.facts import as_duration, devices_of, seconds, times
 from vlbeit_jax.report.markup import Section, element, table
-from vlbeit_jax.report.pieces import readable
 from vlbeit_jax.runtime.devices import devices, in_words
 from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.tasks.differences import differences

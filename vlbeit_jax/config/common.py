@@ -152,6 +152,9 @@ class RunConfig:
     log_every: int = setting(
         100, "steps between log lines; -1: a hundred lines over the run", FOLLOWS_OR_POSITIVE
     )
+    first_batch: int = setting(
+        8, "rows of each stream that a new run draws as a picture; 0: none", AT_LEAST_0
+    )
     evaluate_every: int = setting(
         5000,
         "steps between evaluations on held-back data; 0: never; -1: ten over the run",

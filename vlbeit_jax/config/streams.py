@@ -1,6 +1,8 @@
 """Settings of a stream of training examples: its sources, and what happens to each record."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -28,7 +30,11 @@ class StreamConfig:
     sources: tuple[str, ...] = setting(
         (), "folders of prepared data sets; sample:NAME is one in the package", may_change=True
     )
-    weights: tuple[float, ...] = setting((), "share of each source; empty: by size")
+    weights: tuple[float, ...] = setting(
+        (),
+        "share of each source in the rows, in the order of sources, in any unit (2.5,1); empty: "
+        "by their number of records",
+    )
     batch_size: int = setting(2048, "examples per step, over all hosts", POSITIVE)
 
     def training_problems(self, name: str) -> Iterable[str]:
@@ -40,9 +46,21 @@ class StreamConfig:
         if not self.sources:
             yield f"{name}.sources is empty: name at least one prepared data set"
         if len(self.weights) not in (0, len(self.sources)):
-            yield f"{name}.weights: {len(self.weights)} for {len(self.sources)} sources"
-        if any(weight <= 0 for weight in self.weights):
-            yield f"{name}.weights={self.weights}: must be > 0"
+            # Weights are a list of their own. A source may move, so it may change when a run
+            # resumes; its weight may not.
+            given = itertools.zip_longest(self.sources, self.weights, fillvalue="?")
+            told = ", ".join(f"{source} {weight}" for source, weight in given)
+            yield (
+                f"{name}.weights: {len(self.weights)} for {len(self.sources)} sources ({told}); "
+                "give each source its weight, in their order, or none: then each has as many rows "
+                "as it has records"
+            )
+        for source, weight in zip(self.sources, self.weights, strict=False):
+            if not 0 < weight < math.inf:
+                yield (
+                    f"{name}.weights: {weight} for {source}: must be > 0; to leave a source out, "
+                    "remove it with its weight"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,27 +32,35 @@ def blockwise_mask(
     Returns:
       Sorted row-major positions.
     """
-    mask = np.zeros((grid, grid), bool)
-    missing = count
-    while missing > 0 and _place_block(draws, mask, missing, smallest_block):
-        missing = count - int(mask.sum())
+    mask, missing = 0, count  # A bit per patch.
+    while missing > 0 and (block := _new_block(draws, mask, grid, missing, smallest_block)):
+        mask |= block
+        missing = count - mask.bit_count()
     # Blocks may not exceed the count, so the last few patches often fit no block. Single patches
     # make up for them; the paper's algorithm would go over the count, or stop below it.
-    visible = np.flatnonzero(~mask)
-    mask.ravel()[visible[draws.choose(visible.size, missing)]] = True
-    return np.flatnonzero(mask).astype(np.int32)
+    masked = _bits(mask, grid)
+    visible = np.flatnonzero(~masked)
+    masked[visible[draws.choose(visible.size, missing)]] = True
+    return np.flatnonzero(masked).astype(np.int32)
 
 
-def _place_block(draws: Draws, mask: Bool[np.ndarray, "G G"], budget: int, smallest: int) -> bool:
-    """Masks one more block in ``mask``; returns False if none was found.
+def _bits(mask: int, grid: int) -> Bool[np.ndarray, " N"]:
+    """Returns the bits of a mask, row by row."""
+    patches = grid * grid
+    packed = np.frombuffer(mask.to_bytes(-(-patches // 8), "little"), np.uint8)
+    return np.unpackbits(packed, count=patches, bitorder="little").astype(bool)
+
+
+def _new_block(draws: Draws, mask: int, grid: int, budget: int, smallest: int) -> int:
+    """Returns the bits of one more block; 0 if none was found.
 
     Args:
       draws: the example's own.
-      mask: is changed.
+      mask: a bit per patch that is masked already, row by row.
+      grid: patches along a side of the image.
       budget: patches that the block may mask in addition to those that are masked already.
       smallest: patches of the smallest block.
     """
-    grid = mask.shape[0]
     for _ in range(TRIES_PER_BLOCK):
         # If the budget is below the smallest block, the area lies between the two, and the block
         # fits only where it overlaps masked patches. The logarithm of the aspect ratio is uniform,
@@ -65,12 +73,12 @@ def _place_block(draws: Draws, mask: Bool[np.ndarray, "G G"], budget: int, small
         if height >= grid or width >= grid:
             continue
         top, left = draws.below(grid - height + 1), draws.below(grid - width + 1)
-        block = mask[top : top + height, left : left + width]
-        new = block.size - int(block.sum())
-        if 0 < new <= budget:
-            block[:] = True
-            return True
-    return False
+        # A number with a bit at the start of each of the block's rows, times a row of the block.
+        rows = ((1 << grid * height) - 1) // ((1 << grid) - 1)
+        block = (rows * ((1 << width) - 1)) << (top * grid + left)
+        if 0 < (block & ~mask).bit_count() <= budget:
+            return block
+    return 0
 
 
 class MaskedText(NamedTuple):

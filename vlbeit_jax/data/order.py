@@ -170,6 +170,20 @@ class Interleave:
             node, index = (one, before) if after > before else (other, index - before)
         return node, index
 
+    def counts(self, number: int) -> dict[int, int]:
+        """Returns how many of the first ``number`` examples come from each source."""
+        found: dict[int, int] = {}
+        waiting = [(self._tree, number)]
+        while waiting:
+            node, count = waiting.pop()
+            if isinstance(node, int):
+                found[node] = count
+                continue
+            first, both, one, other = node
+            part = _rounded(count * first, both)
+            waiting += [(one, part), (other, count - part)]
+        return found
+
 
 def _rounded(above: int, below: int) -> int:
     """Rounds a fraction to the nearest integer, halves up."""

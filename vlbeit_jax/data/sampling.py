@@ -8,6 +8,7 @@ at once.
 from collections.abc import Sequence
 
 from vlbeit_jax.data.cached_tokens import CachedTokens, WithTokens
+from vlbeit_jax.data.contributions import Contribution, short_names
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.base import Example, Transform
 from vlbeit_jax.data.examples.images import Views
@@ -59,9 +60,16 @@ class TrainingExamples:
             ]
         self._mixture = Interleave(weights or [each.count(TRAIN) for each in sets])
         self._transform, self._key = transform, (seed, stream)
+        self._names = short_names([each.name for each in sets])
 
     def __len__(self) -> int:
         return ENDLESS
+
+    def contributions(self, rows: int) -> list[Contribution]:
+        """Returns what each set gave of the first ``rows`` examples."""
+        counts = self._mixture.counts(rows)
+        sets = enumerate(zip(self._names, self._records, strict=True))
+        return [Contribution(name, counts[number], len(each)) for number, (name, each) in sets]
 
     def __getitem__(self, index: int) -> Example:
         number, position = self._mixture[index]

@@ -12,6 +12,7 @@ import numpy as np
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.keys import NONE, Keys, keys_file
 from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.strings import with_fast_strings
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
 
@@ -107,6 +108,7 @@ class PreparedSet:
             if isinstance(feature, tfds.features.Image)
         }
         found = builder.as_data_source(split, decoders=decoders or None)
+        found = with_fast_strings(found, builder.info.features)
         return _AsWritten(found, lengths) if in_turn else found
 
     def _lengths(self, split: str, shards: int, in_turn: bool) -> list[int]:

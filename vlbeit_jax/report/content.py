@@ -63,6 +63,11 @@ def curves(panels: Sequence[Panel], out: pathlib.Path, name: str) -> Html:
       name: of the file, without its ending.
     """
     (out / f"{name}.png").write_bytes(joined(panels))
+    return panel_row(panels)
+
+
+def panel_row(panels: Sequence[Panel]) -> Html:
+    """Returns panels for the page, each in the colours of light and of dark screens."""
     shown = [
         figure(
             picture(drawn(panel, LIGHT), panel.alt, dark=drawn(panel, DARK)),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vlbeit_jax.data.pieces import SIGNS, Fate
 from vlbeit_jax.report.markup import (
     Child,
     Html,
@@ -16,11 +17,9 @@ from vlbeit_jax.report.markup import (
     table,
 )
 from vlbeit_jax.report.panels import picture as as_png
-from vlbeit_jax.report.samples import Answer, Fate, Guess, MaskedText
+from vlbeit_jax.report.samples import Answer, Guess, MaskedText
 from vlbeit_jax.tasks.masked_pictures import MaskedPictures
 
-# What the model saw in the place of a masked piece.
-SIGNS = {Fate.HIDDEN: "?", Fate.REPLACED: "≠", Fate.KEPT: "="}
 SIDE = 96  # Pixels of a picture on the page.
 
 

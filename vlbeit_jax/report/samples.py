@@ -3,7 +3,6 @@
 Images are decoded from predicted visual tokens; masked word pieces have the likeliest guesses.
 """
 
-import enum
 import functools
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,6 +15,7 @@ import numpy as np
 from vlbeit_jax.config.streams import TextStreamConfig
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.images import ImageExample, Views
+from vlbeit_jax.data.pieces import Fate, Piece, fate_of, readable
 from vlbeit_jax.data.records import EvenRecords, Records
 from vlbeit_jax.data.rematch import Rematched, wrong_partners
 from vlbeit_jax.data.sampling import EvaluationExamples
@@ -23,7 +23,6 @@ from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import model_inputs
-from vlbeit_jax.report.pieces import Piece, readable
 from vlbeit_jax.runtime.pretrained import OpenedRun
 from vlbeit_jax.shapes import Int, UInt8
 from vlbeit_jax.tasks.masked_pictures import MaskedPictures, masked_pictures
@@ -31,14 +30,6 @@ from vlbeit_jax.tasks.visual_tokens import VisualTokens, draws_pictures, picture
 from vlbeit_jax.types import Modality, Special
 
 GUESSES = 5
-
-
-class Fate(enum.Enum):
-    """What the model saw in the place of a masked word piece (BERT, section 3.1)."""
-
-    HIDDEN = "hidden"
-    REPLACED = "replaced"
-    KEPT = "kept"
 
 
 class Answer(NamedTuple):
@@ -186,7 +177,7 @@ def _masked_text(
     for slot in np.flatnonzero(own["text_weights"][row]):
         position, truth = int(own["text_masked"][row, slot]), int(own["text_targets"][row, slot])
         told = [_answer(run, shares[row, slot], truth) for shares in answers]
-        fate = _fate(int(seen[position]), truth)
+        fate = fate_of(int(seen[position]), truth)
         wrong = told[1] if len(told) > 1 else None
         guesses.append(Guess(position - 1, readable(text, truth), fate, told[0], wrong))
     return MaskedText(
@@ -195,12 +186,6 @@ def _masked_text(
         image=own["image"][row] if "image" in own else None,
         other=other["image"][row] if other else None,
     )
-
-
-def _fate(seen: int, truth: int) -> Fate:
-    if seen == Special.MASK:
-        return Fate.HIDDEN
-    return Fate.KEPT if seen == truth else Fate.REPLACED
 
 
 def _answer(run: OpenedRun, shares: np.ndarray, truth: int) -> Answer:

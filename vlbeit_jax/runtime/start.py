@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,13 +10,16 @@ import jax
 from vlbeit_jax import progress
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.devices import devices
 from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
 from vlbeit_jax.runtime.hooks.evaluate import Evaluate
+from vlbeit_jax.runtime.hooks.first_batch import FirstBatch
 from vlbeit_jax.runtime.hooks.interrupt import Interrupt
 from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.profile import Profile
@@ -32,6 +35,7 @@ from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.tasks.flops import flops_of_streams, total
+from vlbeit_jax.tasks.reading import reading_of
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_batch, put_replicated
 from vlbeit_jax.training.optimizer import describe_factors, learning_rate
@@ -98,9 +102,10 @@ def train(
         _say_what_is_trained(run, writer, state)
         timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(run.opened.frozen, run.mesh)
-        hooks = _hooks(run, frozen, checkpointer, writer, timer, profile)
+        examples = {name: run.data.examples(name) for name in run.task.streams()}
+        hooks = _hooks(run, examples, frozen, checkpointer, writer, timer, profile)
         try:
-            return _train(run, step, state, frozen, hooks, writer, timer)
+            return _train(run, step, state, frozen, examples, hooks, writer, timer)
         except KeyboardInterrupt:
             newest = checkpointer.latest() or 0
             writer.say(f"interrupted; run the same command again to resume from step {newest}")
@@ -138,6 +143,7 @@ def _step_to_start_at(run: Run, checkpointer: Checkpointer) -> int:
 
 def _hooks(
     run: Run,
+    examples: Mapping[str, Examples],
     frozen: Tree,
     checkpointer: Checkpointer,
     writer: Writer,
@@ -154,6 +160,7 @@ def _hooks(
         "devices": devices(),
     }
 
+    contributions = Contributions.of(run, examples)
     flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
@@ -164,10 +171,13 @@ def _hooks(
             learning_rate=learning_rate(config.optimizer, config.run.steps),
             work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
             chance=run.opened.chance,
+            contributed=contributions.figures,
         ),
         Divergence(checkpointer.latest),
         Evaluate(evaluators, frozen, writer, timer, ema=bool(config.optimizer.ema_decay)),
     ]
+    if is_primary() and config.run.first_batch:
+        hooks.append(_first_batch(run, examples, writer))
     if is_primary():
         # Before the checkpoint, whose description holds the same configuration.
         hooks.append(SaveConfig(run.workdir, config))
@@ -184,20 +194,36 @@ def _hooks(
     return hooks
 
 
+def _first_batch(run: Run, examples: Mapping[str, Examples], writer: Writer) -> Hook:
+    """Returns the hook that draws the rows that training begins with."""
+    streams = run.task.streams()
+    return FirstBatch(
+        run.workdir,
+        writer,
+        examples,
+        {name: reading_of(run.opened, name) for name in streams},
+        {name: min(run.config.run.first_batch, each.batch_size) for name, each in streams.items()},
+    )
+
+
 def _train(
     run: Run,
     step: Any,
     state: TrainState,
     frozen: Tree,
+    examples: Mapping[str, Examples],
     hooks: Sequence[Hook],
     writer: Writer,
     timer: Timer,
 ) -> TrainState:
     """Opens the data at the right place and runs the loop."""
     start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
+    contributions = Contributions.of(run, examples)
+    if shares := contributions.shares():
+        writer.say(shares)
     feeds = {
         name: pipeline.batches(
-            run.data.examples(name),
+            examples[name],
             stream.batch_size,
             schedule.used_before(name, start),
             run.shard,
@@ -216,6 +242,8 @@ def _train(
         steps=steps,
         put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
     )
+    if told := contributions.text(int(state.step)):
+        writer.say(told)
     if ending != FINISHED:
         writer.say(f"stopped: {ending}; run the same command again to resume")
     return state

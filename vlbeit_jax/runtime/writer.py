@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import tqdm
 
 from vlbeit_jax.progress import duration
 from vlbeit_jax.runtime import lines
 from vlbeit_jax.runtime.run_folder import append_metrics, drop_metrics_after
+from vlbeit_jax.shapes import UInt8
 from vlbeit_jax.tasks.figures import Headline
 
 # tensorboardX imports PyTorch if it is installed, for features that are not used here. That costs
@@ -31,7 +33,7 @@ TEXT_FILE, EVENTS = "log.txt", "tensorboard"
 class Writer:
     """Writes figures and messages to the folder of a run, and shows them on the terminal.
 
-    Nothing is opened before the first line of figures, so a run that takes no step leaves
+    Nothing is opened before the first figure or picture, so a run that takes no step leaves
     ``metrics.jsonl`` and the TensorBoard events alone.
     """
 
@@ -90,21 +92,30 @@ class Writer:
         """
         if not self._enabled:
             return
-        if self._events is None:
-            drop_metrics_after(self._folder, self._start)
-            self._events = tensorboardX.SummaryWriter(
-                str(self._folder / EVENTS), purge_step=self._start + 1 if self._start else None
-            )
+        events = self._opened()
         seconds = round(time.monotonic() - self._began, 3)
         append_metrics(self._folder, {"step": step, "split": split, "seconds": seconds, **figures})
         for name, value in figures.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+            events.add_scalar(f"{split}/{name}", value, step)
         legend = lines.legend(figures, self._headlines, self._steps)
         if legend and legend not in self._legends:
             self._legends.add(legend)
             self.say(legend)
         left = self._time_left(step)
         self.say(lines.line(step, self._steps, split, figures, self._headlines, left))
+
+    def picture(self, name: str, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Adds a picture to the TensorBoard events, at the step at which this process starts."""
+        if self._enabled:
+            self._opened().add_image(name, pixels, self._start, dataformats="HWC")
+
+    def _opened(self) -> tensorboardX.SummaryWriter:
+        if self._events is None:
+            drop_metrics_after(self._folder, self._start)
+            self._events = tensorboardX.SummaryWriter(
+                str(self._folder / EVENTS), purge_step=self._start + 1 if self._start else None
+            )
+        return self._events
 
     def say(self, text: str) -> None:
         """Adds a message, with the time, to ``log.txt`` and shows it above the progress bar."""

@@ -23,6 +23,7 @@ from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.open_fine_tuned import OpenFineTuned, best_of, groups_of
 from vlbeit_jax.tasks.predicting import Rows, outputs_of
+from vlbeit_jax.tasks.reading import Arrays
 from vlbeit_jax.training.state import TrainState
 
 TIES = "a class that is as likely as the right one counts as more likely"
@@ -34,6 +35,8 @@ class OpenClassification(OpenFineTuned):
     Attributes:
       make_example: from ``augment`` and ``labelled`` to how records become examples.
     """
+
+    explained = frozenset({"label"})
 
     def __init__(
         self,
@@ -79,6 +82,9 @@ class OpenClassification(OpenFineTuned):
         return OneStreamData(
             task.schedule, self.stream, sets, self.make_example(augment=True), run.seed
         )
+
+    def _facts(self, row: Arrays) -> Mapping[str, str]:
+        return {"class": self.task.class_names[int(row["label"])]}
 
     def require_classes(self, sets: Sequence[PreparedSet]) -> None:
         """Checks that the model knows the classes of all sets.

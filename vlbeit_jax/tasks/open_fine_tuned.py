@@ -19,6 +19,7 @@ from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.base import Evaluator, Place
 from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.one_stream import OneStreamData
+from vlbeit_jax.tasks.reading import Arrays, Reading
 from vlbeit_jax.training.state import TrainState, declarations
 from vlbeit_jax.types import Kind
 
@@ -34,6 +35,7 @@ class OpenFineTuned:
       headlines: figures that log lines show besides; empty unless the task sets it.
       kind: the kind of sets that the task takes.
       needs: the fields of a record that a prediction needs.
+      explained: arrays of a row of which ``_facts`` says everything.
     """
 
     kind: Kind
@@ -41,6 +43,7 @@ class OpenFineTuned:
     frozen: ClassVar[Tree] = {}
     chance: Mapping[str, float] = {}
     headlines: Sequence[Headline] = ()
+    explained: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, task: Any, text: TextTokenizer | None):
         """Takes the task's settings and its text tokenizer."""
@@ -81,6 +84,14 @@ class OpenFineTuned:
     def prepare_state(self, state: TrainState, data: OneStreamData, place: Place) -> TrainState:
         """Returns the state unchanged."""
         return state
+
+    def reading(self, stream: str) -> Reading:
+        """See ``tasks.reading.Readable``."""
+        return Reading(words=self.text, facts=self._facts, hidden=self.explained)
+
+    def _facts(self, row: Arrays) -> Mapping[str, str]:
+        """Returns what the numbers of a row mean."""
+        return {}
 
     def evaluate(
         self, params: Tree, sets: Sequence[PreparedSet], split: str, place: Place

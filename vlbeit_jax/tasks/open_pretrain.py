@@ -27,8 +27,10 @@ from vlbeit_jax.tasks import assets
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place
 from vlbeit_jax.tasks.figures import Headline
+from vlbeit_jax.tasks.masked_reading import masked_reading
 from vlbeit_jax.tasks.pretrain_data import PretrainData
 from vlbeit_jax.tasks.probing import HEADLINES, PROBE, Probes
+from vlbeit_jax.tasks.reading import Reading
 from vlbeit_jax.tasks.scoring import score
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, keep_copy, open_visual_tokens
 from vlbeit_jax.training.mesh import padded_batch, put_replicated
@@ -125,6 +127,10 @@ class OpenPretrain:
         model, section = self.task.model, self.stream_config(stream)
         tokenizer = self._text if isinstance(section, TextStreamConfig) else None
         return MaskedExample(section, model.image_size, model.grid, tokenizer, augment)
+
+    def reading(self, stream: str) -> Reading:
+        """See ``tasks.reading.Readable``."""
+        return masked_reading(self, stream)
 
     def cached_tokens(self, stream: str, found: PreparedSet) -> CachedTokens:
         """Returns where the visual tokens of a set's views lie, whether they exist or not."""

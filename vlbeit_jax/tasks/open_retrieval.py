@@ -56,6 +56,8 @@ class OpenRetrieval(OpenFineTuned):
     )
     kind = Kind.PAIRS
     needs = frozenset({"image", "captions"})
+    # Only which rows have the same number counts.
+    explained = frozenset({"picture"})
     text: TextTokenizer
 
     def __init__(self, task: Any, text_tokenizer: str | Path):

@@ -1,6 +1,6 @@
 """Visual reasoning with its tokenizer: data, evaluation, predictions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.open_fine_tuned import OpenFineTuned, groups_of
 from vlbeit_jax.tasks.predicting import outputs_of
+from vlbeit_jax.tasks.reading import Arrays
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Kind
 
@@ -43,6 +44,7 @@ class OpenVisualReasoning(OpenFineTuned):
             baseline=f"{STATEMENT}/consistency_chance",
         ),
     )
+    explained = frozenset({"truth"})
     text: TextTokenizer
 
     def __init__(self, task: Any, text_tokenizer: str | Path):
@@ -63,6 +65,9 @@ class OpenVisualReasoning(OpenFineTuned):
         sets = open_sets(self.task.statement, [self.kind], run)
         transform = self.make_example(labelled=True, augment=True)
         return OneStreamData(STATEMENT, self.task.statement, sets, transform, run.seed)
+
+    def _facts(self, row: Arrays) -> Mapping[str, str]:
+        return {"statement": TRUTHS[int(row["truth"])]}
 
     def make_example(self, *, labelled: bool, augment: bool) -> StatementExample:
         """Returns what makes an example of a record."""

@@ -32,6 +32,7 @@ from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
 from vlbeit_jax.tasks.open_fine_tuned import OpenFineTuned, best_of, groups_of
 from vlbeit_jax.tasks.predicting import outputs_of
+from vlbeit_jax.tasks.reading import Arrays
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Kind
 
@@ -52,6 +53,7 @@ class OpenVQA(OpenFineTuned):
 
     kind = Kind.QUESTIONS
     needs = frozenset({"image", "text"})
+    explained = frozenset({"answers", "scores"})
     text: TextTokenizer
 
     def __init__(self, task: Any, text_tokenizer: str | Path):
@@ -187,6 +189,11 @@ class OpenVQA(OpenFineTuned):
             "prior": float(self._scores([0] * len(given), given, rule).mean()),
             "covered": float(np.mean(best)),
         }
+
+    def _facts(self, row: Arrays) -> Mapping[str, str]:
+        listed = zip(row["answers"].tolist(), row["scores"].tolist(), strict=True)
+        told = [f"{self.answers.answers[each]} {score:.2f}" for each, score in listed if score]
+        return {"answers": ", ".join(told) or "none of the list"}
 
     def _example(self, numbers: Mapping[str, int], rule: Rule, *, augment: bool) -> QuestionExample:
         task = self.task

@@ -1,7 +1,8 @@
 """The image of a record as one view: a crop of fixed size, augmented or not."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,9 @@ class Views:
         return self._random(record, Draws("view", record_id(record), number))
 
     def _random(self, record: Mapping[str, Any], draws: Draws) -> UInt8[np.ndarray, "size size 3"]:
-        return images.random_view(
-            draws,
-            pixels_of(record),
-            self.size,
-            crop_scale=self.stream.crop_scale,
-            colour_jitter=self.stream.colour_jitter,
-            flip=self.stream.flip,
-        )
+        stream = self.stream
+        how = images.RandomView(self.size, stream.crop_scale, stream.colour_jitter, stream.flip)
+        return random_view_of(record, draws, how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +76,26 @@ def pixels_of(record: Mapping[str, Any]) -> UInt8[np.ndarray, "height width 3"]:
     Raises:
       ValueError: it cannot be decoded; the message names the record.
     """
-    try:
+    with _named(record):
         return images.decode(record["image"])
+
+
+def random_view_of(
+    record: Mapping[str, Any], draws: Draws, how: images.RandomView
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Returns a training view of a record's image.
+
+    Raises:
+      ValueError: it cannot be decoded; the message names the record.
+    """
+    with _named(record):
+        return how.of_file(draws, record["image"])
+
+
+@contextlib.contextmanager
+def _named(record: Mapping[str, Any]) -> Iterator[None]:
+    """Adds the record to the message of an error."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"record {record_id(record)!r}: {error}") from error

@@ -11,7 +11,7 @@ from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.erasing import erased_box
 from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, row_fields
-from vlbeit_jax.data.examples.images import pixels_of
+from vlbeit_jax.data.examples.images import pixels_of, random_view_of
 from vlbeit_jax.data.rand_augment import VARIANTS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.shapes import UInt8
@@ -39,18 +39,13 @@ class LabelledImage:
         In training, a random crop is flipped, then changed by RandAugment. The order of the draws
         (crop, flip, operations, box) is part of what a seed reproduces.
         """
-        pixels = pixels_of(record)
         example = row_fields(record) | _label(record, self.classes)
         if not self.augment:
-            return example | {"image": evaluation_view(pixels, self.size, self.images)}
-        view = images.random_view(
-            draws,
-            pixels,
-            self.size,
-            crop_scale=self.images.crop_scale,
-            colour_jitter=0.0,  # timm switches it off when RandAugment is on.
-            flip=self.images.flip,
-        )
+            view = evaluation_view(pixels_of(record), self.size, self.images)
+            return example | {"image": view}
+        # timm switches colour jitter off when RandAugment is on.
+        how = images.RandomView(self.size, self.images.crop_scale, 0.0, self.images.flip)
+        view = random_view_of(record, draws, how)
         if policy := VARIANTS[self.images.rand_augment]:
             view = policy(draws, view)
         example["image"] = view

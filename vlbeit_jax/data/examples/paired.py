@@ -12,7 +12,7 @@ from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, record_id, row_fields
-from vlbeit_jax.data.examples.images import pixels_of
+from vlbeit_jax.data.examples.images import pixels_of, random_view_of
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.rand_augment import VARIANTS
 from vlbeit_jax.data.text import TextTokenizer
@@ -46,13 +46,11 @@ def paired_view(
     the text is about. Training takes a random crop, flips it unless the text names a side, and
     applies RandAugment. The draws (crop, flip, operations) are the same whatever the text says.
     """
-    pixels = pixels_of(record)
     if not augment:
-        return images.squashed_view(pixels, size)
+        return images.squashed_view(pixels_of(record), size)
     flip = 0.0 if names_a_side(text) else settings.flip
-    view = images.random_view(
-        draws, pixels, size, crop_scale=settings.crop_scale, colour_jitter=0.0, flip=flip
-    )
+    how = images.RandomView(size, settings.crop_scale, 0.0, flip)
+    view = random_view_of(record, draws, how)
     policy = VARIANTS[settings.rand_augment]
     return policy(draws, view) if policy else view
 

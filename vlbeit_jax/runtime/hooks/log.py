@@ -28,6 +28,7 @@ class Log(Hook):
         learning_rate: Callable[[int], object],
         work: Callable[[int], StepFlops],
         chance: Mapping[str, float],
+        contributed: Callable[[int], Mapping[str, float]] = lambda step: {},
     ):
         """Writes lines with ``writer``.
 
@@ -38,9 +39,11 @@ class Log(Hook):
           learning_rate: of the step after a number of steps; a scalar.
           work: of the step after a number of steps.
           chance: accuracy of a guess without input, by term; written beside the accuracy.
+          contributed: figures of the data sets after a number of steps.
         """
         self._writer, self._timer, self._every = writer, timer, every
         self._learning_rate, self._work, self._chance = learning_rate, work, chance
+        self._contributed = contributed
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
 
@@ -77,7 +80,7 @@ class Log(Hook):
         }
         self._sums.clear()
         self._counts.clear()
-        line |= self._timer.summary()
+        line |= self._timer.summary() | dict(self._contributed(step))
         for name in [name for name in line if name.endswith("/accuracy")]:
             term = name.removesuffix("/accuracy")
             if term in self._chance:

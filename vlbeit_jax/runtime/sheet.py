@@ -1,0 +1,119 @@
+"""Draws rows of a batch into one picture, as the network sees them."""
+
+import functools
+import importlib.util
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vlbeit_jax.data.pieces import SIGNS, Fate
+from vlbeit_jax.shapes import UInt8
+from vlbeit_jax.tasks.reading import Shown, Word
+
+WIDTH, MARGIN, LINE, SIZE = 960, 10, 18, 13  # Pixels; of the page, around rows, of a line of text.
+SIDE = 112  # Pixels of a picture in the sheet.
+INK, PAPER, MARK, SOFT = (31, 35, 40), (255, 255, 255), (253, 230, 138), (89, 99, 110)
+Run = tuple[str, bool]  # A text, and whether it is marked.
+
+
+def sheet(title: str, rows: Sequence[Shown]) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns rows below each other: pictures at the left, words and facts beside them.
+
+    Args:
+      title: stands above them.
+      rows: at least one.
+    """
+    found = [_row(row) for row in rows]
+    height = MARGIN + LINE + sum(each.height + MARGIN for each in found)
+    page = Image.new("RGB", (WIDTH, height), PAPER)
+    ImageDraw.Draw(page).text((MARGIN, MARGIN // 2), title, INK, _font())
+    top = MARGIN + LINE
+    for each in found:
+        page.paste(each, (0, top))
+        top += each.height + MARGIN
+    return np.asarray(page)
+
+
+def png(picture: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """Returns a picture as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _row(row: Shown) -> Image.Image:
+    left = MARGIN + len(row.pictures) * (SIDE + MARGIN)
+    lines = [*_wrapped(_runs(row.words), WIDTH - left - MARGIN)]
+    facts = ", ".join(f"{name} {value}" for name, value in row.facts.items())
+    above = SIDE + LINE if row.pictures else 0
+    height = max(above, LINE * (len(lines) + bool(facts)), LINE)
+    image = Image.new("RGB", (WIDTH, height), PAPER)
+    draw = ImageDraw.Draw(image)
+    for number, (name, pixels) in enumerate(row.pictures.items()):
+        place = MARGIN + number * (SIDE + MARGIN)
+        image.paste(_square(pixels), (place, 0))
+        draw.text((place, SIDE), name, SOFT, _font())
+    for number, line in enumerate(lines):
+        _write(draw, left, number * LINE, line)
+    if facts:
+        draw.text((left, len(lines) * LINE), facts, SOFT, _font())
+    return image
+
+
+def _square(pixels: np.ndarray) -> Image.Image:
+    """Returns a picture of ``SIDE`` pixels; if it is enlarged, its pixels stay sharp."""
+    how = Image.Resampling.NEAREST if len(pixels) < SIDE else Image.Resampling.BOX
+    return Image.fromarray(pixels).resize((SIDE, SIDE), how)
+
+
+def _runs(words: Sequence[Word]) -> list[Run]:
+    """Returns the words of a text; those to predict have the right piece in a box."""
+    found: list[Run] = []
+    for word in words:
+        if word.truth is None or word.fate is None:
+            found.append((word.seen.in_text, False))
+            continue
+        sign = SIGNS[word.fate]
+        if word.fate is Fate.REPLACED:
+            sign = f"{word.seen.alone} {sign}"
+        # A space keeps two boxes apart.
+        found += [(" ", False), (f"{sign} {word.truth.alone}", True)]
+    return found
+
+
+def _wrapped(runs: Sequence[Run], width: int) -> list[list[Run]]:
+    lines: list[list[Run]] = []
+    used = float(width)
+    for run in runs:
+        size = _font().getlength(run[0])
+        if used + size > width:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(run)
+        used += size
+    return lines
+
+
+def _write(draw: ImageDraw.ImageDraw, left: float, top: float, line: Sequence[Run]) -> None:
+    for text, marked in line:
+        size = _font().getlength(text)
+        if marked:
+            draw.rectangle((left, top, left + size, top + LINE - 3), fill=MARK)
+        draw.text((left, top), text, INK, _font())
+        left += size
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    """Returns DejaVu Sans, which matplotlib brings; importing matplotlib would take a second.
+
+    It has Latin, Greek, Cyrillic and Arabic letters. Others become boxes here; the page of
+    ``vlbeit_jax.inspect_data`` shows them.
+    """
+    spec = importlib.util.find_spec("matplotlib")
+    assert spec is not None and spec.origin is not None, "matplotlib is installed"
+    folder = pathlib.Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), SIZE)
