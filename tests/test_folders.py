@@ -66,8 +66,8 @@ with published(pathlib.Path(sys.argv[1])) as folder:
 
 def held(out):
     """A process that writes ``out`` until its input is closed."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], **pipes)
+    command = [sys.executable, "-c", HOLD, str(out)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"written\n"
     return process
 

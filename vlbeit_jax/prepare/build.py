@@ -15,7 +15,7 @@ from vlbeit_jax.prepare.decide import Wishes
 from vlbeit_jax.prepare.finish import DONE_FILE, finish
 from vlbeit_jax.prepare.held_back import SMALL, FewHeldBackError
 from vlbeit_jax.prepare.parts import remove_unfinished
-from vlbeit_jax.prepare.planning import Source, planned
+from vlbeit_jax.prepare.planning import Source, planned, require_whole_pictures
 from vlbeit_jax.prepare.work import do_parts, explained
 from vlbeit_jax.prepare.work_plan import (
     OTHERS_FOLDER,
@@ -55,6 +55,7 @@ def build_set(
     """
     local(out)
     wishes.require_fit(source.kind)
+    require_whole_pictures(source.kind, source.limits)
     others = open_sets_once(source.apart_from)
     with locked(out, shared=shard_range is not None):
         work = out.with_name(f"{out.name}.work")

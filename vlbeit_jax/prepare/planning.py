@@ -114,7 +114,6 @@ def _asked(
         source.kind is Kind.PAIRS and states_groups and states_groups(paths)
     )
     limits = source.limits.of_benchmark() if official else source.limits
-    _require_whole_pictures(source.kind, limits)
     classes = _classes(source.kind, source.classes, name, paths)
     fits = source.fits
     options = dataclasses.asdict(source.options) | {"kind": str(source.kind)}
@@ -137,7 +136,8 @@ def _asked(
     )
 
 
-def _require_whole_pictures(kind: Kind, limits: Limits) -> None:
+def require_whole_pictures(kind: Kind, limits: Limits) -> None:
+    """Raises a ``UsageError`` if pictures with masks were to be made smaller."""
     if kind is Kind.MASKS and limits.short_side:
         raise UsageError(
             f"--short_side={limits.short_side} is not for masks, which must stay as they are; "
