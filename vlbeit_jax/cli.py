@@ -1,4 +1,4 @@
-"""What all commands share: flags, and usage errors as exit code 2 without a traceback."""
+"""What all commands share: flags, and reported errors as an exit code without a traceback."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from vlbeit_jax import progress
 from vlbeit_jax.config import files
-from vlbeit_jax.errors import INTERRUPTED, USAGE_ERROR, UsageError
+from vlbeit_jax.errors import Exit, Reported, UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
@@ -49,7 +49,7 @@ def run(main: Callable[[], None], overview: str, details: Callable[[], str] | No
             flags_parser=lambda arguments: _parse(arguments, module, overview, details),
         )
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
         # Another pipe may have broken, such as that of a loader process.
         if not _output_has_no_reader():
@@ -116,10 +116,10 @@ def _config_arguments(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]
             yield place, "", argument
 
 
-def fail(message: object) -> NoReturn:
-    """Ends the process with a usage error."""
+def fail(message: object, code: Exit = Exit.USAGE) -> NoReturn:
+    """Ends the process with a message, which is the last line that it prints."""
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+    sys.exit(code)
 
 
 @contextlib.contextmanager
@@ -170,8 +170,8 @@ def require_writable(path: pathlib.Path) -> None:
 def _without_traceback(main: Callable[[], None]) -> None:
     try:
         main()
-    except UsageError as error:
-        fail(error)
+    except Reported as error:
+        fail(error, Exit(error.code))
 
 
 def _parse(

@@ -7,16 +7,79 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Reported, StorageError, UsageError
 
 # The run of launch/sample.sh, packed by tools/pack_model.py.
 SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parent / "sample_model"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FAILING = (*NO_ROOM, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV)
 
 
 def run_folder(place: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the folder of a run; "sample" is the small model in the package."""
     return SAMPLE_FOLDER if place == SAMPLE else pathlib.Path(place)
+
+
+@contextlib.contextmanager
+def explains_storage(folder: pathlib.Path) -> Iterator[None]:
+    """Turns the error of a full or failing disk, Python's or TensorStore's, into one message.
+
+    Args:
+      folder: that is written to.
+
+    Raises:
+      StorageError: the disk is full, or cannot be read or written.
+    """
+    try:
+        yield
+    except Reported:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not (number := _number_of(cause)):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise StorageError(
+            f"the disk of {folder} {_state_of(folder, number)}: {os.strerror(number)}; "
+            f"{'make room' if number in NO_ROOM else 'see what is wrong with it'}, then run the "
+            "same command again"
+        ) from error
+
+
+def _number_of(error: BaseException) -> int:
+    """Returns the number of a disk's error in ``FAILING``; 0 if it is another error."""
+    if isinstance(error, OSError):
+        return error.errno if error.errno in FAILING else 0
+    named = (number for number in FAILING if f"{errno.errorcode[number]} " in str(error))
+    return next(named, 0)
+
+
+def _state_of(folder: pathlib.Path, number: int) -> str:
+    if number not in NO_ROOM:
+        return "fails"
+    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    free = f" ({shutil.disk_usage(existing).free / 1e6:,.1f} MB are free)" if existing else ""
+    return f"is full{free}"
+
+
+def require_room(folder: pathlib.Path, needed: int, what: str) -> None:
+    """Checks that a disk has room.
+
+    Args:
+      folder: on the disk.
+      needed: bytes.
+      what: needs them.
+
+    Raises:
+      StorageError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"the disk of {folder} has {free / 1e6:,.1f} MB free, but {what} needs "
+            f"{needed / 1e6:,.1f} MB; make room, then run the same command again"
+        )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vlbeit_jax.runtime.hooks.interrupt import Interrupt
 
 from tests.runtime.plain_steps import Recorder, loop
 from vlbeit_jax.cost.flops import StepFlops
@@ -14,7 +15,6 @@ from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
 from vlbeit_jax.runtime.hooks.evaluate import Evaluate, Evaluator
-from vlbeit_jax.runtime.hooks.interrupt import Interrupt
 from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.timer import Timer
 

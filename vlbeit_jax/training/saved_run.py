@@ -13,6 +13,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer
 
 CONFIG_FILE, CHECKPOINTS, METRICS_FILE = "config.json", "checkpoints", "metrics.jsonl"
+DAMAGED = "checkpoints.damaged"  # Steps that could not be restored.
 START_FILE = "start.json"  # What each parameter of a run has begun with.
 IMPORTED_STEP = 1  # Imported weights look like a finished run of one step.
 Tree = Any
