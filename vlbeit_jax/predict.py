@@ -53,6 +53,12 @@ TEMPLATES = flags.DEFINE_string(
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "the parameters (raw) or their average (ema)"
 )
+STEP = flags.DEFINE_integer(
+    "step",
+    0,
+    "step of the checkpoint to read, and no other; 0: the newest one that is not damaged",
+    lower_bound=0,
+)
 SOME_FAILED = 1  # Exit code.
 MOST_NAMED = 20
 # Loader processes start for each part of a submission. So many pictures of COCO take 0.7 GB.
@@ -84,7 +90,7 @@ def main() -> None:
             f"{folder} holds a run of task {config.task.kind!r}, which predicts nothing for new "
             "records; give a fine-tuned run"
         )
-    run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
+    run = FineTunedRun.open(folder, config, opened, WEIGHTS.value, STEP.value)
     if is_list:
         write = _write_submission(run, source)
     else:

@@ -26,7 +26,7 @@ class _Bar(Protocol):
 
 
 class _State:
-    """Whether progress is shown, whether something is counted, and what is asked before each item."""
+    """Whether progress is shown, whether something is counted, what is asked before each item."""
 
     shown = False
     counting = False

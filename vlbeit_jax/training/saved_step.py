@@ -4,12 +4,14 @@ No process waits for another one here, because a file may be damaged for one of 
 file and ``checkpoint`` are the only ones that import Orbax.
 """
 
-import contextlib
 import functools
+import inspect
 import json
+import logging
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -23,11 +25,14 @@ from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.sealed import Kept, array_facts, differences, saved_arrays
 
 Tree = Any
+Result = TypeVar("Result")
 DESCRIPTION = "description"
 # The layout of a step, which its description states. Format 1 has no such entry: it kept the model
 # state in the item "extra", and did not count refused updates. Formats 1 and 2 have no digests.
 FORMAT, MODEL_STATE_OF_FORMAT_1 = 3, "extra"
 SHOWN = 3  # Arrays that a message names.
+LONGEST = 500  # Characters of an error of another library.
+LEFT_BEHIND = "Event loop is closed"  # What a read says that Orbax no longer waits for.
 FULL = "RESOURCE_EXHAUSTED"  # Of a device's memory, which says nothing about the files.
 
 
@@ -46,10 +51,9 @@ class SavedStep:
           Damaged: it cannot be read, or is not what was saved.
           UsageError: a newer version of this package wrote it.
         """
-        with _reading(self.folder, "its description"):
-            found = json.loads((self.folder / DESCRIPTION / "metadata").read_text())
-            number = found.get("format", 1)
-            newer = number > FORMAT
+        path = self.folder / DESCRIPTION / "metadata"
+        found, newer = _read(self.folder, "its description", lambda: _parsed(path))
+        number = found.get("format", 1)
         if (sealed.is_sealed(found) or number == FORMAT) and not newer:
             if wrong := sealed.broken_seal(found):
                 raise Damaged(f"{self.folder} is damaged: its description is changed: {wrong}")
@@ -159,9 +163,11 @@ class Leaves:
         """
         self._folder, self._known = folder, known
         self._reader = ocp.PyTreeCheckpointHandler()
-        with _reading(folder, "its list of arrays"):
-            self._tree = self._reader.metadata(epath.Path(folder)).tree
-            self.facts = array_facts(self._tree)
+        self._tree, self.facts = _read(folder, "its list of arrays", self._listed)
+
+    def _listed(self) -> tuple[Tree, dict[str, Kept]]:
+        tree = self._reader.metadata(epath.Path(self._folder)).tree
+        return tree, array_facts(tree)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -178,13 +184,12 @@ class Leaves:
             ),
             like,
         )
-        with _reading(self._folder, "its arrays"):
-            return self._reader.restore(
-                epath.Path(self._folder),
-                args=ocp.args.PyTreeRestore(
-                    wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
-                ),
-            )
+        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+        asked = ocp.args.PyTreeRestore(wanted, restore_args=restore_args)
+        return _read(self._folder, "its arrays", lambda: self._restored(asked))
+
+    def _restored(self, asked: Any) -> Tree:
+        return self._reader.restore(epath.Path(self._folder), args=asked)
 
     def _tree_dtype(self, path: Any) -> Any:
         return jax.numpy.dtype(self.facts[leaf_name(path)].dtype)
@@ -206,10 +211,7 @@ class Leaves:
             )
         else:  # Orbax takes no part of a list, such as an optimizer's state.
             alone = self._others_as_placeholders(path, as_numpy)
-        with _reading(self._folder, wanted):
-            found = self._reader.restore(epath.Path(self._folder), args=alone)
-            for key in path:
-                found = found[_plain(key)]
+        found = _read(self._folder, wanted, lambda: _at(path, self._restored(alone)))
         if self._known is not None and self._known[wanted].digest != array_digest(wanted, found):
             raise Damaged(_changed(self._folder, [wanted]))
         return found
@@ -222,24 +224,40 @@ class Leaves:
         return ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
 
 
-@contextlib.contextmanager
-def _reading(folder: pathlib.Path, what: str) -> Iterator[None]:
-    """Turns whatever goes wrong in its body into ``Damaged``.
+def _read(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> Result:
+    """Returns what ``read`` returns, and turns whatever goes wrong in it into ``Damaged``.
 
     Orbax and its libraries raise nearly every type of error over files that are not as they wrote
     them.
     """
+    _ignore_abandoned_reads()
     try:
-        yield
+        return read()
     except Reported:
         raise
     except Exception as error:
         if isinstance(error, RuntimeError) and FULL in str(error):
             raise
-        *_, said = [""] + [line for line in str(error).splitlines() if line.strip()]
-        raise Damaged(
-            f"{folder} is damaged: {what} cannot be read: {type(error).__name__}: {said.strip()}"
-        ) from error
+        said = f"{type(error).__name__}: {error}".partition(" [tensorstore_spec=")[0]
+    raise Damaged(f"{folder} is damaged: {what} cannot be read: {' '.join(said.split())[:LONGEST]}")
+
+
+@functools.cache
+def _ignore_abandoned_reads() -> None:
+    """Says nothing of the other reads that Orbax leaves behind when one of them fails.
+
+    They end some time later, in threads of TensorStore, and would follow the message of the error.
+    """
+    hook = sys.unraisablehook
+
+    def report(each: Any) -> None:
+        is_abandoned = inspect.iscoroutine(each.object) or LEFT_BEHIND in str(each.exc_value)
+        if not is_abandoned:
+            hook(each)
+
+    sys.unraisablehook = report
+    unread = logging.getLogger("asyncio")
+    unread.addFilter(lambda record: "never retrieved" not in record.getMessage())
 
 
 def _changed(folder: pathlib.Path, names: list[str]) -> str:
@@ -261,6 +279,18 @@ def _require_equal(
     if different := differences(saved, needed):
         other = "another model" if name == "params" else f"another {name}"
         raise UsageError("\n  ".join([f"{folder} holds {other}:", *different]))
+
+
+def _parsed(path: pathlib.Path) -> tuple[dict[str, Any], bool]:
+    """Returns a description, and whether a newer version wrote it."""
+    found = json.loads(path.read_text())
+    return found, found.get("format", 1) > FORMAT
+
+
+def _at(path: Any, tree: Tree) -> Any:
+    for key in path:
+        tree = tree[_plain(key)]
+    return tree
 
 
 def _nested(path: Any, leaf: Any) -> Any:
