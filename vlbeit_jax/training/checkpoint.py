@@ -84,6 +84,7 @@ class Checkpointer:
           description: JSON values; format, digests and seal are added.
 
         Raises:
+          Diverged: an array is of no use; the step is not saved. Every process raises it.
           StorageError: the save before has failed, or this one cannot begin.
         """
         chunked = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)

@@ -9,8 +9,7 @@ It is no protection against somebody who wants to deceive.
 
 import functools
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +25,24 @@ WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint32}
 # "Prospecting for hash functions" (2018), and the golden ratio.
 MURMUR, LOWBIAS = (16, 0x85EBCA6B, 13, 0xC2B2AE35, 16), (16, 0x7FEB352D, 15, 0x846CA68B, 16)
 GOLDEN = 0x9E3779B9
+RUINED = 1e18  # A parameter of this size is of no use; in float32, its square still fits.
 CHUNK = 2**20  # Elements that the host mixes at once.
 
 
-def tree_digests(tree: Tree) -> dict[str, str]:
-    """Returns the digest of each array, 16 hexadecimal digits, by name.
+class Digest(NamedTuple):
+    """What is computed of an array.
+
+    Attributes:
+      text: the digest, 16 hexadecimal digits.
+      ruined: numbers that are not finite, or at least ``RUINED``.
+    """
+
+    text: str
+    ruined: int
+
+
+def tree_digests(tree: Tree) -> dict[str, Digest]:
+    """Returns the digest of each array by name.
 
     Arrays on devices are read there. Every process must call it if they lie on several.
     """
@@ -39,7 +51,7 @@ def tree_digests(tree: Tree) -> dict[str, str]:
     for path, leaf in leaves:
         name = leaf_name(path)
         sums[name] = (_on_host if _is_here(leaf) else _on_device)(leaf, _seed(name))
-    return {name: _text(found) for name, found in jax.device_get(sums).items()}
+    return {name: _digest(found) for name, found in jax.device_get(sums).items()}
 
 
 def array_digest(name: str, array: np.ndarray) -> str:
@@ -49,16 +61,12 @@ def array_digest(name: str, array: np.ndarray) -> str:
       name: of the array in its tree.
       array: of any shape.
     """
-    return _text(_on_host(array, _seed(name)))
+    return _digest(_on_host(array, _seed(name))).text
 
 
-def different(saved: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """Returns the names of arrays whose digests differ."""
-    return [name for name in found if saved.get(name) != found[name]]
-
-
-def _text(sums: UInt[np.ndarray, "2"]) -> str:
-    return "".join(f"{int(each):08x}" for each in sums)
+def _digest(sums: UInt[np.ndarray, "3"]) -> Digest:
+    first, second, ruined = map(int, sums)
+    return Digest(f"{first:08x}{second:08x}", ruined)
 
 
 def _seed(name: str) -> np.uint32:
@@ -73,7 +81,7 @@ def _is_here(leaf: Any) -> bool:
     return on_cpu and leaf.is_fully_addressable and leaf.is_fully_replicated
 
 
-def _on_device(leaf: Shaped[Array, "..."], seed: np.uint32) -> UInt[Array, "2"]:
+def _on_device(leaf: Shaped[Array, "..."], seed: np.uint32) -> UInt[Array, "3"]:
     placed = leaf.sharding
     if isinstance(placed, jax.sharding.NamedSharding):
         placed = jax.sharding.NamedSharding(placed.mesh, jax.sharding.PartitionSpec())
@@ -85,7 +93,7 @@ def _compiled(placed: jax.sharding.Sharding) -> Any:
     return jax.jit(_sums_on_device, out_shardings=placed)
 
 
-def _sums_on_device(leaf: Shaped[Array, "..."], seed: Array) -> UInt[Array, "2"]:
+def _sums_on_device(leaf: Shaped[Array, "..."], seed: Array) -> UInt[Array, "3"]:
     words = jax.lax.bitcast_convert_type(_words_of(leaf), WORDS[leaf.dtype.itemsize])
     strides = np.cumprod([1, *reversed(words.shape)], dtype=np.uint32)[-2::-1]
     position = jnp.zeros(words.shape, jnp.uint32)
@@ -93,20 +101,28 @@ def _sums_on_device(leaf: Shaped[Array, "..."], seed: Array) -> UInt[Array, "2"]
         along = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
         position = position + along * np.uint32(stride)
     first, second = _mixed(words.astype(jnp.uint32), position, seed)
-    return jnp.stack([first.sum(dtype=jnp.uint32), second.sum(dtype=jnp.uint32)])
+    sums = (first, second, _is_ruined(leaf))
+    return jnp.stack([each.sum(dtype=jnp.uint32) for each in sums])
+
+
+def _is_ruined(leaf: Any) -> Any:
+    """Whether each number is ruined; NaN is below nothing."""
+    is_float = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return ~(abs(leaf) < np.float32(RUINED)) if is_float else (leaf != leaf)
 
 
 def _words_of(leaf: Any) -> Any:
     return leaf.astype(np.uint8) if leaf.dtype == bool else leaf
 
 
-def _on_host(leaf: Any, seed: np.uint32) -> UInt[np.ndarray, "2"]:
+def _on_host(leaf: Any, seed: np.uint32) -> UInt[np.ndarray, "3"]:
     flat = _words_of(np.ascontiguousarray(leaf).reshape(-1))
-    words, sums = flat.view(WORDS[flat.dtype.itemsize]), np.zeros(2, np.uint64)
+    words, sums = flat.view(WORDS[flat.dtype.itemsize]), np.zeros(3, np.uint64)
+    sums[2] = _is_ruined(flat).sum()
     for start in range(0, len(words), CHUNK):
         part = words[start : start + CHUNK].astype(np.uint32)
         position = (start + np.arange(len(part))).astype(np.uint32)
-        sums += [each.sum(dtype=np.uint64) for each in _mixed(part, position, seed)]
+        sums[:2] += [each.sum(dtype=np.uint64) for each in _mixed(part, position, seed)]
     return sums.astype(np.uint32)
 
 

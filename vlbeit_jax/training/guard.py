@@ -13,7 +13,6 @@ from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.trainable import part_like, replaced
 
 Tree = Any
-RUINED = 1e18  # A parameter of this size: in float32, its square still fits.
 
 
 class Guarded(NamedTuple):
@@ -35,8 +34,8 @@ def guarded_update(
 ) -> tuple[TrainState, dict[str, Array]]:
     """Returns the next state, and metrics with ``grad_norm`` and ``skipped``.
 
-    If a loss, the gradients' norm or the next model state is not finite, or one of the next
-    parameters is as large as ``RUINED``, parameters, moments, model state and averaged parameters stay as they are. All devices
+    If a loss, the gradients' norm, the next model state or a next parameter is not finite,
+    parameters, moments, model state and averaged parameters stay as they are. All devices
     decide alike, since all of these are sums over devices. ``step`` advances all the same, or a
     resumed run would take the same bad batch again and again.
 
@@ -58,9 +57,9 @@ def guarded_update(
     grad_norm = optax.tree.norm(gradients)
     losses = [value for name, value in metrics.items() if name.endswith("/loss")]
     # A chip can keep no new parameter before it has looked at all of them, so it writes and reads
-    # parameters and moments once more: 2% of a step (docs/scale.md). Otherwise a learning rate that
-    # ruins the parameters would do so while loss and gradients are finite, and they would be saved.
-    ok = all_finite((losses, grad_norm, model_state)) & all_below(params, RUINED)
+    # parameters and moments once more: 2% of a step (docs/scale.md). Otherwise an update could ruin
+    # the parameters while loss and gradients are still finite.
+    ok = all_finite((losses, grad_norm, model_state, params))
     # Selecting element by element needs no communication and keeps donation complete. lax.cond
     # would copy what its branches share.
     kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)
@@ -92,12 +91,6 @@ def averaged(state: TrainState, params: Tree, decay: float) -> Tree | None:
     update = state.step - state.skipped + 1
     decay_now = jnp.minimum(decay, update / (9 + update))
     return jax.tree.map(lambda mean, new: decay_now * mean + (1 - decay_now) * new, ema, params)
-
-
-def all_below(tree: Tree, limit: float) -> Bool[Array, ""]:
-    """Returns whether every number in a tree is finite, and its absolute value below a limit."""
-    leaves = jax.tree.leaves(tree)
-    return functools.reduce(jnp.logical_and, [(jnp.abs(leaf) < limit).all() for leaf in leaves])
 
 
 def all_finite(tree: Tree) -> Bool[Array, ""]:

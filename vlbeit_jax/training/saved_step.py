@@ -131,7 +131,7 @@ class SavedStep:
         for name, tree in trees.items() if self.has_digests else ():
             known = saved_arrays(self.description, self._item_name(name))
             found = tree_digests(tree)
-            wrong = [leaf for leaf in found if known[leaf].digest != found[leaf]]
+            wrong = [leaf for leaf in found if known[leaf].digest != found[leaf].text]
             if wrong:
                 raise Damaged(_changed(self.folder / self._item_name(name), wrong))
         return {

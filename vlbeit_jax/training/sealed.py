@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from vlbeit_jax.training.digest import tree_digests
+from vlbeit_jax.errors import Diverged
+from vlbeit_jax.training.digest import RUINED, tree_digests
 from vlbeit_jax.training.param_names import leaf_name
 
 Tree = Any
 ARRAYS, SEAL = "arrays", "sha256"  # Entries of a sealed description.
+SHOWN = 3  # Arrays that a message names.
 
 
 class Kept(NamedTuple):
@@ -46,13 +48,21 @@ def sealed(description: Mapping[str, Any], trees: Mapping[str, Tree]) -> dict[st
     """Returns a description with the facts of every array, and a seal over all of it.
 
     Every process must call it, because arrays may lie on the devices of several.
+
+    Raises:
+      Diverged: arrays hold numbers that are of no use. Every process raises it.
     """
     arrays: dict[str, dict[str, Kept]] = {}
     for name, tree in trees.items():
-        digests = tree_digests(tree)
-        arrays[name] = {
-            leaf: facts._replace(digest=digests[leaf]) for leaf, facts in array_facts(tree).items()
-        }
+        digests, facts = tree_digests(tree), array_facts(tree)
+        arrays[name] = {leaf: facts[leaf]._replace(digest=digests[leaf].text) for leaf in facts}
+        if ruined := [leaf for leaf in facts if digests[leaf].ruined]:
+            more = f" and {len(ruined) - SHOWN} more" if len(ruined) > SHOWN else ""
+            raise Diverged(
+                f"{', '.join(f'{name}/{leaf}' for leaf in ruined[:SHOWN])}{more}: numbers are not "
+                f"finite, or {RUINED:.0e} and more, so this step is not saved; lower "
+                "optimizer.peak_lr, and resume from the checkpoint before"
+            )
     content = json.loads(json.dumps({**description, ARRAYS: arrays}))
     return {**content, SEAL: _sha256(content)}
 
