@@ -90,7 +90,7 @@ def noted() -> Iterator[None]:
     try:
         yield
     finally:
-        _state.noting = False
+        _state.asked, _state.noting = None, False
         for number, handler in before.items():
             signal.signal(number, handler)
 

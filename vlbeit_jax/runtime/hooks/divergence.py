@@ -62,10 +62,12 @@ class Divergence(Hook):
             if sum(self._recent) <= self._share * RECENT:
                 return
         newest = self._newest()
-        kept = f"the newest checkpoint is that of step {newest}" if newest else "none is saved yet"
+        kept = "there is no checkpoint yet"
+        if newest:
+            kept = f"the newest checkpoint is that of step {newest}, and it is good"
         raise Diverged(
-            f"step {step}: {counted}, because something was not finite, now {what}; {kept}, and it "
-            "is good; lower optimizer.peak_lr or optimizer.clip_norm, or look at the records in "
+            f"step {step}: {counted}, because something was not finite, now {what}; {kept}; "
+            "lower optimizer.peak_lr or optimizer.clip_norm, or look at the records in "
             "refused.jsonl"
         )
 
