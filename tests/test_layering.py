@@ -36,6 +36,7 @@ LEVELS = [
         "flag_errors",
         "main",
         "evaluate",
+        "inspect",
         "text_tokenizer",
         "visual_tokens",
         "predict",

@@ -25,16 +25,24 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
 CONFIG = "config"  # The flag that names a configuration file.
 HELP = ("--help", "-help", "-h")
 _typed: list[str] = []  # The arguments, before names of configuration files become paths.
+_places: list[str] = []  # The arguments without a flag.
 NOT_READ = 141  # Exit code of a program whose output nobody reads, as shells have it.
 
 
-def run(main: Callable[[], None], overview: str, details: Callable[[], str] | None = None) -> None:
+def run(
+    main: Callable[[], None],
+    overview: str,
+    details: Callable[[], str] | None = None,
+    *,
+    places: int = 0,
+) -> None:
     """Parses the flags and calls ``main``.
 
     Args:
       main: the command.
       overview: shown by ``--help`` above the flags.
       details: returns what ``--help`` shows below them.
+      places: how many arguments without a flag the command takes; ``given_places`` returns them.
     """
     use_huge_pages()
     _prepare_config()
@@ -46,7 +54,7 @@ def run(main: Callable[[], None], overview: str, details: Callable[[], str] | No
     try:
         app.run(
             lambda _: _without_traceback(main),
-            flags_parser=lambda arguments: _parse(arguments, module, overview, details),
+            flags_parser=lambda arguments: _parse(arguments, module, overview, details, places),
         )
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
@@ -174,8 +182,17 @@ def _without_traceback(main: Callable[[], None]) -> None:
         fail(error, Exit(error.code))
 
 
+def given_places() -> list[str]:
+    """Returns the arguments without a flag."""
+    return _places
+
+
 def _parse(
-    arguments: Sequence[str], module: str, overview: str, details: Callable[[], str] | None
+    arguments: Sequence[str],
+    module: str,
+    overview: str,
+    details: Callable[[], str] | None,
+    places: int,
 ) -> Sequence[str]:
     if any(argument in HELP for argument in arguments[1:]):
         _help(arguments, module, overview, details)
@@ -186,8 +203,9 @@ def _parse(
             fail(said)
         own = {flag.name: flag.help for flag in flags.FLAGS.get_key_flags_for_module(module)}
         fail(f"{explain(error, arguments, own)} (--help lists every flag)")
-    if len(rest) > 1:
-        fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")
+    if len(rest) > 1 + places:
+        fail(f"unknown argument {rest[1 + places]!r}; flags start with -- (--help lists them)")
+    _places[:] = rest[1:]
     return rest
 
 

@@ -78,6 +78,12 @@ class SavedStep:
                 f"formats up to {FORMAT}; install the version that wrote it: {version}"
             )
 
+    def trees(self) -> list[str]:
+        """Returns the names of its trees; without digests, of those whose files are there."""
+        if self.has_digests:
+            return list(self.description[sealed.ARRAYS])
+        return sorted(path.parent.name for path in self.folder.glob("*/_METADATA"))
+
     def has(self, name: str) -> bool:
         """Whether a tree was saved with it."""
         if self.has_digests:
