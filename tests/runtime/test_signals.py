@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +18,17 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 
 STEP = r"step +(\d[\d,]*)/"
 ENDS_WITHIN = 60  # Seconds, on a busy machine.
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Ends what a test that failed has left."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +48,8 @@ class Started:
         command = [sys.executable, "-m", "vlbeit_jax.main", f"--config={config}"]
         command += [f"--workdir={workdir}", *arguments]
 
-        def limited():
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if limit:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+        if limit:  # Of the size of a file, in blocks of 1,024 bytes.
+            command = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "limited", *command]
         with self.output.open("w") as out:
             self.process = subprocess.Popen(
                 command,
@@ -50,8 +57,8 @@ class Started:
                 env=os.environ | {"XLA_FLAGS": flags},
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                preexec_fn=limited,
             )
+        STARTED.append(self.process)
 
     def said(self):
         return self.output.read_text()
@@ -158,7 +165,7 @@ def test_a_process_that_is_killed_is_missed_by_the_other(config, tmp_path):
 def test_a_full_disk_is_told_in_one_message(config, tmp_path):
     """No file may become larger than the limit, as on a full disk. Then there is room again."""
     arguments = ["--config.run.checkpoint_every=5", "--config.run.steps=20"]
-    run = Started(config, tmp_path / "run", *arguments, limit=150_000)
+    run = Started(config, tmp_path / "run", *arguments, limit=150)
     code, last = run.ended()
     assert code == Exit.STORAGE, run.said()
     assert f"the disk of {tmp_path / 'run'}" in last and "make room" in last
