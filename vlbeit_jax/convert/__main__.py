@@ -102,10 +102,7 @@ WEIGHTS = flags.DEFINE_enum(
 )
 
 STEP = flags.DEFINE_integer(
-    "step",
-    0,
-    "step of the checkpoint to read, and no other; 0: the newest one that is not damaged",
-    lower_bound=0,
+    "step", 0, "checkpoint to read, and no other; 0: the newest one that is not damaged", 0
 )
 
 
