@@ -26,7 +26,7 @@ WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint32}
 MURMUR, LOWBIAS = (16, 0x85EBCA6B, 13, 0xC2B2AE35, 16), (16, 0x7FEB352D, 15, 0x846CA68B, 16)
 GOLDEN = 0x9E3779B9
 RUINED = 1e18  # A parameter of this size is of no use; in float32, its square still fits.
-CHUNK = 2**20  # Elements that the host mixes at once.
+CHUNK = 2**17  # Elements that the host mixes at once.
 
 
 class Digest(NamedTuple):
