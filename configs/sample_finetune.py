@@ -1,15 +1,17 @@
-"""Fine-tunes the sample's network: on emoji, on questions about four emoji, or for retrieval.
+"""Fine-tunes the sample's network: on emoji, their questions or masks, or for retrieval.
 
 Command: python -m vlbeit_jax.main --config=configs/sample_finetune.py:emoji_category \
              --config.run.start_from=RUN --config.task.image.sources=DATA --workdir=FT
          python -m vlbeit_jax.main --config=configs/sample_finetune.py:vqa_cell \
              --config.run.start_from=RUN --config.task.question.sources=DATA --workdir=FT
+         python -m vlbeit_jax.main --config=configs/sample_finetune.py:segmentation \
+             --config.run.start_from=RUN --config.task.image.sources=DATA --workdir=FT
          python -m vlbeit_jax.main --config=configs/sample_finetune.py:retrieval \
              --config.run.start_from=RUN --workdir=FT
          RUN is what launch/sample.sh has pretrained. Without run.start_from, training starts from
          random parameters, and texts need --config.task.text_tokenizer=RUN/text_tokenizer.
          python -m tools.emoji.sets makes DATA (docs/sample_transfer.md).
-Cost:    400, 1000 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them with
+Cost:    400, 1000, 400 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them with
          several rates and folds; docs/sample_transfer.md has the time.
 Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell, so their pictures
          are not cropped at all. The rate is one that suits the pretrained start. A random start
@@ -19,16 +21,17 @@ Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell
 from typing import Any
 
 from vlbeit_jax.config.common import OptimizerConfig, RunConfig
-from vlbeit_jax.config.finetune import LabelledImagesConfig, PairedStreamConfig
+from vlbeit_jax.config.finetune import LabelledImagesConfig, MasksConfig, PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.parse import to_config_dict
 from vlbeit_jax.config.variants import choose
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.retrieval import Retrieval
+from vlbeit_jax.tasks.segmentation import Segmentation
 from vlbeit_jax.tasks.vqa import VQATask
 
-STEPS = {"emoji_category": 400, "vqa_cell": 1000, "retrieval": 300}
+STEPS = {"emoji_category": 400, "vqa_cell": 1000, "segmentation": 400, "retrieval": 300}
 
 
 def get_config(name: str = "emoji_category"):
@@ -54,9 +57,13 @@ def get_config(name: str = "emoji_category"):
     )
     question = PairedStreamConfig(**plain, text_length=16, crop_scale=1.0, flip=0.0)
     pair = PairedStreamConfig(**plain, text_length=24, crop_scale=0.7, sources=("sample:pairs",))
+    masks = MasksConfig(
+        batch_size=32, smallest_scale=0.8, largest_scale=1.25, photometric=False, view="whole"
+    )
     task = {
         "emoji_category": ImageClassification(model=model, image=labelled, smoothing=0.0),
         "vqa_cell": VQATask(model=model, question=question, answers_least=1),
+        "segmentation": Segmentation(model=model, image=masks, head_width=64, pools=(1, 2, 4)),
         "retrieval": Retrieval(model=model, pair=pair),
     }[name]
     steps = STEPS[name]

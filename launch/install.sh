@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv beside setup.py and installs the package with the pinned, hashed versions it was tested with.
-# Usage: launch/install.sh [test|tpu|cuda]      test: with what tests/run.sh needs; tpu, cuda: with JAX for these
+# Usage: launch/install.sh [test|torch|tpu|cuda]      test: with what tests/run.sh needs; torch: with PyTorch and the other programs
+# that weights are compared with, which test includes on Python 3.11; tpu, cuda: with JAX for these
 # PYTHON names the interpreter; the default is the first supported one on PATH. VENV names another folder than .venv.
 # A second call does nothing if nothing has changed. The script makes an environment anew if it is broken, half-made or copied.
 set -euo pipefail
@@ -122,20 +123,28 @@ make_environment() {
   fi
 }
 
-install_peers() { # what tests compare with or compile with, in folders apart: other versions, and libtpu, which JAX would take for a TPU
+install_libtpu() { # for tests that compile for TPUs; in a folder apart, because JAX would take it for a TPU
   install --upgrade --no-deps --target "$venv/peers/libtpu" "$(sed -n 's/^\(libtpu==[^ ]*\).*/\1/p' "$locks/requirements-tpu.txt")"
-  if [[ $version != 3.11 ]]; then
-    echo "tests that need PyTorch are skipped on Python $version; to run them, install launch/requirements-torch.txt into $venv" >&2
-    return
-  fi
+}
+
+install_torch() { # what weights are compared with: PyTorch, and other programs in folders apart, because they need other versions
   install -r launch/requirements-torch.txt
   install --upgrade --no-deps --target "$venv/peers/transformers-4" transformers==4.57.1 huggingface_hub==0.36.2 tokenizers==0.22.2
   install --upgrade --no-deps --target "$venv/peers/torchscale" torchscale==0.3.0 fairscale==0.4.13 einops==0.8.2
 }
 
+install_for_tests() {
+  install_libtpu
+  if [[ $version == 3.11 ]]; then
+    install_torch
+  elif [[ " $earlier " != *" torch "* ]]; then
+    echo "tests that need PyTorch are skipped on Python $version; this installs it: launch/install.sh torch" >&2
+  fi
+}
+
 case $extra in
-  "" | test | tpu | cuda) ;;
-  *) fail "unknown set of requirements '$extra'; give test, tpu, cuda or nothing" ;;
+  "" | test | torch | tpu | cuda) ;;
+  *) fail "unknown set of requirements '$extra'; give test, torch, tpu, cuda or nothing" ;;
 esac
 if ! is_done && command -v flock >/dev/null; then # One installation at a time; the second then finds nothing to do.
   exec 9>"$venv.lock"
@@ -149,12 +158,14 @@ fi
 [[ -n $version && -z $wrong ]] || make_environment
 read_state
 lock=$locks/requirements${extra:+-$extra}.txt
+[[ $extra != torch ]] || lock=$locks/requirements.txt
 echo "installing into $venv from $lock" >&2
 rm -f "$venv"/installed*
 touch "$venv/installing" # Removed at the end. If a later call finds it, this installation was cut off.
 install --require-hashes -r "$lock"
 install --no-deps --no-build-isolation --editable .
-[[ $extra != test ]] || install_peers
+[[ $extra != test ]] || install_for_tests
+[[ $extra != torch ]] || install_torch
 refuse_others
 printf '%s\n' "$inputs" "${earlier:-package}${extra:+ $extra}" >"$venv/installed"
 rm "$venv/installing"

@@ -19,5 +19,6 @@ finetune() { # finetune TASK: many short runs; the command knows which of them a
 finetune emoji_category
 finetune retrieval
 finetune vqa_cell
+finetune segmentation
 stage transfer.json "${parts[*]}" -m tools.transfer.join "$workdir/transfer.json" "${parts[@]/#/$workdir/}"
 stage transfer.html "transfer.json ${parts[*]}" -m tools.transfer.pictures "$workdir/transfer.json" "$workdir/transfer" "$workdir/transfer.html"

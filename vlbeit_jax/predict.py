@@ -1,5 +1,6 @@
 """Command: predicts with a fine-tuned run, record by record."""
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -14,6 +15,7 @@ from vlbeit_jax import cli
 OVERVIEW = """Predicts with a fine-tuned run: JSON lines in, JSON lines out, on a CPU too.
 
   python -m vlbeit_jax.predict --from=FT --input=new.jsonl --out=predictions.jsonl --top=5
+  python -m vlbeit_jax.predict --from=FT --input=new.jsonl --out=masks.jsonl --pictures=masks
   python -m vlbeit_jax.predict --from=FT --input=new.jsonl --classes=names.txt --out=labels.jsonl
   python -m vlbeit_jax.predict --from=FT --format=vqav2 --input=VQAv2 --split=test \\
       --out=submission.json
@@ -22,6 +24,9 @@ A line of the input has "image", "images", "text" or "captions", as the run's ta
 "id" if you like (docs/finetune.md). Lines of the output are in the same order, each with its id. If
 a line of the input is wrong, its line of the output has an "error" that says why. The command
 predicts for all other lines and ends with exit code 1.
+
+A run of segmentation writes two pictures for each line: the mask, an indexed PNG, and the picture
+under the colours of its classes. They are in --pictures, and the line has their paths.
 
 With --classes, a run of retrieval gives each image the class whose name fits it best (zero-shot).
 
@@ -49,6 +54,11 @@ TEMPLATES = flags.DEFINE_string(
     "",
     "with --classes: file with one text a line, in which {} stands for the name of the class; "
     "empty: the name alone",
+)
+PICTURES = flags.DEFINE_string(
+    "pictures",
+    "",
+    "segmentation runs: folder to make, for masks and overlays; empty: --out without its ending",
 )
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "the parameters (raw) or their average (ema)"
@@ -88,19 +98,22 @@ def main() -> None:
             "records; give a fine-tuned run"
         )
     run = FineTunedRun.open(folder, config, opened, WEIGHTS.value, STEP.value)
-    if is_list:
-        write = _write_submission(run, source)
-    else:
-        write = functools.partial(_write, _lines_of_file(run, source))
-    failed = _write_file(write, out) if out else write(sys.stdout)
+    with contextlib.ExitStack() as until_written:
+        if is_list:
+            write = _write_submission(run, source)
+        else:
+            write = functools.partial(_write, _lines_of_file(run, source, until_written))
+        failed = _write_file(write, out) if out else write(sys.stdout)
     if failed:
         where = "the answer is empty" if is_list else 'its "error" says why'
         print(f"{failed} records have no prediction; of each, {where}", file=sys.stderr)
         sys.exit(SOME_FAILED)
 
 
-def _lines_of_file(run: Any, source: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Yields a line for each line of a JSONL file."""
+def _lines_of_file(
+    run: Any, source: pathlib.Path, until_written: contextlib.ExitStack
+) -> Iterator[dict[str, Any]]:
+    """Yields a line for each line of a JSONL file; what it opens closes when all is written."""
     from vlbeit_jax.config.common import MeshConfig
     from vlbeit_jax.data.class_names import read_class_texts
     from vlbeit_jax.prepare.formats import jsonl
@@ -115,9 +128,29 @@ def _lines_of_file(run: Any, source: pathlib.Path) -> Iterator[dict[str, Any]]:
     if classes:
         classify = run.classifier(classes, TOP.value, mesh)
         return prediction_lines(items, classify, {"image"})
-    return prediction_lines(
-        items, lambda records: run.predict(records, TOP.value, mesh), run.opened.needs
+    predict = _with_pictures(
+        run, lambda records: run.predict(records, TOP.value, mesh), until_written
     )
+    return prediction_lines(items, predict, run.opened.needs)
+
+
+def _with_pictures(run: Any, predict: Any, until_written: contextlib.ExitStack) -> Any:
+    """Returns ``predict``; of a run whose predictions are pictures, with their files."""
+    from vlbeit_jax.errors import UsageError
+    from vlbeit_jax.runtime.drawn import drawn
+    from vlbeit_jax.tasks.drawing import DrawsPictures
+
+    if not isinstance(run.opened, DrawsPictures):
+        if PICTURES.value:
+            raise UsageError("--pictures is for a run of segmentation; leave it out")
+        return predict
+    out = pathlib.Path(OUT.value)
+    if not OUT.value and not PICTURES.value:
+        raise UsageError("--pictures=FOLDER is needed for the masks, or --out=FILE")
+    folder = pathlib.Path(PICTURES.value) if PICTURES.value else out.with_suffix("")
+    if folder == out:
+        raise UsageError(f"--out={out} has no ending, so name --pictures=FOLDER as well")
+    return until_written.enter_context(drawn(predict, run.opened, folder, out.parent))
 
 
 def _write_submission(run: Any, source: pathlib.Path) -> Callable[[TextIO], int]:

@@ -26,7 +26,8 @@ class Kind(enum.StrEnum):
 
     PAIRS: an image with its captions. TOKENS: texts packed into full rows. LABELLED_IMAGES and
     LABELLED_TEXTS: one class each. QUESTIONS: an image, a question and its answers. STATEMENTS: two
-    images, and a statement that is true or false of both together.
+    images, and a statement that is true or false of both together. MASKS: an image, and the class
+    of each pixel.
     """
 
     IMAGES = "images"
@@ -37,6 +38,7 @@ class Kind(enum.StrEnum):
     LABELLED_TEXTS = "labelled_texts"
     QUESTIONS = "questions"
     STATEMENTS = "statements"
+    MASKS = "masks"
 
     @property
     def has_label(self) -> bool:

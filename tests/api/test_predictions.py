@@ -86,6 +86,16 @@ def test_captions_are_those_of_predict(places):
         model.answer(pixels(records[0]), "what?")
 
 
+def test_masks_are_those_of_predict(places):
+    model, run, records = opened(places, "segmentation")
+    found = model.segment(list(map(pixels, records)))
+    for one, line in zip(found, predictions(run, records), strict=True):
+        np.testing.assert_array_equal(one.mask, line["mask"])
+        assert one.classes == ("0", "1", "2", "3") and one.mask.shape == (32, 32)
+    with pytest.raises(UsageError, match="fine-tuned for vqa, but .* fine-tuned for segmentation"):
+        model.answer(pixels(records[0]), "what?")
+
+
 def test_answers_are_those_of_predict(places):
     model, run, records = opened(places, "vqa")
     found = model.answer(list(map(pixels, records)), list(map(text, records)), top=3)

@@ -7,22 +7,25 @@ import numpy as np
 from tests import tiny
 from tests.convert.random_runs import random_tree
 from tests.make_data import build
-from tests.tasks.paired_world import ABOVE, BELOW, two_colours
+from tests.tasks.paired_world import ABOVE, BELOW, SIDE, two_colours
 from vlbeit_jax.config.common import RunConfig
 from vlbeit_jax.config.finetune import (
     CaptionStreamConfig,
     LabelledImagesConfig,
     LabelledTextsConfig,
+    MasksConfig,
     PairedStreamConfig,
 )
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.convert.source import as_tree, tree_shapes
+from vlbeit_jax.data.masks import indexed_png
 from vlbeit_jax.data.splits import NOTHING_SEEN, write_seen
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.captioning import Captioning
 from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.retrieval import Retrieval
+from vlbeit_jax.tasks.segmentation import Segmentation
 from vlbeit_jax.tasks.text_classification import TextClassification
 from vlbeit_jax.tasks.visual_reasoning import VisualReasoning
 from vlbeit_jax.tasks.vqa import VQATask
@@ -50,6 +53,7 @@ KINDS = {
     "visual_reasoning": Kind.STATEMENTS,
     "retrieval": Kind.PAIRS,
     "captioning": Kind.PAIRS,
+    "segmentation": Kind.MASKS,
 }
 
 
@@ -59,11 +63,14 @@ def rows(folder):
     for number in range(ROWS):
         above, below = str(rng.choice(list(ABOVE))), str(rng.choice(list(BELOW)))
         (folder / f"{number}.png").write_bytes(two_colours(rng, above, below))
+        mask = np.random.default_rng(number).choice([0, 1, 3, 255], (SIDE, SIDE)).astype(np.uint8)
+        (folder / f"{number}_mask.png").write_bytes(indexed_png(mask))
         answers = [str(rng.choice([above, below, "The Red", "two", "yes"])) for _ in range(10)]
         if number % 4 == 0:
             answers = ["yes"] * 9 + ["2"]
         yield {
             "image": f"{number}.png",
+            "mask": f"{number}_mask.png",
             "images": [f"{number}.png", f"{(number + 3) % ROWS}.png"],  # Of one split.
             "truth": bool(np.random.default_rng(number).integers(2)),
             "split": "test" if number % 3 else "train",
@@ -104,6 +111,11 @@ def task_of(name, source, tokenizer, **changes):
         return VQATask(model=model, question=paired, **tokenizer, **answers | changes)
     if name == "visual_reasoning":
         return VisualReasoning(model=model, statement=paired, **tokenizer, **changes)
+    if name == "segmentation":
+        settings = {"pools": (1, 2), "head_width": 16} | changes
+        view = settings.pop("view", "whole")
+        masks = MasksConfig(sources=sources, batch_size=8, view=view)
+        return Segmentation(model=model, image=masks, **settings)
     if name == "captioning":
         captions = CaptionStreamConfig(sources=sources, text_length=12, batch_size=8)
         return Captioning(model=model, pair=captions, **tokenizer, **changes)
@@ -121,6 +133,11 @@ def write_run(folder, task):
     trees = {
         name: as_tree(random_tree(shapes, seed)) for seed, name in enumerate(("params", "ema"))
     }
+    if moved := opened.abstract_model_state():
+        # Variances are above 0; large ones keep the logits near 1.
+        trees["model_state"] = as_tree(
+            {name: 12 * np.exp(leaf) for name, leaf in random_tree(tree_shapes(moved), 2).items()}
+        )
     checkpointer = Checkpointer(folder / "checkpoints")
     checkpointer.save(3, trees, {"trained_on": [], "step": 3})
     checkpointer.close()

@@ -10,10 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests import tiny
 from tests.convert.conftest import needs_torch
 from tests.convert.finetuned_runs import LABELS, sets_in, task_of, write_run
-from tests.convert.peers import PEERS
+from tests.convert.peers import peer_path
 from vlbeit_jax.config.finetune import LabelledImagesConfig
 from vlbeit_jax.convert.finetuned import jax_outputs, read_finetuned
 from vlbeit_jax.convert.formats import hf_beit_classifier
@@ -126,7 +125,7 @@ def test_what_beit_cannot_compute_is_refused(source_of):
 def test_transformers_4_opens_it_and_agrees(source_of, tmp_path, form):
     source, out = source_of(**MORE_FORMS[form]), tmp_path / "out"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(tiny.TOP), str(PEERS / "transformers-4")])
+    environment["PYTHONPATH"] = peer_path("transformers-4")
     command = [sys.executable, "-m", "vlbeit_jax.convert", f"--from={source.run.folder}"]
     done = subprocess.run(
         [*command, "--to=hf-beit", f"--out={out}", "--verify"],

@@ -10,7 +10,7 @@ import pytest
 
 from tests import tiny
 from tests.convert.conftest import needs_torch, write_random_run
-from tests.convert.peers import PEERS, convert
+from tests.convert.peers import convert, peer_path
 from vlbeit_jax.convert.source import read_run
 
 
@@ -124,9 +124,7 @@ def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
         "file.write_text(json.dumps(json.loads(file.read_text()) | json.loads(sys.argv[3])))\n"
         "print(beit3_check.check(run, out).summary()['max_abs'])"
     )
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tiny.TOP), str(PEERS / "torchscale")])
-    }
+    environment = os.environ | {"PYTHONPATH": peer_path("torchscale")}
     command = [
         sys.executable,
         "-c",

@@ -166,11 +166,11 @@ def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
     done = subprocess.run(["bash", script], capture_output=True, text=True)
     assert done.returncode == 2 and "launch/sample.sh" in done.stderr  # There is no run yet.
     run()
-    tasks = ["emoji_category", "retrieval", "vqa_cell"]
-    made = ["tools.transfer.frozen", *["tools.transfer.finetune"] * 3]
+    tasks = ["emoji_category", "retrieval", "vqa_cell", "segmentation"]
+    made = ["tools.transfer.frozen", *["tools.transfer.finetune"] * 4]
     made += ["tools.transfer.join", "tools.transfer.pictures"]
     calls = run(script=script)
-    assert names(calls) == made and [call[1] for call in calls[1:4]] == tasks
+    assert names(calls) == made and [call[1] for call in calls[1:5]] == tasks
     workdir = top / "sample_run"
 
     def joined():
@@ -179,7 +179,7 @@ def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
 
     assert (workdir / "transfer.json").read_text() == joined()
     assert (workdir / "transfer.html").read_text() == joined()
-    assert names(run(script=script)) == ["tools.transfer.finetune"] * 3  # Each knows how to go on.
+    assert names(run(script=script)) == ["tools.transfer.finetune"] * 4  # Each knows how to go on.
     (workdir / "pretrain" / "checkpoints" / "1").write_text("other")
     assert names(run(script=script)) == made
     assert (workdir / "transfer.json").read_text() == joined() and "other" in joined()

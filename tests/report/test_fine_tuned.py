@@ -3,8 +3,15 @@
 import pytest
 
 from tests.report.pages import checked
-from tests.tasks import captioned_world, labelled_world, paired_world, statement_world
+from tests.tasks import (
+    captioned_world,
+    labelled_world,
+    masked_world,
+    paired_world,
+    statement_world,
+)
 from tests.tasks.finetuned import evaluated
+from vlbeit_jax.data.examples.segmented import mask_of
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report.answers import answer_cards
@@ -97,6 +104,29 @@ def test_a_statement_shows_both_pictures_the_first_one_on_the_left(tmp_path):
     assert cards.count("Right: <strong>false</strong>") == 1 and "first red" in cards
     names = [f"{which} picture of record 0/0" for which in ("First", "Second")]
     assert cards.index(names[0]) < cards.index(names[1])
+
+
+def test_masks_of_the_model_lie_over_the_picture_beside_those_of_people(tmp_path):
+    """A card needs no model: half of the pixels are right."""
+    sets = masked_world.prepare(tmp_path)
+    record = dict(open_set(str(sets)).records("test")[0])
+    half = mask_of(record).copy()
+    half[:16] = (half[:16] + 1) % 3
+    cards = answer_cards([record], [{"mask": half, "classes": [("red", 0.25), ("blue", 0.75)]}])
+    assert cards.count("<img") == 3 and "<strong>50.0%</strong> of the pixels" in cards
+    assert cards.index("people") < cards.index("the model") and "<li>red 25%</li>" in cards
+
+
+@pytest.mark.slow
+def test_the_page_of_segmentation_has_its_figures(tmp_path):
+    sets = masked_world.prepare(tmp_path)
+    config = paired_world.config(masked_world.segmentation_task(sets), STEPS)
+    train(config, tmp_path / "run")
+    results = evaluated(tmp_path / "run", sets, "test")
+    page = checked(write_report(tmp_path / "run", [], results, tmp_path).read_text())
+    assert page.words.count("of the pixels are right") == 12
+    for text in ("mIoU: overlap of the model's masks", "IoU", "95% interval", "12 test"):
+        assert text in page.words, text
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ from tests.objectives.retrieval_batches import (
     retrieval_batch,
 )
 from tests.training.linear import Training
-from vlbeit_jax.errors import UsageError
 from vlbeit_jax.objectives.base import ROW, Term
 from vlbeit_jax.objectives.contrastive import Contrastive, Rows, clip_losses
 from vlbeit_jax.objectives.matching import ContrastiveAndMatching
@@ -133,9 +132,10 @@ def test_the_whole_loss_on_each_device_counts_it_eight_times():
     assert_same(jax.tree.map(lambda leaf: leaf / 8, found), expected)
 
 
-def test_an_objective_that_needs_its_whole_batch_refuses_microbatches():
-    with pytest.raises(UsageError, match="stream toy needs its whole batch .* run.accumulate=2"):
-        by_the_step(WholeLossOnEachDevice(NETWORK), ONE, 2)
+def test_an_objective_that_needs_its_whole_batch_gets_it_with_microbatches_too():
+    """Otherwise each half would be compared with itself alone."""
+    objective = WholeLossOnEachDevice(NETWORK)
+    assert_same(by_the_step(objective, ONE, 2), by_the_step(objective, ONE, 1))
 
 
 @pytest.mark.parametrize(("group", "exchanged"), [(2, False), (4, True)])

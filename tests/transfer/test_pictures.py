@@ -1,5 +1,6 @@
 """The page with answers: the chosen run's, right ones apart from wrong ones, in one file."""
 
+import base64
 import json
 
 import numpy as np
@@ -12,7 +13,9 @@ from tools.transfer import pictures, retrieval
 from tools.transfer.finetune import RESULTS, study_of
 from tools.transfer.fit import ANSWERS
 from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.examples.segmented import mask_of
 from vlbeit_jax.data.identity import TEST
+from vlbeit_jax.data.masks import mask_bytes
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.report.verdicts import Level
 from vlbeit_jax.tasks.ranking import Gallery
@@ -96,3 +99,23 @@ def test_a_gain_below_a_floor_is_no_success():
     assert pictures.verdict(found | {"floors": {"majority": 0.2}}).level == Level.GOOD
     below = pictures.verdict(found | {"floors": {"majority": 0.2, "pixel_ridge": 0.3}})
     assert below.level == Level.UNCLEAR and "not above this floor: pixel ridge" in below.reason
+
+
+def test_predicted_masks_lie_over_their_pictures(studies):
+    """The first scene is right, the others are all background; without the part there is a page."""
+    without = pictures.page(RESULT, studies)
+    folder = studies / "segmentation"
+    study_of("segmentation").prepare(folder)
+    records = open_set(str(folder / "sets" / "0")).records(TEST)
+    masks = {}
+    for number in range(3):
+        mask = mask_of(records[number])
+        given = mask if number == 0 else np.zeros_like(mask)
+        masks[as_text(records[number]["id"])] = base64.b64encode(mask_bytes(given)).decode()
+    write(folder, {"masks": masks})
+    page = pictures.page(RESULT, studies)
+    title = "Classes of the pixels of three emoji"
+    assert title in page and title not in without
+    assert page.count("of the pixels</figcaption>") == 3
+    assert page.count("model: 100% of the pixels</figcaption>") == 1
+    assert page.count("<img") == without.count("<img") + 9

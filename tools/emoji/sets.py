@@ -3,9 +3,10 @@
     python -m tools.emoji.sets labelled_images 0 OUT
 
 The kind is labelled_images (picture and class), labelled_texts (name and class), pairs (picture and
-names) or questions. A question is about a picture of 2 x 2 emoji: "What is at the top left?"; the
-answer is the class. The pictures and classes are real, the questions come from a template. The fold
-is 0, 1 or 2: it is the test part.
+names), questions or masks. A question is about a picture of 2 x 2 emoji: "What is at the top
+left?"; the answer is the class. Masks are of scenes of three emoji (tools.emoji.scenes). The
+pictures and classes are real, the questions come from a template. The fold is 0, 1 or 2: it is the
+test part.
 
     python -m tools.emoji.sets pairs 0 OUT SET...
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from tools import command
 from tools.emoji.folds import FOLDS, split_of
+from tools.emoji.scenes import BACKGROUND, scenes
 from vlbeit_jax.data.answers import AnswerCounter
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.identity import SPLITS, text_key
@@ -144,6 +146,7 @@ def make(
         Kind.LABELLED_TEXTS: lambda: _each(parts, _labelled_text),
         Kind.PAIRS: lambda: _pairs(parts, left_out),
         Kind.QUESTIONS: lambda: questions(parts, fold),
+        Kind.MASKS: lambda: scenes(parts, found.meta["classes"], fold),
     }
     if kind not in makers:
         raise UsageError(f"kind {kind}: give one of {', '.join(makers)}")
@@ -153,7 +156,7 @@ def make(
         "made_from": found.fingerprint,
         "fold": fold,
         "left_out": left_out,
-        "classes": found.meta["classes"],
+        "classes": [BACKGROUND] * (kind is Kind.MASKS) + list(found.meta["classes"]),
     }
     records = makers[kind]()
     if apart_from:

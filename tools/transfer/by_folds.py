@@ -112,14 +112,14 @@ class FoldTask:
 
     def scores(self, found: dict[Fit, Any], start: str, folder: pathlib.Path) -> Scores:
         """Returns whether the answers from a start are right; each group counts once."""
-        rows = _tested([self._open(folder, fold) for fold in range(FOLDS)])
+        rows = rows_tested([self._open(folder, fold) for fold in range(FOLDS)])
         right = self._chosen(found, start, rows).right
         return Scores(right, rows.groups, "accuracy_by_group", each_group_once=True, seeds=FOLDS)
 
     def results(self, found: dict[Fit, Any], folder: pathlib.Path) -> dict[str, Any]:
         """Returns the comparison of both starts, each with the rates chosen on validation."""
         sets = [self._open(folder, fold) for fold in range(FOLDS)]
-        rows = _tested(sets)
+        rows = rows_tested(sets)
         chosen = {start: self._chosen(found, start, rows) for start in STARTS}
         floors = self.floors(sets, rows)
         for name in found[self._chosen_fit(chosen, PRETRAINED, 0)].keys() - {VALIDATION, TEST}:
@@ -168,7 +168,8 @@ def _right(answers: Mapping[str, Any]) -> dict[str, float]:
     return {name: right for name, (right, _) in answers.items()}
 
 
-def _tested(sets: list[PreparedSet]) -> Rows:
+def rows_tested(sets: list[PreparedSet]) -> Rows:
+    """Returns the test rows of all folds."""
     records = [record for each in sets for record in records_of(each, TEST)]
     groups = np.array([as_text(record["group"]) for record in records])
     return Rows([as_text(record["id"]) for record in records], groups)

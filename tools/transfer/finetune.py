@@ -2,10 +2,11 @@
 
     python -m tools.transfer.finetune TASK RUN FOLDER
 
-TASK is emoji_category, retrieval or vqa_cell. RUN is a finished pretraining run. FOLDER gets the
-fine-tuning runs, the answers of each of them, and results.json. If the command was cut off, run it
-again, and it continues: it does not train a finished run again, unless the run's data would now be
-made otherwise. If RUN or the recipe has changed, the command empties FOLDER first.
+TASK is emoji_category, retrieval, vqa_cell or segmentation. RUN is a finished pretraining run.
+FOLDER gets the fine-tuning runs, the answers of each of them, and results.json. If the command was
+cut off, run it again, and it continues: it does not train a finished run again, unless the run's
+data would now be made otherwise. If RUN or the recipe has changed, the command empties FOLDER
+first.
 """
 
 import importlib
@@ -24,7 +25,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
-TASKS = ("emoji_category", "retrieval", "vqa_cell")
+TASKS = ("emoji_category", "retrieval", "vqa_cell", "segmentation")
 MADE_FROM, RESULTS = "made_from.json", "results.json"
 
 

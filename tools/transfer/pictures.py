@@ -8,6 +8,7 @@ pictures and questions. All records are held back. The answers are those of the 
 pretrained start, in the first fold or with the first seed, with the chosen rate.
 """
 
+import base64
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,12 @@ from tools.emoji.folds import FOLDS, fold_of
 from tools.transfer import retrieval
 from tools.transfer.finetune import RESULTS, study_of
 from tools.transfer.fit import ANSWERS, PRETRAINED, Fit
+from tools.transfer.segmentation import MASKS
 from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.examples.segmented import mask_of
 from vlbeit_jax.data.identity import TEST, VALIDATION
 from vlbeit_jax.data.image import decode
+from vlbeit_jax.data.masks import overlay, stored_mask
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.report.markup import (
@@ -52,6 +56,7 @@ TITLES = {
     "emoji_category": "Class of an emoji, fine-tuned",
     "retrieval": "Pictures for captions and captions for pictures, fine-tuned",
     "vqa_cell": "Questions about four emoji, fine-tuned",
+    "segmentation": "Classes of the pixels of three emoji, fine-tuned",
 }
 Record = Mapping[str, Any]
 
@@ -85,6 +90,7 @@ def page(results: Mapping[str, Any], folder: pathlib.Path) -> Html:
         note("The picture that belongs to the caption has a ✓ and comes once more at the end."),
         *_found(folder / "retrieval"),
         *answered,
+        *_segmented(folder / "segmentation"),
     )
 
 
@@ -186,6 +192,35 @@ def _answered(name: str, folder: pathlib.Path) -> list[Html]:
             told += [element("strong", said)]
             told += [] if wanted else [f", right: {_truth(record)}"]
             shown.append(_figure(record, told))
+        parts.append(element("div", *shown, class_="strip"))
+    return parts
+
+
+def _segmented(folder: pathlib.Path) -> list[Html]:
+    """Returns pictures under both masks; nothing of a study without this task."""
+    if not (folder / RESULTS).is_file():
+        return []
+    said = {
+        name: stored_mask(base64.b64decode(mask)) for name, mask in _answers(folder)[MASKS].items()
+    }
+    (source,) = next(iter(study_of("segmentation").data(folder, PART).values()))["sources"]
+    records = open_set(source).records(TEST)
+    parts = [element("h2", TITLES["segmentation"]), note("Each colour is a class of emoji.")]
+    for number in range(len(records)):
+        record = records[number]
+        if (found := said.get(as_text(record["id"]))) is None:
+            continue
+        pixels, truth = decode(record["image"]), mask_of(record)
+        stages = (
+            (pixels, "picture"),
+            (overlay(pixels, truth), "right"),
+            (overlay(pixels, found), f"model: {(found == truth).mean():.0%} of the pixels"),
+        )
+        alt = f"Scene {as_text(record['id'])}"
+        shown = [
+            figure(picture(as_png(each), f"{alt}, {told}", width=SIDE), told)
+            for each, told in stages
+        ]
         parts.append(element("div", *shown, class_="strip"))
     return parts
 

@@ -28,12 +28,14 @@ class Predictor:
       task: kind of its task.
       needs: of a record: ``image``, ``images``, ``text``, ``captions``.
       predict: from records and a number of answers to a prediction per record.
+      classes: names, of a run with a list of classes.
       retriever: embeds images and texts for search; None if the run was not trained for it.
     """
 
     task: str
     needs: frozenset[str]
     predict: Predict
+    classes: tuple[str, ...] = ()
     retriever: Retriever | None = None
 
 

@@ -1,7 +1,7 @@
-"""Predicts with a fine-tuned model: classes, answers, truth, captions, search."""
+"""Predicts with a fine-tuned model: classes, answers, truth, captions, masks, search."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,8 +11,21 @@ from vlbeit_jax.api.pictures import listed, pixels_of, views
 from vlbeit_jax.api.retriever import Embedded, Retriever
 from vlbeit_jax.data.class_names import PLACE, ClassTexts
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.shapes import UInt8
 from vlbeit_jax.tasks.open_fine_tuned import best_of
 from vlbeit_jax.tasks.zero_shot import mean_directions
+
+
+class Segmented(NamedTuple):
+    """The class of each pixel of an image.
+
+    Attributes:
+      mask: numbers of classes.
+      classes: their names, by number.
+    """
+
+    mask: UInt8[np.ndarray, "height width"]
+    classes: tuple[str, ...]
 
 
 class Predicts(Opened):
@@ -115,6 +128,20 @@ class Predicts(Opened):
         predictor = self._predictor_for("caption", ("captioning",))
         rows = [{"image": _png(each)} for each in listed(images, "images")]
         return [found["caption"] for found in _predicted(predictor, rows, 1)]
+
+    def segment(self, images: Any) -> list[Segmented]:
+        """Returns the class of each pixel of each image, at the image's own size.
+
+        Args:
+          images: as in ``encode``.
+
+        Raises:
+          UsageError: the model was not fine-tuned for segmentation.
+        """
+        predictor = self._predictor_for("segment", ("segmentation",))
+        rows = [{"image": _png(each)} for each in listed(images, "images")]
+        found = _predicted(predictor, rows, len(predictor.classes))
+        return [Segmented(each["mask"], predictor.classes) for each in found]
 
     def embed(self, images: Any = None, texts: Any = None) -> Embedded:
         """Returns unit vectors of images and texts in one space, for an index of your own.

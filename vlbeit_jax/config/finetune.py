@@ -1,6 +1,7 @@
 """Settings of fine-tuning that several tasks share: labelled examples and their augmentation."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from vlbeit_jax.config.schema import AT_LEAST_0, PART, POSITIVE, SHARE, one_of, setting
 from vlbeit_jax.config.streams import StreamConfig
@@ -63,3 +64,35 @@ class CaptionStreamConfig(PairedStreamConfig):
         32, "word pieces of a caption with its specials; longer ones are cut", POSITIVE
     )
     masked_text: float = setting(0.7, "masked share of a caption's word pieces", PART)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MasksConfig(StreamConfig):
+    """Images with the class of each pixel. Defaults are BEiT's recipe for ADE20K."""
+
+    batch_size: int = setting(16, "images per step, over all hosts", POSITIVE)
+    smallest_scale: float = setting(
+        0.5, "smallest random scale; at 1, the shorter side becomes image_size", POSITIVE
+    )
+    largest_scale: float = setting(2.0, "largest random scale", POSITIVE)
+    one_class: float = setting(
+        0.75, "a crop in which one class has a larger share is drawn again, up to ten times", PART
+    )
+    flip: float = setting(0.5, "probability of a horizontal flip", SHARE)
+    photometric: bool = setting(True, "change brightness, contrast, saturation and hue")
+    view: str = setting(
+        "slide",
+        "evaluation lays windows over the image (slide), or sees all of it as a square (whole)",
+        one_of("slide", "whole"),
+    )
+    stride: int = setting(
+        0, "pixels from a window to the next; 0: two thirds of image_size", AT_LEAST_0
+    )
+
+    def problems(self) -> Iterable[str]:
+        """Returns what is wrong between settings; each text begins with a setting's name."""
+        if self.largest_scale < self.smallest_scale:
+            yield (
+                f"largest_scale={self.largest_scale:g} must not be below "
+                f"smallest_scale={self.smallest_scale:g}"
+            )

@@ -1,7 +1,7 @@
 """What an objective gives the train step: sums that add up over rows, microbatches and devices."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from flax import struct
@@ -74,13 +74,17 @@ class Objective(Protocol):
 
     All sums are over rows, and every random draw depends on a row's number (``batch[ROW]``), so
     that the train step may split a batch over devices and microbatches at will.
-
-    Attributes:
-      whole_batch: True if the forward pass communicates over ``Context.row_axes`` (BatchNorm).
-        Such a stream cannot be split into microbatches.
     """
 
-    whole_batch: ClassVar[bool] = False
+    @property
+    def whole_batch(self) -> bool:
+        """Whether the forward pass communicates over ``Context.row_axes`` (BatchNorm).
+
+        Such an objective gets all rows of a device at once, also if there are microbatches. To need
+        less memory then, it takes those parts that treat rows independently microbatch by
+        microbatch itself (``Context.microbatches``).
+        """
+        return False
 
     def init_model_state(self) -> Tree:
         """Returns the model state before the first step."""

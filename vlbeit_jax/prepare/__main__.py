@@ -30,9 +30,11 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
   python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl --input=birds.jsonl \\
       --out=data/birds
   python -m vlbeit_jax.prepare --kind=questions --format=vqav2 --input=VQAv2 --out=data/vqav2
+  python -m vlbeit_jax.prepare --kind=masks --format=ade20k --input=ADEChallengeData2016 \\
+      --out=data/ade20k
 
-The formats imagenet, karpathy, nlvr2, tfds, vqav2 and vqav2-trainval read published benchmarks as
-they are (docs/published_benchmarks.md).
+The formats ade20k, imagenet, karpathy, nlvr2, tfds, vqav2 and vqav2-trainval read published
+benchmarks as they are (docs/published_benchmarks.md).
 
 tfds.builder_from_directory opens the folder. vlbeit_meta.json in it describes the set."""
 
@@ -42,7 +44,7 @@ KIND = flags.DEFINE_enum(
     [str(kind) for kind in Kind],
     "what a record holds; pairs: an image and its captions; tokens: texts packed into full rows; "
     "questions: an image, a question and its answers; statements: two images, and a statement that "
-    "is true or false of them",
+    "is true or false of them; masks: an image and a picture with the number of each pixel's class",
     required=True,
 )
 FORMAT = flags.DEFINE_enum(
@@ -55,16 +57,16 @@ FORMAT = flags.DEFINE_enum(
 INPUT = flags.DEFINE_multi_string(
     "input",
     None,
-    "file or glob pattern; may be repeated; for --format=folder, imagenet, nlvr2, tfds and vqav2: "
-    "a folder; for tokens: prepared texts",
+    "file or glob pattern; may be repeated; for --format=ade20k, folder, imagenet, nlvr2, tfds "
+    "and vqav2: a folder; for tokens: prepared texts",
     required=True,
 )
 OUT = flags.DEFINE_string("out", None, "folder to make", required=True)
 CLASSES = flags.DEFINE_string(
     "classes",
     "",
-    "labelled: file with the names of the classes, one a line, in the order of the head's outputs; "
-    "empty: the names in the input, sorted",
+    "labelled and masks: file with the names of the classes, one a line, in the order of the "
+    "head's outputs; empty: the names in the input, sorted; of masks, the numbers",
 )
 PARTS = flags.DEFINE_list(
     "splits",

@@ -16,7 +16,14 @@ from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets, Placed, captions_apart, captions_repeated
 from vlbeit_jax.prepare.check import Limits
-from vlbeit_jax.prepare.formats import COUNTS, FORMATS, OF_FOLDERS, OFFICIAL, STATES_GROUPS
+from vlbeit_jax.prepare.formats import (
+    CLASS_NAMES,
+    COUNTS,
+    FORMATS,
+    OF_FOLDERS,
+    OFFICIAL,
+    STATES_GROUPS,
+)
 from vlbeit_jax.prepare.held_back import require_held_back
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
@@ -90,12 +97,13 @@ def build_set(
         to be dropped. Nothing is left at ``out``.
       FewHeldBackError: fewer than ``fewest`` records are held back; then too nothing is left.
     """
+    _require_whole_pictures(kind, limits)
     official = source_format in OFFICIAL
     limits = limits.of_benchmark() if official else limits
     paths = expand(inputs, folders=source_format in OF_FOLDERS)
     others = open_sets_once(apart_from)
     more = _group_of_pairs(source_format, paths) if kind is Kind.PAIRS else {}
-    grouped, named = kind in GROUPED or bool(more), _classes(kind, classes)
+    named, grouped = _classes(kind, classes, source_format, paths), kind in GROUPED or bool(more)
     maker = RecordMaker(kind, limits, validation_share, max_dropped, named, grouped, official)
     records = maker.records(map(fits, _items(source_format, paths, splits)))
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
@@ -112,6 +120,14 @@ def build_set(
     records = _with_description(records, maker, meta, repeated)
     keyed = keys_of_benchmark if official else keys_of_any
     return write_set(out, kind, records, shards=shards, meta=meta, more=more, keyed=keyed)
+
+
+def _require_whole_pictures(kind: Kind, limits: Limits) -> None:
+    if kind is Kind.MASKS and limits.short_side:
+        raise UsageError(
+            f"--short_side={limits.short_side} is not for masks, which must stay as they are; "
+            "training and evaluation resize pictures"
+        )
 
 
 def _apart(
@@ -132,16 +148,17 @@ def _apart(
     return captions_apart(records, folder, maker.left_out)
 
 
-def _classes(kind: Kind, file: str) -> Classes:
-    """Returns the names of labels: those of a file, or else those that records will state.
+def _classes(kind: Kind, file: str, source_format: str, paths: Sequence[pathlib.Path]) -> Classes:
+    """Returns the names of classes: those of a file, of the format, or else those of the records.
 
     Raises:
       UsageError: there is a file, but the kind has no classes.
     """
     if not file:
-        return Classes()
-    if not kind.has_label:
-        raise UsageError(f"--classes={file} is for labelled data, but --kind={kind}")
+        known = CLASS_NAMES.get(source_format)
+        return Classes(*known(paths)) if known else Classes()
+    if not kind.has_label and kind is not Kind.MASKS:
+        raise UsageError(f"--classes={file} is for labelled data and masks, but --kind={kind}")
     return Classes.read(file)
 
 

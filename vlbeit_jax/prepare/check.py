@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vlbeit_jax.data.identity import picture_digest
+from vlbeit_jax.data.image import decode
+from vlbeit_jax.data.masks import NotAMask, mask_bytes, read_mask
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
@@ -71,7 +73,29 @@ def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
     image = _given(item.image, "no_image")
     if kind is Kind.PAIRS:
         record["captions"] = list(_given(item.captions, "no_caption"))
-    return record | {"sha256": picture_digest(image), "image": checked_image(image, limits)}
+    record |= {"sha256": picture_digest(image), "image": checked_image(image, limits)}
+    if kind is Kind.MASKS:
+        record["mask"] = checked_mask(_given(item.mask, "no_mask"), record["image"])
+    return record
+
+
+def checked_mask(encoded: bytes, image: bytes) -> bytes:
+    """Returns the mask of a stored image, to be stored.
+
+    Raises:
+      Dropped: it is no mask, or has another size than the image has when it is shown upright.
+    """
+    try:
+        mask = read_mask(encoded)
+    except NotAMask as error:
+        raise Dropped(f"its mask {error}") from error
+    (height, width), (rows, columns) = mask.shape, decode(image).shape[:2]
+    if (height, width) != (rows, columns):
+        raise Dropped(
+            f"its mask has {height} x {width} pixels, but its image {rows} x {columns} (height x "
+            "width); each pixel needs its class"
+        )
+    return mask_bytes(mask)
 
 
 def _given(value: Any, reason: str) -> Any:

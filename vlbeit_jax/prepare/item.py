@@ -20,6 +20,7 @@ class Item:
       label: of a class: its name, or its number in the file of ``--classes``.
       answers: to the question, one from each person who was asked.
       images: as ``image``, of the two images that a statement is about; empty if there are none.
+      mask: encoded bytes of a picture with the number of each pixel's class; None if there is none.
       truth: whether the statement is true; None if it is not known.
       group: items of one group are in one split; empty: the picture, or else the text, decides.
       split: that the source puts it in; empty: a hash decides.
@@ -36,6 +37,7 @@ class Item:
     label: str | int = ""
     answers: tuple[str, ...] = ()
     images: tuple[bytes, ...] = ()
+    mask: bytes | None = None
     truth: bool | None = None
     group: str = ""
     split: str = ""

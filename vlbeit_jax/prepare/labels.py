@@ -3,8 +3,12 @@
 import collections
 from typing import Any
 
+import numpy as np
+
 from vlbeit_jax.data.class_names import read_class_names
+from vlbeit_jax.data.masks import stored_mask
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.metrics.segmentation import IGNORED
 from vlbeit_jax.prepare.check import Dropped
 
 
@@ -50,6 +54,44 @@ class Classes:
     def count(self, split: str, name: str) -> None:
         """Counts a record."""
         self._counts.setdefault(split, collections.Counter())[name] += 1
+
+    def count_mask(self, split: str, mask: bytes) -> None:
+        """Counts the pixels of a mask, as ``data.masks.mask_bytes`` made it.
+
+        Raises:
+          Dropped: it has a number that is no class; the reason is a sentence.
+        """
+        pixels = np.bincount(stored_mask(mask).ravel(), minlength=IGNORED + 1)[:IGNORED]
+        present = np.flatnonzero(pixels)
+        if self._names and present.size and present[-1] >= len(self._names):
+            raise Dropped(
+                f"its mask has {pixels[present[-1]]} pixels of class {present[-1]}, but "
+                f"{self._file} names {len(self._names)} classes, 0 to {len(self._names) - 1}; "
+                f"{IGNORED} is for pixels that do not count"
+            )
+        counts = self._counts.setdefault(split, collections.Counter())
+        counts.update({str(index): int(pixels[index]) for index in present})
+
+    def description_of_masks(self) -> dict[str, Any]:
+        """Returns the names in order, and how many pixels each has by split.
+
+        Without a list of names, classes are called by their numbers, up to the largest one.
+
+        Raises:
+          UsageError: there are fewer than two classes.
+        """
+        largest = max((int(each) for found in self._counts.values() for each in found), default=-1)
+        names = self._names or tuple(map(str, range(largest + 1)))
+        if len(names) < 2:
+            raise UsageError(
+                f"the masks have {len(names)} classes, but at least two are needed; a background "
+                "is a class too"
+            )
+        counts = {
+            split: {names[int(each)]: found[each] for each in sorted(found, key=int)}
+            for split, found in sorted(self._counts.items())
+        }
+        return {"classes": list(names), "class_counts": counts}
 
     def description(self) -> dict[str, Any]:
         """Returns the names in order, and how many records each has by split.

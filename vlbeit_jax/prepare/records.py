@@ -24,7 +24,13 @@ from vlbeit_jax.types import Kind
 
 EARLY_STOP_AFTER = 1000
 # Every record has a group.
-GROUPED = (Kind.LABELLED_IMAGES, Kind.LABELLED_TEXTS, Kind.QUESTIONS, Kind.STATEMENTS)
+GROUPED = (
+    Kind.LABELLED_IMAGES,
+    Kind.LABELLED_TEXTS,
+    Kind.QUESTIONS,
+    Kind.STATEMENTS,
+    Kind.MASKS,
+)
 # What to do where a reason alone does not tell a newcomer.
 ADVICE = {
     "no_caption": "cat.jpg needs its caption in cat.txt; for pictures alone use --kind=images",
@@ -106,6 +112,8 @@ class RecordMaker:
         if self.kind.has_label:
             record["label"] = self.classes.name(item.label)
             self.classes.count(split, record["label"])
+        if self.kind is Kind.MASKS:
+            self.classes.count_mask(split, record["mask"])
         if self.kind is Kind.QUESTIONS:
             self.answers.add(split, item.answers)
         if self.grouped:
@@ -118,6 +126,8 @@ class RecordMaker:
         """Returns what the set's description says of its classes or answers, at the end."""
         if self.kind is Kind.QUESTIONS:
             return self.answers.description()
+        if self.kind is Kind.MASKS:
+            return self.classes.description_of_masks()
         return self.classes.description() if self.kind.has_label else {}
 
     def _stop_above(self, seen: int) -> None:

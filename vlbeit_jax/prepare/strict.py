@@ -19,6 +19,7 @@ def explained(reason: str, limits: Limits) -> str:
         "no_label": "it has no 'label', which is needed here",
         "no_answers": "it has no 'answers', which are needed here",
         "no_truth": "it has no 'truth', which is needed here: true or false",
+        "no_mask": "it has no 'mask', which is needed here: the path of a picture of class numbers",
         "no_images": "it has no 'images', which are needed here: the paths of two pictures",
         "one_image": "it has one 'image', but two are needed here: 'images' with their paths",
         "not_an_image": "its image is not a file of a known image format",

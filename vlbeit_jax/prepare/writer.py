@@ -64,6 +64,8 @@ FEATURES = {
         "truth": tfds.features.Scalar(np.bool_),
         "statement": tfds.features.Text(),
     },
+    # mask: a grey PNG of the picture's size; 255 where a pixel does not count.
+    Kind.MASKS: IMAGE | GROUP | {"mask": tfds.features.Image(shape=(None, None, 1))},
 }
 
 

@@ -7,9 +7,12 @@ import numpy as np
 
 from vlbeit_jax.data.examples.images import pixels_of
 from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.examples.segmented import mask_of
 from vlbeit_jax.data.examples.statements import IMAGES
-from vlbeit_jax.data.image import centre_view
+from vlbeit_jax.data.image import centre_view, resize
+from vlbeit_jax.data.masks import overlay
 from vlbeit_jax.data.records import Records
+from vlbeit_jax.metrics.segmentation import IGNORED
 from vlbeit_jax.metrics.vqa import normalise
 from vlbeit_jax.report.markup import Html, element, figure, picture
 from vlbeit_jax.report.panels import picture as as_png
@@ -31,6 +34,8 @@ def answer_cards(records: Records, predictions: Sequence[Mapping[str, Any]]) -> 
 
 
 def _card(record: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
+    if "mask" in found:
+        return element("li", *_segmented(record, found), class_="card")
     told = _chosen(record, found) if "top" in found else _written(record, found)
     return element(
         "li",
@@ -62,6 +67,38 @@ def _written(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[Html |
         element("p", "People:"),
         element("ul", given),
     ]
+
+
+def _segmented(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[Html]:
+    """Returns the picture under the colours of both masks, and how much of it is right.
+
+    Pixels that do not count keep their own colour in the mask of people.
+    """
+    pixels, truth = pixels_of(record), mask_of(record)
+    counted = truth != IGNORED
+    people = np.where(counted[..., None], overlay(pixels, truth), pixels)
+    stages = [
+        (pixels, "picture"),
+        (people, "people"),
+        (overlay(pixels, found["mask"]), "the model"),
+    ]
+    name = as_text(record["id"])
+    shown = [
+        figure(picture(as_png(_fitted(each)), f"Record {name}, {told}", width=SIDE), told)
+        for each, told in stages
+    ]
+    share = (truth == found["mask"])[counted].mean() if counted.any() else 0.0
+    listed = [element("li", f"{label} {part:.0%}") for label, part in found["classes"]]
+    told = element("p", element("strong", f"{share:.1%}"), " of the pixels are right. The model:")
+    return [element("div", *shown, class_="strip"), told, element("ul", listed)]
+
+
+def _fitted(pixels: np.ndarray) -> np.ndarray:
+    """Returns a whole picture whose longer side is ``SIDE``."""
+    height, width = (
+        max(1, round(length * SIDE / max(pixels.shape[:2]))) for length in pixels.shape[:2]
+    )
+    return np.ascontiguousarray(resize(pixels, height, width))
 
 
 def truths_of(record: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh
 
 SHOWN_CLASSES = 20
+SHARES = {"accuracy": "Accuracy", "iou": "IoU"}  # Of a class, by their names on the page.
 
 
 def content(asked: Asked) -> Content:
@@ -112,12 +113,15 @@ def _warnings(results: Mapping[str, Any] | None, step: int) -> Iterator[Verdict]
 def _details(results: Mapping[str, Any]) -> Iterator[Child]:
     if "by_class" in results:
         worst = sorted(results["by_class"].items(), key=lambda each: each[1]["accuracy"])
+        shares = [name for name in SHARES if name in worst[0][1]]
         rows = [
-            [name, f"{found['accuracy']:.1%}", f"{found['count']:,}"]
+            [name, *(f"{found[each]:.1%}" for each in shares), f"{found['count']:,}"]
             for name, found in worst[:SHOWN_CLASSES]
         ]
         title = f"Accuracy by class: {len(rows)} of {len(worst)}, the lowest first"
-        yield folded(title, table("Accuracy by class", ("Class", "Accuracy", "Records"), rows))
+        counted = "Pixels" if "iou" in shares else "Records"
+        head = ("Class", *(SHARES[each] for each in shares), counted)
+        yield folded(title, table("Accuracy by class", head, rows))
     others = [
         (name, f"{value:.6g}")
         for name, value in results["metrics"].items()

@@ -17,15 +17,23 @@ NAMES = {
     "top5": "Right class among the best five",
     "mean_class": "Mean accuracy of the classes",
     "consistency": "All pictures of a statement right",
+    "miou": "mIoU: overlap of the model's masks and those of people, mean over classes",
+    "pixel_accuracy": "Right pixels",
     "cider": "CIDEr-D: agreement with the captions that people wrote, from 0 to 10",
 }
 # Baselines of figures other than accuracies, as ``BASELINES``.
 OTHER_BASELINES = {
+    "miou": {"miou_majority": Baseline("one class everywhere", "figure of one class everywhere")},
+    "pixel_accuracy": {
+        "pixel_accuracy_majority": Baseline(
+            "one class everywhere", "share of the most frequent class"
+        )
+    },
     "cider": {
         "cider_wrong_picture": Baseline(
             "the same captions for wrong pictures", "score of the same captions for wrong pictures"
         )
-    }
+    },
 }
 PERCENT, STYLES = "{:.2%}", {"cider": "{:.3f}"}  # How values are written.
 RECALL = re.compile(r"(retrieval|reranked)/(image_to_text|text_to_image)/recall_(\d+)")

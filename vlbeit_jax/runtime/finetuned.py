@@ -78,8 +78,8 @@ class FineTunedRun:
           Damaged: this step cannot be read, or none can.
           UsageError: there is no checkpoint yet, or it has no averaged parameters.
         """
-        tree = _TREES[weights]
-        wanted = {tree: opened.abstract_params()}
+        tree, moved = _TREES[weights], opened.abstract_model_state()
+        shapes = {tree: opened.abstract_params()} | ({"model_state": moved} if moved else {})
 
         def read(step: int) -> dict[str, Tree]:
             if weights == EMA and not has_tree(folder, step, tree):
@@ -87,10 +87,11 @@ class FineTunedRun:
                     f"the run in {folder} has no averaged parameters; evaluate the raw ones, or "
                     "train with config.optimizer.ema_decay"
                 )
-            return restore(folder, step, wanted)
+            return restore(folder, step, shapes)
 
-        step, trees = read_newest(folder, read, step)
-        return cls(folder, config, opened, trees[tree], step, weights)
+        step, found = read_newest(folder, read, step)
+        params = opened.for_inference(found[tree], found.get("model_state", {}))
+        return cls(folder, config, opened, params, step, weights)
 
     def place(self, mesh: Mesh) -> Place:
         """Returns where this process evaluates."""

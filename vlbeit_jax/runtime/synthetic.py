@@ -105,7 +105,7 @@ def _any_values(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> np.ndar
     """Returns shares, small numbers or identities, by the array's type."""
     if jnp.issubdtype(leaf.dtype, jnp.floating):
         return rng.random(leaf.shape)
-    return rng.integers(0, 2 if leaf.dtype == np.int32 else 2**32, leaf.shape)
+    return rng.integers(0, 2**32 if leaf.dtype == np.uint32 else 2, leaf.shape)
 
 
 def _text(rng: np.random.Generator, length: int, config: Config) -> np.ndarray:

@@ -25,6 +25,7 @@ TASKS: dict[str, str] = {
     "vqa": "vlbeit_jax.tasks.vqa:VQATask",
     "visual_reasoning": "vlbeit_jax.tasks.visual_reasoning:VisualReasoning",
     "retrieval": "vlbeit_jax.tasks.retrieval:Retrieval",
+    "segmentation": "vlbeit_jax.tasks.segmentation:Segmentation",
     "captioning": "vlbeit_jax.tasks.captioning:Captioning",
     "image_classification": "vlbeit_jax.tasks.image_classification:ImageClassification",
     "text_classification": "vlbeit_jax.tasks.text_classification:TextClassification",
@@ -73,6 +74,12 @@ def _training_problems(config: Config) -> Iterable[str]:
     elif run.steps and warmup >= run.steps:
         yield f"config.optimizer.warmup_steps={warmup} must be below run.steps={run.steps}"
     yield from (f"config.task.{text}" for text in config.task.training_problems())
+    if config.optimizer.ema_decay and not getattr(config.task, "averages", True):
+        yield (
+            f"config.optimizer.ema_decay={config.optimizer.ema_decay:g}: averaged parameters would "
+            "be normalised by the statistics of the raw ones; set it to 0, or "
+            "config.task.norm=group"
+        )
     for name in Schedule.parse(config.task.schedule).streams:
         stream = getattr(config.task, name, None)
         if isinstance(stream, StreamConfig) and stream.batch_size % run.accumulate:

@@ -67,7 +67,8 @@ class Task(Protocol):
     """What is trained: a frozen, hashable dataclass, whose settings are ``config.task``.
 
     A stream's settings are a section with the stream's name. No setting may have the name of a
-    method here. Only ``resolve`` and ``open`` read files.
+    method here. Only ``resolve`` and ``open`` read files. ``averages`` is False, if it is there,
+    where averaged parameters make no sense.
 
     Attributes:
       kind: its name in ``tasks.TASKS``.
@@ -191,6 +192,12 @@ class FineTuned(Protocol):
         """Returns the shapes of the parameters."""
         ...
 
+    def abstract_model_state(self) -> Tree:
+        """Returns the shapes of what inference needs of the model state, by stream."""
+
+    def for_inference(self, params: Tree, model_state: Tree) -> Tree:
+        """Returns what ``evaluate`` and ``predict`` take, from both trees of a checkpoint."""
+
     def evaluate(
         self, params: Tree, sets: Sequence[PreparedSet], split: str, place: Place
     ) -> dict[str, Any]:
@@ -218,8 +225,8 @@ class FineTuned(Protocol):
 
         Args:
           params: on the devices.
-          records: with ``id``, and ``image``, ``second_image``, ``text`` and ``captions`` as they
-            are needed.
+          records: with ``id``, and what ``needs`` names; two images are ``image`` and
+            ``second_image``.
           top: most likely answers to list.
           place: devices.
         """

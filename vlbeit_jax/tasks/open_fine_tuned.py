@@ -60,6 +60,14 @@ class OpenFineTuned:
         """Returns the shapes of the parameters."""
         return declarations(self.task.init).shapes
 
+    def abstract_model_state(self) -> Tree:
+        """Returns nothing: parameters are all that inference needs."""
+        return {}
+
+    def for_inference(self, params: Tree, model_state: Tree) -> Tree:
+        """Returns the parameters."""
+        return params
+
     def save_assets(self, folder: Path) -> None:
         """Copies the text tokenizer into a run, which then no longer needs the original."""
         if self.text:

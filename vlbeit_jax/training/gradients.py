@@ -29,7 +29,7 @@ def accumulated_gradients(
     """Returns gradients (float32) of the sum over terms of loss / weight, and sums over rows.
 
     ``weights`` are those of the whole batch, so splitting the batch changes nothing but the memory
-    that is needed.
+    that is needed. An objective that needs its whole batch splits it itself.
 
     ``trained`` are the parameters that get gradients. The loss is a function of these alone, so the
     backward pass ends where none of them lies below.
@@ -51,7 +51,7 @@ def accumulated_gradients(
         gradients = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradients)
         return gradients, terms, statistics
 
-    if microbatches == 1:
+    if microbatches == 1 or objective.whole_batch:
         return on_rows(batch)
     parts = split_rows(dict(batch), microbatches)
     shapes = jax.eval_shape(on_rows, jax.tree.map(lambda rows: rows[0], parts))

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from vlbeit_jax.errors import UsageError
 from vlbeit_jax.objectives.base import ROW, Context, Objective, Term, Variables
 from vlbeit_jax.ops.device import on_nvidia
 from vlbeit_jax.shapes import Array
@@ -104,11 +103,7 @@ def make_train_step(
       accumulate: microbatches.
       ema_decay: largest decay of ``state.ema``; 0 if the state has none.
       trained: the parameters that the step moves. The optimizer and the state are for these.
-
-    Raises:
-      UsageError: an objective needs its whole batch, but there are several microbatches.
     """
-    _check_microbatches(objectives, accumulate)
     axes = row_axes(mesh)
     outputs_of_all_rows = per_row(mesh, shardings, info, accumulate)
     work = _work_of_one_chip(objectives, seed, accumulate, axes, trained)
@@ -137,15 +132,6 @@ def make_train_step(
         return prepare_rows(objectives[name], variables, rows, ctx, outputs_of_all_rows)
 
     return TrainStep(jax.jit(train_step, donate_argnums=0), mesh)
-
-
-def _check_microbatches(objectives: Mapping[str, Objective], accumulate: int) -> None:
-    for name, objective in objectives.items():
-        if objective.whole_batch and accumulate > 1:
-            raise UsageError(
-                f"stream {name} needs its whole batch at once, but run.accumulate={accumulate}; "
-                "set run.accumulate=1"
-            )
 
 
 def _work_of_one_chip(

@@ -80,7 +80,10 @@ def check_finetuned(source: FineTunedModel, folder: pathlib.Path) -> verify.Diff
     expected = jax_outputs(source, batch)
     for graph in graphs_of_finetuned(source):
         found = run_graph(folder, graph.file, {name: batch[name] for name in graph.inputs})
-        differences.add(graph.output, found[graph.output], expected[graph.output])
+        actual = found[graph.output]
+        if source.head.outputs(source.network)[graph.output].is_map:
+            actual = np.moveaxis(actual, 1, -1)
+        differences.add(graph.output, actual, expected[graph.output])
     return differences
 
 

@@ -1,7 +1,7 @@
 """Exports a fine-tuned model with its head to PyTorch, and the files that define and evaluate it.
 
-These files are ``vlbeit_torch.py``, ``vlbeit_captions.py``, ``vlbeit_finetuned.py`` and
-``evaluate_finetuned.py`` in ``convert/standalone``.
+These files are ``vlbeit_torch.py``, ``vlbeit_captions.py``, ``vlbeit_segments.py``,
+``vlbeit_finetuned.py`` and ``evaluate_finetuned.py`` in ``convert/standalone``.
 """
 
 import json
@@ -40,6 +40,7 @@ from vlbeit_jax.version import __version__
 FILES = {
     "vlbeit_torch.py": "vlbeit_torch.py",
     "vlbeit_captions.py": "vlbeit_captions.py",
+    "vlbeit_segments.py": "vlbeit_segments.py",
     "vlbeit_finetuned.py": "vlbeit_finetuned.py",
     "evaluate.py": "evaluate_finetuned.py",
 }
@@ -166,6 +167,7 @@ def check(source: FineTunedModel, folder: pathlib.Path) -> verify.Differences:
         with torch.inference_mode():
             method = getattr(model, output.method)
             actual: np.ndarray = method(**{key: inputs[key] for key in output.inputs}).numpy()
+        actual = np.moveaxis(actual, 1, -1) if output.is_map else actual
         differences.add(name, actual, expected[name])
     return differences
 

@@ -6,12 +6,20 @@ To export another network, add its file, an entry in ``HEADS``, and its class in
 
 import flax.linen as nn
 
-from vlbeit_jax.convert.heads import captioning, classification, reasoning, retrieval, vqa
+from vlbeit_jax.convert.heads import (
+    captioning,
+    classification,
+    reasoning,
+    retrieval,
+    segmentation,
+    vqa,
+)
 from vlbeit_jax.convert.heads.base import Head
 from vlbeit_jax.models.captioner import Captioner
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.models.reasoner import Reasoner
 from vlbeit_jax.models.retrieval import DualEncoder
+from vlbeit_jax.models.segmenter import Segmenter
 from vlbeit_jax.models.vqa import VQA
 
 HEADS: dict[type[nn.Module], Head] = {
@@ -20,4 +28,5 @@ HEADS: dict[type[nn.Module], Head] = {
     Reasoner: reasoning.HEAD,
     DualEncoder: retrieval.HEAD,
     Captioner: captioning.HEAD,
+    Segmenter: segmentation.HEAD,
 }

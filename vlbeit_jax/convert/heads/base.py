@@ -19,10 +19,12 @@ class Output(NamedTuple):
       method: name of the method that computes it. The network and its class in
         ``vlbeit_finetuned.py`` both have it.
       inputs: names of its arguments, in order, of "image", "second_image" and "text".
+      is_map: whether it is [B, h, w, C] here, and [B, C, h, w] in PyTorch.
     """
 
     method: str
     inputs: tuple[str, ...]
+    is_map: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

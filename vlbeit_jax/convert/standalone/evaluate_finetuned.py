@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from vlbeit_finetuned import Captioner, Classifier, DualEncoder, check_files, load, normalise
+from vlbeit_segments import segmentation
 
 FOLDER, EXAMPLES, JAX_FIGURES = (
     pathlib.Path(__file__).parent,
@@ -209,6 +210,7 @@ METRICS = {
     "visual_reasoning": visual_reasoning,
     "retrieval": retrieval,
     "captioning": captioning,
+    "segmentation": segmentation,
 }
 
 

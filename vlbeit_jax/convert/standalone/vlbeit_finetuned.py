@@ -2,8 +2,7 @@
 
     from vlbeit_finetuned import load, normalise
 
-    # "." is the folder with this file, the weights and config.json.
-    model = load(".")
+    model = load(".")  # The folder with this file, the weights and config.json.
     # The class or answer of each logit, the view of an image and the length of a text.
     model.network["classes"], model.network["inputs"]
 
@@ -19,9 +18,11 @@
     model.match(normalise(pixels), pieces)
     # Captioning: word pieces [B, T] of a caption of each image, CLS first.
     model.caption(normalise(pixels))
+    # Segmentation: the class of each pixel [B, height, width].
+    model.segment(normalise(pixels))
 
-``pixels`` are uint8 [B, 3, height, width]; ``pieces`` are int64 [B, T]. This file needs
-``vlbeit_torch.py`` and ``vlbeit_captions.py`` beside it, torch, and safetensors to read weights.
+``pixels`` are uint8 [B, 3, height, width]; ``pieces`` are int64 [B, T]. This file needs the other
+``vlbeit_*.py`` beside it, torch, and safetensors to read weights.
 
 Dimension letters: B batch, T word pieces, L tokens of a modality, D width, E length of a vector.
 """
@@ -35,6 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from vlbeit_captions import Writes
+from vlbeit_segments import Segmenter
 from vlbeit_torch import (
     LANGUAGE,
     VISION,
@@ -52,6 +54,7 @@ __all__ = [
     "Classifier",
     "DualEncoder",
     "Reasoner",
+    "Segmenter",
     "check_files",
     "load",
     "normalise",
@@ -130,11 +133,7 @@ class VQA(FineTuned):
         self.head = nn.Sequential(OrderedDict(head))
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """Returns logits [B, answers]; the arguments are those of ``VLBEiT``.
-
-        Raises:
-          ValueError: an input has a size that the model does not support.
-        """
+        """Returns logits [B, answers]; arguments and errors are those of ``VLBEiT``."""
         states, _ = self.encode(image, text)
         return self.head(self.pooler(states[VISION][:, 0]))
 
@@ -239,6 +238,7 @@ NETWORKS: dict[str, Any] = {  # By kind.
     "visual_reasoning": Reasoner,
     "retrieval": DualEncoder,
     "captioning": Captioner,
+    "segmentation": Segmenter,
 }
 
 

@@ -2,12 +2,14 @@
 
 A new format is a new file here and one line in ``FORMATS``. If its items can have groups, it has a
 function in ``STATES_GROUPS`` too, which says whether some files state any. If the number of items
-is quickly counted, a function in ``COUNTS`` does it, so that the time left can be shown. The format
-of a published benchmark is in ``OFFICIAL``: its ``read`` also takes the splits to read, and its
-splits stand as they are (``official.py``).
+is quickly counted, a function in ``COUNTS`` does it, so that the time left can be shown. A format
+that knows the names of classes returns them, with their file, in ``CLASS_NAMES``. The format of a
+published benchmark is in ``OFFICIAL``: its ``read`` also takes the splits to read, and its splits
+stand as they are (``official.py``).
 """
 
 from vlbeit_jax.prepare.formats import (
+    ade20k,
     folder,
     imagenet,
     jsonl,
@@ -21,6 +23,7 @@ from vlbeit_jax.prepare.formats import (
 from vlbeit_jax.prepare.item import filled_lines
 
 OFFICIAL = {
+    "ade20k": ade20k.read,
     "imagenet": imagenet.read,
     "karpathy": karpathy.read,
     "nlvr2": nlvr2.read,
@@ -36,11 +39,13 @@ FORMATS = {
     **OFFICIAL,
 }
 # These read folders, all others files.
-OF_FOLDERS = ("folder", "imagenet", "nlvr2", "tfds", "vqav2", "vqav2-trainval")
+OF_FOLDERS = ("ade20k", "folder", "imagenet", "nlvr2", "tfds", "vqav2", "vqav2-trainval")
+CLASS_NAMES = {"ade20k": ade20k.class_names}
 STATES_GROUPS = {"jsonl": jsonl.states_groups}
 COUNTS = {
     "text": filled_lines,
     "jsonl": filled_lines,
+    "ade20k": ade20k.count,
     "imagenet": imagenet.count,
     "karpathy": karpathy.count,
     "nlvr2": nlvr2.count,

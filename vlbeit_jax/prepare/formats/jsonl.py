@@ -72,6 +72,8 @@ def _item(line: str, path: pathlib.Path, source: pathlib.PurePath, number: int) 
         image = values.pop("image", None)
         if image is not None:
             values |= {"image": _picture(path.parent, image), "source": image}
+        if "mask" in values:
+            values["mask"] = _picture(path.parent, values["mask"], "mask")
     except _Fault as error:
         return Item(key, place=place, fault=str(error))
     return Item(**{"key": key, "source": source.as_posix(), **values, "place": place})
@@ -169,6 +171,7 @@ KEYS: dict[str, Callable[[str, Any], Any]] = {
     "text": _words,
     "captions": _list_of(_words),
     "answers": _list_of(_text, MOST_ANSWERS),
+    "mask": _text,
     "truth": _truth,
     "label": _label,
     "group": _text,
@@ -176,13 +179,13 @@ KEYS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-def _picture(folder: pathlib.Path, name: str) -> bytes:
+def _picture(folder: pathlib.Path, name: str, what: str = "image") -> bytes:
     """Returns the bytes of a picture, whose path is relative to the file that names it."""
     path = folder / name
     # A file that somebody else wrote must not copy any other file of this machine into a set.
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise _Fault(f"its image {name!r} is outside the folder of the JSONL file")
+        raise _Fault(f"its {what} {name!r} is outside the folder of the JSONL file")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _Fault(f"its image {name!r} cannot be read: {error.strerror}") from error
+        raise _Fault(f"its {what} {name!r} cannot be read: {error.strerror}") from error

@@ -1,0 +1,137 @@
+"""Classes of the pixels of pictures of any size, window by window."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from vlbeit_jax.data import image as images
+from vlbeit_jax.data.examples.images import pixels_of
+from vlbeit_jax.data.examples.segmented import GREY
+from vlbeit_jax.data.records import Records
+from vlbeit_jax.models.params import Tree
+from vlbeit_jax.ops.windows import Canvas, Size, places, scaled
+from vlbeit_jax.progress import counted
+from vlbeit_jax.shapes import Array, UInt8
+from vlbeit_jax.tasks.base import Place
+from vlbeit_jax.tasks.predicting import rows_at_once
+from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated
+
+THREADS = 4  # Resize logits to pictures while the devices compute; each takes some 100 MB.
+# From parameters and a batch with ``image`` to logits [B, h, w, C].
+Logits = Callable[[Tree, dict[str, Array]], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """How a picture is cut.
+
+    Attributes:
+      side: of a window, pixels.
+      stride: from a window to the next; 0: one window sees the whole picture as a square.
+    """
+
+    side: int
+    stride: int
+
+    def size(self, picture: Size) -> Size:
+        """Returns the size of a picture whose windows are cut."""
+        return scaled(picture, self.side) if self.stride else Size(self.side, self.side)
+
+    def places(self, picture: Size) -> list[tuple[int, int]]:
+        """Returns the top left corner of each window of the resized picture."""
+        return places(self.size(picture), self.side, self.stride or self.side)
+
+    def cut(self, pixels: UInt8[np.ndarray, "h w 3"]) -> list[UInt8[np.ndarray, "side side 3"]]:
+        """Returns the windows; what lies outside of the picture is grey."""
+        picture = Size(*pixels.shape[:2])
+        view, found = images.resize(pixels, *self.size(picture)), []
+        for top, left in self.places(picture):
+            part = view[top : top + self.side, left : left + self.side]
+            missing = [(0, self.side - length) for length in part.shape[:2]]
+            found.append(np.pad(part, [*missing, (0, 0)], constant_values=GREY))
+        return found
+
+
+class _Window(NamedTuple):
+    canvas: Canvas
+    place: tuple[int, int]
+    pixels: np.ndarray
+
+
+@functools.cache
+def _compiled(logits: Logits, mesh: Mesh) -> Callable[..., Any]:
+    return jax.jit(logits, out_shardings=replicated(mesh))
+
+
+def segmented(
+    logits: Logits,
+    params: Tree,
+    records: Records,
+    windows: Windows,
+    batch_size: int,
+    place: Place,
+    *,
+    pictures: int = 0,
+) -> Iterator[UInt8[np.ndarray, "height width"]]:
+    """Yields the class of each pixel of each record's picture, in their order.
+
+    Windows of several pictures fill a batch; the last one is padded, so one program serves all.
+
+    Args:
+      logits: hashable, because it is compiled once.
+      params: on the devices.
+      records: with ``image``.
+      windows: how pictures are cut.
+      batch_size: of training.
+      place: devices, this host's rows.
+      pictures: after which to stop; 0: take all.
+    """
+    count = min(pictures or len(records), len(records))
+    size = rows_at_once(count, batch_size, place.mesh)
+    compiled = _compiled(logits, place.mesh)
+
+    def compute(batch: list[_Window]) -> None:
+        rows = np.stack([each.pixels for each in batch])
+        rows = np.pad(rows, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
+        with on_mesh(place.mesh):
+            given = put_batch({"image": rows[place.shard.rows(size)]}, place.mesh)
+            found = jax.device_get(compiled(params, given))
+        for window, own in zip(batch, found, strict=False):
+            window.canvas.add(window.place, np.asarray(own, np.float32), windows.side)
+
+    open_pictures: collections.deque[tuple[Canvas, Size]] = collections.deque()
+    finished: collections.deque[Future] = collections.deque()
+    batch: list[_Window] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+
+        def finish() -> Iterator[np.ndarray]:
+            while open_pictures and not open_pictures[0][0].waiting:
+                canvas, picture = open_pictures.popleft()
+                finished.append(pool.submit(canvas.classes, picture))
+            while len(finished) > THREADS:
+                yield finished.popleft().result()
+
+        for index in counted(range(count), "computing", "pictures", count):
+            pixels = pixels_of(records[index])
+            picture = Size(*pixels.shape[:2])
+            corners = windows.places(picture)
+            canvas = Canvas(windows.size(picture), len(corners))
+            open_pictures.append((canvas, picture))
+            for corner, part in zip(corners, windows.cut(pixels), strict=True):
+                batch.append(_Window(canvas, corner, part))
+                if len(batch) == size:
+                    compute(batch)
+                    batch = []
+            yield from finish()
+        if batch:
+            compute(batch)
+        yield from finish()
+        while finished:
+            yield finished.popleft().result()
