@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vlbeit_jax.folders import explains_storage
-from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, Leaves, SavedStep
+from vlbeit_jax.training.leaves import Leaves
+from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
 from vlbeit_jax.training.sealed import sealed
 from vlbeit_jax.training.state import TrainState
 
