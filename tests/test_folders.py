@@ -1,11 +1,12 @@
 """A folder appears whole or not at all."""
 
 import errno
+import shutil
 
 import pytest
 
-from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import SAMPLE_FOLDER, published, run_folder
+from vlbeit_jax.errors import StorageError, UsageError
+from vlbeit_jax.folders import SAMPLE_FOLDER, explains_storage, published, run_folder
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,31 @@ def test_the_packaged_model_has_a_name(tmp_path):
     """A folder of that name is meant by "./sample"."""
     assert run_folder("sample") == SAMPLE_FOLDER and (SAMPLE_FOLDER / "config.json").is_file()
     assert run_folder("./sample") != SAMPLE_FOLDER and run_folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "is full .* No space left .* make room"),
+        (OSError(errno.EIO, "Input/output error"), "fails: Input/output error; see what is wrong"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "is full"),
+        (
+            ValueError("RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space left on device]"),
+            "is full",
+        ),
+    ],
+    ids=["full", "broken", "copying", "TensorStore"],
+)
+def test_the_error_of_a_disk_is_one_message_that_names_it(tmp_path, raised, said):
+    with pytest.raises(StorageError, match=f"the disk of {tmp_path / 'run'} {said}"):
+        with explains_storage(tmp_path / "run"):
+            try:
+                raise raised
+            except Exception as error:
+                raise RuntimeError("while saving") from error
+
+
+@pytest.mark.parametrize("other", [FileNotFoundError(errno.ENOENT, "no"), ValueError("28")])
+def test_other_errors_stay_as_they_are(tmp_path, other):
+    with pytest.raises(type(other)), explains_storage(tmp_path):
+        raise other

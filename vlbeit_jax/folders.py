@@ -49,10 +49,12 @@ def explains_storage(folder: pathlib.Path) -> Iterator[None]:
 
 def _number_of(error: BaseException) -> int:
     """Returns the number of a disk's error in ``FAILING``; 0 if it is another error."""
-    if isinstance(error, OSError):
-        return error.errno if error.errno in FAILING else 0
-    named = (number for number in FAILING if f"{errno.errorcode[number]} " in str(error))
-    return next(named, 0)
+    if isinstance(error, OSError) and error.errno in FAILING:
+        return error.errno
+    # TensorStore names it, and shutil has the text of each file's error.
+    marks = {number: (f"{errno.errorcode[number]} ", f"[Errno {number}]") for number in FAILING}
+    said = str(error)
+    return next((number for number in marks if any(mark in said for mark in marks[number])), 0)
 
 
 def _state_of(folder: pathlib.Path, number: int) -> str:
