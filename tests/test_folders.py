@@ -54,12 +54,10 @@ def test_the_packaged_model_has_a_name(tmp_path):
         (OSError(errno.ENOSPC, "No space left on device"), "is full .* No space left .* make room"),
         (OSError(errno.EIO, "Input/output error"), "fails: Input/output error; see what is wrong"),
         (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "is full"),
-        (
-            ValueError("RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space left on device]"),
-            "is full",
-        ),
+        (ValueError("RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space]"), "is full"),
+        (ValueError("OUT_OF_RANGE: File too large [os_error_code='27']"), "is full"),
     ],
-    ids=["full", "broken", "copying", "TensorStore"],
+    ids=["full", "broken", "copying", "TensorStore", "another"],
 )
 def test_the_error_of_a_disk_is_one_message_that_names_it(tmp_path, raised, said):
     with pytest.raises(StorageError, match=f"the disk of {tmp_path / 'run'} {said}"):

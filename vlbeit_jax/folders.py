@@ -51,10 +51,13 @@ def _number_of(error: BaseException) -> int:
     """Returns the number of a disk's error in ``FAILING``; 0 if it is another error."""
     if isinstance(error, OSError) and error.errno in FAILING:
         return error.errno
-    # TensorStore names it, and shutil has the text of each file's error.
-    marks = {number: (f"{errno.errorcode[number]} ", f"[Errno {number}]") for number in FAILING}
+    # shutil has the text of each file's error. Versions of TensorStore name it in two ways.
     said = str(error)
-    return next((number for number in marks if any(mark in said for mark in marks[number])), 0)
+    for number in FAILING:
+        marks = f"[Errno {number}]", f"os_error_code='{number}'", f"{errno.errorcode[number]} "
+        if any(mark in said for mark in marks):
+            return number
+    return 0
 
 
 def _state_of(folder: pathlib.Path, number: int) -> str:

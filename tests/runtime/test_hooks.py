@@ -39,6 +39,7 @@ class Saves:
 
     def wait(self):
         self.waited = True
+        return True
 
 
 def checkpoint(saves, every):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vlbeit_jax.folders import explains_storage
-from vlbeit_jax.training.leaves import Leaves
+from vlbeit_jax.training.leaves import Leaves, ignore_abandoned_work
 from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
 from vlbeit_jax.training.sealed import sealed
 from vlbeit_jax.training.state import TrainState
@@ -66,6 +66,7 @@ class Checkpointer:
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
         # Made with the first save, since it starts threads and reads which steps there are.
+        ignore_abandoned_work()
         processes = ocp.options.MultiprocessingOptions()
         return ocp.CheckpointManager(
             self._place,
@@ -160,11 +161,10 @@ class Checkpointer:
         """
         if self._saving and self._manager.is_saving_in_progress():
             return False
-        self.wait()
-        return True
+        return self.wait()
 
-    def wait(self) -> None:
-        """Waits until every save is on disk.
+    def wait(self) -> bool:
+        """Waits until every save is on disk; returns True.
 
         Raises:
           StorageError: one has failed.
@@ -173,6 +173,7 @@ class Checkpointer:
             with self._reporting():
                 self._manager.wait_until_finished()
                 self._manager.check_for_errors()
+        return True
 
     def close(self) -> None:
         """Waits for the saves, then ends the background threads."""

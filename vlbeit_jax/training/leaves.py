@@ -24,7 +24,7 @@ from vlbeit_jax.training.sealed import SHOWN, Kept, array_facts
 Tree = Any
 Result = TypeVar("Result")
 LONGEST = 500  # Characters of an error of another library.
-LEFT_BEHIND = "Event loop is closed"  # What a read says that Orbax no longer waits for.
+LEFT_BEHIND = "Event loop is closed"  # What work says that Orbax no longer waits for.
 FULL = "RESOURCE_EXHAUSTED"  # Of a device's memory, which says nothing about the files.
 
 
@@ -114,7 +114,7 @@ def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> R
     Orbax and its libraries raise nearly every type of error over files that are not as they wrote
     them.
     """
-    _ignore_abandoned_reads()
+    ignore_abandoned_work()
     try:
         return read()
     except Reported:
@@ -127,8 +127,8 @@ def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> R
 
 
 @functools.cache
-def _ignore_abandoned_reads() -> None:
-    """Says nothing of the other reads that Orbax leaves behind when one of them fails.
+def ignore_abandoned_work() -> None:
+    """Says nothing of other reads or writes that Orbax leaves behind when one of them fails.
 
     They end some time later, in threads of TensorStore, and would follow the message of the error.
     """

@@ -56,23 +56,22 @@ class Checkpoint(Hook):
         Raises:
           StorageError: an earlier save has failed.
         """
-        if self._writing is not None and self._checkpointer.check():
-            self._note_saved()
+        self._note_saved(self._checkpointer.check)
         if ending or step % self._every == 0 or self._asked():
             with self._timer.waiting("checkpoint"):
-                if self._writing is not None:
-                    self._checkpointer.wait()
-                    self._note_saved()
+                self._note_saved(self._checkpointer.wait)
                 self._checkpointer.save(step, state.saved(), self._describe(step))
             self._writing, self._last = step, time.monotonic()
 
     def close(self) -> None:
         """Waits until the saves are on disk."""
-        self._checkpointer.wait()
-        if self._writing is not None:
-            self._note_saved()
+        self._note_saved(self._checkpointer.wait)
 
-    def _note_saved(self) -> None:
-        saved, self._writing = self._writing, None
-        assert saved is not None
-        self._on_saved(saved)
+    def _note_saved(self, check: Callable[[], bool]) -> None:
+        """Notes the last save if ``check`` finds that it is on disk. A save that failed is none."""
+        step, self._writing = self._writing, None
+        done = check()
+        if step is not None and done:
+            self._on_saved(step)
+        elif not done:
+            self._writing = step
