@@ -50,6 +50,7 @@ install_import_hook(CHECKED, CHECKER)
 
 from tests import tiny  # noqa: E402 - imports the package, with its annotations checked
 from vlbeit_jax.runtime import start  # noqa: E402
+from vlbeit_jax.training import mesh  # noqa: E402
 
 # A run counts the operations of its step once. That traces each loss, and many runs of these tests
 # have equal tasks: a quarter of the time of a run whose programs are compiled already.
@@ -67,6 +68,20 @@ def made_once(
         if not folder.exists():
             make(folder)
     return folder
+
+
+# Tests in these folders are about tasks and files, not about meshes: a run on one device takes a
+# quarter less time than on eight.
+ON_ONE_DEVICE = ("tasks", "convert", "report", "transfer", "api")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def devices_of_folder(request):
+    """Lets a run of this process take one device, in folders that are not about meshes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in ON_ONE_DEVICE:
+            patch.setattr(mesh, "all_devices", lambda: jax.devices()[:1])
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -237,7 +237,7 @@ def test_labels_must_be_among_the_classes(tmp_path, text, label, said):
 def test_one_class_alone_is_no_task_and_classes_are_for_labels(tmp_path):
     with pytest.raises(UsageError, match="all records are of the class 'a'"):
         prepare(tmp_path, Kind.LABELLED_TEXTS, [{"text": "first", "label": "a"}])
-    with pytest.raises(UsageError, match="is for labelled data, but --kind=texts"):
+    with pytest.raises(UsageError, match="is for labelled data and masks, but --kind=texts"):
         prepare(tmp_path, Kind.TEXTS, [{"text": "first"}], classes="names.txt")
     with pytest.raises(UsageError, match="the input held none"):
         prepare(tmp_path, Kind.LABELLED_TEXTS, [""])

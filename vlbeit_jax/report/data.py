@@ -17,6 +17,7 @@ KINDS = {
     Kind.LABELLED_TEXTS: "texts with a class",
     Kind.QUESTIONS: "questions about pictures",
     Kind.STATEMENTS: "statements about two pictures",
+    Kind.MASKS: "pictures with a class for each pixel",
 }
 FIGURES = "figures of this page"
 

@@ -38,13 +38,19 @@ RULES = (
 Tree = Any
 
 
+def all_devices() -> Sequence[Any]:
+    """Returns the devices of all hosts."""
+    return jax.devices()
+
+
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The devices of all hosts, or those that are given, as (data, fsdp, tensor).
 
     Raises:
       UsageError: the axes do not multiply to the number of devices.
     """
-    count = jax.device_count() if devices is None else len(devices)
+    devices = all_devices() if devices is None else devices
+    count = len(devices)
     fixed = config.fsdp * config.tensor
     data = count // fixed if config.data == -1 else config.data
     if data * fixed != count:
