@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,8 +10,9 @@ import threading
 import pytest
 
 from tests.processes import command
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import StorageError, UsageError
 from vlbeit_jax.folders import SAMPLE_FOLDER, local, locked, published, run_folder
+from vlbeit_jax.storage import explains_storage
 
 
 @pytest.mark.parametrize(
@@ -154,3 +156,29 @@ def test_no_command_writes_to_an_address(module, arguments):
     arguments = [each.replace("PLACE", "gs://bucket/x") for each in arguments]
     ended = command(f"vlbeit_jax.{module}", *arguments)
     assert ended.returncode == 2 and "only folders of this machine" in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "is full .* No space left .* make room"),
+        (OSError(errno.EIO, "Input/output error"), "fails: Input/output error; see what is wrong"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "is full"),
+        (ValueError("RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space]"), "is full"),
+        (ValueError("OUT_OF_RANGE: File too large [os_error_code='27']"), "is full"),
+    ],
+    ids=["full", "broken", "copying", "TensorStore", "another"],
+)
+def test_the_error_of_a_disk_is_one_message_that_names_it(tmp_path, raised, said):
+    with pytest.raises(StorageError, match=f"the disk of {tmp_path / 'run'} {said}"):
+        with explains_storage(tmp_path / "run"):
+            try:
+                raise raised
+            except Exception as error:
+                raise RuntimeError("while saving") from error
+
+
+@pytest.mark.parametrize("other", [FileNotFoundError(errno.ENOENT, "no"), ValueError("28")])
+def test_other_errors_stay_as_they_are(tmp_path, other):
+    with pytest.raises(type(other)), explains_storage(tmp_path):
+        raise other
