@@ -63,6 +63,7 @@ retry() { # retry COMMAND...: repeats it up to RETRIES times if ssh loses its co
 }
 
 final_codes=(0 2 65 66 67 130) # Exit codes after which the same command cannot succeed, or need not, as vlbeit_jax/errors.py has them.
+
 may_succeed() { # may_succeed CODE: whether the same command may succeed if it is run again
   [[ " ${final_codes[*]} " != *" $1 "* ]]
 }
