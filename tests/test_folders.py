@@ -18,8 +18,8 @@ from vlbeit_jax.storage import explains_storage
 @pytest.mark.parametrize(
     ("raised", "seen"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), UsageError),
-        (RuntimeError("UNKNOWN: write() failed: No space left on device"), UsageError),
+        (OSError(errno.ENOSPC, "No space left on device"), StorageError),
+        (RuntimeError("UNKNOWN: write() failed: No space left on device"), StorageError),
         (RuntimeError("another"), RuntimeError),
         (OSError(errno.EIO, "Input/output error"), OSError),
         (KeyboardInterrupt(), KeyboardInterrupt),
@@ -30,7 +30,9 @@ def test_nothing_is_left_of_what_was_cut_off(tmp_path, raised, seen):
     """A full disk is the user's to mend, and told in one message."""
     with pytest.raises(
         seen,
-        match="No space left on device, and nothing is left of it" if seen is UsageError else None,
+        match="No space left on device, and nothing is left of it"
+        if seen is StorageError
+        else None,
     ):
         with published(tmp_path / "out") as folder:
             (folder / "half").write_bytes(b"1")

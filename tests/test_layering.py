@@ -20,6 +20,7 @@ LEVELS = [
         "errors",
         "folders",
         "progress",
+        "storage",
         "version",
         "config",
     },

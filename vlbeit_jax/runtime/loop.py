@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import jax
 
-from vlbeit_jax.errors import BadData, Reported
+from vlbeit_jax.runtime.bad_data import explains_records
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.training.schedule import Schedule
@@ -100,15 +100,8 @@ def _next(feed: Feed, name: str, index: int) -> Rows:
     Raises:
       BadData: its records cannot be read.
     """
-    try:
+    with explains_records(name, index + 1):
         return next(feed)
-    except Reported:
-        raise
-    except (ValueError, LookupError, OSError) as error:
-        said = str(error).strip() or repr(error)
-        raise BadData(
-            f"stream {name}, step {index + 1}: its records cannot be read: {said}"
-        ) from error
 
 
 def _first(reasons: Iterator[str | None]) -> str | None:
