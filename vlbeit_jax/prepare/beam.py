@@ -32,7 +32,7 @@ SHARED = (
     "Beam's workers need --input and --out on storage that all of them and this machine see under "
     "the same paths, such as NFS (docs/beam.md). Without it, use --shard_range, or --workers alone"
 )
-# How a runner quotes the error of a worker, which it gives as text.
+# How a runner quotes the error of a worker: most give it as text.
 QUOTED = re.compile(rf"{UsageError.__name__}: (.*?)(?: \[while running|\n|$)")
 
 
@@ -95,7 +95,7 @@ class Beam:
         try:
             state = pipeline.run().wait_until_finish()
         except Exception as error:
-            if found := QUOTED.search(str(error)):
+            if found := QUOTED.search(f"{type(error).__name__}: {error}"):
                 raise UsageError(found[1]) from error
             raise
         if str(state) != "DONE":
