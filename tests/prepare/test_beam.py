@@ -111,6 +111,16 @@ def test_what_a_worker_says_of_its_folder_reaches_the_user(tmp_path, tars):
     assert last.endswith(beam.SHARED)
 
 
+@needs_beam
+def test_a_runner_that_beam_does_not_know_is_refused_with_those_it_knows(tmp_path, tars):
+    wrong = COMMAND.replace('"DirectRunner"', '"Dataflow2Runner"')
+    command = [sys.executable, "-c", wrong, str(tmp_path / "beam"), *map(str, tars)]
+    failed = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=300)
+    last = failed.stderr.strip().splitlines()[-1]
+    assert last.startswith("UsageError: --runner=Dataflow2Runner") and "FlinkRunner" in last
+    assert not (tmp_path / "beam.work").exists()
+
+
 class Here(beam.Beam):
     """Calls workers in this process, one after the other, without Beam."""
 

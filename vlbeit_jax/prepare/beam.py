@@ -54,7 +54,8 @@ class Beam:
         """Writes parts, and yields each number with the part or the error when all have ended.
 
         Raises:
-          UsageError: a path is relative, or workers do not see the folder.
+          UsageError: a path is relative, Beam does not take the options, or workers do not see the
+            folder.
           RuntimeError: the pipeline failed.
         """
         if not numbers:
@@ -85,7 +86,10 @@ class Beam:
         )
 
         options = PipelineOptions(list(self.options), runner=self.runner)
-        pipeline = beam.Pipeline(options=options)
+        try:
+            pipeline = beam.Pipeline(options=options)
+        except (ImportError, ValueError) as error:  # Beam's check of what was given.
+            raise UsageError(f"--runner={self.runner}, --beam_options: {error}") from error
         _ = (
             pipeline
             | "Number" >> beam.Create(list(numbers))
