@@ -112,6 +112,20 @@ def test_what_a_worker_says_of_its_folder_reaches_the_user(tmp_path, tars):
 
 
 @needs_beam
+@pytest.mark.skipif(
+    importlib.util.find_spec("apitools") is not None, reason="the libraries for Dataflow are here"
+)
+def test_dataflow_without_its_libraries_is_refused_with_their_name(tmp_path, tars):
+    options = "--project=my-project --region=us-central1"
+    options += " --temp_location=gs://my-bucket/t --staging_location=gs://my-bucket/s"
+    other = COMMAND.replace('"DirectRunner", "', f'"DataflowRunner", "{options} ')
+    command = [sys.executable, "-c", other, str(tmp_path / "beam"), *map(str, tars)]
+    failed = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=300)
+    last = failed.stderr.strip().splitlines()[-1]
+    assert last.startswith("UsageError: --runner=DataflowRunner") and "apache_beam[gcp]" in last
+
+
+@needs_beam
 def test_a_runner_that_beam_does_not_know_is_refused_with_those_it_knows(tmp_path, tars):
     wrong = COMMAND.replace('"DirectRunner"', '"Dataflow2Runner"')
     command = [sys.executable, "-c", wrong, str(tmp_path / "beam"), *map(str, tars)]

@@ -88,7 +88,7 @@ class Beam:
         options = PipelineOptions(list(self.options), runner=self.runner)
         try:
             pipeline = beam.Pipeline(options=options)
-        except (ImportError, ValueError) as error:  # Beam's check of what was given.
+        except ValueError as error:  # Beam's check of what was given.
             raise UsageError(f"--runner={self.runner}, --beam_options: {error}") from error
         _ = (
             pipeline
@@ -101,6 +101,8 @@ class Beam:
         except Exception as error:
             if found := QUOTED.search(f"{type(error).__name__}: {error}"):
                 raise UsageError(found[1]) from error
+            if isinstance(error, ImportError):  # Such as of the libraries for Dataflow.
+                raise UsageError(f"--runner={self.runner}: {error}") from error
             raise
         if str(state) != "DONE":
             raise UsageError(
