@@ -69,7 +69,7 @@ def test_the_direct_runner_gives_the_bytes_of_one_process(tmp_path, tars):
     build(tmp_path / "one", Kind.PAIRS, tars, validation_share=0.2)
     done = by_beam(tmp_path / "beam", tars)
     assert done.returncode == 0, done.stderr
-    assert f"DirectRunner writes {PARTS} parts" in done.stderr
+    assert f"DirectRunner writes {PARTS} of {PARTS} parts" in done.stderr
     assert contents(tmp_path / "beam") == contents(tmp_path / "one")
     assert not (tmp_path / "beam.work").exists()
 
@@ -81,7 +81,7 @@ def test_beam_goes_on_with_parts_that_are_finished_already(tmp_path, tars):
     done = by_beam(tmp_path / "beam", tars)
     assert done.returncode == 0, done.stderr
     assert "2 of 4 parts are finished already" in done.stderr
-    assert "DirectRunner writes 2 parts" in done.stderr
+    assert "DirectRunner writes 2 of 4 parts" in done.stderr
     assert contents(tmp_path / "beam") == contents(tmp_path / "one")
 
 

@@ -66,7 +66,10 @@ class Beam:
             _fault_file(folder, number).unlink(missing_ok=True)
         (folder / FAULTS_FOLDER).mkdir(exist_ok=True)
         token = uuid.uuid4().hex
-        say(f"{self.runner} writes {len(numbers)} parts; {plan.parts} has NUMBER.json of each")
+        say(
+            f"{self.runner} writes {len(numbers)} of {len(plan.tasks)} parts; in {plan.parts}, a "
+            "finished one has a file NUMBER.json"
+        )
         with whole(_sign(folder, token)) as path:
             path.touch()
         try:
