@@ -62,6 +62,34 @@ retry() { # retry COMMAND...: repeats it up to RETRIES times if ssh loses its co
   done
 }
 
+final_codes=(0 2 65 66 67 130) # Exit codes after which the same command cannot succeed, or need not, as vlbeit_jax/errors.py has them.
+
+may_succeed() { # may_succeed CODE: whether the same command may succeed if it is run again
+  [[ " ${final_codes[*]} " != *" $1 "* ]]
+}
+
+newest_step() { # newest_step ARGUMENTS...: prints the newest step that is saved in --workdir; 0 without one
+  local argument folder='' previous='' step newest=0
+  for argument in "$@"; do
+    case $argument in --workdir=* | -workdir=*) folder=${argument#*=} ;; esac
+    case $previous in --workdir | -workdir) folder=$argument ;; esac
+    previous=$argument
+  done
+  for step in "$folder"/checkpoints/*; do
+    step=${step##*/}
+    [[ ! $step =~ ^[0-9]+$ ]] || ((10#$step <= newest)) || newest=$((10#$step))
+  done
+  echo "$newest"
+}
+
+count_restart() { # count_restart ARGUMENTS...: adds 1 to attempt, which begins anew if a step was saved since the last call
+  local now
+  now=$(newest_step "$@")
+  ((now <= ${saved_before:=0})) || attempt=0
+  saved_before=$now
+  attempt=$((attempt + 1))
+}
+
 signalled=false
 await() { # await PROCESS: waits for its end, and returns its exit code. A signal whose trap sets signalled=true does not end the waiting
   local code

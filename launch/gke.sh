@@ -57,7 +57,7 @@ spec:
                 onExitCodes:
                   containerName: train
                   operator: In
-                  values: [2]
+                  values: [2, 65, 66, 67, 130]
           template:
             spec:
               restartPolicy: Never

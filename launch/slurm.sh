@@ -27,14 +27,14 @@ fi
 source "$here/common.sh"
 
 notice=${NOTICE_SECONDS:-300} MAX_REQUEUES=${MAX_REQUEUES:-50} MAX_RESTARTS=${MAX_RESTARTS:-3}
-wrong_command=255
-
 # shellcheck disable=SC2016 # Expanded in each task.
 step() { # step ARGUMENTS...: all processes of the run
-  # srun returns the highest exit code of all tasks. If one task reports a mistake (2), srun kills the others, and they end with 143. So
-  # the task passes 2 on as 255. TERM goes to the whole step; the shell outlives it, because its exit would end the step.
+  # srun returns the highest exit code of all tasks. If one task ends with a code that no restart can mend, srun kills the others, and
+  # they end with 143. So the task gives the number of such a code in final_codes, from 250. TERM goes to the whole step; the shell
+  # outlives it, because its exit would end the step.
   exec srun --kill-on-bad-exit=1 --chdir="$top" bash -c \
-    'trap : TERM; code=0; "${@:2}" || code=$?; ((code != 2)) || code=$1; exit "$code"' task "$wrong_command" "$python" -m vlbeit_jax.main "$@"
+    'source "$1"; trap : TERM; code=0; "${@:2}" || code=$?; for i in "${!final_codes[@]}"; do ((code == 0 || code != final_codes[i])) || exit $((250 + i)); done; exit "$code"' \
+    task "$top/launch/common.sh" "$python" -m vlbeit_jax.main "$@"
 }
 
 requeue() { # requeue CODE: ends this start of the job and asks Slurm to start the job again
@@ -63,20 +63,21 @@ job() { # job ARGUMENTS...: what runs on the first node
   trap 'signalled=true ending=true' TERM # Slurm cancels, preempts or requeues the job. It has sent TERM to the tasks too.
   trap 'signalled=true limit=true; reached_limit "$running"' USR1
   [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not take this setting from sbatch.
-  for ((attempt = 0; ; attempt++)); do
+  attempt=0 saved_before=$(cd "$top" && newest_step "$@")
+  while true; do
     code=0
     step "$@" &
     running=$!
     await "$running" || code=$?
     running=
-    case $code in
-      0) exit 0 ;;
-      "$wrong_command") exit 2 ;;
-    esac
+    if ((code == 0)); then exit 0; fi
+    if ((code >= 250 && code - 250 < ${#final_codes[@]})); then exit "${final_codes[code - 250]}"; fi
     if $ending; then exit "$code"; fi
     if $limit; then requeue "$code"; fi
-    ((attempt < MAX_RESTARTS)) || exit "$code"
-    echo "exit code $code; restart $((attempt + 1)) of $MAX_RESTARTS" >&2
+    attempt=$(cd "$top" && count_restart "$@" && echo "$attempt $saved_before")
+    read -r attempt saved_before <<<"$attempt"
+    ((attempt <= MAX_RESTARTS)) || exit "$code"
+    echo "exit code $code; restart $attempt of $MAX_RESTARTS" >&2
     sleep "${RETRY_SECONDS:-10}" &
     pause=$!
     await "$pause"

@@ -137,9 +137,11 @@ all_of_it() {
     fi
     case $end in
       0) echo "the run has finished; to give the chips back: launch/tpu_vm.sh delete $NAME" && return ;;
-      2) # A mistake in the command, which no restart would mend.
-        worker 0 log || true
-        exit 2
+      [0-9]*) # Such as a mistake in the command.
+        if ! may_succeed "$end"; then
+          worker 0 log || true
+          exit "$end"
+        fi
         ;;
     esac
     echo "the run ended ($end); restart $((attempt + 1)) of ${MAX_RESTARTS:-10}" >&2

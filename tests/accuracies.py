@@ -11,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-from vlbeit_jax.runtime.run_folder import read_metrics
+from vlbeit_jax.runtime.metrics_file import read_metrics
 
 ENDING = "/accuracy"
 

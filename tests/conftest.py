@@ -49,12 +49,12 @@ jax.config.update(
 install_import_hook(CHECKED, CHECKER)
 
 from tests import tiny  # noqa: E402 - imports the package, with its annotations checked
-from vlbeit_jax.runtime import start  # noqa: E402
+from vlbeit_jax.runtime import hooks_of_run, start  # noqa: E402
 from vlbeit_jax.training import mesh  # noqa: E402
 
 # A run counts the operations of its step once. That traces each loss, and many runs of these tests
 # have equal tasks: a quarter of the time of a run whose programs are compiled already.
-start.flops_of_streams = functools.cache(start.flops_of_streams)
+hooks_of_run.flops_of_streams = functools.cache(hooks_of_run.flops_of_streams)
 
 
 def made_once(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,15 +10,16 @@ import threading
 import pytest
 
 from tests.processes import command
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import StorageError, UsageError
 from vlbeit_jax.folders import SAMPLE_FOLDER, local, locked, published, run_folder
+from vlbeit_jax.storage import explains_storage
 
 
 @pytest.mark.parametrize(
     ("raised", "seen"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), UsageError),
-        (RuntimeError("UNKNOWN: write() failed: No space left on device"), UsageError),
+        (OSError(errno.ENOSPC, "No space left on device"), StorageError),
+        (RuntimeError("UNKNOWN: write() failed: No space left on device"), StorageError),
         (RuntimeError("another"), RuntimeError),
         (OSError(errno.EIO, "Input/output error"), OSError),
         (KeyboardInterrupt(), KeyboardInterrupt),
@@ -28,7 +30,9 @@ def test_nothing_is_left_of_what_was_cut_off(tmp_path, raised, seen):
     """A full disk is the user's to mend, and told in one message."""
     with pytest.raises(
         seen,
-        match="No space left on device, and nothing is left of it" if seen is UsageError else None,
+        match="No space left on device, and nothing is left of it"
+        if seen is StorageError
+        else None,
     ):
         with published(tmp_path / "out") as folder:
             (folder / "half").write_bytes(b"1")
@@ -154,3 +158,29 @@ def test_no_command_writes_to_an_address(module, arguments):
     arguments = [each.replace("PLACE", "gs://bucket/x") for each in arguments]
     ended = command(f"vlbeit_jax.{module}", *arguments)
     assert ended.returncode == 2 and "only folders of this machine" in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "is full .* No space left .* make room"),
+        (OSError(errno.EIO, "Input/output error"), "fails: Input/output error; see what is wrong"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "is full"),
+        (ValueError("RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space]"), "is full"),
+        (ValueError("OUT_OF_RANGE: File too large [os_error_code='27']"), "is full"),
+    ],
+    ids=["full", "broken", "copying", "TensorStore", "another"],
+)
+def test_the_error_of_a_disk_is_one_message_that_names_it(tmp_path, raised, said):
+    with pytest.raises(StorageError, match=f"the disk of {tmp_path / 'run'} {said}"):
+        with explains_storage(tmp_path / "run"):
+            try:
+                raise raised
+            except Exception as error:
+                raise RuntimeError("while saving") from error
+
+
+@pytest.mark.parametrize("other", [FileNotFoundError(errno.ENOENT, "no"), ValueError("28")])
+def test_other_errors_stay_as_they_are(tmp_path, other):
+    with pytest.raises(type(other)), explains_storage(tmp_path):
+        raise other

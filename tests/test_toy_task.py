@@ -4,6 +4,7 @@ It is the whole of ``examples/add_a_task.py``. Nothing in the package is edited 
 added to the table of tasks.
 """
 
+import contextlib
 import json
 
 import jax
@@ -15,7 +16,9 @@ from tests import tiny
 from vlbeit_jax import tasks
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime import start
 from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.hooks_of_run import hooks_of
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.abstract import abstract_step
 from vlbeit_jax.tasks.flops import step_flops
@@ -36,6 +39,18 @@ class StopAfter(Hook):
         return "stopped by the test" if step == self.last else None
 
 
+@contextlib.contextmanager
+def stops_after(last):
+    """Lets the runs of its body end after a step."""
+
+    def hooks(*arguments):
+        return [*hooks_of(*arguments), StopAfter(last)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "hooks_of", hooks)
+        yield
+
+
 def test_it_trains_logs_and_evaluates(tmp_path):
     state = train(config(), tmp_path)
     lines = tiny.metrics_of(tmp_path)
@@ -47,10 +62,9 @@ def test_it_trains_logs_and_evaluates(tmp_path):
     assert held_back[-1]["line/slope"] == pytest.approx(float(state.params["slope"].mean()))
 
 
-def test_it_resumes_bit_for_bit(tmp_path, monkeypatch):
+def test_it_resumes_bit_for_bit(tmp_path):
     whole = train(config(), tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("vlbeit_jax.runtime.start.Interrupt", lambda: StopAfter(4))
+    with stops_after(4):
         assert int(train(config(), tmp_path / "parts").step) == 4
     again = train(config(), tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))

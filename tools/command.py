@@ -3,14 +3,13 @@
 import sys
 from collections.abc import Callable
 
-from vlbeit_jax.cli import INTERRUPTED, USAGE_ERROR
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Exit, Reported
 
 
 def run(main: Callable[[list[str]], None], overview: str | None) -> None:
     """Runs a command; ``--help`` prints its overview.
 
-    Usage errors and Ctrl-C end it with the exit codes of the package's commands, without a
+    Reported errors and Ctrl-C end it with the exit codes of the package's commands, without a
     traceback.
     """
     arguments = sys.argv[1:]
@@ -19,9 +18,9 @@ def run(main: Callable[[list[str]], None], overview: str | None) -> None:
         return
     try:
         main(arguments)
-    except UsageError as error:
+    except Reported as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+        sys.exit(error.code)
     except KeyboardInterrupt:
         print("interrupted; run the same command again", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(Exit.INTERRUPTED)

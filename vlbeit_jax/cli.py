@@ -1,4 +1,4 @@
-"""What all commands share: flags, and usage errors as exit code 2 without a traceback."""
+"""What all commands share: flags, and reported errors as an exit code without a traceback."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from vlbeit_jax import progress
 from vlbeit_jax.config import files
-from vlbeit_jax.errors import INTERRUPTED, USAGE_ERROR, UsageError
+from vlbeit_jax.errors import Exit, Reported, UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.folders import local
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
@@ -26,16 +26,24 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
 CONFIG = "config"  # The flag that names a configuration file.
 HELP = ("--help", "-help", "-h")
 _typed: list[str] = []  # The arguments, before names of configuration files become paths.
+_places: list[str] = []  # The arguments without a flag.
 NOT_READ = 141  # Exit code of a program whose output nobody reads, as shells have it.
 
 
-def run(main: Callable[[], None], overview: str, details: Callable[[], str] | None = None) -> None:
+def run(
+    main: Callable[[], None],
+    overview: str,
+    details: Callable[[], str] | None = None,
+    *,
+    places: int = 0,
+) -> None:
     """Parses the flags and calls ``main``.
 
     Args:
       main: the command.
       overview: shown by ``--help`` above the flags.
       details: returns what ``--help`` shows below them.
+      places: how many arguments without a flag the command takes; ``given_places`` returns them.
     """
     use_huge_pages()
     _prepare_config()
@@ -47,10 +55,10 @@ def run(main: Callable[[], None], overview: str, details: Callable[[], str] | No
     try:
         app.run(
             lambda _: _without_traceback(main),
-            flags_parser=lambda arguments: _parse(arguments, module, overview, details),
+            flags_parser=lambda arguments: _parse(arguments, module, overview, details, places),
         )
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
         # Another pipe may have broken, such as that of a loader process.
         if not _output_has_no_reader():
@@ -117,10 +125,10 @@ def _config_arguments(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]
             yield place, "", argument
 
 
-def fail(message: object) -> NoReturn:
-    """Ends the process with a usage error."""
+def fail(message: object, code: Exit = Exit.USAGE) -> NoReturn:
+    """Ends the process with a message, which is the last line that it prints."""
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+    sys.exit(code)
 
 
 @contextlib.contextmanager
@@ -172,12 +180,21 @@ def require_writable(path: pathlib.Path) -> None:
 def _without_traceback(main: Callable[[], None]) -> None:
     try:
         main()
-    except UsageError as error:
-        fail(error)
+    except Reported as error:
+        fail(error, Exit(error.code))
+
+
+def given_places() -> list[str]:
+    """Returns the arguments without a flag."""
+    return _places
 
 
 def _parse(
-    arguments: Sequence[str], module: str, overview: str, details: Callable[[], str] | None
+    arguments: Sequence[str],
+    module: str,
+    overview: str,
+    details: Callable[[], str] | None,
+    places: int,
 ) -> Sequence[str]:
     if any(argument in HELP for argument in arguments[1:]):
         _help(arguments, module, overview, details)
@@ -188,8 +205,9 @@ def _parse(
             fail(said)
         own = {flag.name: flag.help for flag in flags.FLAGS.get_key_flags_for_module(module)}
         fail(f"{explain(error, arguments, own)} (--help lists every flag)")
-    if len(rest) > 1:
-        fail(f"unknown argument {rest[1]!r}; flags start with -- (--help lists them)")
+    if len(rest) > 1 + places:
+        fail(f"unknown argument {rest[1 + places]!r}; flags start with -- (--help lists them)")
+    _places[:] = rest[1:]
     return rest
 
 

@@ -50,6 +50,9 @@ REPORT = flags.DEFINE_string(
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters (raw) or their average (ema)"
 )
+STEP = flags.DEFINE_integer(
+    "step", 0, "checkpoint to read, and no other; 0: the newest one that is not damaged", 0
+)
 CLASSES = flags.DEFINE_string(
     "classes",
     "",
@@ -83,12 +86,12 @@ def main() -> None:
     is_fine_tuned = isinstance(opened, FineTuned)
     _refuse_flags_of_others(is_fine_tuned)
     if is_fine_tuned:
-        run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
+        run = FineTunedRun.open(folder, config, opened, WEIGHTS.value, STEP.value)
         classes = read_class_texts(CLASSES.value, TEMPLATES.value)
         results = run.evaluate(DATA.value, SPLIT.value, mesh, classes)
         _print_figures(results)
     else:
-        run = dataclasses.replace(open_run(folder), held_back_only=bool(SPLIT.value))
+        run = dataclasses.replace(open_run(folder, STEP.value), held_back_only=bool(SPLIT.value))
         results = evaluate(run, DATA.value, mesh, DRAWS.value)
         _print_terms(results)
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import StorageError, UsageError
+from vlbeit_jax.storage import no_room
 
 # The run of launch/sample.sh, packed by tools/pack_model.py.
 SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parent / "sample_model"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # Of file systems without locks.
 # As in gs://bucket/name; pathlib makes one slash of two.
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
@@ -44,15 +44,6 @@ def local(place: str | os.PathLike[str], flag: str = "--out") -> pathlib.Path:
             "to one of them and copy it, or mount the bucket as a folder (gcsfuse, s3fs)"
         )
     return pathlib.Path(place)
-
-
-def no_room(error: BaseException) -> str:
-    """Returns why there is no room for a file, if this is what an error says; otherwise ""."""
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return os.strerror(error.errno)
-    # ArrayRecord's writer has no error of its own; its message ends with the system's.
-    said = str(error) if isinstance(error, RuntimeError) else ""
-    return next((text for text in map(os.strerror, NO_ROOM) if text in said), "")
 
 
 @contextlib.contextmanager
@@ -127,7 +118,8 @@ def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder beside ``out`` that is renamed to it on success and removed on any failure.
 
     Raises:
-      UsageError: ``out`` exists already, another process is writing it, or there is no room for it.
+      UsageError: ``out`` exists already, or another process is writing it.
+      StorageError: there is no room for it.
     """
     local(out)
     require_absent(out)
@@ -145,7 +137,7 @@ def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
         except (OSError, RuntimeError) as error:
             if not (why := no_room(error)):
                 raise
-            raise UsageError(
+            raise StorageError(
                 f"{out}: {why}, and nothing is left of it; make room, or name a folder on another "
                 "disk"
             ) from error

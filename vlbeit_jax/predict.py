@@ -63,6 +63,9 @@ PICTURES = flags.DEFINE_string(
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "the parameters (raw) or their average (ema)"
 )
+STEP = flags.DEFINE_integer(
+    "step", 0, "checkpoint to read, and no other; 0: the newest one that is not damaged", 0
+)
 SOME_FAILED = 1  # Exit code.
 MOST_NAMED = 20
 # Loader processes start for each part of a submission. So many pictures of COCO take 0.7 GB.
@@ -94,7 +97,7 @@ def main() -> None:
             f"{folder} holds a run of task {config.task.kind!r}, which predicts nothing for new "
             "records; give a fine-tuned run"
         )
-    run = FineTunedRun.open(folder, config, opened, WEIGHTS.value)
+    run = FineTunedRun.open(folder, config, opened, WEIGHTS.value, STEP.value)
     with contextlib.ExitStack() as until_written:
         if is_list:
             write = _write_submission(run, source)

@@ -9,8 +9,8 @@ line every ten seconds takes its place there.
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar, Protocol, TypeVar
 
 import tqdm
 
@@ -28,15 +28,26 @@ class _Bar(Protocol):
 
 
 class _State:
-    """Whether progress is shown, and whether something is being counted."""
+    """Whether progress is shown, whether something is counted, what is asked before each item."""
 
     shown = False
     counting = False
+    checks: ClassVar[list[Callable[[], None]]] = []
 
 
 def show() -> None:
     """Shows progress from now on; for commands."""
     _State.shown = True
+
+
+@contextlib.contextmanager
+def checking(check: Callable[[], None]) -> Iterator[None]:
+    """Within its body, ``check`` is called before each item that is counted, and may raise."""
+    _State.checks.append(check)
+    try:
+        yield
+    finally:
+        _State.checks.pop()
 
 
 @contextlib.contextmanager
@@ -63,6 +74,8 @@ def counted(
       total: of units; None: not known.
       each: units of an item, such as the rows of a batch. The last item may have fewer.
     """
+    for check in _State.checks:
+        items = _checked(items, check)
     if not _State.shown or _State.counting:
         yield from items
         return
@@ -107,6 +120,12 @@ def meter(what: str, unit: str, total: int | None = None) -> Iterator[Meter]:
     finally:
         _State.counting = False
         bar.close()
+
+
+def _checked(items: Iterable[Item], check: Callable[[], None]) -> Iterator[Item]:
+    for item in items:
+        check()
+        yield item
 
 
 @contextlib.contextmanager

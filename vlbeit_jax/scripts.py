@@ -18,6 +18,7 @@ COMMANDS = {
     "vlbeit-evaluate": "vlbeit_jax.evaluate",
     "vlbeit-predict": "vlbeit_jax.predict",
     "vlbeit-report": "vlbeit_jax.report",
+    "vlbeit-inspect": "vlbeit_jax.inspect",
     "vlbeit-convert": "vlbeit_jax.convert",
     "vlbeit-compile": "vlbeit_jax.compile",
     "vlbeit-benchmark": "vlbeit_jax.benchmark",

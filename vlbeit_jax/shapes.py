@@ -23,6 +23,6 @@
 Image sides are always given as ``height width``.
 """
 
-from jaxtyping import Array, Bool, Float, Int, UInt, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt, UInt8
 
-__all__ = ["Array", "Bool", "Float", "Int", "UInt", "UInt8"]
+__all__ = ["Array", "Bool", "Float", "Int", "Shaped", "UInt", "UInt8"]

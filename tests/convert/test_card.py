@@ -17,7 +17,7 @@ from vlbeit_jax.convert.finetuned import read_finetuned
 from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.folders import SAMPLE_FOLDER
-from vlbeit_jax.runtime.run_folder import append_metrics
+from vlbeit_jax.runtime.metrics_file import append_metrics
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.saved_run import START_FILE

@@ -14,6 +14,7 @@ from vlbeit_jax.convert.files import write_manifest
 from vlbeit_jax.convert.formats import torch_module
 from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.convert.verify import module_of
+from vlbeit_jax.errors import Exit
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,8 @@ def test_a_cut_off_checkpoint_is_one_message_and_leaves_nothing(whole, tmp_path)
         "vlbeit_jax.convert", f"--from={run}", "--to=torch", f"--out={tmp_path / 'out'}"
     )
     assert (
-        done.returncode == 2
-        and "the checkpoint is damaged or incomplete" in done.stderr
+        done.returncode == Exit.DAMAGED
+        and "is damaged" in done.stderr.splitlines()[-1]
         and "Traceback" not in done.stderr
     )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

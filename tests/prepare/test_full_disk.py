@@ -5,6 +5,7 @@ import sys
 
 from tests.make_data import build, encoded, picture, write_tar
 from tests.processes import TOP
+from vlbeit_jax.errors import Exit
 from vlbeit_jax.prepare.formats import base
 from vlbeit_jax.types import Kind
 
@@ -13,7 +14,7 @@ ROOM = 400_000
 COMMAND = """
 import pathlib, resource, sys
 from tests.make_data import build
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import StorageError
 from vlbeit_jax.prepare.formats import base
 from vlbeit_jax.types import Kind
 base.UNIT_TEXT = 1
@@ -21,9 +22,9 @@ out, room, *tars = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(room), resource.RLIM_INFINITY))
 try:
     build(pathlib.Path(out), Kind.PAIRS, tars)
-except UsageError as error:
+except StorageError as error:
     print(error)
-    sys.exit(2)
+    sys.exit(error.code)
 """
 
 
@@ -51,7 +52,7 @@ def run(out, room, files):
 def test_finished_parts_stay_and_the_same_command_goes_on(tmp_path, monkeypatch):
     files, out = tars(tmp_path), tmp_path / "set"
     ended = run(out, ROOM, files)
-    assert ended.returncode == 2, ended.stderr
+    assert ended.returncode == Exit.STORAGE, ended.stderr
     assert "File too large. 1 of 2 parts are finished and stay in" in ended.stdout
     assert "Make room, and give the same command again" in ended.stdout
     left = {path.name for path in (tmp_path / "set.work" / "parts").iterdir()}
@@ -69,5 +70,5 @@ def test_finished_parts_stay_and_the_same_command_goes_on(tmp_path, monkeypatch)
 def test_nothing_is_left_if_no_part_was_finished(tmp_path):
     files = tars(tmp_path)[1:]
     ended = run(tmp_path / "set", ROOM, files)
-    assert ended.returncode == 2 and "File too large" in ended.stdout
+    assert ended.returncode == Exit.STORAGE and "File too large" in ended.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.tar", "1.tar"]

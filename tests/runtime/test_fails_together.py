@@ -10,9 +10,9 @@ import threading
 import pytest
 from jax.errors import JaxRuntimeError
 
-from vlbeit_jax.errors import INTERRUPTED, USAGE_ERROR, UsageError
+from vlbeit_jax.errors import Exit, StorageError, UsageError
+from vlbeit_jax.runtime import ending, hosts
 from vlbeit_jax.runtime import fails_together as module
-from vlbeit_jax.runtime import hosts
 from vlbeit_jax.runtime.fails_together import fails_together
 from vlbeit_jax.runtime.hosts import AgreedError, Hosts
 
@@ -60,18 +60,20 @@ def store(monkeypatch):
     monkeypatch.setattr(module, "key_value_store", lambda: found)
     monkeypatch.setattr(module, "process_and_count", lambda: (2, 3))
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(module.os, "_exit", end)
+    monkeypatch.setattr(ending.os, "_exit", end)
     return found
 
 
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (UsageError("memory is full"), USAGE_ERROR, "(process 2 of 3): memory is full"),
-        (KeyboardInterrupt(), INTERRUPTED, "(process 2 of 3) was interrupted"),
+        (UsageError("memory is full"), Exit.USAGE, "(process 2 of 3): memory is full"),
+        (KeyboardInterrupt(), Exit.INTERRUPTED, "(process 2 of 3) was interrupted"),
+        (StorageError("disk full"), Exit.STORAGE, "(process 2 of 3): disk full"),
+        (JaxRuntimeError("Gloo: closed by peer"), Exit.PEER_LOST, "has ended without a word"),
         (OSError("disk gone"), 1, "its own output has the traceback: OSError: disk gone"),
     ],
-    ids=["usage", "interrupt", "defect"],
+    ids=["usage", "interrupt", "disk", "lost", "defect"],
 )
 def test_the_first_to_fail_tells_the_others_and_ends(store, capfd, error, code, said):
     with pytest.raises(Ended), fails_together():
@@ -87,7 +89,7 @@ def test_whoever_fails_because_of_it_reports_the_first_failure(store, capfd):
     """As where a collective operation breaks because another process has ended."""
     with pytest.raises(Ended), fails_together():
         store[module._MESSAGE] = json.dumps([TOLD, 2])
-        raise RuntimeError("connection closed by peer")
+        raise JaxRuntimeError("Gloo: connection closed by peer")
     assert store.codes == [2] and capfd.readouterr().err == f"error: {TOLD}\n"
 
 
@@ -125,7 +127,7 @@ def test_a_process_ends_even_if_nobody_reads_its_output(store, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Closed())
     with pytest.raises(Ended), fails_together():
         raise UsageError("memory is full")
-    assert store.codes == [USAGE_ERROR]
+    assert store.codes == [Exit.USAGE]
 
 
 def test_what_all_have_agreed_on_is_told_to_nobody(store, monkeypatch):
@@ -142,7 +144,7 @@ def agreed(monkeypatch, errors, own=None):
     """What process 0 raises if each other process has found this error."""
     store = Store()
     for process, error in enumerate(errors, 1):
-        answer = {"host": f"h{process}", "error": error}
+        answer = {"host": f"h{process}", "error": error, "code": 2 if error else 0}
         store[f"vlbeit_jax/run/1/{process}"] = json.dumps(answer)
     monkeypatch.setattr(hosts, "key_value_store", lambda: store)
     monkeypatch.setattr(hosts, "process_and_count", lambda: (0, len(errors) + 1))

@@ -1,6 +1,5 @@
 """Each hook does what it is for, with steps in plain Python."""
 
-import contextlib
 import dataclasses
 import signal
 from typing import Any
@@ -9,13 +8,16 @@ import numpy as np
 import pytest
 
 from tests.runtime.plain_steps import Recorder, loop
+from vlbeit_jax import progress
 from vlbeit_jax.cost.flops import StepFlops
+from vlbeit_jax.errors import Diverged
+from vlbeit_jax.runtime import signals
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
 from vlbeit_jax.runtime.hooks.evaluate import Evaluate, Evaluator
-from vlbeit_jax.runtime.hooks.interrupt import Interrupt
 from vlbeit_jax.runtime.hooks.log import Log
+from vlbeit_jax.runtime.hooks.stop import Stop
 from vlbeit_jax.runtime.timer import Timer
 
 
@@ -32,8 +34,12 @@ class Saves:
     def latest(self):
         return self.steps[-1] if self.steps else None
 
+    def check(self):
+        return True
+
     def wait(self):
         self.waited = True
+        return True
 
 
 def checkpoint(saves, every):
@@ -49,29 +55,17 @@ def test_checkpoints_are_saved_on_their_period_and_on_every_ending(stop, saved):
     assert saves.steps == saved and saves.waited
 
 
-@pytest.mark.parametrize(("bad", "kept"), [(1, 1), (2, 2), (3, 2)])
-def test_a_run_ends_at_the_first_refused_step_and_names_the_newest_checkpoint(bad, kept):
-    """The step has kept its old state, so a checkpoint that is saved before its metrics is good."""
-    saves = Saves()
-    message = f"step {bad}: not finite: {{'loss': nan}}; .* that of step {kept}; lower"
-    with pytest.raises(FloatingPointError, match=message):
-        loop([Divergence(saves.latest), checkpoint(saves, 1)], losses={bad: np.nan})
-    assert saves.latest() == kept
-
-
-def test_divergence_names_the_model_state_if_all_metrics_are_finite():
-    hook = Divergence(lambda: None)
-    hook.on_metrics(6, {"loss": 1.0, "skipped": 0.0})
-    message = "step 7: not finite: the model state; there is no checkpoint yet"
-    with pytest.raises(FloatingPointError, match=message):
-        hook.on_metrics(7, {"loss": 1.0, "skipped": 1.0})
-
-
 class Lines:
     """Notes the lines of figures, in place of a writer."""
 
     def __init__(self):
-        self.lines = []
+        self.lines, self.said, self.named = [], [], []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def refused(self, step, what, records):
+        self.named.append((step, what, records(step)))
 
     def write(self, step, split, figures):
         self.lines.append((step, split, dict(figures)))
@@ -152,32 +146,149 @@ def test_refused_steps_are_counted_and_not_averaged():
     assert (line["skipped"], line["loss"]) == (2, 8)
 
 
-def test_the_log_shows_the_step_at_which_a_run_fails():
-    lines, timer = Lines(), Timer(1.0)
-    with pytest.raises(FloatingPointError):
-        loop([log(lines, timer, every=100), Divergence(lambda: None)], losses={2: np.inf})
-    ((step, _, line),) = lines.lines
-    assert step == 2 and np.isinf(line["loss"])
+def test_the_mean_leaves_out_refused_steps():
+    lines = Lines()
+    hook = log(lines, Timer(1.0), every=3)
+    for step, loss in ((1, 2.0), (2, np.nan), (3, 4.0)):
+        hook.on_metrics(step, {"loss": loss, "skipped": float(np.isnan(loss))})
+    hook.after_step(3, None, None)
+    for step in (4, 5, 6):
+        hook.on_metrics(step, {"loss": np.inf, "skipped": 1.0})
+    hook.after_step(6, None, None)
+    first, second = (line for *_, line in lines.lines)
+    assert (first["loss"], first["skipped"]) == (3.0, 1)
+    assert np.isnan(second["loss"]) and second["skipped"] == 3
 
 
-class CtrlC(Hook):
-    """Presses Ctrl-C during one step, as often as it is told to."""
+def divergence(saves, lines, in_a_row=3, share=0.01):
+    return Divergence(saves.latest, lines, lambda step: {"pair": [f"id{step}"]}, in_a_row, share)
 
-    def __init__(self, times):
-        self.times, self.ended = times, 0
+
+def test_refused_steps_in_a_row_end_the_run_and_each_is_reported():
+    """The steps have kept the old state, so a checkpoint saved before their metrics is good."""
+    saves, lines = Saves(), Lines()
+    message = "step 5: 3 updates in a row were refused, .* loss nan; .* that of step 5, and it"
+    with pytest.raises(Diverged, match=message):
+        loop(
+            [divergence(saves, lines), checkpoint(saves, 1)],
+            steps=9,
+            losses={1: np.inf, 3: np.nan, 4: np.nan, 5: np.nan},
+        )
+    assert lines.named == [
+        (step, f"loss {value}", {"pair": [f"id{step}"]})
+        for step, value in ((1, "inf"), (3, "nan"), (4, "nan"), (5, "nan"))
+    ]
+    assert [(step, split) for step, split, _ in lines.lines] == [
+        (step, "refused") for step in (1, 3, 4, 5)
+    ]
+
+
+def test_a_share_of_refused_steps_ends_the_run():
+    hook = divergence(Saves(), Lines(), share=0.002)
+    hook.on_metrics(1, {"loss": np.nan})
+    for step in range(2, 1003):  # The first one is forgotten.
+        hook.on_metrics(step, {"loss": np.nan if step in (500, 1002) else 1.0})
+    with pytest.raises(Diverged, match="3 of the last 1000 updates .* there is no checkpoint yet"):
+        hook.on_metrics(1003, {"loss": np.nan})
+
+
+def test_divergence_names_the_parameters_if_all_metrics_are_finite():
+    lines = Lines()
+    hook = divergence(Saves(), lines, in_a_row=1)
+    hook.on_metrics(6, {"loss": 1.0, "skipped": 0.0})
+    with pytest.raises(Diverged, match="step 7: 1 .* now the new parameters or the model state"):
+        hook.on_metrics(7, {"loss": 1.0, "skipped": 1.0})
+
+
+class Press(Hook):
+    """Sends signals to this process during one step."""
+
+    def __init__(self, *numbers):
+        self.numbers, self.ended = numbers, 0
 
     def after_step(self, step, state, ending):
         if step == 2:
-            for _ in range(self.times):
-                signal.raise_signal(signal.SIGINT)
+            for number in self.numbers:
+                signal.raise_signal(number)
             self.ended = step
 
 
-@pytest.mark.parametrize(("times", "ended"), [(1, 2), (2, 0)])
-def test_the_first_ctrl_c_waits_for_the_step_and_the_second_does_not(times, ended):
-    before, keys, recorder = signal.getsignal(signal.SIGINT), CtrlC(times), Recorder()
-    with pytest.raises(KeyboardInterrupt), contextlib.closing(Interrupt()) as interrupt:
-        loop([keys, recorder, interrupt], steps=9)
-    assert keys.ended == ended
-    assert "metrics 2: 1.5" not in recorder.events  # Nothing more was trained.
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        ([signal.SIGINT], "interrupted"),
+        ([signal.SIGTERM] * 2, "preempted"),
+        ([signal.SIGINT, signal.SIGTERM], "interrupted"),
+    ],
+    ids=["ctrl-c", "term", "both"],
+)
+def test_a_signal_ends_the_run_after_the_next_step_which_is_saved(sent, reason):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    saves = Saves()
+    with signals.noted():
+        stop = Stop(lambda own: own, lambda: False)
+        state, ending = loop([stop, Press(*sent), checkpoint(saves, 100)], steps=9)
+    assert (state.step, ending, saves.steps) == (3, reason, [3])
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    saves, keys = Saves(), Press(signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), signals.noted():
+        loop([Stop(lambda own: own, lambda: False), keys, checkpoint(saves, 100)], steps=9)
+    assert keys.ended == 0 and not saves.steps
+
+
+def late(answers=(0,)):
+    """As processes agree: each call answers what the call before was asked."""
+    asked = list(answers)
+
+    def agree(own):
+        asked.append(own)
+        return asked[-2]
+
+    return agree
+
+
+def test_a_signal_abandons_an_evaluation_and_the_next_step_is_saved():
+    saves, lines, scored = Saves(), Lines(), []
+
+    def run(state, frozen):
+        for number in progress.counted(range(5), "scoring", "batches"):
+            scored.append(number)
+            if number == 1:
+                signal.raise_signal(signal.SIGTERM)
+        return {"score": 1.0}
+
+    with signals.noted():
+        stop = Stop(late(), lambda: False)
+        evaluators = [Evaluator("", 2, run)]
+        evaluate = Evaluate(evaluators, None, lines, Timer(1.0), stopping=stop.signalled)
+        state, ending = loop([stop, evaluate, checkpoint(saves, 100)], steps=9)
+    assert scored == [0, 1, 2] and not lines.lines and "abandoned" in lines.said[0]
+    assert (state.step, ending, saves.steps) == (3, "preempted", [3])
+    assert evaluate.abandoned == "preempted"
+
+
+def test_a_save_is_due_after_minutes_and_once(monkeypatch):
+    """Although the answer of all processes comes one call late, or during an evaluation."""
+    now, saves = [0.0], Saves()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stop = Stop(late(), lambda: save.is_due())
+    save = Checkpoint(
+        saves,
+        lambda step: {"step": step},
+        Timer(1.0),
+        100,
+        minutes=1,
+        asked=stop.agreed_to_save,
+    )
+
+    class Clock(Hook):
+        def after_step(self, step, state, ending):
+            now[0] += 25
+            if step == 9:
+                stop.signalled()
+
+    loop([stop, Clock(), save], steps=12)
+    assert saves.steps == [5, 10, 12]

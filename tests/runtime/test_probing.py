@@ -17,8 +17,8 @@ from vlbeit_jax.metrics.probes import Ridge
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.report.figures import probe_panels
 from vlbeit_jax.runtime.features import Features
+from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.pretrained import open_run
-from vlbeit_jax.runtime.run_folder import read_metrics
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.probing import PairProbe, Probe, Probes

@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny
 from tests.runtime.test_rendezvous import free_port
-from vlbeit_jax.training.checkpoint import Leaves
+from vlbeit_jax.training.leaves import Leaves
 
 MAIN = ("-m", "vlbeit_jax.main")
 

@@ -11,8 +11,8 @@ import pytest
 from tests import tiny
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.pretrained import evaluate, open_run
-from vlbeit_jax.runtime.run_folder import read_metrics
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.open_vqkd import CodebookCollapse
 from vlbeit_jax.training.mesh import make_mesh

@@ -20,7 +20,7 @@ from tests.tasks.labelled_world import (
     tokenizer_in,
     write,
 )
-from tests.test_toy_task import StopAfter
+from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
@@ -177,7 +177,7 @@ def test_the_evaluate_command_writes_the_file(trained, pictures, folder):
     assert printed["accuracy"] == f"{found['metrics']['accuracy']:.6g}"
 
 
-def test_two_steps_a_kill_and_two_steps_are_four(pictures, tmp_path, monkeypatch):
+def test_two_steps_a_kill_and_two_steps_are_four(pictures, tmp_path):
     """With everything that draws: crops, RandAugment, erasing, mixup, cutmix, drop path."""
     config = image_config(
         pictures,
@@ -192,8 +192,7 @@ def test_two_steps_a_kill_and_two_steps_are_four(pictures, tmp_path, monkeypatch
     )
     config = tiny.changed(config, task={"smoothing": 0.1, "model": {"drop_path": 0.3}})
     whole = train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("vlbeit_jax.runtime.start.Interrupt", lambda: StopAfter(2))
+    with stops_after(2):
         assert int(train(config, tmp_path / "parts").step) == 2
     again = train(config, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))

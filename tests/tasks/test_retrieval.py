@@ -21,7 +21,7 @@ from tests.tasks.paired_world import (
     two_colours,
     write,
 )
-from tests.test_toy_task import StopAfter
+from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.class_names import ClassTexts
 from vlbeit_jax.data.source import open_set
@@ -193,7 +193,7 @@ def test_names_of_classes_find_the_pictures_that_it_learned(trained, folder):
         found(names[:3])
 
 
-def test_two_steps_a_kill_and_two_steps_are_four(pairs, tokenizer, tmp_path, monkeypatch):
+def test_two_steps_a_kill_and_two_steps_are_four(pairs, tokenizer, tmp_path):
     """With everything that draws: captions, crops, flips, drop path, wrong partners."""
     task = retrieval_task(
         pairs,
@@ -205,8 +205,7 @@ def test_two_steps_a_kill_and_two_steps_are_four(pairs, tokenizer, tmp_path, mon
     settings = config(task, 4, checkpoint_every=2, evaluate_every=0)
     settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
     whole = train(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("vlbeit_jax.runtime.start.Interrupt", lambda: StopAfter(2))
+    with stops_after(2):
         assert int(train(settings, tmp_path / "parts").step) == 2
     again = train(settings, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))

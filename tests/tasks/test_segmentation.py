@@ -12,7 +12,7 @@ from tests.tasks.finetuned import evaluated, opened
 from tests.tasks.labelled_world import write
 from tests.tasks.masked_world import CLASSES, MODEL, NEW, SIDE, prepare, segmentation_task
 from tests.tasks.paired_world import config, start_in
-from tests.test_toy_task import StopAfter
+from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.examples.segmented import mask_of
 from vlbeit_jax.data.masks import read_mask
@@ -173,8 +173,7 @@ def test_windows_give_masks_of_the_size_of_the_picture(trained, folder, masks):
 
 def resumed(settings, folder, monkeypatch):
     """The state after two steps, a stop and two steps."""
-    with monkeypatch.context() as patch:
-        patch.setattr("vlbeit_jax.runtime.start.Interrupt", lambda: StopAfter(2))
+    with stops_after(2):
         assert int(train(settings, folder).step) == 2
     return jax.device_get(train(settings, folder))
 

@@ -10,7 +10,7 @@ from tests import tiny
 from tests.tasks.finetuned import evaluated, opened
 from tests.tasks.paired_world import MODEL, config, start_in, tokenizer_in
 from tests.tasks.statement_world import prepare, reasoning_task
-from tests.test_toy_task import StopAfter
+from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
@@ -118,15 +118,14 @@ def test_predictions_equal_the_evaluation_row_by_row(trained, statements):
     assert np.mean([a == line["truth"] for a, line in zip(other, found, strict=True)]) < 0.9
 
 
-def test_two_steps_a_kill_and_two_steps_are_four(statements, tokenizer, tmp_path, monkeypatch):
+def test_two_steps_a_kill_and_two_steps_are_four(statements, tokenizer, tmp_path):
     """With everything that draws: crops, flips, RandAugment, drop path."""
     drawn = {"rand_augment": "light", "flip": 0.5, "batch_size": 16, "crop_scale": 0.5}
     task = reasoning_task(statements, tokenizer, statement=drawn)
     settings = config(task, 4, checkpoint_every=2, evaluate_every=0)
     settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
     whole = train(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("vlbeit_jax.runtime.start.Interrupt", lambda: StopAfter(2))
+    with stops_after(2):
         assert int(train(settings, tmp_path / "parts").step) == 2
     again = train(settings, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))

@@ -19,7 +19,7 @@ from tests.tasks.paired_world import (
     vqa_task,
     write,
 )
-from tests.test_toy_task import StopAfter
+from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
@@ -108,7 +108,7 @@ def test_predictions_equal_the_evaluation_row_by_row(trained, questions):
     assert [line["answer"] for line in again] == [found[7]["answer"], found[3]["answer"]]
 
 
-def test_two_steps_a_kill_and_two_steps_are_four(questions, tokenizer, tmp_path, monkeypatch):
+def test_two_steps_a_kill_and_two_steps_are_four(questions, tokenizer, tmp_path):
     """With everything that draws: crops, flips, RandAugment, drop path."""
     drawn = {"rand_augment": "light", "flip": 0.5, "batch_size": 16}
     settings = config(
@@ -116,8 +116,7 @@ def test_two_steps_a_kill_and_two_steps_are_four(questions, tokenizer, tmp_path,
     )
     settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
     whole = train(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr("vlbeit_jax.runtime.start.Interrupt", lambda: StopAfter(2))
+    with stops_after(2):
         assert int(train(settings, tmp_path / "parts").step) == 2
     again = train(settings, tmp_path / "parts")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.training.checkpoint import FORMAT, Checkpointer
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.saved_step import FORMAT
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from vlbeit_jax.tasks.open_retrieval import OpenRetrieval
 from vlbeit_jax.tasks.runs import read_network
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, open_visual_tokens
 from vlbeit_jax.training.mesh import make_mesh
-from vlbeit_jax.training.saved_run import newest_step, restore
+from vlbeit_jax.training.saved_run import read_newest, restore
 
 WEIGHTS = (RAW, EMA)
 
@@ -33,6 +33,7 @@ def load(
     weights: str = RAW,
     text_tokenizer: str | os.PathLike[str] = "",
     compilation_cache: str = "auto",
+    step: int = 0,
 ) -> Model:
     """Opens a model on the first device.
 
@@ -43,8 +44,10 @@ def load(
       text_tokenizer: folder of the text tokenizer, for an import, which has none.
       compilation_cache: as ``config.run.compilation_cache``: where JAX keeps what it compiles;
         "": nowhere.
+      step: of the checkpoint to open, and no other; 0: the newest one that is not damaged.
 
     Raises:
+      Damaged: this step cannot be read, or none can.
       UsageError: there is no model in ``place``, it is a visual tokenizer, or it has no such
         ``weights``.
     """
@@ -60,7 +63,7 @@ def load(
     opened = config.task.open(folder)
     text = _text_tokenizer(folder, text_tokenizer, model)
     if isinstance(opened, FineTuned):
-        run = FineTunedRun.open(folder, config, opened, weights)
+        run = FineTunedRun.open(folder, config, opened, weights, step)
         predict = functools.partial(_predict, run)
         retriever = None
         if isinstance(opened, OpenRetrieval):
@@ -72,11 +75,9 @@ def load(
         return Model(str(folder), run.step, model, run.params, text, None, predictor)
     if weights != RAW:
         raise UsageError(f"weights={weights!r}: only fine-tuned runs have averaged parameters")
-    step = newest_step(folder)
-    if step is None:
-        raise UsageError(f"the run in {folder} has no checkpoint yet")
-    params = restore(folder, step, {"params": opened.abstract_params()})["params"]
-    return Model(str(folder), step, model, params, text, _visual_tokens(folder), None)
+    wanted = {"params": opened.abstract_params()}
+    step, trees = read_newest(folder, lambda each: restore(folder, each, wanted), step)
+    return Model(str(folder), step, model, trees["params"], text, _visual_tokens(folder), None)
 
 
 def _text_tokenizer(

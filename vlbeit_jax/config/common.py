@@ -12,6 +12,7 @@ from vlbeit_jax.config.schema import (
     POSITIVE,
     SECONDS,
     SEED,
+    SHARE,
     Bound,
     one_of,
     setting,
@@ -166,8 +167,19 @@ class RunConfig:
     checkpoint_every: int = setting(
         5000, "steps between checkpoints; -1: ten over the run", FOLLOWS_OR_POSITIVE
     )
+    checkpoint_minutes: float = setting(
+        0.0,
+        "minutes after which a checkpoint is saved at the latest; 0: by steps alone",
+        AT_LEAST_0,
+    )
     keep_last: int = setting(3, "newest checkpoints that are kept", POSITIVE)
     compilation_cache: str = setting(
         "auto", "folder for compiled steps; auto: in the user's cache folder; empty: no cache"
     )
     keep_every: int = setting(0, "steps whose multiples are kept as well; 0: none", AT_LEAST_0)
+    refused_in_a_row: int = setting(
+        3, "steps in a row that are not finite, and end the run", POSITIVE
+    )
+    refused_share: float = setting(
+        0.01, "of the last 1,000 steps: if more are not finite, they end the run", SHARE
+    )

@@ -101,6 +101,10 @@ WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters (raw) or their average (ema)"
 )
 
+STEP = flags.DEFINE_integer(
+    "step", 0, "checkpoint to read, and no other; 0: the newest one that is not damaged", 0
+)
+
 
 def main() -> None:
     """Lists the formats, writes one of them, or reads one."""
@@ -183,11 +187,12 @@ def _export(run: pathlib.Path, name: str, out: pathlib.Path) -> None:
 
     if is_pretraining(run):
         _check_flags(f"--to={name}")
-        _write(read_run(run), EXPORTS[name], _add_masked(run), out)
+        exported = read_run(run, STEP.value)
+        _write(exported, EXPORTS[name], _add_masked(run, exported.step), out)
         return
     from vlbeit_jax.convert.finetuned import read_finetuned, write_evaluation
 
-    source = read_finetuned(run, WEIGHTS.value)
+    source = read_finetuned(run, WEIGHTS.value, STEP.value)
     if name not in FINE_TUNED_EXPORTS:
         takers = (f"--to={key} ({each.takes})" for key, each in FINE_TUNED_EXPORTS.items())
         raise UsageError(
@@ -202,10 +207,10 @@ def _export(run: pathlib.Path, name: str, out: pathlib.Path) -> None:
     _write(source, FINE_TUNED_EXPORTS[name], add_evaluation, out)
 
 
-def _add_masked(run: pathlib.Path) -> "Callable[[pathlib.Path], None]":
+def _add_masked(run: pathlib.Path, step: int) -> "Callable[[pathlib.Path], None]":
     from vlbeit_jax.convert.examples import write_evaluation
 
-    return lambda folder: write_evaluation(run, DATA.value, DRAWS.value, folder)
+    return lambda folder: write_evaluation(run, DATA.value, DRAWS.value, folder, step)
 
 
 def _write(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.runtime.hooks.evaluate import VALIDATION, VALIDATION_EMA
-from vlbeit_jax.runtime.run_folder import last_figures, read_metrics
+from vlbeit_jax.runtime.metrics_file import last_figures, read_metrics
 from vlbeit_jax.tasks.figures import BASELINES
 
 HEADER = ["| figure | value | 95% interval | without a network |", "|---|---|---|---|"]

@@ -22,7 +22,7 @@ ROWS = 64
 
 
 def write_examples(
-    run_folder: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path
+    run_folder: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path, step: int = 0
 ) -> None:
     """Writes STREAM/NAME arrays: images once per record, masks and masked texts ``draws`` times.
 
@@ -31,11 +31,12 @@ def write_examples(
       data: prepared sets; records that the run was trained on are left out.
       draws: masks per record.
       folder: where ``evaluation.safetensors`` is written.
+      step: of the run; 0: the newest one that is not damaged.
 
     Raises:
       UsageError: a data set is missing, or holds nothing that the run's streams can use.
     """
-    run = open_run(run_folder)
+    run = open_run(run_folder, step)
     seed = run.config.run.seed
     arrays = {}
     for stream, records in records_by_stream(run, data, open_sets_once(data)).items():
@@ -57,14 +58,14 @@ def write_examples(
 
 
 def write_evaluation(
-    run_folder: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path
+    run_folder: pathlib.Path, data: Sequence[str], draws: int, folder: pathlib.Path, step: int = 0
 ) -> None:
     """Evaluates a run as ``vlbeit_jax.evaluate`` does; writes ``evaluation.json`` and examples.
 
     Arguments and errors are those of ``write_examples``.
     """
-    write_examples(run_folder, data, draws, folder)
-    found = evaluate(open_run(run_folder), data, make_mesh(MeshConfig()), draws)
+    write_examples(run_folder, data, draws, folder, step)
+    found = evaluate(open_run(run_folder, step), data, make_mesh(MeshConfig()), draws)
     text = json.dumps(without_folders(found), indent=1, ensure_ascii=False)
     (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -61,14 +61,16 @@ class FineTunedModel:
         return self.opened.task.model
 
 
-def read_finetuned(folder: pathlib.Path, weights: str) -> FineTunedModel:
-    """Reads the newest checkpoint of a fine-tuned run.
+def read_finetuned(folder: pathlib.Path, weights: str, step: int = 0) -> FineTunedModel:
+    """Reads a checkpoint of a fine-tuned run.
 
     Args:
       folder: folder of the run.
       weights: "raw", or "ema" for averaged parameters, as in evaluation.
+      step: to read, and no other; 0: the newest one that is not damaged.
 
     Raises:
+      Damaged: this step cannot be read, or none can.
       UsageError: the folder holds no fine-tuned run, the run has no checkpoint, it has no averaged
         parameters, or its head has no entry in ``HEADS``.
     """
@@ -86,7 +88,7 @@ def read_finetuned(folder: pathlib.Path, weights: str) -> FineTunedModel:
             f"--from={folder} holds a run of task {config.task.kind!r}, whose head no format "
             "knows; to export it, add a file to vlbeit_jax/convert/heads"
         )
-    run = FineTunedRun.open(folder, config, opened, weights)
+    run = FineTunedRun.open(folder, config, opened, weights, step)
     leaves = jax.tree_util.tree_leaves_with_path(run.params)
     return FineTunedModel(run, head, {leaf_name(path): np.asarray(leaf) for path, leaf in leaves})
 

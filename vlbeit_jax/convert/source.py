@@ -22,7 +22,7 @@ from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.tasks.visual_tokens import DALLE_FILE, read_dalle
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import leaf_name
-from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, finished_step
+from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, finished_step, read_newest
 
 CODEBOOK = "codebook"  # Name of VQ-KD's codebook among the parameters here.
 
@@ -69,10 +69,15 @@ def is_pretraining(folder: pathlib.Path) -> bool:
     return isinstance(read_config(folder).task, Pretrain)
 
 
-def read_run(folder: pathlib.Path) -> Run:
-    """Reads the newest checkpoint of a pretraining run.
+def read_run(folder: pathlib.Path, step: int = 0) -> Run:
+    """Reads a checkpoint of a pretraining run.
+
+    Args:
+      folder: of the run.
+      step: to read, and no other; 0: the newest one that is not damaged.
 
     Raises:
+      Damaged: this step cannot be read, or none can.
       UsageError: the folder holds no pretraining run, or the run has no checkpoint yet.
     """
     config = read_config(folder)
@@ -80,17 +85,14 @@ def read_run(folder: pathlib.Path) -> Run:
         raise UsageError(
             f"--from={folder} holds a run of task {config.task.kind!r}; a pretraining run is needed"
         )
-    checkpoints = folder / CHECKPOINTS
-    checkpointer = Checkpointer(checkpoints, read_only=True) if checkpoints.is_dir() else None
-    step = checkpointer.latest() if checkpointer else None
-    if checkpointer is None or step is None:
-        raise UsageError(f"--from={folder}: the run has no checkpoint yet")
+    checkpointer = Checkpointer(folder / CHECKPOINTS, read_only=True)
+    step, params = read_newest(folder, lambda each: _read_tree(checkpointer, each, "params"), step)
     visual, text = folder / VISUAL_TOKENIZER, folder / TEXT_TOKENIZER
     return Run(
         folder,
         config,
         step,
-        _read_tree(checkpointer, step, "params"),
+        params,
         read_visual(visual) if visual.is_dir() else None,
         text if text.is_dir() else None,
     )

@@ -19,9 +19,9 @@ from vlbeit_jax.config.parse import fingerprint
 from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.source import TRAIN, PreparedSet
-from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import NO_ROOM
+from vlbeit_jax.errors import StorageError, UsageError
 from vlbeit_jax.shapes import UInt
+from vlbeit_jax.storage import NO_ROOM
 
 RECORDS_IN_PART = 2**14  # 51 MB with eight views of 196 patches.
 FORMAT = 2  # 2: views are drawn by ``data.draws``.
@@ -72,7 +72,7 @@ class CachedTokens:
         """Keeps the tokens of a part; it appears whole or not at all, whoever else writes it.
 
         Raises:
-          UsageError: there is no room.
+          StorageError: there is no room.
         """
         unfinished = self.folder / f".{part}.{os.getpid()}"
         try:
@@ -82,7 +82,7 @@ class CachedTokens:
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            raise UsageError(
+            raise StorageError(
                 f"{self.folder}: {error.strerror}; the parts that were made before are kept"
             ) from error
         finally:

@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 
 from vlbeit_jax.config.common import LoaderConfig
+from vlbeit_jax.data import loader_process
 from vlbeit_jax.data.examples.base import Example
 from vlbeit_jax.data.shard import HostShard
 
@@ -72,7 +73,8 @@ def batches(
     )
     ahead = grain.MapDataset.source(cast(Sequence, source)).to_iter_dataset(options)
     if loader.workers:
-        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=loader.workers))
+        processes = grain.MultiprocessingOptions(num_workers=loader.workers)
+        ahead = ahead.mp_prefetch(processes, loader_process.begin)
     return iter(ahead)
 
 

@@ -5,7 +5,8 @@ workers, hosts and restarts change nothing, no iterator has to be saved, and any
 at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vlbeit_jax.data.cached_tokens import CachedTokens, WithTokens
 from vlbeit_jax.data.contributions import Contribution, short_names
@@ -71,10 +72,13 @@ class TrainingExamples:
         sets = enumerate(zip(self._names, self._records, strict=True))
         return [Contribution(name, counts[number], len(each)) for number, (name, each) in sets]
 
-    def __getitem__(self, index: int) -> Example:
+    def record(self, index: int) -> Mapping[str, Any]:
+        """Returns the record of which an example is made."""
         number, position = self._mixture[index]
-        record = self._records[number][self._orders[number][position]]
-        return self._transform(record, Draws("training", *self._key, index))
+        return self._records[number][self._orders[number][position]]
+
+    def __getitem__(self, index: int) -> Example:
+        return self._transform(self.record(index), Draws("training", *self._key, index))
 
 
 class EvaluationExamples:

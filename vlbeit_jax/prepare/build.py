@@ -9,7 +9,7 @@ from typing import Any
 
 from vlbeit_jax.data.source import META_FILE, PreparedSet, open_sets_once
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local, locked, no_room, require_absent
+from vlbeit_jax.folders import local, locked, require_absent
 from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.decide import Wishes
 from vlbeit_jax.prepare.finish import DONE_FILE, finish
@@ -23,6 +23,7 @@ from vlbeit_jax.prepare.work_plan import (
     read_plan,
 )
 from vlbeit_jax.progress import say
+from vlbeit_jax.storage import no_room
 
 WISHES = Wishes()
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax import progress
-from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import no_room
+from vlbeit_jax.errors import StorageError
 from vlbeit_jax.prepare import pool
 from vlbeit_jax.prepare.final import Made, Shard, make_shard
 from vlbeit_jax.prepare.formats.base import BadInput
@@ -18,6 +17,7 @@ from vlbeit_jax.prepare.parts import Part
 from vlbeit_jax.prepare.shard import write_shard
 from vlbeit_jax.prepare.strict import MOST_NAMED, UnusableError
 from vlbeit_jax.prepare.work_plan import WorkPlan, read_plan
+from vlbeit_jax.storage import no_room
 
 WORTH_PROCESSES = 8  # Files to copy.
 # Writes the parts of these numbers, and yields each number with the part or an error.
@@ -70,7 +70,8 @@ def do_parts(
     Raises:
       UnusableError: items that have a place are wrong; those of all parts are named.
       BadInput: a file is damaged and was not to be skipped.
-      UsageError: too many items cannot be used, or there is no room.
+      UsageError: too many items cannot be used.
+      StorageError: there is no room.
     """
     _plan.cache_clear()  # Of another plan that was in this folder.
     todo = [number for number in numbers if plan.finished(number) is None]
@@ -123,7 +124,7 @@ def explained(error: Exception, plan: WorkPlan) -> Exception:
     count = sum(plan.finished(number) is not None for number in range(len(plan.tasks)))
     kept = f"{count} of {len(plan.tasks)} parts are finished and stay in {plan.folder}"
     if why := no_room(error):
-        return UsageError(
+        return StorageError(
             f"{plan.folder}: {why}. {kept}. Make room, and give the same command again"
         )
     if isinstance(error, BadInput):

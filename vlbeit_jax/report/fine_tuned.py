@@ -21,7 +21,7 @@ from vlbeit_jax.report.markup import words as paragraph
 from vlbeit_jax.report.samples import spread
 from vlbeit_jax.report.verdicts import Level, Verdict
 from vlbeit_jax.runtime.finetuned import EMA, RAW, FineTunedRun
-from vlbeit_jax.runtime.run_folder import read_metrics
+from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.tasks.base import FineTuned
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh

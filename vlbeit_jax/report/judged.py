@@ -8,7 +8,7 @@ from vlbeit_jax.report.content import bar
 from vlbeit_jax.report.markup import Child, element
 from vlbeit_jax.report.verdicts import Bounds, Level, Verdict, above
 from vlbeit_jax.runtime.hooks.evaluate import VALIDATION
-from vlbeit_jax.runtime.run_folder import last_figures
+from vlbeit_jax.runtime.metrics_file import last_figures
 from vlbeit_jax.tasks.figures import BASELINES, Baseline
 
 # By metric: its name in words.

@@ -10,8 +10,8 @@ from vlbeit_jax.report.content import bar, line
 from vlbeit_jax.report.markup import Child, Html, between, definitions, element, note, table
 from vlbeit_jax.report.verdicts import Level, Verdict, bounds_of
 from vlbeit_jax.runtime.hooks.evaluate import VALIDATION
+from vlbeit_jax.runtime.metrics_file import last_figures
 from vlbeit_jax.runtime.pretrained import GAINS, OpenedRun
-from vlbeit_jax.runtime.run_folder import last_figures
 from vlbeit_jax.tasks.pretrain import Pretrain
 
 EVALUATE = "python -m vlbeit_jax.evaluate --from=RUN --data=SET --json=FILE"

@@ -11,7 +11,7 @@ from vlbeit_jax.report.data import data_section
 from vlbeit_jax.report.facts import description_of, run_section
 from vlbeit_jax.report.markup import Html, Section, document, element
 from vlbeit_jax.report.style import STYLE
-from vlbeit_jax.runtime.run_folder import read_metrics
+from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.runs import read_config

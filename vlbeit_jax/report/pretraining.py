@@ -18,8 +18,8 @@ from vlbeit_jax.report.markup import Child, Section, element, note
 from vlbeit_jax.report.markup import words as paragraph
 from vlbeit_jax.report.masked_results import Results, gain_table, term_table
 from vlbeit_jax.report.samples import masked_texts, pictures, spread
+from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.pretrained import OpenedRun, open_run, records_by_stream
-from vlbeit_jax.runtime.run_folder import read_metrics
 from vlbeit_jax.tasks.assets import VISUAL_TOKENIZER
 from vlbeit_jax.types import Kind
 

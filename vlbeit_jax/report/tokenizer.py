@@ -14,7 +14,7 @@ from vlbeit_jax.report.data import Use, sets_at
 from vlbeit_jax.report.examples import token_cards
 from vlbeit_jax.report.markup import Child, Section, element, note, words
 from vlbeit_jax.report.samples import spread, through_tokens
-from vlbeit_jax.runtime.run_folder import read_metrics
+from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 

@@ -46,6 +46,8 @@ def join(config: ClusterConfig, address: ProcessAddress | None = None) -> None:
         return
     rendezvous(address, config.initialization_timeout)
     logging.getLogger(LOGGER_OF_CONNECTING).setLevel(logging.WARNING)
+    # It would take SIGTERM from runtime.signals, and tell nobody who does not ask at every step.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         address.coordinator,
         address.processes,

@@ -7,7 +7,6 @@ once a second.
 
 import contextlib
 import json
-import os
 import socket
 import sys
 import threading
@@ -18,13 +17,18 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
-from vlbeit_jax.errors import INTERRUPTED, USAGE_ERROR, UsageError
+from vlbeit_jax.errors import Diverged, Exit, Interrupted, PeerLost, Preempted, Reported
+from vlbeit_jax.runtime import signals
+from vlbeit_jax.runtime.ending import end_now
 from vlbeit_jax.runtime.hosts import AgreedError
 from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
 
 LOOK_SECONDS = 1.0  # Between two looks for a message.
 LEAVE_SECONDS = 10.0  # How long process 0 waits for the others to have read it.
-DEFECT = 1  # Exit code.
+# Every process raises these, at the same step.
+AGREED = (AgreedError, Diverged, Preempted, Interrupted)
+# What JAX's errors say where a collective operation has lost a process.
+LOST = ("Gloo", "closed by peer", "reset by peer", "UNAVAILABLE", "heartbeat")
 _MESSAGE, _READ = "vlbeit_jax/failed/message", "vlbeit_jax/failed/read"
 
 
@@ -44,7 +48,7 @@ class Failure(NamedTuple):
 def fails_together() -> Iterator[None]:
     """Ends every process of the run if an error leaves this block in one of them.
 
-    A single process sees its own error. An ``AgreedError`` has been raised by all processes.
+    A single process sees its own error. All processes have raised those of ``AGREED``.
     """
     if (store := key_value_store()) is None:
         yield
@@ -58,8 +62,9 @@ def fails_together() -> Iterator[None]:
         watcher.join()
 
     try:
-        yield
-    except AgreedError:
+        with signals.telling(lambda said, code: _tell(store, said, code)):
+            yield
+    except AGREED:
         raise
     except BaseException as error:
         stop_watching()  # It would find this process's own message.
@@ -84,12 +89,21 @@ def _described(error: BaseException) -> Failure:
     """Returns what the others are told. The traceback of a defect is printed here alone."""
     process, count = process_and_count()
     host = f"host {socket.gethostname()} (process {process} of {count})"
-    if isinstance(error, UsageError):
-        return Failure(f"{host}: {error}", USAGE_ERROR)
     if isinstance(error, KeyboardInterrupt):
-        return Failure(f"{host} was interrupted", INTERRUPTED)
+        return Failure(f"{host} was interrupted", Exit.INTERRUPTED)
     said = "".join(traceback.format_exception_only(error)).strip()
-    return Failure(f"{host} failed; its own output has the traceback: {said}", DEFECT)
+    if isinstance(error, jax.errors.JaxRuntimeError) and any(word in said for word in LOST):
+        error = PeerLost(f"another process of the run has ended without a word: {said}")
+    if isinstance(error, Reported):
+        return Failure(f"{host}: {error}", error.code)
+    return Failure(f"{host} failed; its own output has the traceback: {said}", Exit.DEFECT)
+
+
+def _tell(store: Any, said: str, code: Exit) -> None:
+    """Tells the others that this process ends because of a signal, and waits as ``_end`` does."""
+    process, count = process_and_count()
+    host = f"host {socket.gethostname()} (process {process} of {count})"
+    _end(store, _announced(store, Failure(f"{host}: {said}", code)))
 
 
 def _announced(store: Any, own: Failure) -> Failure:
@@ -103,7 +117,7 @@ def _announced(store: Any, own: Failure) -> Failure:
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # Process 0 is gone.
             if first := _found(store):
                 return first
-    if own.code == DEFECT:
+    if own.code == Exit.DEFECT:
         traceback.print_exc()
     return own
 
@@ -122,11 +136,10 @@ def _end(store: Any, failure: Failure) -> NoReturn:
     """Ends this process; process 0, which has the store, after the others have read the failure."""
     try:
         print(f"error: {failure.message}", file=sys.stderr)
-        sys.stdout.flush()
         process, count = process_and_count()
         store.key_value_set(f"{_READ}/{process}", "")
         last = time.monotonic() + (LEAVE_SECONDS if process == 0 else 0)
         while len(store.key_value_dir_get(_READ)) < count and time.monotonic() < last:
             time.sleep(LOOK_SECONDS / 10)
     finally:
-        os._exit(failure.code)  # Even if nobody reads the output, or process 0 is gone.
+        end_now(failure.code)  # Even if nobody reads the output, or process 0 is gone.

@@ -23,9 +23,9 @@ from vlbeit_jax.tasks.base import FineTuned, Place
 from vlbeit_jax.tasks.zero_shot import ComparesClasses, classifier, evaluate_classes
 from vlbeit_jax.training.mesh import put_replicated
 from vlbeit_jax.training.saved_run import (
-    CHECKPOINTS,
     START_FILE,
-    newest_step,
+    has_tree,
+    read_newest,
     restore,
     tree_fingerprint,
 )
@@ -58,30 +58,38 @@ class FineTunedRun:
 
     @classmethod
     def open(
-        cls, folder: pathlib.Path, config: Config, opened: FineTuned, weights: str = RAW
+        cls,
+        folder: pathlib.Path,
+        config: Config,
+        opened: FineTuned,
+        weights: str = RAW,
+        step: int = 0,
     ) -> "FineTunedRun":
-        """Reads the newest checkpoint.
+        """Reads a checkpoint.
 
         Args:
           folder: of the run.
           config: of the run.
           opened: its task, opened from the folder.
           weights: "raw" or "ema".
+          step: to read, and no other; 0: the newest one that is not damaged.
 
         Raises:
+          Damaged: this step cannot be read, or none can.
           UsageError: there is no checkpoint yet, or it has no averaged parameters.
         """
-        step = newest_step(folder)
-        if step is None:
-            raise UsageError(f"the run in {folder} has no checkpoint yet")
-        if weights == EMA and not (folder / CHECKPOINTS / str(step) / "ema").is_dir():
-            raise UsageError(
-                f"the run in {folder} has no averaged parameters; evaluate the raw ones, or train "
-                "with config.optimizer.ema_decay"
-            )
         tree, moved = _TREES[weights], opened.abstract_model_state()
         shapes = {tree: opened.abstract_params()} | ({"model_state": moved} if moved else {})
-        found = restore(folder, step, shapes)
+
+        def read(step: int) -> dict[str, Tree]:
+            if weights == EMA and not has_tree(folder, step, tree):
+                raise UsageError(
+                    f"the run in {folder} has no averaged parameters; evaluate the raw ones, or "
+                    "train with config.optimizer.ema_decay"
+                )
+            return restore(folder, step, shapes)
+
+        step, found = read_newest(folder, read, step)
         params = opened.for_inference(found[tree], found.get("model_state", {}))
         return cls(folder, config, opened, params, step, weights)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Exit, Reported, UsageError
 from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
 
 ABSENT = "nothing"  # Stands in messages for a fact that one process does not have.
@@ -21,7 +21,16 @@ Result = TypeVar("Result")
 
 
 class AgreedError(UsageError):
-    """A usage error that every process raises, so that none has to be told of it."""
+    """An error that every process raises, so that none has to be told of it.
+
+    Attributes:
+      code: exit code, 2 for a usage error.
+    """
+
+    def __init__(self, message: str, code: int = Exit.USAGE):
+        """Args: ``message`` and ``code`` of all processes."""
+        super().__init__(message)
+        self.code = Exit(code)
 
 
 def is_primary() -> bool:
@@ -68,21 +77,21 @@ class Hosts:
             raise AgreedError("the hosts do not run the same thing:\n  " + "\n  ".join(different))
 
     def all_or_none(self, action: Callable[[], Result]) -> Result:
-        """Runs ``action`` on every process. If any raises ``UsageError``, all of them do.
+        """Runs ``action`` on every process. If any raises a reported error, all of them do.
 
         Raises:
-          UsageError: of a single process, its own. Of several, an ``AgreedError`` with every error
-            and the hosts that have it.
+          Reported: of a single process, its own. Of several, an ``AgreedError`` with every error
+            and the hosts that have it, and the highest of their exit codes.
         """
-        result, error = None, None
+        result, error, code = None, None, Exit.DONE
         try:
             result = action()
-        except UsageError as found:
+        except Reported as found:
             if self._count == 1:
                 raise
-            error = str(found)
+            error, code = str(found), found.code
         if self._count > 1:
-            answers = self._exchange({"error": error})
+            answers = self._exchange({"error": error, "code": code})
             hosts: dict[str, list[str]] = {}
             for process, answer in answers.items():
                 if answer["error"]:
@@ -90,11 +99,18 @@ class Hosts:
                     hosts.setdefault(answer["error"], []).append(name)
             if hosts:
                 told = [_told(error, names, self._count) for error, names in hosts.items()]
-                raise AgreedError("\n".join(told))
+                worst = max(answer["code"] for answer in answers.values())
+                raise AgreedError("\n".join(told), worst)
         return cast(Result, result)
 
+    def gathered(self, own: Any) -> list[Any]:
+        """Returns what every process passes to this call, JSON values, by process."""
+        if self._count == 1:
+            return [own]
+        return [answer["own"] for answer in self._exchange({"own": own}).values()]
+
     def on_primary(self, action: Callable[[], None]) -> None:
-        """Runs ``action`` on process 0 while the others wait. All raise its ``UsageError``."""
+        """Runs ``action`` on process 0 while the others wait. All raise its reported error."""
         self.all_or_none(action if self._process == 0 else lambda: None)
 
     def _exchange(self, own: Mapping[str, Any]) -> dict[int, Any]:

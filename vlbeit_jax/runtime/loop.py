@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import jax
 
+from vlbeit_jax.runtime.bad_data import explains_records
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.training.schedule import Schedule
@@ -74,8 +75,8 @@ def train_loop(
             for hook in hooks:
                 hook.before_step(index)
             with timer.waiting("data"):
-                rows: dict[str, Rows] = {
-                    name: next(feeds[name]) for name in schedule.streams_at(index)
+                rows = {
+                    name: _next(feeds[name], name, index) for name in schedule.streams_at(index)
                 }
             state, metrics = step_fn(state, frozen, put(rows))
             report()  # Metrics of the previous step: the device is busy with this one meanwhile.
@@ -91,6 +92,16 @@ def train_loop(
             if ending:
                 return state, ending
     return state, FINISHED
+
+
+def _next(feed: Feed, name: str, index: int) -> Rows:
+    """Returns the next batch of a stream.
+
+    Raises:
+      BadData: its records cannot be read.
+    """
+    with explains_records(name, index + 1):
+        return next(feed)
 
 
 def _first(reasons: Iterator[str | None]) -> str | None:

@@ -23,7 +23,7 @@ from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import put_replicated
-from vlbeit_jax.training.saved_run import newest_step, restore, trained_on
+from vlbeit_jax.training.saved_run import read_newest, restore, trained_on
 from vlbeit_jax.types import Kind
 
 Tree = Any
@@ -55,10 +55,15 @@ class OpenedRun:
     held_back_only: bool = False
 
 
-def open_run(folder: pathlib.Path) -> OpenedRun:
+def open_run(folder: pathlib.Path, step: int = 0) -> OpenedRun:
     """Opens the workdir of a pretraining run, which holds everything that evaluation needs.
 
+    Args:
+      folder: of the run.
+      step: to open, and no other; 0: the newest one that is not damaged.
+
     Raises:
+      Damaged: this step cannot be read, or none can.
       UsageError: the folder does not belong to a pretraining run, or has no checkpoint yet.
     """
     config = read_config(folder)
@@ -66,11 +71,10 @@ def open_run(folder: pathlib.Path) -> OpenedRun:
         raise UsageError(
             f"{folder} holds a run of task {config.task.kind!r}; a pretraining run is needed"
         )
-    step = newest_step(folder)
-    if step is None:
-        raise UsageError(f"the run in {folder} has no checkpoint yet")
     model = config.task.open(folder)
-    params = restore(folder, step, {"params": model.abstract_params()})["params"]
+    wanted = {"params": model.abstract_params()}
+    step, trees = read_newest(folder, lambda each: restore(folder, each, wanted), step)
+    params = trees["params"]
     known = trained_on(folder, step)
     seen = read_seen(folder) if known else NOTHING_SEEN
     return OpenedRun(config, model, params, step, known, seen)

@@ -8,42 +8,34 @@ from typing import Any
 import jax
 
 from vlbeit_jax import progress
-from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.pipeline import Examples
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.runtime import signals
 from vlbeit_jax.runtime.contributions import Contributions
-from vlbeit_jax.runtime.devices import devices
 from vlbeit_jax.runtime.first_lines import first_lines
-from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
-from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
-from vlbeit_jax.runtime.hooks.divergence import Divergence
-from vlbeit_jax.runtime.hooks.evaluate import Evaluate
-from vlbeit_jax.runtime.hooks.first_batch import FirstBatch
-from vlbeit_jax.runtime.hooks.interrupt import Interrupt
-from vlbeit_jax.runtime.hooks.log import Log
-from vlbeit_jax.runtime.hooks.profile import Profile
-from vlbeit_jax.runtime.hooks.save_config import SaveConfig
+from vlbeit_jax.runtime.history import History
+from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.hooks.progress import recorded
+from vlbeit_jax.runtime.hooks_of_run import hooks_of
 from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.new_state import new_state
+from vlbeit_jax.runtime.resume import bytes_of, require_checkpoints, resume
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
+from vlbeit_jax.runtime.stopping import compiling, finish_evaluation, raise_for_signal
 from vlbeit_jax.runtime.timer import Timer
-from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.storage import explains_storage, require_room
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state
-from vlbeit_jax.tasks.flops import flops_of_streams, total
-from vlbeit_jax.tasks.reading import reading_of
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_batch, put_replicated
-from vlbeit_jax.training.optimizer import describe_factors, learning_rate
+from vlbeit_jax.training.optimizer import describe_factors
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
 from vlbeit_jax.training.state import TrainState, declarations
 from vlbeit_jax.training.trainable import describe_trained
 
-PROFILE = "profile"
 Tree = Any
 
 
@@ -63,19 +55,30 @@ def train(
     Raises:
       UsageError: configuration, data, mesh or folder do not fit together. The train step has not
         been compiled at that point.
-      FloatingPointError: a loss or gradient is not finite; that step is not saved.
+      Damaged: there are checkpoints, but none can be restored.
+      StorageError: the disk of the folder is full, or fails.
+      BadData: a record or a shard cannot be read.
+      Diverged: too many steps were not finite; they have changed nothing.
+      Preempted: SIGTERM has come, and the step is saved.
+      Interrupted: Ctrl-C has come, and the step is saved.
     """
-    run = Run.open(config, workdir)
+    with explains_storage(workdir):
+        return _train_in(Run.open(config, workdir), profile)
+
+
+def _train_in(run: Run, profile: tuple[int, int] | None) -> TrainState:
+    config, workdir = run.config, run.workdir
     step, (make_state, abstract) = step_and_state(run.task, config, run.mesh)
     start_from = run.open_start(abstract.params)
     with contextlib.ExitStack() as stack:
         stack.enter_context(progress.hidden())
         changes = run.claim_folder(stack)
+        run.hosts.on_primary(lambda: require_checkpoints(workdir))
         checkpointer = Checkpointer(
             workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every
         )
         stack.callback(checkpointer.close)
-        start = _step_to_start_at(run, checkpointer)
+        start, state, told = resume(run, checkpointer, abstract)
         writer = Writer(
             workdir,
             start,
@@ -85,31 +88,34 @@ def train(
             enabled=is_primary(),
         )
         stack.callback(writer.close)
-        step.compiling = writer.compiling
-        if start == config.run.steps:
+        step.compiling = lambda streams: compiling(writer, streams)
+        for each in told:
+            writer.say(each)
+        timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
+        if state is not None and start == config.run.steps:
+            finish_evaluation(run, state, writer, timer)
             writer.say(f"{workdir}: already finished, at step {start} of {start}")
             _say_changes(writer, "still has the values of its last step:", changes)
-            return checkpointer.restore_state(start, abstract)
+            return state
+        run.hosts.on_primary(lambda: require_room(workdir, bytes_of(abstract), "a checkpoint"))
         parameters = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
         writer.say(first_lines(run, parameters, start))
         if start_from is not None:
             writer.say(f"{workdir} {start_from}")
-        if start:
-            state = checkpointer.restore_state(start, abstract)
-        else:
+        if state is None:
             state = new_state(run, make_state(config.run.seed), start_from)
         _say_changes(writer, "changes with the first step:", changes)
         _say_what_is_trained(run, writer, state)
-        timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
         frozen = put_replicated(run.opened.frozen, run.mesh)
         examples = {name: run.data.examples(name) for name in run.task.streams()}
-        hooks = _hooks(run, examples, frozen, checkpointer, writer, timer, profile)
-        try:
-            return _train(run, step, state, frozen, examples, hooks, writer, timer)
-        except KeyboardInterrupt:
-            newest = checkpointer.latest() or 0
-            writer.say(f"interrupted; run the same command again to resume from step {newest}")
-            raise
+        history = History(workdir, enabled=is_primary())
+        with recorded(history, run, start, timer) as progress_made, writer.noting_errors():
+            hooks = hooks_of(
+                run, examples, frozen, checkpointer, writer, timer, profile, progress_made
+            )
+            state, ending = _train(run, step, state, frozen, examples, hooks, writer, timer)
+            raise_for_signal(ending, hooks, int(state.step), writer)
+        return state
 
 
 def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
@@ -121,91 +127,6 @@ def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
         writer.say(factors)
 
 
-def _step_to_start_at(run: Run, checkpointer: Checkpointer) -> int:
-    """Returns the step of the newest checkpoint, if this run may resume from it; 0 without one.
-
-    Raises:
-      UsageError: the checkpoint was made from something else, or is beyond the last step.
-    """
-    newest = checkpointer.latest()
-    run.hosts.assert_equal({"newest checkpoint": newest})
-    if newest is None:
-        return 0
-    run.check_resumes(checkpointer.describe(newest)["must_match"])
-    steps = run.config.run.steps
-    if newest > steps:
-        raise UsageError(
-            f"{run.workdir} is already at step {newest}, but run.steps is {steps}; raise run.steps "
-            "to continue this run, or choose a new --workdir"
-        )
-    return newest
-
-
-def _hooks(
-    run: Run,
-    examples: Mapping[str, Examples],
-    frozen: Tree,
-    checkpointer: Checkpointer,
-    writer: Writer,
-    timer: Timer,
-    profile: tuple[int, int] | None,
-) -> list[Hook]:
-    """Returns the hooks in the order in which they are called."""
-    config = run.config
-    description = {
-        "config": to_dict(config),
-        "must_match": run.must_match,
-        "trained_on": list(run.data.trained_on),
-        "versions": versions(),
-        "devices": devices(),
-    }
-
-    contributions = Contributions.of(run, examples)
-    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
-    evaluators = run.opened.evaluators(run.data, run.place)
-    hooks: list[Hook] = [
-        Log(
-            writer,
-            timer,
-            every=config.run.log_every,
-            learning_rate=learning_rate(config.optimizer, config.run.steps),
-            work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
-            chance=run.opened.chance,
-            contributed=contributions.figures,
-        ),
-        Divergence(checkpointer.latest),
-        Evaluate(evaluators, frozen, writer, timer, ema=bool(config.optimizer.ema_decay)),
-    ]
-    if is_primary() and config.run.first_batch:
-        hooks.append(_first_batch(run, examples, writer))
-    if is_primary():
-        # Before the checkpoint, whose description holds the same configuration.
-        hooks.append(SaveConfig(run.workdir, config))
-    hooks.append(
-        Checkpoint(
-            checkpointer,
-            lambda step: {"step": step, **description},
-            timer,
-            every=config.run.checkpoint_every,
-        )
-    )
-    if is_primary() and profile:
-        hooks.append(Profile(run.workdir / PROFILE, *profile))
-    return hooks
-
-
-def _first_batch(run: Run, examples: Mapping[str, Examples], writer: Writer) -> Hook:
-    """Returns the hook that draws the rows that training begins with."""
-    streams = run.task.streams()
-    return FirstBatch(
-        run.workdir,
-        writer,
-        examples,
-        {name: reading_of(run.opened, name) for name in streams},
-        {name: min(run.config.run.first_batch, each.batch_size) for name, each in streams.items()},
-    )
-
-
 def _train(
     run: Run,
     step: Any,
@@ -215,7 +136,7 @@ def _train(
     hooks: Sequence[Hook],
     writer: Writer,
     timer: Timer,
-) -> TrainState:
+) -> tuple[TrainState, str]:
     """Opens the data at the right place and runs the loop."""
     start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
     contributions = Contributions.of(run, examples)
@@ -231,22 +152,21 @@ def _train(
         )
         for name, stream in run.task.streams().items()
     }
-    state, ending = train_loop(
-        step,
-        state,
-        frozen,
-        feeds,
-        schedule,
-        [*hooks, Interrupt()],
-        timer,
-        steps=steps,
-        put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
-    )
+    with signals.noted():
+        state, ending = train_loop(
+            step,
+            state,
+            frozen,
+            feeds,
+            schedule,
+            hooks,
+            timer,
+            steps=steps,
+            put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
+        )
     if told := contributions.text(int(state.step)):
         writer.say(told)
-    if ending != FINISHED:
-        writer.say(f"stopped: {ending}; run the same command again to resume")
-    return state
+    return state, ending
 
 
 def _say_changes(writer: Writer, title: str, changes: list[str]) -> None:

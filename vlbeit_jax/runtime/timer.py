@@ -27,6 +27,7 @@ class Timer:
         self._peak, self._compile_seconds = peak, compile_seconds
         self._start = self._last_summary = time.monotonic()
         self._waited: dict[str, float] = defaultdict(float)
+        self._all_waits: dict[str, float] = dict.fromkeys(WAITS, 0.0)
         self._compiled = self._not_steps = 0.0
         self._samples = self._tokens = self._flops = 0.0
 
@@ -39,12 +40,23 @@ class Timer:
             yield
         finally:
             self._waited[kind] += time.monotonic() - start
+            self._all_waits[kind] += time.monotonic() - start
 
     def count(self, work: StepFlops) -> None:
         """Counts the work of one step."""
         self._samples += work.samples
         self._tokens += work.tokens
         self._flops += work.model
+
+    def totals(self) -> dict[str, float]:
+        """Returns where all the time since the timer was created went, in seconds.
+
+        ``wall`` is the sum of ``steps``, ``compile`` and the kinds of waiting.
+        """
+        wall = time.monotonic() - self._start
+        found = {"compile": self._compile_seconds(), **self._all_waits}
+        found = {"wall": wall, "steps": max(wall - sum(found.values()), 0.0), **found}
+        return {name: round(seconds, 3) for name, seconds in found.items()}
 
     def summary(self) -> dict[str, float]:
         """Returns rates and shares of wall time since the last summary, and starts anew.

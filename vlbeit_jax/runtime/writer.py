@@ -1,6 +1,8 @@
 """Where a run's figures go: JSON lines, TensorBoard, a text log and the terminal."""
 
 import contextlib
+import json
+import math
 import pathlib
 import sys
 import time
@@ -9,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tqdm
 
+from vlbeit_jax.errors import Reported, StorageError
 from vlbeit_jax.progress import duration
 from vlbeit_jax.runtime import lines
-from vlbeit_jax.runtime.run_folder import append_metrics, drop_metrics_after
+from vlbeit_jax.runtime.metrics_file import append_metrics, drop_metrics_after
 from vlbeit_jax.shapes import UInt8
 from vlbeit_jax.tasks.figures import Headline
 
@@ -27,7 +30,7 @@ finally:
     else:
         sys.modules["torch"] = _torch
 
-TEXT_FILE, EVENTS = "log.txt", "tensorboard"
+TEXT_FILE, EVENTS, REFUSED_FILE = "log.txt", "tensorboard", "refused.jsonl"
 
 
 class Writer:
@@ -95,8 +98,10 @@ class Writer:
         events = self._opened()
         seconds = round(time.monotonic() - self._began, 3)
         append_metrics(self._folder, {"step": step, "split": split, "seconds": seconds, **figures})
+        # JSON says why a figure is missing; TensorBoard would warn of each.
         for name, value in figures.items():
-            events.add_scalar(f"{split}/{name}", value, step)
+            if math.isfinite(value):
+                events.add_scalar(f"{split}/{name}", value, step)
         legend = lines.legend(figures, self._headlines, self._steps)
         if legend and legend not in self._legends:
             self._legends.add(legend)
@@ -111,7 +116,8 @@ class Writer:
 
     def _opened(self) -> tensorboardX.SummaryWriter:
         if self._events is None:
-            drop_metrics_after(self._folder, self._start)
+            if told := drop_metrics_after(self._folder, self._start):
+                self.say(told)
             self._events = tensorboardX.SummaryWriter(
                 str(self._folder / EVENTS), purge_step=self._start + 1 if self._start else None
             )
@@ -121,10 +127,45 @@ class Writer:
         """Adds a message, with the time, to ``log.txt`` and shows it above the progress bar."""
         if not self._enabled:
             return
-        with (self._folder / TEXT_FILE).open("a") as out:
-            out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self._log(text)
         self._bar.write(text, file=sys.stderr)
         sys.stderr.flush()
+
+    @contextlib.contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """Adds an error that leaves its body to ``log.txt``; the command shows it."""
+        try:
+            yield
+        except Exception as error:
+            if self._enabled and not isinstance(error, StorageError):
+                self._log(f"error: {error}" if isinstance(error, Reported) else repr(error))
+            raise
+
+    def _log(self, text: str) -> None:
+        with (self._folder / TEXT_FILE).open("a") as out:
+            out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def refused(
+        self, step: int, what: str, records: Callable[[int], Mapping[str, Sequence[str]]]
+    ) -> None:
+        """Names the records of a step whose update was refused: a few here, all in a file.
+
+        Args:
+          step: that was refused.
+          what: was not finite.
+          records: from a step to the ids of its records, by stream.
+        """
+        if not self._enabled:
+            return
+        named = records(step)
+        with (self._folder / REFUSED_FILE).open("a") as out:
+            line = {"step": step, "not_finite": what, "records": named}
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        shown = "; ".join(f"{name}: {', '.join(ids[:3])}, ..." for name, ids in named.items())
+        self.say(
+            f"step {step}: its update was refused, because something was not finite: {what}; its "
+            f"records ({REFUSED_FILE} has all): {shown}"
+        )
 
     def close(self) -> None:
         """Ends the progress bar and flushes the events."""

@@ -1,24 +1,25 @@
-"""Checkpoints: asynchronous, atomic and self-describing. The only file that imports Orbax."""
+"""Checkpoints: asynchronous, atomic, and sealed with digests."""
 
+import contextlib
+import functools
+import logging
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
-from vlbeit_jax.errors import UsageError
-from vlbeit_jax.training.param_names import check_shapes, leaf_name
+from vlbeit_jax.storage import explains_storage
+from vlbeit_jax.training.leaves import Leaves, ignore_abandoned_work
+from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
+from vlbeit_jax.training.sealed import sealed
 from vlbeit_jax.training.state import TrainState
 
 Tree = Any
-DESCRIPTION = "description"
-# The layout of a checkpoint, which its description states. Format 1 has no such entry: it kept the
-# model state in the item "extra", and did not count refused updates.
-FORMAT, MODEL_STATE_OF_FORMAT_1 = 2, "extra"
+UNFINISHED = "*.orbax-checkpoint-tmp*"  # What Orbax calls a step that it has not saved yet.
 # With small chunks, reading a large array takes little more memory than the array itself.
 CHUNK_BYTES = 16 * 2**20
 _policies = ocp.checkpoint_managers
@@ -41,8 +42,8 @@ class Checkpointer:
     ):
         """Opens ``folder``, and creates it unless ``read_only``.
 
-        All processes of a run must open, save and restore together, unless they open with
-        ``read_only`` or ``alone``.
+        All processes of a run must open and save together, unless they open with ``read_only`` or
+        ``alone``.
 
         Args:
           folder: of the checkpoints.
@@ -51,49 +52,76 @@ class Checkpointer:
           read_only: only reads, in this process.
           alone: this process saves by itself.
         """
-        if not read_only:
-            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-        keep: list[Any] = [_policies.LatestN(keep_last)]
+        self._place, self._alone = pathlib.Path(folder).resolve(), alone
+        self._keep: list[Any] = [_policies.LatestN(keep_last)]
         if keep_every:
-            keep.append(_policies.EveryNSteps(keep_every))
+            self._keep.append(_policies.EveryNSteps(keep_every))
+        self._saving = self._failed = False
+        if not read_only:
+            self._place.mkdir(parents=True, exist_ok=True)
+            if alone or jax.process_index() == 0:
+                for unfinished in self._place.glob(UNFINISHED):
+                    shutil.rmtree(unfinished)
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        # Made with the first save, since it starts threads and reads which steps there are.
+        ignore_abandoned_work()
         processes = ocp.options.MultiprocessingOptions()
-        self._manager = ocp.CheckpointManager(
-            pathlib.Path(folder).resolve(),
+        return ocp.CheckpointManager(
+            self._place,
             options=ocp.CheckpointManagerOptions(
-                multiprocessing_options=_this_process() if read_only or alone else processes,
-                preservation_policy=_policies.AnyPreservationPolicy(keep),
-                cleanup_tmp_directories=not read_only,
+                multiprocessing_options=_this_process() if self._alone else processes,
+                preservation_policy=_policies.AnyPreservationPolicy(self._keep),
                 create=False,
-                save_root_metadata=not read_only,
             ),
         )
 
     def save(self, step: int, trees: Mapping[str, Tree], description: Mapping[str, Any]) -> None:
         """Starts a save and returns once the arrays are copied.
 
-        If writing fails, the next call raises the error.
-
         Args:
           step: of the checkpoint.
           trees: arrays, by name.
-          description: JSON values; the format of the checkpoint is added.
+          description: JSON values; format, digests and seal are added.
+
+        Raises:
+          Diverged: an array is of no use; the step is not saved. Every process raises it.
+          StorageError: the save before has failed, or this one cannot begin.
         """
         chunked = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
         items: dict[str, Any] = {
             name: ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda _: chunked, tree))
             for name, tree in trees.items()
         }
-        items[DESCRIPTION] = ocp.args.JsonSave({"format": FORMAT, **description})
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        said = sealed({"format": FORMAT, **description}, trees)
+        items[DESCRIPTION] = ocp.args.JsonSave(said)
+        with self._reporting():
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+            self._saving = True
+
+    def steps(self) -> list[int]:
+        """Returns the complete steps, oldest first."""
+        if not self._place.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._place.iterdir() if path.name.isdecimal())
 
     def latest(self) -> int | None:
         """Returns the newest complete step; None if there is none."""
-        return self._manager.latest_step()
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def step(self, step: int) -> SavedStep:
+        """Returns a step to be read."""
+        return SavedStep(self._place / str(step))
 
     def describe(self, step: int) -> dict[str, Any]:
-        """Returns the description that was saved with a step."""
-        wanted = ocp.args.Composite(**{DESCRIPTION: ocp.args.JsonRestore()})
-        return self._manager.restore(step, args=wanted)[DESCRIPTION]
+        """Returns the description that was saved with a step.
+
+        Raises:
+          Damaged: it cannot be read, or is not what was saved.
+        """
+        return self.step(step).description
 
     def format(self, step: int) -> int:
         """Returns the format of a checkpoint.
@@ -101,73 +129,112 @@ class Checkpointer:
         Raises:
           UsageError: a newer version of this package wrote it.
         """
-        description = self.describe(step)
-        found = description.get("format", 1)
-        if found > FORMAT:
-            version = description.get("versions", {}).get("vlbeit_jax", "a newer one")
-            raise UsageError(
-                f"{self._folder(step)} has format {found}, but this version of vlbeit_jax reads "
-                f"formats up to {FORMAT}; install the version that wrote it: {version}"
-            )
-        return found
+        found = self.step(step)
+        found.require_known_format()
+        return found.format
 
     def restore(self, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
         """Returns trees of a step, with the shapes, types and shardings of ``abstract``.
 
         Raises:
-          UsageError: the parameters have other shapes; the message lists every difference.
+          Damaged: the step cannot be read, or is not what was saved.
+          UsageError: it holds other arrays; the message lists every difference.
         """
-        if "params" in abstract:
-            saved = self.leaves(step, "params").shapes
-            check_shapes(saved, abstract["params"], f"{self._folder(step)} holds another model")
-        item_names = {name: self._item_name(step, name) for name in abstract}
-        items = {
-            item_names[name]: ocp.args.PyTreeRestore(
-                tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
-            )
-            for name, tree in abstract.items()
-        }
-        found = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return {name: found[item_names[name]] for name in abstract}
+        found = self.step(step)
+        return found.checked(found.read(abstract), abstract)
 
     def restore_state(self, step: int, abstract: TrainState) -> TrainState:
-        """Returns the state of a run, with the shapes, types and shardings of ``abstract``.
+        """Returns the state of a run, with the shapes, types and shardings of ``abstract``."""
+        reading = StateReading(self.step(step), abstract)
+        reading.read()
+        return reading.checked()
 
-        If the checkpoint has no averaged parameters but the run wants them, the average starts at
-        the parameters.
-        """
-        wanted, place = abstract.saved(), abstract.skipped.sharding
-        if no_average := abstract.ema is not None and not (self._folder(step) / "ema").is_dir():
-            del wanted["ema"]
-        if no_count := self.format(step) == 1:
-            del wanted["optimizer"]["skipped"]
-        trees = self.restore(step, wanted)
-        if no_average:  # A copy, because a step donates each array.
-            trees["ema"] = jax.tree.map(jnp.copy, trees["params"])
-        if no_count:
-            trees["optimizer"]["skipped"] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
-        return TrainState.restored(trees, abstract)
-
-    def leaves(self, step: int, name: str) -> "Leaves":
+    def leaves(self, step: int, name: str) -> Leaves:
         """Returns one of the trees, to be read array by array."""
-        return Leaves(self._folder(step) / self._item_name(step, name))
+        return self.step(step).leaves(name)
 
-    def wait(self) -> None:
-        """Waits until every save is on disk; raises if one failed."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+    def check(self) -> bool:
+        """Returns whether every save is on disk; does not wait for one that goes on.
+
+        Raises:
+          StorageError: one has failed.
+        """
+        if self._saving and self._manager.is_saving_in_progress():
+            return False
+        return self.wait()
+
+    def wait(self) -> bool:
+        """Waits until every save is on disk; returns True.
+
+        Raises:
+          StorageError: one has failed.
+        """
+        if self._saving and not self._failed:
+            with self._reporting():
+                self._manager.wait_until_finished()
+                self._manager.check_for_errors()
+        return True
 
     def close(self) -> None:
         """Waits for the saves, then ends the background threads."""
         self.wait()
-        self._manager.close()
+        # After a failure, which has been reported, Orbax would report it again.
+        if self._saving and not self._failed:
+            self._manager.close()
 
-    def _folder(self, step: int) -> pathlib.Path:
-        return pathlib.Path(self._manager.directory) / str(step)
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Reports a failed save in one message, and notes that it failed."""
+        try:
+            with explains_storage(self._place):
+                yield
+        except Exception:
+            self._failed = True
+            raise
 
-    def _item_name(self, step: int, name: str) -> str:
-        old = self.format(step) == 1
-        return MODEL_STATE_OF_FORMAT_1 if old and name == "model_state" else name
+
+class StateReading:
+    """Reads the state of a run in two parts, between which processes compare what they found."""
+
+    def __init__(self, step: SavedStep, abstract: TrainState):
+        """If the step lacks averaged parameters that the run wants, they start at the parameters.
+
+        Args:
+          step: to read.
+          abstract: shapes, types and shardings of the state.
+        """
+        self._step, self._abstract, self._trees = step, abstract, {}
+
+    def read(self) -> None:
+        """Reads this process's part; waits for no other process.
+
+        Raises:
+          Damaged: something cannot be read.
+          UsageError: it is the state of another run.
+        """
+        self._wanted = self._abstract.saved()
+        self._no_average = self._abstract.ema is not None and not self._step.has("ema")
+        if self._no_average:
+            del self._wanted["ema"]
+        self._step.require_known_format()
+        self._no_count = self._step.format == 1
+        if self._no_count:
+            del self._wanted["optimizer"]["skipped"]
+        self._trees = self._step.read(self._wanted, exact=True)
+
+    def checked(self) -> TrainState:
+        """Returns the state after its digests are checked, by all processes together.
+
+        Raises:
+          Damaged: an array is not what was saved. Every process raises it.
+        """
+        trees = self._step.checked(self._trees, self._wanted)
+        if self._no_average:  # A copy, because a step donates each array.
+            trees["ema"] = jax.tree.map(jnp.copy, trees["params"])
+        if self._no_count:
+            place = self._abstract.skipped.sharding
+            trees["optimizer"]["skipped"] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
+        return TrainState.restored(trees, self._abstract)
 
 
 def _this_process() -> ocp.options.MultiprocessingOptions:
@@ -179,65 +246,10 @@ def _this_process() -> ocp.options.MultiprocessingOptions:
     )
 
 
-class Leaves:
-    """A saved tree whose arrays are read one at a time, so that it may exceed the memory.
-
-    Attributes:
-      shapes: shape of each array by name, the parts of its path joined by "/".
-    """
-
-    def __init__(self, folder: pathlib.Path):
-        """Reads names and shapes, but no array yet."""
-        self._folder, self._reader = folder, ocp.PyTreeCheckpointHandler()
-        self._tree = self._reader.metadata(epath.Path(folder)).tree
-        self.shapes: dict[str, tuple[int, ...]] = {
-            leaf_name(path): tuple(leaf.shape)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(self._tree)
-        }
-
-    def __getitem__(self, wanted: str) -> np.ndarray:
-        """Returns one array, in the memory of this host.
-
-        Raises:
-          UsageError: the array cannot be read.
-        """
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._tree)]
-        (path,) = (path for path in paths if leaf_name(path) == wanted)
-        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        if all(isinstance(key, jax.tree_util.DictKey) for key in path):
-            # A tree of this array alone: with the others as placeholders, each call would take time
-            # for all of them.
-            alone = ocp.args.PyTreeRestore(
-                item=_nested(path, 0), restore_args=_nested(path, as_numpy), partial_restore=True
-            )
-        else:  # Orbax takes no part of a list, such as an optimizer's state.
-            alone = self._others_as_placeholders(path, as_numpy)
-        try:
-            found = self._reader.restore(epath.Path(self._folder), args=alone)
-        except (ValueError, OSError) as error:
-            raise UsageError(
-                f"{self._folder}: {wanted} cannot be read; the checkpoint is damaged or "
-                f"incomplete: {error}"
-            ) from error
-        for key in path:
-            found = found[_plain(key)]
-        return found
-
-    def _others_as_placeholders(self, wanted: Any, as_numpy: ocp.RestoreArgs) -> Any:
-        item = jax.tree_util.tree_map_with_path(
-            lambda path, _: 0 if path == wanted else ocp.PLACEHOLDER, self._tree
-        )
-        restore_args = jax.tree.map(lambda _: as_numpy, self._tree)
-        return ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
+def _is_told_otherwise(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "/orbax/" not in record.pathname
 
 
-def _nested(path: Any, leaf: Any) -> Any:
-    """Returns a tree of dictionaries with one leaf, at the end of a path."""
-    for key in reversed(path):
-        leaf = {_plain(key): leaf}
-    return leaf
-
-
-def _plain(key: Any) -> Any:
-    """Returns the key or the index that one step of a path takes."""
-    return key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key
+# Orbax logs the traceback of a failed save several times, in hundreds of lines. ``Checkpointer``
+# raises the error instead.
+logging.getLogger("absl").addFilter(_is_told_otherwise)

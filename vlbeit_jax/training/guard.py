@@ -34,14 +34,14 @@ def guarded_update(
 ) -> tuple[TrainState, dict[str, Array]]:
     """Returns the next state, and metrics with ``grad_norm`` and ``skipped``.
 
-    If a loss, the gradients' norm or the next model state is not finite, parameters, moments, model
-    state and averaged parameters stay as they are. All devices decide alike, since all of these are
-    sums over devices. ``step`` advances all the same, or a resumed run would take the same bad
-    batch again and again.
+    If a loss, the gradients' norm, the next model state or a next parameter is not finite,
+    parameters, moments, model state and averaged parameters stay as they are. All devices
+    decide alike, since all of these are sums over devices. ``step`` advances all the same, or a
+    resumed run would take the same bad batch again and again.
 
     Args:
-      optimizer: its update is finite whenever the gradients' norm is, as that of
-        ``training.optimizer`` is.
+      optimizer: its moments are finite whenever the gradients' norm is, as those of
+        ``training.optimizer`` are.
       state: before the step.
       gradients: of the trained parameters, summed over all rows. The others pass through.
       model_state: after the step.
@@ -56,10 +56,10 @@ def guarded_update(
 
     grad_norm = optax.tree.norm(gradients)
     losses = [value for name, value in metrics.items() if name.endswith("/loss")]
-    # The update decides nothing. Otherwise a chip could keep no new parameter before it has
-    # computed all of them, and would write and read parameters and moments once more: 2% of a
-    # step (docs/scale.md).
-    ok = all_finite((losses, grad_norm, model_state))
+    # A chip can keep no new parameter before it has looked at all of them, so it writes and reads
+    # parameters and moments once more: 2% of a step (docs/scale.md). Otherwise an update could ruin
+    # the parameters while loss and gradients are still finite.
+    ok = all_finite((losses, grad_norm, model_state, params))
     # Selecting element by element needs no communication and keeps donation complete. lax.cond
     # would copy what its branches share.
     kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)

@@ -3,19 +3,22 @@
 import contextlib
 import hashlib
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Damaged, UsageError
 from vlbeit_jax.training.checkpoint import Checkpointer
 
 CONFIG_FILE, CHECKPOINTS, METRICS_FILE = "config.json", "checkpoints", "metrics.jsonl"
+DAMAGED = "checkpoints.damaged"  # Steps that could not be restored.
 START_FILE = "start.json"  # What each parameter of a run has begun with.
 IMPORTED_STEP = 1  # Imported weights look like a finished run of one step.
 Tree = Any
+Result = TypeVar("Result")
 
 
 def newest_step(folder: pathlib.Path) -> int | None:
@@ -24,6 +27,45 @@ def newest_step(folder: pathlib.Path) -> int | None:
         return None
     with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
         return checkpointer.latest()
+
+
+def read_newest(
+    folder: pathlib.Path, read: Callable[[int], Result], step: int = 0
+) -> tuple[int, Result]:
+    """Returns the newest step that can be read, and what ``read`` returns of it.
+
+    Damaged steps are left where they are, and named on the standard error output.
+
+    Args:
+      folder: of the run.
+      read: reads a step.
+      step: to read, and no other; 0: the newest one.
+
+    Raises:
+      Damaged: of ``read``, for this step; or no step can be read.
+      UsageError: there is no checkpoint, or not this one.
+    """
+    steps = Checkpointer(folder / CHECKPOINTS, read_only=True).steps()
+    if not steps:
+        raise UsageError(f"the run in {folder} has no checkpoint yet")
+    if step and step not in steps:
+        raise UsageError(
+            f"the run in {folder} has no checkpoint of step {step}; it has those of "
+            f"{', '.join(map(str, steps))}"
+        )
+    damages = []
+    for each in [step] if step else reversed(steps):
+        try:
+            found = read(each)
+        except Damaged as error:
+            if step:
+                raise
+            damages.append(str(error))
+            continue
+        for damage in damages:
+            print(f"warning: {damage}; step {each} is read instead", file=sys.stderr)
+        return each, found
+    raise Damaged("\n".join([f"no checkpoint of {folder} can be read:", *damages]))
 
 
 def finished_step(folder: pathlib.Path, steps: int) -> int:
@@ -69,6 +111,11 @@ def restore(folder: pathlib.Path, step: int, abstract: Mapping[str, Tree]) -> di
     )
     with contextlib.closing(Checkpointer(folder / CHECKPOINTS, read_only=True)) as checkpointer:
         return checkpointer.restore(step, placed)
+
+
+def has_tree(folder: pathlib.Path, step: int, name: str) -> bool:
+    """Whether a checkpoint of a run has a tree, such as averaged parameters."""
+    return Checkpointer(folder / CHECKPOINTS, read_only=True).step(step).has(name)
 
 
 def tree_fingerprint(tree: Tree) -> str:

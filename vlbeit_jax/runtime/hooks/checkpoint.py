@@ -1,5 +1,6 @@
 """Saves checkpoints."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,9 +9,11 @@ from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.state import TrainState
 
+MINUTE = 60.0
+
 
 class Checkpoint(Hook):
-    """Saves every so many steps, and whenever the run ends."""
+    """Saves every so many steps, when it is asked to, and whenever the run ends."""
 
     def __init__(
         self,
@@ -18,6 +21,10 @@ class Checkpoint(Hook):
         describe: Callable[[int], Mapping[str, Any]],
         timer: Timer,
         every: int,
+        *,
+        minutes: float = 0.0,
+        asked: Callable[[], bool] = lambda: False,
+        on_saved: Callable[[int], None] = lambda step: None,
     ):
         """Saves with ``checkpointer``, which the caller closes.
 
@@ -26,19 +33,45 @@ class Checkpoint(Hook):
           describe: description of the checkpoint of a step.
           timer: told how long a save holds up the loop.
           every: steps between checkpoints.
+          minutes: after which a save is due; 0: never.
+          asked: whether all processes have agreed to save.
+          on_saved: called with a step once it is on disk.
         """
         self._checkpointer, self._describe = checkpointer, describe
-        self._timer, self._every = timer, every
+        self._timer, self._every, self._minutes = timer, every, minutes
+        self._asked, self._on_saved = asked, on_saved
+        self._last = time.monotonic()
+        self._writing: int | None = None
+
+    def is_due(self) -> bool:
+        """Whether so many minutes have passed since the last save. Clocks of processes differ."""
+        waited = time.monotonic() - self._last
+        return bool(self._minutes) and waited >= self._minutes * MINUTE
 
     def after_step(self, step: int, state: TrainState, ending: str | None) -> None:
         """Starts a save if one is due.
 
         It does not wait for the step's metrics: a step that is not finite has changed nothing.
+
+        Raises:
+          StorageError: an earlier save has failed.
         """
-        if ending or step % self._every == 0:
+        self._note_saved(self._checkpointer.check)
+        if ending or step % self._every == 0 or self._asked():
             with self._timer.waiting("checkpoint"):
+                self._note_saved(self._checkpointer.wait)
                 self._checkpointer.save(step, state.saved(), self._describe(step))
+            self._writing, self._last = step, time.monotonic()
 
     def close(self) -> None:
         """Waits until the saves are on disk."""
-        self._checkpointer.wait()
+        self._note_saved(self._checkpointer.wait)
+
+    def _note_saved(self, check: Callable[[], bool]) -> None:
+        """Notes the last save if ``check`` finds that it is on disk. A save that failed is none."""
+        step, self._writing = self._writing, None
+        done = check()
+        if step is not None and done:
+            self._on_saved(step)
+        elif not done:
+            self._writing = step

@@ -1,9 +1,10 @@
 """Evaluates on held-back data during training."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from vlbeit_jax import progress
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
@@ -13,6 +14,10 @@ from vlbeit_jax.training.state import TrainState
 Tree = Any
 # Names of the lines of figures.
 VALIDATION, VALIDATION_EMA = "validation", "validation_ema"
+
+
+class _Abandoned(Exception):
+    """A signal has come during an evaluation."""
 
 
 class Evaluate(Hook):
@@ -31,6 +36,7 @@ class Evaluate(Hook):
         timer: Timer,
         *,
         ema: bool = False,
+        stopping: Callable[[], str | None] = lambda: None,
     ):
         """Takes what the evaluators need.
 
@@ -40,18 +46,33 @@ class Evaluate(Hook):
           writer: of the run.
           timer: of the run.
           ema: whether the state has averaged parameters.
+          stopping: returns at each batch why the evaluation must be abandoned, or None. All
+            processes get the same answer.
         """
-        self._evaluators, self._frozen = evaluators, frozen
+        self._evaluators, self._frozen, self._stopping = evaluators, frozen, stopping
+        self.abandoned: str | None = None  # Why the last evaluation was.
         self._writer, self._timer, self._ema = writer, timer, ema
 
     def after_step(self, step: int, state: TrainState, ending: str | None) -> None:
-        """Runs the evaluators that are due."""
-        for evaluator in self._evaluators:
-            if evaluator.every and (step % evaluator.every == 0 or ending == FINISHED):
-                self._run(evaluator, step, state, VALIDATION)
-                if self._ema:
-                    averaged = dataclasses.replace(state, params=state.averaged_params)
-                    self._run(evaluator, step, averaged, VALIDATION_EMA)
+        """Runs the evaluators that are due, until a signal comes."""
+        try:
+            with progress.checking(self._check):
+                for evaluator in self._evaluators:
+                    if evaluator.every and (step % evaluator.every == 0 or ending == FINISHED):
+                        self._run_both(evaluator, step, state)
+        except _Abandoned as reason:
+            self.abandoned = str(reason)
+            self._writer.say(f"step {step}: the evaluation is abandoned, to save and to end")
+
+    def _check(self) -> None:
+        if reason := self._stopping():
+            raise _Abandoned(reason)
+
+    def _run_both(self, evaluator: Evaluator, step: int, state: TrainState) -> None:
+        self._run(evaluator, step, state, VALIDATION)
+        if self._ema:
+            averaged = dataclasses.replace(state, params=state.averaged_params)
+            self._run(evaluator, step, averaged, VALIDATION_EMA)
 
     def _run(self, evaluator: Evaluator, step: int, state: TrainState, split: str) -> None:
         with self._timer.waiting("evaluation"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vlbeit_jax.data.pipeline import Examples
+from vlbeit_jax.runtime.bad_data import explains_records
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.sheet import png, sheet
 from vlbeit_jax.runtime.writer import Writer
@@ -48,7 +49,8 @@ class FirstBatch(Hook):
         self._drawn = True
 
     def _draw(self, stream: str, examples: Examples) -> None:
-        rows = [examples[number] for number in range(self._rows[stream])]
+        with explains_records(stream, 1):
+            rows = [examples[number] for number in range(self._rows[stream])]
         batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         title = f"{stream}: the first {len(rows)} rows of step 1, as the network sees them"
         picture = sheet(title, read_rows(batch, self._readings[stream]))

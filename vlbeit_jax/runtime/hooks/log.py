@@ -8,6 +8,7 @@ import numpy as np
 
 from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.hooks.divergence import not_finite
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.training.state import TrainState
@@ -50,18 +51,18 @@ class Log(Hook):
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds a step's metrics to the next line."""
         rate = float(np.asarray(self._learning_rate(step - 1)))
+        refused = bool(not_finite(metrics))
         for name, value in {**metrics, "learning_rate": rate}.items():
-            self._sums[name] += value
-            self._counts[name] += 1
+            # A refused step has changed nothing, and would make the mean NaN.
+            counts = name in COUNTED or not refused
+            self._sums[name] += value if counts else 0.0
+            self._counts[name] += counts
         losses = [
             f"{name.removesuffix('/loss')} {value:.3f}"
             for name, value in metrics.items()
             if name.endswith("/loss")
         ]
         self._writer.progress(" ".join(losses))
-        # The run ends here, and the log must show why.
-        if not all(math.isfinite(value) for value in metrics.values()):
-            self._write(step)
 
     def needs_metrics(self, step: int) -> bool:
         """A line includes the step that it names."""
@@ -75,7 +76,7 @@ class Log(Hook):
 
     def _write(self, step: int) -> None:
         line = {
-            name: total if name in COUNTED else total / self._counts[name]
+            name: total if name in COUNTED else _mean(total, self._counts[name])
             for name, total in self._sums.items()
         }
         self._sums.clear()
@@ -86,3 +87,7 @@ class Log(Hook):
             if term in self._chance:
                 line[f"{term}/chance"] = self._chance[term]
         self._writer.write(step, "train", line)
+
+
+def _mean(total: float, count: int) -> float:
+    return total / count if count else math.nan

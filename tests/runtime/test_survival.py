@@ -1,0 +1,226 @@
+"""A run goes on after damage, loss and divergence, or says why it cannot; nothing is deleted."""
+
+import json
+import shutil
+from typing import NamedTuple
+
+import pytest
+
+from tests import tiny
+from tests.runtime.test_resume import assert_equal_bits, weights
+from vlbeit_jax.data.sampling import TrainingExamples
+from vlbeit_jax.errors import BadData, Damaged, Diverged, StorageError
+from vlbeit_jax.runtime import history
+from vlbeit_jax.runtime.metrics_file import read_metrics
+from vlbeit_jax.runtime.run_page import damaged_steps, page
+from vlbeit_jax.runtime.start import train
+from vlbeit_jax.training import sealed
+from vlbeit_jax.training.checkpoint import Checkpointer
+
+
+def config_of(world, **run):
+    values = {"steps": 8, "checkpoint_every": 2, "log_every": 2, "keep_last": 2} | run
+    return tiny.pretrain_config(world, schedule="text", **values)
+
+
+@pytest.fixture(scope="module")
+def finished(world, tmp_path_factory):
+    """Eight steps, of which 6 and 8 are kept."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(config_of(world), folder)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def damage(run, step, item="params"):
+    """Flips a bit here and there in the largest file, of which a part is not used."""
+    files = [path for path in (run / "checkpoints" / str(step) / item).rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    for byte in range(0, len(content), 97):
+        content[byte] ^= 8
+    largest.write_bytes(content)
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def log_of(run):
+    return (run / "log.txt").read_text()
+
+
+def test_a_damaged_step_is_moved_aside_and_the_one_before_it_is_used(world, finished, run):
+    damage(run, 8)
+    hurt = files_of(run / "checkpoints" / "8")
+    train(config_of(world), run)
+    assert files_of(run / "checkpoints.damaged" / "8") == hurt
+    said = log_of(run).partition("took")[2]
+    assert "checkpoints/8/params is damaged: " in said
+    assert f"step 8 is moved to {run / 'checkpoints.damaged' / '8'}" in said
+    assert "resumes at step 6 of 8" in said
+    assert_equal_bits(weights(run, 8), weights(finished, 8))
+    assert [line["step"] for line in read_metrics(run)] == [2, 4, 6, 8]
+
+
+def test_if_every_step_is_damaged_nothing_starts_anew(world, run):
+    """Not even the second time, when they have been moved."""
+    damage(run, 6)
+    shutil.rmtree(run / "checkpoints" / "8" / "optimizer")
+    before = (run / "metrics.jsonl").read_text()
+    for _ in range(2):
+        with pytest.raises(Damaged, match=r"every checkpoint of .* \(steps 6, 8\); put a copy"):
+            train(config_of(world), run)
+    assert (run / "metrics.jsonl").read_text() == before
+    assert sorted(path.name for path in (run / "checkpoints.damaged").iterdir()) == ["6", "8"]
+
+
+@pytest.mark.parametrize("what", ["folder", "steps", "old run"])
+def test_lost_checkpoints_are_not_taken_for_a_new_run(world, run, what):
+    shutil.rmtree(run / "checkpoints")
+    fact = "is missing, but the run has saved step 8"
+    if what == "steps":
+        (run / "checkpoints").mkdir()
+        fact = "has no step, but the run has saved step 8"
+    if what == "old run":
+        (run / history.FILE).unlink()
+        fact = "is missing, but metrics.jsonl is at step 8"
+    before = files_of(run)
+    with pytest.raises(Damaged, match=f"checkpoints {fact}; .* erase its figures; put"):
+        train(config_of(world), run)
+    assert files_of(run) == before
+
+
+def test_a_step_without_a_digest_is_used_and_the_message_says_so(world, run, monkeypatch):
+    """As a run of an earlier version has it."""
+    folder = run / "checkpoints"
+    for step in (6, 8):
+        path = folder / str(step) / "description" / "metadata"
+        content = json.loads(path.read_text()) | {"format": 2}
+        del content[sealed.ARRAYS], content[sealed.SEAL]
+        path.write_text(json.dumps(content))
+    train(config_of(world), run)
+    assert "step 8 has no digest, because an earlier version saved it" in log_of(run)
+    shown = page(run, damaged_steps(run, arrays=True))
+    assert "no digest, an earlier version saved it, format 2" in shown
+
+
+def test_damaged_lines_of_metrics_are_set_aside_and_reported(world, run, capsys):
+    path = run / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    lines[1:2] = [lines[1], b"", b"\0\0\0", b'{"step": 5}', b"[1]"]
+    path.write_bytes(b"\n".join(lines))
+    assert [line["step"] for line in read_metrics(run)] == [2, 4, 6, 8]
+    assert "line 3, 4, 5, 6 cannot be read and left out" in capsys.readouterr().err
+    shutil.rmtree(run / "checkpoints" / "8")
+    train(config_of(world), run)
+    assert [line["step"] for line in tiny.metrics_of(run)] == [2, 4, 6, 8]
+    kept = (run / "metrics.damaged.txt").read_bytes()
+    assert kept == b'\n\0\0\0\n{"step": 5}\n[1]\n'
+    assert "line 3, 4, 5, 6 cannot be read and moved to metrics.damaged.txt" in log_of(run)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # It is infinite in float32.
+@pytest.mark.parametrize("rate", [1e39, 1e30])
+def test_a_ruined_network_is_never_saved(world, tmp_path, rate):
+    """Not after an update whose loss and gradients were finite."""
+    config = config_of(world, checkpoint_every=1, keep_last=9)
+    config = tiny.changed(config, optimizer={"peak_lr": rate, "clip_norm": 0.0, "warmup_steps": 2})
+    with pytest.raises(Diverged) as raised:
+        train(config, tmp_path / "run")
+    for step in Checkpointer(tmp_path / "run" / "checkpoints", read_only=True).steps():
+        assert all(abs(leaf).max() < 1e18 for leaf in weights(tmp_path / "run", step).values())
+    assert f"error: {raised.value}" in log_of(tmp_path / "run")
+    end = history.read_history(tmp_path / "run")[-1]
+    assert (end["ended"], end["code"]) == ("diverged", 67)
+    if rate == 1e39:  # The updates were refused, and each names its records.
+        refused = (tmp_path / "run" / "refused.jsonl").read_text().splitlines()
+        named = [json.loads(line) for line in refused]
+        assert len(named) >= 3 and len(named[0]["records"]["text"]) == 8
+        lines = [line for line in tiny.metrics_of(tmp_path / "run") if line["split"] == "refused"]
+        assert [line["step"] for line in lines] == [each["step"] for each in named]
+
+
+class Usage(NamedTuple):
+    total: int = 10**9
+    used: int = 10**9
+    free: int = 1000
+
+
+def test_a_full_disk_at_the_start_is_told_and_the_next_start_goes_on(world, tmp_path, monkeypatch):
+    run, config = tmp_path / "run", config_of(world, steps=2)
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda place: Usage())
+        with pytest.raises(StorageError, match="0.0 MB free, but a checkpoint needs .* make room"):
+            train(config, run)
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:  # Nothing but the first file is there.
+        shutil.rmtree(run)
+        full.setattr("pathlib.Path.replace", no_room)
+        with pytest.raises(StorageError, match=f"the disk of {run} is full .* make room"):
+            train(config, run)
+    assert (run / ".config.json.tmp").is_file()
+    train(config, run)
+    assert Checkpointer(run / "checkpoints", read_only=True).latest() == 2
+
+
+def test_a_bad_record_ends_the_run_with_its_own_code(world, tmp_path, monkeypatch):
+    def broken(self, index):
+        raise ValueError("record text/7: its text cannot be read")
+
+    monkeypatch.setattr(TrainingExamples, "__getitem__", broken)
+    with pytest.raises(BadData, match="stream text, step 1: .* record text/7"):
+        train(config_of(world), tmp_path / "run")
+
+
+def test_the_page_of_a_run_shows_starts_steps_and_damage(world, run):
+    shutil.rmtree(run / "checkpoints" / "8")
+    train(config_of(world), run)
+    assert damaged_steps(run, arrays=True) == {6: "", 8: ""}
+    shown = page(run, damaged_steps(run, arrays=False))
+    assert "task pretrain, text, 8 steps" in shown and "starts: 2" in shown
+    assert "from step 0 on 1 process(es), data 8: finished at step 8" in shown
+    assert "from step 6 on 1 process(es), data 8: finished at step 8" in shown
+    assert "3 trees with digests, format 3" in shown and "goodput" in shown
+    damage(run, 8)
+    assert damaged_steps(run, arrays=False)[8] == ""  # Numbers are not read.
+    assert "8/params is damaged" in damaged_steps(run, arrays=True)[8]
+    shutil.rmtree(run / "checkpoints" / "6" / "params")
+    assert "params missing" in damaged_steps(run, arrays=False)[6]
+    done = tiny.command("vlbeit_jax.inspect", run, "--verify")
+    assert done.returncode == 66 and "error: " in done.stderr and "step 8" in done.stdout
+
+
+def test_goodput_counts_steps_that_were_taken_twice_once():
+    def entry(event, step, wall, steps):
+        return {"event": event, "step": step, "seconds": {"wall": wall, "steps": steps}}
+
+    lines = [
+        {"event": "started", "step": 0},
+        entry("saved", 10, 50.0, 20.0),
+        entry("ended", 20, 100.0, 40.0),
+        {"event": "started", "step": 10},  # Ten steps were lost.
+        entry("saved", 30, 60.0, 40.0),
+    ]
+    found = history.goodput(lines, 30)
+    assert (found["wall"], found["steps"], found["lost"]) == (160.0, 60.0, 20.0)
+    assert found["goodput"] == pytest.approx(60 / 160)
+
+
+def test_a_history_with_a_cut_off_line_is_read(tmp_path):
+    history.History(tmp_path).add("started", {"step": 0})
+    with (tmp_path / history.FILE).open("a") as out:
+        out.write('{"event": "sav')
+    assert [each["event"] for each in history.read_history(tmp_path)] == ["started"]
+    history.History(tmp_path, enabled=False).add("ended", {"step": 0})
+    assert history.last_saved(tmp_path) == 0

@@ -1,0 +1,28 @@
+"""Records that cannot be read: one message that names the stream and the step."""
+
+import contextlib
+from collections.abc import Iterator
+
+from vlbeit_jax.errors import BadData, Reported
+
+
+@contextlib.contextmanager
+def explains_records(stream: str, step: int) -> Iterator[None]:
+    """Turns the errors of reading records into one that names where they are needed.
+
+    Args:
+      stream: that reads them.
+      step: number of the step, from 1.
+
+    Raises:
+      BadData: they cannot be read.
+    """
+    try:
+        yield
+    except Reported:
+        raise
+    except (ValueError, LookupError, OSError) as error:
+        said = str(error).strip() or repr(error)
+        raise BadData(
+            f"stream {stream}, step {step}: its records cannot be read: {said}"
+        ) from error

@@ -1,0 +1,138 @@
+"""The hooks of a run, in the order in which they are called."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlbeit_jax.config.parse import to_dict
+from vlbeit_jax.data.pipeline import Examples
+from vlbeit_jax.runtime.agreement import Agreement
+from vlbeit_jax.runtime.contributions import Contributions
+from vlbeit_jax.runtime.devices import devices
+from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
+from vlbeit_jax.runtime.hooks.divergence import Divergence
+from vlbeit_jax.runtime.hooks.evaluate import Evaluate
+from vlbeit_jax.runtime.hooks.first_batch import FirstBatch
+from vlbeit_jax.runtime.hooks.log import Log
+from vlbeit_jax.runtime.hooks.profile import Profile
+from vlbeit_jax.runtime.hooks.progress import Progress
+from vlbeit_jax.runtime.hooks.save_config import SaveConfig
+from vlbeit_jax.runtime.hooks.stop import Stop
+from vlbeit_jax.runtime.hosts import is_primary
+from vlbeit_jax.runtime.records import record_ids
+from vlbeit_jax.runtime.run import Run
+from vlbeit_jax.runtime.timer import Timer
+from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.tasks.flops import flops_of_streams, total
+from vlbeit_jax.tasks.reading import reading_of
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.optimizer import learning_rate
+
+PROFILE = "profile"
+Tree = Any
+
+
+def hooks_of(
+    run: Run,
+    examples: Mapping[str, Examples],
+    frozen: Tree,
+    checkpointer: Checkpointer,
+    writer: Writer,
+    timer: Timer,
+    profile: tuple[int, int] | None,
+    made: Progress,
+) -> list[Hook]:
+    """Returns the hooks.
+
+    Args:
+      run: that takes the steps.
+      examples: of each stream.
+      frozen: parameters that are not trained, for evaluation.
+      checkpointer: saves the state.
+      writer: of log lines and figures.
+      timer: of the run.
+      profile: first step of a trace, and the step before which it ends.
+      made: records the progress in the run's history.
+    """
+    config = run.config
+    contributions = Contributions.of(run, examples)
+    checkpoint, stop = _saving(run, checkpointer, timer, made)
+    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
+    evaluators = run.opened.evaluators(run.data, run.place)
+    hooks: list[Hook] = [
+        Log(
+            writer,
+            timer,
+            every=config.run.log_every,
+            learning_rate=learning_rate(config.optimizer, config.run.steps),
+            work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
+            chance=run.opened.chance,
+            contributed=contributions.figures,
+        ),
+        Divergence(
+            checkpointer.latest,
+            writer,
+            lambda step: record_ids(run, step),
+            config.run.refused_in_a_row,
+            config.run.refused_share,
+        ),
+        stop,
+        made,
+        Evaluate(
+            evaluators,
+            frozen,
+            writer,
+            timer,
+            ema=bool(config.optimizer.ema_decay),
+            stopping=stop.signalled,
+        ),
+    ]
+    if is_primary() and config.run.first_batch:
+        hooks.append(_first_batch(run, examples, writer))
+    if is_primary():
+        # Before the checkpoint, whose description holds the same configuration.
+        hooks.append(SaveConfig(run.workdir, config))
+    hooks.append(checkpoint)
+    if is_primary() and profile:
+        hooks.append(Profile(run.workdir / PROFILE, *profile))
+    return hooks
+
+
+def _first_batch(run: Run, examples: Mapping[str, Examples], writer: Writer) -> Hook:
+    """Returns the hook that draws the rows that training begins with."""
+    streams = run.task.streams()
+    return FirstBatch(
+        run.workdir,
+        writer,
+        examples,
+        {name: reading_of(run.opened, name) for name in streams},
+        {name: min(run.config.run.first_batch, each.batch_size) for name, each in streams.items()},
+    )
+
+
+def _saving(
+    run: Run, checkpointer: Checkpointer, timer: Timer, made: Progress
+) -> tuple[Checkpoint, Stop]:
+    """Returns the hooks that save, and that agree with the other hosts on when to save and end."""
+    config = run.config
+    description = {
+        "config": to_dict(config),
+        "must_match": run.must_match,
+        "trained_on": list(run.data.trained_on),
+        "versions": versions(),
+        "devices": devices(),
+    }
+
+    checkpoint = Checkpoint(
+        checkpointer,
+        lambda step: {"step": step, **description},
+        timer,
+        every=config.run.checkpoint_every,
+        minutes=config.run.checkpoint_minutes,
+        asked=lambda: stop.agreed_to_save(),
+        on_saved=made.saved,
+    )
+    # Hosts do not save at the same time by their own clocks.
+    stop = Stop(Agreement(run.mesh), lambda: is_primary() and checkpoint.is_due())
+    return checkpoint, stop

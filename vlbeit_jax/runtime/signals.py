@@ -1,0 +1,149 @@
+"""SIGTERM and Ctrl-C. While a run trains they are noted; at any other time they end the process.
+
+Python calls a handler between two instructions of the main thread, which may be inside a
+compilation for minutes. So a thread of its own reads each signal as it comes
+(``signal.set_wakeup_fd``), and ends the process where nothing has to be saved.
+"""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from vlbeit_jax.errors import Exit
+from vlbeit_jax.runtime.ending import end_now
+
+CODES = {signal.SIGTERM: Exit.PREEMPTED, signal.SIGINT: Exit.INTERRUPTED}
+SAID = {
+    Exit.PREEMPTED: "SIGTERM: ended at once, because there was no new step to save; run the same "
+    "command again",
+    Exit.INTERRUPTED: "interrupted; run the same command again",
+}
+PATIENCE = 20.0  # Seconds in which the other processes of the run are told.
+
+
+@dataclasses.dataclass
+class _State:
+    """What this process does with a signal.
+
+    Attributes:
+      asked: of the first signal that was noted.
+      noting: signals are noted.
+      listening: a thread ends the process where they are not.
+      presses: of Ctrl-C.
+      tell: tells the other processes of the run, if there are any.
+    """
+
+    asked: Exit | None = None
+    noting: bool = False
+    listening: bool = False
+    presses: int = 0
+    tell: Callable[[str, Exit], None] | None = None
+
+
+_state = _State()
+
+
+def asked() -> Exit | None:
+    """Returns the exit code of the first signal that was noted; None before."""
+    return _state.asked
+
+
+@contextlib.contextmanager
+def ends_at_once() -> Iterator[None]:
+    """Within its body, a signal that is not noted ends the process, even during a compilation."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = {number: signal.signal(number, _note) for number in CODES}
+    wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    _state.listening = True
+    thread = threading.Thread(target=_listen, args=(read,), name="signals", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        _state.listening = False
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(write)  # The thread then ends.
+        thread.join()
+        os.close(read)
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """Within its body, signals are noted, and ``asked`` returns the first one.
+
+    A second Ctrl-C ends the process, or raises KeyboardInterrupt outside ``ends_at_once``. Outside
+    the main thread Python allows no handlers, so that nothing is noted there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _note) for number in CODES}
+    _state.asked, _state.noting, _state.presses = None, True, 0
+    try:
+        yield
+    finally:
+        _state.asked, _state.noting = None, False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Within its body, a part of that of ``noted``, signals end the process if they can."""
+    was_noting = _state.noting
+    if _state.listening:
+        _state.noting = False
+        if _state.asked:
+            _end(_state.asked)
+    try:
+        yield
+    finally:
+        _state.noting = was_noting
+
+
+@contextlib.contextmanager
+def telling(tell: Callable[[str, Exit], None]) -> Iterator[None]:
+    """Within its body, ``tell`` gets the message and the code before a signal ends the process."""
+    _state.tell = tell
+    try:
+        yield
+    finally:
+        _state.tell = None
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    """The handler, which runs in the main thread."""
+    if not _state.noting:
+        return  # The thread ends the process.
+    if number == signal.SIGINT and _state.asked and not _state.listening:
+        raise KeyboardInterrupt
+    _state.asked = _state.asked or CODES[signal.Signals(number)]
+
+
+def _listen(read: int) -> None:
+    while number := os.read(read, 1):
+        code = CODES.get(signal.Signals(number[0]))
+        _state.presses += code is Exit.INTERRUPTED
+        pressed_twice = code is Exit.INTERRUPTED and _state.presses > 1
+        if code and (pressed_twice or not _state.noting):
+            _end(code)
+
+
+def _end(code: Exit) -> None:
+    """Ends the process with a message, after the other processes of the run were told."""
+    threading.Timer(PATIENCE, os._exit, [code]).start()
+    try:
+        if _state.tell:
+            _state.tell(SAID[code], code)
+        else:
+            print(f"error: {SAID[code]}", file=sys.stderr)
+    finally:
+        end_now(code)

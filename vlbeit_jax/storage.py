@@ -1,0 +1,92 @@
+"""Full and failing disks: one message that names the disk."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+from vlbeit_jax.errors import Reported, StorageError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FAILING = (*NO_ROOM, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV)
+
+
+def no_room(error: BaseException) -> str:
+    """Returns why there is no room for a file, if this is what an error says; otherwise ""."""
+    number = _number_of(error)
+    return os.strerror(number) if number in NO_ROOM else ""
+
+
+@contextlib.contextmanager
+def explains_storage(folder: pathlib.Path) -> Iterator[None]:
+    """Turns the error of a full or failing disk, Python's or TensorStore's, into one message.
+
+    Args:
+      folder: that is written to.
+
+    Raises:
+      StorageError: the disk is full, or cannot be read or written.
+    """
+    try:
+        yield
+    except Reported:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not (number := _number_of(cause)):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise StorageError(
+            f"the disk of {folder} {_state_of(folder, number)}: {os.strerror(number)}; "
+            f"{'make room' if number in NO_ROOM else 'see what is wrong with it'}, then run the "
+            "same command again"
+        ) from error
+
+
+def _number_of(error: BaseException) -> int:
+    """Returns the number of a disk's error in ``FAILING``; 0 if it is another error."""
+    if isinstance(error, OSError) and error.errno in FAILING:
+        return error.errno
+    # shutil has the text of each file's error, ArrayRecord's writer the system's. Versions of
+    # TensorStore name it in two ways.
+    said = str(error)
+    for number in FAILING:
+        marks = (
+            f"[Errno {number}]",
+            f"os_error_code='{number}'",
+            f"{errno.errorcode[number]} ",
+            f": {os.strerror(number)}",
+        )
+        if any(mark in said for mark in marks):
+            return number
+    return 0
+
+
+def _state_of(folder: pathlib.Path, number: int) -> str:
+    if number not in NO_ROOM:
+        return "fails"
+    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    free = f" ({shutil.disk_usage(existing).free / 1e6:,.1f} MB are free)" if existing else ""
+    return f"is full{free}"
+
+
+def require_room(folder: pathlib.Path, needed: int, what: str) -> None:
+    """Checks that a disk has room.
+
+    Args:
+      folder: on the disk.
+      needed: bytes.
+      what: needs them.
+
+    Raises:
+      StorageError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StorageError(
+            f"the disk of {folder} has {free / 1e6:,.1f} MB free, but {what} needs "
+            f"{needed / 1e6:,.1f} MB; make room, then run the same command again"
+        )

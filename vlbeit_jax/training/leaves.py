@@ -1,0 +1,171 @@
+"""A saved tree, whose arrays are checked as they are read. Orbax does the reading.
+
+No process waits for another one here, because a file may be damaged for one of them alone.
+"""
+
+import functools
+import inspect
+import logging
+import pathlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from vlbeit_jax.errors import Damaged, Reported
+from vlbeit_jax.training.digest import array_digest
+from vlbeit_jax.training.param_names import leaf_name
+from vlbeit_jax.training.sealed import SHOWN, Kept, array_facts
+
+Tree = Any
+Result = TypeVar("Result")
+LONGEST = 500  # Characters of an error of another library.
+LEFT_BEHIND = "Event loop is closed"  # What work says that Orbax no longer waits for.
+FULL = "RESOURCE_EXHAUSTED"  # Of a device's memory, which says nothing about the files.
+
+
+class Leaves:
+    """A saved tree whose arrays are read one at a time, so that it may exceed the memory.
+
+    Attributes:
+      facts: type and shape of each array by name, the parts of its path joined by "/".
+    """
+
+    def __init__(self, folder: pathlib.Path, known: Mapping[str, Kept] | None = None):
+        """Reads names and shapes, but no array yet.
+
+        Args:
+          folder: of the tree.
+          known: digests of its arrays; None if there are none.
+
+        Raises:
+          Damaged: they cannot be read.
+        """
+        self._folder, self._known = folder, known
+        self._reader = ocp.PyTreeCheckpointHandler()
+        self._tree, self.facts = read_files(folder, "its list of arrays", self._listed)
+
+    def _listed(self) -> tuple[Tree, dict[str, Kept]]:
+        tree = self._reader.metadata(epath.Path(self._folder)).tree
+        return tree, array_facts(tree)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each array by name."""
+        return {name: facts.shape for name, facts in self.facts.items()}
+
+    def restore(self, like: Tree) -> Tree:
+        """Returns the whole tree, with the shapes and shardings of ``like``, in its own types."""
+        wanted = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jax.ShapeDtypeStruct(
+                leaf.shape,
+                self._tree_dtype(path),
+                sharding=getattr(leaf, "sharding", None),
+            ),
+            like,
+        )
+        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+        asked = ocp.args.PyTreeRestore(wanted, restore_args=restore_args)
+        return read_files(self._folder, "its arrays", lambda: self._restored(asked))
+
+    def _restored(self, asked: Any) -> Tree:
+        return self._reader.restore(epath.Path(self._folder), args=asked)
+
+    def _tree_dtype(self, path: Any) -> Any:
+        return jax.numpy.dtype(self.facts[leaf_name(path)].dtype)
+
+    def __getitem__(self, wanted: str) -> np.ndarray:
+        """Returns one array, in the memory of this host.
+
+        Raises:
+          Damaged: the array cannot be read, or is not what was saved.
+        """
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._tree)]
+        (path,) = (path for path in paths if leaf_name(path) == wanted)
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+        if all(isinstance(key, jax.tree_util.DictKey) for key in path):
+            # A tree of this array alone: with the others as placeholders, each call would take time
+            # for all of them.
+            alone = ocp.args.PyTreeRestore(
+                item=_nested(path, 0), restore_args=_nested(path, as_numpy), partial_restore=True
+            )
+        else:  # Orbax takes no part of a list, such as an optimizer's state.
+            alone = self._others_as_placeholders(path, as_numpy)
+        found = read_files(self._folder, wanted, lambda: _at(path, self._restored(alone)))
+        if self._known is not None and self._known[wanted].digest != array_digest(wanted, found):
+            raise Damaged(changed(self._folder, [wanted]))
+        return found
+
+    def _others_as_placeholders(self, wanted: Any, as_numpy: ocp.RestoreArgs) -> Any:
+        item = jax.tree_util.tree_map_with_path(
+            lambda path, _: 0 if path == wanted else ocp.PLACEHOLDER, self._tree
+        )
+        restore_args = jax.tree.map(lambda _: as_numpy, self._tree)
+        return ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
+
+
+def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> Result:
+    """Returns what ``read`` returns, and turns whatever goes wrong in it into ``Damaged``.
+
+    Orbax and its libraries raise nearly every type of error over files that are not as they wrote
+    them.
+    """
+    ignore_abandoned_work()
+    try:
+        return read()
+    except Reported:
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and FULL in str(error):
+            raise
+        said = f"{type(error).__name__}: {error}".partition(" [tensorstore_spec=")[0]
+    raise Damaged(f"{folder} is damaged: {what} cannot be read: {' '.join(said.split())[:LONGEST]}")
+
+
+@functools.cache
+def ignore_abandoned_work() -> None:
+    """Says nothing of other reads or writes that Orbax leaves behind when one of them fails.
+
+    They end some time later, in threads of TensorStore, and would follow the message of the error.
+    """
+    hook = sys.unraisablehook
+
+    def report(each: Any) -> None:
+        is_abandoned = inspect.iscoroutine(each.object) or LEFT_BEHIND in str(each.exc_value)
+        if not is_abandoned:
+            hook(each)
+
+    sys.unraisablehook = report
+    unread = logging.getLogger("asyncio")
+    unread.addFilter(lambda record: "never retrieved" not in record.getMessage())
+
+
+def changed(folder: pathlib.Path, names: list[str]) -> str:
+    """Returns the message about arrays whose digests differ."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (
+        f"{folder} is damaged: what is read is not what was saved, by the digest of "
+        f"{', '.join(names[:SHOWN])}{more}"
+    )
+
+
+def _at(path: Any, tree: Tree) -> Any:
+    for key in path:
+        tree = tree[_plain(key)]
+    return tree
+
+
+def _nested(path: Any, leaf: Any) -> Any:
+    """Returns a tree of dictionaries with one leaf, at the end of a path."""
+    for key in reversed(path):
+        leaf = {_plain(key): leaf}
+    return leaf
+
+
+def _plain(key: Any) -> Any:
+    """Returns the key or the index that one step of a path takes."""
+    return key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key
