@@ -4,7 +4,7 @@ TFDS decodes any nesting of tensors. Most sets here have only strings: pictures,
 Beside the decoding of a photograph, its general way takes a tenth of the pipeline's time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlbeit_jax.data.records import Records
@@ -32,6 +32,10 @@ class StringRecords:
             name: list(found[name].bytes_list.value) if is_list else found[name].bytes_list.value[0]
             for name, is_list in self._names.items()
         }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # ArrayRecord raises a ValueError beyond the last record, which would not end a loop.
+        return (self[index] for index in range(len(self)))
 
     def __reduce__(self):
         """Loader processes import TFDS when they receive the records."""
