@@ -93,7 +93,7 @@ def _described(error: BaseException) -> Failure:
         return Failure(f"{host} was interrupted", Exit.INTERRUPTED)
     said = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, jax.errors.JaxRuntimeError) and any(word in said for word in LOST):
-        error = PeerLost(f"another process of the run has ended without a word: {said}")
+        error = PeerLost(f"another process of the run has ended without a message: {said}")
     if isinstance(error, Reported):
         return Failure(f"{host}: {error}", error.code)
     return Failure(f"{host} failed; its own output has the traceback: {said}", Exit.DEFECT)
