@@ -12,7 +12,7 @@ Cost:    160,000 steps of 16 images of 512 x 512, 9.4e18 operations with the bac
 Figures: recipe of BEiT v2 base for a start without labels (published guide): UPerNet on blocks 3,
          5, 7 and 11, auxiliary head with weight .4, learning rate 5e-5 with layer decay .75, weight
          decay .05, drop path .15, batch 16, 160,000 steps with 1,500 of warm-up, then linearly to
-         0. BEiT v2 reports 53.1 mIoU; runs of others end .1 to .8 below. Not run by us. BEiT
+         0. BEiT v2 reports 53.1 mIoU; runs of others end .3 to .8 below. Not run by us. BEiT
          normalises the head over the batch (--config.task.norm=batch), pixels by ImageNet's mean
          and deviation, and its loss counts ignored pixels too.
 """

@@ -25,7 +25,7 @@ from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
 
 LOOK_SECONDS = 1.0  # Between two looks for a message.
 LEAVE_SECONDS = 10.0  # How long process 0 waits for the others to have read it.
-# Every process raises these, at the same step.
+# Every process raises these at the same step, so no process has to be told.
 AGREED = (AgreedError, Diverged, Preempted, Interrupted)
 # What JAX's errors say where a collective operation has lost a process.
 LOST = ("Gloo", "closed by peer", "reset by peer", "UNAVAILABLE", "heartbeat")
