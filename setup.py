@@ -90,6 +90,9 @@ setup(
     extras_require={
         # What only some input formats of prepare need (docs/data.md).
         "formats": FORMATS,
+        # Of older releases than these, installers find some that fit nothing else. This one needs
+        # older protobuf, pyarrow and pillow than the lock files have, so it has one of its own.
+        "beam": ["apache-beam>=2.77,<3"],
         "test": [
             "beartype>=0.20,<1",
             *(each for each in FORMATS if not each.startswith("mlcroissant")),  # It needs pandas.

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv beside setup.py and installs the package with the pinned, hashed versions it was tested with.
-# Usage: launch/install.sh [test|torch|tpu|cuda]      test: with what tests/run.sh needs; torch: with PyTorch and the other programs
-# that weights are compared with, which test includes on Python 3.11; tpu, cuda: with JAX for these
+# Usage: launch/install.sh [test|torch|tpu|cuda|beam]      test: with what tests/run.sh needs; torch: with PyTorch and the other programs
+# that weights are compared with, which test includes on Python 3.11; tpu, cuda: with JAX for these;
+# beam: with Apache Beam, which needs an environment of its own (VENV)
 # PYTHON names the interpreter; the default is the first supported one on PATH. VENV names another folder than .venv.
 # A second call does nothing if nothing has changed. The script makes an environment anew if it is broken, half-made or copied.
 set -euo pipefail
@@ -144,7 +145,10 @@ install_for_tests() {
 
 case $extra in
   "" | test | torch | tpu | cuda) ;;
-  *) fail "unknown set of requirements '$extra'; give test, torch, tpu, cuda or nothing" ;;
+  beam) # Its older libraries would replace those of the other sets.
+    [[ -n ${VENV:-} ]] || fail "Beam needs an environment of its own; name one: VENV=.venv-beam launch/install.sh beam"
+    ;;
+  *) fail "unknown set of requirements '$extra'; give test, torch, tpu, cuda, beam or nothing" ;;
 esac
 if ! is_done && command -v flock >/dev/null; then # One installation at a time; the second then finds nothing to do.
   exec 9>"$venv.lock"

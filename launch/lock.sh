@@ -17,6 +17,9 @@ lock() { # lock FOLDER PYTHON [uv's options]: PYTHON is the oldest one that read
     "${compile[@]}" --extra "$extra" setup.py launch/requirements.in --constraint "$folder/requirements.txt" \
       --output-file "$folder/requirements-$extra.txt"
   done
+  # Beam needs older protobuf, pyarrow and pillow. All else begins with the versions of the others.
+  [[ -f $folder/requirements-beam.txt ]] || cp "$folder/requirements.txt" "$folder/requirements-beam.txt"
+  "${compile[@]}" --extra beam setup.py launch/requirements.in --output-file "$folder/requirements-beam.txt"
 }
 
 lock python3.11 3.11 "$@"

@@ -107,15 +107,16 @@ def build(out: pathlib.Path, kind: Kind, inputs: Iterable[pathlib.Path], **chang
       out: the folder to make.
       kind: what records hold.
       inputs: paths.
-      changed: fields of ``Source``, ``Options`` and ``Wishes`` by name, and ``shard_range``.
+      changed: fields of ``Source``, ``Options`` and ``Wishes`` by name, and ``shard_range`` and
+        ``engine``.
     """
-    shard_range = changed.pop("shard_range", None)
+    shard_range, engine = changed.pop("shard_range", None), changed.pop("engine", None)
     wishes = Wishes(**_taken(changed, Wishes))
     options = Options(**_taken(changed, Options))
     source_format = changed.pop("source_format", "text" if kind is Kind.TEXTS else "webdataset")
     places = [str(path) for path in inputs]
     source = Source(kind, source_format, places, options=options, **changed)
-    return build_set(out, source, wishes, shard_range)
+    return build_set(out, source, wishes, shard_range, engine)
 
 
 def _taken(changed: dict[str, Any], form: type) -> dict[str, Any]:

@@ -130,6 +130,7 @@ def test_a_cycle_between_files_of_one_folder_is_found(tmp_path):
         ),
         ("orbax", lambda path: path.name in ("checkpoint.py", "leaves.py")),
         ("grain", lambda path: part(path) == "data"),
+        ("apache_beam", lambda path: path.name == "beam.py"),
         ("tensorflow", lambda path: False),
         ("torch", lambda path: part(path) == "convert"),
         ("transformers", lambda path: path.parent.name == "formats"),

@@ -59,6 +59,15 @@ def test_an_unknown_set_of_requirements_is_refused():
     assert done.returncode == 2 and "tests" in done.stderr
 
 
+def test_beam_is_installed_into_an_environment_of_its_own(checkout):
+    refused = checkout.install("beam")
+    assert refused.returncode == 2 and "VENV=.venv-beam launch/install.sh beam" in refused.stderr
+    assert not checkout.venv.exists()
+    own = checkout.top / ".venv-beam"
+    assert "requirements-beam.txt" in checkout.done("beam", VENV=str(own))[0]
+    assert own.exists() and not checkout.venv.exists()
+
+
 @pytest.mark.parametrize("script", STARTED_BY_USERS, ids=lambda path: path.name)
 @pytest.mark.parametrize("called", ["by a relative path", "through a symlink", "through two"])
 def test_scripts_find_their_checkout(tmp_path, script, called):

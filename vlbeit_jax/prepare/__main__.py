@@ -12,8 +12,10 @@ from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import local
+from vlbeit_jax.prepare import beam
 from vlbeit_jax.prepare.build import build_set
 from vlbeit_jax.prepare.decide import REMOVE, REPORT, Wishes
+from vlbeit_jax.prepare.describe import in_short
 from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats import FORMATS
 from vlbeit_jax.prepare.formats.base import Options
@@ -21,7 +23,7 @@ from vlbeit_jax.prepare.formats.detect import AUTO
 from vlbeit_jax.prepare.held_back import with_larger_share
 from vlbeit_jax.prepare.pack import pack_texts
 from vlbeit_jax.prepare.pictures import Limits
-from vlbeit_jax.prepare.planning import Source
+from vlbeit_jax.prepare.planning import Source, shard_range
 from vlbeit_jax.types import Kind
 
 OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, splits, writes shards.
@@ -108,6 +110,15 @@ RANGE = flags.DEFINE_string(
     "I:J: make only the parts from I up to, but not including, J, while other machines make the "
     "others in the same --out; the machine that makes the last part completes the set",
 )
+RUNNER = flags.DEFINE_string(
+    "runner",
+    "",
+    "runner of Apache Beam that writes the parts, such as DataflowRunner, FlinkRunner or "
+    "DirectRunner; empty: processes of this machine",
+)
+BEAM_OPTIONS = flags.DEFINE_string(
+    "beam_options", "", "options of Beam and its runner, as one text: '--name=value --name=value'"
+)
 flags.DEFINE_enum(
     "bad_inputs",
     "stop",
@@ -184,7 +195,10 @@ LENGTH = flags.DEFINE_integer(
 def main() -> None:
     """Prepares what the flags ask for and prints its description."""
     kind, out = Kind(KIND.value), local(OUT.value)
+    engine = beam.engine(RUNNER.value, BEAM_OPTIONS.value)
     if kind is Kind.TOKENS:
+        if engine:
+            raise UsageError("--runner is for other kinds: packing texts takes one process")
         if not TOKENIZER.value:
             raise UsageError("--kind=tokens needs --text_tokenizer")
         if APART.value:
@@ -217,7 +231,8 @@ def main() -> None:
                 out,
                 dataclasses.replace(source, validation_share=share),
                 Wishes(**_given(Wishes), fewest=fewest),
-                _shard_range(),
+                shard_range(RANGE.value),
+                engine,
             ),
             VALIDATION.value,
         )
@@ -230,30 +245,13 @@ def main() -> None:
                 file=sys.stderr,
             )
     print(json.dumps(meta, indent=1))
-    print(f"written to {out}: {_in_short(meta)}", file=sys.stderr)
+    print(f"written to {out}: {in_short(meta)}", file=sys.stderr)
 
 
 def _given(form: type) -> dict[str, Any]:
     """Returns the values of the flags that have the names of a class's fields."""
     names = [field.name for field in dataclasses.fields(form) if field.name in flags.FLAGS]
     return {name: flags.FLAGS[name].value for name in names}
-
-
-def _shard_range() -> tuple[int, int] | None:
-    if not RANGE.value:
-        return None
-    start, colon, stop = RANGE.value.partition(":")
-    if not colon or not start.isdigit() or not stop.isdigit() or int(start) >= int(stop):
-        raise UsageError(f"--shard_range={RANGE.value}: give two numbers, such as 0:100")
-    return int(start), int(stop)
-
-
-def _in_short(meta: dict[str, Any]) -> str:
-    """Returns the counts of a description, for those who do not read all of it."""
-    counts = meta["counts"]
-    splits = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    unused = sum(sum(meta.get(name, {}).values()) for name in ("dropped", "left_out"))
-    return f"{sum(counts.values()):,} {meta['kind']} ({splits}); {unused:,} not used"
 
 
 if __name__ == "__main__":

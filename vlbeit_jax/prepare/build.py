@@ -16,7 +16,7 @@ from vlbeit_jax.prepare.finish import DONE_FILE, finish
 from vlbeit_jax.prepare.held_back import SMALL, FewHeldBackError
 from vlbeit_jax.prepare.parts import remove_unfinished
 from vlbeit_jax.prepare.planning import Source, planned, require_whole_pictures
-from vlbeit_jax.prepare.work import do_parts, explained
+from vlbeit_jax.prepare.work import Engine, do_parts, explained
 from vlbeit_jax.prepare.work_plan import (
     OTHERS_FOLDER,
     WorkPlan,
@@ -33,6 +33,7 @@ def build_set(
     source: Source,
     wishes: Wishes = WISHES,
     shard_range: tuple[int, int] | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Prepares what has not been packed.
 
@@ -44,6 +45,7 @@ def build_set(
       wishes: what is decided at the end.
       shard_range: first part to make, and the one after the last; None: all. If other parts are
         missing then, the set is not finished yet.
+      engine: what writes the parts; None: processes of this machine.
 
     Returns:
       The description that was written; empty if parts are missing.
@@ -71,7 +73,7 @@ def build_set(
             for note in found.notes:
                 say(note)
             numbers = range(len(plan.tasks))[slice(*shard_range or (None,))]
-            do_parts(plan, numbers, wishes.workers, found.items)
+            do_parts(plan, numbers, wishes.workers, found.items, engine)
             missing = sum(plan.finished(number) is None for number in range(len(plan.tasks)))
             if missing:
                 say(f"{out} is not complete yet: {missing} of {len(plan.tasks)} parts are missing")

@@ -44,6 +44,14 @@ def summary(meta: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[str]:
         yield f"warning: {warning}"
 
 
+def in_short(meta: Mapping[str, Any]) -> str:
+    """Returns the counts of a description, for those who do not read all of it."""
+    counts = meta["counts"]
+    splits = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    unused = sum(sum(meta.get(name, {}).values()) for name in ("dropped", "left_out"))
+    return f"{sum(counts.values()):,} {meta['kind']} ({splits}); {unused:,} not used"
+
+
 def warnings(meta: Mapping[str, Any]) -> Iterator[str]:
     """Yields what may be wrong with a set, and what to do."""
     counts, items = meta["counts"], meta["items"]

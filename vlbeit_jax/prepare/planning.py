@@ -136,6 +136,20 @@ def _asked(
     )
 
 
+def shard_range(given: str) -> tuple[int, int] | None:
+    """Returns the first number of ``--shard_range`` and the one after the last; None: all parts.
+
+    Raises:
+      UsageError: it is no range.
+    """
+    if not given:
+        return None
+    start, colon, stop = given.partition(":")
+    if not colon or not start.isdigit() or not stop.isdigit() or int(start) >= int(stop):
+        raise UsageError(f"--shard_range={given}: give two numbers, such as 0:100")
+    return int(start), int(stop)
+
+
 def require_whole_pictures(kind: Kind, limits: Limits) -> None:
     """Raises a ``UsageError`` if pictures with masks were to be made smaller."""
     if kind is Kind.MASKS and limits.short_side:

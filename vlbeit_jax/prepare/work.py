@@ -5,7 +5,8 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from vlbeit_jax import progress
 from vlbeit_jax.errors import StorageError
@@ -19,6 +20,8 @@ from vlbeit_jax.prepare.work_plan import WorkPlan, read_plan
 from vlbeit_jax.storage import no_room
 
 WORTH_PROCESSES = 8  # Files to copy.
+# Writes the parts of these numbers, and yields each number with the part or an error.
+Engine = Callable[[WorkPlan, Sequence[int], pool.Report], Iterator[tuple[int, Any]]]
 
 
 @functools.lru_cache(maxsize=1)
@@ -48,7 +51,13 @@ class _Final:
         return made
 
 
-def do_parts(plan: WorkPlan, numbers: Sequence[int], workers: int, items: int | None) -> None:
+def do_parts(
+    plan: WorkPlan,
+    numbers: Sequence[int],
+    workers: int,
+    items: int | None,
+    engine: Engine | None = None,
+) -> None:
     """Writes the parts that are not finished.
 
     Args:
@@ -56,6 +65,7 @@ def do_parts(plan: WorkPlan, numbers: Sequence[int], workers: int, items: int | 
       numbers: of the parts.
       workers: processes; negative: one for each core.
       items: how many the plan expects in all, if it knows.
+      engine: what writes them; None: processes of this machine.
 
     Raises:
       UnusableError: items that have an ``Item.place`` are wrong; those of all parts are named.
@@ -69,8 +79,7 @@ def do_parts(plan: WorkPlan, numbers: Sequence[int], workers: int, items: int | 
         progress.say(f"{len(numbers) - len(todo)} of {len(numbers)} parts are finished already")
     faults: dict[int, list[str]] = {}
     with _Shown(plan, len(todo), items if len(todo) == len(plan.tasks) else None) as shown:
-        processes = pool.processes(workers, len(todo))
-        for number, result in pool.run(_Part(plan.folder), todo, processes, shown.report):
+        for number, result in (engine or _processes(workers))(plan, todo, shown.report):
             if isinstance(result, UnusableError):
                 faults[number] = result.lines
                 if sum(map(len, faults.values())) < MOST_NAMED:
@@ -81,6 +90,13 @@ def do_parts(plan: WorkPlan, numbers: Sequence[int], workers: int, items: int | 
             shown.finished()
     if faults:
         raise UnusableError([line for _, lines in sorted(faults.items()) for line in lines])
+
+
+def _processes(workers: int) -> Engine:
+    """Returns the pool of processes as an engine."""
+    return lambda plan, numbers, report: pool.run(
+        _Part(plan.folder), numbers, pool.processes(workers, len(numbers)), report
+    )
 
 
 def do_shards(plan: WorkPlan, shards: Sequence[Shard], workers: int) -> list[Made]:

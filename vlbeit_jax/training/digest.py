@@ -85,7 +85,11 @@ def _on_device(leaf: Shaped[Array, "..."], seed: np.uint32) -> UInt[Array, "3"]:
     placed = leaf.sharding
     if isinstance(placed, jax.sharding.NamedSharding):
         placed = jax.sharding.NamedSharding(placed.mesh, jax.sharding.PartitionSpec())
-    return _compiled(placed)(leaf, seed)
+    found = _compiled(placed)(leaf, seed)
+    # Devices that a CPU simulates share its threads. If programs that add over devices run at the
+    # same time, each may wait for a thread that another one holds.
+    simulated = any(device.platform == "cpu" for device in leaf.devices())
+    return jax.block_until_ready(found) if simulated else found
 
 
 @functools.cache
