@@ -8,8 +8,8 @@ on storage that all workers see. Beam is imported only where it is used: few use
 import dataclasses
 import functools
 import importlib.util
+import json
 import pathlib
-import pickle
 import re
 import shlex
 import socket
@@ -19,13 +19,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.parts import whole
 from vlbeit_jax.prepare.pool import Report
 from vlbeit_jax.prepare.shard import write_shard
+from vlbeit_jax.prepare.strict import UnusableError
 from vlbeit_jax.prepare.work_plan import WorkPlan, read_plan
 from vlbeit_jax.progress import say
 
 FAULTS_FOLDER = "faults"  # What is wrong with parts that another try would not mend.
+FAULTS: dict[str, type[UsageError]] = {
+    each.__name__: each for each in (UsageError, UnusableError, BadInput)
+}
 # NFS shows a new file up to a minute late to a client that looked for it before (acdirmax).
 PATIENCE, PAUSE = 70.0, 0.5  # Seconds.
 SHARED = (
@@ -160,7 +165,9 @@ def write_part(number: int, folder: str, token: str) -> int:
         write_shard(plan, number, _count)
     except UsageError as error:
         with whole(_fault_file(plan.folder, number)) as path:
-            path.write_bytes(pickle.dumps(error))
+            kind = type(error) if type(error) in FAULTS.values() else UsageError
+            arguments = error.__reduce__()[1] if kind is type(error) else (str(error),)
+            path.write_text(json.dumps({"kind": kind.__name__, "arguments": arguments}))
     return number
 
 
@@ -219,8 +226,13 @@ def _result(plan: WorkPlan, folder: pathlib.Path, number: int) -> Any:
     """Returns a part that was written, or the error."""
     fault = _fault_file(folder, number)
     if _appears(lambda: plan.finished(number) is not None or fault.is_file()):
-        return plan.finished(number) or pickle.loads(fault.read_bytes())
+        return plan.finished(number) or _read_fault(fault)
     return UsageError(f"a worker has written part {number}, but {plan.parts} has none. {SHARED}")
+
+
+def _read_fault(path: pathlib.Path) -> UsageError:
+    found = json.loads(path.read_text())
+    return FAULTS[found["kind"]](*found["arguments"])
 
 
 def _appears(found: Callable[[], bool]) -> bool:
