@@ -7,12 +7,12 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_ade20k.py --workdir
          For your own masks, --format=jsonl (docs/finetune.md), set --config.task.classes=0, and
          fewer steps. The network is that of RUN, whatever its sizes; base size without RUN.
 Cost:    160,000 steps of 16 images of 512 x 512, 9.4e18 operations with the backward pass: 6.6
-         hours of an H100 at 40% of its peak. Four fifths of it are the head; task.head_width=256
-         makes it small. Computed, not run by us.
+         hours of an H100 at 40% of its peak. Four fifths of it are the head, which
+         task.head_width=256 makes small. Computed, not run by us.
 Figures: recipe of BEiT v2 base for a start without labels (published guide): UPerNet on blocks 3,
          5, 7 and 11, auxiliary head with weight .4, learning rate 5e-5 with layer decay .75, weight
          decay .05, drop path .15, batch 16, 160,000 steps with 1,500 of warm-up, then linearly to
-         0. BEiT v2 reports 53.1 mIoU; runs of others end .1 to .8 below. Not run by us. BEiT
+         0. BEiT v2 reports 53.1 mIoU; runs of others end .3 to .8 below. Not run by us. BEiT
          normalises the head over the batch (--config.task.norm=batch), pixels by ImageNet's mean
          and deviation, and its loss counts ignored pixels too.
 """

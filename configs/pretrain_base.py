@@ -10,8 +10,8 @@ Command: python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=R
 Cost:    480k steps of 2048 images, 2048 texts and 2048 pairs. 256 TPU v5e chips at 100% of their
          peak would take 13.57 ms a step, so at least 1.8 hours; the TPU compiler estimates 31.1
          to 42.7 ms a step, or 4.1 to 5.7 hours (docs/scale.md). Not run by us.
-Figures: the data are the paper's, but for BookCorpus, which is gone, PG-19. Each set has rows in
-         proportion to its records. The rest are the defaults of vlbeit_jax/config and
+Figures: the data are the paper's, but PG-19 takes the place of BookCorpus, which is gone. Each set
+         gives rows in proportion to its records. The rest are the defaults of vlbeit_jax/config and
          tasks/pretrain.py. Batch, steps, learning rate, warm-up, AdamW .9/.98/1e-6, weight decay
          .05, masks 15% / 50% / 40% and drop path .1 are as recalled from the paper (arXiv
          2206.01127) and agree with BEiT-3's. End learning rate, clipping 3.0 and colour jitter .4

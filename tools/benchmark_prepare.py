@@ -2,9 +2,8 @@
 
 Usage: python -m tools.benchmark_prepare [PICTURES [WORKERS ...]], for example 4000 1 2
 
-Prints, for each number of worker processes, examples per second of wall-clock time and of processor
-time, and the memory of the largest process. On a shared machine the second figure is the steadier
-one.
+Prints, for each number of worker processes, examples per second of wall-clock time and of CPU time,
+and the memory of the largest process. On a shared machine, the second figure varies less.
 """
 
 import io
@@ -27,7 +26,7 @@ TARS = 8
 
 
 def pairs(count: int) -> Iterator[tuple[str, bytes, bytes]]:
-    """Yields a key, a JPEG and a caption; a comment makes each file another one."""
+    """Yields a key, a JPEG and a caption; a comment gives each file bytes of its own."""
     encoded = [record["image"] for _, record in photographs()]
     for number, jpeg in zip(range(count), itertools.cycle(encoded), strict=False):
         comment = f"{number:08d}".encode()

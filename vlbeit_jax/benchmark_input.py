@@ -29,8 +29,8 @@ from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.runtime.input_rate import Rate, rate
 from vlbeit_jax.types import Kind
 
-OVERVIEW = """Measures how many examples of each stream the pipeline makes per second of processor
-time (one core) and of wall-clock time: read, decode, crop, resize, jitter, mask, tokenise, batch.
+OVERVIEW = """Measures how many examples of each stream the pipeline makes per second of CPU time
+(one core) and of wall-clock time: read, decode, crop, resize, jitter, mask, tokenise, batch.
 Measures decoding alone as well. Says how many cores one host of a pod needs.
 
   python -m vlbeit_jax.benchmark_input --data=synthetic
@@ -38,7 +38,7 @@ Measures decoding alone as well. Says how many cores one host of a pod needs.
   python -m vlbeit_jax.benchmark_input --data=sample:pairs --image_size=64 --patch_size=8
 
 Synthetic images are JPEGs of 500 x 375 pixels and about 41 kB, made for the measurement, with
-captions of the sample. Processor time is that of this process and of its loader processes."""
+captions of the sample. CPU time is that of this process and of its loader processes."""
 
 SAMPLE_TOKENIZER = pathlib.Path(__file__).parent / "sample_model" / "text_tokenizer"
 DATA = flags.DEFINE_string(
@@ -59,7 +59,7 @@ WORKERS = flags.DEFINE_integer(
 STEP_SECONDS = flags.DEFINE_float(
     "step_seconds",
     0.0,
-    "time that a train step takes after each batch; wait_share is then what a run would wait",
+    "time that a train step takes after each batch; wait_share is the share of time it waits",
     lower_bound=0.0,
 )
 POD_HOSTS = flags.DEFINE_integer(
@@ -68,8 +68,8 @@ POD_HOSTS = flags.DEFINE_integer(
 POD_STEP_SECONDS = flags.DEFINE_float(
     "pod_step_seconds",
     0.0311,
-    "time of a step of 2,048 rows of each stream there; default: the compiler's shorter estimate "
-    "for configs/pretrain_base.py on v5e-256 (docs/scale.md)",
+    "time of a step of 2,048 rows of each stream on the pod; default: the compiler's shorter "
+    "estimate for configs/pretrain_base.py on v5e-256 (docs/scale.md)",
     lower_bound=1e-6,
 )
 POD_BATCH = 2048

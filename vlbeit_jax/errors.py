@@ -85,19 +85,19 @@ class Damaged(Reported):
 
 
 class Diverged(Reported, FloatingPointError):
-    """Too many steps were not finite. Every process of a run raises it."""
+    """Too many steps were not finite, or a parameter is too large. Every process raises it."""
 
     code = Exit.DIVERGED
 
 
 class Stuck(Reported):
-    """Nothing has happened for too long."""
+    """No step was finished for too long. Nothing raises it yet; its exit code is reserved."""
 
     code = Exit.STUCK
 
 
 class PeerLost(Reported):
-    """Another process of the run has ended without a word."""
+    """Another process of the run has ended without a message."""
 
     code = Exit.PEER_LOST
 

@@ -55,7 +55,7 @@ def locked(out: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
 
     Args:
       out: a file or folder, which need not exist.
-      shared: whether others that say so too may write at the same time.
+      shared: whether other processes that also pass True may write at the same time.
 
     Raises:
       UsageError: another process holds the lock, or nothing can be written beside ``out``.
@@ -76,7 +76,7 @@ def locked(out: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
         try:
             yield
         finally:
-            # Whoever shares the lock still needs its file.
+            # Another process that shares the lock still needs its file.
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
     with locked(out):
         folder = out.parent / f".{out.name}.incomplete"
         try:
-            # What is left there is of a process that has ended.
+            # A process that has ended may have left it.
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         except OSError as error:

@@ -11,9 +11,9 @@ OVERVIEW = """Shows what is in the folder of a run.
   python -m vlbeit_jax.inspect RUN --verify
 
 It lists the configuration, every start with its end, where the time went, and every checkpoint with
-its size and whether it is damaged. No array is loaded, so that it is quick. With --verify, every
-array is read and its digest checked; the command ends with exit code 66 if a step is damaged. It
-needs no accelerator, and changes nothing."""
+its size and whether it is damaged. It loads no array, so it is quick. With --verify, it reads every
+array and checks its digest. If a step is damaged, the command ends with exit code 66. It needs no
+accelerator, and changes nothing."""
 
 VERIFY = flags.DEFINE_bool("verify", False, "read every array, and check its digest")
 USAGE = "give the folder of one run: python -m vlbeit_jax.inspect RUN"

@@ -146,7 +146,9 @@ def _with_pictures(run: Any, predict: Any, until_written: contextlib.ExitStack) 
         return predict
     out = pathlib.Path(OUT.value)
     if not OUT.value and not PICTURES.value:
-        raise UsageError("--pictures=FOLDER is needed for the masks, or --out=FILE")
+        raise UsageError(
+            "give --out=FILE or --pictures=FOLDER: the masks are written into a folder"
+        )
     folder = pathlib.Path(PICTURES.value) if PICTURES.value else out.with_suffix("")
     if folder == out:
         raise UsageError(f"--out={out} has no ending, so name --pictures=FOLDER as well")

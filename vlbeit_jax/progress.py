@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol, TypeVar
 import tqdm
 
 EVERY = 10.0  # Seconds between lines.
-SHORT = 2.0  # Seconds: work that took less ends without a word.
+SHORT = 2.0  # Seconds: work that took less ends without a line.
 Item = TypeVar("Item")
 
 
@@ -28,7 +28,7 @@ class _Bar(Protocol):
 
 
 class _State:
-    """Whether progress is shown, whether something is counted, what is asked before each item."""
+    """Whether progress is shown, whether something is counted, what is called before each item."""
 
     shown = False
     counting = False

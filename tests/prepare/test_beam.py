@@ -223,7 +223,9 @@ def test_an_input_that_workers_do_not_see_is_not_skipped(tmp_path, tars, without
 
 def test_relative_paths_are_refused(tmp_path, tars, without_beam):
     relative = [pathlib.Path(os.path.relpath(path)) for path in tars]
-    with pytest.raises(UsageError, match=f"relative path.* give the whole path, .*{tars[0].name}"):
+    with pytest.raises(
+        UsageError, match=f"relative path.* give the absolute path, .*{tars[0].name}"
+    ):
         build(tmp_path / "set", Kind.PAIRS, relative, engine=Here("here"))
 
 

@@ -54,7 +54,7 @@ def test_finished_parts_stay_and_the_same_command_goes_on(tmp_path, monkeypatch)
     ended = run(out, ROOM, files)
     assert ended.returncode == Exit.STORAGE, ended.stderr
     assert "File too large. 1 of 2 parts are finished and stay in" in ended.stdout
-    assert "Make room, and give the same command again" in ended.stdout
+    assert "Make room, and run the same command again" in ended.stdout
     left = {path.name for path in (tmp_path / "set.work" / "parts").iterdir()}
     assert "00000.json" in left and not out.exists()
     assert not any(name.startswith("00001") or name.endswith(".tmp") for name in left)

@@ -70,7 +70,7 @@ def store(monkeypatch):
         (UsageError("memory is full"), Exit.USAGE, "(process 2 of 3): memory is full"),
         (KeyboardInterrupt(), Exit.INTERRUPTED, "(process 2 of 3) was interrupted"),
         (StorageError("disk full"), Exit.STORAGE, "(process 2 of 3): disk full"),
-        (JaxRuntimeError("Gloo: closed by peer"), Exit.PEER_LOST, "has ended without a word"),
+        (JaxRuntimeError("Gloo: closed by peer"), Exit.PEER_LOST, "has ended without a message"),
         (OSError("disk gone"), 1, "its own output has the traceback: OSError: disk gone"),
     ],
     ids=["usage", "interrupt", "disk", "lost", "defect"],

@@ -157,7 +157,7 @@ def test_a_process_that_is_killed_is_missed_by_the_other(config, tmp_path):
     runs[1].send(signal.SIGKILL)
     code, last = runs[0].ended()
     assert code == Exit.PEER_LOST, runs[0].said()
-    assert "another process of the run has ended without a word" in last
+    assert "another process of the run has ended without a message" in last
     runs[1].process.wait()
 
 

@@ -118,13 +118,13 @@ def test_damaged_lines_of_metrics_are_set_aside_and_reported(world, run, capsys)
     lines[1:2] = [lines[1], b"", b"\0\0\0", b'{"step": 5}', b"[1]"]
     path.write_bytes(b"\n".join(lines))
     assert [line["step"] for line in read_metrics(run)] == [2, 4, 6, 8]
-    assert "line 3, 4, 5, 6 cannot be read and left out" in capsys.readouterr().err
+    assert "line 3, 4, 5, 6 cannot be read; left out" in capsys.readouterr().err
     shutil.rmtree(run / "checkpoints" / "8")
     train(config_of(world), run)
     assert [line["step"] for line in tiny.metrics_of(run)] == [2, 4, 6, 8]
     kept = (run / "metrics.damaged.txt").read_bytes()
     assert kept == b'\n\0\0\0\n{"step": 5}\n[1]\n'
-    assert "line 3, 4, 5, 6 cannot be read and moved to metrics.damaged.txt" in log_of(run)
+    assert "line 3, 4, 5, 6 cannot be read; moved to metrics.damaged.txt" in log_of(run)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # It is infinite in float32.

@@ -28,7 +28,7 @@ def scenes(
     Args:
       parts: records of emoji by split.
       classes: of emoji; the background comes before them.
-      fold: that is tested.
+      fold: the one that is tested.
     """
     for split, records in parts.items():
         emoji = [(decode(each["image"]), stored_mask(each["alpha"])) for each in records]

@@ -5,7 +5,7 @@
 TASK is emoji_category, retrieval, vqa_cell or segmentation. RUN is a finished pretraining run.
 FOLDER gets the fine-tuning runs, the answers of each of them, and results.json. If the command was
 cut off, run it again, and it continues: it does not train a finished run again, unless the run's
-data would now be made otherwise. If RUN or the recipe has changed, the command empties FOLDER
+data would now differ. If RUN or the recipe has changed, the command empties FOLDER
 first.
 """
 

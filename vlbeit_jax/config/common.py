@@ -169,7 +169,7 @@ class RunConfig:
     )
     checkpoint_minutes: float = setting(
         0.0,
-        "minutes after which a checkpoint is saved at the latest; 0: by steps alone",
+        "longest time between checkpoints in minutes; 0: by steps alone",
         AT_LEAST_0,
     )
     keep_last: int = setting(3, "newest checkpoints that are kept", POSITIVE)
@@ -177,9 +177,7 @@ class RunConfig:
         "auto", "folder for compiled steps; auto: in the user's cache folder; empty: no cache"
     )
     keep_every: int = setting(0, "steps whose multiples are kept as well; 0: none", AT_LEAST_0)
-    refused_in_a_row: int = setting(
-        3, "steps in a row that are not finite, and end the run", POSITIVE
-    )
+    refused_in_a_row: int = setting(3, "refused updates in a row that end the run", POSITIVE)
     refused_share: float = setting(
-        0.01, "of the last 1,000 steps: if more are not finite, they end the run", SHARE
+        0.01, "a larger share of refused updates in the last 1,000 steps ends the run", SHARE
     )

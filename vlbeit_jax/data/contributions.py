@@ -19,7 +19,7 @@ class Contribution(NamedTuple):
 
     @property
     def epochs(self) -> float:
-        """How often each of its records was given."""
+        """How often the set has given each of its records, on average."""
         return self.rows / self.records
 
 

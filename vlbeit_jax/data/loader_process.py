@@ -11,8 +11,8 @@ def begin(index: int, count: int) -> None:
     """Leaves signals to the trainer, and ends with it.
 
     SIGTERM and Ctrl-C often go to all processes of a group. The trainer still needs batches for the
-    step that it takes before it saves; then it ends this process. If the trainer is killed, it
-    cannot.
+    step that it takes before it saves; then it ends this process. A killed trainer
+    cannot, so this process also watches whether the trainer lives.
 
     Args:
       index: of this process, which Grain gives.

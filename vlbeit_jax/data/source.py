@@ -22,7 +22,8 @@ __all__ = ["TRAIN", "VALIDATION", "PreparedSet", "Records", "open_set", "open_se
 # content.
 FORMAT = 2
 META_FILE = "vlbeit_meta.json"
-# How a set's records are divided over its shards. Sets before 0.3 do not say; they are IN_TURN.
+# How a set's records are divided over its shards. Sets of versions up to 0.2.0 do not say this:
+# they are IN_TURN.
 IN_TURN, ONE_AFTER_ANOTHER = "in_turn", "one_after_another"
 SAMPLE_PREFIX = "sample:"
 SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"

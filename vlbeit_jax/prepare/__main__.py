@@ -40,8 +40,8 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
       --out=data/ade20k
 
 The formats ade20k, imagenet, karpathy, nlvr2, tfds, vqav2 and vqav2-trainval read published
-benchmarks as they are (docs/published_benchmarks.md). A command that is stopped goes on when it is
-given again: finished parts stay in OUT.work (docs/data.md).
+benchmarks as they are (docs/published_benchmarks.md). If a command was stopped, run it again: it
+keeps the finished parts, which are in OUT.work (docs/data.md).
 
 tfds.builder_from_directory opens the folder. vlbeit_meta.json in it describes the set."""
 
@@ -68,7 +68,7 @@ INPUT = flags.DEFINE_multi_string(
     required=True,
 )
 flags.DEFINE_string(
-    "images", "", "folder that paths of pictures in an index are relative to; empty: the index's"
+    "images", "", "folder that paths in an index are relative to; empty: that of the index"
 )
 flags.DEFINE_string(
     "image_column", "", "column of the pictures, in a table where it is not recognised"
@@ -96,19 +96,19 @@ flags.DEFINE_string(
 PARTS = flags.DEFINE_list(
     "splits",
     [],
-    f"formats of published benchmarks: parts to read, of {', '.join(SPLITS)}; empty: all",
+    f"formats of published benchmarks: splits to read, of {', '.join(SPLITS)}; empty: all",
 )
 SHARDS = flags.DEFINE_integer(
-    "shards", 0, "files per split; 0: as many as give files of about 256 MB", lower_bound=0
+    "shards", 0, "shards (files) per split; 0: as many as give about 256 MB each", lower_bound=0
 )
 flags.DEFINE_integer(
-    "workers", -1, "processes; -1: one for each core; 0: none besides this one", lower_bound=-1
+    "workers", -1, "worker processes; -1: one per core; 0: none besides this one", lower_bound=-1
 )
 RANGE = flags.DEFINE_string(
     "shard_range",
     "",
     "I:J: make only the parts from I up to, but not including, J, while other machines make the "
-    "others in the same --out; whoever makes the last part completes the set",
+    "others in the same --out; the machine that makes the last part completes the set",
 )
 RUNNER = flags.DEFINE_string(
     "runner",

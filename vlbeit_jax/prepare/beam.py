@@ -27,11 +27,11 @@ from vlbeit_jax.prepare.strict import UnusableError
 from vlbeit_jax.prepare.work_plan import WorkPlan, read_plan
 from vlbeit_jax.progress import say
 
-FAULTS_FOLDER = "faults"  # Of parts that another try would not mend.
+FAULTS_FOLDER = "faults"  # What is wrong with parts that another try would not mend.
 FAULTS: dict[str, type[UsageError]] = {
     each.__name__: each for each in (UsageError, UnusableError, BadInput)
 }
-# NFS shows a new file up to a minute late to those who have looked for it before (acdirmax).
+# NFS shows a new file up to a minute late to a client that looked for it before (acdirmax).
 PATIENCE, PAUSE = 70.0, 0.5  # Seconds.
 SHARED = (
     "Beam's workers need --input and --out on storage that all of them and this machine see under "
@@ -115,7 +115,7 @@ class Beam:
         if str(state) != "DONE":
             raise UsageError(
                 f"the pipeline of {self.runner} ended as {state}; its log says why. Finished parts "
-                "are kept: give the same command again"
+                "are kept: run the same command again"
             )
 
 
@@ -145,7 +145,7 @@ def engine(runner: str, options: str) -> Beam | None:
 def write_part(number: int, folder: str, token: str) -> int:
     """Writes a part; runs on a worker.
 
-    What is wrong with the data is written down for the machine that asked, because another try
+    What is wrong with the data is written to a file for the machine that asked, because a new try
     would end in the same way. Any other error is raised, so that Beam tries again.
 
     Args:
@@ -218,7 +218,7 @@ def _require_absolute(plan: WorkPlan) -> None:
             if path and not pathlib.Path(path).is_absolute():
                 raise UsageError(
                     f"{flag}: {path} is a relative path, but Beam's workers run in folders of "
-                    f"their own; give the whole path, {pathlib.Path(path).absolute()}"
+                    f"their own; give the absolute path, {pathlib.Path(path).absolute()}"
                 )
 
 
@@ -236,7 +236,7 @@ def _read_fault(path: pathlib.Path) -> UsageError:
 
 
 def _appears(found: Callable[[], bool]) -> bool:
-    """Returns whether something is there by now or soon."""
+    """Returns whether something is there, now or within ``PATIENCE`` seconds."""
     until = time.monotonic() + PATIENCE
     while not found():
         if time.monotonic() > until:

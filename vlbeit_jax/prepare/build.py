@@ -43,8 +43,8 @@ def build_set(
       out: the folder to make.
       source: what is read.
       wishes: what is decided at the end.
-      shard_range: first part to make, and the one after the last; None: all. If others are missing
-        then, the set is not finished yet.
+      shard_range: first part to make, and the one after the last; None: all. If other parts are
+        missing then, the set is not finished yet.
       engine: what writes the parts; None: processes of this machine.
 
     Returns:
@@ -53,8 +53,8 @@ def build_set(
     Raises:
       UsageError: an input is missing or unreadable, an annotation is wrong, or too many items had
         to be dropped. Nothing is left at ``out``.
-      FewHeldBackError: fewer than ``wishes.fewest`` records are held back; then too nothing is
-        left.
+      FewHeldBackError: fewer than ``wishes.fewest`` records are held back. Nothing is left at
+        ``out``.
     """
     local(out)
     wishes.require_fit(source.kind)
@@ -76,7 +76,7 @@ def build_set(
             do_parts(plan, numbers, wishes.workers, found.items, engine)
             missing = sum(plan.finished(number) is None for number in range(len(plan.tasks)))
             if missing:
-                say(f"{missing} of {len(plan.tasks)} parts are missing before {out} is complete")
+                say(f"{out} is not complete yet: {missing} of {len(plan.tasks)} parts are missing")
                 return {}
             with locked(plan.folder / "set"):
                 return finish(out, plan, wishes, others, told)
@@ -101,7 +101,7 @@ def _finished_before(out: pathlib.Path, plan: WorkPlan) -> dict[str, Any] | None
 
 
 def _open_work(plan: WorkPlan, others: Sequence[PreparedSet]) -> None:
-    """Makes the folder of the work, or goes on in it."""
+    """Makes the folder of the work, or continues in it."""
     if plan.parts.is_dir():
         remove_unfinished(plan.parts)
         try:
@@ -130,10 +130,10 @@ def _is_larger_share(plan: WorkPlan) -> bool:
 def _tidy(plan: WorkPlan, error: BaseException, *, shared: bool) -> None:
     """Removes the folder of the work if nothing in it is of use when the command is given again."""
     finished = any(plan.finished(number) for number in range(len(plan.tasks)))
-    # A fault of the data: they or the options have to change, and one part is quickly made again.
+    # A fault of the data: the data or the options have to change, and one part is soon made again.
     judged = isinstance(error, ValueError) and not no_room(error.__cause__ or error)
     useless = not finished or isinstance(error, FewHeldBackError)
     if not shared and (useless or (judged and len(plan.tasks) == 1)):
         shutil.rmtree(plan.folder, ignore_errors=True)
     elif finished:
-        say(f"finished parts stay in {plan.folder}; the same command goes on with them")
+        say(f"finished parts stay in {plan.folder}; run the same command again to continue")

@@ -1,4 +1,4 @@
-"""What stays of the records, which is decided when all parts are known."""
+"""Decides which records stay, when all parts are finished."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ DUPLICATE = "duplicate"
 
 @dataclasses.dataclass(frozen=True)
 class Wishes:
-    """What is decided at the end, so that another value needs no part again.
+    """Options that are applied at the end. If one changes, finished parts stay as they are.
 
     Attributes:
-      shards: files per split; 0: that which gives files of a good size.
+      shards: per split; 0: as many as give shards of a good size.
       fewest: records of a small set that must be held back.
       deduplicate: whether equal records are merged.
       near_duplicates: REPORT or REMOVE pictures that look alike; empty: they are not compared.
@@ -50,8 +50,8 @@ class Wishes:
     def require_fit(self, kind: Kind) -> None:
         """Raises a ``UsageError`` if duplicates cannot be removed from records of a kind.
 
-        Records of other kinds are about the same picture by design, or their number by class is
-        stated.
+        Records of other kinds are about the same picture by design, or the set states how many
+        there are of each class.
         """
         for flag, value, kinds in (
             ("--deduplicate", self.deduplicate, (Kind.IMAGES, Kind.PAIRS, Kind.TEXTS)),

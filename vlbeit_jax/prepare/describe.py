@@ -1,4 +1,4 @@
-"""What the description says of how a set was made, and what the end of a run shows of it."""
+"""How a set was made, for its description; and what ``prepare`` prints at its end."""
 
 import datetime
 import importlib.metadata
@@ -18,9 +18,9 @@ LARGE = 0.05  # Share of the items that is worth a warning.
 
 
 def provenance() -> dict[str, Any]:
-    """Returns with which versions, and on which day (UTC), a set was made.
+    """Returns the versions that made a set, and the day (UTC).
 
-    The variable SOURCE_DATE_EPOCH states another time, so that a set can be made again to the byte.
+    The environment variable SOURCE_DATE_EPOCH sets another time, so that all bytes can be repeated.
     """
     stated = os.environ.get("SOURCE_DATE_EPOCH")
     now = datetime.datetime.fromtimestamp(int(stated), datetime.UTC) if stated else None
@@ -71,10 +71,10 @@ def warnings(meta: Mapping[str, Any]) -> Iterator[str]:
     for reason, count in meta["dropped"].items():
         if count > LARGE * items:
             advice = f": {ADVICE[reason]}" if reason in ADVICE else ""
-            yield f"{count / items:.0%} of the items were dropped, {reason}{advice}"
+            yield f"{count / items:.0%} of the items were dropped as {reason}{advice}"
     for reason, count in meta["left_out"].items():
         if count > LARGE * items:
-            yield f"{count / items:.0%} of the items were left out, {reason}"
+            yield f"{count / items:.0%} of the items were left out as {reason}"
     if meta.get("duplicates", 0) > LARGE * items:
         yield (
             f"{meta['duplicates']:,} records are byte-equal copies of others; --deduplicate merges "

@@ -20,7 +20,7 @@ class Encoder:
     def encode(self, record: Mapping[str, Any]) -> bytes:
         """Returns the bytes of a record."""
         example = self._serializer.get_tf_example(self._features.encode_example(record))
-        # Maps are in no order otherwise, another one in every process.
+        # Otherwise the order of the fields would differ from process to process.
         return example.SerializeToString(deterministic=True)
 
     def decode(self, encoded: bytes) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from vlbeit_jax.prepare.parts import records_file, sha256_of
 from vlbeit_jax.prepare.shard import features_of
 from vlbeit_jax.prepare.work_plan import WorkPlan
 
-SHARD_BYTES = 256e6  # A shard of this size is read in good time from anywhere.
+SHARD_BYTES = 256e6  # Few files, and each is quickly read from anywhere.
 SMALLEST_OF_PARTS = 64e6  # Parts of this size, on average, become shards as they are.
 AT_ONCE = 256  # Records in memory.
 KNOWN_FILE = "training_captions.npy"
@@ -51,7 +51,7 @@ class Shard:
       split: of its records.
       path: of the file.
       pieces: its records, in order.
-      as_it_is: whether it is the whole file of its one part.
+      as_it_is: whether the file of its only part becomes the shard, unchanged.
       changes: of its records, by part and number.
     """
 
@@ -84,7 +84,7 @@ def layout(
       merged: all parts.
       split: with at least one record left.
       edits: of the split.
-      asked: number of files; 0: that which gives files of about ``SHARD_BYTES``.
+      asked: number of files; 0: as many as give files of about ``SHARD_BYTES``.
       path: folder of the files.
       name: of the set, with which names of files begin.
     """

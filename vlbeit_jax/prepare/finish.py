@@ -1,4 +1,4 @@
-"""The last step: judges the whole, decides what stays, writes the set and its description."""
+"""The last step: checks all counts, decides what stays, writes the set and its description."""
 
 import json
 import pathlib
@@ -48,7 +48,7 @@ def finish(
       plan: of the work.
       wishes: what is decided now.
       others: the sets that this one is kept apart from.
-      told: what the description is to say besides.
+      told: further entries of the description.
 
     Returns:
       The description.

@@ -24,11 +24,11 @@ class Item:
       truth: whether the statement is true; None if it is not known.
       group: items of one group are in one split; empty: the picture, or else the text, decides.
       split: that the source puts it in; empty: a hash decides.
-      place: file and line, for messages. If there is one, whoever made the source can mend it, so
-        an item that cannot be used is an error and is not dropped.
+      place: file and line, for messages, of data that the user annotated. The user can mend
+        them, so an item with a place that cannot be used is an error, and is not dropped.
       fault: why it cannot be used, if the format knows.
       no_words: why it has neither captions nor a text, if the format knows.
-      skip: why it is no example at all, such as "hidden"; it is counted apart from dropped items.
+      skip: why it is no example at all, such as "hidden"; counted apart from dropped items.
       repairs: what was mended in its texts, such as "lone_surrogate"; counted, and used.
     """
 

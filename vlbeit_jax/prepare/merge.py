@@ -1,8 +1,8 @@
 """All parts side by side: what is removed, joined or renamed before the set is written.
 
 Whether a record stays can depend on any other record: a held-back caption that training has is
-left out, and so are duplicates if that is asked for. Keys in the parts' arrays tell it, so no
-record has to be read.
+left out, and so are duplicates if that is asked for. The keys in the parts' arrays are enough to
+decide this, so no record has to be read.
 """
 
 import collections
@@ -71,7 +71,7 @@ class Merged:
                 yield place, digest.tobytes()
 
     def repeated_ids(self) -> dict[str, dict[int, str]]:
-        """Returns what the ids of records get that a record of another part has too.
+        """Returns, by split and number, the suffix of each id that a record of an earlier part has.
 
         Ids are already different within a part.
         """
@@ -159,7 +159,7 @@ def texts_of(merged: Merged, split: str, edits: Edits) -> Pairs:
 
 
 def leave_out_captions(merged: Merged, edits: dict[str, Edits]) -> int:
-    """Takes captions of training out of held-back pairs; returns how many pairs have none left."""
+    """Removes captions of training from held-back pairs; returns how many pairs have none left."""
     if TRAIN not in edits:
         return 0
     known, gone = np.unique(texts_of(merged, TRAIN, edits[TRAIN])[0]), 0

@@ -35,7 +35,7 @@ class Part:
     """Counts of a finished part.
 
     Attributes:
-      asked: hash of what the part was to be (``work_plan.WorkPlan.asked``).
+      asked: hash of what decides its records (``work_plan.WorkPlan.asked``).
       seen: items that were read.
       placed: records by split, before any was left out because of other sets.
       stated: records whose split the source states.
@@ -115,7 +115,7 @@ def publish(written: pathlib.Path, path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path of this process; what is written there appears at ``path``."""
+    """Gives a temporary path; the file that is written there is renamed to ``path`` at the end."""
     written = unfinished(path)
     try:
         yield written
@@ -125,7 +125,7 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
-    """Removes what processes of this machine that are gone have left under temporary names."""
+    """Removes temporary files of this machine's processes that have ended."""
     for path in folder.iterdir():
         found = UNFINISHED.fullmatch(path.name)
         if found and found["host"] == socket.gethostname() and not _runs(int(found["process"])):

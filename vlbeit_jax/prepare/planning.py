@@ -76,8 +76,8 @@ def planned(
     options = dataclasses.replace(source.options, kind=str(source.kind))
     found = plan_of(FORMATS[name], paths, options)
     asked = _asked(source, name, paths, looks, others)
-    # What a benchmark's training part has in common with its held-back parts is left out, so all of
-    # it is one part.
+    # Training records whose picture is also held back are left out, so all of a benchmark is one
+    # part.
     tasks = (tuple(found.units),) if asked.official else tuple((unit,) for unit in found.units)
     files = tuple(map(files_of, tasks))
     plan = WorkPlan(work, asked, tasks, files, source.max_dropped, options.bad_inputs)

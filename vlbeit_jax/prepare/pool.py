@@ -1,4 +1,4 @@
-"""Calls in several processes, whose order and number the results do not show.
+"""Calls in several processes. Results do not depend on the order or number of the processes.
 
 A worker is a new Python and no fork: ArrayRecord has threads, which a fork would leave behind in an
 unknown state. Each has a pipe of its own. If the main process is killed, the pipe breaks and the
@@ -36,8 +36,8 @@ def processes(workers: int, jobs: int) -> int:
 def run(call: Call, jobs: Iterable[Job], workers: int, report: Report) -> Iterator[tuple[Job, Any]]:
     """Calls ``call(job, report)`` for each job, and yields jobs with results as they end.
 
-    An exception is a result too, so that others can go on. Whoever stops to iterate ends the
-    workers.
+    An exception is a result too, so that other jobs can continue. When the caller stops to
+    iterate, the workers end.
 
     Args:
       call: picklable.
@@ -114,7 +114,7 @@ def _gone(code: int | None) -> UsageError:
     how = signal.Signals(-code).name if code is not None and code < 0 else f"code {code}"
     return UsageError(
         f"a worker process was ended from outside ({how}). If the memory was full, use fewer "
-        "--workers. What is finished is kept: give the same command again"
+        "--workers. Finished parts are kept: run the same command again"
     )
 
 
@@ -137,5 +137,5 @@ def _work(pipe: connection.Connection, call: Call) -> None:
 def _tried(call: Call, job: Job, report: Report) -> Any:
     try:
         return call(job, report)
-    except Exception as error:  # It is a result, which whoever iterates judges.
+    except Exception as error:  # It is a result; the caller decides what follows.
         return error

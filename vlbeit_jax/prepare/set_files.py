@@ -35,7 +35,7 @@ def describe_set(
       folder: of the set; the shards are in it.
       kind: what records hold.
       features: of the records.
-      meta: what the description is to say besides.
+      meta: further entries of the description.
       keys: by kind of key and split.
       counts: records by split.
       fingerprint: of the content.
@@ -107,7 +107,7 @@ def nothing_written(out: pathlib.Path, meta: Mapping[str, Any]) -> UsageError:
 def require_keys_apart(keys: Mapping[tuple[str, str], Keys]) -> None:
     """Raises a ValueError if a picture or text is in two splits, whoever placed it."""
     for what, (held, other) in itertools.product(KEYS, itertools.combinations(SPLITS[::-1], 2)):
-        # Nothing is trained on two held-back splits, and short captions occur in both.
+        # Two held-back splits may share a text: no model is trained on either of them.
         if what == TEXTS and TRAIN not in (held, other):
             continue
         both = common(keys.get((what, held), NONE), keys.get((what, other), NONE)[0])

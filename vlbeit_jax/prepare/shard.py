@@ -1,4 +1,4 @@
-"""The work on one part: reads its units, and writes its records with what is known about them.
+"""The work on one part: reads its units, and writes its records with digests, keys and counts.
 
 ``write_shard`` is a pure function of the plan and the part's number. So processes, machines or
 another engine may call it in any order, and more than once.
@@ -72,10 +72,10 @@ def write_shard(plan: WorkPlan, number: int, report: Report = lambda items, drop
         try:
             part = _written(plan, number, bad, report)
         except BadInput as error:
-            # Of what a benchmark consists of, nothing can be missing.
+            # A benchmark has to be complete.
             if plan.bad_inputs != "skip" or plan.request.official or error.path in bad:
                 raise
-            bad[error.path] = error.why  # All of it is left out, so once more without it.
+            bad[error.path] = error.why  # The next try leaves out the whole file.
             continue
         part.bad_inputs = [list(each) for each in bad.items()]
         part.save(plan.parts, number)
@@ -83,7 +83,7 @@ def write_shard(plan: WorkPlan, number: int, report: Report = lambda items, drop
 
 
 def _written(plan: WorkPlan, number: int, bad: Collection[str], report: Report) -> Part:
-    """Writes the files of a part, all but its counts, from all but the bad inputs."""
+    """Writes the files of a part except its counts, from its inputs except the bad ones."""
     maker, part = _maker(plan), Part(plan.asked(number))
     with _Files(plan, number, part) as files:
         items = _reported(_items(plan, number, bad), maker, report)
@@ -155,7 +155,7 @@ def _example(record: Mapping[str, Any], picture: Picture | None) -> dict[str, An
 
 
 class _Files:
-    """The files of a part. They appear with ``publish``; without it, nothing is left of them."""
+    """The files of a part. ``publish`` makes them appear; without it, they are removed."""
 
     def __init__(self, plan: WorkPlan, number: int, part: Part):
         self._plan, self._number, self._part = plan, number, part
@@ -182,7 +182,7 @@ class _Files:
         self._writers[split].write(encoded)
         keys = keys_of(record)
         if "captions" in record:
-            # A caption that is there twice is held back twice.
+            # A caption that occurs twice is held back twice.
             keys[TEXTS] = list(map(text_key, record["captions"]))
         number = part.counts.get(split, 0)
         self._arrays.add(split, number, record_digest(record), group_key(record["id"]), keys)

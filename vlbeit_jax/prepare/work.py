@@ -68,7 +68,7 @@ def do_parts(
       engine: what writes them; None: processes of this machine.
 
     Raises:
-      UnusableError: items that have a place are wrong; those of all parts are named.
+      UnusableError: items that have an ``Item.place`` are wrong; those of all parts are named.
       BadInput: a file is damaged and was not to be skipped.
       UsageError: too many items cannot be used.
       StorageError: there is no room.
@@ -125,12 +125,12 @@ def explained(error: Exception, plan: WorkPlan) -> Exception:
     kept = f"{count} of {len(plan.tasks)} parts are finished and stay in {plan.folder}"
     if why := no_room(error):
         return StorageError(
-            f"{plan.folder}: {why}. {kept}. Make room, and give the same command again"
+            f"{plan.folder}: {why}. {kept}. Make room, and run the same command again"
         )
     if isinstance(error, BadInput):
         return BadInput(
             error.path,
-            f"{error.why}. {kept}. Replace or mend this file and give the same command again, or "
+            f"{error.why}. {kept}. Replace or mend this file and run the same command again, or "
             "leave such files out with --bad_inputs=skip",
         )
     return error

@@ -1,7 +1,7 @@
 """What is to be done, as a file: how the inputs are divided, and what is asked of each part.
 
 The plan of ``--out=OUT`` is ``OUT.work/plan.json``, beside the parts that are finished. Equal
-inputs and options give an equal plan, so a command that is given again finds its own parts.
+inputs and options give an equal plan, so a command that is run again finds its own parts.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ MOST_SHOWN = 10  # Differences in a message.
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What decides the records, besides the input: another value gives other records.
+    """What decides the records besides the input: with another value, records differ.
 
     Attributes:
       kind: what records hold.
@@ -154,10 +154,10 @@ class WorkPlan:
     def require_same(self) -> None:
         """Checks that the finished parts in the folder are parts of this plan.
 
-        What is not finished may change: a damaged file can be replaced before the work goes on.
+        Unfinished parts may change: the user can replace a damaged file and run the command again.
 
         Raises:
-          UsageError: there are others. The message says what differs and what to remove.
+          UsageError: they are of another plan. The message says what differs and what to remove.
         """
         others = [
             number
@@ -172,7 +172,7 @@ class WorkPlan:
         shown = [*differences[:MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])]
         raise UsageError(
             f"{self.folder} holds {len(others)} finished parts of another plan, which differs in "
-            f"{'; '.join(shown) or 'the program'}. Give the command as before to go on with it, or "
+            f"{'; '.join(shown) or 'the program'}. Run the command as before to continue it, or "
             f"remove it to begin anew: rm -r {self.folder}"
         )
 

@@ -161,7 +161,7 @@ class _Shards:
         self._bytes[place] += len(encoded)
 
     def close(self) -> dict[str, tuple[int, int]]:
-        """Ends the files; returns, by name, their records and the bytes of these.
+        """Ends the files; returns, by name, how many records each has and their bytes.
 
         A split with fewer records than shards gets empty files, whose names state how many there
         are.

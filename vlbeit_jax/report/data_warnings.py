@@ -36,8 +36,8 @@ def warnings_of(
         yield Verdict(
             Level.UNCLEAR,
             "fewer records than a batch",
-            f"{found.count(TRAIN):,} training records fill a batch of {batch_size:,} more than "
-            "once.",
+            f"A batch of {batch_size:,} has some of the {found.count(TRAIN):,} training records "
+            "more than once.",
         )
     yield from _drops(found)
     yield from _repetitions(found)

@@ -126,7 +126,7 @@ def _in_short(seen: Sequence[Seen]) -> list[Child]:
     """Returns the warnings, the worst first."""
     found = [(verdict, each.found.name) for each in seen for verdict in each.warnings]
     if not found:
-        return [line(Verdict(Level.GOOD, "nothing unusual", "No check of this page complains."))]
+        return [line(Verdict(Level.GOOD, "nothing unusual", "No check found a fault."))]
     worst_first = sorted(found, key=lambda pair: pair[0].level is not Level.BAD)
     return [line(verdict, element("strong", f"{name}:")) for verdict, name in worst_first]
 

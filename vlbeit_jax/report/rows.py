@@ -13,9 +13,9 @@ SIDE = 128  # Pixels of a picture on the page, at least.
 def row_legend() -> Html:
     """Returns how masked texts are read."""
     return note(
-        "Boxes are places that the network has to predict, with the right piece in them. ? is "
-        "hidden from the network, ≠ is replaced by another piece, = is left as it was. Grey "
-        "patches are hidden."
+        "A box is a word piece that the network has to predict, and shows the right one. ? means "
+        "that it is hidden from the network, ≠ that another piece replaces it, = that it is left "
+        "as it was. Grey patches are hidden."
     )
 
 

@@ -12,7 +12,7 @@ class Agreement:
     """The largest number that any process gave.
 
     Of several processes, each call returns the answer of the call before, which the devices have
-    computed in the meantime. So all processes hear of a number in the same call.
+    computed in the meantime. So all processes get a number in the same call.
     """
 
     def __init__(self, mesh: Mesh):

@@ -8,7 +8,7 @@ from vlbeit_jax.errors import BadData, Reported
 
 @contextlib.contextmanager
 def explains_records(stream: str, step: int) -> Iterator[None]:
-    """Turns the errors of reading records into one that names where they are needed.
+    """Turns errors of reading records into one that names the stream and the step.
 
     Args:
       stream: that reads them.

@@ -25,7 +25,7 @@ from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
 
 LOOK_SECONDS = 1.0  # Between two looks for a message.
 LEAVE_SECONDS = 10.0  # How long process 0 waits for the others to have read it.
-# Every process raises these, at the same step.
+# Every process raises these at the same step, so no process has to be told.
 AGREED = (AgreedError, Diverged, Preempted, Interrupted)
 # What JAX's errors say where a collective operation has lost a process.
 LOST = ("Gloo", "closed by peer", "reset by peer", "UNAVAILABLE", "heartbeat")
@@ -93,7 +93,7 @@ def _described(error: BaseException) -> Failure:
         return Failure(f"{host} was interrupted", Exit.INTERRUPTED)
     said = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, jax.errors.JaxRuntimeError) and any(word in said for word in LOST):
-        error = PeerLost(f"another process of the run has ended without a word: {said}")
+        error = PeerLost(f"another process of the run has ended without a message: {said}")
     if isinstance(error, Reported):
         return Failure(f"{host}: {error}", error.code)
     return Failure(f"{host} failed; its own output has the traceback: {said}", Exit.DEFECT)

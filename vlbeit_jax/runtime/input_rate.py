@@ -1,4 +1,4 @@
-"""How fast something makes rows, in wall-clock and in processor time of all processes."""
+"""How fast something makes rows, in wall-clock time and in CPU time of all processes."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ class Rate(NamedTuple):
     Attributes:
       rows: number made.
       wall: seconds.
-      processor: seconds of this process and its children.
+      processor: seconds of CPU time of this process and its children.
       waited: seconds in which the rows were waited for.
     """
 
@@ -29,7 +29,7 @@ class Rate(NamedTuple):
 
     @property
     def per_core(self) -> float:
-        """Rows per second of processor time."""
+        """Rows per second of CPU time."""
         return self.rows / self.processor
 
     def described(self, row_bytes: float, tokens: int = 0) -> dict[str, float]:
@@ -73,7 +73,7 @@ def rate(work: Callable[[], int], seconds: float, step_seconds: float = 0.0) -> 
 
 
 def processor_seconds() -> float:
-    """Returns the processor time of this process and of its running children.
+    """Returns the CPU time of this process and of its running children.
 
     ``resource.getrusage`` would count a child only once it has ended.
     """
@@ -82,7 +82,7 @@ def processor_seconds() -> float:
 
 
 def _ticks_of(pid: int) -> int:
-    """Returns the processor time of a process, in ticks; 0 if it has just ended."""
+    """Returns the CPU time of a process, in ticks; 0 if it has just ended."""
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlbeit_jax.training.saved_run import METRICS_FILE
 
-NOT_FINITE = "not_finite"  # Entry of a line: what stands for each null, "nan", "inf" or "-inf".
+NOT_FINITE = "not_finite"  # Entry of a line: what each null stands for, "nan", "inf" or "-inf".
 SET_ASIDE = "metrics.damaged.txt"
 
 
@@ -20,7 +20,7 @@ def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
     """
     lines, damaged = _parsed(folder)
     if damaged:
-        print(f"{folder / METRICS_FILE}: {_told(damaged)} and left out", file=sys.stderr)
+        print(f"{folder / METRICS_FILE}: {_told(damaged)}; left out", file=sys.stderr)
     return lines
 
 
@@ -61,7 +61,7 @@ def drop_metrics_after(folder: pathlib.Path, step: int) -> str:
     rewritten = (folder / METRICS_FILE).with_suffix(".tmp")
     rewritten.write_text("".join(_as_json(line) for line in lines if line["step"] <= step))
     rewritten.replace(folder / METRICS_FILE)
-    return f"{METRICS_FILE}: {_told(damaged)} and moved to {SET_ASIDE}" if damaged else ""
+    return f"{METRICS_FILE}: {_told(damaged)}; moved to {SET_ASIDE}" if damaged else ""
 
 
 def _parsed(folder: pathlib.Path) -> tuple[list[dict[str, Any]], list[tuple[int, bytes]]]:

@@ -57,7 +57,7 @@ def require_checkpoints(workdir: pathlib.Path) -> None:
 
 
 def resume(run: Run, checkpointer: Checkpointer, abstract: TrainState) -> Resumed:
-    """Returns the newest state that can be restored, after every step before it was moved aside.
+    """Returns the newest state that can be restored, and moves every newer step aside.
 
     Raises:
       Damaged: there are steps, but none can be restored.

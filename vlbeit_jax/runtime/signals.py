@@ -23,7 +23,7 @@ SAID = {
     "command again",
     Exit.INTERRUPTED: "interrupted; run the same command again",
 }
-PATIENCE = 20.0  # Seconds in which the other processes of the run are told.
+PATIENCE = 20.0  # Seconds to tell the other processes of the run.
 
 
 @dataclasses.dataclass
@@ -31,9 +31,9 @@ class _State:
     """What this process does with a signal.
 
     Attributes:
-      asked: of the first signal that was noted.
-      noting: signals are noted.
-      listening: a thread ends the process where they are not.
+      asked: exit code of the first signal that was noted.
+      noting: whether signals are noted.
+      listening: whether a thread ends the process at a signal that is not noted.
       presses: of Ctrl-C.
       tell: tells the other processes of the run, if there are any.
     """
@@ -97,7 +97,7 @@ def noted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """Within its body, a part of that of ``noted``, signals end the process if they can."""
+    """Within its body, which lies in that of ``noted``, a signal ends the process if it can."""
     was_noting = _state.noting
     if _state.listening:
         _state.noting = False

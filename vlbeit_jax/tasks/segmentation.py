@@ -82,7 +82,7 @@ class Segmentation:
 
     @property
     def averages(self) -> bool:
-        """Whether averaged parameters make sense: BatchNorm's statistics are of the raw ones."""
+        """Whether averaged parameters make sense: with BatchNorm, statistics fit the raw ones."""
         return self.norm != BATCH
 
     @property

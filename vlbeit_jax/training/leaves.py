@@ -24,7 +24,7 @@ from vlbeit_jax.training.sealed import SHOWN, Kept, array_facts
 Tree = Any
 Result = TypeVar("Result")
 LONGEST = 500  # Characters of an error of another library.
-LEFT_BEHIND = "Event loop is closed"  # What work says that Orbax no longer waits for.
+LEFT_BEHIND = "Event loop is closed"  # Error of reads that Orbax no longer waits for.
 FULL = "RESOURCE_EXHAUSTED"  # Of a device's memory, which says nothing about the files.
 
 

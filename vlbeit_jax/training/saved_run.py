@@ -34,7 +34,7 @@ def read_newest(
 ) -> tuple[int, Result]:
     """Returns the newest step that can be read, and what ``read`` returns of it.
 
-    Damaged steps are left where they are, and named on the standard error output.
+    Damaged steps stay where they are; the standard error output names them.
 
     Args:
       folder: of the run.
@@ -42,7 +42,7 @@ def read_newest(
       step: to read, and no other; 0: the newest one.
 
     Raises:
-      Damaged: of ``read``, for this step; or no step can be read.
+      Damaged: this step is damaged, or every step is.
       UsageError: there is no checkpoint, or not this one.
     """
     steps = Checkpointer(folder / CHECKPOINTS, read_only=True).steps()

@@ -59,9 +59,9 @@ def sealed(description: Mapping[str, Any], trees: Mapping[str, Tree]) -> dict[st
         if ruined := [leaf for leaf in facts if digests[leaf].ruined]:
             more = f" and {len(ruined) - SHOWN} more" if len(ruined) > SHOWN else ""
             raise Diverged(
-                f"{', '.join(f'{name}/{leaf}' for leaf in ruined[:SHOWN])}{more}: numbers are not "
-                f"finite, or {RUINED:.0e} and more, so this step is not saved; lower "
-                "optimizer.peak_lr, and resume from the checkpoint before"
+                f"this step is not saved: {', '.join(f'{name}/{leaf}' for leaf in ruined[:SHOWN])}"
+                f"{more} has numbers that are not finite, or not below {RUINED:.0e}; lower "
+                "optimizer.peak_lr, and resume from the newest checkpoint"
             )
     content = json.loads(json.dumps({**description, ARRAYS: arrays}))
     return {**content, SEAL: _sha256(content)}

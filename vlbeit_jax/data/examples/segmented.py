@@ -17,7 +17,7 @@ from vlbeit_jax.metrics.segmentation import IGNORED
 from vlbeit_jax.ops.windows import Size, scaled
 from vlbeit_jax.shapes import Float, UInt8
 
-GREY = 128  # Around a picture that is smaller than the crop; 0 after normalisation, nearly.
+GREY = 128  # Around a picture that is smaller than the crop; nearly 0 after normalisation.
 CROP_TRIES = 10
 # Photometric distortion: largest change of brightness, range of contrast and saturation, and
 # largest change of hue in OpenCV's half degrees.

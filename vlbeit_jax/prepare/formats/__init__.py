@@ -1,15 +1,15 @@
 """Formats that can be prepared: one small file each, with what ``base.Format`` asks for.
 
-They share: ``look`` and ``detect`` to recognise inputs, ``files`` and ``packed`` to list and open
-them, ``lines`` to divide files of lines, ``index`` for rows that name pictures (``tables``,
-``json_values``), ``columns`` and ``columnar`` for tables with the pictures in them, ``tars`` and
-``groups`` for members of tars, ``pictures``, ``captions`` and ``words`` for what they hold,
-``sidecars`` and ``links`` for lists of links, ``official`` for benchmarks.
+They share these modules: ``look`` and ``detect`` to recognise inputs, ``files`` and ``packed`` to
+list and open them, ``lines`` to divide files of lines, ``index`` for rows that name pictures
+(``tables``, ``json_values``), ``columns`` and ``columnar`` for tables with the pictures in them,
+``tars`` and ``groups`` for members of tars, ``pictures``, ``captions`` and ``words`` for what they
+hold, ``sidecars`` and ``links`` for lists of links, ``official`` for benchmarks.
 
-A new format is a new file here and one line in ``FORMATS``. If its items can have groups, it has a
-function in ``STATES_GROUPS`` too, which says whether some files state any. A format that knows the
-names of classes returns them, with their file, in ``CLASS_NAMES``. The format of a published
-benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``).
+A new format is a new file here and one line in ``FORMATS``. If its items can have groups, add a
+function to ``STATES_GROUPS`` that says whether some files state any. If it knows the names of
+classes, add a function to ``CLASS_NAMES`` that returns them with their file. The format of a
+published benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``).
 """
 
 import pathlib
@@ -49,7 +49,7 @@ from vlbeit_jax.types import Kind
 
 # Where an input looks like several formats, the first of them that has the kind reads it.
 FORMATS: dict[str, Format] = {
-    # Folders that have files of a name.
+    # Folders that have files with certain names.
     "ade20k": ade20k,
     "imagenet": imagenet,
     "nlvr2": nlvr2,
@@ -57,7 +57,7 @@ FORMATS: dict[str, Format] = {
     "vqav2": vqav2,
     "vqav2-trainval": vqav2_trainval,
     "imagefolder": imagefolder,
-    # Files that say what they are.
+    # Files whose content says what they are.
     "tar_of_tars": tar_of_tars,
     "webdataset": webdataset,
     "arrow": arrow,
@@ -70,7 +70,7 @@ FORMATS: dict[str, Format] = {
     "beit3": beit3,
     "flickr": flickr,
     "wikiextractor": wikiextractor,
-    # Beside pictures, Parquet and JSON often describe them.
+    # After these, because Parquet and JSON beside pictures often describe them.
     "folder": folder,
     "parquet": parquet,
     "jsonl": jsonl,

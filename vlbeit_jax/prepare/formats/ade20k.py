@@ -4,10 +4,10 @@
     annotations/{training,validation}/NAME.png
     objectInfo150.txt
 
-An annotation has 0 where no class is given, and the classes from 1 to 150. Here 0 becomes 255,
-which does not count, and all others become one less. Both happen at once and before anything else:
-whoever subtracts first turns 0 into 255 only by the overflow of 8 bits, and what was 255 into a
-class.
+In an annotation, 0 means that a pixel has no class; the classes are 1 to 150. Here 0 becomes 255,
+which does not count, and all other numbers become one less. Both happen in one pass, before
+anything else. Subtracting alone would turn 0 into 255 only by the overflow of 8 bits, and 255 into
+a class.
 """
 
 import collections

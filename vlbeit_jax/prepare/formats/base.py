@@ -1,4 +1,4 @@
-"""What a format is: it recognises its inputs, plans how to divide them, and reads one part."""
+"""What a format is: it recognises its inputs, divides them into units, and reads one unit."""
 
 import collections
 import contextlib
@@ -11,11 +11,11 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.item import Item, source_paths
 from vlbeit_jax.types import Kind
 
-# How much one unit holds, so that a shard has about 128 to 512 MB.
+# How much one unit holds, so that its part has about 128 to 512 MB.
 UNIT_PICTURES = 5000
 UNIT_TEXT = 64 << 20  # Bytes.
 BAD_INPUT = "bad_input"
-PARTS = "parts"  # Extra of a unit that consists of several.
+PARTS = "parts"  # Extra of a unit that consists of several units.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Options:
     Attributes:
       kind: of the records to make; empty: that of the format's usual records.
       images: folder that paths in an index are relative to; empty: the folder of the index.
-      splits: parts of a published benchmark to read; empty: all.
+      splits: of a published benchmark, those to read; empty: all.
       image_column: of a table whose columns are not recognised.
       caption_column: of such a table; for texts, the column of the text.
       sentencepiece: model of texts that are stored as numbers of pieces.
@@ -80,7 +80,7 @@ class Plan:
       links: of a list of links: how many were ``given``, how many are ``alive``, and how many have
         each status. Empty if the source is no list of links.
       notes: sentences for the user.
-      items: how many items there will be, if that is quickly counted.
+      items: how many items there will be; None: counting them would take long.
     """
 
     units: list[Unit]
@@ -186,7 +186,7 @@ def plan_of(form: Format, paths: Sequence[pathlib.Path], options: Options) -> Pl
     gathered: list[list[Unit]] = []
     size = 0
     for unit in plan.units:
-        # The rows of an index say nothing of the size of its pictures.
+        # The size of an index does not tell the size of its pictures.
         small = "number" not in unit.extra and unit.start == 0 and unit.stop == -1
         length = pathlib.Path(unit.path).stat().st_size if small else UNIT_TEXT
         if not gathered or size + length > UNIT_TEXT:
@@ -206,7 +206,7 @@ def _gathered(units: list[Unit]) -> Unit:
 
 
 def read_unit(form: Format, unit: Unit, options: Options) -> Iterator[Item]:
-    """Yields the items of a unit, which may consist of several.
+    """Yields the items of a unit, which may consist of several units.
 
     Raises:
       BadInput: a file is damaged.

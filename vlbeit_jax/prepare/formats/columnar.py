@@ -80,7 +80,7 @@ def items_of(
     source: str,
     number: int,
 ) -> Iterator[Item]:
-    """Yields the items of batches of rows; dead links are passed over, the plan counts them.
+    """Yields the items of batches of rows; dead links are skipped; the plan counts them.
 
     Args:
       batches: of a table.

@@ -73,6 +73,6 @@ def need_columns(found: Columns, names: Sequence[str], path: object) -> None:
     """Raises a ``UsageError`` if neither pictures nor texts are among the columns."""
     if not (found.image or found.document):
         raise UsageError(
-            f"{path}: it cannot be told which of its columns holds pictures or texts: "
+            f"{path}: no name of its columns says which of them holds pictures or texts: "
             f"{', '.join(names)}; name them with --image_column and --caption_column"
         )

@@ -13,7 +13,7 @@ from vlbeit_jax.prepare.formats.sidecars import is_sidecar
 from vlbeit_jax.types import Kind
 
 AUTO, GENERAL = "auto", "text"
-LOOKED_AT = 8  # Inputs of many.
+LOOKED_AT = 8  # Inputs that are looked at, if there are many.
 # Formats that may be asked for where another one is recognised: both can read the same files.
 ALIKE = {
     "jsonl": {"json", "beit3"},
@@ -123,7 +123,7 @@ def _require_captions(name: str, found: Found, kind: Kind) -> None:
 def _checked(given: str, found: Found, kind: Kind) -> str:
     """Returns the given name unless the input is of another format.
 
-    What is wrong with the files of a published benchmark, its format says.
+    A published benchmark is not checked here: its own format says what is wrong with its files.
     """
     if given in OFFICIAL:
         return given
@@ -144,7 +144,7 @@ def _checked(given: str, found: Found, kind: Kind) -> str:
         raise UsageError(
             f"{found.path}: this does not look like --format={given}: it is {described(found)}"
         )
-    return given  # Whatever is wrong with it, the format says in detail.
+    return given  # The format says in detail what is wrong with it.
 
 
 def described(found: Found) -> str:

@@ -25,7 +25,7 @@ def files_below(
       paths: of files, which are taken as they are, and of folders, of which all files count that
         are of the format.
       sniff: of the format.
-      skipped: gets the number of files that are passed over, by reason.
+      skipped: gets the number of files that are skipped, by reason.
 
     Raises:
       UsageError: a folder has no such file.
@@ -50,7 +50,8 @@ def files_below(
             raise UsageError(f"{path}: there is no file of this format in this folder or below it")
         found += below
     if not found:
-        raise UsageError(f"the input has no file to read: {dict(skipped)} were passed over")
+        told = ", ".join(f"{reason} {count}" for reason, count in skipped.items()) or "none"
+        raise UsageError(f"the input has no file to read; files that were skipped: {told}")
     return list(dict.fromkeys(found))
 
 

@@ -23,7 +23,7 @@ class Group:
     Attributes:
       key: what their names have in common.
       parts: by the rest of the name in small letters, without its dot: "jpg", "image.jpg".
-      fault: why it cannot be told which members belong together.
+      fault: why the names do not tell which members belong together.
     """
 
     key: str

@@ -27,7 +27,7 @@ class Row(NamedTuple):
     Attributes:
       images: paths that its picture may have; the first one that exists is read.
       captions: of the picture.
-      picture: what all rows of the picture have in common; empty: nothing, the row is on its own.
+      picture: name or number that all rows of the picture share; empty: the row stands alone.
       text: a document, in a row without picture.
       fault: why the row cannot be used.
     """
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     fault: str = ""
 
 
-# From a file, and the places from which and up to which rows begin, to rows with their places.
+# From a file and a range of places, to the rows that begin in it, with their places.
 Reader = Callable[[pathlib.Path, int, int], Iterator[tuple[int, Row]]]
 
 
@@ -59,7 +59,7 @@ def plan_rows(whole: Unit, rows: Reader, **extra: Any) -> list[Unit]:
     if not places:
         return []
     at, hashes = np.frombuffer(places, np.uint64), np.frombuffer(pictures, np.uint64)
-    # A run is what follows each other and is about one picture.
+    # A run is a series of rows that follow each other and are about one picture.
     starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1]))
     _, first, own = np.unique(hashes[starts], return_index=True, return_inverse=True)
     owner = first[own]  # The first run of each run's picture.

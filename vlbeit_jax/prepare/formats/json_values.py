@@ -8,7 +8,7 @@ from typing import Any
 from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.formats.packed import DAMAGED, opened
 
-LARGE = 256 << 20  # Bytes from which a file is streamed if ijson is there; loading takes ten times.
+LARGE = 256 << 20  # Bytes. Loading takes ten times as many, so ijson streams such a file.
 
 
 def elements(path: pathlib.Path, *keys: str) -> Iterator[Any]:

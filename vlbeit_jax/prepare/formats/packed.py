@@ -56,7 +56,7 @@ def head_of(path: pathlib.Path) -> bytes:
             while len(found) < HEAD and (more := file.read(min(BLOCK, HEAD - len(found)))):
                 found += more
     except DAMAGED:
-        pass  # Whoever reads the file says what is wrong with it.
+        pass  # The format that reads the file says what is wrong with it.
     return found
 
 

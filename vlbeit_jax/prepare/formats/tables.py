@@ -108,8 +108,9 @@ def plan_table(whole: Unit, cells: Cells, file_format: str, options: Options, pl
         found = _by_content(rows, names, found)
     if not found.image and not found.link:
         raise UsageError(
-            f"{path}: it cannot be told which of its columns holds pictures: {', '.join(names)}; "
-            "name it with --image_column (without a header, by its number), and --caption_column"
+            f"{path}: neither name nor content says which of its columns holds pictures: "
+            f"{', '.join(names)}; name it with --image_column (without a header, by its number), "
+            "and --caption_column"
         )
     place = names.index(found.image or found.link)
     if all(is_link(row[place]) for row in rows[header:] if len(row) > place):

@@ -68,7 +68,7 @@ class Checkpoint(Hook):
         self._note_saved(self._checkpointer.wait)
 
     def _note_saved(self, check: Callable[[], bool]) -> None:
-        """Notes the last save if ``check`` finds that it is on disk. A save that failed is none."""
+        """Notes the last save if ``check`` finds it on disk. A save that failed does not count."""
         step, self._writing = self._writing, None
         done = check()
         if step is not None and done:

@@ -66,7 +66,7 @@ class Divergence(Hook):
         if newest:
             kept = f"the newest checkpoint is that of step {newest}, and it is good"
         raise Diverged(
-            f"step {step}: {counted}, because something was not finite, now {what}; {kept}; "
+            f"step {step}: {counted}, because something was not finite (here: {what}); {kept}; "
             "lower optimizer.peak_lr or optimizer.clip_norm, or look at the records in "
             "refused.jsonl"
         )

@@ -62,7 +62,9 @@ class Evaluate(Hook):
                         self._run_both(evaluator, step, state)
         except _Abandoned as reason:
             self.abandoned = str(reason)
-            self._writer.say(f"step {step}: the evaluation is abandoned, to save and to end")
+            self._writer.say(
+                f"step {step}: a signal has come; the run abandons the evaluation, saves and ends"
+            )
 
     def _check(self) -> None:
         if reason := self._stopping():
