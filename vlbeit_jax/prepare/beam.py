@@ -250,4 +250,4 @@ def _sign(folder: pathlib.Path, token: str) -> pathlib.Path:
 
 
 def _fault_file(folder: pathlib.Path, number: int) -> pathlib.Path:
-    return folder / FAULTS_FOLDER / f"{number:05d}.pickle"
+    return folder / FAULTS_FOLDER / f"{number:05d}.json"
