@@ -21,6 +21,7 @@ from vlbeit_jax.runtime.metrics_file import append_metrics
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.training.saved_run import START_FILE
+from vlbeit_jax.training.sealed import with_seal
 
 CODE = "model = load('.')"
 
@@ -38,7 +39,7 @@ def section(card, title):
 def described(run, **changes):
     """Writes the newest checkpoint's parameters again, with another description."""
     folder = run.folder / "checkpoints" / str(run.step) / "description" / "metadata"
-    folder.write_text(json.dumps(json.loads(folder.read_text()) | changes))
+    folder.write_text(json.dumps(with_seal(json.loads(folder.read_text()) | changes)))
     return read_run(run.folder)
 
 

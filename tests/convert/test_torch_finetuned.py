@@ -19,6 +19,7 @@ from vlbeit_jax.convert.finetuned import jax_outputs, read_finetuned
 from vlbeit_jax.convert.formats import torch_finetuned
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.objectives.base import Variables
+from vlbeit_jax.training.sealed import with_seal
 
 RELATIVE = {"positions": "relative"}
 # By name: a task, its settings, and how many outputs are compared.
@@ -259,6 +260,10 @@ def test_the_weights_are_those_that_evaluation_takes(source_of, tmp_path):
     out = exported(ema, tmp_path / "out")
     assert json.loads((out / "config.json").read_text())["weights"] == "ema"
     shutil.copytree(raw.run.folder, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "3" / "ema")
+    step = tmp_path / "run" / "checkpoints" / "3"
+    shutil.rmtree(step / "ema")
+    description = json.loads((step / "description" / "metadata").read_text())
+    del description["arrays"]["ema"]
+    (step / "description" / "metadata").write_text(json.dumps(with_seal(description)))
     with pytest.raises(UsageError, match="has no averaged parameters"):
         read_finetuned(tmp_path / "run", "ema")

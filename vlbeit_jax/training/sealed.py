@@ -63,8 +63,13 @@ def sealed(description: Mapping[str, Any], trees: Mapping[str, Tree]) -> dict[st
                 f"{more} has numbers that are not finite, or not below {RUINED:.0e}; lower "
                 "optimizer.peak_lr, and resume from the newest checkpoint"
             )
-    content = json.loads(json.dumps({**description, ARRAYS: arrays}))
-    return {**content, SEAL: _sha256(content)}
+    return with_seal(json.loads(json.dumps({**description, ARRAYS: arrays})))
+
+
+def with_seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns JSON values with their seal, in place of any other."""
+    values = {name: value for name, value in content.items() if name != SEAL}
+    return {**values, SEAL: _sha256(values)}
 
 
 def is_sealed(description: Mapping[str, Any]) -> bool:
@@ -77,8 +82,9 @@ def broken_seal(description: Mapping[str, Any]) -> str:
     missing = [name for name in (ARRAYS, SEAL) if name not in description]
     if missing:
         return f"it has no entry {missing[0]!r}"
-    content = {name: value for name, value in description.items() if name != SEAL}
-    return "" if description[SEAL] == _sha256(content) else "it does not have its SHA-256"
+    if description[SEAL] == with_seal(description)[SEAL]:
+        return ""
+    return "it does not have its SHA-256"
 
 
 def saved_arrays(description: Mapping[str, Any], name: str) -> dict[str, Kept]:
