@@ -78,6 +78,7 @@ def test_a_run_learns_its_tokens_and_stands_on_its_own(run, world, imported_smal
     )
 
 
+@pytest.mark.slow
 def test_another_tokenizer_is_not_gone_on_with(run, world, tmp_path):
     other = read(tmp_path / "other", SMALL, published(SMALL, seed=1))
     with pytest.raises(UsageError, match="visual_tokenizer"):
@@ -101,6 +102,7 @@ def exported(run, world, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_pytorch_gives_the_same_logits_tokens_and_accuracies(exported, run, world):
     found = json.loads((exported / "verify.json").read_text())
     assert "visual_tokenizer/logits" in found["cases"] and found["max_abs"] < 2e-5
@@ -131,6 +133,7 @@ def test_pytorch_gives_the_same_logits_tokens_and_accuracies(exported, run, worl
     assert (ours == theirs).mean() >= 0.995 and len(np.unique(ours)) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [

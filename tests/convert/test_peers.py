@@ -17,7 +17,11 @@ from vlbeit_jax.types import Positions
 
 
 @needs_torch
-@pytest.mark.parametrize("peer", [None, "transformers-4"], ids=["transformers-5", "transformers-4"])
+@pytest.mark.parametrize(
+    "peer",
+    [None, pytest.param("transformers-4", marks=pytest.mark.slow)],
+    ids=["transformers-5", "transformers-4"],
+)
 def test_hugging_face_opens_it_and_agrees(random_run, tmp_path, peer):
     out = tmp_path / "out"
     done = convert(f"--from={random_run}", "--to=hf-beit", f"--out={out}", "--verify", peer=peer)

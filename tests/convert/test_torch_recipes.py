@@ -67,6 +67,7 @@ def test_torch_export(run):
     assert differs(names["program"], names, rows=1, length=64) < 1e-5
 
 
+@pytest.mark.slow
 @NEEDS_ONNX
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:torch.*")
 def test_onnx(run):
@@ -92,6 +93,7 @@ def test_torch_compile(run):
     assert differs(names["compiled"], names) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace.*:")
 def test_torch_jit_trace(run):
     names = run("torch.jit.trace")

@@ -45,6 +45,7 @@ def command(*arguments, path=""):
     return processes.command("vlbeit_jax.compile", *arguments, environment=environment, timeout=600)
 
 
+@pytest.mark.slow
 def test_a_plan_on_simulated_devices_counts_what_lies_there():
     plan = make_plan(
         config_with(8, mesh=MeshConfig(fsdp=4), model=SIZES["tiny"] | {"depth": 1}),
@@ -89,10 +90,9 @@ PLANS = {
 @pytest.mark.parametrize(
     "name",
     [
-        # The others have its size and its mesh.
         pytest.param("base-v5e-16x16", marks=pytest.mark.slow),
         "base-v5e-2x4",
-        "large-v5e-16x16",
+        pytest.param("large-v5e-16x16", marks=pytest.mark.slow),
     ],
 )
 def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):

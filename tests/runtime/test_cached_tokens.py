@@ -117,6 +117,7 @@ def test_training_with_them_is_training_without(world, tokens, computed, tmp_pat
     assert kept["mim/accuracy"] == fresh["mim/accuracy"] and kept["split"] == "validation"
 
 
+@pytest.mark.slow
 def test_other_targets_would_be_noticed(world, tokens, computed, tmp_path, monkeypatch):
     read = WithTokens.__getitem__
 

@@ -116,6 +116,7 @@ def test_sigterm_ends_a_start_and_a_compilation_at_once(config, tmp_path, text):
     assert newest(tmp_path / "run") is None and time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(config, tmp_path):
     run = Started(config, tmp_path / "run").wait_for(f"{STEP}.*train")
     code, last = run.send(signal.SIGINT, signal.SIGSTOP, signal.SIGINT, signal.SIGCONT).ended()
@@ -151,6 +152,7 @@ def test_sigterm_to_one_of_two_processes_ends_both_after_the_same_saved_step(
     ]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_missed_by_the_other(config, tmp_path):
     runs = several(config, tmp_path / "run", 2)
     runs[0].wait_for(f"{STEP}.*train")
@@ -161,6 +163,7 @@ def test_a_process_that_is_killed_is_missed_by_the_other(config, tmp_path):
     runs[1].process.wait()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_in_one_message(config, tmp_path):
     """No file may become larger than a limit, as on a full disk. Then there is room again."""
     arguments = ["--config.run.checkpoint_every=50"]

@@ -60,7 +60,7 @@ def test_wrong_steps_to_profile_are_a_usage_error(steps, tmp_path):
     assert done.returncode == 2 and "FIRST:END" in done.stderr and not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("source", ["synthetic", "real"])
+@pytest.mark.parametrize("source", ["synthetic", pytest.param("real", marks=pytest.mark.slow)])
 def test_the_benchmark_times_the_step(world, tmp_path, source):
     schedule = {"synthetic": "image+text+pair", "real": "text+pair"}[source]
     config = tiny.config_file(tiny.pretrain_config(world, schedule=schedule), tmp_path)
