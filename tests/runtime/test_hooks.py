@@ -265,7 +265,7 @@ def test_a_signal_abandons_an_evaluation_and_the_next_step_is_saved():
         evaluators = [Evaluator("", 2, run)]
         evaluate = Evaluate(evaluators, None, lines, Timer(1.0), stopping=stop.signalled)
         state, ending = loop([stop, evaluate, checkpoint(saves, 100)], steps=9)
-    assert scored == [0, 1, 2] and not lines.lines and "abandoned" in lines.said[0]
+    assert scored == [0, 1, 2] and not lines.lines and "abandons the evaluation" in lines.said[0]
     assert (state.step, ending, saves.steps) == (3, "preempted", [3])
     assert evaluate.abandoned == "preempted"
 
