@@ -54,9 +54,10 @@ def test_norms_equal_a_statement_in_float64(kind):
     found, changed = Norm(kind).apply({"params": params}, jnp.asarray(x), (), mutable=["moments"])
     wide = x.astype(np.float64)
     if kind == "group":
-        parts = wide.reshape(3, 20, 32, 2).transpose(0, 2, 1, 3).reshape(3, 32, 40)
-        mean = parts.mean(-1).repeat(2, axis=1)[:, None, None]
-        variance = parts.var(-1).repeat(2, axis=1)[:, None, None]
+        # 64 channels make 16 groups, because a group has at least four.
+        parts = wide.reshape(3, 20, 16, 4).transpose(0, 2, 1, 3).reshape(3, 16, 80)
+        mean = parts.mean(-1).repeat(4, axis=1)[:, None, None]
+        variance = parts.var(-1).repeat(4, axis=1)[:, None, None]
     else:
         mean, variance = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
         moments = changed["moments"]
