@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vlbeit_jax.config.networks import ModelConfig
+from vlbeit_jax.data.source import open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.training.saved_run import identity
+from vlbeit_jax.types import Kind
 
 TEXT_TOKENIZER, VISUAL_TOKENIZER = "text_tokenizer", "visual_tokenizer"
 CLASSES = "classes.json"
@@ -69,6 +71,26 @@ def check_start_tokenizers(
             f"config.task.{name}={start / name}, or pretrain with these parameters named in "
             "config.task.fresh"
         )
+
+
+def classes_of(place: str, kind: Kind, count: int) -> tuple[str, ...]:
+    """Returns the names of the classes of a prepared set.
+
+    Args:
+      place: of the set.
+      kind: that it must have.
+      count: of classes, as the task sets it; 0: as many as the set has.
+
+    Raises:
+      UsageError: the set is missing or of another kind, or has another number of classes.
+    """
+    names = tuple(open_set(place, kind).meta["classes"])
+    if count not in (0, len(names)):
+        raise UsageError(
+            f"{place} has {len(names)} classes, but task.classes={count}; set task.classes to 0 to "
+            "have as many as the data"
+        )
+    return names
 
 
 def write_classes(folder: Path, names: Sequence[str]) -> None:

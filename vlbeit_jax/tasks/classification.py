@@ -11,13 +11,13 @@ from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import AT_LEAST_0, OPEN_SHARE, one_of, section, setting
 from vlbeit_jax.config.streams import StreamConfig
 from vlbeit_jax.data.examples.base import Spec
-from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.classifier import Classifier
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.mixing import Mixing
 from vlbeit_jax.objectives.supervised import Supervised
 from vlbeit_jax.tasks import base
+from vlbeit_jax.tasks.assets import classes_of
 from vlbeit_jax.tasks.backbone_start import backbone_start
 from vlbeit_jax.tasks.text_problems import padding_problems
 from vlbeit_jax.training.warm_start import WarmStart
@@ -104,13 +104,7 @@ class Classification:
           UsageError: the source is missing or of another kind, or has another number of classes
             than the setting.
         """
-        place = self.stream.sources[0]
-        names = tuple(open_set(place, self.records).meta["classes"])
-        if self.classes not in (0, len(names)):
-            raise UsageError(
-                f"{place} has {len(names)} classes, but task.classes={self.classes}; set "
-                "task.classes to 0 to have as many as the data"
-            )
+        names = classes_of(self.stream.sources[0], self.records, self.classes)
         return dataclasses.replace(self, class_names=names)
 
     def init(self, key: jax.Array) -> Tree:

@@ -11,7 +11,6 @@ from vlbeit_jax.config.finetune import MasksConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import AT_LEAST_0, OPEN_SHARE, Bound, one_of, section, setting
 from vlbeit_jax.data.examples.segmented import segmented_specs
-from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.convolutions import BATCH, GROUP
 from vlbeit_jax.models.heads.upernet import UPerConfig, default_taps
@@ -19,7 +18,7 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.segmenter import Segmenter
 from vlbeit_jax.objectives.segmentation import Segmentation as Loss
 from vlbeit_jax.tasks import base
-from vlbeit_jax.tasks.assets import read_classes
+from vlbeit_jax.tasks.assets import classes_of, read_classes
 from vlbeit_jax.tasks.backbone_start import backbone_start
 from vlbeit_jax.tasks.open_segmentation import IMAGE, OpenSegmentation
 from vlbeit_jax.tasks.text_problems import padding_problems
@@ -126,13 +125,7 @@ class Segmentation:
           UsageError: the source is missing or of another kind, or has another number of classes
             than the setting.
         """
-        place = self.image.sources[0]
-        names = tuple(open_set(place, Kind.MASKS).meta["classes"])
-        if self.classes not in (0, len(names)):
-            raise UsageError(
-                f"{place} has {len(names)} classes, but task.classes={self.classes}; set "
-                "task.classes to 0 to have as many as the data"
-            )
+        names = classes_of(self.image.sources[0], Kind.MASKS, self.classes)
         return dataclasses.replace(self, class_names=names)
 
     def init(self, key: jax.Array) -> Tree:
