@@ -48,16 +48,31 @@ def command(
         )
     with tempfile.TemporaryDirectory() as folder:
         out, err = (pathlib.Path(folder, name) for name in ("out", "err"))
-        process = _forks().Process(
-            target=_run, args=(line, environment | RESTARTED, str(out), str(err))
-        )
-        process.start()
+        process = started(line, environment, out, err)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(line, timeout, out.read_bytes(), err.read_bytes())
         return subprocess.CompletedProcess(line, process.exitcode, out.read_text(), err.read_text())
+
+
+def started(
+    line: list[str], environment: Mapping[str, str], out: pathlib.Path, err: pathlib.Path
+) -> multiprocessing.process.BaseProcess:
+    """Starts ``python -m module arguments`` as a fork, and returns it while it runs.
+
+    Args:
+      line: the command, as ``subprocess`` takes it.
+      environment: of the process; what is read before a command begins is that of this one.
+      out: a file for the standard output.
+      err: a file for the standard error output.
+    """
+    process = _forks().Process(
+        target=_run, args=(line, {**environment, **RESTARTED}, str(out), str(err))
+    )
+    process.start()
+    return process
 
 
 def _at_start(environment: Mapping[str, str]) -> dict[str, str]:

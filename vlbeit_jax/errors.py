@@ -91,7 +91,7 @@ class Diverged(Reported, FloatingPointError):
 
 
 class Stuck(Reported):
-    """No step was finished for too long. Nothing raises it yet; its exit code is reserved."""
+    """No step was finished for too long. The watchdog ends every process with it."""
 
     code = Exit.STUCK
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 
 from vlbeit_jax.errors import Diverged, Exit, Interrupted, PeerLost, Preempted, Reported
-from vlbeit_jax.runtime import signals
-from vlbeit_jax.runtime.ending import end_now
+from vlbeit_jax.runtime import watchdog
+from vlbeit_jax.runtime.ending import end_now, note, telling
 from vlbeit_jax.runtime.hosts import AgreedError
 from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
 
@@ -62,7 +62,7 @@ def fails_together() -> Iterator[None]:
         watcher.join()
 
     try:
-        with signals.telling(lambda said, code: _tell(store, said, code)):
+        with telling(lambda said, code: _tell(store, said, code)):
             yield
     except AGREED:
         raise
@@ -82,6 +82,8 @@ def _watch(store: Any, done: threading.Event) -> None:
         except jax.errors.JaxRuntimeError:
             return  # Process 0 is gone, and JAX ends this process.
         if failure:
+            if failure.code == Exit.STUCK:
+                watchdog.show_stacks()  # Perhaps it is this process that the others wait for.
             _end(store, failure)
 
 
@@ -99,8 +101,8 @@ def _described(error: BaseException) -> Failure:
     return Failure(f"{host} failed; its own output has the traceback: {said}", Exit.DEFECT)
 
 
-def _tell(store: Any, said: str, code: Exit) -> None:
-    """Tells the others that this process ends because of a signal, and waits as ``_end`` does."""
+def _tell(store: Any, said: str, code: int) -> None:
+    """Tells the others that a thread of this process ends it, and waits as ``_end`` does."""
     process, count = process_and_count()
     host = f"host {socket.gethostname()} (process {process} of {count})"
     _end(store, _announced(store, Failure(f"{host}: {said}", code)))
@@ -141,5 +143,6 @@ def _end(store: Any, failure: Failure) -> NoReturn:
         last = time.monotonic() + (LEAVE_SECONDS if process == 0 else 0)
         while len(store.key_value_dir_get(_READ)) < count and time.monotonic() < last:
             time.sleep(LOOK_SECONDS / 10)
+        note(failure.message, failure.code)
     finally:
         end_now(failure.code)  # Even if nobody reads the output, or process 0 is gone.

@@ -13,6 +13,7 @@ from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
 from vlbeit_jax.runtime.hooks.evaluate import Evaluate
 from vlbeit_jax.runtime.hooks.first_batch import FirstBatch
+from vlbeit_jax.runtime.hooks.heartbeat import Heartbeat
 from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.profile import Profile
 from vlbeit_jax.runtime.hooks.progress import Progress
@@ -61,6 +62,7 @@ def hooks_of(
     flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
+        Heartbeat(),
         Log(
             writer,
             timer,

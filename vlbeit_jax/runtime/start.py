@@ -10,7 +10,7 @@ import jax
 from vlbeit_jax import progress
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.pipeline import Examples
-from vlbeit_jax.runtime import signals
+from vlbeit_jax.runtime import signals, watchdog
 from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.history import History
@@ -62,7 +62,8 @@ def train(
       Preempted: SIGTERM has come, and the step is saved.
       Interrupted: Ctrl-C has come, and the step is saved.
     """
-    with explains_storage(workdir):
+    limit = config.run.stuck_minutes * 60
+    with explains_storage(workdir), watchdog.watching(limit):
         return _train_in(Run.open(config, workdir), profile)
 
 
