@@ -20,6 +20,7 @@ LEVELS = [
         "errors",
         "folders",
         "progress",
+        "redact",
         "storage",
         "version",
         "config",

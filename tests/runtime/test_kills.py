@@ -32,7 +32,7 @@ MANY_FLIPS = 10 * FLIPS
 
 def steps_for(kills):
     """Enough for every kill to come before the end; each start is killed within a few saves."""
-    return STEPS if kills == KILLS else 8 * EVERY * kills
+    return STEPS if kills == KILLS else 3 * EVERY * kills
 
 
 @pytest.fixture(scope="module")

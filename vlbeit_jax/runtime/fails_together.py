@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 
 from vlbeit_jax.errors import Diverged, Exit, Interrupted, PeerLost, Preempted, Reported
+from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime import watchdog
 from vlbeit_jax.runtime.ending import end_now, note, telling
 from vlbeit_jax.runtime.hosts import AgreedError
@@ -137,7 +138,7 @@ def _found(store: Any) -> Failure | None:
 def _end(store: Any, failure: Failure) -> NoReturn:
     """Ends this process; process 0, which has the store, after the others have read the failure."""
     try:
-        print(f"error: {failure.message}", file=sys.stderr)
+        print(f"error: {redacted(failure.message)}", file=sys.stderr)
         process, count = process_and_count()
         store.key_value_set(f"{_READ}/{process}", "")
         last = time.monotonic() + (LEAVE_SECONDS if process == 0 else 0)

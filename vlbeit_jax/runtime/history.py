@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from vlbeit_jax.redact import redacted
+
 FILE = "runs.jsonl"
 STARTED, SAVED, ENDED = "started", "saved", "ended"
 
@@ -25,7 +27,8 @@ class History:
         if self._enabled:
             moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             with self._path.open("a") as out:
-                out.write(json.dumps({"event": event, "time": moment, **facts}) + "\n")
+                line = redacted({"event": event, "time": moment, **facts})
+                out.write(json.dumps(line) + "\n")
 
 
 def read_history(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data.pipeline import Examples
+from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime.agreement import Agreement
 from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.devices import devices
@@ -119,7 +120,7 @@ def _saving(
     """Returns the hooks that save, and that agree with the other hosts on when to save and end."""
     config = run.config
     description = {
-        "config": to_dict(config),
+        "config": redacted(to_dict(config)),
         "must_match": run.must_match,
         "trained_on": list(run.data.trained_on),
         "versions": versions(),

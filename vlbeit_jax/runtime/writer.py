@@ -13,6 +13,7 @@ import tqdm
 
 from vlbeit_jax.errors import Reported, StorageError
 from vlbeit_jax.progress import duration
+from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime import lines
 from vlbeit_jax.runtime.ending import noting
 from vlbeit_jax.runtime.metrics_file import append_metrics, drop_metrics_after
@@ -129,7 +130,7 @@ class Writer:
         self._log(text)
         if not self._enabled:
             return
-        self._bar.write(text, file=sys.stderr)
+        self._bar.write(redacted(text), file=sys.stderr)
         sys.stderr.flush()
 
     @contextlib.contextmanager
@@ -150,7 +151,7 @@ class Writer:
         if not self._enabled:
             return
         with (self._folder / TEXT_FILE).open("a") as out:
-            out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redacted(text)}\n")
 
     def refused(
         self, step: int, what: str, records: Callable[[int], Mapping[str, Sequence[str]]]
