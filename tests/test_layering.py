@@ -47,6 +47,7 @@ LEVELS = [
         "benchmark_input",
         "inspect_data",
         "compile",
+        "doctor",
         "shared_memory",
         "scripts",
         "__main__",
