@@ -4,6 +4,7 @@ import json
 import shutil
 
 import jax.numpy as jnp
+
 from tests import tiny
 from vlbeit_jax.errors import Exit, UsageError
 from vlbeit_jax.runtime import device_checks, health
@@ -63,7 +64,7 @@ def test_a_step_with_a_wrong_loss_is_told(monkeypatch):
         total_compile_seconds = 0.0
 
         def __call__(self, state, frozen, batches):
-            return state, {"mlm/loss": jnp.float32(jnp.nan), "skipped": 1}
+            return state, {"mlm/loss": jnp.float32(jnp.nan), "refused": 1}
 
     monkeypatch.setattr(device_checks, "abstract_step", lambda *_: (Step(), *[None] * 4))
     for name in ("random_batches", "random_state", "random_weights"):

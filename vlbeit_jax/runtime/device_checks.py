@@ -107,7 +107,7 @@ def tiny_step() -> str:
     step, _, shapes, frozen, rows = abstract_step(config, mesh)
     batches = random_batches(config, rows, SEED)
     state, metrics = step(random_state(shapes, SEED), random_weights(frozen, SEED), batches)
-    loss, refused = (float(np.asarray(metrics[name])) for name in ("mlm/loss", "skipped"))
+    loss, refused = (float(np.asarray(metrics[name])) for name in ("mlm/loss", "refused"))
     guess = math.log(config.task.model.vocabulary)
     if refused or not abs(loss) < 10 * guess:
         raise BrokenDevice(

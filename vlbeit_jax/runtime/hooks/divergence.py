@@ -77,4 +77,4 @@ def not_finite(metrics: Mapping[str, float]) -> str:
     bad = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if bad:
         return ", ".join(bad)
-    return "the new parameters or the model state" if metrics.get("skipped") else ""
+    return "the new parameters or the model state" if metrics.get("refused") else ""
