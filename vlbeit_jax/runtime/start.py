@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,10 +65,11 @@ def train(
     """
     limit = config.run.stuck_minutes * 60
     with explains_storage(workdir), watchdog.watching(limit):
-        return _train_in(Run.open(config, workdir), profile)
+        began = time.monotonic()
+        return _train_in(Run.open(config, workdir), profile, began)
 
 
-def _train_in(run: Run, profile: tuple[int, int] | None) -> TrainState:
+def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainState:
     config, workdir = run.config, run.workdir
     step, (make_state, abstract) = step_and_state(run.task, config, run.mesh)
     start_from = run.open_start(abstract.params)
@@ -92,7 +94,11 @@ def _train_in(run: Run, profile: tuple[int, int] | None) -> TrainState:
         step.compiling = lambda streams: compiling(writer, streams)
         for each in told:
             writer.say(each)
-        timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
+        timer = Timer(
+            peak_of_all_devices(),
+            lambda: step.total_compile_seconds,
+            time.monotonic() - began,
+        )
         if state is not None and start == config.run.steps:
             finish_evaluation(run, state, writer, timer)
             writer.say(f"{workdir}: already finished, at step {start} of {start}")
@@ -114,6 +120,7 @@ def _train_in(run: Run, profile: tuple[int, int] | None) -> TrainState:
             hooks = hooks_of(
                 run, examples, frozen, checkpointer, writer, timer, profile, progress_made
             )
+            timer.steps_begin()
             state, ending = _train(run, step, state, frozen, examples, hooks, writer, timer)
             raise_for_signal(ending, hooks, int(state.step), writer)
         return state
