@@ -144,6 +144,7 @@ def test_a_ruined_network_is_never_saved(world, tmp_path, rate):
         refused = (tmp_path / "run" / "refused.jsonl").read_text().splitlines()
         named = [json.loads(line) for line in refused]
         assert len(named) >= 3 and len(named[0]["records"]["text"]) == 8
+        assert named[0]["records"]["text"][0].startswith("train/")
         lines = [line for line in tiny.metrics_of(tmp_path / "run") if line["split"] == "refused"]
         assert [line["step"] for line in lines] == [each["step"] for each in named]
 

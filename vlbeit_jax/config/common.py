@@ -187,3 +187,9 @@ class RunConfig:
     refused_share: float = setting(
         0.01, "a larger share of refused updates in the last 1,000 steps ends the run", SHARE
     )
+    rollbacks: int = setting(
+        0,
+        "how often, over all starts, a run that has diverged goes back to the last checkpoint "
+        "before it, and past the records that it had since; then it ends",
+        AT_LEAST_0,
+    )

@@ -14,7 +14,7 @@ from typing import Any
 from vlbeit_jax.redact import redacted
 
 FILE = "runs.jsonl"
-STARTED, SAVED, ENDED = "started", "saved", "ended"
+STARTED, SAVED, ENDED, ROLLED_BACK = "started", "saved", "ended", "rolled back"
 MOMENT = "%Y-%m-%dT%H:%M:%S%z"  # How a line writes its time.
 
 
@@ -26,7 +26,7 @@ class History:
         self._path, self._enabled = workdir / FILE, enabled
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Adds a line: STARTED, SAVED or ENDED, with the time and its facts."""
+        """Adds a line: STARTED, SAVED, ROLLED_BACK or ENDED, with the time and its facts."""
         if self._enabled:
             moment = time.strftime(MOMENT)
             with self._path.open("a") as out:
@@ -93,13 +93,15 @@ def goodput(history: Sequence[dict[str, Any]], step: int) -> dict[str, float]:
         first = entries[0]["step"]
         last = max(each["step"] for each in entries)
         goes_on = following[0]["step"] if following else step
-        kept = min(max(goes_on - first, 0) / max(last - first, 1), 1.0)
+        taken = max(last - first, 1)
+        undone = sum(each["step"] - each["to"] for each in entries if each["event"] == ROLLED_BACK)
+        kept = max(min(max(goes_on - first, 0) / taken, 1.0) - undone / taken, 0.0)
         for name, seconds in spent.items():
             total[name] = total.get(name, 0.0) + seconds
         in_steps = spent.get("steps", 0.0)
         total["steps"] -= in_steps * (1 - kept)
         total["lost"] += in_steps * (1 - kept)
-        total["lost_steps"] += max(last - goes_on, 0)
+        total["lost_steps"] += max(last - goes_on, 0) + undone
         if following and entries[-1]["event"] != ENDED:
             total["unrecorded"] += _between(entries[-1], following[0])
     return {**total, "goodput": total["steps"] / total["wall"] if total["wall"] else 0.0}

@@ -6,7 +6,15 @@ from typing import Any
 
 from vlbeit_jax.errors import Damaged, Exit, UsageError
 from vlbeit_jax.progress import duration
-from vlbeit_jax.runtime.history import ENDED, SAVED, SPENT, STARTED, goodput, read_history
+from vlbeit_jax.runtime.history import (
+    ENDED,
+    ROLLED_BACK,
+    SAVED,
+    SPENT,
+    STARTED,
+    goodput,
+    read_history,
+)
 from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.checkpoint import Checkpointer
@@ -52,6 +60,11 @@ def page(folder: pathlib.Path, damages: Mapping[int, str]) -> str:
         lines.append(f"moved aside, in {DAMAGED}/: {', '.join(names)}")
     lines.append(f"starts: {sum(each['event'] == STARTED for each in history) or 'none recorded'}")
     lines += [f"  {line}" for line in _starts(history)]
+    lines += [
+        f"rolled back: from step {each['step']:,} to the state of step {each['to']:,}"
+        for each in history
+        if each["event"] == ROLLED_BACK
+    ]
     if history:
         lines += _time_lines(goodput(history, max(damages, default=0)))
     lines.append(f"size: {_megabytes(folder)} in all")
@@ -88,7 +101,7 @@ def _time_lines(found: Mapping[str, float]) -> list[str]:
     )
     lines = [f"time: {duration(found['wall'])}, goodput {found['goodput']:.1%} ({shares or '-'})"]
     if found["lost_steps"]:
-        lines.append(f"lost: {found['lost_steps']:,.0f} steps were taken again")
+        lines.append(f"lost: {found['lost_steps']:,.0f} steps were taken again or rolled back")
     if round(found["unrecorded"]) >= 1:
         lines.append(
             f"not recorded: {duration(found['unrecorded'])} between the last line of a start that "

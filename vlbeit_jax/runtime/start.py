@@ -11,6 +11,7 @@ import jax
 from vlbeit_jax import progress
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.pipeline import Examples
+from vlbeit_jax.errors import Diverged
 from vlbeit_jax.runtime import signals, watchdog
 from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.first_lines import first_lines
@@ -22,6 +23,7 @@ from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.new_state import new_state
 from vlbeit_jax.runtime.resume import bytes_of, require_checkpoints, resume
+from vlbeit_jax.runtime.rollback import roll_back, save_at_once
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.stopping import compiling, finish_evaluation, raise_for_signal
@@ -116,12 +118,21 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
         frozen = put_replicated(run.opened.frozen, run.mesh)
         examples = {name: run.data.examples(name) for name in run.task.streams()}
         history = History(workdir, enabled=is_primary())
-        with recorded(history, run, start, timer) as progress_made, writer.noting_errors():
-            hooks = hooks_of(
-                run, examples, frozen, checkpointer, writer, timer, profile, progress_made
-            )
+        with recorded(history, run, start, timer) as made, writer.noting_errors():
+
+            def hooks_now() -> list[Hook]:
+                return hooks_of(run, examples, frozen, checkpointer, writer, timer, profile, made)
+
+            hooks = hooks_now()
             timer.steps_begin()
-            state, ending = _train(run, step, state, frozen, examples, hooks, writer, timer)
+            while True:
+                try:
+                    state, ending = _train(run, step, state, frozen, examples, hooks, writer, timer)
+                    break
+                except Diverged as error:
+                    state = roll_back(run, checkpointer, abstract, error, made, writer)
+                    hooks = hooks_now()
+                    save_at_once(hooks, state)
             raise_for_signal(ending, hooks, int(state.step), writer)
         return state
 

@@ -182,6 +182,12 @@ class Checkpointer:
         if self._saving and not self._failed:
             self._manager.close()
 
+    def look_again(self) -> None:
+        """Waits for the saves, and forgets which steps there are: some were moved."""
+        self.close()
+        self.__dict__.pop("_manager", None)
+        self._saving = False
+
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         """Reports a failed save in one message, and notes that it failed."""

@@ -60,10 +60,14 @@ class Checkpoint(Hook):
         """
         self._note_saved(self._checkpointer.check)
         if ending or step % self._every == 0 or self._asked():
-            with watchdog.patient(SAVES), self._timer.waiting("checkpoint"):
-                self._note_saved(self._checkpointer.wait)
-                self._checkpointer.save(step, state.saved(), self._describe(step))
-            self._writing, self._last = step, time.monotonic()
+            self.save(step, state)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts a save, after the one before has ended."""
+        with watchdog.patient(SAVES), self._timer.waiting("checkpoint"):
+            self._note_saved(self._checkpointer.wait)
+            self._checkpointer.save(step, state.saved(), self._describe(step))
+        self._writing, self._last = step, time.monotonic()
 
     def close(self) -> None:
         """Waits until the saves are on disk."""
