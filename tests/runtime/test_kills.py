@@ -19,7 +19,7 @@ import pytest
 
 from tests import processes, tiny
 from tests.runtime.test_resume import assert_equal_bits, weights
-from tests.training.test_damage import FLIPS, files, flip
+from tests.training.test_damage import files, flip
 from vlbeit_jax.errors import Damaged, UsageError
 from vlbeit_jax.runtime.history import STARTED, read_history
 from vlbeit_jax.tasks.abstract import step_and_state
@@ -27,7 +27,7 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 
 STEPS, EVERY = 60, 3
 KILLS, MANY_KILLS = 5, 50
-MANY_FLIPS = 10 * FLIPS
+FLIPS = 200
 
 
 def steps_for(kills):
@@ -130,10 +130,8 @@ def test_kills_change_no_bit_of_the_end(undisturbed, tmp_path, kills):
     print(f"{kills} kills, {run.in_saves} of them within a save, starts at {starts}")
 
 
-@pytest.mark.parametrize(
-    "flips", [FLIPS, pytest.param(MANY_FLIPS, marks=pytest.mark.slow)], ids=str
-)
-def test_no_flipped_bit_of_a_run_is_silent(undisturbed, tmp_path, flips):
+@pytest.mark.slow  # Twenty flips of a smaller step are in tests/training/test_damage.py.
+def test_no_flipped_bit_of_a_run_is_silent(undisturbed, tmp_path):
     """In every file of a step, more often in the larger ones; read as the run reads it."""
     saved, _, config = undisturbed(KILLS)
     step = saved / "checkpoints" / str(STEPS)
@@ -152,8 +150,8 @@ def test_no_flipped_bit_of_a_run_is_silent(undisturbed, tmp_path, flips):
     wanted, counts = read(), collections.Counter()
     names = [path.relative_to(step) for path in files(step)]
     sizes = [(step / name).stat().st_size for name in names]
-    draw = random.Random(flips)
-    for name in [*names, *draw.choices(names, sizes, k=flips)][:flips]:
+    draw = random.Random(FLIPS)
+    for name in [*names, *draw.choices(names, sizes, k=FLIPS)][:FLIPS]:
         flip(copy / name, draw.randrange((copy / name).stat().st_size), draw.randrange(8))
         try:
             assert_equal_bits(read(), wanted)
@@ -161,5 +159,5 @@ def test_no_flipped_bit_of_a_run_is_silent(undisturbed, tmp_path, flips):
         except (Damaged, UsageError):
             counts["detected"] += 1
         shutil.copy(step / name, copy / name)
-    print(f"{flips} flips in {len(names)} files: {dict(counts)}")
-    assert counts.total() == flips and counts["detected"] >= flips // 2, counts
+    print(f"{FLIPS} flips in {len(names)} files: {dict(counts)}")
+    assert counts.total() == FLIPS and counts["detected"] >= FLIPS // 2, counts
