@@ -14,6 +14,7 @@ from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.keys import NONE, Keys, keys_file
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.set_records import SetRecords
+from vlbeit_jax.data.shards import RECORDS, require_shards
 from vlbeit_jax.data.strings import with_fast_strings
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.types import Kind
@@ -73,7 +74,8 @@ class PreparedSet:
         read raises a ``BadRecord`` when it is asked for.
 
         Raises:
-          UsageError: the split is empty, or its shards are not those that were written.
+          UsageError: the split is empty, or the description does not fit the shards.
+          BadData: a shard is missing, or is not the one that was written.
         """
         if not self.count(split):
             raise UsageError(
@@ -82,6 +84,7 @@ class PreparedSet:
         import tensorflow_datasets as tfds
 
         builder = _builder(self.folder)
+        self.require_shards(split)
         lengths = list(builder.info.splits[split].shard_lengths)
         in_turn = self.meta.get("shard_order", IN_TURN) == IN_TURN
         if lengths != (wanted := self._lengths(split, len(lengths), in_turn)):
@@ -99,6 +102,29 @@ class PreparedSet:
         found = with_fast_strings(found, builder.info.features)
         files = [self.folder / name for name in builder.info.splits[split].filenames]
         return SetRecords(found, files, lengths, in_turn, pictures, self._max_pixels)
+
+    def require_shards(
+        self, split: str, whole: bool = False, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        """Checks that the shards of a split are those that were written: see ``data.shards``.
+
+        Args:
+          split: of the set.
+          whole: compare hashes of whole files, and not only of their ends.
+          part: number of this process, which checks every so many files, and how many there are.
+
+        Raises:
+          BadData: a shard is missing, or is another one.
+        """
+        start = f"{self.kind}-{split}."
+        described = self.meta.get("shards", {})
+        shards = {name: each for name, each in described.items() if name.startswith(start)}
+        if not shards:  # A set of version 0.2.0 or before.
+            info = _builder(self.folder).info.splits[split]
+            counts = zip(info.filenames, info.shard_lengths, strict=True)
+            shards = {name: {RECORDS: count} for name, count in counts}
+        process, count = part
+        require_shards(self.folder, dict(sorted(shards.items())[process::count]), whole)
 
     @property
     def _max_pixels(self) -> int:

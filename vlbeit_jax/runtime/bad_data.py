@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from vlbeit_jax.data.bad_records import BadRecord
 from vlbeit_jax.errors import BadData, Reported
 
 
@@ -19,9 +20,9 @@ def explains_records(stream: str, step: int) -> Iterator[None]:
     """
     try:
         yield
-    except Reported:
-        raise
-    except (ValueError, LookupError, OSError) as error:
+    except (ValueError, LookupError, OSError, Reported) as error:
+        if isinstance(error, Reported) and not isinstance(error, BadRecord):
+            raise
         said = str(error).strip() or repr(error)
         raise BadData(
             f"stream {stream}, step {step}: its records cannot be read: {said}"

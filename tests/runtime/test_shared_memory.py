@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.plan.shared_memory import HEADROOM, MIB, shared_memory
+from vlbeit_jax.runtime.shared_memory import HEADROOM, MIB, shared_memory
 from vlbeit_jax.tasks import parse
 
 STREAM = {"batch_size": 64, "sources": ("D",), "num_masked_patches": 4, "mask_block": 2}
