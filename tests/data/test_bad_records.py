@@ -69,12 +69,16 @@ def numbers_of(good):
 
 def rows(found):
     return [
-        {name: value[row] for name, value in batch.items()} for batch in found for row in range(BATCH)
+        {name: value[row] for name, value in batch.items()}
+        for batch in found
+        for row in range(BATCH)
     ]
 
 
 def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name]) for name in one
+    )
 
 
 def test_all_other_examples_are_equal_and_replaced_ones_are_neighbours_with_the_same_draws(

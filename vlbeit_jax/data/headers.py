@@ -41,7 +41,7 @@ def shape_in_header(encoded: bytes) -> tuple[int, int] | None:
 
 
 def _frame(encoded: bytes, upright: bool) -> tuple[int, int] | None:
-    """Returns height and width; None with EXIF data if they must be those of the upright picture."""
+    """Returns height and width; None if EXIF data may turn it (``upright``)."""
     place, end = 2, len(encoded)
     while place + 9 <= end and encoded[place] == 0xFF:
         marker = encoded[place + 1]
