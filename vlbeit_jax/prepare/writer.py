@@ -118,15 +118,7 @@ def write_set(
             raise nothing_written(out, meta)
         keys = collected.sorted() if keys is None else keys
         require_keys_apart(keys)
-        hashed = {
-            name: {
-                "records": records,
-                "bytes": size,
-                "sha256": sha256_of(folder / name),
-                **facts_of(folder / name),
-            }
-            for name, (records, size) in files.items()
-        }
+        hashed = {name: _described(folder / name, *facts) for name, facts in files.items()}
         return describe_set(
             folder,
             kind,
@@ -138,6 +130,11 @@ def write_set(
             shards=hashed,
             order=IN_TURN,
         )
+
+
+def _described(path: pathlib.Path, records: int, size: int) -> dict[str, Any]:
+    """Returns what the description says of a file."""
+    return {"records": records, "bytes": size, "sha256": sha256_of(path), **facts_of(path)}
 
 
 class _Shards:
