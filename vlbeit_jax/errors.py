@@ -78,10 +78,6 @@ class BadData(Reported):
     code = Exit.BAD_DATA
 
 
-class TooManyBadRecords(BadData):
-    """Too many training records cannot be used. Every process raises it at the same step."""
-
-
 class Damaged(Reported):
     """A checkpoint that is not what was saved; the message names the step and what is wrong."""
 

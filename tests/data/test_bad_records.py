@@ -19,6 +19,7 @@ from vlbeit_jax.data.pipeline import batches
 from vlbeit_jax.data.sampling import EvaluationExamples, TrainingExamples
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import TRAIN, open_set
+from vlbeit_jax.errors import StorageError
 
 BATCH, BATCHES = 8, 9  # Three epochs.
 
@@ -154,6 +155,21 @@ def test_a_set_without_a_usable_neighbour_stops(places, make, monkeypatch):
 
     monkeypatch.setattr(found, "_transform", broken)
     with pytest.raises(BadRecord, match="no; 5 records behind it cannot be used either"):
+        found[0]
+
+
+class Away(list):
+    """Records on storage that has gone away."""
+
+    def __getitem__(self, index):
+        raise RuntimeError("pread() failed: Input/output error")
+
+
+def test_storage_that_is_away_is_no_bad_record(places, make, monkeypatch):
+    """A launch script starts the run again after this error."""
+    found = TrainingExamples("pair", [open_set(str(places[0]))], make, seed=3)
+    monkeypatch.setattr(found._records[0], "_records", Away(range(COUNT)))
+    with pytest.raises(StorageError, match="Input/output error.*the storage of the set is there"):
         found[0]
 
 

@@ -1,5 +1,6 @@
 """A run over damaged records: counts, the log, a resume, several processes, and when it ends."""
 
+import json
 import re
 import shutil
 import threading
@@ -9,12 +10,15 @@ from typing import Any
 import pytest
 
 from tests import tiny
+from tests.runtime.test_processes import together
 from tests.runtime.test_survival import config_of, log_of
 from vlbeit_jax.data.bad_records import UNREADABLE, BadRecord, Replaced
 from vlbeit_jax.data.order import Epochs
 from vlbeit_jax.data.set_records import SetRecords
-from vlbeit_jax.data.source import TRAIN, open_set
-from vlbeit_jax.errors import BadData, TooManyBadRecords
+from vlbeit_jax.data.shards import facts_of
+from vlbeit_jax.data.source import META_FILE, TRAIN, open_set
+from vlbeit_jax.errors import BadData
+from vlbeit_jax.runtime.bad_data import TooManyBadRecords
 from vlbeit_jax.runtime.hooks.bad_records import BadRecords
 from vlbeit_jax.runtime.start import train
 
@@ -164,3 +168,45 @@ def test_the_share_is_that_of_the_last_1000_steps_on_every_process():
     hook.figures(1002)
     with pytest.raises(TooManyBadRecords, match="9 rows of the last 1,000 .* of 8,000 rows"):
         hook.after_step(1002, STATE, None)
+
+
+@pytest.mark.slow
+def test_two_processes_count_the_same_bad_records_as_one(world, tmp_path):
+    """The damage is in the file, and a resume between two log lines changes no count."""
+    damaged, numbers = tmp_path / "tokens", []
+    shutil.copytree(world.tokens, damaged)
+    shard = next(damaged.glob("tokens-train.array_record-*"))
+    whole = shard.read_bytes()
+    for place in range(2_000, 30_000, 4_000):  # A record has some forty bytes.
+        whole = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    shard.write_bytes(whole)
+    meta = json.loads((damaged / META_FILE).read_text())
+    meta["shards"][shard.name] |= facts_of(shard)
+    (damaged / META_FILE).write_text(json.dumps(meta))
+    records = open_set(str(damaged)).records(TRAIN)
+    for number in range(len(records)):
+        try:
+            records[number]
+        except BadRecord:
+            numbers.append(number)
+    assert 1 <= len(numbers) <= 30, numbers
+    values = tiny.pretrain_config(
+        world, schedule="text", steps=12, log_every=4, checkpoint_every=6, bad_records=0.1
+    )
+    values = tiny.changed(values, task={"text": {"sources": (str(damaged),)}})
+    config = f"--config={tiny.config_file(values, tmp_path)}"
+
+    def counts(folder):
+        return [line.get("data/text/replaced/unreadable", 0) for line in tiny.metrics_of(folder)]
+
+    done = tiny.command("vlbeit_jax.main", config, f"--workdir={tmp_path / 'one'}", devices=2)
+    assert done.returncode == 0, done.stderr
+    codes, texts = together(2, lambda _: [config, f"--workdir={tmp_path / 'two'}"])
+    assert codes == [0, 0], texts
+    found = counts(tmp_path / "one")
+    assert found[-1] > 0 and counts(tmp_path / "two") == found, (numbers, found)
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "12")
+    (tmp_path / "two" / "runs.jsonl").unlink()
+    codes, texts = together(2, lambda _: [config, f"--workdir={tmp_path / 'two'}"])
+    assert codes == [0, 0] and "resumes at step 6 of 12" in texts[0], texts
+    assert counts(tmp_path / "two") == found

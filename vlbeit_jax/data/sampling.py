@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 
-from vlbeit_jax.data.bad_records import BadRecord, Replaced, reason_of
+from vlbeit_jax.data.bad_records import UNREADABLE, BadRecord, Replaced, reason_of
 from vlbeit_jax.data.cached_tokens import CachedTokens, WithTokens
 from vlbeit_jax.data.contributions import Contribution, short_names
 from vlbeit_jax.data.draws import Draws
@@ -19,7 +19,7 @@ from vlbeit_jax.data.examples.images import Views
 from vlbeit_jax.data.order import Epochs, Interleave
 from vlbeit_jax.data.records import PadRecords, Records
 from vlbeit_jax.data.source import TRAIN, PreparedSet
-from vlbeit_jax.errors import Reported
+from vlbeit_jax.errors import Reported, StorageError
 
 ENDLESS = 2**62  # More examples than any run takes; Grain needs a length that fits into 64 bits.
 
@@ -90,6 +90,7 @@ class TrainingExamples:
 
         Raises:
           BadRecord: none of these records can be used.
+          StorageError: none can be read, so the storage may be away.
         """
         example, _, replaced = self._found(index)
         return example, replaced
@@ -108,15 +109,17 @@ class TrainingExamples:
         place, count = self._place[number](own), len(self._records[number])
         said = str(made) if place in str(made) else f"{place}: {made}"
         replaced = Replaced(index, reason_of(made), said)
-        tries = count.bit_length()
-        for power in range(tries):
+        reasons = [replaced.reason]
+        for power in range(count.bit_length()):
             # A neighbour that cannot be used either is counted when its own turn comes.
             other = self._made(number, (own + 2**power) % count, index)
             if not isinstance(other, Exception):
                 return *other, replaced
-        raise BadRecord(
-            replaced.reason, f"{said}; {tries} records behind it cannot be used either"
-        ) from made
+            reasons.append(reason_of(other))
+        said += f"; {len(reasons) - 1} records behind it cannot be used either"
+        if set(reasons) == {UNREADABLE}:
+            raise StorageError(f"{said}; look whether the storage of the set is there") from made
+        raise BadRecord(replaced.reason, said) from made
 
     def _made(
         self, number: int, record: int, index: int

@@ -7,6 +7,10 @@ from vlbeit_jax.data.bad_records import BadRecord
 from vlbeit_jax.errors import BadData, Reported
 
 
+class TooManyBadRecords(BadData):
+    """Too many training records cannot be used. Every process raises it at the same step."""
+
+
 @contextlib.contextmanager
 def explains_records(stream: str, step: int) -> Iterator[None]:
     """Turns errors of reading records into one that names the stream and the step.

@@ -17,16 +17,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
-from vlbeit_jax.errors import (
-    Diverged,
-    Exit,
-    Interrupted,
-    PeerLost,
-    Preempted,
-    Reported,
-    TooManyBadRecords,
-)
+from vlbeit_jax.errors import Diverged, Exit, Interrupted, PeerLost, Preempted, Reported
 from vlbeit_jax.runtime import signals
+from vlbeit_jax.runtime.bad_data import TooManyBadRecords
 from vlbeit_jax.runtime.ending import end_now
 from vlbeit_jax.runtime.hosts import AgreedError
 from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count

@@ -60,20 +60,10 @@ def hooks_of(
       bad_records: counts examples whose record cannot be used.
     """
     config = run.config
-    contributions = Contributions.of(run, examples)
     checkpoint, stop = _saving(run, checkpointer, timer, made, bad_records)
-    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
-        Log(
-            writer,
-            timer,
-            every=config.run.log_every,
-            learning_rate=learning_rate(config.optimizer, config.run.steps),
-            work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
-            chance=run.opened.chance,
-            contributed=lambda step: contributions.figures(step) | bad_records.figures(step),
-        ),
+        _log(run, examples, writer, timer, bad_records),
         bad_records,
         Divergence(
             checkpointer.latest,
@@ -102,6 +92,27 @@ def hooks_of(
     if is_primary() and profile:
         hooks.append(Profile(run.workdir / PROFILE, *profile))
     return hooks
+
+
+def _log(
+    run: Run,
+    examples: Mapping[str, Examples],
+    writer: Writer,
+    timer: Timer,
+    bad_records: BadRecords,
+) -> Log:
+    """Returns the hook that writes the metrics of training."""
+    config, contributions = run.config, Contributions.of(run, examples)
+    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
+    return Log(
+        writer,
+        timer,
+        every=config.run.log_every,
+        learning_rate=learning_rate(config.optimizer, config.run.steps),
+        work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
+        chance=run.opened.chance,
+        contributed=lambda step: contributions.figures(step) | bad_records.figures(step),
+    )
 
 
 def bad_records_of(run: Run, saved: Mapping[str, Any], writer: Writer) -> BadRecords:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vlbeit_jax.data.bad_records import Replaced
-from vlbeit_jax.errors import BadData, TooManyBadRecords
+from vlbeit_jax.errors import BadData
+from vlbeit_jax.runtime.bad_data import TooManyBadRecords
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.training.state import TrainState
 
