@@ -12,6 +12,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from vlbeit_jax.data.content import ContentFingerprint
 from vlbeit_jax.data.identity import picture_digest
 from vlbeit_jax.data.keys import KeyCollector, Keys, keys_of
+from vlbeit_jax.data.shards import facts_of
 from vlbeit_jax.data.source import IN_TURN
 from vlbeit_jax.folders import published
 from vlbeit_jax.prepare.encoding import Encoder
@@ -117,10 +118,7 @@ def write_set(
             raise nothing_written(out, meta)
         keys = collected.sorted() if keys is None else keys
         require_keys_apart(keys)
-        hashed = {
-            name: {"records": records, "bytes": size, "sha256": sha256_of(folder / name)}
-            for name, (records, size) in files.items()
-        }
+        hashed = {name: _described(folder / name, *facts) for name, facts in files.items()}
         return describe_set(
             folder,
             kind,
@@ -132,6 +130,11 @@ def write_set(
             shards=hashed,
             order=IN_TURN,
         )
+
+
+def _described(path: pathlib.Path, records: int, size: int) -> dict[str, Any]:
+    """Returns what the description says of a file."""
+    return {"records": records, "bytes": size, "sha256": sha256_of(path), **facts_of(path)}
 
 
 class _Shards:
