@@ -23,7 +23,7 @@ from vlbeit_jax.prepare.formats.detect import AUTO
 from vlbeit_jax.prepare.held_back import with_larger_share
 from vlbeit_jax.prepare.pack import pack_texts
 from vlbeit_jax.prepare.pictures import Limits
-from vlbeit_jax.prepare.planning import Source, shard_range
+from vlbeit_jax.prepare.planning import Source, part_range
 from vlbeit_jax.types import Kind
 
 OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, splits, writes shards.
@@ -105,11 +105,12 @@ flags.DEFINE_integer(
     "workers", -1, "worker processes; -1: one per core; 0: none besides this one", lower_bound=-1
 )
 RANGE = flags.DEFINE_string(
-    "shard_range",
+    "part_range",
     "",
     "I:J: make only the parts from I up to, but not including, J, while other machines make the "
     "others in the same --out; the machine that makes the last part completes the set",
 )
+flags.DEFINE_alias("shard_range", "part_range")  # An older name.
 RUNNER = flags.DEFINE_string(
     "runner",
     "",
@@ -231,7 +232,7 @@ def main() -> None:
                 out,
                 dataclasses.replace(source, validation_share=share),
                 Wishes(**_given(Wishes), fewest=fewest),
-                shard_range(RANGE.value),
+                part_range(RANGE.value),
                 engine,
             ),
             VALIDATION.value,

@@ -14,9 +14,9 @@ from vlbeit_jax.prepare import pool
 from vlbeit_jax.prepare.final import Made, Shard, make_shard
 from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.parts import Part
-from vlbeit_jax.prepare.shard import write_shard
 from vlbeit_jax.prepare.strict import MOST_NAMED, UnusableError
 from vlbeit_jax.prepare.work_plan import WorkPlan, read_plan
+from vlbeit_jax.prepare.write_part import write_part
 from vlbeit_jax.storage import no_room
 
 WORTH_PROCESSES = 8  # Files to copy.
@@ -36,7 +36,7 @@ class _Part:
     folder: pathlib.Path
 
     def __call__(self, number: int, report: pool.Report) -> Part:
-        return write_shard(_plan(self.folder), number, report)
+        return write_part(_plan(self.folder), number, report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def do_parts(
     if len(todo) < len(numbers):
         progress.say(f"{len(numbers) - len(todo)} of {len(numbers)} parts are finished already")
     faults: dict[int, list[str]] = {}
-    with _Shown(plan, len(todo), items if len(todo) == len(plan.tasks) else None) as shown:
+    with _Shown(plan, len(todo), items if len(todo) == len(plan.units) else None) as shown:
         for number, result in (engine or _processes(workers))(plan, todo, shown.report):
             if isinstance(result, UnusableError):
                 faults[number] = result.lines
@@ -121,8 +121,8 @@ def _advance(meter: progress.Meter, records: int, dropped: Mapping[str, int]) ->
 
 def explained(error: Exception, plan: WorkPlan) -> Exception:
     """Returns the error with what is finished and what to do next."""
-    count = sum(plan.finished(number) is not None for number in range(len(plan.tasks)))
-    kept = f"{count} of {len(plan.tasks)} parts are finished and stay in {plan.folder}"
+    count = sum(plan.finished(number) is not None for number in range(len(plan.units)))
+    kept = f"{count} of {len(plan.units)} parts are finished and stay in {plan.folder}"
     if why := no_room(error):
         return StorageError(
             f"{plan.folder}: {why}. {kept}. Make room, and run the same command again"
