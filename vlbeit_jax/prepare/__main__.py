@@ -102,7 +102,10 @@ SHARDS = flags.DEFINE_integer(
     "shards", 0, "shards (files) per split; 0: as many as give about 256 MB each", lower_bound=0
 )
 flags.DEFINE_integer(
-    "workers", -1, "worker processes; -1: one per core; 0: none besides this one", lower_bound=-1
+    "workers",
+    -1,
+    "worker processes; -1: one per core if there are several parts; 0: none besides this one",
+    lower_bound=-1,
 )
 RANGE = flags.DEFINE_string(
     "part_range",

@@ -171,7 +171,7 @@ def write_on_worker(number: int, folder: str, token: str) -> int:
     return number
 
 
-def _count(items: int, dropped: Mapping[str, int]) -> None:
+def _count(items: int, dropped: Mapping[str, int], reading: str = "") -> None:
     """Adds to the counters that runners show of a pipeline."""
     from apache_beam.metrics import Metrics  # pyright: ignore[reportMissingImports]
 

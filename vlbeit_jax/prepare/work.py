@@ -78,18 +78,39 @@ def do_parts(
     if len(todo) < len(numbers):
         progress.say(f"{len(numbers) - len(todo)} of {len(numbers)} parts are finished already")
     faults: dict[int, list[str]] = {}
+    engine = engine or _processes(workers)
     with _Shown(plan, len(todo), items if len(todo) == len(plan.units) else None) as shown:
-        for number, result in (engine or _processes(workers))(plan, todo, shown.report):
-            if isinstance(result, UnusableError):
-                faults[number] = result.lines
-                if sum(map(len, faults.values())) < MOST_NAMED:
-                    continue
-                break
-            if isinstance(result, Exception):
-                raise explained(result, plan) from result
-            shown.finished()
+        while todo:
+            again = []
+            for number, result in engine(plan, todo, shown.report):
+                if isinstance(result, pool.CrashedError):
+                    _leave_out(plan, number, result)
+                    again.append(number)
+                elif isinstance(result, UnusableError):
+                    faults[number] = result.lines
+                    if sum(map(len, faults.values())) >= MOST_NAMED:
+                        break
+                elif isinstance(result, Exception):
+                    raise explained(result, plan) from result
+                else:
+                    shown.finished()
+            todo = again if sum(map(len, faults.values())) < MOST_NAMED else []
     if faults:
         raise UnusableError([line for _, lines in sorted(faults.items()) for line in lines])
+
+
+def _leave_out(plan: WorkPlan, number: int, crash: pool.CrashedError) -> None:
+    """Leaves the input that ended a worker out of its part, which can then be written again.
+
+    Raises:
+      BadInput: damaged files are not to be left out, or this one is left out already.
+    """
+    path = crash.reading or plan.units[number].path
+    why = f"a library crashed while it read this file ({crash.how}), so it is probably damaged"
+    if not plan.skips_bad_inputs or path in plan.crashed(number):
+        raise explained(BadInput(path, why), plan) from crash
+    progress.say(f"left out: {path}: {why}")
+    plan.note_crash(number, path, why)
 
 
 def _processes(workers: int) -> Engine:
@@ -115,8 +136,10 @@ def do_shards(plan: WorkPlan, shards: Sequence[Shard], workers: int) -> list[Mad
     return [made[shard.path] for shard in shards]
 
 
-def _advance(meter: progress.Meter, records: int, dropped: Mapping[str, int]) -> None:
-    meter.update(records)
+def _advance(
+    meter: progress.Meter, items: int, dropped: Mapping[str, int], reading: str = ""
+) -> None:
+    meter.update(items)
 
 
 def explained(error: Exception, plan: WorkPlan) -> Exception:
@@ -152,7 +175,7 @@ class _Shown:
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(None, None, None)
 
-    def report(self, items: int, dropped: Mapping[str, int]) -> None:
+    def report(self, items: int, dropped: Mapping[str, int], reading: str = "") -> None:
         """Adds to what was read."""
         self._dropped.update(dropped)
         self._meter.update(items, self._note())

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -35,12 +35,11 @@ from vlbeit_jax.prepare.parts import (
     whole,
 )
 from vlbeit_jax.prepare.pictures import Picture
+from vlbeit_jax.prepare.pool import Report, silent
 from vlbeit_jax.prepare.records import RecordMaker
 from vlbeit_jax.prepare.work_plan import WorkPlan
 from vlbeit_jax.prepare.writer import FEATURES, GROUP
 
-# Called now and then with the number of items since the last call, and what was dropped by reason.
-Report = Callable[[int, Mapping[str, int]], None]
 REPORT_EVERY = 0.25  # Seconds.
 EXAMPLES, SHOWN = 3, 200  # Records of a part to show, and the characters of their texts.
 SAID = ("text", "label")
@@ -51,7 +50,7 @@ def features_of(plan: WorkPlan) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(FEATURES[plan.kind] | (GROUP if plan.request.grouped else {}))
 
 
-def write_part(plan: WorkPlan, number: int, report: Report = lambda items, dropped: None) -> Part:
+def write_part(plan: WorkPlan, number: int, report: Report = silent) -> Part:
     """Writes a part, unless it is finished.
 
     Args:
@@ -68,13 +67,12 @@ def write_part(plan: WorkPlan, number: int, report: Report = lambda items, dropp
     if finished := plan.finished(number):
         return finished
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # Damage is counted.
-    bad: dict[str, str] = {}
+    bad = plan.crashed(number)
     while True:
         try:
             part = _written(plan, number, bad, report)
         except BadInput as error:
-            # A benchmark has to be complete.
-            if plan.bad_inputs != "skip" or plan.request.official or error.path in bad:
+            if not plan.skips_bad_inputs or error.path in bad:
                 raise
             bad[error.path] = error.why  # The next try leaves out the whole file.
             continue
@@ -88,7 +86,7 @@ def _written(plan: WorkPlan, number: int, bad: Collection[str], report: Report) 
     maker, part = _maker(plan), Part(plan.asked(number))
     left_out: collections.Counter[str] = collections.Counter()
     with _Files(plan, number, part) as files:
-        items = _reported(_items(plan, number, bad), maker, report)
+        items = _reported(_items(plan, number, bad, report), maker, report)
         placed = _counted(maker.records(items), part)
         if plan.others:
             placed = plan.others.apart(placed, left_out, all_held_back=plan.request.official)
@@ -123,10 +121,11 @@ def _describe(part: Part, maker: RecordMaker) -> None:
     part.answers = maker.answers.description()
 
 
-def _items(plan: WorkPlan, number: int, bad: Collection[str]) -> Iterator[Item]:
+def _items(plan: WorkPlan, number: int, bad: Collection[str], report: Report) -> Iterator[Item]:
     form = FORMATS[plan.request.source_format]
     for unit in units_in(plan.units[number]):
         if unit.path not in bad:
+            report(0, {}, unit.path)  # In case that a library crashes.
             for item in form.read(unit, plan.options):
                 yield plan.fits(item) if plan.fits else item
 

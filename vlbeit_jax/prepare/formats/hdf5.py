@@ -90,6 +90,8 @@ def _tables(
     for columns in candidates:
         given = [name for name in (columns.image, columns.caption, columns.label) if name]
         lengths = {name: len(file[name]) for name in given}
+        if max(lengths.values()) > path.stat().st_size:
+            raise BadInput(path, f"it is smaller than the data sets that it states: {lengths}")
         if len(set(lengths.values())) > 1:
             raise BadInput(path, f"its data sets have different lengths: {lengths}")
         if columns.image and file[columns.image].ndim > 2:
