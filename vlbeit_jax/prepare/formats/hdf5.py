@@ -131,7 +131,7 @@ def _item(file: Mapping[str, Any], columns: Columns, number: int, unit: Unit) ->
     with _names_damage(pathlib.Path(unit.path)):
         image = file[columns.image][number] if columns.image else None
         words_of = file[columns.caption][number] if columns.caption else []
-        value = file[columns.label][number] if columns.label else None
+        value: Any = file[columns.label][number] if columns.label else ""
     image = None if image is None else _bytes(image)
     words = [decoded(each) for each in _texts(words_of)]
     captions = tuple(text.strip() for text, _ in words if text and text.strip())
