@@ -9,6 +9,7 @@ from tests.prepare.crashing import crash_at_three
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare import pool, work
+from vlbeit_jax.prepare.crashed import crashed
 from vlbeit_jax.prepare.formats import base
 from vlbeit_jax.prepare.work_plan import read_plan
 from vlbeit_jax.prepare.write_part import write_part
@@ -33,8 +34,8 @@ def crashes_at(path, times):
 
     def engine(plan, numbers, report):
         for number in numbers:
-            crashed = any(unit.path == path for unit in base.units_in(plan.units[number]))
-            if crashed and path not in plan.crashed(number) and times:
+            holds = any(unit.path == path for unit in base.units_in(plan.units[number]))
+            if holds and path not in crashed(plan, number) and times:
                 times.pop()
                 yield number, pool.CrashedError("SIGSEGV", path)
             else:

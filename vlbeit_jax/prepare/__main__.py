@@ -93,7 +93,7 @@ flags.DEFINE_string(
     "labelled and masks: file with the names of the classes, one a line, in the order of the "
     "head's outputs; empty: the names in the input, sorted; of masks, the numbers",
 )
-PARTS = flags.DEFINE_list(
+SPLITS_READ = flags.DEFINE_list(
     "splits",
     [],
     f"formats of published benchmarks: splits to read, of {', '.join(SPLITS)}; empty: all",
@@ -102,10 +102,7 @@ SHARDS = flags.DEFINE_integer(
     "shards", 0, "shards (files) per split; 0: as many as give about 256 MB each", lower_bound=0
 )
 flags.DEFINE_integer(
-    "workers",
-    -1,
-    "worker processes; -1: one per core if there are several parts; 0: none besides this one",
-    lower_bound=-1,
+    "workers", -1, "worker processes; -1: one per core, if there are parts for them; 0: none", -1
 )
 RANGE = flags.DEFINE_string(
     "part_range",
@@ -219,14 +216,14 @@ def main() -> None:
             if kind is not Kind.PAIRS:
                 raise UsageError(f"--text_tokenizer is for tokens and pairs, but --kind={kind}")
             fits = Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)
-        if strange := [name for name in PARTS.value if name not in SPLITS]:
+        if strange := [name for name in SPLITS_READ.value if name not in SPLITS]:
             raise UsageError(f"--splits={strange[0]}: choose among {', '.join(SPLITS)}")
         given: dict[str, Any] = {**_given(Source), "kind": kind}
         source = Source(
             **given,
             source_format=FORMAT.value,
             inputs=INPUT.value,
-            options=Options(**_given(Options) | {"splits": tuple(PARTS.value), "kind": ""}),
+            options=Options(**_given(Options) | {"splits": tuple(SPLITS_READ.value), "kind": ""}),
             limits=Limits(**_given(Limits)),
             fits=fits,
         )

@@ -11,6 +11,7 @@ from typing import Any
 from vlbeit_jax import progress
 from vlbeit_jax.errors import StorageError
 from vlbeit_jax.prepare import pool
+from vlbeit_jax.prepare.crashed import crashed, note_crash
 from vlbeit_jax.prepare.final import Made, Shard, make_shard
 from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.parts import Part
@@ -107,10 +108,10 @@ def _leave_out(plan: WorkPlan, number: int, crash: pool.CrashedError) -> None:
     """
     path = crash.reading or plan.units[number].path
     why = f"a library crashed while it read this file ({crash.how}), so it is probably damaged"
-    if not plan.skips_bad_inputs or path in plan.crashed(number):
+    if not plan.skips_bad_inputs or path in crashed(plan, number):
         raise explained(BadInput(path, why), plan) from crash
     progress.say(f"left out: {path}: {why}")
-    plan.note_crash(number, path, why)
+    note_crash(plan, number, path, why)
 
 
 def _processes(workers: int) -> Engine:

@@ -22,8 +22,7 @@ from vlbeit_jax.prepare.pictures import Limits
 from vlbeit_jax.types import Kind
 
 VERSION = 2
-PLAN_FILE = "plan.json"
-PARTS_FOLDER, OTHERS_FOLDER, CRASHED_FOLDER = "parts", "others", "crashed"
+PLAN_FILE, PARTS_FOLDER, OTHERS_FOLDER = "plan.json", "parts", "others"
 MOST_SHOWN = 10  # Differences in a message.
 
 
@@ -148,24 +147,6 @@ class WorkPlan:
     def skips_bad_inputs(self) -> bool:
         """Whether damaged files are left out; a benchmark has to be complete."""
         return self.bad_inputs == "skip" and not self.request.official
-
-    def crashed(self, number: int) -> dict[str, str]:
-        """Returns the inputs of a part that have ended a worker and are left out, with reasons."""
-        path = self._crashed_file(number)
-        if not self.skips_bad_inputs or not path.is_file():
-            return {}
-        told = json.loads(path.read_text())
-        return told["inputs"] if told["asked"] == self.asked(number) else {}
-
-    def note_crash(self, number: int, path: str, why: str) -> None:
-        """Leaves an input out of a part."""
-        self._crashed_file(number).parent.mkdir(exist_ok=True)
-        told = {"asked": self.asked(number), "inputs": {**self.crashed(number), path: why}}
-        with whole(self._crashed_file(number)) as file:
-            file.write_text(json.dumps(told))
-
-    def _crashed_file(self, number: int) -> pathlib.Path:
-        return self.folder / CRASHED_FOLDER / f"{number:05d}.json"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the plan as JSON values."""

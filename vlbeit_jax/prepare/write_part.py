@@ -18,6 +18,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from vlbeit_jax.data.content import record_digest
 from vlbeit_jax.data.identity import TEXTS, group_key, text_key
 from vlbeit_jax.data.keys import keys_of
+from vlbeit_jax.prepare.crashed import crashed
 from vlbeit_jax.prepare.encoding import Encoder
 from vlbeit_jax.prepare.formats import FORMATS
 from vlbeit_jax.prepare.formats.base import BadInput, units_in
@@ -67,7 +68,7 @@ def write_part(plan: WorkPlan, number: int, report: Report = silent) -> Part:
     if finished := plan.finished(number):
         return finished
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # Damage is counted.
-    bad = plan.crashed(number)
+    bad = crashed(plan, number)
     while True:
         try:
             part = _written(plan, number, bad, report)
