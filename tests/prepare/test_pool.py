@@ -18,7 +18,11 @@ from vlbeit_jax.types import Kind
 
 def test_a_crash_is_a_result_and_the_other_jobs_are_done():
     reported = []
-    results = dict(pool.run(crash_at_three, range(8), 2, lambda *told: reported.append(told[0])))
+
+    def report(items, dropped, reading=""):
+        reported.append(items)
+
+    results = dict(pool.run(crash_at_three, range(8), 2, report))
     crashes = {job: results.pop(job) for job in (3, 4)}
     assert results == {job: 10 * job for job in range(8) if job not in (3, 4)}
     assert all(isinstance(each, pool.CrashedError) for each in crashes.values())

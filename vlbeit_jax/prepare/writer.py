@@ -120,15 +120,7 @@ def write_set(
             raise nothing_written(out, meta)
         keys = collected.sorted() if keys is None else keys
         require_keys_apart(keys)
-        hashed = {
-            name: {
-                "records": written.records,
-                "bytes": written.size,
-                "sha256": sha256_of(folder / name),
-                "content_sha256": written.content.hexdigest(),
-            }
-            for name, written in files.items()
-        }
+        described = {name: shard.described(folder / name) for name, shard in files.items()}
         return describe_set(
             folder,
             kind,
@@ -137,7 +129,7 @@ def write_set(
             keys=keys,
             counts=dict(sorted(counts.items())),
             fingerprint=content.hexdigest(),
-            shards=hashed,
+            shards=described,
             order=IN_TURN,
         )
 
@@ -154,6 +146,14 @@ class _Shard:
     @classmethod
     def opened(cls, path: pathlib.Path) -> "_Shard":
         return cls(ArrayRecordWriter(str(path), "group_size:1"))
+
+    def described(self, path: pathlib.Path) -> dict[str, Any]:
+        return {
+            "records": self.records,
+            "bytes": self.size,
+            "sha256": sha256_of(path),
+            "content_sha256": self.content.hexdigest(),
+        }
 
 
 class _Shards:
