@@ -66,6 +66,9 @@ def planned(
       UsageError: the inputs, the format and the options do not fit each other.
     """
     paths = expand(source.inputs)
+    images = source.options.images
+    if images and not pathlib.Path(images).is_dir():
+        raise UsageError(f"--images={images}: no such folder")
     name = recognise(source.source_format, paths, source.kind, source.options.force)
     require_kind(name, source.kind)
     if source.options.splits and name not in OFFICIAL:

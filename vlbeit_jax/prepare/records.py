@@ -35,6 +35,7 @@ GROUPED = (
 )
 # What to do where a reason alone does not tell a newcomer.
 ADVICE = {
+    "missing_file": "paths are relative to the folder of their index, or to --images",
     "no_caption": "cat.jpg needs its caption in cat.txt; for pictures alone use --kind=images",
 }
 

@@ -147,6 +147,7 @@ def explained(error: Exception, plan: WorkPlan) -> Exception:
     """Returns the error with what is finished and what to do next."""
     count = sum(plan.finished(number) is not None for number in range(len(plan.units)))
     kept = f"{count} of {len(plan.units)} parts are finished and stay in {plan.folder}"
+    kept = kept if count else "No part is finished yet"
     if why := no_room(error):
         return StorageError(
             f"{plan.folder}: {why}. {kept}. Make room, and run the same command again"

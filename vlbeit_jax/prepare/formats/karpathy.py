@@ -13,6 +13,7 @@ from typing import Any
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
+from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.formats.listed import Place, listed, read_at
 from vlbeit_jax.prepare.formats.official import (
     Pictures,
@@ -45,6 +46,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
       UsageError: the file is another one, or a folder of pictures is missing.
     """
     path = only_one(paths, "karpathy")
+    require_files([path])
     places: dict[str, list[tuple[int, Place]]] = {split: [] for split in SPLIT.values()}
     folders: dict[str, set[str]] = {split: set() for split in SPLIT.values()}
     for number, (place, each) in enumerate(listed(path, "images")):
