@@ -65,7 +65,7 @@ def array_digest(name: str, array: np.ndarray) -> str:
 
 
 def is_here(leaf: Any) -> bool:
-    """Returns whether the host reads an array without a copy, so that no program has to be compiled."""
+    """Returns whether the host reads an array without a copy, so that nothing is compiled."""
     if not isinstance(leaf, jax.Array):
         return True
     on_cpu = all(device.platform == "cpu" for device in leaf.devices())
