@@ -190,6 +190,21 @@ def test_files_that_do_not_fit_are_refused(kind, change, options, said, spm, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([{"answer": "The cat", "label": 0}, {"answer": "2", "label": 1}], "must be written 'cat'"),
+        ([{"answer": "cat", "label": 0}, {"answer": "2", "label": 2}], "not the numbers from 0"),
+        ([{"answer": "cat", "label": 0}, {"answer": "cat", "label": 1}], "'cat' is there twice"),
+    ],
+)
+def test_answers_that_no_prediction_can_equal_are_refused(lines, said, spm, tmp_path):
+    path = tmp_path / "answers.txt"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UsageError, match=said):
+        imported("beit3-vqa", tmp_path, spm, answers=str(path))
+
+
 def test_a_file_of_another_task_is_refused(spm, tmp_path):
     tensors = retrieval_tensors()
     file = tensor_file({name: value.shape for name, value in tensors.items()}, tensors)

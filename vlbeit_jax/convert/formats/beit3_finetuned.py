@@ -26,7 +26,7 @@ from vlbeit_jax.convert.import_options import ImportOptions, require_shapes
 from vlbeit_jax.convert.importing import import_network
 from vlbeit_jax.convert.read_tensors import TensorFile
 from vlbeit_jax.convert.rules import Report, Shape, Table
-from vlbeit_jax.data.answers import AnswerList, read_list
+from vlbeit_jax.data.answers import AnswerList, check_list, read_list
 from vlbeit_jax.data.splits import NOTHING_SEEN, write_seen
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.run_folder import write_config
@@ -141,7 +141,9 @@ def _labelled(path: pathlib.Path) -> AnswerList | None:
         return None  # ``read_list`` reads the other forms, and says what is wrong.
     if sorted(found) != list(range(len(lines))):
         raise UsageError(f"--answers={path}: the labels are not the numbers from 0, each once")
-    return AnswerList(tuple(found[number] for number in range(len(lines))))
+    listed = AnswerList(tuple(found[number] for number in range(len(lines))))
+    check_list(listed, path)
+    return listed
 
 
 def _reasoning(model: ModelConfig, shapes: list[Shape], options: ImportOptions) -> VisualReasoning:
