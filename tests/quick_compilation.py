@@ -9,12 +9,15 @@ import subprocess
 import sys
 
 WITHOUT_FUSION_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+# XLA leaves out passes that only make programs faster: a train step compiles in half the CPU time.
+FAST_COMPILE = "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
 # The tests' networks are small, so most of the time is compilation. Leaving out the fusion emitters
 # halves it.
 FLAGS = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     WITHOUT_FUSION_EMITTERS,
+    FAST_COMPILE,
 )
 REMEMBERED = "VLBEIT_TESTS_KNOWN_XLA_FLAGS"
 
