@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tests import tiny
+from tests.kept_steps import kept_steps
 from tests.runtime.test_resume import assert_equal_bits, weights
 from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.errors import BadData, Damaged, Diverged, StorageError
@@ -23,8 +24,15 @@ def config_of(world, **run):
     return tiny.pretrain_config(world, schedule="text", **values)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_trace():
+    """Most runs of this file have the configuration of ``finished``."""
+    with kept_steps():
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(world, tmp_path_factory):
+def finished(one_trace, world, tmp_path_factory):
     """Eight steps, of which 6 and 8 are kept."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     train(config_of(world), folder)
