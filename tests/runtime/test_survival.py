@@ -108,12 +108,11 @@ def test_lost_checkpoints_are_not_taken_for_a_new_run(world, run, what):
 
 def test_a_step_without_a_digest_is_used_and_the_message_says_so(world, run, monkeypatch):
     """As a run of an earlier version has it."""
-    folder = run / "checkpoints"
-    for step in (6, 8):
-        path = folder / str(step) / "description" / "metadata"
-        content = json.loads(path.read_text()) | {"format": 2}
-        del content[sealed.ARRAYS], content[sealed.SEAL]
-        path.write_text(json.dumps(content))
+    shutil.rmtree(run / "checkpoints" / "6")
+    path = run / "checkpoints" / "8" / "description" / "metadata"
+    content = json.loads(path.read_text()) | {"format": 2}
+    del content[sealed.ARRAYS], content[sealed.SEAL]
+    path.write_text(json.dumps(content))
     train(config_of(world), run)
     assert "step 8 has no digest, because an earlier version saved it" in log_of(run)
     shown = page(run, damaged_steps(run, arrays=True))
@@ -194,15 +193,17 @@ def test_a_bad_record_ends_the_run_with_its_own_code(world, tmp_path, monkeypatc
 def test_the_page_of_a_run_shows_starts_steps_and_damage(world, run):
     shutil.rmtree(run / "checkpoints" / "8")
     train(config_of(world), run)
-    assert damaged_steps(run, arrays=True) == {6: "", 8: ""}
-    shown = page(run, damaged_steps(run, arrays=False))
+    found = damaged_steps(run, arrays=False)
+    assert found == {6: "", 8: ""}
+    shown = page(run, found)
     assert "task pretrain, text, 8 steps" in shown and "starts: 2" in shown
     assert "from step 0 on 1 process(es), data 8: finished at step 8" in shown
     assert "from step 6 on 1 process(es), data 8: finished at step 8" in shown
     assert "3 trees with digests, format 3" in shown and "goodput" in shown
     damage(run, 8)
     assert damaged_steps(run, arrays=False)[8] == ""  # Numbers are not read.
-    assert "8/params is damaged" in damaged_steps(run, arrays=True)[8]
+    found = damaged_steps(run, arrays=True)
+    assert found[6] == "" and "8/params is damaged" in found[8]
     shutil.rmtree(run / "checkpoints" / "6" / "params")
     assert "params missing" in damaged_steps(run, arrays=False)[6]
     done = tiny.command("vlbeit_jax.inspect", run, "--verify")
