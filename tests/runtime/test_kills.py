@@ -10,7 +10,6 @@ import json
 import os
 import random
 import shutil
-import sys
 import time
 
 import jax
@@ -64,40 +63,29 @@ class Killed:
     """Starts of a run, each of which is killed at a time that is drawn."""
 
     def __init__(self, config, workdir, seed):
-        self.workdir, self.random, self.number = workdir, random.Random(seed), 0
-        self.line = [sys.executable, "-m", "vlbeit_jax.main", f"--config={config}"]
-        self.line.append(f"--workdir={workdir}")
-        self.in_saves = 0
+        self.workdir, self.random, self.in_saves = workdir, random.Random(seed), 0
+        self.line = ["-m", "vlbeit_jax.main", f"--config={config}", f"--workdir={workdir}"]
 
     def start(self):
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
-        self.number += 1
-        self.said = self.workdir.with_name(f"said.{self.number}")
-        environment = os.environ | {"XLA_FLAGS": flags}
-        return processes.started(self.line, environment, self.said, self.said)
+        return processes.begin(*self.line, environment=os.environ | {"XLA_FLAGS": flags})
 
     def kill_once(self):
         """Starts the run, and kills it after a new step was saved; returns whether it could."""
         process, before = self.start(), self.steps()
         try:
-            while process.is_alive() and self.steps() <= before:
+            while process.is_running and self.steps() <= before:
                 time.sleep(0.002)
             if self.random.random() < 0.5:  # While the next step is saved.
-                while process.is_alive() and not self.unfinished():
+                while process.is_running and not self.unfinished():
                     time.sleep(0.0005)
             time.sleep(self.random.expovariate(1 / 0.02))
         finally:
-            killed = process.is_alive()
+            killed = process.is_running
             process.kill()
-            process.join()
         self.in_saves += bool(self.unfinished())
         assert len(self.unfinished()) <= 1, self.unfinished()
         return killed
-
-    def finish(self):
-        process = self.start()
-        process.join(600)
-        return process.exitcode
 
     def steps(self):
         folder = self.workdir / "checkpoints"
@@ -116,7 +104,8 @@ def test_kills_change_no_bit_of_the_end(undisturbed, tmp_path, kills):
     run = Killed(config, tmp_path / "run", seed=kills)
     done = sum(run.kill_once() for _ in range(kills))
     assert done == kills, "the run has ended before it was killed often enough"
-    assert run.finish() == 0, run.said.read_text()
+    end = run.start().ended(900)
+    assert end.returncode == 0, end.stderr
     last = steps_for(kills)
     assert_equal_bits(weights(run.workdir, last), weights(wanted, last))
     lines = [
