@@ -122,11 +122,8 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
         history = History(workdir, enabled=is_primary())
         with recorded(history, run, start, timer) as made, writer.noting_errors():
             bad_records = bad_records_of(run, checkpointer.describe(start) if start else {}, writer)
-
-            def hooks_now() -> list[Hook]:
-                parts = (examples, frozen, checkpointer, writer, timer, profile, made, bad_records)
-                return hooks_of(run, *parts)
-
+            parts = (examples, frozen, checkpointer, writer, timer, profile, made, bad_records)
+            hooks_now = functools.partial(hooks_of, run, *parts)
             hooks = hooks_now()
             timer.steps_begin()
             while True:
