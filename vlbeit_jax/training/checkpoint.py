@@ -186,7 +186,6 @@ class Checkpointer:
         """Waits for the saves, and forgets which steps there are: some were moved."""
         self.close()
         self.__dict__.pop("_manager", None)
-        self._saving = False
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
