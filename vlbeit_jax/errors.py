@@ -40,7 +40,7 @@ MEANINGS = {
     Exit.DEFECT: Meaning("any other error; its traceback is shown", True, "report the traceback"),
     Exit.USAGE: Meaning("a mistake in the command, its files or its folders", False, "correct it"),
     Exit.BAD_DATA: Meaning(
-        "a record, a line or a shard cannot be read", False, "mend it, or prepare the set again"
+        "records, lines or a shard cannot be used", False, "mend them, or prepare the set again"
     ),
     Exit.DAMAGED: Meaning(
         "no checkpoint can be used", False, "restore `checkpoints/` from a copy, or start anew"

@@ -125,7 +125,7 @@ def read_list(path: pathlib.Path) -> AnswerList:
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise UsageError(f"answer list {path}: an answer is not a string")
     listed = AnswerList(tuple(answer.strip() for answer in answers if answer.strip()))
-    _check(listed, path)
+    check_list(listed, path)
     if described and described.get("digest") != listed.digest:
         raise UsageError(
             f"answer list {path} was changed: it says {described.get('digest')}, but its answers "
@@ -135,7 +135,8 @@ def read_list(path: pathlib.Path) -> AnswerList:
     return listed
 
 
-def _check(listed: AnswerList, path: pathlib.Path) -> None:
+def check_list(listed: AnswerList, path: pathlib.Path) -> None:
+    """Raises a ``UsageError`` for too few answers, one twice, or one that nothing can equal."""
     if len(listed) < 2:
         raise UsageError(f"answer list {path}: holds {len(listed)} answers; give two or more")
     counts = collections.Counter(listed.answers)

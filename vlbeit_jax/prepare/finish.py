@@ -10,6 +10,7 @@ import numpy as np
 
 from vlbeit_jax.data.content import ContentFingerprint
 from vlbeit_jax.data.keys import Keys
+from vlbeit_jax.data.shards import facts_of
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.folders import replace_empty
 from vlbeit_jax.prepare import duplicates
@@ -173,6 +174,7 @@ def _described(
                 "bytes": each.size,
                 "sha256": each.sha256,
                 "content_sha256": content,
+                **facts_of(shard.path),
             }
     return found
 

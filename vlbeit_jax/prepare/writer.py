@@ -14,6 +14,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from vlbeit_jax.data.content import ContentFingerprint, record_digest
 from vlbeit_jax.data.identity import picture_digest
 from vlbeit_jax.data.keys import KeyCollector, Keys, keys_of
+from vlbeit_jax.data.shards import facts_of
 from vlbeit_jax.data.source import IN_TURN
 from vlbeit_jax.folders import published
 from vlbeit_jax.prepare.encoding import Encoder
@@ -153,6 +154,7 @@ class _Shard:
             "bytes": self.size,
             "sha256": sha256_of(path),
             "content_sha256": self.content.hexdigest(),
+            **facts_of(path),
         }
 
 
