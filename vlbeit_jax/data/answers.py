@@ -52,10 +52,10 @@ class AnswerCounter:
         self._majority: dict[str, collections.Counter[str]] = {}
         self._people: dict[str, collections.Counter[int]] = {}
 
-    def add(self, split: str, answers: Sequence[str]) -> None:
-        """Counts the answers to one question."""
-        self._majority.setdefault(split, collections.Counter())[majority(answers)] += 1
-        self._people.setdefault(split, collections.Counter())[len(answers)] += 1
+    def add(self, split: str, answers: Sequence[str], times: int = 1) -> None:
+        """Counts the answers to one question; times=-1: counts them no longer."""
+        self._majority.setdefault(split, collections.Counter())[majority(answers)] += times
+        self._people.setdefault(split, collections.Counter())[len(answers)] += times
 
     def include(self, described: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
         """Adds the counts of another part of the set, as its ``description`` states them."""
@@ -68,9 +68,12 @@ class AnswerCounter:
     def description(self) -> dict[str, Any]:
         """Returns, by split, majority answers and how many people answered, with their counts."""
         return {
-            COUNTS: {split: dict(found.most_common()) for split, found in self._majority.items()},
+            COUNTS: {
+                split: {answer: count for answer, count in found.most_common() if count}
+                for split, found in self._majority.items()
+            },
             PEOPLE: {
-                split: {str(people): count for people, count in sorted(found.items())}
+                split: {str(people): count for people, count in sorted(found.items()) if count}
                 for split, found in self._people.items()
             },
         }
