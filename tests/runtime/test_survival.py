@@ -185,7 +185,7 @@ def test_a_bad_record_ends_the_run_with_its_own_code(world, tmp_path, monkeypatc
     def broken(self, index):
         raise ValueError("record text/7: its text cannot be read")
 
-    monkeypatch.setattr(TrainingExamples, "__getitem__", broken)
+    monkeypatch.setattr(TrainingExamples, "replacing", broken)
     with pytest.raises(BadData, match="stream text, step 1: .* record text/7"):
         train(config_of(world), tmp_path / "run")
 

@@ -22,7 +22,7 @@ from tests.tasks.labelled_world import (
 )
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Exit, UsageError
 from vlbeit_jax.prepare.formats import jsonl
 from vlbeit_jax.prepare.requests import prediction_lines
 from vlbeit_jax.runtime.start import train
@@ -149,7 +149,9 @@ def test_a_bad_row_is_an_error_and_the_others_are_done(trained, folder):
     done = tiny.command(
         "vlbeit_jax.predict", f"--from={trained}", f"--input={path}", f"--out={out}", "--top=2"
     )
-    assert done.returncode == 1 and "4 records have no prediction" in done.stderr, done.stderr
+    assert done.returncode == Exit.BAD_DATA and "4 records have no prediction" in done.stderr, (
+        done.stderr
+    )
     found = [json.loads(line) for line in out.read_text().splitlines()]
     wanted = (None, "bad.jsonl:2: .* JSON", "'gone.png' cannot be read", "damaged|not a file")
     for line, error in zip(found, (*wanted, "id '0/0' is also that of", None), strict=True):
