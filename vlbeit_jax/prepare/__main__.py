@@ -101,7 +101,7 @@ SPLITS_READ = flags.DEFINE_list(
 SHARDS = flags.DEFINE_integer(
     "shards", 0, "shards (files) per split; 0: as many as give about 256 MB each", lower_bound=0
 )
-flags.DEFINE_integer(
+WORKERS = flags.DEFINE_integer(
     "workers", -1, "worker processes; -1: one per core, if there are parts for them; 0: none", -1
 )
 RANGE = flags.DEFINE_string(
@@ -207,9 +207,8 @@ def main() -> None:
                 "--apart_from is for texts, before they are packed: give it where the --input of "
                 "--kind=tokens is made"
             )
-        meta = pack_texts(
-            out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value or 1
-        )
+        tokenizer, shards = TextTokenizer(TOKENIZER.value), SHARDS.value or 1
+        meta = pack_texts(out, INPUT.value, tokenizer, LENGTH.value, shards, WORKERS.value)
     else:
         fits = None
         if TOKENIZER.value:
