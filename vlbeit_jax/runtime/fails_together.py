@@ -63,8 +63,12 @@ def fails_together() -> Iterator[None]:
         done.set()
         watcher.join()
 
+    def tell(said: str, code: int) -> None:
+        stop_watching()  # It would find this message too, and end process 0 before others read it.
+        _tell(store, said, code)
+
     try:
-        with telling(lambda said, code: _tell(store, said, code)):
+        with telling(tell):
             yield
     except AGREED:
         raise
@@ -142,9 +146,14 @@ def _end(store: Any, failure: Failure) -> NoReturn:
         print(f"error: {redacted(failure.message)}", file=sys.stderr)
         process, count = process_and_count()
         store.key_value_set(f"{_READ}/{process}", "")
-        last = time.monotonic() + (LEAVE_SECONDS if process == 0 else 0)
+        # Stuck processes end together: one that misses another leaves the place where it was stuck,
+        # and so its stack traces would not show it.
+        together = failure.code == Exit.STUCK
+        last = time.monotonic() + (LEAVE_SECONDS if process == 0 or together else 0)
         while len(store.key_value_dir_get(_READ)) < count and time.monotonic() < last:
             time.sleep(LOOK_SECONDS / 10)
+        if process == 0 and together:
+            time.sleep(LOOK_SECONDS)  # The others ask its store until they end.
         note(failure.message, failure.code)
     finally:
         end_now(failure.code)  # Even if nobody reads the output, or process 0 is gone.
