@@ -42,7 +42,7 @@ def test_mistakes_are_named_and_the_first_decides_the_exit_code(world, tmp_path)
     assert done.returncode == Exit.USAGE
     wrong = [line for line in done.stdout.splitlines() if " wrong: " in line]
     assert [line.partition("wrong")[0].strip() for line in wrong] == ["workdir", "data 1", "data 2"]
-    assert "is a file; name a folder" in wrong[0] and "pairs: cannot be read (" in wrong[1]
+    assert "is a file; name a folder" in wrong[0] and "has 100 bytes, but" in wrong[1]
     assert "does not exist; make a data set with python -m vlbeit_jax.prepare" in wrong[2]
     assert done.stderr.splitlines()[-1].startswith("error: something is wrong: workdir, data 1")
     assert found(health.data_set, str(damaged))[0] == Exit.BAD_DATA
