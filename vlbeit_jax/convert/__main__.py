@@ -10,7 +10,8 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local, run_folder
+from vlbeit_jax.folders import run_folder
+from vlbeit_jax.places import local, local_copy, place
 
 if TYPE_CHECKING:
     from vlbeit_jax.convert.finetuned import FineTunedModel
@@ -129,11 +130,11 @@ def main() -> None:
     for option in (SPLIT, DRAWS):
         if option.present and not DATA.value:
             raise UsageError(f"--{option.name} says how --data is evaluated; give --data too")
-    out = local(OUT.value)
+    out = place(OUT.value, "--out")
     if TO.value:
         _export(run_folder(FROM.value), TO.value, out)
     else:
-        _import(pathlib.Path(FROM.value), IMPORTS[FORMAT.value], out)
+        _import(local(FROM.value, "--from"), IMPORTS[FORMAT.value], out)
 
 
 def _fine_tuned(name: str) -> str:
@@ -245,7 +246,8 @@ def _require_packages(wanted: str, packages: "tuple[str, ...]") -> None:
 
 
 def _verify(format: "Export[Any]", source: "Run | FineTunedModel", out: pathlib.Path) -> None:
-    differences = format.check(source, out)
+    with local_copy(out) as folder:
+        differences = format.check(source, folder)
     is_within_limit = differences.write(out)
     print(f"against {differences.peer}")
     for name, case in differences.cases.items():

@@ -11,7 +11,7 @@ from vlbeit_jax import cli
 from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local
+from vlbeit_jax.places import local
 from vlbeit_jax.prepare import beam
 from vlbeit_jax.prepare.build import build_set
 from vlbeit_jax.prepare.decide import REMOVE, REPORT, Wishes

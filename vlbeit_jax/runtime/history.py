@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from vlbeit_jax.places import append, settle
+
 FILE = "runs.jsonl"
 STARTED, SAVED, ENDED = "started", "saved", "ended"
 
@@ -24,8 +26,9 @@ class History:
         """Adds a line: STARTED, SAVED or ENDED, with the time and its facts."""
         if self._enabled:
             moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            with self._path.open("a") as out:
-                out.write(json.dumps({"event": event, "time": moment, **facts}) + "\n")
+            line = json.dumps({"event": event, "time": moment, **facts}) + "\n"
+            append(self._path, line.encode())
+            settle()
 
 
 def read_history(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -2,9 +2,9 @@
 
 import contextlib
 import functools
+import json
 import logging
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from vlbeit_jax.places import place, remove_tree, renames_folders, settle
 from vlbeit_jax.storage import explains_storage
 from vlbeit_jax.training.leaves import Leaves, ignore_abandoned_work
 from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
@@ -20,6 +21,13 @@ from vlbeit_jax.training.state import TrainState
 
 Tree = Any
 UNFINISHED = "*.orbax-checkpoint-tmp*"  # What Orbax calls a step that it has not saved yet.
+# Where folders cannot be renamed, it adds this file to a step last. Copied steps have another that
+# says when it was complete.
+COMMITTED, METADATA, COMPLETE_SINCE = (
+    "commit_success.txt",
+    "_CHECKPOINT_METADATA",
+    "commit_timestamp_nsecs",
+)
 # With small chunks, reading a large array takes little more memory than the array itself.
 CHUNK_BYTES = 16 * 2**20
 _policies = ocp.checkpoint_managers
@@ -52,7 +60,7 @@ class Checkpointer:
           read_only: only reads, in this process.
           alone: this process saves by itself.
         """
-        self._place, self._alone = pathlib.Path(folder).resolve(), alone
+        self._place, self._alone = place(folder).resolve(), alone
         self._keep: list[Any] = [_policies.LatestN(keep_last)]
         if keep_every:
             self._keep.append(_policies.EveryNSteps(keep_every))
@@ -60,8 +68,20 @@ class Checkpointer:
         if not read_only:
             self._place.mkdir(parents=True, exist_ok=True)
             if alone or jax.process_index() == 0:
-                for unfinished in self._place.glob(UNFINISHED):
-                    shutil.rmtree(unfinished)
+                self._remove_unfinished()
+
+    def _step_folders(self) -> list[pathlib.Path]:
+        return [path for path in self._place.iterdir() if path.name.isdecimal()]
+
+    def _remove_unfinished(self) -> None:
+        """Removes what an interrupted save has left, and marks complete steps that were copied."""
+        for unfinished in self._place.glob(UNFINISHED):
+            remove_tree(unfinished)
+        for step in self._step_folders() if not renames_folders(self._place) else ():
+            if not _is_complete(step):
+                remove_tree(step)
+            elif not (step / COMMITTED).is_file():
+                (step / COMMITTED).write_text("copied")
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -97,6 +117,7 @@ class Checkpointer:
         said = sealed({"format": FORMAT, **description}, trees)
         items[DESCRIPTION] = ocp.args.JsonSave(said)
         with self._reporting():
+            settle()  # Steps that are saved are not taken again, so their figures must not be lost.
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
             self._saving = True
 
@@ -104,7 +125,7 @@ class Checkpointer:
         """Returns the complete steps, oldest first."""
         if not self._place.is_dir():
             return []
-        return sorted(int(path.name) for path in self._place.iterdir() if path.name.isdecimal())
+        return sorted(int(path.name) for path in self._step_folders() if _is_complete(path))
 
     def latest(self) -> int | None:
         """Returns the newest complete step; None if there is none."""
@@ -235,6 +256,15 @@ class StateReading:
             place = self._abstract.skipped.sharding
             trees["optimizer"]["skipped"] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
         return TrainState.restored(trees, self._abstract)
+
+
+def _is_complete(step: pathlib.Path) -> bool:
+    if renames_folders(step) or (step / COMMITTED).is_file():
+        return True
+    try:
+        return bool(json.loads((step / METADATA).read_text()).get(COMPLETE_SINCE))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _this_process() -> ocp.options.MultiprocessingOptions:
