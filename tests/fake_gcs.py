@@ -3,6 +3,8 @@
 The server keeps objects in its memory. It honours a precondition where an object is created, but
 not where one is changed, joined or deleted; there the proxy does, as the documentation of Google
 Cloud Storage says (https://cloud.google.com/storage/docs/request-preconditions).
+
+The proxy is a process of its own: ArrayRecord's reader keeps Python's lock while it waits.
 """
 
 import collections
@@ -20,6 +22,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 BUCKET = "tests"
 NAMES = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL", "CLOUD_STORAGE_EMULATOR_ENDPOINT")
@@ -27,17 +30,22 @@ OBJECT = re.compile(r"/storage/v1/b/([^/]+)/o/([^/?]+)")
 NOT_PASSED_ON = ("transfer-encoding", "content-length", "connection", "date", "server")
 
 
+COUNTS = "/counts"  # What the proxy answers itself.
+
+
 class Requests:
     """Requests so far, by what they do."""
 
-    def __init__(self) -> None:
-        self.counts: collections.Counter[str] = collections.Counter()
+    def __init__(self, port: int):
+        self._port = port
+
+    @property
+    def counts(self) -> collections.Counter[str]:
+        _, _, found = _ask(self._port, "GET", COUNTS)
+        return collections.Counter(json.loads(found))
 
     def since(self, before: collections.Counter[str]) -> dict[str, int]:
         return dict(self.counts - before)
-
-    def note(self, method: str, path: str) -> None:
-        self.counts[kind(method, path)] += 1
 
 
 def kind(method: str, path: str) -> str:
@@ -79,21 +87,17 @@ def binary() -> pathlib.Path | None:
 @contextlib.contextmanager
 def serving() -> Iterator[tuple[dict[str, str], Requests]]:
     """Serves an empty bucket; yields the variables that point programs to it, and the counts."""
-    server, requests = free_port(), Requests()
-
-    class Handler(Proxy):
-        upstream = server
-        seen = requests
-        changing = threading.Lock()
-
-    proxy = Server(("127.0.0.1", 0), Handler)
-    address = f"127.0.0.1:{proxy.server_port}"
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    server, proxy = free_port(), free_port()
+    address = f"127.0.0.1:{proxy}"
     line = [str(binary()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(server)]
     line += ["-backend", "memory", "-public-host", address, "-external-url", f"http://{address}"]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _make_bucket(server)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with contextlib.ExitStack() as stack:
+        for each in (line, [sys.executable, __file__, str(server), str(proxy)]):
+            process = subprocess.Popen(each, **quiet)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        _make_bucket(proxy)
         yield (
             dict.fromkeys(NAMES, f"http://{address}")
             | {
@@ -101,13 +105,8 @@ def serving() -> Iterator[tuple[dict[str, str], Requests]]:
                 # each is, and warns each time.
                 "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             },
-            requests,
+            Requests(proxy),
         )
-    finally:
-        process.kill()
-        process.wait()
-        proxy.shutdown()
-        proxy.server_close()
 
 
 def _make_bucket(port: int) -> None:
@@ -115,10 +114,10 @@ def _make_bucket(port: int) -> None:
         try:
             status, _, _ = _ask(port, "POST", "/storage/v1/b?project=x", {"name": BUCKET})
         except OSError:
-            time.sleep(0.05)
-            continue
-        assert status == 200
-        return
+            status = 0
+        if status == 200:
+            return
+        time.sleep(0.05)
     raise TimeoutError("the server does not answer")
 
 
@@ -136,11 +135,14 @@ class Proxy(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     upstream: int
-    seen: Requests
-    changing: threading.Lock
+    counts: ClassVar[collections.Counter[str]] = collections.Counter()
+    changing = threading.Lock()
 
     def _pass_on(self) -> None:
-        self.seen.note(self.command, self.path)
+        if self.path == COUNTS:
+            self._answer(200, [], json.dumps(self.counts).encode())
+            return
+        self.counts[kind(self.command, self.path)] += 1
         body = self._body()
         given = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
         wanted = given.get("ifGenerationMatch", ["0"])[0]
@@ -148,14 +150,21 @@ class Proxy(BaseHTTPRequestHandler):
             self._answer(*self._forwarded(body))
             return
         with self.changing:
-            place = OBJECT.match(self.path)
-            status, _, found = _ask(self.upstream, "GET", place[0])
+            status, _, found = _ask(self.upstream, "GET", self._object())
             if status == 200 and json.loads(found)["generation"] != wanted:
                 self._answer(412, [], b'{"error": {"code": 412, "message": "conditionNotMet"}}')
             else:
                 self._answer(*self._forwarded(body))
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _pass_on
+
+    def _object(self) -> str:
+        """The path of the object that a request is about; an upload names it in its query."""
+        if found := OBJECT.match(self.path):
+            return found[0]
+        place = urllib.parse.urlsplit(self.path)
+        name = urllib.parse.parse_qs(place.query)["name"][0]
+        return f"{place.path.removeprefix('/upload')}/{urllib.parse.quote(name, safe='')}"
 
     def _body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -191,3 +200,13 @@ class Proxy(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *values: object) -> None:
         """Says nothing."""
+
+
+def main() -> None:
+    """Passes requests on, from the second port to the first."""
+    Proxy.upstream = int(sys.argv[1])
+    Server(("127.0.0.1", int(sys.argv[2])), Proxy).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
