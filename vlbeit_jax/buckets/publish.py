@@ -45,9 +45,7 @@ def _upload(folder: pathlib.Path, out: BucketPath) -> None:
     files = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }
-    last = {
-        name: path for name, path in files.items() if "/" not in name and path.suffix == ".json"
-    }
-    for part in ({name: files[name] for name in files.keys() - last.keys()}, last):
+    descriptions = {name for name in files if "/" not in name and name.endswith(".json")}
+    for part in (files.keys() - descriptions, descriptions):
         if part:
-            out.upload(part)
+            out.upload({name: files[name] for name in sorted(part)})
