@@ -149,6 +149,24 @@ def local_copy(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield pathlib.Path(copied)
 
 
+@contextlib.contextmanager
+def filled(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder of this machine whose files are in ``folder`` after the body, for such programs."""
+    if not isinstance(folder, BucketPath):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as made:
+        yield pathlib.Path(made)
+        copy_tree(pathlib.Path(made), folder)
+
+
+def bytes_in(folder: pathlib.Path) -> int:
+    """Returns the size of all files below a folder."""
+    if isinstance(folder, BucketPath):
+        return folder.bytes_below()
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def fetched(path: pathlib.Path) -> pathlib.Path:
     """Returns a path that any program can open: a file's own, or that of a copy on this machine.
 

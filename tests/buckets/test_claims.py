@@ -15,7 +15,8 @@ from vlbeit_jax.places import appearing, append, held, require_writable, settle
 from vlbeit_jax.runtime.metrics_file import append_metrics, drop_metrics_after, read_metrics
 from vlbeit_jax.runtime.run_folder import locked, write_config
 from vlbeit_jax.tasks import Config
-from vlbeit_jax.training.checkpoint import COMMITTED, METADATA, Checkpointer
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.complete_steps import COMMITTED, METADATA
 
 ELSEWHERE = {"host": "h", "process": 7, "boot": "b", "namespace": "n", "start": "1"}
 
@@ -131,8 +132,8 @@ def test_another_writer_of_a_growing_file_is_noticed(folder, monkeypatch):
     facts = path.facts()
     path.write_text("ab")  # Somebody else, after this process has looked.
     monkeypatch.setattr(type(path), "facts", lambda _: facts)
-    with pytest.raises(StorageError):
-        path.append(b"c")
+    with pytest.raises(StorageError, match="another process writes it"):
+        appended.extend(path, b"c")
 
 
 def test_figures_are_read_and_cut_as_on_a_disk(folder):

@@ -15,7 +15,7 @@ from tests import processes, tiny
 from vlbeit_jax.places import copy_tree, place
 from vlbeit_jax.training.checkpoint import Checkpointer
 
-STEPS_AT_KILL, MORE = 4, 4
+STEPS_AT_KILL, STEPS = 4, 24
 
 
 def done(module: str, *arguments: object) -> subprocess.CompletedProcess:
@@ -34,7 +34,7 @@ def killed_after_a_save(line: list[str], checkpoints) -> int:
     try:
         while (Checkpointer(checkpoints, read_only=True).latest() or 0) < STEPS_AT_KILL:
             assert process.poll() is None, process.stderr.read()[-3000:]
-            time.sleep(0.5)
+            time.sleep(0.2)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -53,29 +53,29 @@ def test_a_run_lives_in_a_bucket(cloud, world, tmp_path):
     for name in ("pairs", "tokens", "text_tokenizer", "vqkd"):
         copy_tree(getattr(world, name), home / "world" / name)
     config = tiny.pretrain_config(
-        tiny.world_in(home / "world"), steps=1000, checkpoint_every=2, log_every=1
+        tiny.world_in(home / "world"), steps=STEPS, checkpoint_every=4, log_every=1
     )
     run, file = home / "run", tiny.config_file(config, tmp_path)
     line = [sys.executable, "-m", "vlbeit_jax.main", f"--config={file}", f"--workdir={run}"]
     saved = killed_after_a_save(line, run / "checkpoints")
     assert (run / ".lock").is_file()  # Of the killed process, and so no obstacle.
-    steps = saved + MORE
-    ended = done(*line[2:], f"--config.run.steps={steps}")
+    assert saved < STEPS
+    ended = done(*line[2:])
     assert f"step {saved}" in ended.stderr or f"at {saved}" in ended.stderr, ended.stderr[:3000]
     assert not (run / ".lock").exists()
     lines = [json.loads(each) for each in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [each["step"] for each in lines if each["split"] == "train"] == [*range(1, steps + 1)]
+    assert [each["step"] for each in lines if each["split"] == "train"] == [*range(1, STEPS + 1)]
     events = [json.loads(each) for each in (run / "runs.jsonl").read_text().splitlines()]
     assert [each["event"] for each in events].count("started") == 2
     assert any(path.stat().st_size for path in (run / "tensorboard").iterdir())
 
     local = tmp_path / "run"
-    done("vlbeit_jax.main", f"--config={file}", f"--workdir={local}", f"--config.run.steps={steps}")
-    here, there = (arrays(each / "checkpoints", steps) for each in (local, run))
+    done("vlbeit_jax.main", f"--config={file}", f"--workdir={local}")
+    here, there = (arrays(each / "checkpoints", STEPS) for each in (local, run))
     assert here.keys() == there.keys() and all((here[name] == there[name]).all() for name in here)
 
     shown = done("vlbeit_jax.inspect", run).stdout
-    assert f"step {steps}" in shown and "starts: 2" in shown
+    assert f"step {STEPS}" in shown and "starts: 2" in shown
     data = f"--data={home / 'world' / 'pairs'}"
     done(
         "vlbeit_jax.evaluate",

@@ -6,7 +6,8 @@ for up to ``DELAY`` seconds, unless ``settle`` is called. A process that is kill
 
 import threading
 
-from vlbeit_jax.buckets.path import BucketPath
+from vlbeit_jax.buckets.path import JSON, BucketPath
+from vlbeit_jax.errors import StorageError
 
 DELAY = 10.0  # Seconds.
 
@@ -53,7 +54,7 @@ def settle() -> None:
                 _waiting.timer.cancel()
                 _waiting.timer = None
         for path, added in content.items():
-            path.append(added)
+            extend(path, added)
 
 
 def _write_late() -> None:
@@ -67,3 +68,35 @@ def _raise_failure() -> None:
     failed, _waiting.failed = _waiting.failed, None
     if failed is not None:
         raise failed
+
+
+def extend(path: BucketPath, content: bytes) -> None:
+    """Adds to the end of an object, of which this process is the only writer.
+
+    The store joins two objects, so the cost does not grow with the size. A request that is repeated
+    because its answer was lost adds nothing again.
+
+    Raises:
+      StorageError: another process has written it in between.
+    """
+    try:
+        before = path.facts()
+    except FileNotFoundError:
+        path.write_bytes(content)
+        return
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    joined = [{"name": "/".join(each.parts[2:])} for each in (path, part)]
+    kind = {"contentType": before.get("contentType", "application/octet-stream")}
+    try:
+        path.request(
+            "POST",
+            "/compose",
+            ifGenerationMatch=before["generation"],
+            headers=JSON,
+            json={"sourceObjects": joined, "destination": kind},
+        )
+    except FileExistsError as error:
+        if path.facts()["size"] != before["size"] + len(content):
+            raise StorageError(f"{path}: another process writes it as well") from error
+    part.unlink(missing_ok=True)

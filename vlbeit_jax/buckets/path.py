@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any, Self
 
 from vlbeit_jax.buckets.store import SCHEME, explained, store
-from vlbeit_jax.errors import StorageError, UsageError
+from vlbeit_jax.errors import UsageError
 
 JSON = {"Content-Type": "application/json"}
 FILE, FOLDER = "file", "folder"
@@ -117,6 +117,11 @@ class BucketPath(pathlib.PosixPath):
         with explained(self):
             found = map(_named, store().find(str(self)))
             return sorted(each for each in found if each != self)
+
+    def bytes_below(self) -> int:
+        """Returns the size of every object below, by one request for a thousand of them."""
+        with explained(self):
+            return sum(each["size"] for each in store().find(str(self), detail=True).values())
 
     def rglob(self, pattern: str, **options: Any) -> Iterator["BucketPath"]:
         """Yields every object below whose name has this pattern."""
@@ -243,34 +248,6 @@ class BucketPath(pathlib.PosixPath):
         bucket, name = self.parts[1], "/".join(self.parts[2:])
         with explained(self):
             return store().call(method, f"b/{{}}/o/{{}}{action}", bucket, name, **options)
-
-    def append(self, content: bytes) -> None:
-        """Adds to the end of an object, of which this process is the only writer.
-
-        The store joins two objects, so the cost does not grow with the size. A request that is
-        repeated because its answer was lost adds nothing again.
-        """
-        try:
-            before = self.facts()
-        except FileNotFoundError:
-            self.write_bytes(content)
-            return
-        part = self.with_name(f".{self.name}.part")
-        part.write_bytes(content)
-        joined = [{"name": "/".join(each.parts[2:])} for each in (self, part)]
-        kind = {"contentType": before.get("contentType", "application/octet-stream")}
-        try:
-            self.request(
-                "POST",
-                "/compose",
-                ifGenerationMatch=before["generation"],
-                headers=JSON,
-                json={"sourceObjects": joined, "destination": kind},
-            )
-        except FileExistsError as error:
-            if self.facts()["size"] != before["size"] + len(content):
-                raise StorageError(f"{self}: another process writes it as well") from error
-        part.unlink(missing_ok=True)
 
 
 def _named(name: str) -> BucketPath:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -12,22 +11,15 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from vlbeit_jax.places import place, remove_tree, renames_folders, settle
+from vlbeit_jax.places import place, settle
 from vlbeit_jax.storage import explains_storage
+from vlbeit_jax.training.complete_steps import complete_steps, remove_unfinished
 from vlbeit_jax.training.leaves import Leaves, ignore_abandoned_work
 from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
 from vlbeit_jax.training.sealed import sealed
 from vlbeit_jax.training.state import TrainState
 
 Tree = Any
-UNFINISHED = "*.orbax-checkpoint-tmp*"  # What Orbax calls a step that it has not saved yet.
-# Where folders cannot be renamed, it adds this file to a step last. Copied steps have another that
-# says when it was complete.
-COMMITTED, METADATA, COMPLETE_SINCE = (
-    "commit_success.txt",
-    "_CHECKPOINT_METADATA",
-    "commit_timestamp_nsecs",
-)
 # With small chunks, reading a large array takes little more memory than the array itself.
 CHUNK_BYTES = 16 * 2**20
 _policies = ocp.checkpoint_managers
@@ -68,20 +60,7 @@ class Checkpointer:
         if not read_only:
             self._place.mkdir(parents=True, exist_ok=True)
             if alone or jax.process_index() == 0:
-                self._remove_unfinished()
-
-    def _step_folders(self) -> list[pathlib.Path]:
-        return [path for path in self._place.iterdir() if path.name.isdecimal()]
-
-    def _remove_unfinished(self) -> None:
-        """Removes what an interrupted save has left, and marks complete steps that were copied."""
-        for unfinished in self._place.glob(UNFINISHED):
-            remove_tree(unfinished)
-        for step in self._step_folders() if not renames_folders(self._place) else ():
-            if not _is_complete(step):
-                remove_tree(step)
-            elif not (step / COMMITTED).is_file():
-                (step / COMMITTED).write_text("copied")
+                remove_unfinished(self._place)
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -125,7 +104,7 @@ class Checkpointer:
         """Returns the complete steps, oldest first."""
         if not self._place.is_dir():
             return []
-        return sorted(int(path.name) for path in self._step_folders() if _is_complete(path))
+        return complete_steps(self._place)
 
     def latest(self) -> int | None:
         """Returns the newest complete step; None if there is none."""
@@ -256,15 +235,6 @@ class StateReading:
             place = self._abstract.skipped.sharding
             trees["optimizer"]["skipped"] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
         return TrainState.restored(trees, self._abstract)
-
-
-def _is_complete(step: pathlib.Path) -> bool:
-    if renames_folders(step) or (step / COMMITTED).is_file():
-        return True
-    try:
-        return bool(json.loads((step / METADATA).read_text()).get(COMPLETE_SINCE))
-    except (FileNotFoundError, ValueError):
-        return False
 
 
 def _this_process() -> ocp.options.MultiprocessingOptions:
