@@ -9,11 +9,13 @@ The proxy is a process of its own: ArrayRecord's reader keeps Python's lock whil
 
 import collections
 import contextlib
+import ctypes
 import http.client
 import importlib.util
 import json
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -94,7 +96,7 @@ def serving() -> Iterator[tuple[dict[str, str], Requests]]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with contextlib.ExitStack() as stack:
         for each in (line, [sys.executable, __file__, str(server), str(proxy)]):
-            process = subprocess.Popen(each, **quiet)
+            process = subprocess.Popen(each, preexec_fn=_end_with_parent, **quiet)
             stack.callback(process.wait)
             stack.callback(process.kill)
         _make_bucket(proxy)
@@ -107,6 +109,11 @@ def serving() -> Iterator[tuple[dict[str, str], Requests]]:
             },
             Requests(proxy),
         )
+
+
+def _end_with_parent() -> None:
+    """Lets Linux kill this process when the one that started it ends, however it ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG.
 
 
 def _make_bucket(port: int) -> None:
