@@ -10,7 +10,7 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import run_folder
+from vlbeit_jax.folders import published, run_folder
 from vlbeit_jax.places import local, local_copy, place
 
 if TYPE_CHECKING:
@@ -222,7 +222,6 @@ def _write(
 ) -> None:
     """Writes a run, with the examples of --data, and compares it with JAX if that is asked for."""
     from vlbeit_jax.convert.files import write_manifest
-    from vlbeit_jax.folders import published
 
     if format.require is not None:
         format.require(source)
