@@ -35,6 +35,7 @@ INSTALL = [
     "optax>=0.2.5,<0.3",
     "orbax-checkpoint>=0.11.33,<0.13",
     "pillow>=11,<14",
+    "protobuf>=5",
     "pyarrow>=20,<27",
     "safetensors>=0.5,<1",
     "sentencepiece>=0.2,<0.3",

@@ -25,6 +25,9 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
             "--xla_force_host_platform_device_count=8",
         ]
     )
+# xdist's workers and the commands that they fork ask for huge pages: a tenth less CPU time for
+# tracing and compilation. glibc reads this when a process starts.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 # What is compiled is kept for one session: by the commands that tests start in one folder, and by
 # each worker in its own, because JAX may read what another process has half written. The folder is
 # new, so nothing in it can be stale. xdist's workers inherit it from the process that starts them.

@@ -107,16 +107,16 @@ def build(out: pathlib.Path, kind: Kind, inputs: Iterable[pathlib.Path], **chang
       out: the folder to make.
       kind: what records hold.
       inputs: paths.
-      changed: fields of ``Source``, ``Options`` and ``Wishes`` by name, and ``shard_range`` and
+      changed: fields of ``Source``, ``Options`` and ``Wishes`` by name, and ``part_range`` and
         ``engine``.
     """
-    shard_range, engine = changed.pop("shard_range", None), changed.pop("engine", None)
+    part_range, engine = changed.pop("part_range", None), changed.pop("engine", None)
     wishes = Wishes(**_taken(changed, Wishes))
     options = Options(**_taken(changed, Options))
     source_format = changed.pop("source_format", "text" if kind is Kind.TEXTS else "webdataset")
     places = [str(path) for path in inputs]
     source = Source(kind, source_format, places, options=options, **changed)
-    return build_set(out, source, wishes, shard_range, engine)
+    return build_set(out, source, wishes, part_range, engine)
 
 
 def _taken(changed: dict[str, Any], form: type) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 A new Python takes three CPU seconds to import what a command needs, five with PyTorch, and the
 tests start more than a hundred commands. So one process imports all that once, and each command is
 a fork of it (``multiprocessing``'s fork server). It has run nothing else: no device was looked for,
-no flag was defined, and no thread was started. Tests about importing, restarting or several hosts
-start a plain Python.
+no flag was defined, and no thread was started. Tests about importing, restarting or signals start
+a plain Python.
 """
 
 import atexit
@@ -21,6 +21,46 @@ TOP = pathlib.Path(__file__).parent.parent
 # Variables that libraries, Python and the loader read before a command begins.
 READ_AT_START = ("GLIBC_", "JAX_", "LD_", "MALLOC_", "MPL", "OMP_", "PYTHON", "TF_")
 RESTARTED = {"VLBEIT_JAX_HUGE_PAGES": "1"}  # A fork must not restart itself as a plain Python.
+
+
+class Running:
+    """A fork of the server that runs a command."""
+
+    def __init__(self, line: list[str], environment: Mapping[str, str]):
+        self._line, self._folder = line, tempfile.TemporaryDirectory()
+        out, err = (str(pathlib.Path(self._folder.name, name)) for name in ("out", "err"))
+        self._files = pathlib.Path(out), pathlib.Path(err)
+        given = (line, dict(environment) | RESTARTED, out, err)
+        self._process = _forks().Process(target=_run, args=given)
+        self._process.start()
+
+    def ended(self, timeout: float = 300) -> subprocess.CompletedProcess:
+        """Waits for its end.
+
+        Raises:
+          subprocess.TimeoutExpired: it takes longer, and was killed.
+        """
+        with self._folder:
+            self._process.join(timeout)
+            code = self._process.exitcode
+            if code is None:
+                self._process.kill()
+                self._process.join()
+                said = (path.read_bytes() for path in self._files)
+                raise subprocess.TimeoutExpired(self._line, timeout, *said)
+            said = (path.read_text() for path in self._files)
+            return subprocess.CompletedProcess(self._line, code, *said)
+
+
+def begin(*line: object, environment: Mapping[str, str]) -> Running:
+    """Starts ``python -m MODULE ...`` or ``python -c PROGRAM ...``, from the top of the repository.
+
+    Args:
+      line: what follows ``python``.
+      environment: of the process, as this one as far as it is read at the start.
+    """
+    assert _at_start(environment) == _at_start(os.environ)
+    return Running([sys.executable, *map(str, line)], environment)
 
 
 def command(
@@ -41,23 +81,17 @@ def command(
       subprocess.TimeoutExpired: it takes longer, and was killed.
     """
     environment = dict(os.environ if environment is None else environment)
-    line = [sys.executable, "-m", module, *map(str, arguments)]
-    if _at_start(environment) != _at_start(os.environ):
-        return subprocess.run(
-            line, cwd=TOP, env=environment, capture_output=True, text=True, timeout=timeout
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = (pathlib.Path(folder, name) for name in ("out", "err"))
-        process = _forks().Process(
-            target=_run, args=(line, environment | RESTARTED, str(out), str(err))
-        )
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(line, timeout, out.read_bytes(), err.read_bytes())
-        return subprocess.CompletedProcess(line, process.exitcode, out.read_text(), err.read_text())
+    line = ["-m", module, *map(str, arguments)]
+    if _at_start(environment) == _at_start(os.environ):
+        return begin(*line, environment=environment).ended(timeout)
+    return subprocess.run(
+        [sys.executable, *line],
+        cwd=TOP,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 def _at_start(environment: Mapping[str, str]) -> dict[str, str]:
@@ -80,10 +114,13 @@ def _run(line: list[str], environment: dict[str, str], out: str, err: str) -> No
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(TOP)
-    _, _, module, *arguments = line
-    sys.argv = ["", *arguments]
+    _, flag, program, *arguments = line
+    sys.argv = [flag if flag == "-c" else "", *arguments]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if flag == "-c":
+            exec(program, {"__name__": "__main__"})
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
     finally:
         # multiprocessing ends a process without them.
         atexit._run_exitfuncs()

@@ -119,7 +119,8 @@ def test_a_rehearsal_runs_every_stage(tmp_path):
     rows = [
         json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
     ][1:]
-    tests, *measured = rows
+    tests, *measured, attention = rows
     assert tests["tests"]["passed"] > 20 and "failed" not in tests["tests"]
     assert len(measured) == 7 and all(row["samples_per_second"] > 0 for row in measured)
     assert rows[3]["first_step"]["grad_norm"]["relative"] < 0.02
+    assert attention["milliseconds"] > 0 and 0 < attention["largest_error"] < 0.05

@@ -1,6 +1,6 @@
 """Measures ``python -m vlbeit_jax.prepare`` on JPEGs of 500 x 375 pixels and about 41 kB.
 
-Usage: python -m tools.benchmark_prepare [PICTURES [WORKERS ...]], for example 4000 1 2
+Usage: python -m tools.benchmark_prepare [PICTURES [WORKERS ...]], for example 4000 0 2
 
 Prints, for each number of worker processes, examples per second of wall-clock time and of CPU time,
 and the memory of the largest process. On a shared machine, the second figure varies less.
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
     count, *workers = [int(each) for each in arguments] or [4000]
     with tempfile.TemporaryDirectory() as place:
         write_tars(pathlib.Path(place), count)
-        for number in workers or (1, 2):
+        for number in workers or (0, 2):
             print(json.dumps(measure(pathlib.Path(place), count, number)), flush=True)
 
 

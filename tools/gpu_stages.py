@@ -72,6 +72,19 @@ def attention(check: Check) -> Iterator[dict[str, Any]]:
     }
 
 
+def large_images(check: Check) -> Iterator[dict[str, Any]]:
+    """One layer of attention at 384 and 640 pixels: what ``auto`` chooses, beside einsum."""
+    for tokens in (65,) if check.rehearse else (577, 1601):
+        command = ["tools.attention_times", "2" if check.rehearse else "8", str(tokens)]
+        code, text = check.run(f"attention_{tokens}", command)
+        for line in text.splitlines():
+            if line.startswith("{"):
+                found = json.loads(line)
+                yield {"row": f"attention of {tokens} tokens, {found['attention']}", **found}
+        if code:
+            yield {"row": f"attention of {tokens} tokens", **failure(code, text)}
+
+
 def large(check: Check) -> Iterator[dict[str, Any]]:
     """Large size at the largest batch that fits."""
     yield {"row": "large, largest batch", **check.largest("large", LARGE)}
@@ -159,5 +172,15 @@ def sample(check: Check) -> Iterator[dict[str, Any]]:
 
 
 STAGES: dict[str, Callable[[Check], Iterator[dict[str, Any]]]] = {
-    stage.__name__: stage for stage in (core_tests, base, peer, attention, large, cached, sample)
+    stage.__name__: stage
+    for stage in (
+        core_tests,
+        base,
+        peer,
+        attention,
+        large,
+        cached,
+        sample,
+        large_images,
+    )
 }

@@ -118,6 +118,11 @@ def _notes(row: Mapping[str, Any]) -> str:
         )
     if "data_wait" in row and "step" in row:
         found.append(f"{row['step']} steps, {row['data_wait']:.1%} waiting for data")
+    if "milliseconds" in row:
+        low, high = row["quartiles"]
+        found.append(f"{row['milliseconds']:.2f} ms (quartiles {low:.2f} to {high:.2f})")
+        found.append(f"{row['temporaries_mib']:,.0f} MiB of temporaries")
+        found.append(f"largest error {row['largest_error']:.1e}")
     if "error" in row:
         found.append(f"**{row['error']}**".replace("|", "/"))
     return "; ".join(found)

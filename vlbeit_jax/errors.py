@@ -39,7 +39,9 @@ MEANINGS = {
     Exit.DONE: Meaning("the work is done", False, "-"),
     Exit.DEFECT: Meaning("any other error; its traceback is shown", True, "report the traceback"),
     Exit.USAGE: Meaning("a mistake in the command, its files or its folders", False, "correct it"),
-    Exit.BAD_DATA: Meaning("a record or a shard cannot be read", False, "prepare the set again"),
+    Exit.BAD_DATA: Meaning(
+        "records, lines or a shard cannot be used", False, "mend them, or prepare the set again"
+    ),
     Exit.DAMAGED: Meaning(
         "no checkpoint can be used", False, "restore `checkpoints/` from a copy, or start anew"
     ),

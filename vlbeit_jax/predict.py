@@ -24,7 +24,7 @@ OVERVIEW = """Predicts with a fine-tuned run: JSON lines in, JSON lines out, on 
 A line of the input has "image", "images", "text" or "captions", as the run's task needs them, and
 "id" if you like (docs/finetune.md). Lines of the output are in the same order, each with its id. If
 a line of the input is wrong, its line of the output has an "error" that says why. The command
-predicts for all other lines and ends with exit code 1.
+predicts for all other lines and ends with exit code 65.
 
 A run of segmentation writes two pictures for each line: the mask, an indexed PNG, and the picture
 under the colours of its classes. They are in --pictures, and the line has their paths.
@@ -67,15 +67,14 @@ WEIGHTS = flags.DEFINE_enum(
 STEP = flags.DEFINE_integer(
     "step", 0, "checkpoint to read, and no other; 0: the newest one that is not damaged", 0
 )
-SOME_FAILED = 1  # Exit code.
 MOST_NAMED = 20
 # Loader processes start for each part of a submission. So many pictures of COCO take 0.7 GB.
 AT_ONCE = 4096
 
 
 def main() -> None:
-    """Writes a prediction for each record; ends with exit code 1 if one of them is an error."""
-    from vlbeit_jax.errors import UsageError
+    """Writes a prediction for each record; ends with ``Exit.BAD_DATA`` if one is an error."""
+    from vlbeit_jax.errors import Exit, UsageError
     from vlbeit_jax.runtime.finetuned import FineTunedRun
     from vlbeit_jax.tasks.base import FineTuned
     from vlbeit_jax.tasks.runs import read_config
@@ -108,7 +107,7 @@ def main() -> None:
     if failed:
         where = "the answer is empty" if is_list else 'its "error" says why'
         print(f"{failed} records have no prediction; of each, {where}", file=sys.stderr)
-        sys.exit(SOME_FAILED)
+        sys.exit(Exit.BAD_DATA)
 
 
 def _lines_of_file(

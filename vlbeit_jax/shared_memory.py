@@ -22,7 +22,7 @@ def print_size() -> None:
     config = main.read_config()
     import jax
 
-    from vlbeit_jax.plan.shared_memory import shared_memory
+    from vlbeit_jax.runtime.shared_memory import shared_memory
 
     jax.config.update("jax_platforms", "cpu")  # Only shapes are needed.
     print(shared_memory(config, HOSTS.value, CHIPS.value))

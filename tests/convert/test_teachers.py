@@ -186,7 +186,8 @@ def our_features(folder, **changes):
     config = ViTConfig(**json.loads((folder / teachers.TEACHER_FILE).read_text()) | changes)
     params = restore(folder, IMPORTED_STEP, {"params": teachers.abstract_params(config)})["params"]
     with jax.default_matmul_precision("highest"):
-        found = ViT(config, "float32").apply({"params": params}, jnp.asarray(images()))
+        network = ViT(config, "float32")
+        found = jax.jit(lambda p, x: network.apply({"params": p}, x))(params, jnp.asarray(images()))
     return np.asarray(found), config
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -115,23 +116,20 @@ def test_visual_tokens_are_the_same_on_100_images(exported, random_run):
 
     arrays = run.visual.params
     params = as_tree({name: jnp.asarray(arrays[name]) for name in arrays if name != "codebook"})
-    ours = np.asarray(
-        network.apply(
-            {"params": params},
-            jnp.asarray(images),
-            jnp.asarray(arrays["codebook"]),
-            method="encode",
+
+    def applied(method, *given):
+        return np.asarray(
+            jax.jit(lambda *x: network.apply({"params": params}, *x, method=method))(*given)
         )
-    )
+
+    ours = applied("encode", images, arrays["codebook"])
     with torch.no_grad():
         pixels = module.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
         theirs = tokenizer.encode(pixels).numpy()
         decoded = tokenizer.decode(torch.tensor(ours.tolist())).numpy()
     assert (ours == theirs).mean() >= 0.999 and len(np.unique(ours)) > 3
-    vectors = jnp.asarray(arrays["codebook"])[ours]
-    np.testing.assert_allclose(
-        decoded, network.apply({"params": params}, vectors, method="decode"), atol=1e-5
-    )
+    vectors = arrays["codebook"][ours]
+    np.testing.assert_allclose(decoded, applied("decode", vectors), atol=1e-5)
 
 
 def test_features_are_maps_after_the_blocks_that_were_asked_for(exported):

@@ -1,5 +1,7 @@
 """Segmentation in PyTorch: the same logits with both norms, and the same mIoU."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from vlbeit_jax.convert.finetuned import (
     read_finetuned,
     write_evaluation,
 )
-from vlbeit_jax.convert.formats import torch_finetuned
+from vlbeit_jax.convert.formats import onnx_graphs, onnx_run, torch_finetuned
 
 FORMS = {
     "group": {"model": {"depth": 1, "fused_layers": 0}},
@@ -76,3 +78,24 @@ def test_other_statistics_are_told_apart(source_of, tmp_path):
         moved = model(image).permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(same, expected, atol=1e-4)
     assert np.abs(moved - expected).max() > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")),
+    reason="ONNX is not installed",
+)
+def test_its_onnx_graph_has_the_logits_of_jax(source_of, tmp_path, monkeypatch):
+    """With BatchNorm, whose moments are part of the graph, and the taps of another scale."""
+    source = source_of("batch")
+    onnx_graphs.write_finetuned(source, tmp_path)
+    found = onnx_run.check_finetuned(source, tmp_path)
+    assert [*found.cases] == ["logits"] and found.summary()["max_abs"] < 1e-4
+    # The control: averaged parameters are others.
+    averaged = read_finetuned(source.run.folder, "ema")
+    assert onnx_run.check_finetuned(averaged, tmp_path).summary()["max_abs"] > 1e-2
+    code = (tmp_path / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    run: dict[str, np.ndarray] = {}
+    exec(code, run)
+    assert np.isfinite(run["logits"]).all() and len(run["logits"]) == 1

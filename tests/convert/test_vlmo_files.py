@@ -26,6 +26,53 @@ from vlbeit_jax.convert.source import read_run
 from vlbeit_jax.errors import UsageError
 
 
+def two_layers(name, inputs, hidden, outputs):
+    """Linear map, norm, GELU (which has no tensors) and linear map, numbered as VLMo has them."""
+    sizes = {
+        "0.weight": (hidden, inputs),
+        "0.bias": (hidden,),
+        "1.weight": (hidden,),
+        "1.bias": (hidden,),
+        "3.weight": (outputs, hidden),
+        "3.bias": (outputs,),
+    }
+    return {f"{name}.{part}": shape for part, shape in sizes.items()}
+
+
+POOLER = {"pooler.dense.weight": (WIDTH, WIDTH), "pooler.dense.bias": (WIDTH,)}
+PROJECTION = (WIDTH, WIDTH)
+# Of VLMo's modules by their losses: vqa, nlvr2, irtr.
+FINE_TUNED = {
+    "vqa": POOLER | two_layers("vqa_classifier", WIDTH, 2 * WIDTH, 31),
+    "nlvr2": POOLER | two_layers("nlvr2_classifier", 2 * WIDTH, 2 * WIDTH, 2),
+    "coco_or_flickr30k": {
+        "itc_text_proj.fc.weight": PROJECTION,
+        "itc_image_proj.fc.weight": PROJECTION,
+        "logit_scale": (),
+    },
+}
+
+
+def file_of(task):
+    """Names and shapes of a file of VLMo that was fine-tuned for a task."""
+    trunk = {name: shape for name, shape in published_shapes().items() if name not in HEADS_THERE}
+    types = {vlmo_tables.TYPES: (3, WIDTH)} if task == "nlvr2" else {}
+    return trunk | types | FINE_TUNED[task]
+
+
+@pytest.mark.parametrize("task", FINE_TUNED)
+def test_every_fine_tuned_file_gives_its_network(tmp_path, task):
+    """Without its head, which the report names."""
+    tensors = randomised(file_of(task))
+    file = tensor_file(file_of(task), tensors)
+    report = IMPORTS["vlmo"].read(file, tmp_path / "x.pt", ImportOptions(), tmp_path / "run")
+    heads = {name for name, why in report.dropped.items() if why == "a head that we do not have"}
+    assert heads == set(FINE_TUNED[task])
+    assert set(tensors) <= {*report.matched, *report.dropped}
+    found = read_run(tmp_path / "run").params["encoder/norm/scale"]
+    assert (found == tensors["transformer.norm.weight"]).all()
+
+
 def test_a_file_of_nlvr2_gives_what_single_pictures_use(tmp_path):
     """It has three types: of texts, of the first picture and of the second one."""
     tensors = randomised(published_shapes() | {vlmo_tables.TYPES: (3, WIDTH)})

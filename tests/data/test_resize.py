@@ -10,8 +10,8 @@ from PIL import Image
 from tests.make_data import encoded, picture
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
+from vlbeit_jax.data.headers import shape_in_header
 from vlbeit_jax.data.image import REDUCED, Box, RandomView, decode
-from vlbeit_jax.data.jpeg import shape_in_header
 from vlbeit_jax.data.resize import EXACT_BELOW, resize, resize_view
 
 SIZE = 224

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.launch.stand_ins import GKE, WORDS
-from vlbeit_jax.plan.shared_memory import shared_memory
+from vlbeit_jax.runtime.shared_memory import shared_memory
 from vlbeit_jax.tasks import parse
 
 STREAMS = ("image", "text", "pair")
@@ -38,7 +38,7 @@ def test_a_jobset_is_deleted_by_its_name(cloud):
 
 
 def test_pods_get_shared_memory_by_the_configuration(cloud):
-    """Its size comes from the formula, whose own test is tests/plan/test_shared_memory.py."""
+    """Its size comes from the formula, whose own test is tests/runtime/test_shared_memory.py."""
     arguments = [
         "--config=configs/pretrain_base.py",
         "--workdir=/data/run",

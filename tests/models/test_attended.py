@@ -38,12 +38,17 @@ def normed(params, x, eps):
 def written(config, params, batch):
     """What the last block's attention writes for CLS, and the states that enter the block."""
     backbone = Backbone(config)
-    found, state = backbone.apply(
-        {"params": params},
-        batch,
-        keep=(config.depth - 2,),
-        capture_intermediates=lambda module, _: isinstance(module, Attention | DecoupledAttention),
-    )
+
+    @jax.jit
+    def applied(params):
+        return backbone.apply(
+            {"params": params},
+            batch,
+            keep=(config.depth - 2,),
+            capture_intermediates=lambda each, _: isinstance(each, Attention | DecoupledAttention),
+        )
+
+    found, state = applied(params)
     block = state["intermediates"]["encoder"][f"block_{config.depth - 1}"]
     return block["attention"]["__call__"][0][:, 0], found.tokens, found.kept[0]
 

@@ -88,8 +88,8 @@ def test_captions_are_those_of_the_whole_network_for_every_piece(positions):
                 lengths.add(len(text))
                 assert found.text[row].tolist() == padded(text, LENGTH)
                 assert found.log_probability[row] == pytest.approx(total, rel=1e-4)
-        alone = jax.device_get(write(here, image[::-1][:1]))
-        np.testing.assert_array_equal(alone.text[0], found.text[-1])
+    alone = jax.device_get(write(here, image[::-1][:1]))
+    np.testing.assert_array_equal(alone.text[0], found.text[-1])
     assert len(lengths) > 1
 
 

@@ -1,6 +1,7 @@
 """The classifier has what it needs, starts at equal chances and ignores padding."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,11 @@ def params_of(module):
     return declarations(lambda key: module.init(key, method="init_all")["params"]).shapes
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(module, params, inputs):
+    return module.apply({"params": params}, inputs)
+
+
 def names(module):
     return {leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params_of(module))}
 
@@ -55,16 +61,17 @@ def test_it_has_one_modality_and_no_heads_of_pretraining(modality, other):
 
 def test_all_classes_are_almost_equally_likely_at_the_start():
     module = network(Modality.VISION)
-    params = module.init(jax.random.key(0), method="init_all")["params"]
-    logits = module.apply({"params": params}, Inputs(image=IMAGE))
+    params = jax.jit(lambda key: module.init(key, method="init_all")["params"])(jax.random.key(0))
+    logits = logits_of(module, params, Inputs(image=IMAGE))
     assert 0 < np.abs(logits).max() < 1e-3
 
 
 def test_the_head_is_norm_and_linear_map_of_the_mean_of_patches_before_the_final_norm():
     module = network(Modality.VISION)
     params = random(params_of(module))
-    states = Backbone(MODEL, final_norm=False).apply({"params": params}, Inputs(image=IMAGE))
-    states = np.asarray(states.tokens.x, np.float64)
+    backbone = Backbone(MODEL, final_norm=False)
+    states = jax.jit(lambda p: backbone.apply({"params": p}, Inputs(image=IMAGE)).tokens.x)(params)
+    states = np.asarray(states, np.float64)
     head = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["head"])
 
     def logits(pooled):
@@ -73,10 +80,10 @@ def test_the_head_is_norm_and_linear_map_of_the_mean_of_patches_before_the_final
         unit = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + MODEL.norm_eps)
         return (unit * norm["scale"] + norm["bias"]) @ out["kernel"] + out["bias"]
 
-    found = module.apply({"params": params}, Inputs(image=IMAGE))
+    found = logits_of(module, params, Inputs(image=IMAGE))
     np.testing.assert_allclose(found, logits(states[:, 1:].mean(axis=1)), atol=2e-5)
     assert np.abs(found - logits(states.mean(axis=1))).max() > 1e-2  # Control: with CLS.
-    cls = network(Modality.VISION, "cls").apply({"params": params}, Inputs(image=IMAGE))
+    cls = logits_of(network(Modality.VISION, "cls"), params, Inputs(image=IMAGE))
     np.testing.assert_allclose(cls, logits(states[:, 0]), atol=2e-5)
 
 
@@ -84,9 +91,9 @@ def test_the_head_is_norm_and_linear_map_of_the_mean_of_patches_before_the_final
 def test_padding_of_texts_changes_nothing(pool):
     module = network(Modality.LANGUAGE, pool)
     params = random(params_of(module))
-    short = module.apply({"params": params}, Inputs(text=TEXT))
+    short = logits_of(module, params, Inputs(text=TEXT))
     longer = jnp.pad(TEXT, ((0, 0), (0, 2)))
-    padded = module.apply({"params": params}, Inputs(text=longer))
+    padded = logits_of(module, params, Inputs(text=longer))
     np.testing.assert_allclose(short, padded, atol=1e-5)
-    other = module.apply({"params": params}, Inputs(text=longer.at[0, 5].set(4)))
+    other = logits_of(module, params, Inputs(text=longer.at[0, 5].set(4)))
     assert np.abs(other[0] - short[0]).max() > 1e-3  # Control: a word in place of the padding.

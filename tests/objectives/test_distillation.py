@@ -54,7 +54,9 @@ def test_dead_codes_become_features_of_many_images_however_the_batch_is_cut():
     model_state["use"] = model_state["use"].at[:10].set(0.0)
     *_, after, logged = after_a_step(objective, params, model_state, batch, 1)
     assert int(logged["reseeded"]) == 10 and (after["use"][:10] == 1).all()
-    features = objective.tokenizer.apply({"params": params}, batch["image"], method="features")
+    features = jax.jit(
+        lambda p: objective.tokenizer.apply({"params": p}, batch["image"], method="features")
+    )(params)
     cosines = jnp.einsum("ce,bne->cbn", after["codebook"][:10], features).max(axis=-1)
     np.testing.assert_allclose(cosines.max(axis=1), 1, atol=1e-5)
     assert len(set(cosines.argmax(axis=1).tolist())) > 3

@@ -66,8 +66,9 @@ def test_the_loss_is_cross_entropy_and_ties_are_wrong():
 def test_the_head_reads_both_pairs_in_order_each_with_its_type(params):
     """Stated with the backbone and the head alone, one pair at a time."""
     rows = batch()
-    found = Judging(NETWORK).logits(params, rows)
+    found = jax.jit(Judging(NETWORK).logits)(params, rows)
 
+    @jax.jit
     def by_hand(first, second, types):
         states = []
         for image, kind in ((first, types[0]), (second, types[1])):
@@ -93,7 +94,7 @@ def test_at_the_start_both_truth_values_are_equally_likely():
     for name in ("hidden", "truth"):  # BEiT-3 scales both; BEiT's values are cut at 0.02.
         kernel = np.asarray(tree["head"][name]["kernel"])
         assert 0 < np.abs(kernel).max() <= 0.02e-3
-    assert np.abs(Judging(NETWORK).logits(tree, batch())).max() < 1e-3
+    assert np.abs(jax.jit(Judging(NETWORK).logits)(tree, batch())).max() < 1e-3
 
 
 def test_drop_path_is_drawn_for_each_image_of_a_row(params):
@@ -103,9 +104,7 @@ def test_drop_path_is_drawn_for_each_image_of_a_row(params):
 
     shape = (ROWS, 2, config.depth, 2)
     kept = jnp.ones(shape).at[:, 1].set(0.0)  # Nothing of the first image is dropped.
-    logits = [
-        network.apply({"params": params}, inputs, draws)
-        for draws in (jnp.ones(shape), kept, jnp.zeros(shape))
-    ]
+    apply = jax.jit(lambda draws: network.apply({"params": params}, inputs, draws))
+    logits = [apply(draws) for draws in (jnp.ones(shape), kept, jnp.zeros(shape))]
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert np.abs(logits[one] - logits[other]).max() > 1e-3

@@ -14,6 +14,7 @@ from vlbeit_jax.plan.networks import networks_of
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import row_shapes
 from vlbeit_jax.tasks.pretrain import Pretrain
+from vlbeit_jax.tasks.visual_reasoning import VisualReasoning
 from vlbeit_jax.tasks.vqkd import VQKD
 from vlbeit_jax.types import Modality
 
@@ -51,6 +52,18 @@ def test_a_pair_goes_through_the_trained_network_and_the_frozen_tokenizer():
     assert (
         found.logits == slots["masked_patches"][1] * model.codes + slots["text_masked"][1] * words
     )
+
+
+def test_a_statement_about_two_images_is_two_rows():
+    """Its activations are those of two pairs; a formula that counts examples has half of them."""
+    model = SIZES["tiny"] | {"depth": 2, "fused_layers": 1, "matmul": "bfloat16"}
+    task = tiny.changed(VisualReasoning(), model=model, statement={"batch_size": 6})
+    found = networks(Config(task=task), "statement")
+    (stack,) = found.stacks
+    assert (found.rows, stack.rows) == (6, 12)
+    halved = found._replace(stacks=(stack._replace(rows=6),), logits=0)
+    whole = activation_bytes(found._replace(logits=0), 1, 1, on_tpu=True)
+    assert whole == 2 * activation_bytes(halved, 1, 1, on_tpu=True) > 0
 
 
 def test_cached_tokens_need_no_tokenizer():

@@ -26,7 +26,7 @@ SMALL = [
     "--config.task.model.fused_layers=1",
     "--config.task.model.vocabulary=1000",
     "--config.task.tokenizer_model.encoder_depth=1",
-    "--config.task.schedule=text,pair",
+    "--config.task.schedule=pair",
     *(f"--config.task.{stream}.batch_size=8" for stream in STREAMS),
 ]
 
@@ -119,6 +119,9 @@ def test_what_does_not_fit_is_answered_with_what_to_change():
         "--topology=v5e:2x2",
         "--estimate",
         "--config.mesh.fsdp=1",
+        # The rows of a chip do not fit even so, and two blocks are traced in less time than 24.
+        "--config.task.model.depth=2",
+        "--config.task.model.fused_layers=1",
         path=LIBTPU,
     )
     assert done.returncode == 2 and "does not fit into 16.0 GiB of a v5e chip" in done.stderr, (
@@ -156,7 +159,7 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
     assert any(each["blocking"] and each["seconds"] > 0 for each in found["collectives"])
     assert "estimates" in done.stdout and "MFU" in done.stdout and "Error" not in done.stderr
     how = {each["tokens"]: each["implementation"] for each in found["attention"]}
-    assert how == {128: "einsum", 197: "fused", 256: "einsum"}  # 197: the visual tokenizer.
+    assert how == {197: "fused", 256: "einsum"}  # 197: the visual tokenizer.
     assert "einsum, because our TPU kernels need heads that fill 128 lanes" in done.stdout
     # The compiler pads arrays this small, so the temporaries of the formula are compared with the
     # compiler's only at the sizes of docs/scale.md.

@@ -77,7 +77,7 @@ def test_the_direct_runner_gives_the_bytes_of_one_process(tmp_path, tars):
 @needs_beam
 def test_beam_goes_on_with_parts_that_are_finished_already(tmp_path, tars):
     build(tmp_path / "one", Kind.PAIRS, tars, validation_share=0.2)
-    build(tmp_path / "beam", Kind.PAIRS, tars, validation_share=0.2, shard_range=(1, 3))
+    build(tmp_path / "beam", Kind.PAIRS, tars, validation_share=0.2, part_range=(1, 3))
     done = by_beam(tmp_path / "beam", tars)
     assert done.returncode == 0, done.stderr
     assert "2 of 4 parts are finished already" in done.stderr
@@ -140,7 +140,7 @@ class Here(beam.Beam):
 
     def _run(self, numbers, folder, token):
         for number in numbers:
-            beam.write_part(number, folder, token)
+            beam.write_on_worker(number, folder, token)
 
 
 class Elsewhere(beam.Beam):
@@ -206,7 +206,7 @@ def test_parts_that_are_written_elsewhere_are_missed(tmp_path, tars, without_bea
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path, without_beam):
     with pytest.raises(UsageError, match=rf"worker .* does not see {tmp_path}"):
-        beam.write_part(0, str(tmp_path), "token")
+        beam.write_on_worker(0, str(tmp_path), "token")
 
 
 def test_an_input_that_workers_do_not_see_is_not_skipped(tmp_path, tars, without_beam):

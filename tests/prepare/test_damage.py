@@ -195,6 +195,6 @@ def test_a_file_that_was_replaced_is_read_and_finished_parts_are_not(tmp_path, m
     before = part.stat().st_mtime_ns
     members = [(f"{i}.{s}", c) for i in range(500, 510) for s, c in caption(i).items()]
     write_tar(tars[1], members)
-    assert not build(tmp_path / "set", Kind.PAIRS, tars, shard_range=(1, 2))
+    assert not build(tmp_path / "set", Kind.PAIRS, tars, part_range=(1, 2))
     assert part.stat().st_mtime_ns == before
     assert sum(build(tmp_path / "set", Kind.PAIRS, tars)["counts"].values()) == 100

@@ -1,9 +1,13 @@
 """What --input may be: files, folders, patterns, braces."""
 
+import pathlib
+
 import pytest
 
+from tests.make_data import build
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.inputs import expand
+from vlbeit_jax.types import Kind
 
 
 @pytest.fixture
@@ -56,6 +60,11 @@ def test_patterns(folder, patterns, paths):
 def test_what_names_nothing_is_refused(folder, pattern, said):
     with pytest.raises(UsageError, match=said):
         expand([pattern])
+
+
+def test_a_folder_of_pictures_that_is_not_there_is_named(folder, tmp_path):
+    with pytest.raises(UsageError, match="--images=none: no such folder"):
+        build(tmp_path / "set", Kind.PAIRS, [pathlib.Path("00.txt")], images="none")
 
 
 def test_a_link_to_nothing_is_named(folder, tmp_path):

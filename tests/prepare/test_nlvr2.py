@@ -91,15 +91,9 @@ def test_pictures_of_an_earlier_split_leave_dev_and_train_and_are_counted(tmp_pa
     shared = (folder / "test1/test1-2-0-img1.png").read_bytes()
     (folder / "dev/dev-1-3-img0.png").write_bytes(shared)
     (folder / "images/train/42/train-11-0-img0.png").write_bytes(shared)
-    meta = build(
-        tmp_path / "set",
-        Kind.STATEMENTS,
-        [folder],
-        source_format="nlvr2",
-        max_dropped=0.5,
-    )
+    meta = prepare(tmp_path)
     assert meta["counts"] == {"test": 2, "train": 3, "validation": 1}
-    assert meta["dropped"] == {"picture_of_another_split": 2}
+    assert meta["left_out"] == {"picture_in_test": 2} and not meta["dropped"]
     assert [each["id"] for each in records(tmp_path / "set", "validation")] == [b"dev-1-0-0"]
 
 

@@ -1,5 +1,6 @@
 """Any process makes the same set, to the byte; the number of shards changes no content."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from tests.make_data import build, build_texts, pair_members, records, sentence,
 from vlbeit_jax.data.content import ContentFingerprint, fingerprint_of, record_digest
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.types import Kind
 
 
@@ -82,6 +84,17 @@ def test_the_stated_fingerprint_is_that_of_the_records_that_are_read(tmp_path):
             fingerprint_of(found.kind, {TRAIN: splits[VALIDATION], VALIDATION: splits[TRAIN]})
             != found.fingerprint
         )
+
+
+def test_each_shard_states_the_hash_of_its_content(tmp_path):
+    """Also where records go to the shards in turn."""
+    rows = [{"id": f"{i}", "tokens": np.arange(i, i + 4, dtype=np.int32)} for i in range(7)]
+    placed = ((TRAIN, row) for row in rows)
+    meta = write_set(tmp_path / "set", Kind.TOKENS, placed, shards=3, meta={}, keys={})
+    for shard, found in enumerate(meta["shards"].values()):
+        digests = b"".join(map(record_digest, rows[shard::3]))
+        assert found["content_sha256"] == hashlib.sha256(digests).hexdigest()
+    assert meta["fingerprint"] == fingerprint_of("tokens", {TRAIN: rows})
 
 
 def test_every_field_counts_and_is_framed():

@@ -148,6 +148,9 @@ def test_two_inputs_and_splits_of_another_format_are_refused(tmp_path):
     one, two = benchmarks.vqav2(tmp_path / "one"), benchmarks.vqav2(tmp_path / "two")
     with pytest.raises(UsageError, match="--format=vqav2 reads one --input, but there are 2"):
         build(tmp_path / "set", Kind.QUESTIONS, [one, two], source_format="vqav2")
+    coco = benchmarks.karpathy_coco(tmp_path / "coco")
+    with pytest.raises(UsageError, match="coco is a folder; name its files"):
+        build(tmp_path / "set", Kind.PAIRS, [coco.parent], source_format="karpathy")
     (tmp_path / "a.txt").write_text("a document\n")
     with pytest.raises(UsageError, match="--splits is for formats of published benchmarks"):
         build(tmp_path / "set", Kind.TEXTS, [tmp_path / "a.txt"], splits=[TRAIN])

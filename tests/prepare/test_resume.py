@@ -14,7 +14,7 @@ from tests.make_data import build, pair_members, write_tar
 from tests.processes import TOP
 from vlbeit_jax.data.source import META_FILE, open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare import finish, parts, shard, work
+from vlbeit_jax.prepare import finish, parts, work, write_part
 from vlbeit_jax.prepare.formats import base
 from vlbeit_jax.prepare.pictures import Limits
 from vlbeit_jax.prepare.work_plan import read_plan
@@ -145,7 +145,7 @@ def test_wherever_it_dies_the_next_start_completes_it(tmp_path, tars, wanted, mo
     monkeypatch.setattr(finish.shutil, "rmtree", lambda *args, **kwargs: None)
     for module, name in (
         (parts, "publish"),
-        (shard, "publish"),
+        (write_part, "publish"),
         (work, "make_shard"),
         (finish, "describe_set"),
         (finish, "_done"),
@@ -169,18 +169,18 @@ def test_wherever_it_dies_the_next_start_completes_it(tmp_path, tars, wanted, mo
 def test_several_machines_share_the_parts(tmp_path, tars, wanted):
     """Three calls in any order; whoever makes the last part completes the set."""
     out = tmp_path / "set"
-    for shard_range in ((4, 6), (0, 2)):
-        assert not build(out, Kind.PAIRS, tars, validation_share=0.2, shard_range=shard_range)
+    for part_range in ((4, 6), (0, 2)):
+        assert not build(out, Kind.PAIRS, tars, validation_share=0.2, part_range=part_range)
         assert not out.exists()
     # What is left there of a process of another machine is not ours to remove.
     (tmp_path / "set.work" / "parts" / "00002.json.elsewhere.1.tmp").write_text("half")
-    meta = build(out, Kind.PAIRS, tars, validation_share=0.2, shard_range=(2, 4))
+    meta = build(out, Kind.PAIRS, tars, validation_share=0.2, part_range=(2, 4))
     assert meta["counts"] and contents(out) == wanted
 
 
 def test_another_plan_is_refused_and_says_what_differs(tmp_path, tars):
     out = tmp_path / "set"
-    build(out, Kind.PAIRS, tars, shard_range=(0, 2))
+    build(out, Kind.PAIRS, tars, part_range=(0, 2))
     before = contents(tmp_path / "set.work" / "parts")
     with pytest.raises(
         UsageError, match=r"2 finished parts of another plan, which differs in"
@@ -195,9 +195,9 @@ def test_another_plan_is_refused_and_says_what_differs(tmp_path, tars):
 
 def test_a_part_that_is_finished_is_not_read_again(tmp_path, tars, monkeypatch):
     out = tmp_path / "set"
-    build(out, Kind.PAIRS, tars, shard_range=(0, 5))
+    build(out, Kind.PAIRS, tars, part_range=(0, 5))
     read = []
-    form = work.write_shard.__globals__["FORMATS"]["webdataset"]
+    form = work.write_part.__globals__["FORMATS"]["webdataset"]
     monkeypatch.setattr(
         form,
         "read",
@@ -210,9 +210,9 @@ def test_a_part_that_is_finished_is_not_read_again(tmp_path, tars, monkeypatch):
 def test_the_plan_is_the_same_each_time(tmp_path, tars):
     plans = []
     for name in ("a", "b"):
-        build(tmp_path / name, Kind.PAIRS, tars, shard_range=(0, 1))
+        build(tmp_path / name, Kind.PAIRS, tars, part_range=(0, 1))
         plans.append(read_plan(tmp_path / f"{name}.work").as_json())
-    assert plans[0] == plans[1] and len(plans[0]["tasks"]) == PARTS
+    assert plans[0] == plans[1] and len(plans[0]["parts"]) == PARTS
 
 
 def test_two_at_once_on_one_output(tmp_path, tars, wanted):

@@ -8,6 +8,7 @@ import pytest
 from tests.convert.finetuned_runs import sets_in, task_of, write_run
 from tests.prepare import benchmarks
 from tests.processes import command
+from vlbeit_jax.errors import Exit
 from vlbeit_jax.prepare.submissions import SUBMISSIONS, write_list
 
 
@@ -57,7 +58,10 @@ def test_a_question_that_cannot_be_answered_is_in_the_file_and_named(run, tmp_pa
     source = benchmarks.vqav2(tmp_path / "vqa")
     (source / "val2014" / "COCO_val2014_000000000201.jpg").write_bytes(b"x")
     ended = predict(run, source, tmp_path / "answers.json", "--split=validation")
-    assert ended.returncode == 1 and "question 201000: its image is not a file" in ended.stderr
+    assert (
+        ended.returncode == Exit.BAD_DATA
+        and "question 201000: its image is not a file" in ended.stderr
+    )
     assert "2 records have no prediction" in ended.stderr
     found = {
         each["question_id"]: each["answer"]

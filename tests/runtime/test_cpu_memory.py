@@ -146,16 +146,18 @@ def test_every_command_restarts_before_anything_else(asked):
     assert done.stderr.count("| site\n") == 1 + asked
 
 
-def test_results_stay_the_same(world, tmp_path, monkeypatch):
-    for name in set(os.environ) - set(clean()):
-        monkeypatch.delenv(name)
+@needs_huge_pages
+def test_results_stay_the_same(world, tmp_path):
+    """A plain Python restarts itself; a fork of ``tests.processes`` has the mark, and does not."""
     config = tiny.config_file(tiny.pretrain_config(world, steps=3, schedule="text"), tmp_path)
-
-    def losses(run):
-        done = tiny.command("vlbeit_jax.main", f"--config={config}", f"--workdir={run}")
-        assert done.returncode == 0, done.stderr
-        return [line["mlm/loss"] for line in tiny.metrics_of(run)]
-
-    with_pages = losses(tmp_path / "with")
-    monkeypatch.setenv(cpu_memory.MARK, "1")
-    assert with_pages == losses(tmp_path / "without") and with_pages
+    given = ("vlbeit_jax.main", f"--config={config}")
+    command = [sys.executable, "-m", *given, f"--workdir={tmp_path / 'with'}"]
+    environment = clean() | {"XLA_FLAGS": tiny.one_device(os.environ["XLA_FLAGS"])}
+    plain = subprocess.run(
+        command, cwd=TOP, env=environment, capture_output=True, text=True, timeout=300
+    )
+    forked = tiny.command(*given, f"--workdir={tmp_path / 'without'}")
+    assert plain.returncode == forked.returncode == 0, plain.stderr + forked.stderr
+    lines = [tiny.metrics_of(tmp_path / run) for run in ("with", "without")]
+    with_pages, without = ([line["mlm/loss"] for line in each] for each in lines)
+    assert with_pages == without and with_pages

@@ -9,17 +9,14 @@ from tests import tiny
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
-from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.features import BATCH, Pooling
 
 TEXTS = ["a red disc", "a blue ring number 9 and many more words than a row can hold of them", ""]
 
 
 @pytest.fixture(scope="module")
-def run(world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("features") / "run"
-    train(tiny.pretrain_config(world, steps=2, checkpoint_every=2, log_every=1), folder)
-    return open_run(folder)
+def run(pretrained):
+    return open_run(pretrained)
 
 
 def pictures(count):

@@ -60,7 +60,10 @@ def probed(world, sets, **probes):
         }
         | probes
     )
-    config = tiny.pretrain_config(world, steps=4, checkpoint_every=4, log_every=4)
+    # Probes give images and texts apart, so the program of pairs need not be compiled.
+    config = tiny.pretrain_config(
+        world, schedule="image,text", steps=4, checkpoint_every=4, log_every=4
+    )
     return dataclasses.replace(config, task=dataclasses.replace(config.task, probes=settings))
 
 

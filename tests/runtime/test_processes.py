@@ -3,13 +3,11 @@
 import os
 import shutil
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests import processes, tiny
 from tests.runtime.test_rendezvous import free_port
 from vlbeit_jax.training.leaves import Leaves
 
@@ -33,19 +31,10 @@ def together(count, arguments, devices=1, only=None, program=lambda _: MAIN):
     flags = os.environ["XLA_FLAGS"] + f" --xla_force_host_platform_device_count={devices}"
     running = []
     for process in range(count) if only is None else only:
-        command = [*program(process), *shared, f"--process={process}", *arguments(process)]
-        running.append(
-            subprocess.Popen(
-                [sys.executable, *command],
-                cwd=tiny.TOP,
-                env=os.environ | {"XLA_FLAGS": flags},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    texts = [process.communicate(timeout=300)[1] for process in running]
-    return [process.returncode for process in running], texts
+        line = [*program(process), *shared, f"--process={process}", *arguments(process)]
+        running.append(processes.begin(*line, environment=os.environ | {"XLA_FLAGS": flags}))
+    done = [process.ended() for process in running]
+    return [each.returncode for each in done], [each.stderr for each in done]
 
 
 def assert_close(found, wanted, step=20):
@@ -60,9 +49,9 @@ def assert_close(found, wanted, step=20):
 
 @pytest.fixture(scope="module")
 def alone(world, tmp_path_factory):
-    """Twenty joint steps of one process."""
+    """Twenty steps of one process, on pairs: each device sums streams before devices meet."""
     folder = tmp_path_factory.mktemp("alone")
-    values = tiny.pretrain_config(world, schedule="text+pair", keep_last=2)
+    values = tiny.pretrain_config(world, schedule="pair", keep_last=2)
     config = tiny.config_file(values, folder)
     done = tiny.command("vlbeit_jax.main", f"--config={config}", f"--workdir={folder / 'run'}")
     assert done.returncode == 0, done.stderr

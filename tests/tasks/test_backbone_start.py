@@ -145,9 +145,11 @@ def test_at_an_equal_resolution_the_encoder_computes_the_same():
     source = jax.tree.map(lambda box: box.value, source, is_leaf=lambda x: hasattr(x, "info"))
     image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
     states = [
-        network.apply(
-            source, Inputs(image=image), method=lambda m, x: m.backbone(x, keep=(1,)).kept[0]
-        )
+        jax.jit(
+            lambda source, network=network: network.apply(
+                source, Inputs(image=image), method=lambda m, x: m.backbone(x, keep=(1,)).kept[0]
+            )
+        )(source)
         for network in (VLBEiT(config), classifier(config, Modality.VISION))
     ]
     np.testing.assert_array_equal(*states)

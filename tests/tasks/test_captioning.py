@@ -10,9 +10,8 @@ import torch
 
 from tests import tiny
 from tests.tasks.captioned_world import MODEL, captioning_task, prepare, tokenizer_in
-from tests.tasks.finetuned import evaluated, opened
+from tests.tasks.finetuned import evaluated, in_one_go_and_in_two, opened
 from tests.tasks.paired_world import config, start_in
-from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.convert import verify
 from vlbeit_jax.convert.files import write_manifest
@@ -169,11 +168,8 @@ def test_two_steps_a_kill_and_two_steps_are_four(pairs, tokenizer, tmp_path):
     task = captioning_task(pairs, tokenizer, drawn, drop_worst=0.2, drop_worst_after=2)
     settings = config(task, 4, checkpoint_every=2, evaluate_every=0)
     settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
-    whole = train(settings, tmp_path / "whole")
-    with stops_after(2):
-        assert int(train(settings, tmp_path / "parts").step) == 2
-    again = train(settings, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))
+    whole, again = in_one_go_and_in_two(settings, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
     assert int(again.model_state["pair"]["steps"]) == 4
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.make_data import build, encoded, picture
-from tests.tasks.finetuned import evaluated, opened
+from tests.tasks.finetuned import evaluated, in_one_go_and_in_two, opened
 from tests.tasks.labelled_world import (
     NAMES,
     NEW,
@@ -20,10 +20,9 @@ from tests.tasks.labelled_world import (
     tokenizer_in,
     write,
 )
-from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Exit, UsageError
 from vlbeit_jax.prepare.formats import jsonl
 from vlbeit_jax.prepare.requests import prediction_lines
 from vlbeit_jax.runtime.start import train
@@ -150,7 +149,9 @@ def test_a_bad_row_is_an_error_and_the_others_are_done(trained, folder):
     done = tiny.command(
         "vlbeit_jax.predict", f"--from={trained}", f"--input={path}", f"--out={out}", "--top=2"
     )
-    assert done.returncode == 1 and "4 records have no prediction" in done.stderr, done.stderr
+    assert done.returncode == Exit.BAD_DATA and "4 records have no prediction" in done.stderr, (
+        done.stderr
+    )
     found = [json.loads(line) for line in out.read_text().splitlines()]
     wanted = (None, "bad.jsonl:2: .* JSON", "'gone.png' cannot be read", "damaged|not a file")
     for line, error in zip(found, (*wanted, "id '0/0' is also that of", None), strict=True):
@@ -191,11 +192,8 @@ def test_two_steps_a_kill_and_two_steps_are_four(pictures, tmp_path):
         cutmix=1.0,
     )
     config = tiny.changed(config, task={"smoothing": 0.1, "model": {"drop_path": 0.3}})
-    whole = train(config, tmp_path / "whole")
-    with stops_after(2):
-        assert int(train(config, tmp_path / "parts").step) == 2
-    again = train(config, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))
+    whole, again = in_one_go_and_in_two(config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from tests import tiny
 from tests.make_data import build
-from tests.tasks.finetuned import evaluated, opened
+from tests.tasks.finetuned import evaluated, in_one_go_and_in_two, opened
 from tests.tasks.paired_world import (
     ABOVE,
     BELOW,
@@ -21,7 +21,6 @@ from tests.tasks.paired_world import (
     two_colours,
     write,
 )
-from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.class_names import ClassTexts
 from vlbeit_jax.data.source import open_set
@@ -64,11 +63,28 @@ def trained(folder, pairs, tokenizer, start):
 
 
 @pytest.fixture(scope="module")
-def matched(folder, pairs, tokenizer, start):
+def twice_matched(folder, pairs, tokenizer, start):
+    """The states of a run with matching, in one go and in two.
+
+    It has everything that draws: captions, crops, flips, drop path, wrong partners.
+    """
+    task = retrieval_task(
+        pairs,
+        tokenizer,
+        pair={"rand_augment": "light", "flip": 0.5, "batch_size": 16},
+        matching=True,
+        negatives_among=8,
+        rerank=8,
+    )
+    settings = config(task, 4, checkpoint_every=2, start_from=start)
+    settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
+    return in_one_go_and_in_two(settings, folder / "matched")
+
+
+@pytest.fixture(scope="module")
+def matched(folder, twice_matched):
     """A few steps with matching, whose figures come beside those of the encoders."""
-    task = retrieval_task(pairs, tokenizer, matching=True, rerank=8)
-    train(config(task, 10, start_from=start), folder / "matched")
-    return folder / "matched"
+    return folder / "matched" / "whole"
 
 
 def test_it_learns_its_pairs_and_is_better_than_chance_on_new_ones(trained, pairs):
@@ -193,22 +209,9 @@ def test_names_of_classes_find_the_pictures_that_it_learned(trained, folder):
         found(names[:3])
 
 
-def test_two_steps_a_kill_and_two_steps_are_four(pairs, tokenizer, tmp_path):
-    """With everything that draws: captions, crops, flips, drop path, wrong partners."""
-    task = retrieval_task(
-        pairs,
-        tokenizer,
-        pair={"rand_augment": "light", "flip": 0.5, "batch_size": 16},
-        matching=True,
-        negatives_among=8,
-    )
-    settings = config(task, 4, checkpoint_every=2, evaluate_every=0)
-    settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
-    whole = train(settings, tmp_path / "whole")
-    with stops_after(2):
-        assert int(train(settings, tmp_path / "parts").step) == 2
-    again = train(settings, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))
+def test_two_steps_a_kill_and_two_steps_are_four(twice_matched):
+    whole, again = twice_matched
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
 
 
 def shapes_of(init):

@@ -17,7 +17,7 @@ from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.examples.segmented import mask_of
 from vlbeit_jax.data.masks import read_mask
 from vlbeit_jax.data.source import open_set
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Exit, UsageError
 from vlbeit_jax.metrics.segmentation import pixels_of, summary
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks import parse
@@ -140,7 +140,9 @@ def test_the_command_writes_indexed_masks_and_overlays(trained, masks, tmp_path)
     out = tmp_path / "found.jsonl"
     given = (f"--from={trained}", f"--input={path}")
     done = tiny.command("vlbeit_jax.predict", *given, f"--out={out}", "--top=2")
-    assert done.returncode == 1 and "1 records have no prediction" in done.stderr, done.stderr
+    assert done.returncode == Exit.BAD_DATA and "1 records have no prediction" in done.stderr, (
+        done.stderr
+    )
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [each["id"] for each in found] == ["a/b é", "lost", "two"]
     assert "new.jsonl:2: its image 'lost.png' cannot be read" in found[1]["error"]

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from tests.tasks.finetuned import evaluated, opened
+from tests.tasks.finetuned import evaluated, in_one_go_and_in_two, opened
 from tests.tasks.paired_world import MODEL, config, start_in, tokenizer_in
 from tests.tasks.statement_world import prepare, reasoning_task
-from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
@@ -124,11 +123,8 @@ def test_two_steps_a_kill_and_two_steps_are_four(statements, tokenizer, tmp_path
     task = reasoning_task(statements, tokenizer, statement=drawn)
     settings = config(task, 4, checkpoint_every=2, evaluate_every=0)
     settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
-    whole = train(settings, tmp_path / "whole")
-    with stops_after(2):
-        assert int(train(settings, tmp_path / "parts").step) == 2
-    again = train(settings, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))
+    whole, again = in_one_go_and_in_two(settings, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
 
 
 def test_bad_settings_are_refused_by_name():

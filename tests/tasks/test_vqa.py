@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from tests.make_data import build
-from tests.tasks.finetuned import evaluated, opened
+from tests.tasks.finetuned import evaluated, in_one_go_and_in_two, opened
 from tests.tasks.paired_world import (
     NAMES,
     config,
@@ -19,7 +19,6 @@ from tests.tasks.paired_world import (
     vqa_task,
     write,
 )
-from tests.test_toy_task import stops_after
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
@@ -115,11 +114,8 @@ def test_two_steps_a_kill_and_two_steps_are_four(questions, tokenizer, tmp_path)
         vqa_task(questions, tokenizer, question=drawn), 4, checkpoint_every=2, evaluate_every=0
     )
     settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
-    whole = train(settings, tmp_path / "whole")
-    with stops_after(2):
-        assert int(train(settings, tmp_path / "parts").step) == 2
-    again = train(settings, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(again))
+    whole, again = in_one_go_and_in_two(settings, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
     other = write(tmp_path / "answers.txt", [])
     other.write_text("".join(f"{name}\n" for name in reversed(NAMES)))
     changed = tiny.changed(settings, task={"answers": str(other)}, run={"steps": 6})

@@ -53,7 +53,7 @@ def test_host_and_device_compute_what_is_stated(dtype, monkeypatch):
         assert array_digest("a/b", leaf) == expected
         assert texts({"a": {"b": leaf}}) == {"a/b": expected}
         with monkeypatch.context() as patch:
-            patch.setattr(digest, "_is_here", lambda leaf: False)
+            patch.setattr(digest, "is_here", lambda leaf: False)
             assert texts({"a": {"b": jnp.asarray(leaf)}}) == {"a/b": expected}, shape
 
 
@@ -71,7 +71,7 @@ def test_every_layout_gives_the_same_digest(shape, axes, monkeypatch):
     """Even where each device holds a part of the array."""
     leaf, mesh = array((8, 16), seed=1), tiny.mesh_of(*shape)
     placed = jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
-    monkeypatch.setattr(digest, "_is_here", lambda leaf: False)
+    monkeypatch.setattr(digest, "is_here", lambda leaf: False)
     assert texts({"a": placed}) == {"a": stated("a", leaf)}
 
 
@@ -117,5 +117,5 @@ def test_numbers_of_no_use_are_counted(value, dtype, monkeypatch):
     assert tree_digests({"a": leaf, "b": np.arange(3)})["a"].ruined == 0
     leaf[2, 1] = leaf[5, 3] = value
     assert tree_digests({"a": leaf})["a"].ruined == 2
-    monkeypatch.setattr(digest, "_is_here", lambda leaf: False)
+    monkeypatch.setattr(digest, "is_here", lambda leaf: False)
     assert tree_digests({"a": jnp.asarray(leaf)})["a"].ruined == 2

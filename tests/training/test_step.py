@@ -158,7 +158,8 @@ def test_another_batch_is_noticed(task, batches, on_one_device):
         assert_same(one_step(task, changed), on_one_device)
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+# tests/models/test_scan.py has both, without a step.
+@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.slow), "full"])
 def test_computing_again_changes_nothing(world, batches, pairs_on_one_device, remat):
     again = task_with(world, remat=remat)
     assert_same(one_step(again, batches, streams=PAIR), pairs_on_one_device)

@@ -38,8 +38,10 @@ HEADS = {f"{each}_head/{part}" for each in ("vision", "language") for part in ("
 NORM = {"encoder/norm/scale", "encoder/norm/bias"}
 
 
-def config_with(trainable="all", shape=(1, 1, 1), accumulate=1, model=None, **optimizer):
-    config = tiny.pretrain_config(WORLD, schedule="pair", accumulate=accumulate)
+def config_with(
+    trainable="all", shape=(1, 1, 1), accumulate=1, model=None, stream="pair", **optimizer
+):
+    config = tiny.pretrain_config(WORLD, schedule=stream, accumulate=accumulate)
     tokenizer = tiny.vqkd_config(WORLD).task.model
     task = {"model": {"depth": 3} | (model or {}), "tokenizer_model": tokenizer}
     optimizer |= {"trainable": trainable, "warmup_steps": 0}
@@ -201,17 +203,17 @@ def zeroing(names, info, part):
 def run_of_reference(zero_gradients):
     """Three steps of the whole network, whose optimizer ignores what is not trained."""
     config = config_with("all", **RATES)
-    info, names = info_of(config), selected("top:1")
+    info, names = info_of(config), selected("top:1", config)
     mesh = tiny.mesh_of()
     optimizer = optax.chain(
         zeroing(names, info, zero_gradients),
         make_optimizer(config.optimizer, config.run.steps, info),
         zeroing(names, info, True),
     )
-    objectives = {"pair": config.task.streams()["pair"].objective}
+    objectives = {"text": config.task.streams()["text"].objective}
     maker = state_maker(
         config.task.init,
-        lambda: {"pair": objectives["pair"].init_model_state()},
+        lambda: {"text": objectives["text"].init_model_state()},
         optimizer,
         mesh,
         ema=True,
@@ -226,8 +228,10 @@ def run_of_reference(zero_gradients):
     return jax.device_get(state)
 
 
-# Clipping cuts the gradients, so that it matters whose norm is taken.
+# Clipping cuts the gradients, so that it matters whose norm is taken. What the optimizer does with
+# gradients is compared, so the stream is the one that compiles in a third of the time of pairs.
 RATES: dict[str, Any] = {
+    "stream": "text",
     "ema_decay": 0.9,
     "layer_decay": 0.5,
     "weight_decay": 0.1,

@@ -20,7 +20,6 @@ from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_
 from vlbeit_jax.tasks.base import FineTuned
 from vlbeit_jax.tasks.open_retrieval import OpenRetrieval
 from vlbeit_jax.tasks.runs import read_network
-from vlbeit_jax.tasks.visual_tokens import VisualTokens, open_visual_tokens
 from vlbeit_jax.training.mesh import make_mesh
 from vlbeit_jax.training.saved_run import read_newest, restore
 
@@ -75,7 +74,8 @@ def load(
         raise UsageError(f"weights={weights!r}: only fine-tuned runs have averaged parameters")
     wanted = {"params": opened.abstract_params()}
     step, trees = read_newest(folder, lambda each: restore(folder, each, wanted), step)
-    return Model(str(folder), step, model, trees["params"], text, _visual_tokens(folder), None)
+    visual = opened.visual if (folder / VISUAL_TOKENIZER).is_dir() else None
+    return Model(str(folder), step, model, trees["params"], text, visual, None)
 
 
 def _text_tokenizer(
@@ -85,11 +85,6 @@ def _text_tokenizer(
     if not given and not own.is_dir():
         return None
     return open_text_tokenizer(os.fspath(given) if given else own, model)
-
-
-def _visual_tokens(folder: pathlib.Path) -> VisualTokens | None:
-    own = folder / VISUAL_TOKENIZER
-    return open_visual_tokens(own) if own.is_dir() else None
 
 
 def _predict(run: FineTunedRun, records: Records, top: int) -> list[dict[str, Any]]:

@@ -181,3 +181,14 @@ class RunConfig:
     refused_share: float = setting(
         0.01, "a larger share of refused updates in the last 1,000 steps ends the run", SHARE
     )
+    bad_records: float = setting(
+        0.001,
+        "rows whose record cannot be used get another record; a larger share of them in the last "
+        "1,000 steps ends the run; 0: the first one does",
+        Bound("in [0, 0.1]", lambda value: 0 <= value <= 0.1),
+    )
+    verify_shards: bool = setting(
+        False,
+        "at the start, compare the SHA-256 of every byte of every shard with the data set's "
+        "description; otherwise sizes and both ends",
+    )

@@ -80,6 +80,17 @@ CLASSES = flags.DEFINE_string(
     "beit3-imagenet: file with the names of the classes in the order of the logits, one a line or "
     "a JSON list; without it, the names are numbers",
 )
+ANSWERS = flags.DEFINE_string(
+    "answers",
+    None,
+    "beit3-vqa: file with the answers in the order of the logits: BEiT-3's answer2label.txt, one a "
+    "line, or a JSON list",
+)
+TEXT_TOKENIZER = flags.DEFINE_string(
+    "text_tokenizer",
+    None,
+    "beit3...: BEiT-3's SentencePiece file, beit3.spm, which becomes the run's text tokenizer",
+)
 TO = flags.DEFINE_string("to", "", "format to write (see --list)")
 OUT = flags.DEFINE_string("out", "", "folder to make")
 VERIFY = flags.DEFINE_bool("verify", False, "compare both sides on random inputs")
@@ -101,7 +112,6 @@ SPLIT = flags.DEFINE_enum(
 WEIGHTS = flags.DEFINE_enum(
     "weights", "raw", ["raw", "ema"], "fine-tuned runs: the parameters (raw) or their average (ema)"
 )
-
 STEP = flags.DEFINE_integer(
     "step", 0, "checkpoint to read, and no other; 0: the newest one that is not damaged", 0
 )
@@ -235,25 +245,17 @@ def _write(
         write_manifest(folder)
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if VERIFY.value:
-        _verify(format, source, out)
+        from vlbeit_jax.convert.verify import require_agreement
+
+        with local_copy(out) as folder:
+            differences = format.check(source, folder)
+        require_agreement(differences, out)
 
 
 def _require_packages(wanted: str, packages: "tuple[str, ...]") -> None:
     if absent := [name for name in packages if importlib.util.find_spec(name) is None]:
         command = f"python -m pip install {' '.join(absent)}"
         raise UsageError(f"{wanted} needs {' and '.join(absent)}: {command}, or leave it out")
-
-
-def _verify(format: "Export[Any]", source: "Run | FineTunedModel", out: pathlib.Path) -> None:
-    with local_copy(out) as folder:
-        differences = format.check(source, folder)
-    is_within_limit = differences.write(out)
-    print(f"against {differences.peer}")
-    for name, case in differences.cases.items():
-        print(f"{name:36s} max |difference| {case['max_abs']:.2e}, relative {case['max_rel']:.2e}")
-    if not is_within_limit:
-        limit = differences.summary()["limit"]
-        raise SystemExit(f"error: differences above {limit:g}; see {out / 'verify.json'}")
 
 
 if __name__ == "__main__":

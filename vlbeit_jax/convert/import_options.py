@@ -11,7 +11,7 @@ from vlbeit_jax.convert.rules import Shape
 from vlbeit_jax.errors import UsageError
 
 HEAD_WIDTH = 64  # Of every published BEiT-3, VQ-KD, CLIP and DINO.
-# Options that are fields of ``ModelConfig``. The activation is of CLIP, the classes are of a head.
+# Options that are fields of ``ModelConfig``. The others are of one format, or of a head.
 OF_MODEL = ("image_size", "codes", "vocabulary", "text_positions", "heads")
 
 
@@ -26,6 +26,8 @@ class ImportOptions:
     heads: int | None = None
     activation: str | None = None
     classes: str | None = None
+    answers: str | None = None
+    text_tokenizer: str | None = None
 
     def model_config(self, **read: Any) -> ModelConfig:
         """Builds a model from what was read off the file and, failing that, from the flags.

@@ -37,8 +37,17 @@ from vlbeit_jax.version import __version__
 REPORT_FILE = "import.txt"
 
 
+def no_assets(folder: pathlib.Path) -> None:
+    """Writes nothing."""
+
+
 def import_model(
-    file: pathlib.Path, content: TensorFile, table: Table, config: ModelConfig, out: pathlib.Path
+    file: pathlib.Path,
+    content: TensorFile,
+    table: Table,
+    config: ModelConfig,
+    out: pathlib.Path,
+    save_assets: Callable[[pathlib.Path], None] = no_assets,
 ) -> Report:
     """Writes a run with the file's parameters; those that the file lacks are initialised.
 
@@ -48,6 +57,7 @@ def import_model(
       table: of the format.
       config: of the model.
       out: the folder to make.
+      save_assets: writes what belongs to the run besides, such as a tokenizer, into its folder.
 
     Raises:
       UsageError: the file does not fit, or ``out`` exists.
@@ -56,6 +66,7 @@ def import_model(
     params |= _initial(config, report.fresh)
     with _folder(out, file, report) as folder:
         write_config(folder, _described(config))
+        save_assets(folder)
         _save(folder, file, {"params": as_tree(params)})
     return report
 
@@ -157,7 +168,9 @@ def _save(folder: pathlib.Path, file: pathlib.Path, trees: dict[str, Any]) -> No
         "versions": {"vlbeit_jax": __version__},
     }
     checkpointer = Checkpointer(folder / CHECKPOINTS)
-    checkpointer.save(IMPORTED_STEP, jax.tree.map(np.ascontiguousarray, trees), description)
+    # Not ascontiguousarray, which gives a scalar an axis.
+    saved = jax.tree.map(lambda value: np.asarray(value, order="C"), trees)
+    checkpointer.save(IMPORTED_STEP, saved, description)
     checkpointer.close()
 
 

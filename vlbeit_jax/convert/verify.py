@@ -233,3 +233,14 @@ def module_of(path: pathlib.Path) -> ModuleType:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def require_agreement(differences: Differences, out: pathlib.Path) -> None:
+    """Prints and writes what both sides differ by; ends the command if it is too much."""
+    is_within_limit = differences.write(out)
+    print(f"against {differences.peer}")
+    for name, case in differences.cases.items():
+        print(f"{name:36s} max |difference| {case['max_abs']:.2e}, relative {case['max_rel']:.2e}")
+    if not is_within_limit:
+        limit = differences.summary()["limit"]
+        raise SystemExit(f"error: differences above {limit:g}; see {out / 'verify.json'}")

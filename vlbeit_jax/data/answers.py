@@ -52,10 +52,10 @@ class AnswerCounter:
         self._majority: dict[str, collections.Counter[str]] = {}
         self._people: dict[str, collections.Counter[int]] = {}
 
-    def add(self, split: str, answers: Sequence[str]) -> None:
-        """Counts the answers to one question."""
-        self._majority.setdefault(split, collections.Counter())[majority(answers)] += 1
-        self._people.setdefault(split, collections.Counter())[len(answers)] += 1
+    def add(self, split: str, answers: Sequence[str], times: int = 1) -> None:
+        """Counts the answers to one question; times=-1: counts them no longer."""
+        self._majority.setdefault(split, collections.Counter())[majority(answers)] += times
+        self._people.setdefault(split, collections.Counter())[len(answers)] += times
 
     def include(self, described: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
         """Adds the counts of another part of the set, as its ``description`` states them."""
@@ -68,9 +68,12 @@ class AnswerCounter:
     def description(self) -> dict[str, Any]:
         """Returns, by split, majority answers and how many people answered, with their counts."""
         return {
-            COUNTS: {split: dict(found.most_common()) for split, found in self._majority.items()},
+            COUNTS: {
+                split: {answer: count for answer, count in found.most_common() if count}
+                for split, found in self._majority.items()
+            },
             PEOPLE: {
-                split: {str(people): count for people, count in sorted(found.items())}
+                split: {str(people): count for people, count in sorted(found.items()) if count}
                 for split, found in self._people.items()
             },
         }
@@ -122,7 +125,7 @@ def read_list(path: pathlib.Path) -> AnswerList:
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise UsageError(f"answer list {path}: an answer is not a string")
     listed = AnswerList(tuple(answer.strip() for answer in answers if answer.strip()))
-    _check(listed, path)
+    check_list(listed, path)
     if described and described.get("digest") != listed.digest:
         raise UsageError(
             f"answer list {path} was changed: it says {described.get('digest')}, but its answers "
@@ -132,7 +135,8 @@ def read_list(path: pathlib.Path) -> AnswerList:
     return listed
 
 
-def _check(listed: AnswerList, path: pathlib.Path) -> None:
+def check_list(listed: AnswerList, path: pathlib.Path) -> None:
+    """Raises a ``UsageError`` for too few answers, one twice, or one that nothing can equal."""
     if len(listed) < 2:
         raise UsageError(f"answer list {path}: holds {len(listed)} answers; give two or more")
     counts = collections.Counter(listed.answers)

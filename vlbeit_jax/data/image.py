@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.jpeg import shape_in_header
+from vlbeit_jax.data.headers import shape_in_header
 from vlbeit_jax.data.resize import resize, resize_view
 from vlbeit_jax.shapes import Float, UInt8
 

@@ -5,7 +5,8 @@ example has which number is up to ``data.sampling``. Grain reads ahead in thread
 decides nothing.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -13,18 +14,16 @@ from absl import flags
 
 from vlbeit_jax.config.common import LoaderConfig
 from vlbeit_jax.data import loader_process
+from vlbeit_jax.data.bad_records import Replaced, refuse
 from vlbeit_jax.data.examples.base import Example
 from vlbeit_jax.data.shard import HostShard
 
 Batch = dict[str, np.ndarray]
-# Of ``Batch``; close() it when done. Grain takes 0.2 seconds to import, and whoever only opens a
-# model reads no batches.
+OnReplaced = Callable[[Sequence[Replaced]], Any]
+_REPLACED = "replaced"  # Entry of a batch on its way from a loader process, in JSON.
+# Grain takes 0.2 seconds to import, and whoever only opens a model reads no batches.
 if TYPE_CHECKING:
     import grain
-
-    Batches = grain.DatasetIterator
-else:
-    Batches = Any
 
 
 @runtime_checkable
@@ -40,12 +39,42 @@ class Examples(Protocol):
         ...
 
 
+@runtime_checkable
+class Replacing(Protocol):
+    """Examples some of which may be made of another record than the one whose turn it is."""
+
+    def replacing(self, index: int) -> tuple[Example, Replaced | None]:
+        """Returns an example, and what was wrong with the record whose turn it was."""
+        ...
+
+
+class Batches:
+    """An iterator over this host's rows of batches; close() it when done."""
+
+    def __init__(self, ahead: "grain.DatasetIterator", on_replaced: OnReplaced):
+        self._ahead, self._on_replaced = ahead, on_replaced
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        batch = next(self._ahead)
+        if (said := batch.pop(_REPLACED, None)) is not None:
+            self._on_replaced([Replaced(*each) for each in json.loads(said.tobytes())])
+        return batch
+
+    def close(self) -> None:
+        """Ends the threads and processes that read ahead."""
+        self._ahead.close()
+
+
 def batches(
     examples: Examples,
     batch_size: int,
     start: int = 0,
     shard: HostShard = HostShard(),
     loader: LoaderConfig = LoaderConfig(),
+    on_replaced: OnReplaced = refuse,
 ) -> Batches:
     """Iterates over this host's rows of batches ``start``, ``start + 1``, ... of some examples.
 
@@ -57,6 +86,8 @@ def batches(
       start: first batch.
       shard: which rows this host reads.
       loader: threads, processes and batches read ahead.
+      on_replaced: called before a batch is returned with those of its examples whose record cannot
+        be used; by default the first one raises a ``BadRecord``.
 
     Raises:
       UsageError: the batch cannot be divided over the devices.
@@ -75,7 +106,7 @@ def batches(
     if loader.workers:
         processes = grain.MultiprocessingOptions(num_workers=loader.workers)
         ahead = ahead.mp_prefetch(processes, loader_process.begin)
-    return iter(ahead)
+    return Batches(iter(ahead), on_replaced)
 
 
 class _Batches:
@@ -90,5 +121,16 @@ class _Batches:
 
     def __getitem__(self, index: int) -> Batch:
         first = (self._start + index) * self._batch_size
-        rows = [self._examples[first + row] for row in self._rows]
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        if not isinstance(self._examples, Replacing):
+            return _stacked([self._examples[first + row] for row in self._rows])
+        rows, replaced = zip(
+            *(self._examples.replacing(first + row) for row in self._rows), strict=True
+        )
+        batch = _stacked(rows)
+        if bad := [each for each in replaced if each]:
+            batch[_REPLACED] = np.frombuffer(json.dumps(bad).encode(), np.uint8)
+        return batch
+
+
+def _stacked(rows: Sequence[Example]) -> Batch:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -8,6 +8,9 @@ at once.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
+
+from vlbeit_jax.data.bad_records import UNREADABLE, BadRecord, Replaced, reason_of
 from vlbeit_jax.data.cached_tokens import CachedTokens, WithTokens
 from vlbeit_jax.data.contributions import Contribution, short_names
 from vlbeit_jax.data.draws import Draws
@@ -16,6 +19,7 @@ from vlbeit_jax.data.examples.images import Views
 from vlbeit_jax.data.order import Epochs, Interleave
 from vlbeit_jax.data.records import PadRecords, Records
 from vlbeit_jax.data.source import TRAIN, PreparedSet
+from vlbeit_jax.errors import Reported, StorageError
 
 ENDLESS = 2**62  # More examples than any run takes; Grain needs a length that fits into 64 bits.
 
@@ -46,7 +50,9 @@ class TrainingExamples:
         Raises:
           UsageError: a set has no training records.
         """
-        self._records: list[Records] = [each.records(TRAIN) for each in sets]
+        opened = [each.records(TRAIN) for each in sets]
+        self._records: list[Records] = list(opened)
+        self._place = [each.place for each in opened]
         # A set's fingerprint is part of its key, so that a set that was prepared again is not read
         # in the order of the old one. Its number has always been: without it, runs that resume
         # would go on in another order.
@@ -72,13 +78,60 @@ class TrainingExamples:
         sets = enumerate(zip(self._names, self._records, strict=True))
         return [Contribution(name, counts[number], len(each)) for number, (name, each) in sets]
 
+    def __getitem__(self, index: int) -> Example:
+        return self.replacing(index)[0]
+
+    def replacing(self, index: int) -> tuple[Example, Replaced | None]:
+        """Returns an example; and what was wrong, if another record had to take its record's place.
+
+        It is the record behind it in its set, or the first of those at distances 2, 4, 8, ... that
+        can be used. The example keeps its number and its draws, and all other examples are as they
+        would be without the damage.
+
+        Raises:
+          BadRecord: none of these records can be used.
+          StorageError: none can be read, so the storage may be away.
+        """
+        example, _, replaced = self._found(index)
+        return example, replaced
+
     def record(self, index: int) -> Mapping[str, Any]:
         """Returns the record of which an example is made."""
-        number, position = self._mixture[index]
-        return self._records[number][self._orders[number][position]]
+        return self._found(index)[1]
 
-    def __getitem__(self, index: int) -> Example:
-        return self._transform(self.record(index), Draws("training", *self._key, index))
+    def _found(self, index: int) -> tuple[Example, Mapping[str, Any], Replaced | None]:
+        """Returns an example, its record, and what was wrong with another one."""
+        number, position = self._mixture[index]
+        own = self._orders[number][position]
+        made = self._made(number, own, index)
+        if not isinstance(made, Exception):
+            return *made, None
+        place, count = self._place[number](own), len(self._records[number])
+        said = str(made) if place in str(made) else f"{place}: {made}"
+        replaced = Replaced(index, reason_of(made), said)
+        reasons = [replaced.reason]
+        for power in range(count.bit_length()):
+            # A neighbour that cannot be used either is counted when its own turn comes.
+            other = self._made(number, (own + 2**power) % count, index)
+            if not isinstance(other, Exception):
+                return *other, replaced
+            reasons.append(reason_of(other))
+        said += f"; {len(reasons) - 1} records behind it cannot be used either"
+        if set(reasons) == {UNREADABLE}:
+            raise StorageError(f"{said}; look whether the storage of the set is there") from made
+        raise BadRecord(replaced.reason, said) from made
+
+    def _made(
+        self, number: int, record: int, index: int
+    ) -> tuple[Example, Mapping[str, Any]] | Exception:
+        """Returns example ``index`` made of a record of a set, and the record; or what is wrong."""
+        try:
+            found = self._records[number][record]
+            return self._transform(found, Draws("training", *self._key, index)), found
+        except (ValueError, LookupError, cv2.error) as error:
+            if isinstance(error, Reported) and not isinstance(error, BadRecord):
+                raise
+            return error
 
 
 class EvaluationExamples:

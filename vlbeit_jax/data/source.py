@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from vlbeit_jax.data.headers import MAX_PIXELS
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.keys import NONE, Keys, keys_file
 from vlbeit_jax.data.records import Records
+from vlbeit_jax.data.set_records import SetRecords
+from vlbeit_jax.data.shards import RECORDS, require_shards
 from vlbeit_jax.data.strings import with_fast_strings
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.places import fetched
@@ -29,23 +32,6 @@ META_FILE = "vlbeit_meta.json"
 IN_TURN, ONE_AFTER_ANOTHER = "in_turn", "one_after_another"
 SAMPLE_PREFIX = "sample:"
 SAMPLE_FOLDER = pathlib.Path(__file__).parent.parent / "sample_data"
-
-
-class _AsWritten:
-    """Records in the order in which they were written, to each shard in turn."""
-
-    def __init__(self, records: Records, lengths: Sequence[int]):
-        self._records, self._shards = records, len(lengths)
-        self._starts = [sum(lengths[:shard]) for shard in range(len(lengths))]
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        place, shard = divmod(index, self._shards)
-        return self._records[self._starts[shard] + place]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +69,15 @@ class PreparedSet:
         """Records of a split."""
         return self.meta["counts"].get(split, 0)
 
-    def records(self, split: str) -> Records:
+    def records(self, split: str) -> SetRecords:
         """Random access to a split, in an order that the number of shards does not change.
 
-        Images stay encoded, so that a record is read in one small piece.
+        Images stay encoded, so that a record is read in one small piece. A record that cannot be
+        read raises a ``BadRecord`` when it is asked for.
 
         Raises:
-          UsageError: the split is empty, or its shards are not those that were written.
+          UsageError: the split is empty, or the description does not fit the shards.
+          BadData: a shard is missing, or is not the one that was written.
         """
         if not self.count(split):
             raise UsageError(
@@ -98,6 +86,7 @@ class PreparedSet:
         import tensorflow_datasets as tfds
 
         builder = _builder(self.folder)
+        self.require_shards(split)
         lengths = list(builder.info.splits[split].shard_lengths)
         in_turn = self.meta.get("shard_order", IN_TURN) == IN_TURN
         if lengths != (wanted := self._lengths(split, len(lengths), in_turn)):
@@ -105,14 +94,44 @@ class PreparedSet:
                 f"{self.folder}: its shards hold {lengths} {split} records, but {wanted} were "
                 "written to them; prepare it again"
             )
-        decoders = {
-            name: tfds.decode.SkipDecoding()
+        pictures = [
+            name
             for name, feature in builder.info.features.items()
             if isinstance(feature, tfds.features.Image)
-        }
+        ]
+        decoders = dict.fromkeys(pictures, tfds.decode.SkipDecoding())
         found = builder.as_data_source(split, decoders=decoders or None)
         found = with_fast_strings(found, builder.info.features)
-        return _AsWritten(found, lengths) if in_turn else found
+        files = [self.folder / name for name in builder.info.splits[split].filenames]
+        return SetRecords(found, files, lengths, in_turn, pictures, self._max_pixels)
+
+    def require_shards(
+        self, split: str, whole: bool = False, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        """Checks that the shards of a split are those that were written: see ``data.shards``.
+
+        Args:
+          split: of the set.
+          whole: compare hashes of whole files, and not only of their ends.
+          part: number of this process, which checks every so many files, and how many there are.
+
+        Raises:
+          BadData: a shard is missing, or is another one.
+        """
+        start = f"{self.kind}-{split}."
+        described = self.meta.get("shards", {})
+        shards = {name: each for name, each in described.items() if name.startswith(start)}
+        if not shards:  # A set of version 0.2.0 or before.
+            info = _builder(self.folder).info.splits[split]
+            counts = zip(info.filenames, info.shard_lengths, strict=True)
+            shards = {name: {RECORDS: count} for name, count in counts}
+        process, count = part
+        require_shards(self.folder, dict(sorted(shards.items())[process::count]), whole)
+
+    @property
+    def _max_pixels(self) -> int:
+        """Height times width of a picture, at most: what ``prepare`` was told, or its default."""
+        return self.meta.get("options", {}).get("limits", {}).get("max_pixels", MAX_PIXELS)
 
     def _lengths(self, split: str, shards: int, in_turn: bool) -> list[int]:
         """Returns how many records each shard of a split must have."""

@@ -175,10 +175,14 @@ def activation_bytes(networks: Networks, parts: int, tensor: int, on_tpu: bool) 
       tensor: devices that share heads, FFN and vocabulary.
       on_tpu: whether a kernel computes attention.
     """
-    examples = -(-networks.rows // parts)
-    stacks = sum(_stack_bytes(stack, tensor, on_tpu) for stack in networks.stacks if stack.trained)
+    # An example may be several rows of a Transformer, as two images with a statement are.
+    stacks = sum(
+        -(-stack.rows // parts) * _stack_bytes(stack, tensor, on_tpu)
+        for stack in networks.stacks
+        if stack.trained
+    )
     # Logits and their gradient, in float32.
-    return examples * (stacks + 2 * 4 * networks.logits // tensor)
+    return stacks + -(-networks.rows // parts) * 2 * 4 * networks.logits // tensor
 
 
 def _stack_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:

@@ -23,7 +23,7 @@ from vlbeit_jax.prepare.formats.detect import AUTO
 from vlbeit_jax.prepare.held_back import with_larger_share
 from vlbeit_jax.prepare.pack import pack_texts
 from vlbeit_jax.prepare.pictures import Limits
-from vlbeit_jax.prepare.planning import Source, shard_range
+from vlbeit_jax.prepare.planning import Source, part_range
 from vlbeit_jax.types import Kind
 
 OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, splits, writes shards.
@@ -93,7 +93,7 @@ flags.DEFINE_string(
     "labelled and masks: file with the names of the classes, one a line, in the order of the "
     "head's outputs; empty: the names in the input, sorted; of masks, the numbers",
 )
-PARTS = flags.DEFINE_list(
+SPLITS_READ = flags.DEFINE_list(
     "splits",
     [],
     f"formats of published benchmarks: splits to read, of {', '.join(SPLITS)}; empty: all",
@@ -102,14 +102,15 @@ SHARDS = flags.DEFINE_integer(
     "shards", 0, "shards (files) per split; 0: as many as give about 256 MB each", lower_bound=0
 )
 flags.DEFINE_integer(
-    "workers", -1, "worker processes; -1: one per core; 0: none besides this one", lower_bound=-1
+    "workers", -1, "worker processes; -1: one per core, if there are parts for them; 0: none", -1
 )
 RANGE = flags.DEFINE_string(
-    "shard_range",
+    "part_range",
     "",
     "I:J: make only the parts from I up to, but not including, J, while other machines make the "
     "others in the same --out; the machine that makes the last part completes the set",
 )
+flags.DEFINE_alias("shard_range", "part_range")  # An older name.
 RUNNER = flags.DEFINE_string(
     "runner",
     "",
@@ -217,14 +218,14 @@ def main() -> None:
             if kind is not Kind.PAIRS:
                 raise UsageError(f"--text_tokenizer is for tokens and pairs, but --kind={kind}")
             fits = Fits(TextTokenizer(TOKENIZER.value), LENGTH.value)
-        if strange := [name for name in PARTS.value if name not in SPLITS]:
+        if strange := [name for name in SPLITS_READ.value if name not in SPLITS]:
             raise UsageError(f"--splits={strange[0]}: choose among {', '.join(SPLITS)}")
         given: dict[str, Any] = {**_given(Source), "kind": kind}
         source = Source(
             **given,
             source_format=FORMAT.value,
             inputs=INPUT.value,
-            options=Options(**_given(Options) | {"splits": tuple(PARTS.value), "kind": ""}),
+            options=Options(**_given(Options) | {"splits": tuple(SPLITS_READ.value), "kind": ""}),
             limits=Limits(**_given(Limits)),
             fits=fits,
         )
@@ -233,7 +234,7 @@ def main() -> None:
                 out,
                 dataclasses.replace(source, validation_share=share),
                 Wishes(**_given(Wishes), fewest=fewest),
-                shard_range(RANGE.value),
+                part_range(RANGE.value),
                 engine,
             ),
             VALIDATION.value,

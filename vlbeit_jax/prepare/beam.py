@@ -1,7 +1,7 @@
 """Writes the parts of a plan with Apache Beam, on other machines too (docs/beam.md).
 
 A worker gets the number of a part and nothing else. It reads the plan from ``OUT.work`` and calls
-``write_shard``, whose files are the result. So a part may be written twice, and ``OUT`` has to be
+``write_part``, whose files are the result. So a part may be written twice, and ``OUT`` has to be
 on storage that all workers see. Beam is imported only where it is used: few users have it.
 """
 
@@ -22,9 +22,9 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.parts import whole
 from vlbeit_jax.prepare.pool import Report
-from vlbeit_jax.prepare.shard import write_shard
 from vlbeit_jax.prepare.strict import UnusableError
 from vlbeit_jax.prepare.work_plan import WorkPlan, read_plan
+from vlbeit_jax.prepare.write_part import write_part
 from vlbeit_jax.progress import say
 
 FAULTS_FOLDER = "faults"  # What is wrong with parts that another try would not mend.
@@ -35,7 +35,7 @@ FAULTS: dict[str, type[UsageError]] = {
 PATIENCE, PAUSE = 70.0, 0.5  # Seconds.
 SHARED = (
     "Beam's workers need --input and --out on storage that all of them and this machine see under "
-    "the same paths, such as NFS (docs/beam.md). Without it, use --shard_range, or --workers alone"
+    "the same paths, such as NFS (docs/beam.md). Without it, use --part_range, or --workers alone"
 )
 # How a runner quotes the error of a worker: most give it as text.
 QUOTED = re.compile(rf"{UsageError.__name__}: (.*?)(?: \[while running|\n|$)")
@@ -72,8 +72,8 @@ class Beam:
         (folder / FAULTS_FOLDER).mkdir(exist_ok=True)
         token = uuid.uuid4().hex
         say(
-            f"{self.runner} writes {len(numbers)} of {len(plan.tasks)} parts; in {plan.parts}, a "
-            "finished one has a file NUMBER.json"
+            f"{self.runner} writes {len(numbers)} of {len(plan.units)} parts; a finished one has a "
+            f"file NUMBER.json in {plan.parts_folder}"
         )
         with whole(_sign(folder, token)) as path:
             path.touch()
@@ -102,7 +102,7 @@ class Beam:
             pipeline
             | "Number" >> beam.Create(list(numbers))
             | "Spread" >> beam.Reshuffle()
-            | "Write" >> beam.Map(write_part, folder, token)
+            | "Write" >> beam.Map(write_on_worker, folder, token)
         )
         try:
             state = pipeline.run().wait_until_finish()
@@ -142,7 +142,7 @@ def engine(runner: str, options: str) -> Beam | None:
     return Beam(runner, tuple(shlex.split(options)))
 
 
-def write_part(number: int, folder: str, token: str) -> int:
+def write_on_worker(number: int, folder: str, token: str) -> int:
     """Writes a part; runs on a worker.
 
     What is wrong with the data is written to a file for the machine that asked, because a new try
@@ -162,7 +162,7 @@ def write_part(number: int, folder: str, token: str) -> int:
     plan = _plan(pathlib.Path(folder), token)
     try:
         _require_inputs(plan, number)
-        write_shard(plan, number, _count)
+        write_part(plan, number, _count)
     except UsageError as error:
         with whole(_fault_file(plan.folder, number)) as path:
             kind = type(error) if type(error) in FAULTS.values() else UsageError
@@ -171,7 +171,7 @@ def write_part(number: int, folder: str, token: str) -> int:
     return number
 
 
-def _count(items: int, dropped: Mapping[str, int]) -> None:
+def _count(items: int, dropped: Mapping[str, int], reading: str = "") -> None:
     """Adds to the counters that runners show of a pipeline."""
     from apache_beam.metrics import Metrics  # pyright: ignore[reportMissingImports]
 
@@ -193,7 +193,7 @@ def _require_inputs(plan: WorkPlan, number: int) -> None:
 
     Otherwise --bad_inputs=skip would leave out all inputs of such a worker.
     """
-    sizes = {unit.path: None for unit in plan.tasks[number]}
+    sizes = {plan.units[number].path: None}
     sizes |= {path: size for path, size, _ in plan.files[number]}
     for name, size in sizes.items():
         path = pathlib.Path(name)
@@ -206,7 +206,7 @@ def _require_inputs(plan: WorkPlan, number: int) -> None:
 def _require_absolute(plan: WorkPlan) -> None:
     """Checks that paths mean the same in whatever folder a worker runs."""
     request = plan.request
-    inputs = [unit.path for task in plan.tasks for unit in task]
+    inputs = [unit.path for unit in plan.units]
     named = {
         "--input": inputs,
         "--images": [request.options.get("images")],
@@ -227,7 +227,9 @@ def _result(plan: WorkPlan, folder: pathlib.Path, number: int) -> Any:
     fault = _fault_file(folder, number)
     if _appears(lambda: plan.finished(number) is not None or fault.is_file()):
         return plan.finished(number) or _read_fault(fault)
-    return UsageError(f"a worker has written part {number}, but {plan.parts} has none. {SHARED}")
+    return UsageError(
+        f"a worker has written part {number}, but {plan.parts_folder} has none. {SHARED}"
+    )
 
 
 def _read_fault(path: pathlib.Path) -> UsageError:

@@ -33,7 +33,7 @@ def build_set(
     out: pathlib.Path,
     source: Source,
     wishes: Wishes = WISHES,
-    shard_range: tuple[int, int] | None = None,
+    part_range: tuple[int, int] | None = None,
     engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Prepares what has not been packed.
@@ -44,7 +44,7 @@ def build_set(
       out: the folder to make.
       source: what is read.
       wishes: what is decided at the end.
-      shard_range: first part to make, and the one after the last; None: all. If other parts are
+      part_range: first part to make, and the one after the last; None: all. If other parts are
         missing then, the set is not finished yet.
       engine: what writes the parts; None: processes of this machine.
 
@@ -61,7 +61,7 @@ def build_set(
     wishes.require_fit(source.kind)
     require_whole_pictures(source.kind, source.limits)
     others = open_sets_once(source.apart_from)
-    with locked(out, shared=shard_range is not None):
+    with locked(out, shared=part_range is not None):
         work = out.with_name(f"{out.name}.work")
         if not (work / DONE_FILE).is_file():
             require_absent(out)
@@ -73,16 +73,16 @@ def build_set(
         try:
             for note in found.notes:
                 say(note)
-            numbers = range(len(plan.tasks))[slice(*shard_range or (None,))]
+            numbers = range(len(plan.units))[slice(*part_range or (None,))]
             do_parts(plan, numbers, wishes.workers, found.items, engine)
-            missing = sum(plan.finished(number) is None for number in range(len(plan.tasks)))
+            missing = sum(plan.finished(number) is None for number in range(len(plan.units)))
             if missing:
-                say(f"{out} is not complete yet: {missing} of {len(plan.tasks)} parts are missing")
+                say(f"{out} is not complete yet: {missing} of {len(plan.units)} parts are missing")
                 return {}
             with locked(plan.folder / "set"):
                 return finish(out, plan, wishes, others, told)
         except BaseException as error:
-            _tidy(plan, error, shared=shard_range is not None)
+            _tidy(plan, error, shared=part_range is not None)
             if isinstance(error, OSError | RuntimeError) and no_room(error):
                 raise explained(error, plan) from error
             raise
@@ -103,8 +103,8 @@ def _finished_before(out: pathlib.Path, plan: WorkPlan) -> dict[str, Any] | None
 
 def _open_work(plan: WorkPlan, others: Sequence[PreparedSet]) -> None:
     """Makes the folder of the work, or continues in it."""
-    if plan.parts.is_dir():
-        remove_unfinished(plan.parts)
+    if plan.parts_folder.is_dir():
+        remove_unfinished(plan.parts_folder)
         try:
             plan.require_same()
         except UsageError:
@@ -121,20 +121,23 @@ def _open_work(plan: WorkPlan, others: Sequence[PreparedSet]) -> None:
 
 def _is_larger_share(plan: WorkPlan) -> bool:
     """Whether a small set was being split again with a larger share (``held_back``)."""
-    before = read_plan(plan.folder)
+    try:
+        before = read_plan(plan.folder)
+    except (KeyError, TypeError):  # Another version of this program wrote it.
+        return False
     request = dataclasses.replace(before.request, validation_share=plan.request.validation_share)
-    parts = [part for n in range(len(before.tasks)) if (part := before.finished(n))]
+    parts = [part for n in range(len(before.units)) if (part := before.finished(n))]
     small = sum(sum(part.placed.values()) for part in parts) < SMALL
     return small and dataclasses.replace(before, request=request).as_json() == plan.as_json()
 
 
 def _tidy(plan: WorkPlan, error: BaseException, *, shared: bool) -> None:
     """Removes the folder of the work if nothing in it is of use when the command is given again."""
-    finished = any(plan.finished(number) for number in range(len(plan.tasks)))
+    finished = any(plan.finished(number) for number in range(len(plan.units)))
     # A fault of the data: the data or the options have to change, and one part is soon made again.
     judged = isinstance(error, ValueError) and not no_room(error.__cause__ or error)
     useless = not finished or isinstance(error, FewHeldBackError)
-    if not shared and (useless or (judged and len(plan.tasks) == 1)):
+    if not shared and (useless or (judged and len(plan.units) == 1)):
         shutil.rmtree(plan.folder, ignore_errors=True)
     elif finished:
         say(f"finished parts stay in {plan.folder}; run the same command again to continue")

@@ -2,7 +2,7 @@
 
 import collections
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.data.answers import AnswerCounter
@@ -47,16 +47,31 @@ def _sum(found: Any) -> collections.Counter[str]:
     return total
 
 
-def of_kind(plan: WorkPlan, parts: Sequence[Part]) -> dict[str, Any]:
-    """Returns what the description says of classes or answers."""
+def of_kind(
+    plan: WorkPlan, parts: Sequence[Part], removed: Iterable[tuple[str, Mapping[str, Any]]] = ()
+) -> dict[str, Any]:
+    """Returns what the description says of classes or answers.
+
+    Args:
+      plan: of the work.
+      parts: with the counts of their records.
+      removed: records of the parts that the set leaves out, with their splits.
+    """
     if plan.kind is Kind.QUESTIONS:
         answers = AnswerCounter()
         for part in parts:
             answers.include(part.answers)
+        for split, record in removed:
+            answers.add(split, record["answers"], -1)
         return answers.description()
     if not plan.kind.has_label and plan.kind is not Kind.MASKS:
         return {}
     classes = Classes(plan.request.classes, plan.request.classes_file)
     for part in parts:
         classes.include(part.classes)
+    for split, record in removed:
+        if plan.kind is Kind.MASKS:
+            classes.count_pixels(split, classes.pixels_of(record["mask"]), -1)
+        else:
+            classes.count(split, record["label"], -1)
     return classes.description_of_masks() if plan.kind is Kind.MASKS else classes.description()

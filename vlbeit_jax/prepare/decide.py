@@ -11,8 +11,9 @@ from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare import duplicates
 from vlbeit_jax.prepare.apart import CAPTION_IN_TRAINING
-from vlbeit_jax.prepare.counts import Counts
+from vlbeit_jax.prepare.counts import Counts, of_kind
 from vlbeit_jax.prepare.final import KNOWN_FILE
+from vlbeit_jax.prepare.held_apart import leave_out_held_back, records_of
 from vlbeit_jax.prepare.merge import (
     Edits,
     Merged,
@@ -98,6 +99,11 @@ def decide(
                 for split, numbers in each.items():
                     counts.left_out[reason] += int(edits[split].kept[numbers].sum())
                     edits[split].kept[numbers] = False
+    if plan.request.official:
+        removed = leave_out_held_back(merged, edits, plan.kind, counts.left_out)
+        found |= of_kind(plan, merged.parts, records_of(plan, merged, removed))
+    else:
+        found |= of_kind(plan, merged.parts)
     for split, renamed in merged.repeated_ids().items():
         edits[split].renamed |= renamed
         counts.repeated_ids += len(renamed)

@@ -17,8 +17,8 @@ from vlbeit_jax.data.identity import text_key
 from vlbeit_jax.prepare.encoding import Encoder
 from vlbeit_jax.prepare.merge import Edits, Merged
 from vlbeit_jax.prepare.parts import records_file, sha256_of
-from vlbeit_jax.prepare.shard import features_of
 from vlbeit_jax.prepare.work_plan import WorkPlan
+from vlbeit_jax.prepare.write_part import features_of
 
 SHARD_BYTES = 256e6  # Few files, and each is quickly read from anywhere.
 SMALLEST_OF_PARTS = 64e6  # Parts of this size, on average, become shards as they are.
@@ -116,7 +116,7 @@ def make_shard(plan: WorkPlan, shard: Shard) -> Made:
     if shard.as_it_is:
         part = plan.finished(shard.pieces[0].part)
         assert part is not None, "all parts are finished by now"
-        _link(records_file(plan.parts, shard.pieces[0].part, shard.split), shard.path)
+        _link(records_file(plan.parts_folder, shard.pieces[0].part, shard.split), shard.path)
         return Made(part.bytes[shard.split], part.sha256[shard.split], {})
     writer, size, digests = ArrayRecordWriter(str(shard.path), "group_size:1"), 0, {}
     encoder = Encoder(features_of(plan))
@@ -186,7 +186,7 @@ def _records(plan: WorkPlan, shard: Shard) -> Iterator[tuple[tuple[int, int], by
     """Yields part, number and bytes of each record."""
     for piece in shard.pieces:
         # In one thread, so that the memory does not depend on the machine.
-        reader = _reader(plan, shard.split, piece.part)
+        reader = reader_of(plan, shard.split, piece.part)
         for start in range(0, len(piece.numbers), AT_ONCE):
             numbers = piece.numbers[start : start + AT_ONCE].tolist()
             for number, encoded in zip(numbers, reader.read(numbers), strict=True):
@@ -200,7 +200,7 @@ def _changed(
     """Returns a record as it is to be."""
     record = encoder.decode(encoded)
     for part, number in change.joined:
-        reader = _reader(plan, shard.split, part)
+        reader = reader_of(plan, shard.split, part)
         other = encoder.decode(reader.read([number])[0])
         reader.close()
         record["captions"] += [each for each in other["captions"] if each not in record["captions"]]
@@ -214,8 +214,9 @@ def _changed(
     return record
 
 
-def _reader(plan: WorkPlan, split: str, part: int) -> ArrayRecordReader:
-    path = records_file(plan.parts, part, split)
+def reader_of(plan: WorkPlan, split: str, part: int) -> ArrayRecordReader:
+    """Opens the records of a part."""
+    path = records_file(plan.parts_folder, part, split)
     return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
 
 

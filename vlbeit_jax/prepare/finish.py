@@ -10,10 +10,11 @@ import numpy as np
 
 from vlbeit_jax.data.content import ContentFingerprint
 from vlbeit_jax.data.keys import Keys
+from vlbeit_jax.data.shards import facts_of
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.folders import replace_empty
 from vlbeit_jax.prepare import duplicates
-from vlbeit_jax.prepare.counts import Counts, of_kind
+from vlbeit_jax.prepare.counts import Counts
 from vlbeit_jax.prepare.decide import Wishes, decide
 from vlbeit_jax.prepare.describe import provenance, summary
 from vlbeit_jax.prepare.final import Made, Shard, content_of, layout
@@ -25,9 +26,9 @@ from vlbeit_jax.prepare.merge import (
 )
 from vlbeit_jax.prepare.records import require_usable
 from vlbeit_jax.prepare.set_files import describe_set, nothing_written, require_keys_apart
-from vlbeit_jax.prepare.shard import features_of
 from vlbeit_jax.prepare.work import do_shards
 from vlbeit_jax.prepare.work_plan import WorkPlan
+from vlbeit_jax.prepare.write_part import features_of
 from vlbeit_jax.progress import say
 from vlbeit_jax.types import Kind
 
@@ -58,20 +59,20 @@ def finish(
       FewHeldBackError: fewer than ``wishes.fewest`` records are held back.
       ValueError: a picture is in two splits, or a text in training and another one.
     """
-    parts = [part for n in range(len(plan.tasks)) if (part := plan.finished(n)) is not None]
-    assert len(parts) == len(plan.tasks), "the parts are finished"
+    parts = [part for n in range(len(plan.units)) if (part := plan.finished(n)) is not None]
+    assert len(parts) == len(plan.units), "the parts are finished"
     counts = Counts(parts)
     counts.skipped.update(told["skipped"])
     require_usable(counts.seen, counts.dropped, counts.first_dropped, plan.max_dropped)
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
     require_held_back(counts.placed, wishes.fewest, counts.stated)
-    merged = Merged(plan.parts, parts)
+    merged = Merged(plan.parts_folder, parts)
     edits, found = decide(plan, merged, wishes, others, counts)
     keys = final_keys(
         merged, edits, of_benchmark=plan.request.official, pairs=plan.kind is Kind.PAIRS
     )
     require_keys_apart(keys)
-    meta = counts.description() | found | of_kind(plan, parts)
+    meta = counts.description() | found
     if not _records(edits):
         raise nothing_written(out, meta)
     folder = plan.folder / "set"
@@ -173,6 +174,7 @@ def _described(
                 "bytes": each.size,
                 "sha256": each.sha256,
                 "content_sha256": content,
+                **facts_of(shard.path),
             }
     return found
 

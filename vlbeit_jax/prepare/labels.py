@@ -52,9 +52,9 @@ class Classes:
             raise Dropped(f"its label {label!r} is not among the classes of {self._file}")
         return label
 
-    def count(self, split: str, name: str) -> None:
-        """Counts a record."""
-        self._counts.setdefault(split, collections.Counter())[name] += 1
+    def count(self, split: str, name: str, times: int = 1) -> None:
+        """Counts a record; times=-1: counts it no longer."""
+        self._counts.setdefault(split, collections.Counter())[name] += times
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,8 +76,13 @@ class Classes:
         for split, found in counts.items():
             self._counts.setdefault(split, collections.Counter()).update(found)
 
-    def count_mask(self, split: str, mask: bytes) -> None:
-        """Counts the pixels of a mask, as ``data.masks.mask_bytes`` made it.
+    def count_pixels(self, split: str, pixels: Mapping[int, int], times: int = 1) -> None:
+        """Counts the pixels of a mask, of ``pixels_of``; times=-1: counts them no longer."""
+        counts = self._counts.setdefault(split, collections.Counter())
+        counts.update({str(index): times * count for index, count in pixels.items()})
+
+    def pixels_of(self, mask: bytes) -> dict[int, int]:
+        """Returns how many pixels of each class a mask has, as ``data.masks.mask_bytes`` made it.
 
         Raises:
           Dropped: it has a number that is no class; the reason is a sentence.
@@ -90,8 +95,7 @@ class Classes:
                 f"{self._file} names {len(self._names)} classes, 0 to {len(self._names) - 1}; "
                 f"{IGNORED} is for pixels that do not count"
             )
-        counts = self._counts.setdefault(split, collections.Counter())
-        counts.update({str(index): int(pixels[index]) for index in present})
+        return {int(index): int(pixels[index]) for index in present}
 
     def description_of_masks(self) -> dict[str, Any]:
         """Returns the names in order, and how many pixels each has by split.
@@ -109,7 +113,7 @@ class Classes:
                 "is a class too"
             )
         counts = {
-            split: {names[int(each)]: found[each] for each in sorted(found, key=int)}
+            split: {names[int(each)]: found[each] for each in sorted(found, key=int) if found[each]}
             for split, found in sorted(self._counts.items())
         }
         return {"classes": list(names), "class_counts": counts}

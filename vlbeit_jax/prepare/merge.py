@@ -51,7 +51,7 @@ class Merged:
         return int(self._starts[split][part]) + place
 
     def keys(self, what: str, split: str) -> Pairs:
-        """Returns the keys of pictures or texts, in the order of their records."""
+        """Returns the keys of pictures, texts or groups, in the order of their records."""
         found = [np.zeros((0, 2), np.uint64)]
         for number, values in self._arrays(what, split):
             offset = np.array([0, self._starts[split][number]], np.uint64)

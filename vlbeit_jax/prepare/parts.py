@@ -25,7 +25,7 @@ import numpy as np
 
 from vlbeit_jax.data.identity import PICTURES, TEXTS
 
-DIGESTS, IDS, LOOKS = "digests", "ids", "looks"
+DIGESTS, IDS, LOOKS, GROUPS = "digests", "ids", "looks", "groups"
 UNFINISHED = re.compile(r".*\.(?P<host>[^/]+)\.(?P<process>\d+)\.tmp")
 Keys = Mapping[str, list[int]]
 
@@ -162,11 +162,11 @@ class Arrays:
           number: of the record within the part's split.
           digest: of the record.
           identity: 64 bits of the hash of its id.
-          keys: of its pictures and texts in their order, repeated ones too.
+          keys: of its pictures, texts and groups in their order, repeated ones too.
         """
         self._of(DIGESTS, split, "B").frombytes(digest)
         self._of(IDS, split).append(identity)
-        for what in (PICTURES, TEXTS):
+        for what in (PICTURES, TEXTS, GROUPS):
             for key in keys.get(what, ()):
                 self._of(what, split).extend((key, number))
 
@@ -176,7 +176,8 @@ class Arrays:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes them to a file, under their names and splits."""
-        shapes = {DIGESTS: (-1, 32), PICTURES: (-1, 2), TEXTS: (-1, 2), IDS: (-1,), LOOKS: (-1, 2)}
+        pairs = dict.fromkeys((PICTURES, TEXTS, GROUPS, LOOKS), (-1, 2))
+        shapes = {**pairs, DIGESTS: (-1, 32), IDS: (-1,)}
         arrays: dict[str, Any] = {
             name: np.frombuffer(found, found.typecode.replace("Q", "u8")).reshape(
                 shapes[name.partition("-")[0]]

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from vlbeit_jax.data.headers import MAX_PIXELS
 from vlbeit_jax.shapes import UInt8
 
 
@@ -31,7 +32,7 @@ class Limits:
     """
 
     min_side: int = 16
-    max_pixels: int = 64_000_000
+    max_pixels: int = MAX_PIXELS
     max_aspect: float = 10.0
     short_side: int = 0
     max_bytes: int = 100_000_000

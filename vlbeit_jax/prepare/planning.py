@@ -66,6 +66,9 @@ def planned(
       UsageError: the inputs, the format and the options do not fit each other.
     """
     paths = expand(source.inputs)
+    images = source.options.images
+    if images and not pathlib.Path(images).is_dir():
+        raise UsageError(f"--images={images}: no such folder")
     name = recognise(source.source_format, paths, source.kind, source.options.force)
     require_kind(name, source.kind)
     if source.options.splits and name not in OFFICIAL:
@@ -76,11 +79,9 @@ def planned(
     options = dataclasses.replace(source.options, kind=str(source.kind))
     found = plan_of(FORMATS[name], paths, options)
     asked = _asked(source, name, paths, looks, others)
-    # Training records whose picture is also held back are left out, so all of a benchmark is one
-    # part.
-    tasks = (tuple(found.units),) if asked.official else tuple((unit,) for unit in found.units)
-    files = tuple(map(files_of, tasks))
-    plan = WorkPlan(work, asked, tasks, files, source.max_dropped, options.bad_inputs)
+    units = tuple(found.units)
+    files = tuple(map(files_of, units))
+    plan = WorkPlan(work, asked, units, files, source.max_dropped, options.bad_inputs)
     stated = {name: value for name, value in asked.options.items() if value and name != "kind"}
     told = {
         "source": ", ".join(path.name for path in paths),
@@ -136,8 +137,8 @@ def _asked(
     )
 
 
-def shard_range(given: str) -> tuple[int, int] | None:
-    """Returns the first number of ``--shard_range`` and the one after the last; None: all parts.
+def part_range(given: str) -> tuple[int, int] | None:
+    """Returns the first part of ``--part_range`` and the one after the last; None: all parts.
 
     Raises:
       UsageError: it is no range.
@@ -146,7 +147,7 @@ def shard_range(given: str) -> tuple[int, int] | None:
         return None
     start, colon, stop = given.partition(":")
     if not colon or not start.isdigit() or not stop.isdigit() or int(start) >= int(stop):
-        raise UsageError(f"--shard_range={given}: give two numbers, such as 0:100")
+        raise UsageError(f"--part_range={given}: give two numbers, such as 0:100")
     return int(start), int(stop)
 
 

@@ -2,24 +2,72 @@
 
 A worker is a new Python and no fork: ArrayRecord has threads, which a fork would leave behind in an
 unknown state. Each has a pipe of its own. If the main process is killed, the pipe breaks and the
-worker ends; if a worker is killed, the main process notices the end of its pipe.
+worker ends; if a worker is killed or crashes, the main process notices the end of its pipe.
 """
 
 import collections
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing import connection
-from typing import Any
+from typing import Any, Protocol
 
 from vlbeit_jax.errors import UsageError
 
 Job = Any
-Report = Callable[[int, Mapping[str, int]], None]
+# Signals by which a library in C ends a process, after damage that it does not notice.
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+
+
+class Report(Protocol):
+    """Gets the progress of a call."""
+
+    def __call__(self, items: int, dropped: Mapping[str, int], reading: str = "") -> None:
+        """Takes what is new.
+
+        Args:
+          items: number since the last report.
+          dropped: of these, by reason.
+          reading: the input that is read from now on; empty: the same as before.
+        """
+        ...
+
+
+def silent(items: int, dropped: Mapping[str, int], reading: str = "") -> None:
+    """A ``Report`` that says nothing."""
+
+
 Call = Callable[[Job, Report], Any]
+
+
+class CrashedError(Exception):
+    """A library has ended a worker process.
+
+    Attributes:
+      how: name of the signal.
+      reading: the input that was being read; empty if it is unknown.
+    """
+
+    def __init__(self, how: str, reading: str):
+        """Says what happened."""
+        super().__init__(f"a worker process crashed ({how}) while it read {reading or 'its input'}")
+        self.how, self.reading = how, reading
+
+
+@dataclasses.dataclass
+class _Worker:
+    """A worker process, and what it does."""
+
+    process: Any
+    job: Job = None
+    reading: str = ""
+
+
+Workers = dict[connection.Connection, _Worker]
 
 
 def processes(workers: int, jobs: int) -> int:
@@ -29,15 +77,18 @@ def processes(workers: int, jobs: int) -> int:
       workers: that are asked for; negative: one for each core.
       jobs: number of calls.
     """
-    wanted = len(os.sched_getaffinity(0)) if workers < 0 else workers
-    return min(wanted, jobs) if min(wanted, jobs) > 1 else 0
+    if workers >= 0:
+        return min(workers, jobs)
+    found = min(len(os.sched_getaffinity(0)), jobs)
+    return found if found > 1 else 0
 
 
 def run(call: Call, jobs: Iterable[Job], workers: int, report: Report) -> Iterator[tuple[Job, Any]]:
     """Calls ``call(job, report)`` for each job, and yields jobs with results as they end.
 
-    An exception is a result too, so that other jobs can continue. When the caller stops to
-    iterate, the workers end.
+    An exception is a result too, so that other jobs can continue; so is a ``CrashedError``, after
+    which another worker takes the place of the one that crashed. When the caller stops to iterate,
+    the workers end.
 
     Args:
       call: picklable.
@@ -51,67 +102,67 @@ def run(call: Call, jobs: Iterable[Job], workers: int, report: Report) -> Iterat
         return
     waiting = collections.deque(jobs)
     context = multiprocessing.get_context("spawn")
-    busy: dict[connection.Connection, tuple[Any, Job]] = {}
+    busy: Workers = {}
     try:
-        for _ in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, call), daemon=True)
-            process.start()
-            theirs.close()
-            busy[ours] = (process, None)
-            _give(busy, ours, waiting)
-        while busy:
+        while waiting or busy:
+            while waiting and len(busy) < workers:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, call), daemon=True)
+                process.start()
+                theirs.close()
+                busy[ours] = _Worker(process)
+                _give(busy, ours, waiting)
             for ready in connection.wait(list(busy)):
                 assert isinstance(ready, connection.Connection)
                 yield from _answer(busy, ready, waiting, report)
     finally:
-        for ours, (process, _) in busy.items():
-            process.terminate()
-            process.join()
+        for ours, worker in busy.items():
+            worker.process.terminate()
+            worker.process.join()
             ours.close()
 
 
 def _answer(
-    busy: dict[connection.Connection, tuple[Any, Job]],
+    busy: Workers,
     ready: connection.Connection,
     waiting: collections.deque[Job],
     report: Report,
 ) -> Iterator[tuple[Job, Any]]:
     """Takes one message of a worker."""
-    process, job = busy[ready]
+    worker = busy[ready]
     try:
         what, *values = ready.recv()
     except (EOFError, ConnectionResetError):
-        process.join()
+        worker.process.join()
         del busy[ready]
-        yield job, _gone(process.exitcode)
+        yield worker.job, _gone(worker)
         return
     if what == "progress":
+        worker.reading = values[-1] or worker.reading
         report(*values)
         return
-    yield job, values[0]
+    yield worker.job, values[0]
     _give(busy, ready, waiting)
 
 
-def _give(
-    busy: dict[connection.Connection, tuple[Any, Job]],
-    ours: connection.Connection,
-    waiting: collections.deque[Job],
-) -> None:
+def _give(busy: Workers, ours: connection.Connection, waiting: collections.deque[Job]) -> None:
     """Sends a worker its next job, or ends it."""
-    process, _ = busy[ours]
+    worker = busy[ours]
     if waiting:
-        busy[ours] = (process, waiting.popleft())
+        worker.job, worker.reading = waiting.popleft(), ""
         with contextlib.suppress(BrokenPipeError):  # It has ended, as its pipe will say.
-            ours.send(busy[ours][1])
+            ours.send(worker.job)
     else:
         del busy[ours]
         ours.close()
-        process.join()
+        worker.process.join()
 
 
-def _gone(code: int | None) -> UsageError:
+def _gone(worker: _Worker) -> Exception:
+    code = worker.process.exitcode
     how = signal.Signals(-code).name if code is not None and code < 0 else f"code {code}"
+    if code is not None and -code in CRASHES:
+        return CrashedError(how, worker.reading)
     return UsageError(
         f"a worker process was ended from outside ({how}). If the memory was full, use fewer "
         "--workers. Finished parts are kept: run the same command again"
@@ -122,8 +173,8 @@ def _work(pipe: connection.Connection, call: Call) -> None:
     """Runs in a worker: answers jobs until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process ends it.
 
-    def report(items: int, dropped: Mapping[str, int]) -> None:
-        pipe.send(("progress", items, dict(dropped)))
+    def report(items: int, dropped: Mapping[str, int], reading: str = "") -> None:
+        pipe.send(("progress", items, dict(dropped), reading))
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

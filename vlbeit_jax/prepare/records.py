@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from vlbeit_jax.data.answers import AnswerCounter
 from vlbeit_jax.data.identity import (
@@ -20,7 +21,7 @@ from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.pictures import Picture, examined
 from vlbeit_jax.prepare.repair import repaired
-from vlbeit_jax.prepare.strict import Faults, HeldBack, Repeated, Sides, explained, keys_of_item
+from vlbeit_jax.prepare.strict import Faults, Sides, explained, keys_of_item
 from vlbeit_jax.types import Kind
 
 EARLY_STOP_AFTER = 1000
@@ -34,6 +35,7 @@ GROUPED = (
 )
 # What to do where a reason alone does not tell a newcomer.
 ADVICE = {
+    "missing_file": "paths are relative to the folder of their index, or to --images",
     "no_caption": "cat.jpg needs its caption in cat.txt; for pictures alone use --kind=images",
 }
 
@@ -54,7 +56,6 @@ class RecordMaker:
       first_dropped: by reason, the source of the first item, for messages.
       answers: counts of a set of questions.
       stated: records whose split the source states.
-      left_out: records of a benchmark that repeat a held-back one, by reason.
       seen: items so far.
       skipped: files and members that are no examples, by reason.
       repaired: texts that were mended, by reason.
@@ -73,12 +74,12 @@ class RecordMaker:
     first_dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     answers: AnswerCounter = dataclasses.field(default_factory=AnswerCounter)
     stated: int = 0
-    left_out: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     seen: int = 0
     skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     repaired: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     repeated_ids: int = 0
     picture: Picture | None = None
+    _pixels: dict[int, int] = dataclasses.field(default_factory=dict)
     _ids: set[int] = dataclasses.field(default_factory=set)
 
     def records(self, items: Iterable[Item]) -> Iterator[Placed]:
@@ -89,7 +90,8 @@ class RecordMaker:
           UsageError: too many items had to be dropped. At the end of all parts, it is asked once
             more (``require_usable``).
         """
-        faults, sides = Faults(), HeldBack() if self.official else Sides()
+        # What a benchmark has in two splits is decided at the end (``held_apart.py``).
+        faults, sides = Faults(), None if self.official else Sides()
         for item in items:
             if item.skip:
                 self.skipped[item.skip] += 1
@@ -99,9 +101,6 @@ class RecordMaker:
             item = repaired(item, self.repaired)
             try:
                 split, record = self._placed(item, sides)
-            except Repeated as reason:
-                self.left_out[str(reason)] += 1
-                continue
             except Dropped as reason:
                 if item.place:
                     faults.add(item, explained(str(reason), self.limits))
@@ -115,6 +114,15 @@ class RecordMaker:
             yield split, record
         faults.require_none()
 
+    def count(self, split: str, record: Mapping[str, Any]) -> None:
+        """Counts the class, pixels or answers of the record that was yielded last, which stays."""
+        if self.kind.has_label:
+            self.classes.count(split, record["label"])
+        if self.kind is Kind.MASKS:
+            self.classes.count_pixels(split, self._pixels)
+        if self.kind is Kind.QUESTIONS:
+            self.answers.add(split, record["answers"])
+
     def _own_id(self, identity: str) -> str:
         """Returns an id that no record before has: another one gets a number."""
         own, number = identity, 1
@@ -125,8 +133,8 @@ class RecordMaker:
         self._ids.add(key)
         return own
 
-    def _placed(self, item: Item, sides: Sides | HeldBack) -> Placed:
-        """Returns an item's split and record; raises ``Dropped`` or ``Repeated``."""
+    def _placed(self, item: Item, sides: Sides | None) -> Placed:
+        """Returns an item's split and record; raises ``Dropped``."""
         record = checked(item, self.kind, self.limits)
         # Of two pictures, the one with the smaller key decides, whichever is named first.
         digests = sorted(record[name] for name in DIGESTS if name in record)
@@ -135,19 +143,17 @@ class RecordMaker:
             key = group_key(item.group)
         split = item.split or split_of(key, self.validation_share)
         # Without a group or a split from outside, the hash cannot put equal things apart.
-        if item.place and (fault := sides.conflict(item, split, keys_of_item(item, digests))):
-            raise Dropped(fault)
+        if item.place and sides:
+            if fault := sides.conflict(item, split, keys_of_item(item, digests)):
+                raise Dropped(fault)
         self.stated += bool(item.split)
         self.picture = None
         if "image" in record and item.image:
             self.picture = examined(item.image, self.limits)
         if self.kind.has_label:
             record["label"] = self.classes.name(item.label)
-            self.classes.count(split, record["label"])
         if self.kind is Kind.MASKS:
-            self.classes.count_mask(split, record["mask"])
-        if self.kind is Kind.QUESTIONS:
-            self.answers.add(split, item.answers)
+            self._pixels = self.classes.pixels_of(record["mask"])
         if self.grouped:
             record["group"] = item.group or (digests[0] if digests else f"{key:016x}")
         if self.kind is Kind.STATEMENTS:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vlbeit_jax.data.identity import TRAIN, group_key, picture_key, text_key
+from vlbeit_jax.data.identity import group_key, picture_key, text_key
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.check import WHICH, Limits
 from vlbeit_jax.prepare.item import Item
@@ -98,35 +98,6 @@ class Sides:
                     f"record is in split {split}; put both into one split or one group, or leave "
                     "one out"
                 )
-        return ""
-
-
-class Repeated(Exception):
-    """A record that is left out, because a held-back one has the same picture or text."""
-
-
-class HeldBack:
-    """Knows what a published benchmark holds back, which its formats yield first.
-
-    Its authors cannot be asked to mend it, and its held-back part must stay as it is. So what
-    training has in common with it is left out of training.
-    """
-
-    def __init__(self) -> None:
-        self._placed: dict[tuple[str, int], str] = {}
-
-    def conflict(self, item: Item, split: str, keys: Sequence[tuple[str, int]]) -> str:
-        """Raises ``Repeated`` if a split before holds the item back; otherwise returns "".
-
-        See ``Sides.conflict``.
-        """
-        for key in keys:
-            # Training comes last, and need not be remembered.
-            other = self._placed.get(key, split)
-            if other != split:
-                raise Repeated(f"{key[0]}_in_{other}")
-            if split != TRAIN:
-                self._placed[key] = split
         return ""
 
 

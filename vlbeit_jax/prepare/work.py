@@ -11,12 +11,13 @@ from typing import Any
 from vlbeit_jax import progress
 from vlbeit_jax.errors import StorageError
 from vlbeit_jax.prepare import pool
+from vlbeit_jax.prepare.crashed import crashed, note_crash
 from vlbeit_jax.prepare.final import Made, Shard, make_shard
 from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.parts import Part
-from vlbeit_jax.prepare.shard import write_shard
 from vlbeit_jax.prepare.strict import MOST_NAMED, UnusableError
 from vlbeit_jax.prepare.work_plan import WorkPlan, read_plan
+from vlbeit_jax.prepare.write_part import write_part
 from vlbeit_jax.storage import no_room
 
 WORTH_PROCESSES = 8  # Files to copy.
@@ -36,7 +37,7 @@ class _Part:
     folder: pathlib.Path
 
     def __call__(self, number: int, report: pool.Report) -> Part:
-        return write_shard(_plan(self.folder), number, report)
+        return write_part(_plan(self.folder), number, report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +79,39 @@ def do_parts(
     if len(todo) < len(numbers):
         progress.say(f"{len(numbers) - len(todo)} of {len(numbers)} parts are finished already")
     faults: dict[int, list[str]] = {}
-    with _Shown(plan, len(todo), items if len(todo) == len(plan.tasks) else None) as shown:
-        for number, result in (engine or _processes(workers))(plan, todo, shown.report):
-            if isinstance(result, UnusableError):
-                faults[number] = result.lines
-                if sum(map(len, faults.values())) < MOST_NAMED:
-                    continue
-                break
-            if isinstance(result, Exception):
-                raise explained(result, plan) from result
-            shown.finished()
+    engine = engine or _processes(workers)
+    with _Shown(plan, len(todo), items if len(todo) == len(plan.units) else None) as shown:
+        while todo:
+            again = []
+            for number, result in engine(plan, todo, shown.report):
+                if isinstance(result, pool.CrashedError):
+                    _leave_out(plan, number, result)
+                    again.append(number)
+                elif isinstance(result, UnusableError):
+                    faults[number] = result.lines
+                    if sum(map(len, faults.values())) >= MOST_NAMED:
+                        break
+                elif isinstance(result, Exception):
+                    raise explained(result, plan) from result
+                else:
+                    shown.finished()
+            todo = again if sum(map(len, faults.values())) < MOST_NAMED else []
     if faults:
         raise UnusableError([line for _, lines in sorted(faults.items()) for line in lines])
+
+
+def _leave_out(plan: WorkPlan, number: int, crash: pool.CrashedError) -> None:
+    """Leaves the input that ended a worker out of its part, which can then be written again.
+
+    Raises:
+      BadInput: damaged files are not to be left out, or this one is left out already.
+    """
+    path = crash.reading or plan.units[number].path
+    why = f"a library crashed while it read this file ({crash.how}), so it is probably damaged"
+    if not plan.skips_bad_inputs or path in crashed(plan, number):
+        raise explained(BadInput(path, why), plan) from crash
+    progress.say(f"left out: {path}: {why}")
+    note_crash(plan, number, path, why)
 
 
 def _processes(workers: int) -> Engine:
@@ -115,14 +137,17 @@ def do_shards(plan: WorkPlan, shards: Sequence[Shard], workers: int) -> list[Mad
     return [made[shard.path] for shard in shards]
 
 
-def _advance(meter: progress.Meter, records: int, dropped: Mapping[str, int]) -> None:
-    meter.update(records)
+def _advance(
+    meter: progress.Meter, items: int, dropped: Mapping[str, int], reading: str = ""
+) -> None:
+    meter.update(items)
 
 
 def explained(error: Exception, plan: WorkPlan) -> Exception:
     """Returns the error with what is finished and what to do next."""
-    count = sum(plan.finished(number) is not None for number in range(len(plan.tasks)))
-    kept = f"{count} of {len(plan.tasks)} parts are finished and stay in {plan.folder}"
+    count = sum(plan.finished(number) is not None for number in range(len(plan.units)))
+    kept = f"{count} of {len(plan.units)} parts are finished and stay in {plan.folder}"
+    kept = kept if count else "No part is finished yet"
     if why := no_room(error):
         return StorageError(
             f"{plan.folder}: {why}. {kept}. Make room, and run the same command again"
@@ -152,7 +177,7 @@ class _Shown:
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(None, None, None)
 
-    def report(self, items: int, dropped: Mapping[str, int]) -> None:
+    def report(self, items: int, dropped: Mapping[str, int], reading: str = "") -> None:
         """Adds to what was read."""
         self._dropped.update(dropped)
         self._meter.update(items, self._note())

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from vlbeit_jax.data.text import TextTokenizer
@@ -21,7 +21,7 @@ from vlbeit_jax.prepare.parts import Part, read_part, whole
 from vlbeit_jax.prepare.pictures import Limits
 from vlbeit_jax.types import Kind
 
-VERSION = 1
+VERSION = 2
 PLAN_FILE, PARTS_FOLDER, OTHERS_FOLDER = "plan.json", "parts", "others"
 MOST_SHOWN = 10  # Differences in a message.
 
@@ -70,7 +70,7 @@ class WorkPlan:
     Attributes:
       folder: ``OUT.work``.
       request: what decides the records.
-      tasks: the units of each part, in the order of the records.
+      units: what is read for each part, in the order of the records.
       files: path, bytes and time of change of the files of each part.
       max_dropped: largest share of items that may be unusable.
       bad_inputs: "stop" at a damaged file, or "skip" it.
@@ -78,13 +78,13 @@ class WorkPlan:
 
     folder: pathlib.Path
     request: Asked
-    tasks: tuple[tuple[Unit, ...], ...]
+    units: tuple[Unit, ...]
     files: tuple[tuple[tuple[str, int, int], ...], ...]
     max_dropped: float = 1.0
     bad_inputs: str = "stop"
 
     @property
-    def parts(self) -> pathlib.Path:
+    def parts_folder(self) -> pathlib.Path:
         """The folder of the parts."""
         return self.folder / PARTS_FOLDER
 
@@ -113,6 +113,10 @@ class WorkPlan:
         return json.dumps(told, sort_keys=True)
 
     @functools.cached_property
+    def _asked(self) -> dict[int, str]:
+        return {}
+
+    @functools.cached_property
     def others(self) -> OtherSets | None:
         """The sets that this one is kept apart from."""
         if not self.request.apart_from:
@@ -128,28 +132,39 @@ class WorkPlan:
 
     def asked(self, number: int) -> str:
         """Returns the hash of what decides the records of a part."""
-        task = json.dumps(self._task(number), sort_keys=True)
-        return hashlib.sha256(f"{self._request}{task}".encode()).hexdigest()
+        if number not in self._asked:
+            part = json.dumps(self._part(number), sort_keys=True)
+            asked = hashlib.sha256(f"{self._request}{part}".encode()).hexdigest()
+            self._asked[number] = asked
+        return self._asked[number]
 
     def finished(self, number: int) -> Part | None:
         """Returns the counts of a part of this plan; None if it is not finished."""
-        found = read_part(self.parts, number)
+        found = read_part(self.parts_folder, number)
         return found if found and found.asked == self.asked(number) else None
+
+    @property
+    def skips_bad_inputs(self) -> bool:
+        """Whether damaged files are left out; a benchmark has to be complete."""
+        return self.bad_inputs == "skip" and not self.request.official
 
     def as_json(self) -> dict[str, Any]:
         """Returns the plan as JSON values."""
         request = dataclasses.asdict(self.request)
-        tasks = [self._task(number) for number in range(len(self.tasks))]
-        told = {"version": VERSION, "request": request, "tasks": tasks}
+        parts = [self._part(number) for number in range(len(self.units))]
+        told = {"version": VERSION, "request": request, "parts": parts}
         sha256 = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         may_change = {"max_dropped": self.max_dropped, "bad_inputs": self.bad_inputs}
         return {**told, "plan_sha256": sha256, **may_change}
 
     def save(self) -> None:
-        """Writes the plan."""
-        self.parts.mkdir(parents=True, exist_ok=True)
+        """Writes the plan, with one line for each part."""
+        self.parts_folder.mkdir(parents=True, exist_ok=True)
+        told = self.as_json()
+        parts = ",\n  ".join(map(json.dumps, told.pop("parts")))
+        head = json.dumps(told, indent=1).removesuffix("\n}")
         with whole(self.folder / PLAN_FILE) as path:
-            path.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+            path.write_text(f'{head},\n "parts": [\n  {parts}\n ]\n}}\n')
 
     def require_same(self) -> None:
         """Checks that the finished parts in the folder are parts of this plan.
@@ -161,8 +176,8 @@ class WorkPlan:
         """
         others = [
             number
-            for number, found in _finished(self.parts)
-            if number >= len(self.tasks) or found.asked != self.asked(number)
+            for number, found in _finished(self.parts_folder)
+            if number >= len(self.units) or found.asked != self.asked(number)
         ]
         if not others:
             return
@@ -176,9 +191,9 @@ class WorkPlan:
             f"remove it to begin anew: rm -r {self.folder}"
         )
 
-    def _task(self, number: int) -> dict[str, Any]:
-        units = [dataclasses.asdict(unit) for unit in self.tasks[number]]
-        return {"units": units, "files": [list(each) for each in self.files[number]]}
+    def _part(self, number: int) -> dict[str, Any]:
+        unit, files = self.units[number], self.files[number]
+        return {"unit": vars(unit), "files": [list(each) for each in files]}
 
 
 def read_plan(folder: pathlib.Path) -> WorkPlan:
@@ -194,18 +209,17 @@ def read_plan(folder: pathlib.Path) -> WorkPlan:
     return WorkPlan(
         folder,
         Asked(**request),
-        tuple(tuple(Unit(**unit) for unit in task["units"]) for task in told["tasks"]),
-        tuple(tuple((p, b, t) for p, b, t in task["files"]) for task in told["tasks"]),
+        tuple(Unit(**part["unit"]) for part in told["parts"]),
+        tuple(tuple((p, b, t) for p, b, t in part["files"]) for part in told["parts"]),
         told["max_dropped"],
         told["bad_inputs"],
     )
 
 
-def files_of(units: Sequence[Unit]) -> tuple[tuple[str, int, int], ...]:
-    """Returns path, bytes and time of change (ns) of the files that some units name."""
-    named = [path for unit in units for path in (unit.path, *unit.extra.get("paths", ()))]
+def files_of(unit: Unit) -> tuple[tuple[str, int, int], ...]:
+    """Returns path, bytes and time of change (ns) of the files that a unit names."""
     found = []
-    for path in dict.fromkeys(named):
+    for path in dict.fromkeys((unit.path, *unit.extra.get("paths", ()))):
         if pathlib.Path(path).is_file():
             state = pathlib.Path(path).stat()
             found.append((path, state.st_size, state.st_mtime_ns))

@@ -1,6 +1,8 @@
 """Writes prepared data sets: shards, TFDS metadata, keys and a description."""
 
 import collections
+import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,9 +11,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from vlbeit_jax.data.content import ContentFingerprint
+from vlbeit_jax.data.content import ContentFingerprint, record_digest
 from vlbeit_jax.data.identity import picture_digest
 from vlbeit_jax.data.keys import KeyCollector, Keys, keys_of
+from vlbeit_jax.data.shards import facts_of
 from vlbeit_jax.data.source import IN_TURN
 from vlbeit_jax.folders import published
 from vlbeit_jax.prepare.encoding import Encoder
@@ -108,8 +111,9 @@ def write_set(
         for split, record in records:
             if "image" in features and "sha256" not in record:
                 record = record | {"sha256": picture_digest(record["image"])}
-            writers.write(split, record)
-            content.add(split, record)
+            digest = record_digest(record)
+            writers.write(split, record, digest)
+            content.add_digest(split, digest)
             collected.add(split, counts[split], keys_of(record))
             counts[split] += 1
         files = writers.close()
@@ -117,10 +121,7 @@ def write_set(
             raise nothing_written(out, meta)
         keys = collected.sorted() if keys is None else keys
         require_keys_apart(keys)
-        hashed = {
-            name: {"records": records, "bytes": size, "sha256": sha256_of(folder / name)}
-            for name, (records, size) in files.items()
-        }
+        described = {name: shard.described(folder / name) for name, shard in files.items()}
         return describe_set(
             folder,
             kind,
@@ -129,9 +130,32 @@ def write_set(
             keys=keys,
             counts=dict(sorted(counts.items())),
             fingerprint=content.hexdigest(),
-            shards=hashed,
+            shards=described,
             order=IN_TURN,
         )
+
+
+@dataclasses.dataclass
+class _Shard:
+    """An open file: its records, their bytes and the hash of their content."""
+
+    writer: ArrayRecordWriter
+    records: int = 0
+    size: int = 0
+    content: Any = dataclasses.field(default_factory=hashlib.sha256)
+
+    @classmethod
+    def opened(cls, path: pathlib.Path) -> "_Shard":
+        return cls(ArrayRecordWriter(str(path), "group_size:1"))
+
+    def described(self, path: pathlib.Path) -> dict[str, Any]:
+        return {
+            "records": self.records,
+            "bytes": self.size,
+            "sha256": sha256_of(path),
+            "content_sha256": self.content.hexdigest(),
+            **facts_of(path),
+        }
 
 
 class _Shards:
@@ -142,37 +166,34 @@ class _Shards:
     ):
         self._folder, self._name, self._shards = folder, str(kind), shards
         self._encoder = Encoder(features)
-        self._writers: dict[tuple[str, int], ArrayRecordWriter] = {}
-        self._lengths: collections.Counter = collections.Counter()
-        self._bytes: collections.Counter = collections.Counter()
+        self._open: dict[tuple[str, int], _Shard] = {}
         self._totals: collections.Counter[str] = collections.Counter()
 
     def _path(self, split: str, shard: int) -> pathlib.Path:
         return self._folder / f"{self._name}-{split}.array_record-{shard:05d}-of-{self._shards:05d}"
 
-    def write(self, split: str, record: dict[str, Any]) -> None:
+    def write(self, split: str, record: dict[str, Any], digest: bytes) -> None:
         place = (split, self._totals[split] % self._shards)
         self._totals[split] += 1
-        if place not in self._writers:
-            self._writers[place] = ArrayRecordWriter(str(self._path(*place)), "group_size:1")
-        encoded = self._encoder.encode(record)
-        self._writers[place].write(encoded)
-        self._lengths[place] += 1
-        self._bytes[place] += len(encoded)
+        if place not in self._open:
+            self._open[place] = _Shard.opened(self._path(*place))
+        shard, encoded = self._open[place], self._encoder.encode(record)
+        shard.writer.write(encoded)
+        shard.records += 1
+        shard.size += len(encoded)
+        shard.content.update(digest)
 
-    def close(self) -> dict[str, tuple[int, int]]:
-        """Ends the files; returns, by name, how many records each has and their bytes.
+    def close(self) -> dict[str, _Shard]:
+        """Ends the files and returns them by name.
 
         A split with fewer records than shards gets empty files, whose names state how many there
         are.
         """
         found = {}
-        for split in sorted({split for split, _ in self._writers}):
-            for shard in range(self._shards):
-                path = self._path(split, shard)
-                writer = self._writers.get((split, shard)) or ArrayRecordWriter(
-                    str(path), "group_size:1"
-                )
-                writer.close()
-                found[path.name] = (self._lengths[split, shard], self._bytes[split, shard])
+        for split in sorted({split for split, _ in self._open}):
+            for number in range(self._shards):
+                path = self._path(split, number)
+                shard = self._open.get((split, number)) or _Shard.opened(path)
+                shard.writer.close()
+                found[path.name] = shard
         return found

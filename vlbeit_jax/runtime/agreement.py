@@ -25,7 +25,13 @@ class Agreement:
         """Returns what all processes agree on, given this one's number, at least 0."""
         if jax.process_count() == 1:
             return own
-        before = self._last
-        rows = np.full(len(self._mesh.local_devices), own, np.int32)
-        self._last = self._max(jax.make_array_from_process_local_data(self._own, rows))
+        before, self._last = self._last, self._largest(own)
         return 0 if before is None else int(before)
+
+    def now(self, own: int) -> int:
+        """Returns the answer of this call, for which it waits until the devices are free."""
+        return own if jax.process_count() == 1 else int(self._largest(own))
+
+    def _largest(self, own: int) -> jax.Array:
+        rows = np.full(len(self._mesh.local_devices), own, np.int32)
+        return self._max(jax.make_array_from_process_local_data(self._own, rows))

@@ -3,7 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 
+from vlbeit_jax.data.bad_records import BadRecord
 from vlbeit_jax.errors import BadData, Reported
+
+
+class TooManyBadRecords(BadData):
+    """Too many training records cannot be used. Every process raises it at the same step."""
 
 
 @contextlib.contextmanager
@@ -19,9 +24,9 @@ def explains_records(stream: str, step: int) -> Iterator[None]:
     """
     try:
         yield
-    except Reported:
-        raise
-    except (ValueError, LookupError, OSError) as error:
+    except (ValueError, LookupError, OSError, Reported) as error:
+        if isinstance(error, Reported) and not isinstance(error, BadRecord):
+            raise
         said = str(error).strip() or repr(error)
         raise BadData(
             f"stream {stream}, step {step}: its records cannot be read: {said}"

@@ -19,6 +19,7 @@ import jax
 
 from vlbeit_jax.errors import Diverged, Exit, Interrupted, PeerLost, Preempted, Reported
 from vlbeit_jax.runtime import signals
+from vlbeit_jax.runtime.bad_data import TooManyBadRecords
 from vlbeit_jax.runtime.ending import end_now
 from vlbeit_jax.runtime.hosts import AgreedError
 from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
@@ -26,7 +27,7 @@ from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
 LOOK_SECONDS = 1.0  # Between two looks for a message.
 LEAVE_SECONDS = 10.0  # How long process 0 waits for the others to have read it.
 # Every process raises these at the same step, so no process has to be told.
-AGREED = (AgreedError, Diverged, Preempted, Interrupted)
+AGREED = (AgreedError, Diverged, TooManyBadRecords, Preempted, Interrupted)
 # What JAX's errors say where a collective operation has lost a process.
 LOST = ("Gloo", "closed by peer", "reset by peer", "UNAVAILABLE", "heartbeat")
 _MESSAGE, _READ = "vlbeit_jax/failed/message", "vlbeit_jax/failed/read"

@@ -8,6 +8,7 @@ from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.runtime.agreement import Agreement
 from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.devices import devices
+from vlbeit_jax.runtime.hooks.bad_records import BadRecords
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
@@ -30,6 +31,7 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.optimizer import learning_rate
 
 PROFILE = "profile"
+BAD_RECORDS = "bad_records"  # Entry of a checkpoint's description.
 Tree = Any
 
 
@@ -42,6 +44,7 @@ def hooks_of(
     timer: Timer,
     profile: tuple[int, int] | None,
     made: Progress,
+    bad_records: BadRecords,
 ) -> list[Hook]:
     """Returns the hooks.
 
@@ -54,22 +57,14 @@ def hooks_of(
       timer: of the run.
       profile: first step of a trace, and the step before which it ends.
       made: records the progress in the run's history.
+      bad_records: counts examples whose record cannot be used.
     """
     config = run.config
-    contributions = Contributions.of(run, examples)
-    checkpoint, stop = _saving(run, checkpointer, timer, made)
-    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
+    checkpoint, stop = _saving(run, checkpointer, timer, made, bad_records)
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
-        Log(
-            writer,
-            timer,
-            every=config.run.log_every,
-            learning_rate=learning_rate(config.optimizer, config.run.steps),
-            work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
-            chance=run.opened.chance,
-            contributed=contributions.figures,
-        ),
+        _log(run, examples, writer, timer, bad_records),
+        bad_records,
         Divergence(
             checkpointer.latest,
             writer,
@@ -99,6 +94,47 @@ def hooks_of(
     return hooks
 
 
+def _log(
+    run: Run,
+    examples: Mapping[str, Examples],
+    writer: Writer,
+    timer: Timer,
+    bad_records: BadRecords,
+) -> Log:
+    """Returns the hook that writes the metrics of training."""
+    config, contributions = run.config, Contributions.of(run, examples)
+    flops = flops_of_streams(run.task, run.trained)  # Tracing takes seconds at base size.
+    return Log(
+        writer,
+        timer,
+        every=config.run.log_every,
+        learning_rate=learning_rate(config.optimizer, config.run.steps),
+        work=lambda index: total(flops[name] for name in run.schedule.streams_at(index)),
+        chance=run.opened.chance,
+        contributed=lambda step: contributions.figures(step) | bad_records.figures(step),
+    )
+
+
+def bad_records_of(run: Run, saved: Mapping[str, Any], writer: Writer) -> BadRecords:
+    """Returns the hook that counts examples whose record cannot be used.
+
+    Args:
+      run: that takes the steps.
+      saved: description of the checkpoint from which the run resumes; empty for a new run.
+      writer: of the log.
+    """
+    sizes = {name: stream.batch_size for name, stream in run.task.streams().items()}
+    agreement = Agreement(run.mesh)
+    return BadRecords(
+        run.hosts.gathered,
+        lambda own: bool(agreement.now(own)),
+        writer.say,
+        lambda steps: sum(run.schedule.used_before(each, steps) * sizes[each] for each in sizes),
+        run.config.run.bad_records,
+        saved.get(BAD_RECORDS, {}),
+    )
+
+
 def _first_batch(run: Run, examples: Mapping[str, Examples], writer: Writer) -> Hook:
     """Returns the hook that draws the rows that training begins with."""
     streams = run.task.streams()
@@ -112,7 +148,11 @@ def _first_batch(run: Run, examples: Mapping[str, Examples], writer: Writer) -> 
 
 
 def _saving(
-    run: Run, checkpointer: Checkpointer, timer: Timer, made: Progress
+    run: Run,
+    checkpointer: Checkpointer,
+    timer: Timer,
+    made: Progress,
+    bad_records: BadRecords,
 ) -> tuple[Checkpoint, Stop]:
     """Returns the hooks that save, and that agree with the other hosts on when to save and end."""
     config = run.config
@@ -126,7 +166,7 @@ def _saving(
 
     checkpoint = Checkpoint(
         checkpointer,
-        lambda step: {"step": step, **description},
+        lambda step: {"step": step, BAD_RECORDS: bad_records.described(step), **description},
         timer,
         every=config.run.checkpoint_every,
         minutes=config.run.checkpoint_minutes,

@@ -6,16 +6,19 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from vlbeit_jax.config.common import ALL
 from vlbeit_jax.config.schema import fixed_settings
 from vlbeit_jax.data.shard import HostShard
+from vlbeit_jax.data.source import TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import run_folder
 from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import check_same, host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
+from vlbeit_jax.runtime.shared_memory import require_shared_memory
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import check_start_tokenizers
 from vlbeit_jax.tasks.base import OpenTask, Place, Task, TrainingData
@@ -163,6 +166,28 @@ def _open(config: Config) -> tuple[Task, OpenTask, TrainingData, Mesh]:
     task = config.task.resolve()
     opened = task.open()
     data, mesh = opened.training_data(config.run), make_mesh(config.mesh)
+    _require_data(config, data)
     for name, stream in task.streams().items():
         check_batch(name, stream.batch_size, config.run.accumulate, mesh)
+    resolved = dataclasses.replace(config, task=task)
+    require_shared_memory(resolved, jax.process_count(), jax.local_device_count())
     return task, opened, data, mesh
+
+
+def _require_data(config: Config, data: TrainingData) -> None:
+    """Checks the shards of all sets.
+
+    With ``run.verify_shards``, each process reads its share of the sets' bytes.
+
+    Raises:
+      BadData: a shard is missing, or is not the one that was written.
+    """
+    sets = {each.folder: each for found in data.sources.values() for each in found}
+    splits = (TRAIN, VALIDATION) if config.run.evaluate_every else (TRAIN,)
+    for each in sets.values():
+        for split in splits:
+            if each.count(split):
+                each.require_shards(split)
+                if config.run.verify_shards:
+                    part = jax.process_index(), jax.process_count()
+                    each.require_shards(split, whole=True, part=part)

@@ -1,19 +1,17 @@
 """Draws rows of a batch into one picture, as the network sees them."""
 
-import functools
-import importlib.util
 import io
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vlbeit_jax.data.pieces import SIGNS, Fate
+from vlbeit_jax.runtime.lettering import width, write
 from vlbeit_jax.shapes import UInt8
 from vlbeit_jax.tasks.reading import Shown, Word
 
-WIDTH, MARGIN, LINE, SIZE = 960, 10, 18, 13  # Pixels; of the page, around rows, of a line of text.
+WIDTH, MARGIN, LINE = 960, 10, 18  # Pixels; of the page, around rows, of a line of text.
 SIDE = 112  # Pixels of a picture in the sheet.
 INK, PAPER, MARK, SOFT = (31, 35, 40), (255, 255, 255), (253, 230, 138), (89, 99, 110)
 Run = tuple[str, bool]  # A text, and whether it is marked.
@@ -29,7 +27,7 @@ def sheet(title: str, rows: Sequence[Shown]) -> UInt8[np.ndarray, "height width 
     found = [_row(row) for row in rows]
     height = MARGIN + LINE + sum(each.height + MARGIN for each in found)
     page = Image.new("RGB", (WIDTH, height), PAPER)
-    ImageDraw.Draw(page).text((MARGIN, MARGIN // 2), title, INK, _font())
+    write(ImageDraw.Draw(page), (MARGIN, MARGIN // 2), title, INK)
     top = MARGIN + LINE
     for each in found:
         page.paste(each, (0, top))
@@ -55,11 +53,11 @@ def _row(row: Shown) -> Image.Image:
     for number, (name, pixels) in enumerate(row.pictures.items()):
         place = MARGIN + number * (SIDE + MARGIN)
         image.paste(_square(pixels), (place, 0))
-        draw.text((place, SIDE), name, SOFT, _font())
+        write(draw, (place, SIDE), name, SOFT)
     for number, line in enumerate(lines):
         _write(draw, left, number * LINE, line)
     if facts:
-        draw.text((left, len(lines) * LINE), facts, SOFT, _font())
+        write(draw, (left, len(lines) * LINE), facts, SOFT)
     return image
 
 
@@ -84,12 +82,12 @@ def _runs(words: Sequence[Word]) -> list[Run]:
     return found
 
 
-def _wrapped(runs: Sequence[Run], width: int) -> list[list[Run]]:
+def _wrapped(runs: Sequence[Run], room: int) -> list[list[Run]]:
     lines: list[list[Run]] = []
-    used = float(width)
+    used = float(room)
     for run in runs:
-        size = _font().getlength(run[0])
-        if used + size > width:
+        size = width(run[0])
+        if used + size > room:
             lines.append([])
             used = 0.0
         lines[-1].append(run)
@@ -99,21 +97,8 @@ def _wrapped(runs: Sequence[Run], width: int) -> list[list[Run]]:
 
 def _write(draw: ImageDraw.ImageDraw, left: float, top: float, line: Sequence[Run]) -> None:
     for text, marked in line:
-        size = _font().getlength(text)
+        size = width(text)
         if marked:
             draw.rectangle((left, top, left + size, top + LINE - 3), fill=MARK)
-        draw.text((left, top), text, INK, _font())
+        write(draw, (left, top), text, INK)
         left += size
-
-
-@functools.cache
-def _font() -> ImageFont.FreeTypeFont:
-    """Returns DejaVu Sans, which matplotlib brings; importing matplotlib would take a second.
-
-    It has Latin, Greek, Cyrillic and Arabic letters. Others become boxes here; the page of
-    ``vlbeit_jax.inspect_data`` shows them.
-    """
-    spec = importlib.util.find_spec("matplotlib")
-    assert spec is not None and spec.origin is not None, "matplotlib is installed"
-    folder = pathlib.Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-    return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), SIZE)

@@ -1,14 +1,16 @@
 """Starts or resumes a run: from a ``Config`` to the arguments of ``train_loop``."""
 
 import contextlib
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from vlbeit_jax import progress
 from vlbeit_jax.data import pipeline
+from vlbeit_jax.data.bad_records import Replaced
 from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.runtime import signals
 from vlbeit_jax.runtime.contributions import Contributions
@@ -16,7 +18,7 @@ from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.history import History
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.progress import recorded
-from vlbeit_jax.runtime.hooks_of_run import hooks_of
+from vlbeit_jax.runtime.hooks_of_run import bad_records_of, hooks_of
 from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.new_state import new_state
@@ -57,7 +59,7 @@ def train(
         been compiled at that point.
       Damaged: there are checkpoints, but none can be restored.
       StorageError: the disk of the folder is full, or fails.
-      BadData: a record or a shard cannot be read.
+      BadData: too many records cannot be used, or a shard is not the one that was written.
       Diverged: too many steps were not finite; they have changed nothing.
       Preempted: SIGTERM has come, and the step is saved.
       Interrupted: Ctrl-C has come, and the step is saved.
@@ -110,10 +112,21 @@ def _train_in(run: Run, profile: tuple[int, int] | None) -> TrainState:
         examples = {name: run.data.examples(name) for name in run.task.streams()}
         history = History(workdir, enabled=is_primary())
         with recorded(history, run, start, timer) as progress_made, writer.noting_errors():
+            bad_records = bad_records_of(run, checkpointer.describe(start) if start else {}, writer)
             hooks = hooks_of(
-                run, examples, frozen, checkpointer, writer, timer, profile, progress_made
+                run,
+                examples,
+                frozen,
+                checkpointer,
+                writer,
+                timer,
+                profile,
+                progress_made,
+                bad_records,
             )
-            state, ending = _train(run, step, state, frozen, examples, hooks, writer, timer)
+            state, ending = _train(
+                run, step, state, frozen, examples, hooks, writer, timer, bad_records.add
+            )
             raise_for_signal(ending, hooks, int(state.step), writer)
         return state
 
@@ -136,6 +149,7 @@ def _train(
     hooks: Sequence[Hook],
     writer: Writer,
     timer: Timer,
+    note_replaced: Callable[[str, Sequence[Replaced]], None],
 ) -> tuple[TrainState, str]:
     """Opens the data at the right place and runs the loop."""
     start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
@@ -149,6 +163,7 @@ def _train(
             schedule.used_before(name, start),
             run.shard,
             run.config.loader,
+            functools.partial(note_replaced, name),
         )
         for name, stream in run.task.streams().items()
     }

@@ -4,6 +4,7 @@ A setting that is 0 or -1 and says so in its description follows from others. It
 before the run starts, so that the run's ``config.json`` states every number.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from vlbeit_jax.config.common import OptimizerConfig, RunConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import FOLLOWS, settings_of
 from vlbeit_jax.config.streams import ImageStreamConfig, StreamConfig, TextStreamConfig
+from vlbeit_jax.data.bad_records import BadRecord
 from vlbeit_jax.data.source import TRAIN, PreparedSet, open_sets_once
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.tasks import Config
@@ -138,7 +140,9 @@ def _captions(sets: Sequence[PreparedSet]) -> Iterator[str]:
         if count := each.count(TRAIN):
             records = each.records(TRAIN)
             for index in np.unique(np.linspace(0, count - 1, MEASURED_CAPTIONS).astype(int)):
-                yield from (caption.decode() for caption in records[int(index)]["captions"])
+                # A record that cannot be used is left out here, and training counts it.
+                with contextlib.suppress(BadRecord, UnicodeDecodeError):
+                    yield from [caption.decode() for caption in records[int(index)]["captions"]]
 
 
 def _steps(task: Any, run: RunConfig) -> int:

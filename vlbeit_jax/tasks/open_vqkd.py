@@ -115,6 +115,7 @@ class OpenVQKD:
             self.task.image.batch_size,
             shard=place.shard,
             loader=place.loader,
+            on_replaced=lambda replaced: None,  # The first steps read these batches and count.
         )
         frozen, seen, means = put_replicated(self.frozen, place.mesh), [], []
         with closing(feed) as batches, on_mesh(place.mesh):

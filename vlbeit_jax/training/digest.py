@@ -50,7 +50,7 @@ def tree_digests(tree: Tree) -> dict[str, Digest]:
     sums = {}
     for path, leaf in leaves:
         name = leaf_name(path)
-        sums[name] = (_on_host if _is_here(leaf) else _on_device)(leaf, _seed(name))
+        sums[name] = (_on_host if is_here(leaf) else _on_device)(leaf, _seed(name))
     return {name: _digest(found) for name, found in jax.device_get(sums).items()}
 
 
@@ -64,6 +64,14 @@ def array_digest(name: str, array: np.ndarray) -> str:
     return _digest(_on_host(array, _seed(name))).text
 
 
+def is_here(leaf: Any) -> bool:
+    """Returns whether the host reads an array without a copy, so that nothing is compiled."""
+    if not isinstance(leaf, jax.Array):
+        return True
+    on_cpu = all(device.platform == "cpu" for device in leaf.devices())
+    return on_cpu and leaf.is_fully_addressable and leaf.is_fully_replicated
+
+
 def _digest(sums: UInt[np.ndarray, "3"]) -> Digest:
     first, second, ruined = map(int, sums)
     return Digest(f"{first:08x}{second:08x}", ruined)
@@ -71,14 +79,6 @@ def _digest(sums: UInt[np.ndarray, "3"]) -> Digest:
 
 def _seed(name: str) -> np.uint32:
     return np.uint32(zlib.crc32(name.encode()))
-
-
-def _is_here(leaf: Any) -> bool:
-    """Whether the host reads an array without a copy, so that no program has to be compiled."""
-    if not isinstance(leaf, jax.Array):
-        return True
-    on_cpu = all(device.platform == "cpu" for device in leaf.devices())
-    return on_cpu and leaf.is_fully_addressable and leaf.is_fully_replicated
 
 
 def _on_device(leaf: Shaped[Array, "..."], seed: np.uint32) -> UInt[Array, "3"]:

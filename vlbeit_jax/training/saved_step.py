@@ -11,7 +11,7 @@ import numpy as np
 
 from vlbeit_jax.errors import Damaged, UsageError
 from vlbeit_jax.training import sealed
-from vlbeit_jax.training.digest import tree_digests
+from vlbeit_jax.training.digest import is_here, tree_digests
 from vlbeit_jax.training.leaves import Leaves, changed, read_files
 from vlbeit_jax.training.sealed import SHOWN, array_facts, differences, saved_arrays
 
@@ -127,13 +127,23 @@ class SavedStep:
             if wrong:
                 raise Damaged(changed(self.folder / self._item_name(name), wrong))
         return {
-            name: jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), tree, abstract[name])
+            name: jax.tree.map(lambda leaf, like: _as_type(leaf, like.dtype), tree, abstract[name])
             for name, tree in trees.items()
         }
 
     def _item_name(self, name: str) -> str:
         self.require_known_format()
         return MODEL_STATE_OF_FORMAT_1 if self.format == 1 and name == "model_state" else name
+
+
+def _as_type(leaf: Any, dtype: Any) -> Any:
+    """Returns an array in a type; JAX would compile a program for each shape."""
+    if leaf.dtype == dtype:
+        return leaf
+    if not is_here(leaf):
+        return leaf.astype(dtype)
+    found = np.asarray(leaf).astype(dtype)
+    return jax.device_put(found, leaf.sharding) if isinstance(leaf, jax.Array) else found
 
 
 def _require_equal(

@@ -116,8 +116,21 @@ def test_folders(tmp_path):
     (pictures / "metadata.jsonl").write_text('{"file_name": "0.jpg", "text": "words"}\n')
     assert recognise("auto", [pictures], Kind.PAIRS) == "imagefolder"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="an empty folder"):
+    with pytest.raises(UsageError, match="an empty folder$"):
         recognise("auto", [tmp_path / "empty"], Kind.PAIRS)
+    (pictures / "captions.token").write_text("0.jpg#0\twords\n")
+    with pytest.raises(UsageError, match="--format=flickr reads a file; name it: .*captions.token"):
+        recognise("flickr", [pictures], Kind.PAIRS)
+
+
+def test_a_text_is_called_a_text_where_pictures_are_asked_for(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("a text\n")
+    with pytest.raises(UsageError, match="is plain text, which can become --kind=texts"):
+        recognise("auto", [path], Kind.PAIRS)
+    path.write_bytes("ein großer Text\n".encode("latin-1"))
+    with pytest.raises(UsageError, match="an encoding that is not UTF-8"):
+        recognise("auto", [path], Kind.PAIRS)
 
 
 def test_a_format_that_cannot_give_the_kind_says_which_it_can(tmp_path):

@@ -190,3 +190,19 @@ def test_a_missing_library_is_named_before_anything_else(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UsageError, match=r"is an HDF5 file.*pip install 'vlbeit-jax\[formats\]'"):
         Reading(name, path)
+
+
+def test_an_hdf5_file_that_states_more_than_it_can_hold_is_damaged(tmp_path):
+    """The plan would have as many units otherwise, and never end."""
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        kind = h5py.vlen_dtype(np.uint8)
+        rows = file.create_dataset("jpg", (77,), kind, maxshape=(None,))
+        rows[0] = np.frombuffer(b"x", np.uint8)
+    content = path.read_bytes()
+    stated = np.array([77], "<u8").tobytes()
+    assert content.count(stated) >= 1
+    path.write_bytes(content.replace(stated, np.array([2**50], "<u8").tobytes()))
+    with pytest.raises(BadInput, match=r"a.hdf5: .*smaller than the data sets.*1125899906842624"):
+        Reading("hdf5", path, kind="images")

@@ -7,6 +7,7 @@ from vlbeit_jax.convert.finetuned import FineTunedModel
 from vlbeit_jax.convert.formats import (
     beit,
     beit3,
+    beit3_finetuned,
     beit3_imagenet,
     clip,
     dalle,
@@ -41,6 +42,7 @@ IMPORTS: dict[str, Import] = {
     "beit2": beit.IMPORT_V2,
     "beit3": beit3.IMPORT,
     "beit3-imagenet": beit3_imagenet.IMPORT,
+    **beit3_finetuned.IMPORTS,
     "vqkd": vqkd.IMPORT,
     "dalle": dalle.IMPORT,
     "clip": clip.IMPORT,

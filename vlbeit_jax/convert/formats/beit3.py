@@ -20,19 +20,20 @@ from vlbeit_jax.convert.formats.base import Export, Import
 from vlbeit_jax.convert.formats.beit import fold_pixels
 from vlbeit_jax.convert.formats.beit3_check import FUSION_FILE, WEIGHTS_FILE, check
 from vlbeit_jax.convert.formats.beit3_tables import EMBED, ENCODER, UNUSED_ROWS, table
+from vlbeit_jax.convert.formats.beit3_words import read_words
 from vlbeit_jax.convert.import_options import (
     ImportOptions,
     count_matches,
     exact_sqrt,
     require_shapes,
 )
-from vlbeit_jax.convert.importing import import_model
+from vlbeit_jax.convert.importing import import_model, no_assets
 from vlbeit_jax.convert.read_tensors import TensorFile
 from vlbeit_jax.convert.rules import Arrays, Report, Table, export
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.tables import FUSED, experts_of
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.types import Modality, Positions
+from vlbeit_jax.types import Modality, Positions, Special
 
 PAD, EPS = 1, 1e-5  # Of every published BEiT-3.
 FORM, SHARED_FORM = "form", "shared"
@@ -208,11 +209,18 @@ def import_table(config: ModelConfig, tensors: Iterable[str]) -> Table:
 def _read(
     file: TensorFile, path: pathlib.Path, options: ImportOptions, out: pathlib.Path
 ) -> Report:
+    words = None
+    if options.text_tokenizer is not None:
+        words = read_words(pathlib.Path(options.text_tokenizer))
+        file = words.reorder(file)
     config = config_of(file, options)
+    if words:
+        config = dataclasses.replace(config, pad=int(Special.PAD))
     # Of BEiT-3's models, those for ImageNet alone take pixels in ImageNet's normalisation.
     if CLASSIFIER in file.tensors:
         file = fold_pixels(file, f"{EMBED}.proj.weight", f"{EMBED}.proj.bias")
-    return import_model(path, file, import_table(config, file.tensors), config, out)
+    save_words = words.save if words else no_assets
+    return import_model(path, file, import_table(config, file.tensors), config, out, save_words)
 
 
 EXPORT = Export(
@@ -227,9 +235,9 @@ EXPORT = Export(
 )
 IMPORT = Import(
     exact="all of it: images, texts, pairs, heads",
-    gives="a model to use and to export, and a start for pretraining; unless its padding is word "
-    "piece 0, its words must start fresh (docs/adapt.md)",
+    gives="a model to use and to export, and a start for pretraining; without --text_tokenizer, "
+    "its words must start fresh (docs/adapt.md)",
     drops="heads of fine-tuning; a last norm that the file lacks starts as the identity",
     read=_read,
-    flags=("heads", "codes"),
+    flags=("heads", "codes", "text_tokenizer"),
 )

@@ -1,14 +1,14 @@
 """The image of a record as one view: a crop of fixed size, augmented or not."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.data import image as images
+from vlbeit_jax.data.bad_records import NOT_AN_IMAGE, decoding
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, record_id, row_fields
 from vlbeit_jax.shapes import UInt8
@@ -74,9 +74,9 @@ def pixels_of(record: Mapping[str, Any]) -> UInt8[np.ndarray, "height width 3"]:
     """Returns the pixels of a record's image.
 
     Raises:
-      ValueError: it cannot be decoded; the message names the record.
+      BadRecord: it cannot be decoded.
     """
-    with _named(record):
+    with decoding(NOT_AN_IMAGE, record_id(record)):
         return images.decode(record["image"])
 
 
@@ -86,16 +86,7 @@ def random_view_of(
     """Returns a training view of a record's image.
 
     Raises:
-      ValueError: it cannot be decoded; the message names the record.
+      BadRecord: it cannot be decoded.
     """
-    with _named(record):
+    with decoding(NOT_AN_IMAGE, record_id(record)):
         return how.of_file(draws, record["image"])
-
-
-@contextlib.contextmanager
-def _named(record: Mapping[str, Any]) -> Iterator[None]:
-    """Adds the record to the message of an error."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"record {record_id(record)!r}: {error}") from error

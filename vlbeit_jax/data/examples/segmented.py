@@ -9,6 +9,7 @@ import numpy as np
 
 from vlbeit_jax.config.finetune import MasksConfig
 from vlbeit_jax.data import image as images
+from vlbeit_jax.data.bad_records import NOT_A_MASK, decoding
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, record_id, row_fields
 from vlbeit_jax.data.examples.images import pixels_of
@@ -85,12 +86,10 @@ def mask_of(record: Mapping[str, Any]) -> UInt8[np.ndarray, "height width"]:
     """Returns the mask of a record.
 
     Raises:
-      ValueError: it cannot be decoded; the message names the record.
+      BadRecord: it cannot be decoded.
     """
-    try:
+    with decoding(NOT_A_MASK, record_id(record)):
         return stored_mask(record["mask"])
-    except ValueError as error:
-        raise ValueError(f"record {record_id(record)!r}: {error}") from error
 
 
 def distorted(

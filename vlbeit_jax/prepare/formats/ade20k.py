@@ -23,10 +23,10 @@ from vlbeit_jax.metrics.segmentation import IGNORED
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.official import (
     Pictures,
-    in_one_unit,
+    divided,
     only_one,
+    ranges,
     required,
-    splits_of,
 )
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.shapes import UInt8
@@ -45,40 +45,39 @@ def sniff(found: Found) -> bool:
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
-    """Plans one unit, and counts the pictures."""
-    return in_one_unit(paths, "ade20k", options, _count)
-
-
-def read(unit: Unit, options: Options) -> Iterator[Item]:
-    """Yields the pictures of ``validation``, then those of ``training``, sorted by name.
+    """Divides the pictures of each split, sorted by name.
 
     Raises:
       UsageError: a folder is missing, or has no pictures.
     """
-    folder = pathlib.Path(unit.path)
+
+    def units(whole: Unit, split: str) -> list[Unit]:
+        count = len(_names_in(pathlib.Path(whole.path), split))
+        return ranges(whole, count, split=split)
+
+    return divided(only_one(paths, "ade20k"), options, FOLDERS, units)
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields the pictures of a unit."""
+    folder, split = pathlib.Path(unit.path), unit.extra["split"]
     pictures = Pictures(folder)
-    for split in (split for split in splits_of(options) if split in FOLDERS):
-        for name in _names_in(folder, split):
-            source = f"images/{FOLDERS[split]}/{name}"
-            annotation = f"annotations/{FOLDERS[split]}/{pathlib.PurePath(name).stem}.png"
-            image, fault = pictures.read(source)
-            mask = b""
-            if not fault:
-                mask, fault = _mask(folder, annotation)
-            yield Item(
-                pathlib.PurePath(name).stem,
-                image,
-                mask=mask,
-                source=source,
-                split=split,
-                place=str(folder / annotation),
-                fault=fault,
-            )
-
-
-def _count(folder: pathlib.Path) -> int:
-    """Returns the number of pictures."""
-    return sum(len(_names_in(folder, split)) for split in FOLDERS)
+    for name in _names_in(folder, split)[unit.start : unit.stop]:
+        source = f"images/{FOLDERS[split]}/{name}"
+        annotation = f"annotations/{FOLDERS[split]}/{pathlib.PurePath(name).stem}.png"
+        image, fault = pictures.read(source)
+        mask = b""
+        if not fault:
+            mask, fault = _mask(folder, annotation)
+        yield Item(
+            pathlib.PurePath(name).stem,
+            image,
+            mask=mask,
+            source=source,
+            split=split,
+            place=str(folder / annotation),
+            fault=fault,
+        )
 
 
 def class_names(paths: Sequence[pathlib.Path]) -> tuple[tuple[str, ...], str]:

@@ -15,7 +15,7 @@ from vlbeit_jax.types import Kind
 UNIT_PICTURES = 5000
 UNIT_TEXT = 64 << 20  # Bytes.
 BAD_INPUT = "bad_input"
-PARTS = "parts"  # Extra of a unit that consists of several units.
+UNITS = "units"  # Extra of a unit that consists of several units.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +201,13 @@ def plan_of(form: Format, paths: Sequence[pathlib.Path], options: Options) -> Pl
 def _gathered(units: list[Unit]) -> Unit:
     if len(units) == 1:
         return units[0]
-    extra = {PARTS: [vars(unit) for unit in units], "paths": [unit.path for unit in units]}
+    extra = {UNITS: [vars(unit) for unit in units], "paths": [unit.path for unit in units]}
     return Unit(units[0].path, units[0].source, extra=extra)
+
+
+def units_in(unit: Unit) -> list[Unit]:
+    """Returns the units that a unit consists of; itself, if it is a single one."""
+    return [Unit(**each) for each in unit.extra.get(UNITS, ())] or [unit]
 
 
 def read_unit(form: Format, unit: Unit, options: Options) -> Iterator[Item]:
@@ -211,9 +216,8 @@ def read_unit(form: Format, unit: Unit, options: Options) -> Iterator[Item]:
     Raises:
       BadInput: a file is damaged.
     """
-    parts = [Unit(**part) for part in unit.extra.get(PARTS, ())] or [unit]
-    for part in parts:
-        yield from form.read(part, options)
+    for each in units_in(unit):
+        yield from form.read(each, options)
 
 
 def read_all(

@@ -94,9 +94,10 @@ def _name(found: Found, kind: Kind) -> str:
             f"{found.path}: this looks like the format {fitting[0]}, which can become --kind="
             f"{kinds}, but --kind={kind} was asked for"
         )
+    known = f". If it is one of these, say so with --format: {', '.join(sorted(FORMATS))}"
     raise UsageError(
-        f"{found.path}: its format is not recognised: it is {described(found)}. If it is one of "
-        f"these, say so with --format: {', '.join(sorted(FORMATS))}"
+        f"{found.path}: its format is not recognised: it is {described(found)}"
+        f"{known if found.head or found.names else ''}"
     )
 
 
@@ -133,6 +134,13 @@ def _checked(given: str, found: Found, kind: Kind) -> str:
         return given
     if given in fitting and not (given == GENERAL and others):
         return given
+    # A format of files, and the folder that holds one of them.
+    for file in found.samples:
+        if FORMATS[given].sniff(file) and not begins_as_picture(file.head):
+            raise UsageError(
+                f"{found.path} is a folder, but --format={given} reads a file; name it: "
+                f"--input={file.path}"
+            )
     if others:
         usable = [name for name in others if kind in FORMATS[name].KINDS] or others
         raise UsageError(
@@ -173,6 +181,8 @@ def described(found: Found) -> str:
             "JSON whose fields have no name that is known here; name them with --image_column and "
             "--caption_column, and say --format=json"
         )
+    if FORMATS[GENERAL].sniff(found):
+        return "plain text, which can become --kind=texts"
     if b"\0" not in head:
         return "text in an encoding that is not UTF-8; convert it with iconv"
     return f"a file that begins with the bytes {head[:8].hex(' ')}"

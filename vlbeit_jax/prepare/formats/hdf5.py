@@ -31,6 +31,7 @@ from vlbeit_jax.types import Kind
 
 KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.TEXTS, Kind.LABELLED_IMAGES})
 MAGIC = b"\x89HDF\r\n\x1a\n"
+DAMAGE = (OSError, RuntimeError, KeyError)  # What h5py raises of it.
 PREFIXES = ("", "train_", "val_", "validation_", "test_")
 
 
@@ -63,10 +64,18 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[Any]:
     h5py = needed("h5py", f"{path} is an HDF5 file")
+    with contextlib.ExitStack() as opened:
+        with _names_damage(path):
+            file = opened.enter_context(h5py.File(path, "r"))
+        yield file
+
+
+@contextlib.contextmanager
+def _names_damage(path: pathlib.Path) -> Iterator[None]:
+    """Says that a file is damaged; for calls of h5py alone, so that no other error looks so."""
     try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError) as error:  # What h5py raises of damage.
+        yield
+    except DAMAGE as error:
         raise BadInput(path, f"cannot be read as HDF5 ({error})") from error
 
 
@@ -74,8 +83,11 @@ def _tables(
     file: Mapping[str, Any], path: pathlib.Path, options: Options
 ) -> list[tuple[Columns, int]]:
     """Returns the data sets that belong together, and how long they are."""
-    # A name that is not UTF-8 comes as bytes.
-    names = [name for name in file if isinstance(name, str) and hasattr(file[name], "shape")]
+    with _names_damage(path):
+        # A name that is not UTF-8 comes as bytes.
+        found = {name: file[name] for name in file if isinstance(name, str)}
+        shapes = {name: each.shape for name, each in found.items() if hasattr(each, "shape")}
+    names = list(shapes)
     if options.image_column or options.caption_column:
         candidates = [columns_of(names, options).for_kind(options.kind)]
     else:
@@ -89,12 +101,14 @@ def _tables(
     tables = []
     for columns in candidates:
         given = [name for name in (columns.image, columns.caption, columns.label) if name]
-        lengths = {name: len(file[name]) for name in given}
+        lengths = {name: shapes[name][0] if shapes[name] else 0 for name in given}
+        if max(lengths.values()) > path.stat().st_size:
+            raise BadInput(path, f"it is smaller than the data sets that it states: {lengths}")
         if len(set(lengths.values())) > 1:
             raise BadInput(path, f"its data sets have different lengths: {lengths}")
-        if columns.image and file[columns.image].ndim > 2:
+        if columns.image and len(shapes[columns.image]) > 2:
             raise UsageError(
-                f"{path}: {columns.image} holds pixels of shape {file[columns.image].shape} and no "
+                f"{path}: {columns.image} holds pixels of shape {shapes[columns.image]} and no "
                 "picture files; store each element as an encoded PNG or JPEG"
             )
         tables.append((columns, next(iter(lengths.values()))))
@@ -114,12 +128,15 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
 
 
 def _item(file: Mapping[str, Any], columns: Columns, number: int, unit: Unit) -> Item:
-    image = _bytes(file[columns.image][number]) if columns.image else None
-    words = [decoded(each) for each in _texts(file, columns.caption, number)]
+    with _names_damage(pathlib.Path(unit.path)):
+        image = file[columns.image][number] if columns.image else None
+        words_of = file[columns.caption][number] if columns.caption else []
+        value: Any = file[columns.label][number] if columns.label else ""
+    image = None if image is None else _bytes(image)
+    words = [decoded(each) for each in _texts(words_of)]
     captions = tuple(text.strip() for text, _ in words if text and text.strip())
     label: str | int = ""
     if columns.label:
-        value = file[columns.label][number]
         label = int(value) if np.issubdtype(np.asarray(value).dtype, np.integer) else str(value)
     name = columns.image or columns.document
     return Item(
@@ -134,13 +151,10 @@ def _item(file: Mapping[str, Any], columns: Columns, number: int, unit: Unit) ->
     )
 
 
-def _texts(file: Mapping[str, Any], name: str, number: int) -> list[bytes]:
+def _texts(value: Any) -> list[bytes]:
     """Returns the texts of an element, which may have several."""
-    if not name:
-        return []
-    value = file[name][number]
     many = isinstance(value, np.ndarray) and value.dtype != np.uint8
-    return [_bytes(each) for each in (value if many else [value])]
+    return [_bytes(each) for each in (value if many or isinstance(value, list) else [value])]
 
 
 def _bytes(value: Any) -> bytes:

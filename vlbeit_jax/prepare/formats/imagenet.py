@@ -17,8 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
-from vlbeit_jax.prepare.formats.official import Pictures, in_one_unit, required, splits_of
+from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Found, Options, Plan, Unit
+from vlbeit_jax.prepare.formats.official import (
+    Pictures,
+    divided,
+    only_one,
+    ranges,
+    required,
+    splits_of,
+)
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
@@ -37,35 +44,61 @@ def sniff(found: Found) -> bool:
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
-    """Plans one unit, and counts the pictures."""
-    return in_one_unit(paths, "imagenet", options, _count)
-
-
-def read(unit: Unit, options: Options) -> Iterator[Item]:
-    """Yields the pictures of ``val`` as validation, then those of ``train``, sorted by path.
+    """Divides the pictures of ``val`` and of ``train``, sorted by path, between classes.
 
     Raises:
       UsageError: a folder or a list of classes is missing, or does not fit the others.
     """
-    folder = pathlib.Path(unit.path)
-    names = _names(folder)
+    folder = only_one(paths, "imagenet")
     splits = splits_of(options)
-    known: set[str] | None = None
-    for split in (split for split in splits if split in FOLDERS):
-        top = required(folder, f"{FOLDERS[split]}/", f"the {split} pictures of ImageNet")
-        if split == VALIDATION and TRAIN in splits:
-            known = set(_classes(required(folder, "train/", "the training pictures of ImageNet")))
+    both = {TRAIN, VALIDATION} <= set(splits)
+    known = set(_classes(_top(folder, TRAIN))) if both else None
+
+    def units(whole: Unit, split: str) -> list[Unit]:
+        top = _top(folder, split)
         classes = _classes(top)
-        found = _in_folders(top, classes) if classes else _flat(folder, top)
-        if known is not None and (strange := {name for _, name in found} - known):
+        if not classes:
+            found = _flat(folder, top)
+            held = {wnid for _, wnid in found}
+        else:
+            found, held = [], set(classes)
+        if known is not None and (strange := held - known):
             raise UsageError(f"{top}: there are pictures of {min(strange)}, which train/ lacks")
-        yield from _items(folder, found, split, names)
+        if not classes:
+            return ranges(whole, len(found), split=split)
+        return _units(whole, top, classes, split)
+
+    return divided(folder, options, FOLDERS, units)
 
 
-def _count(folder: pathlib.Path) -> int:
-    return sum(
-        sum(_is_picture(path) for path in (folder / name).rglob("*")) for name in FOLDERS.values()
-    )
+def _units(whole: Unit, top: pathlib.Path, classes: Sequence[str], split: str) -> list[Unit]:
+    """Divides the pictures between folders of classes, so that a worker lists few of them."""
+    units: list[Unit] = []
+    start, stop, names = 0, 0, []
+    for wnid in classes:
+        names.append(wnid)
+        stop += len(_in_folders(top, [wnid]))
+        if stop - start >= UNIT_PICTURES or wnid == classes[-1]:
+            extra = {"split": split, "classes": names}
+            units.append(Unit(whole.path, whole.source, start, stop, extra))
+            start, names = stop, []
+    return units
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields the pictures of a unit."""
+    folder, split = pathlib.Path(unit.path), unit.extra["split"]
+    top = _top(folder, split)
+    if classes := unit.extra.get("classes"):
+        found = _in_folders(top, classes)
+    else:
+        found = _flat(folder, top)[unit.start : unit.stop]
+    yield from _items(folder, found, split, _names(folder))
+
+
+def _top(folder: pathlib.Path, split: str) -> pathlib.Path:
+    what = "training" if split == TRAIN else split
+    return required(folder, f"{FOLDERS[split]}/", f"the {what} pictures of ImageNet")
 
 
 def _items(

@@ -108,9 +108,11 @@ def rows_by(columns: Columns, names: set[str]) -> Callable[..., Iterator[tuple[i
         for place, line in lines_of(path, start, stop):
             if line.strip():
                 try:
-                    yield place, to_row(json.loads(line))
+                    found = json.loads(line)
                 except (ValueError, RecursionError):
                     yield place, Row(fault=BAD_LINE)
+                else:
+                    yield place, to_row(found)
 
     return rows
 

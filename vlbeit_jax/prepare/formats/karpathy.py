@@ -5,6 +5,7 @@ folder for those of Flickr30k, which are in ``flickr30k-images/``. COCO's "restv
 val2014 that is in neither validation nor test, is trained on, as in all published figures.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
+from vlbeit_jax.prepare.formats.files import require_files
+from vlbeit_jax.prepare.formats.listed import Place, listed, read_at
 from vlbeit_jax.prepare.formats.official import (
     Pictures,
-    in_one_unit,
+    divided,
     missing,
-    read_list,
+    only_one,
+    ranges,
     required,
     splits_of,
 )
@@ -36,33 +40,46 @@ def sniff(found: Found) -> bool:
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
-    """Plans one unit, and counts the pictures."""
-    return in_one_unit(paths, "karpathy", options, lambda path: len(read_list(path, "images")))
-
-
-def read(unit: Unit, options: Options) -> Iterator[Item]:
-    """Yields each picture with all its captions. The id is COCO's number, or the file's name.
+    """Divides the pictures of each split.
 
     Raises:
       UsageError: the file is another one, or a folder of pictures is missing.
     """
-    path, splits = pathlib.Path(unit.path), splits_of(options)
-    records = read_list(path, "images")
-    for place, each in enumerate(records):
+    path = only_one(paths, "karpathy")
+    require_files([path])
+    places: dict[str, list[tuple[int, Place]]] = {split: [] for split in SPLIT.values()}
+    folders: dict[str, set[str]] = {split: set() for split in SPLIT.values()}
+    for number, (place, each) in enumerate(listed(path, "images")):
         if fault := missing(each, RECORD):
-            raise UsageError(f"{path}: of images[{place}]: {fault}")
+            raise UsageError(f"{path}: of images[{number}]: {fault}")
         if each["split"] not in SPLIT:
             raise UsageError(
-                f"{path}: of images[{place}]: its split {each['split']!r} is none of "
+                f"{path}: of images[{number}]: its split {each['split']!r} is none of "
                 f"{', '.join(SPLIT)}"
             )
-    for below in sorted({_below(each) for each in records if SPLIT[each["split"]] in splits}):
+        places[SPLIT[each["split"]]].append((number, place))
+        folders[SPLIT[each["split"]]].add(_below(each))
+    for below in sorted(set().union(*(folders[split] for split in splits_of(options)))):
         required(path.parent, f"{below}/", f"pictures that {path.name} names")
+
+    def units(whole: Unit, split: str) -> list[Unit]:
+        return [
+            dataclasses.replace(
+                unit, extra={"split": split, "places": places[split][unit.start : unit.stop]}
+            )
+            for unit in ranges(whole, len(places[split]))
+        ]
+
+    return divided(path, options, places, units)
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields each picture with all its captions. The id is COCO's number, or the file's name."""
+    path = pathlib.Path(unit.path)
+    numbers, places = zip(*unit.extra["places"], strict=True)
     pictures = Pictures(path.parent)
-    for split in splits:
-        for place, each in enumerate(records):
-            if SPLIT[each["split"]] == split:
-                yield _item(each, split, f"{path}: images[{place}]", pictures)
+    for number, each in zip(numbers, read_at(path, places), strict=True):
+        yield _item(each, unit.extra["split"], f"{path}: images[{number}]", pictures)
 
 
 def _item(record: Mapping[str, Any], split: str, place: str, pictures: Pictures) -> Item:

@@ -17,20 +17,19 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION, picture_digest
+from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
-from vlbeit_jax.prepare.formats.official import splits_of
+from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
+from vlbeit_jax.prepare.formats.official import divided, ranges
 from vlbeit_jax.prepare.item import Item, filled_lines
 from vlbeit_jax.types import Kind
 
-# Ours by their names; the test set first, because what a later split shares is left out of it.
 KINDS = frozenset({Kind.STATEMENTS})
-SPLITS = {"test1": TEST, "dev": VALIDATION, "train": TRAIN}
+SPLITS = {"test1": TEST, "dev": VALIDATION, "train": TRAIN}  # Ours, by their names.
+NAMES = {ours: name for name, ours in SPLITS.items()}
 DATA = ("", "nlvr/nlvr2/data", "nlvr2/data", "data")  # Where the JSON files may be.
 TRUTHS = {"True": True, "False": False}
 LABELS = ("sentence", "label", "identifier")
-ELSEWHERE = "picture_of_another_split"
 
 
 class _Fault(Exception):
@@ -53,60 +52,68 @@ def sniff(found: Found) -> bool:
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
-    """Plans one unit for all folders, because later splits depend on earlier ones."""
-    folders = [str(path) for path in paths]
-    files = [file for _, _, file in _files(folders, splits_of(options))]
-    first = a_unit_each(paths)[0]
-    return Plan(
-        [Unit(first.path, first.source, extra={"folders": folders})], items=filled_lines(files)
-    )
-
-
-def read(unit: Unit, options: Options) -> Iterator[Item]:
-    """One item a line, of the test set, then of dev, then of train.
-
-    A record of dev or train that has a picture file of an earlier split is dropped and counted. So
-    the test set is whole.
+    """Divides the lines of each split, of all folders.
 
     Raises:
       UsageError: one of the JSON files is missing.
     """
-    places: dict[str, str] = {}  # The split of each picture file.
+    folders = [str(path) for path in paths]
+
+    def units(whole: Unit, split: str) -> list[Unit]:
+        files = [file for _, file in _files(folders, split)]
+        extra = {"split": split, "folders": folders, "paths": [str(file) for file in files]}
+        return ranges(whole, filled_lines(files), **extra)
+
+    return divided(paths[0], options, NAMES, units)
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields one item a line of a unit.
+
+    The lines before it are looked at too, because no two may have one identifier.
+    """
+    split = unit.extra["split"]
     first: dict[str, str] = {}  # Where each identifier is.
-    for split, folder, file in _files(unit.extra["folders"], splits_of(options)):
+    count = 0
+    for folder, file in _files(unit.extra["folders"], split):
         with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    item = _item(line, folder, split, f"{file}:{number}", number, places)
+            filled = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+            for number, line in filled:
+                place = f"{file}:{number}"
+                if unit.start <= count < unit.stop:
+                    item = _item(line, folder, NAMES[split], place, number)
                     if item.key in first:
                         fault = f"its identifier is also that of {first[item.key]}"
-                        place = f"{file}:{number}"
                         item = Item(item.key, place=place, fault=item.fault or fault)
-                    first.setdefault(item.key, f"{file}:{number}")
                     yield item
+                first.setdefault(_identifier(line), place)
+                count += 1
 
 
-def _files(
-    paths: Sequence[str], splits: Sequence[str]
-) -> list[tuple[str, pathlib.Path, pathlib.Path]]:
-    """Returns NLVR2's name of each split, the folder and the JSON file."""
+def _identifier(line: bytes) -> str:
+    """Returns the identifier of a line; empty if it has none, which ``_parsed`` says."""
+    try:
+        return _parsed(line)["identifier"]
+    except _Fault:
+        return ""
+
+
+def _files(paths: Sequence[str], split: str) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """Returns each folder, and its JSON file of a split."""
     found = []
-    for split in (name for name, ours in SPLITS.items() if ours in splits):
-        for folder in map(pathlib.Path, paths):
-            files = [folder / place / f"{split}.json" for place in DATA]
-            here = [file for file in files if file.is_file()]
-            if not here:
-                raise UsageError(
-                    f"{folder}: there is no {split}.json, neither here nor in nlvr/nlvr2/data; "
-                    "give the folder that holds a copy of the repository nlvr and the pictures"
-                )
-            found.append((split, folder, here[0]))
+    for folder in map(pathlib.Path, paths):
+        files = [folder / place / f"{NAMES[split]}.json" for place in DATA]
+        here = [file for file in files if file.is_file()]
+        if not here:
+            raise UsageError(
+                f"{folder}: there is no {NAMES[split]}.json, neither here nor in nlvr/nlvr2/data; "
+                "give the folder that holds a copy of the repository nlvr and the pictures"
+            )
+        found.append((folder, here[0]))
     return found
 
 
-def _item(
-    line: bytes, folder: pathlib.Path, split: str, place: str, number: int, places: dict[str, str]
-) -> Item:
+def _item(line: bytes, folder: pathlib.Path, split: str, place: str, number: int) -> Item:
     key = f"{split}/{number:08d}"
     try:
         values = _parsed(line)
@@ -116,7 +123,6 @@ def _item(
         images = tuple(_bytes(file) for file in files)
     except _Fault as error:
         return Item(key, place=place, fault=str(error))
-    others = {places.setdefault(picture_digest(image), split) for image in images} - {split}
     return Item(
         key,
         text=row.text,
@@ -125,9 +131,7 @@ def _item(
         group=row.group,
         split=SPLITS[split],
         source=files[0].relative_to(folder).as_posix(),
-        # Nobody can mend what was published, so such a record has no place: it is only counted.
-        place="" if others else place,
-        fault=ELSEWHERE if others else "",
+        place=place,
     )
 
 

@@ -1,22 +1,21 @@
 """What the formats of published benchmarks share: the files they need, and what is said of a fault.
 
 Their splits stand as they are, because a figure on other splits is not a figure of the benchmark.
-``read`` of such a format yields test records first, then validation, then training. So a training
-record whose picture is also held back can be left out. That needs one reader for all of them, so a
-plan has one unit.
+A plan has test records first, then validation, then training. What a later split has in common with
+an earlier one is left out of the later one, when all parts are written (``prepare/held_apart.py``).
 """
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.base import Options, Plan, a_unit_each
+from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.listed import PAGE
 
 ORDER = (TEST, VALIDATION, TRAIN)
-PAGE = "docs/published_benchmarks.md lists what belongs where"
 
 
 def only_one(paths: Sequence[pathlib.Path], name: str) -> pathlib.Path:
@@ -33,23 +32,34 @@ def only_one(paths: Sequence[pathlib.Path], name: str) -> pathlib.Path:
     return paths[0]
 
 
-def in_one_unit(
-    paths: Sequence[pathlib.Path],
-    name: str,
+def divided(
+    path: pathlib.Path,
     options: Options,
-    count: Callable[[pathlib.Path], int],
+    splits: Collection[str],
+    units: Callable[[Unit, str], Sequence[Unit]],
 ) -> Plan:
     """Returns the plan of a benchmark.
 
     Args:
-      paths: of its inputs, of which there must be one.
-      name: of the format, for the message.
+      path: of its only input.
       options: of the command.
-      count: from the input to the number of items. It counts all splits, so nothing is counted
-        where some are asked for.
+      splits: that the benchmark has.
+      units: from the whole input and a split to the units of the split, whose ``start`` and
+        ``stop`` count items.
     """
-    path = only_one(paths, name)
-    return Plan(a_unit_each([path]), items=None if options.splits else count(path))
+    (whole,) = a_unit_each([path])
+    found = [
+        unit for split in splits_of(options) if split in splits for unit in units(whole, split)
+    ]
+    return Plan(found, items=sum(unit.stop - unit.start for unit in found))
+
+
+def ranges(whole: Unit, count: int, **extra: Any) -> list[Unit]:
+    """Divides a number of items between units."""
+    return [
+        Unit(whole.path, whole.source, start, min(start + UNIT_PICTURES, count), extra)
+        for start in range(0, count, UNIT_PICTURES)
+    ]
 
 
 def splits_of(options: Options) -> Sequence[str]:
@@ -72,25 +82,6 @@ def required(folder: pathlib.Path, name: str, holds: str) -> pathlib.Path:
     if not (path.is_dir() if name.endswith("/") else path.is_file()):
         raise UsageError(f"{folder}: there is no {name} here, which holds {holds}; {PAGE}")
     return path
-
-
-def read_list(path: pathlib.Path, key: str) -> list[Mapping[str, Any]]:
-    """Reads a JSON file that holds a list of objects under one key.
-
-    Raises:
-      UsageError: it cannot be read, or holds something else.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as JSON ({error}); get it again") from error
-    listed = found.get(key) if isinstance(found, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-        raise UsageError(
-            f"{path}: it has no list of objects under {key!r}, so it is another file than its name "
-            f"says; {PAGE}"
-        )
-    return listed
 
 
 class Pictures:

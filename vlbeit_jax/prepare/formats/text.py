@@ -4,6 +4,7 @@ A file in which blank lines stand between lines is read in the second way, which
 convention: a line is then a sentence or a paragraph. ``--documents`` decides otherwise.
 """
 
+import codecs
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from vlbeit_jax.prepare.formats.base import (
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.lines import lines_of
 from vlbeit_jax.prepare.formats.links import is_link
-from vlbeit_jax.prepare.formats.packed import compression
+from vlbeit_jax.prepare.formats.packed import HEAD, compression
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
@@ -41,11 +42,12 @@ def _is_prose(head: bytes) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
+    # The last letter of what is looked at may be cut off.
+    is_whole = len(head) < HEAD
     try:
-        text = head[:-4].decode() if len(head) > 4 else head.decode()
-    except UnicodeDecodeError as error:
-        # The last character may be cut off.
-        return error.start > len(head) - 8 and b"\0" not in head
+        text = codecs.getincrementaldecoder("utf-8")().decode(head, is_whole)
+    except UnicodeDecodeError:
+        return False
     return bool(head) and "\0" not in text
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
+from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.look import look
-from vlbeit_jax.prepare.formats.official import only_one, splits_of
+from vlbeit_jax.prepare.formats.official import divided, only_one, ranges
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
 
@@ -40,36 +40,60 @@ def _ends(name: str, file: str) -> bool:
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
-    """Plans one unit.
-
-    Raises:
-      UsageError: the folder has several versions or sets.
-    """
-    folder = only_one(paths, "tfds")
-    found = [] if (folder / "dataset_info.json").is_file() else _versions(look(folder).names)
-    if len(found) > 1:
-        raise UsageError(f"{folder}: give one of the versions in it: {', '.join(found)}")
-    return Plan(a_unit_each([folder / found[0] if found else folder]))
-
-
-def read(unit: Unit, options: Options) -> Iterator[Item]:
-    """Yields the records that have what an item holds: image, captions, text, label.
+    """Divides the records of each split.
 
     A split whose labels are not published (they are -1) is passed over. If there is nothing but a
     training split, a hash decides which records are held back.
 
     Raises:
-      UsageError: TFDS cannot open the folder, or its files allow no random access.
+      UsageError: the folder has several versions or sets, TFDS cannot open it, or its files allow
+        no random access.
     """
-    folder = pathlib.Path(unit.path)
+    given = only_one(paths, "tfds")
+    found = [] if (given / "dataset_info.json").is_file() else _versions(look(given).names)
+    if len(found) > 1:
+        raise UsageError(f"{given}: give one of the versions in it: {', '.join(found)}")
+    folder = given / found[0] if found else given
     builder = _opened(folder)
-    features, present = builder.info.features, set(builder.info.splits)
+    present = set(builder.info.splits)
     stated = bool(present & {*SPLITS[TEST], *SPLITS[VALIDATION]})
-    for split in splits_of(options):
+    described = [str(folder / "dataset_info.json")]
+
+    def units(whole: Unit, split: str) -> list[Unit]:
+        found: list[Unit] = []
         for name in SPLITS[split]:
-            if name in present:
-                # Sets without held-back records are split by the hash.
-                yield from _items(folder, builder, features, name, split if stated else "")
+            if name in present and _is_labelled(_records(builder, name), builder, folder):
+                count = builder.info.splits[name].num_examples
+                extra = {"name": name, "split": split if stated else "", "paths": described}
+                found += ranges(whole, count, **extra)
+        return found
+
+    return divided(folder, options, SPLITS, units)
+
+
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields the records of a unit that have what an item holds: image, captions, text, label.
+
+    Raises:
+      BadInput: a record cannot be read.
+    """
+    folder, name = pathlib.Path(unit.path), unit.extra["name"]
+    builder = _opened(folder)
+    features, records = builder.info.features, _records(builder, name)
+    for number in range(unit.start, unit.stop):
+        record = _record(records, number, folder)
+        given = next((record[each] for each in IDS if each in record), f"{name}/{number:08d}")
+        key = _text(given)
+        yield Item(
+            key,
+            record.get("image"),
+            _captions(record.get("captions")),
+            text=_text(record["text"]).strip() if "text" in record else "",
+            source=f"{name}/{key}",
+            label=features["label"].int2str(int(record["label"])) if "label" in record else "",
+            split=unit.extra["split"],
+            place=f"{folder}: {name}[{number}]",
+        )
 
 
 def _opened(folder: pathlib.Path) -> Any:
@@ -94,29 +118,19 @@ def _opened(folder: pathlib.Path) -> Any:
     return builder
 
 
-def _items(
-    folder: pathlib.Path, builder: Any, features: Mapping[str, Any], name: str, split: str
-) -> Iterator[Item]:
+def _records(builder: Any, name: str) -> Any:
+    """Returns the records of a split, whose pictures stay encoded."""
     import tensorflow_datasets as tfds
 
-    decoders = {"image": tfds.decode.SkipDecoding()} if "image" in features else None
-    records = builder.as_data_source(name, decoders=decoders)
-    if "label" in features and len(records) and int(records[0]["label"]) < 0:
-        return
-    for number in range(len(records)):
-        record = _record(records, number, folder)
-        given = next((record[each] for each in IDS if each in record), f"{name}/{number:08d}")
-        key = _text(given)
-        yield Item(
-            key,
-            record.get("image"),
-            _captions(record.get("captions")),
-            text=_text(record["text"]).strip() if "text" in record else "",
-            source=f"{name}/{key}",
-            label=features["label"].int2str(int(record["label"])) if "label" in record else "",
-            split=split,
-            place=f"{folder}: {name}[{number}]",
-        )
+    has_image = "image" in builder.info.features
+    decoders = {"image": tfds.decode.SkipDecoding()} if has_image else None
+    return builder.as_data_source(name, decoders=decoders)
+
+
+def _is_labelled(records: Any, builder: Any, folder: pathlib.Path) -> bool:
+    if "label" not in builder.info.features or not len(records):
+        return True
+    return int(_record(records, 0, folder)["label"]) >= 0
 
 
 def _record(records: Any, number: int, folder: pathlib.Path) -> Any:

@@ -10,20 +10,23 @@ and, to predict for the evaluation server, the questions of test2015 or test-dev
 pictures of test2015. The id of a record is the question's.
 """
 
+import dataclasses
+import itertools
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
+from vlbeit_jax.prepare.formats.listed import Place, listed, read_at
 from vlbeit_jax.prepare.formats.official import (
     Pictures,
-    in_one_unit,
+    divided,
     missing,
-    read_list,
+    only_one,
+    ranges,
     required,
-    splits_of,
 )
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.types import Kind
@@ -41,28 +44,29 @@ def sniff(found: Found) -> bool:
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
-    """Plans one unit, and counts the questions with answers."""
-    return in_one_unit(paths, "vqav2", options, count)
-
-
-def read(unit: Unit, options: Options) -> Iterator[Item]:
-    """Yields the questions of val2014 as validation and those of train2014 as training.
+    """Divides the questions with answers: those of val2014 are validation.
 
     Raises:
       UsageError: a file is missing or is another one.
     """
-    for split in (split for split in splits_of(options) if split in SUBSETS):
-        yield from read_subset(pathlib.Path(unit.path), split)
+    return divided(
+        only_one(paths, "vqav2"), options, SUBSETS, lambda whole, split: units_of(whole, split)
+    )
 
 
-def count(folder: pathlib.Path) -> int:
-    """Returns the number of questions with answers."""
-    return sum(len(_questions(folder, subset)) for subset in SUBSETS.values())
+def read(unit: Unit, options: Options) -> Iterator[Item]:
+    """Yields the questions of a unit; those about one picture follow each other."""
+    folder, subset = pathlib.Path(unit.path), unit.extra["subset"]
+    questions, answered = zip(*unit.extra["places"], strict=True)
+    notes = read_at(folder / _notes(subset), (place for place in answered if place))
+    annotations = (next(notes) if place else None for place in answered)
+    asked = read_at(folder / _file(subset), questions)
+    yield from _items(folder, subset, unit.extra["split"], asked, annotations)
 
 
 def pictures_of(folder: pathlib.Path, part: str) -> set[Any]:
     """Returns the numbers of the pictures that the questions of a part are about."""
-    return {each["image_id"] for each in _questions(folder, SUBSETS[part])}
+    return {each["image_id"] for _, each in _questions(folder, SUBSETS[part])}
 
 
 def read_questions(folder: pathlib.Path, part: str) -> Iterator[Item]:
@@ -76,7 +80,8 @@ def read_questions(folder: pathlib.Path, part: str) -> Iterator[Item]:
       UsageError: a file is missing or is another one, or a question's picture is missing.
     """
     subset = ASKED[part]
-    questions, pictures = _questions(folder, subset), _pictures(folder, subset)
+    questions = [each for _, each in _questions(folder, subset)]
+    pictures = _pictures(folder, subset)
     # A prediction takes hours, and without a single picture there is no file to submit.
     names = {path.name for path in (folder / pictures).iterdir()}
     for each in questions:
@@ -86,24 +91,21 @@ def read_questions(folder: pathlib.Path, part: str) -> Iterator[Item]:
                 f"{folder / _file(subset)}: question {each['question_id']} is about {pictures}/"
                 f"{name}, which is not there; unpack all pictures of {pictures}"
             )
-    yield from _items(folder, subset, "", questions, None)
+    yield from _items(folder, subset, "", questions)
 
 
 def count_questions(folder: pathlib.Path, part: str) -> int:
     """Returns how many questions ``read_questions`` yields."""
-    return len(_questions(folder, ASKED[part]))
+    return sum(1 for _ in _questions(folder, ASKED[part]))
 
 
-def read_subset(
-    folder: pathlib.Path,
-    part: str,
-    split: str = "",
-    of_pictures: Collection[Any] | None = None,
-) -> Iterator[Item]:
-    """Yields questions with answers; those about one picture follow each other.
+def units_of(
+    whole: Unit, part: str, split: str = "", of_pictures: Collection[Any] | None = None
+) -> list[Unit]:
+    """Divides questions with answers.
 
     Args:
-      folder: of the benchmark.
+      whole: the benchmark as one unit.
       part: a key of ``SUBSETS``.
       split: of the items; empty: the part.
       of_pictures: their numbers; None: all.
@@ -111,40 +113,51 @@ def read_subset(
     Raises:
       UsageError: a file is missing or is another one.
     """
-    subset = SUBSETS[part]
-    questions = _questions(folder, subset)
-    name = f"v2_mscoco_{subset}_annotations.json"
-    path = required(folder, name, f"the answers of people to the questions of {subset}")
-    annotations = {each.get("question_id"): each for each in read_list(path, "annotations")}
-    asked = {each["question_id"] for each in questions}
-    if unknown := [number for number in annotations if number not in asked]:
-        raise UsageError(
-            f"{path}: it answers question {unknown[0]}, which is not in {_file(subset)}; the two "
-            "files belong to different releases"
-        )
-    if of_pictures is not None:
-        questions = [each for each in questions if each["image_id"] in of_pictures]
+    folder, subset = pathlib.Path(whole.path), SUBSETS[part]
+    _pictures(folder, subset)
+    found = {each["question_id"]: (each["image_id"], at) for at, each in _questions(folder, subset)}
+    path = required(folder, _notes(subset), f"the answers of people to the questions of {subset}")
+    answered: dict[int, Place] = {}
+    for place, each in listed(path, "annotations"):
+        number = each.get("question_id")
+        if not isinstance(number, int) or number not in found:
+            raise UsageError(
+                f"{path}: it answers question {number}, which is not in {_file(subset)}; the two "
+                "files belong to different releases"
+            )
+        answered[number] = place
     # A picture with several questions is then read and checked once.
-    questions = sorted(questions, key=lambda each: (each["image_id"], each["question_id"]))
-    yield from _items(folder, subset, split or part, questions, annotations)
+    order = sorted((image, number) for number, (image, _) in found.items())
+    places = [
+        (found[number][1], answered.get(number))
+        for image, number in order
+        if of_pictures is None or image in of_pictures
+    ]
+    files = [str(folder / _file(subset)), str(path)]
+    return [
+        dataclasses.replace(unit, extra={**unit.extra, "places": places[unit.start : unit.stop]})
+        for unit in ranges(whole, len(places), split=split or part, subset=subset, paths=files)
+    ]
 
 
 def _items(
     folder: pathlib.Path,
     subset: str,
     split: str,
-    questions: Sequence[Mapping[str, Any]],
-    annotations: Mapping[Any, Mapping[str, Any]] | None,
+    questions: Iterable[Mapping[str, Any]],
+    annotations: Iterable[Mapping[str, Any] | None] | None = None,
 ) -> Iterator[Item]:
+    """Yields the items of questions, with their annotations or without any."""
     below = _pictures(folder, subset)
     pictures = Pictures(folder)
-    for each in questions:
+    noted = itertools.repeat(None) if annotations is None else annotations
+    for each, annotation in zip(questions, noted, strict=False):
         number = each["question_id"]
         name = f"{below}/{_picture_name(below, each['image_id'])}"
         image, fault = pictures.read(name)
         answers: tuple[str, ...] = ()
         if annotations is not None:
-            answers, wrong = _answers(annotations.get(number), subset)
+            answers, wrong = _answers(annotation, subset)
             fault = fault or wrong
         yield Item(
             str(number),
@@ -160,7 +173,7 @@ def _items(
 
 def _answers(annotation: Mapping[str, Any] | None, subset: str) -> tuple[tuple[str, ...], str]:
     """Returns what people answered, and what is wrong with the annotation."""
-    file = f"v2_mscoco_{subset}_annotations.json"
+    file = _notes(subset)
     if annotation is None:
         return (), f"it has no annotation in {file}"
     if fault := missing(annotation, ANNOTATION):
@@ -174,15 +187,20 @@ def _answers(annotation: Mapping[str, Any] | None, subset: str) -> tuple[tuple[s
     return tuple(answers), "" if answers else f"its annotation in {file} has no answers"
 
 
-def _questions(folder: pathlib.Path, subset: str) -> list[Mapping[str, Any]]:
+def _questions(folder: pathlib.Path, subset: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     path = required(folder, _file(subset), f"the questions about the pictures of {subset}")
-    questions = read_list(path, "questions")
-    for place, each in enumerate(questions):
+    known: set[int] = set()
+    for number, (place, each) in enumerate(listed(path, "questions")):
         if fault := missing(each, QUESTION):
-            raise UsageError(f"{path}: of questions[{place}]: {fault}")
-    if len({each["question_id"] for each in questions}) < len(questions):
-        raise UsageError(f"{path}: a question_id occurs twice; get the file again")
-    return questions
+            raise UsageError(f"{path}: of questions[{number}]: {fault}")
+        if each["question_id"] in known:
+            raise UsageError(f"{path}: a question_id occurs twice; get the file again")
+        known.add(each["question_id"])
+        yield place, each
+
+
+def _notes(subset: str) -> str:
+    return f"v2_mscoco_{subset}_annotations.json"
 
 
 def _file(subset: str) -> str:

@@ -2,6 +2,8 @@
 
 import math
 import mmap
+import pathlib
+import shutil
 from collections.abc import Mapping
 
 import jax
@@ -10,6 +12,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import row_shapes
 
+SHARED = pathlib.Path("/dev/shm")
 MIB = 2**20
 HEADROOM = 256 * MIB  # For everything else that uses /dev/shm, such as XLA's runtime.
 # Batches of one stream in /dev/shm. A loader process holds one that it waits to hand over and one
@@ -32,6 +35,38 @@ def shared_memory(config: Config, hosts: int, chips: int) -> int:
     Raises:
       UsageError: the mesh does not fit the chips.
     """
+    return math.ceil((_batches_bytes(config, hosts, chips) + HEADROOM) / MIB) * MIB
+
+
+def require_shared_memory(config: Config, hosts: int, chips: int) -> None:
+    """Checks that the batches of the loader processes have room in this host's ``/dev/shm``.
+
+    Without it, a loader process dies of SIGBUS and says nothing.
+
+    Args:
+      config: of the run.
+      hosts: number of hosts, with one process each.
+      chips: chips per host.
+
+    Raises:
+      UsageError: there is less room than they may take.
+    """
+    if not config.loader.workers or not SHARED.is_dir():
+        return
+    free, needed = shutil.disk_usage(SHARED).free, _batches_bytes(config, hosts, chips)
+    if free < needed:
+        asked = shared_memory(config, hosts, chips) // MIB
+        raise UsageError(
+            f"{SHARED} has {free / MIB:,.0f} MiB free, but the batches of "
+            f"loader.workers={config.loader.workers} may take {needed / MIB:,.0f} MiB there, and "
+            f"loader processes would die of SIGBUS. Make it {asked:,} MiB (docker run "
+            f"--shm-size={asked}m; Kubernetes: an emptyDir with medium: Memory at {SHARED}), or "
+            "set loader.workers=0, which uses threads and needs none"
+        )
+
+
+def _batches_bytes(config: Config, hosts: int, chips: int) -> int:
+    """Returns the bytes that batches may take in ``/dev/shm``; 0 without loader processes."""
     task = config.task
     batches = {name: row_shapes(task, name) for name in task.streams()}
     workers = config.loader.workers
@@ -42,7 +77,7 @@ def shared_memory(config: Config, hosts: int, chips: int) -> int:
     if not workers:  # Threads of the trainer use the trainer's own memory.
         held = [0]
     evaluation = max(held) if config.run.evaluate_every else 0
-    return math.ceil((sum(held) + evaluation + HEADROOM) / MIB) * MIB
+    return sum(held) + evaluation
 
 
 def _share(config: Config, hosts: int, chips: int) -> float:

@@ -4,13 +4,19 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
 from tests import tiny
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.plan.shared_memory import HEADROOM, MIB, shared_memory
+from vlbeit_jax.runtime.shared_memory import (
+    HEADROOM,
+    MIB,
+    require_shared_memory,
+    shared_memory,
+)
 from vlbeit_jax.tasks import parse
 
 STREAM = {"batch_size": 64, "sources": ("D",), "num_masked_patches": 4, "mask_block": 2}
@@ -75,6 +81,27 @@ def test_a_mesh_that_does_not_fit_is_a_usage_error():
     for mesh in ({"mesh__tensor": 3}, {"mesh__data": 3, "mesh__fsdp": 2}, {"mesh__fsdp": 32}):
         with pytest.raises(UsageError, match="do not divide 4 hosts with 4 chips"):
             held(4, 4, **mesh)
+
+
+class Usage(NamedTuple):
+    total: int = 64 * MIB
+    used: int = 4 * MIB
+    free: int = 60 * MIB
+
+
+def test_a_start_without_the_room_is_refused_and_both_figures_are_told(monkeypatch):
+    """With 64 MB of /dev/shm, as Docker and Kubernetes give it."""
+    monkeypatch.setattr("shutil.disk_usage", lambda place: Usage())
+    big = {"task__image": STREAM | {"batch_size": 512}}
+    need = (held(**big) + HEADROOM) // MIB
+    with pytest.raises(UsageError) as raised:
+        require_shared_memory(config(**big), 1, 1)
+    said = str(raised.value)
+    assert "/dev/shm has 60 MiB free, but the batches of loader.workers=2 may take 68 MiB" in said
+    assert f"--shm-size={need}m" in said and "loader.workers=0" in said
+    require_shared_memory(config(), 1, 1)  # Smaller batches.
+    require_shared_memory(config(**big), 2, 1)  # A host of two has half of the rows.
+    require_shared_memory(config(loader__workers=0, **big), 1, 1)
 
 
 READ = """

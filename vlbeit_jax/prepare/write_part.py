@@ -1,6 +1,6 @@
 """The work on one part: reads its units, and writes its records with digests, keys and counts.
 
-``write_shard`` is a pure function of the plan and the part's number. So processes, machines or
+``write_part`` is a pure function of the plan and the part's number. So processes, machines or
 another engine may call it in any order, and more than once.
 """
 
@@ -8,7 +8,7 @@ import collections
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -18,12 +18,14 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from vlbeit_jax.data.content import record_digest
 from vlbeit_jax.data.identity import TEXTS, group_key, text_key
 from vlbeit_jax.data.keys import keys_of
+from vlbeit_jax.prepare.crashed import crashed
 from vlbeit_jax.prepare.encoding import Encoder
 from vlbeit_jax.prepare.formats import FORMATS
-from vlbeit_jax.prepare.formats.base import PARTS, BadInput, Unit
+from vlbeit_jax.prepare.formats.base import BadInput, units_in
 from vlbeit_jax.prepare.item import Item
 from vlbeit_jax.prepare.labels import Classes
 from vlbeit_jax.prepare.parts import (
+    GROUPS,
     Arrays,
     Part,
     arrays_file,
@@ -34,12 +36,11 @@ from vlbeit_jax.prepare.parts import (
     whole,
 )
 from vlbeit_jax.prepare.pictures import Picture
+from vlbeit_jax.prepare.pool import Report, silent
 from vlbeit_jax.prepare.records import RecordMaker
 from vlbeit_jax.prepare.work_plan import WorkPlan
 from vlbeit_jax.prepare.writer import FEATURES, GROUP
 
-# Called now and then with the number of items since the last call, and what was dropped by reason.
-Report = Callable[[int, Mapping[str, int]], None]
 REPORT_EVERY = 0.25  # Seconds.
 EXAMPLES, SHOWN = 3, 200  # Records of a part to show, and the characters of their texts.
 SAID = ("text", "label")
@@ -50,7 +51,7 @@ def features_of(plan: WorkPlan) -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict(FEATURES[plan.kind] | (GROUP if plan.request.grouped else {}))
 
 
-def write_shard(plan: WorkPlan, number: int, report: Report = lambda items, dropped: None) -> Part:
+def write_part(plan: WorkPlan, number: int, report: Report = silent) -> Part:
     """Writes a part, unless it is finished.
 
     Args:
@@ -67,32 +68,34 @@ def write_shard(plan: WorkPlan, number: int, report: Report = lambda items, drop
     if finished := plan.finished(number):
         return finished
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # Damage is counted.
-    bad: dict[str, str] = {}
+    bad = crashed(plan, number)
     while True:
         try:
             part = _written(plan, number, bad, report)
         except BadInput as error:
-            # A benchmark has to be complete.
-            if plan.bad_inputs != "skip" or plan.request.official or error.path in bad:
+            if not plan.skips_bad_inputs or error.path in bad:
                 raise
             bad[error.path] = error.why  # The next try leaves out the whole file.
             continue
         part.bad_inputs = [list(each) for each in bad.items()]
-        part.save(plan.parts, number)
+        part.save(plan.parts_folder, number)
         return part
 
 
 def _written(plan: WorkPlan, number: int, bad: Collection[str], report: Report) -> Part:
     """Writes the files of a part except its counts, from its inputs except the bad ones."""
     maker, part = _maker(plan), Part(plan.asked(number))
+    left_out: collections.Counter[str] = collections.Counter()
     with _Files(plan, number, part) as files:
-        items = _reported(_items(plan, number, bad), maker, report)
+        items = _reported(_items(plan, number, bad, report), maker, report)
         placed = _counted(maker.records(items), part)
         if plan.others:
-            placed = plan.others.apart(placed, maker.left_out, all_held_back=plan.request.official)
+            placed = plan.others.apart(placed, left_out, all_held_back=plan.request.official)
         for split, record in placed:
+            maker.count(split, record)
             files.write(split, record, maker.picture)
         files.publish()
+    part.left_out = dict(left_out)
     _describe(part, maker)
     return part
 
@@ -114,20 +117,16 @@ def _maker(plan: WorkPlan) -> RecordMaker:
 def _describe(part: Part, maker: RecordMaker) -> None:
     part.seen, part.stated, part.repeated_ids = maker.seen, maker.stated, maker.repeated_ids
     part.dropped, part.first_dropped = dict(maker.dropped), maker.first_dropped
-    part.left_out, part.skipped = dict(maker.left_out), dict(maker.skipped)
+    part.skipped = dict(maker.skipped)
     part.repaired, part.classes = dict(maker.repaired), maker.classes.counts
     part.answers = maker.answers.description()
 
 
-def _items(plan: WorkPlan, number: int, bad: Collection[str]) -> Iterator[Item]:
+def _items(plan: WorkPlan, number: int, bad: Collection[str], report: Report) -> Iterator[Item]:
     form = FORMATS[plan.request.source_format]
-    units = [
-        part
-        for unit in plan.tasks[number]
-        for part in [Unit(**each) for each in unit.extra.get(PARTS, ())] or [unit]
-    ]
-    for unit in units:
+    for unit in units_in(plan.units[number]):
         if unit.path not in bad:
+            report(0, {}, unit.path)  # In case that a library crashes.
             for item in form.read(unit, plan.options):
                 yield plan.fits(item) if plan.fits else item
 
@@ -184,6 +183,8 @@ class _Files:
         if "captions" in record:
             # A caption that occurs twice is held back twice.
             keys[TEXTS] = list(map(text_key, record["captions"]))
+        if self._plan.request.official and "group" in record:
+            keys[GROUPS] = [group_key(record["group"])]
         number = part.counts.get(split, 0)
         self._arrays.add(split, number, record_digest(record), group_key(record["id"]), keys)
         if picture and self._plan.request.looks:
@@ -200,8 +201,8 @@ class _Files:
             path = self._path(split)
             self._part.sha256[split] = sha256_of(unfinished(path))
             publish(unfinished(path), path)
-        with whole(arrays_file(self._plan.parts, self._number)) as path:
+        with whole(arrays_file(self._plan.parts_folder, self._number)) as path:
             self._arrays.save(path)
 
     def _path(self, split: str) -> pathlib.Path:
-        return records_file(self._plan.parts, self._number, split)
+        return records_file(self._plan.parts_folder, self._number, split)
