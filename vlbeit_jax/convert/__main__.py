@@ -232,6 +232,7 @@ def _write(
 ) -> None:
     """Writes a run, with the examples of --data, and compares it with JAX if that is asked for."""
     from vlbeit_jax.convert.files import write_manifest
+    from vlbeit_jax.convert.verify import require_agreement
 
     if format.require is not None:
         format.require(source)
@@ -245,11 +246,8 @@ def _write(
         write_manifest(folder)
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if VERIFY.value:
-        from vlbeit_jax.convert.verify import require_agreement
-
         with local_copy(out) as folder:
-            differences = format.check(source, folder)
-        require_agreement(differences, out)
+            require_agreement(format.check(source, folder), out)
 
 
 def _require_packages(wanted: str, packages: "tuple[str, ...]") -> None:
