@@ -24,7 +24,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+from typing import Any, ClassVar
 
 BUCKET = "tests"
 NAMES = ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL", "CLOUD_STORAGE_EMULATOR_ENDPOINT")
@@ -66,7 +66,7 @@ def kind(method: str, path: str) -> str:
 class Server(ThreadingHTTPServer):
     """Says nothing of clients that have closed their connection."""
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -93,10 +93,14 @@ def serving() -> Iterator[tuple[dict[str, str], Requests]]:
     address = f"127.0.0.1:{proxy}"
     line = [str(binary()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(server)]
     line += ["-backend", "memory", "-public-host", address, "-external-url", f"http://{address}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with contextlib.ExitStack() as stack:
         for each in (line, [sys.executable, __file__, str(server), str(proxy)]):
-            process = subprocess.Popen(each, preexec_fn=_end_with_parent, **quiet)
+            process = subprocess.Popen(
+                each,
+                preexec_fn=_end_with_parent,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             stack.callback(process.wait)
             stack.callback(process.kill)
         _make_bucket(proxy)

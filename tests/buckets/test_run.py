@@ -28,17 +28,16 @@ def done(module: str, *arguments: object) -> subprocess.CompletedProcess:
 def killed_after_a_save(line: list[str], checkpoints) -> int:
     """Starts a command and kills it once the run has saved some steps; returns the newest."""
     environment = os.environ | {"XLA_FLAGS": tiny.one_device(os.environ["XLA_FLAGS"])}
-    process = subprocess.Popen(
-        line, cwd=tiny.TOP, env=environment, stderr=subprocess.PIPE, text=True
-    )
+    reading = Checkpointer(checkpoints, read_only=True)
+    process = subprocess.Popen(line, cwd=tiny.TOP, env=environment)
     try:
-        while (Checkpointer(checkpoints, read_only=True).latest() or 0) < STEPS_AT_KILL:
-            assert process.poll() is None, process.stderr.read()[-3000:]
+        while (reading.latest() or 0) < STEPS_AT_KILL:
+            assert process.poll() is None
             time.sleep(0.2)
     finally:
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-    return Checkpointer(checkpoints, read_only=True).latest()
+        process.wait()
+    return reading.latest() or 0
 
 
 def arrays(checkpoints, step: int) -> dict[str, np.ndarray]:

@@ -196,8 +196,7 @@ LENGTH = flags.DEFINE_integer(
 def main() -> None:
     """Prepares what the flags ask for and prints its description."""
     kind = Kind(KIND.value)
-    # The work on other kinds is kept beside the set, in files that grow.
-    out = place(OUT.value, "--out") if kind is Kind.TOKENS else local(OUT.value)
+    out = (place if kind is Kind.TOKENS else local)(OUT.value, "--out")
     engine = beam.engine(RUNNER.value, BEAM_OPTIONS.value)
     if kind is Kind.TOKENS:
         if engine:
