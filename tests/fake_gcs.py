@@ -90,29 +90,20 @@ def binary() -> pathlib.Path | None:
 def serving() -> Iterator[tuple[dict[str, str], Requests]]:
     """Serves an empty bucket; yields the variables that point programs to it, and the counts."""
     server, proxy = free_port(), free_port()
-    address = f"127.0.0.1:{proxy}"
-    line = [str(binary()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(server)]
-    line += ["-backend", "memory", "-public-host", address, "-external-url", f"http://{address}"]
-    with contextlib.ExitStack() as stack:
-        for each in (line, [sys.executable, __file__, str(server), str(proxy)]):
-            process = subprocess.Popen(
-                each,
-                preexec_fn=_end_with_parent,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(binary()), str(server), str(proxy)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    # gcsfs otherwise asks a service that this server does not have which kind of bucket each is,
+    # and warns each time.
+    environment = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+    try:
         _make_bucket(proxy)
-        yield (
-            dict.fromkeys(NAMES, f"http://{address}")
-            | {
-                # gcsfs otherwise asks a service that this server does not have which kind of bucket
-                # each is, and warns each time.
-                "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-            },
-            Requests(proxy),
-        )
+        yield environment | dict.fromkeys(NAMES, f"http://127.0.0.1:{proxy}"), Requests(proxy)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _end_with_parent() -> None:
@@ -214,9 +205,15 @@ class Proxy(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Passes requests on, from the second port to the first."""
-    Proxy.upstream = int(sys.argv[1])
-    Server(("127.0.0.1", int(sys.argv[2])), Proxy).serve_forever()
+    """Starts the server, and passes requests on to it until the test's process ends."""
+    program, server, proxy = sys.argv[1:]
+    _end_with_parent()
+    address = f"127.0.0.1:{proxy}"
+    line = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", server]
+    line += ["-backend", "memory", "-public-host", address, "-external-url", f"http://{address}"]
+    Proxy.upstream = int(server)
+    with subprocess.Popen(line, preexec_fn=_end_with_parent):
+        Server(("127.0.0.1", int(proxy)), Proxy).serve_forever()
 
 
 if __name__ == "__main__":
