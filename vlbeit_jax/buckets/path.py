@@ -11,6 +11,7 @@ renamed or extended.
 import contextlib
 import datetime
 import fnmatch
+import glob
 import io
 import os
 import pathlib
@@ -110,7 +111,7 @@ class BucketPath(pathlib.PosixPath):
     def glob(self, pattern: str, **options: Any) -> Iterator["BucketPath"]:
         """Yields what has a name of this pattern."""
         with explained(self):
-            yield from sorted(map(_named, store().glob(f"{self}/{pattern}")))
+            yield from sorted(map(_named, store().glob(f"{glob.escape(str(self))}/{pattern}")))
 
     def files(self) -> list["BucketPath"]:
         """Returns every object below, sorted."""
