@@ -34,6 +34,17 @@ class Running:
         self._process = _forks().Process(target=_run, args=given)
         self._process.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """Ends it at once, with SIGKILL."""
+        with self._folder:
+            self._process.kill()
+            self._process.join()
+
     def ended(self, timeout: float = 300) -> subprocess.CompletedProcess:
         """Waits for its end.
 

@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.places import place, require_writable
+from vlbeit_jax.redact import redacted
 from vlbeit_jax.tasks.new_run import parse_run
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _origin(config: "Config") -> dict[str, Any]:
     from vlbeit_jax.runtime import machine
     from vlbeit_jax.tasks.differences import differences
 
-    return {
+    found = {
         "format": 1,
         "source": "benchmark",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -90,6 +91,7 @@ def _origin(config: "Config") -> dict[str, Any]:
         "changes": {each.path: each.value for each in differences(config)},
         "machine": machine.host() | machine.card(),
     }
+    return redacted(found)
 
 
 def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, Any]:

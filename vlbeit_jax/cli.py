@@ -17,6 +17,7 @@ from vlbeit_jax import progress
 from vlbeit_jax.config import files
 from vlbeit_jax.errors import Exit, Reported, UsageError
 from vlbeit_jax.flag_errors import explain
+from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
@@ -125,7 +126,7 @@ def _config_arguments(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]
 
 def fail(message: object, code: Exit = Exit.USAGE) -> NoReturn:
     """Ends the process with a message, which is the last line that it prints."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {redacted(str(message))}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -87,13 +87,24 @@ class Damaged(Reported):
 
 
 class Diverged(Reported, FloatingPointError):
-    """Too many steps were not finite, or a parameter is too large. Every process raises it."""
+    """Too many steps were not finite, or a parameter is too large. Every process raises it.
+
+    Attributes:
+      code: exit code of the command.
+      first: step with which it began; None if that is not known.
+      last: the newest step that belongs to it; None if that is not known.
+    """
 
     code = Exit.DIVERGED
 
+    def __init__(self, message: str, first: int | None = None, last: int | None = None):
+        """Args: ``message``, and the ``first`` and ``last`` step, if they are known."""
+        super().__init__(message)
+        self.first, self.last = first, last
+
 
 class Stuck(Reported):
-    """No step was finished for too long. Nothing raises it yet; its exit code is reserved."""
+    """No step was finished for too long. The watchdog ends every process with it."""
 
     code = Exit.STUCK
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "vlbeit-benchmark": "vlbeit_jax.benchmark",
     "vlbeit-benchmark-input": "vlbeit_jax.benchmark_input",
     "vlbeit-shared-memory": "vlbeit_jax.shared_memory",
+    "vlbeit-doctor": "vlbeit_jax.doctor",
 }
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from tests.make_data import encoded, png_header, sentence
 from vlbeit_jax.data.identity import picture_digest
 from vlbeit_jax.data.shards import facts_of
 from vlbeit_jax.data.source import META_FILE, TRAIN
-from vlbeit_jax.prepare.writer import FEATURES, _Shards, write_set
+from vlbeit_jax.prepare.encoding import Encoder
+from vlbeit_jax.prepare.writer import FEATURES, write_set
 from vlbeit_jax.types import Kind
 
 COUNT, SHARDS = 24, 2
@@ -51,12 +53,16 @@ def damaged_pair(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     records = [record(number) for number in range(COUNT)]
     write_set(good, Kind.PAIRS, [(TRAIN, each) for each in records], shards=SHARDS, meta={})
     shutil.copytree(good, bad)
-    shards = _Shards(bad, Kind.PAIRS, tfds.features.FeaturesDict(FEATURES[Kind.PAIRS]), SHARDS)
-    for number, each in enumerate(records):
-        what, _ = KINDS_OF_DAMAGE.get(number, ({}, ""))
-        shards.write(TRAIN, each | {"sha256": picture_digest(each["image"])} | what)
-    shards.close()
-    flip(bad / f"pairs-train.array_record-{FLIPPED % SHARDS:05d}-of-{SHARDS:05d}", noise(FLIPPED))
+    encoder = Encoder(tfds.features.FeaturesDict(FEATURES[Kind.PAIRS]))
+    files = [bad / f"pairs-train.array_record-{i:05d}-of-{SHARDS:05d}" for i in range(SHARDS)]
+    for shard, file in enumerate(files):
+        writer = ArrayRecordWriter(str(file), "group_size:1")
+        for number in range(shard, COUNT, SHARDS):
+            each, (what, _) = records[number], KINDS_OF_DAMAGE.get(number, ({}, ""))
+            digest = {"sha256": picture_digest(each["image"])}
+            writer.write(encoder.encode(each | digest | what))
+        writer.close()
+    flip(files[FLIPPED % SHARDS], noise(FLIPPED))
     meta = json.loads((good / META_FILE).read_text())
     for name in meta["shards"]:
         meta["shards"][name] |= facts_of(bad / name)  # Else the start of a run would refuse it.

@@ -1,5 +1,7 @@
 """Drop path, and what precision does."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tests.models import tiny_models as tiny
 from tests.models.test_vlbeit import (
     assert_same_bits,
-    every_scheme,
     every_stream,
     losses_and_gradients,
     random_params,
@@ -106,10 +107,13 @@ def relative_error(found, expected):
 
 
 @pytest.mark.parametrize(
-    "stream",
-    [pytest.param(each, marks=() if each == "pair" else pytest.mark.slow) for each in tiny.STREAMS],
+    ("stream", "positions"),
+    [
+        # Pairs and the bias of relative positions go through all products.
+        pytest.param(*case, marks=() if case == ("pair", "relative") else pytest.mark.slow)
+        for case in itertools.product(tiny.STREAMS, tiny.POSITIONS)
+    ],
 )
-@every_scheme
 def test_bfloat16_is_close_to_float32(stream, positions):
     config, half = tiny.model_config(positions), tiny.model_config(positions, matmul="bfloat16")
     params, batch = tiny.random_params(config, embedding=1.0), tiny.inputs(config, stream)

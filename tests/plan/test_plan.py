@@ -80,10 +80,13 @@ def test_keeping_less_needs_less_memory():
     assert temporaries("full") < temporaries("dots") < temporaries("none")
 
 
+ON_EIGHT = ["v5e:2x4", "--config.mesh.fsdp=8"]
 PLANS = {
-    "base-v5e-16x16": ["base", "v5e:16x16"],
-    "base-v5e-2x4": ["base", "v5e:2x4", "--config.mesh.fsdp=8", "--config.run.accumulate=32"],
-    "large-v5e-16x16": ["large", "v5e:16x16"],
+    "base-v5e-16x16": ["pretrain_base", "v5e:16x16"],
+    "base-v5e-2x4": ["pretrain_base", *ON_EIGHT, "--config.run.accumulate=32"],
+    "large-v5e-16x16": ["pretrain_large", "v5e:16x16"],
+    "finetune/vqav2-v5e-2x4": ["finetune_vqav2", *ON_EIGHT],
+    "finetune/nlvr2-v5e-2x4": ["finetune_nlvr2", *ON_EIGHT],
 }
 
 
@@ -93,13 +96,15 @@ PLANS = {
         pytest.param("base-v5e-16x16", marks=pytest.mark.slow),
         "base-v5e-2x4",
         pytest.param("large-v5e-16x16", marks=pytest.mark.slow),
+        pytest.param("finetune/vqav2-v5e-2x4", marks=pytest.mark.slow),
+        pytest.param("finetune/nlvr2-v5e-2x4", marks=pytest.mark.slow),
     ],
 )
 def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):
     compiled = json.loads((tiny.TOP / "docs" / "plans" / f"{name}.json").read_text())
-    size, topology, *others = PLANS[name]
+    file, topology, *others = PLANS[name]
     arguments = [
-        f"--config=configs/pretrain_{size}.py",
+        f"--config=configs/{file}.py",
         f"--topology={topology}",
         "--config.mesh.fsdp=16",
         *others,

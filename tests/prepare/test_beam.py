@@ -152,7 +152,7 @@ class Elsewhere(beam.Beam):
 
 @pytest.fixture
 def without_beam(monkeypatch):
-    monkeypatch.setattr(beam, "_count", lambda items, dropped: None)
+    monkeypatch.setattr(beam, "_count", lambda items, dropped, reading="": None)
     monkeypatch.setattr(beam, "PATIENCE", 0.0)
 
 

@@ -6,7 +6,9 @@ import pytest
 from tests.make_data import build_texts, records, sentence
 from vlbeit_jax.data.identity import TEXTS, text_key
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
+from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.prepare import encode_texts, pack
 from vlbeit_jax.prepare.pack import pack_texts
 from vlbeit_jax.types import Kind, Special
 
@@ -111,3 +113,50 @@ def test_packing_needs_texts(texts, tokenizer, tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         pack_texts(tmp_path / "out", [str(texts), str(tmp_path / "none")], tokenizer, 16)
     assert not list(tmp_path.iterdir())
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_small_parts_and_a_second_start_give_the_same_bytes(
+    few_texts, tokenizer, tmp_path, monkeypatch
+):
+    places = [str(few_texts), str(few(tmp_path, "fewer", first=3))]
+    pack_texts(tmp_path / "whole", places, tokenizer, 17, 2)
+    monkeypatch.setattr(encode_texts, "DOCUMENTS", 3)
+    written = []
+
+    def failing(*arguments, **named):
+        written.append(len(list((tmp_path / "rows.packing").iterdir())))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(pack, "write_set", failing)
+        with pytest.raises(KeyboardInterrupt):
+            pack_texts(tmp_path / "rows", places, tokenizer, 17, 2)
+    assert written[0] > 4 and not (tmp_path / "rows").exists()
+    parts = sorted((tmp_path / "rows.packing").iterdir())
+    parts[0].unlink()
+    (tmp_path / "rows.packing" / "0123.npz").write_bytes(b"of another plan")
+    encoded = []
+    own = encode_texts._Encode.__call__
+    monkeypatch.setattr(
+        encode_texts._Encode,
+        "__call__",
+        lambda call, given, report: encoded.append(given) or own(call, given, report),
+    )
+    pack_texts(tmp_path / "rows", places, tokenizer, 17, 2)
+    assert len(encoded) == 1 and contents(tmp_path / "rows") == contents(tmp_path / "whole")
+    assert not (tmp_path / "rows.packing").exists()
+    with pytest.raises(UsageError, match="rows exists already"):
+        pack_texts(tmp_path / "rows", places, tokenizer, 17, 2)
+
+
+def test_a_document_of_many_rows_and_one_without_pieces(tokenizer):
+    documents = [[9] * 31, [], [8] * 5, [7] * 10]
+    rows = list(packed_rows(documents, 7))
+    inner = [row[1:-1].tolist() for row in rows[:-1]]
+    assert all(len(each) == 5 for each in inner)
+    joined = [piece for row in rows for piece in row[1:] if piece > max(Special)]
+    assert joined == sum(documents, [])

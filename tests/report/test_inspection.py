@@ -160,3 +160,17 @@ def test_the_command_writes_one_file(world, tmp_path):
         "vlbeit_jax.inspect_data", f"--config={config}", f"--out={tmp_path / 'no' / 'd.html'}"
     )
     assert done.returncode == 2 and "existing, writable folder" in done.stderr
+
+
+def test_what_others_wrote_stays_text(tmp_path):
+    """Names of classes, ids and file names with markup in them; ``checked`` finds a script."""
+    hostile = "<script>alert(1)</script>"
+    lines = labelled_world.rows(tmp_path)
+    for line in lines:
+        line |= {"label": f"{hostile}{line['label']}", "id": f"{hostile}{line['id']}"}
+    place = labelled_world.write(tmp_path / "<img src=x onerror=alert(1)>.jsonl", lines)
+    out = tmp_path / "<b>labelled"
+    build(out, Kind.LABELLED_IMAGES, [place], source_format="jsonl")
+    page = data_page("Data", *opened(labelled_world.image_config(out)), ROWS, 50)
+    assert "&lt;script&gt;alert(1)" in page and "<img src=x" not in page and "<b>" not in page
+    checked(page)

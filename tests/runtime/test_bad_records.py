@@ -111,7 +111,7 @@ class Together:
 
 
 def of_process(
-    together, process, share=0.1, saved=types.MappingProxyType({}), say=lambda text: None
+    together, process, share=0.1, saved: Any = types.MappingProxyType({}), say=lambda text: None
 ):
     gather = together.gathered(process)
     return BadRecords(

@@ -139,25 +139,25 @@ def test_a_line_has_the_means_since_the_last_one_and_includes_its_own_step():
 def test_refused_steps_are_counted_and_not_averaged():
     lines = Lines()
     hook = log(lines, Timer(1.0), every=4)
-    for step, skipped in ((1, 0.0), (2, 1.0), (3, 1.0), (4, 0.0)):
-        hook.on_metrics(step, {"loss": 8.0, "skipped": skipped})
+    for step, refused in ((1, 0.0), (2, 1.0), (3, 1.0), (4, 0.0)):
+        hook.on_metrics(step, {"loss": 8.0, "refused": refused})
     hook.after_step(4, None, None)
     ((_, _, line),) = lines.lines
-    assert (line["skipped"], line["loss"]) == (2, 8)
+    assert (line["refused"], line["loss"]) == (2, 8)
 
 
 def test_the_mean_leaves_out_refused_steps():
     lines = Lines()
     hook = log(lines, Timer(1.0), every=3)
     for step, loss in ((1, 2.0), (2, np.nan), (3, 4.0)):
-        hook.on_metrics(step, {"loss": loss, "skipped": float(np.isnan(loss))})
+        hook.on_metrics(step, {"loss": loss, "refused": float(np.isnan(loss))})
     hook.after_step(3, None, None)
     for step in (4, 5, 6):
-        hook.on_metrics(step, {"loss": np.inf, "skipped": 1.0})
+        hook.on_metrics(step, {"loss": np.inf, "refused": 1.0})
     hook.after_step(6, None, None)
     first, second = (line for *_, line in lines.lines)
-    assert (first["loss"], first["skipped"]) == (3.0, 1)
-    assert np.isnan(second["loss"]) and second["skipped"] == 3
+    assert (first["loss"], first["refused"]) == (3.0, 1)
+    assert np.isnan(second["loss"]) and second["refused"] == 3
 
 
 def divergence(saves, lines, in_a_row=3, share=0.01):
@@ -195,9 +195,9 @@ def test_a_share_of_refused_steps_ends_the_run():
 def test_divergence_names_the_parameters_if_all_metrics_are_finite():
     lines = Lines()
     hook = divergence(Saves(), lines, in_a_row=1)
-    hook.on_metrics(6, {"loss": 1.0, "skipped": 0.0})
+    hook.on_metrics(6, {"loss": 1.0, "refused": 0.0})
     with pytest.raises(Diverged, match="step 7: 1 .* .here: the new parameters or the model state"):
-        hook.on_metrics(7, {"loss": 1.0, "skipped": 1.0})
+        hook.on_metrics(7, {"loss": 1.0, "refused": 1.0})
 
 
 class Press(Hook):

@@ -12,7 +12,7 @@ from vlbeit_jax.tasks.open_vqkd import OpenVQKD
 from vlbeit_jax.tasks.probing import HEADLINES as PROBED
 
 TIMES = {"samples_per_second": 150.2, "data_wait": 0.002, "checkpoint_wait": 0.0, "goodput": 0.9}
-STEP = {"grad_norm": 2.0, "skipped": 0.0, "update_norm": 0.3, "learning_rate": 1e-3} | TIMES
+STEP = {"grad_norm": 2.0, "refused": 0.0, "update_norm": 0.3, "learning_rate": 1e-3} | TIMES
 
 
 def term(name, loss=2.0, accuracy=0.25, **baselines):
@@ -74,19 +74,19 @@ def test_lines_of_a_run_are_aligned():
 def test_a_line_of_pretraining_has_all_accuracies_and_fits(split, steps, loss, slow):
     figures = masked(loss=loss, accuracy=1.0)
     if split == "train":
-        figures |= STEP | {"data_wait": slow, "skipped": 2.0}
+        figures |= STEP | {"data_wait": slow, "refused": 2.0}
     said = line(steps // 2, steps, split, figures, time="12d03h left")
     assert len(said) <= WIDTH and said.count("100.0%") == 4 and said.endswith(" | 12d03h left")
-    assert ("2 skipped" in said) == (split == "train")
+    assert ("2 refused" in said) == (split == "train")
     assert ("data wait 45%" in said) == (split == "train" and slow > 0)
 
 
 def test_refused_steps_and_slow_data_are_shown_and_nothing_else_is():
     said = line(1, 2, "train", term("fit") | STEP)
-    assert "skipped" not in said and "wait" not in said
-    bad = STEP | {"skipped": 1.0, "data_wait": 0.0123, "checkpoint_wait": 0.2}
+    assert "refused" not in said and "wait" not in said
+    bad = STEP | {"refused": 1.0, "data_wait": 0.0123, "checkpoint_wait": 0.2}
     said = line(1, 2, "train", term("fit") | bad, time="1s left")
-    assert said.endswith(" | 1 skipped | data wait 1% | checkpoint wait 20% | 1s left")
+    assert said.endswith(" | 1 refused | data wait 1% | checkpoint wait 20% | 1s left")
 
 
 TASKS = {

@@ -93,7 +93,7 @@ def test_a_start_without_the_room_is_refused_and_both_figures_are_told(monkeypat
     """With 64 MB of /dev/shm, as Docker and Kubernetes give it."""
     monkeypatch.setattr("shutil.disk_usage", lambda place: Usage())
     big = {"task__image": STREAM | {"batch_size": 512}}
-    need = (held(**big) + HEADROOM) // MIB
+    need = shared_memory(config(**big), 1, 1) // MIB
     with pytest.raises(UsageError) as raised:
         require_shared_memory(config(**big), 1, 1)
     said = str(raised.value)

@@ -44,6 +44,7 @@ class Started:
     """A run in a process of its own, whose output is read from a file."""
 
     def __init__(self, config, workdir, *arguments, devices=1):
+        self.sent = time.monotonic()  # When a signal was sent to it last.
         self.workdir, self.output = workdir, workdir.with_name(f"{workdir.name}.{len(arguments)}")
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         command = [sys.executable, "-m", "vlbeit_jax.main", f"--config={config}"]
@@ -71,6 +72,7 @@ class Started:
         return self
 
     def send(self, *numbers):
+        self.sent = time.monotonic()
         for number in numbers:
             self.process.send_signal(number)
         return self
@@ -78,6 +80,7 @@ class Started:
     def ended(self):
         """Returns the exit code and the last line."""
         code = self.process.wait(timeout=ENDS_WITHIN)
+        print(f"{self.process.args[-1]}: {code} after {time.monotonic() - self.sent:.1f} s")
         return code, self.said().splitlines()[-1]
 
 

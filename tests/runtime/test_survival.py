@@ -151,6 +151,7 @@ def test_a_ruined_network_is_never_saved(world, tmp_path, rate):
         refused = (tmp_path / "run" / "refused.jsonl").read_text().splitlines()
         named = [json.loads(line) for line in refused]
         assert len(named) >= 3 and len(named[0]["records"]["text"]) == 8
+        assert named[0]["records"]["text"][0].startswith("train/")
         lines = [line for line in tiny.metrics_of(tmp_path / "run") if line["split"] == "refused"]
         assert [line["step"] for line in lines] == [each["step"] for each in named]
 
@@ -224,6 +225,25 @@ def test_goodput_counts_steps_that_were_taken_twice_once():
     found = history.goodput(lines, 30)
     assert (found["wall"], found["steps"], found["lost"]) == (160.0, 60.0, 20.0)
     assert found["goodput"] == pytest.approx(60 / 160)
+    assert (found["lost_steps"], found["unrecorded"]) == (10, 0)
+
+
+def test_a_start_that_was_killed_leaves_time_that_is_not_recorded():
+    def entry(event, step, second, **seconds):
+        moment = f"2026-11-27T10:00:{second:02d}+0000"
+        return {"event": event, "step": step, "time": moment, "seconds": seconds}
+
+    lines = [
+        entry("started", 0, 0),
+        entry("saved", 5, 20, wall=20.0, steps=9.0, start=4.0, compile=5.0, evaluation=2.0),
+        entry("started", 5, 50),  # Killed at some time in these 30 seconds.
+        entry("ended", 8, 59, wall=9.0, steps=9.0),
+    ]
+    found = history.goodput(lines, 8)
+    assert (found["unrecorded"], found["lost_steps"]) == (30.0, 0)
+    assert (found["start"], found["compile"], found["evaluation"]) == (4.0, 5.0, 2.0)
+    del lines[1]["time"]
+    assert history.goodput(lines, 8)["unrecorded"] == 0
 
 
 def test_a_history_with_a_cut_off_line_is_read(tmp_path):

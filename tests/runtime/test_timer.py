@@ -51,3 +51,25 @@ def test_a_summary_starts_anew_but_goodput_is_that_of_the_whole_run(monkeypatch)
     figures = found.summary()
     assert figures["mfu"] == pytest.approx(0.1) and figures["data_wait"] == 0
     assert figures["goodput"] == pytest.approx(0.75)
+
+
+def test_the_totals_of_a_start_add_up(monkeypatch):
+    clock = Clock(monkeypatch)
+    found = timer.Timer(1000.0, lambda: clock.compiled, start_seconds=7.0)
+    clock.now += 3
+    found.steps_begin()
+    clock.now += 20
+    clock.compiled += 4
+    with found.waiting("evaluation"):
+        clock.now += 5
+    totals = found.totals()
+    assert totals == {
+        "wall": 35.0,
+        "start": 10.0,
+        "steps": 16.0,
+        "compile": 4.0,
+        "evaluation": 5.0,
+        "data": 0.0,
+        "checkpoint": 0.0,
+    }
+    assert found.summary()["goodput"] == pytest.approx(16 / 25)  # Since the first step began.

@@ -72,7 +72,7 @@ def by_the_step(objective, shape, parts):
     places = jax.tree.map(lambda leaf: leaf.sharding, state.params)
     state = state.replace(params=jax.device_put(random_params(), places))
     state, metrics = training(state, retrieval_batch())
-    assert int(metrics["skipped"]) == 0
+    assert int(metrics["refused"]) == 0
     gradients = jax.tree.map(np.subtract, random_params(), jax.device_get(state.params))
     terms = {name for name in metrics if name.endswith("/loss")}
     return {name: float(metrics[name]) for name in terms}, gradients

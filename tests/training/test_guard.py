@@ -16,6 +16,7 @@ from vlbeit_jax.training import checkpoint
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.guard import all_finite
 from vlbeit_jax.training.optimizer import make_optimizer
+from vlbeit_jax.training.state import SAVED_REFUSED
 
 EIGHT = [(8, 1, 1), (2, 4, 1)]
 
@@ -41,20 +42,20 @@ BAD = {
 def test_one_bad_row_on_eight_devices_changes_nothing(shape):
     training = Training(shape, ema_decay=0.5)
     state, metrics = training(training.make(0), rows(0))
-    assert int(metrics["skipped"]) == 0
+    assert int(metrics["refused"]) == 0
     before = bits(state)
     parts = {name: bits(state, [name]) for name in GUARDED}
     for number, (what, bad) in enumerate(BAD.items(), start=1):
         state, metrics = training(state, bad)
         assert bits(state) == before, what
-        flags = {int(shard.data) for shard in metrics["skipped"].addressable_shards}
+        flags = {int(shard.data) for shard in metrics["refused"].addressable_shards}
         assert flags == {1}, what
-        assert int(state.step) == 1 + number and int(state.skipped) == number
+        assert int(state.step) == 1 + number and int(state.refused) == number
     # The control: a finite step changes all of it, and is not counted.
     after, metrics = training(state, rows(1))
     for name in GUARDED:
         assert bits(after, [name]) != parts[name], name
-    assert int(metrics["skipped"]) == 0 and int(after.skipped) == len(BAD)
+    assert int(metrics["refused"]) == 0 and int(after.refused) == len(BAD)
 
 
 def test_metrics_say_what_was_not_finite():
@@ -158,7 +159,7 @@ def test_average_and_count_survive_a_restart(tmp_path, ema_decay):
     state, _ = training(training.make(0), BAD["a NaN in the input"])
     state, _ = training(state, rows(0))
     found = saved_and_restored(tmp_path, state, training.abstract)
-    assert bits(found) == bits(state) and (int(found.step), int(found.skipped)) == (2, 1)
+    assert bits(found) == bits(state) and (int(found.step), int(found.refused)) == (2, 1)
 
 
 def test_an_average_that_was_not_saved_starts_at_the_parameters(tmp_path):
@@ -175,15 +176,15 @@ def test_a_checkpoint_of_format_1_is_read(tmp_path, monkeypatch):
     state, _ = training(training.make(0), rows(0))
     trees = state.saved()
     trees["extra"] = trees.pop("model_state")
-    del trees["optimizer"]["skipped"]
+    del trees["optimizer"][SAVED_REFUSED]
     monkeypatch.setattr(checkpoint, "FORMAT", 1)
     with contextlib.closing(Checkpointer(tmp_path)) as checkpointer:
         checkpointer.save(1, trees, {})
     monkeypatch.undo()
     with contextlib.closing(Checkpointer(tmp_path)) as checkpointer:
         found = checkpointer.restore_state(1, training.abstract)
-    assert bits(found) == bits(state) and (int(found.step), int(found.skipped)) == (1, 0)
-    assert found.skipped.sharding == training.abstract.skipped.sharding
+    assert bits(found) == bits(state) and (int(found.step), int(found.refused)) == (1, 0)
+    assert found.refused.sharding == training.abstract.refused.sharding
     training(found, rows(1))
 
 
@@ -191,4 +192,4 @@ def test_the_state_has_no_other_part():
     """A new field of the state must be guarded, or be a count."""
     state = Training((1, 1, 1)).abstract
     names = {field.name for field in dataclasses.fields(state)}
-    assert names == {*GUARDED, "step", "skipped"}
+    assert names == {*GUARDED, "step", "refused"}

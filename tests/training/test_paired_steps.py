@@ -86,7 +86,7 @@ def by_the_step(name, shape, parts):
     places = jax.tree.map(lambda leaf: leaf.sharding, state.params)
     state = state.replace(params=jax.device_put(random_params(name), places))
     state, metrics = training(state, batch())
-    assert int(metrics["skipped"]) == 0
+    assert int(metrics["refused"]) == 0
     gradients = jax.tree.map(np.subtract, random_params(name), jax.device_get(state.params))
     losses = {key: float(value) for key, value in metrics.items() if key.endswith("/loss")}
     return losses, gradients

@@ -63,7 +63,7 @@ def by_the_step(norm, shape, parts):
     places = jax.tree.map(lambda leaf: leaf.sharding, state.params)
     state = state.replace(params=jax.device_put(random_params(norm), places))
     state, metrics = training(state, batch())
-    assert int(metrics["skipped"]) == 0
+    assert int(metrics["refused"]) == 0
     gradients = jax.tree.map(np.subtract, random_params(norm), jax.device_get(state.params))
     names = ("segment/loss", "segment/accuracy", "auxiliary/loss")
     return (

@@ -64,8 +64,8 @@ def test_a_bad_row_leaves_the_codebook_alone(on_eight):
     weight = rows["image"]["weight"]
     spoilt = jax.device_put(weight.at[5].set(jnp.nan), weight.sharding)
     state, metrics = step(state, {}, {"image": {**rows["image"], "weight": spoilt}})
-    assert int(metrics["skipped"]) == 1 and int(state.skipped) == 1 and int(state.step) == 2
+    assert int(metrics["refused"]) == 1 and int(state.refused) == 1 and int(state.step) == 2
     assert bits(state) == before
     state, metrics = step(state, {}, rows)  # The control: a good step moves it.
-    assert int(metrics["skipped"]) == 0
+    assert int(metrics["refused"]) == 0
     assert bits(state, ["model_state"]) != codes

@@ -177,9 +177,21 @@ class RunConfig:
         "auto", "folder for compiled steps; auto: in the user's cache folder; empty: no cache"
     )
     keep_every: int = setting(0, "steps whose multiples are kept as well; 0: none", AT_LEAST_0)
+    stuck_minutes: float = setting(
+        20.0,
+        "time without a finished step after which the run shows where every thread is, and ends; "
+        "six times as long for a start, compilation, evaluation and save; 0: never",
+        AT_LEAST_0,
+    )
     refused_in_a_row: int = setting(3, "refused updates in a row that end the run", POSITIVE)
     refused_share: float = setting(
         0.01, "a larger share of refused updates in the last 1,000 steps ends the run", SHARE
+    )
+    rollbacks: int = setting(
+        0,
+        "how often, over all starts, a run that has diverged goes back to the last checkpoint "
+        "before it, and past the records that it had since; then it ends",
+        AT_LEAST_0,
     )
     bad_records: float = setting(
         0.001,

@@ -112,17 +112,17 @@ def piece_fingerprint(processor: sentencepiece.SentencePieceProcessor) -> str:
     return hashlib.sha256(pieces.encode()).hexdigest()[:12]
 
 
-def packed_rows(
-    texts: Iterable[str | bytes], tokenizer: TextTokenizer, length: int
-) -> Iterator[Int[np.ndarray, " T"]]:
-    """Rows of CLS, pieces, SEP; every piece of every text stands in exactly one row."""
+def packed_rows(documents: Iterable[list[int]], length: int) -> Iterator[Int[np.ndarray, " T"]]:
+    """Rows of CLS, pieces, SEP; every piece of every document stands in exactly one row."""
     waiting: list[int] = []
-    for text in texts:
+    for pieces in documents:
         if waiting:
             waiting.append(Special.SEP)
-        waiting += tokenizer.encode(text.decode() if isinstance(text, bytes) else text)
-        while len(waiting) >= length - 2:
-            yield row_of(waiting[: length - 2], length)
-            waiting = waiting[length - 2 :]
+        waiting += pieces
+        start = 0
+        while len(waiting) - start >= length - 2:
+            yield row_of(waiting[start : start + length - 2], length)
+            start += length - 2
+        waiting = waiting[start:]
     if waiting:
         yield row_of(waiting, length)

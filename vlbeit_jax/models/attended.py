@@ -18,6 +18,7 @@ from vlbeit_jax.models.layers import LayerNorm, Linear, concatenate_axis1, matmu
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.ops.attention import ungroup
 from vlbeit_jax.ops.einsum import einsum_to_float32
+from vlbeit_jax.ops.hidden import HIDDEN
 from vlbeit_jax.ops.position import relative_index
 from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.types import Layout, Modality, Positions
@@ -63,7 +64,7 @@ def _cls_attention(config: ModelConfig, params: Tree, inputs: Inputs) -> Float[A
         table = params["encoder"]["relative_positions"][:, last]
         logits = logits + _bias(config, table, tokens.layout).astype(jnp.float32)
     if tokens.valid is not None:
-        logits = jnp.where(tokens.valid[:, None], logits, -jnp.inf)
+        logits = jnp.where(tokens.valid[:, None], logits, HIDDEN)
     return jax.nn.softmax(logits, axis=-1)
 
 

@@ -18,6 +18,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.ops.cudnn_attention import cudnn_attention, what_is_missing
 from vlbeit_jax.ops.device import LANES, chips_sharing_heads, on_nvidia, on_tpu
 from vlbeit_jax.ops.einsum import einsum_to_float32
+from vlbeit_jax.ops.hidden import HIDDEN
 from vlbeit_jax.ops.kernel_memory import MIB, vmem_bytes, vmem_here
 from vlbeit_jax.shapes import Array, Bool, Float
 
@@ -234,8 +235,8 @@ def _einsum_attention(
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
     if mask is not None:
-        logits = jnp.where(mask, logits, -jnp.inf)
+        logits = jnp.where(mask, logits, HIDDEN)
     if valid is not None:
-        logits = jnp.where(valid[:, None, None, :], logits, -jnp.inf)
+        logits = jnp.where(valid[:, None, None, :], logits, HIDDEN)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     return jnp.einsum("bhqs,bhsk->bhqk", weights, value).transpose(0, 2, 1, 3)

@@ -20,10 +20,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from vlbeit_jax.ops.device import LANES, on_own_part, on_tpu
+from vlbeit_jax.ops.hidden import HIDDEN
 from vlbeit_jax.shapes import Array, Bool, Float
-
-# Logit of a hidden key: its weight is 0. Minus infinity would give NaN in a row without valid keys.
-HIDDEN = -1e30
 
 
 def fused_attention(

@@ -23,7 +23,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from vlbeit_jax.ops import kernel_memory
 from vlbeit_jax.ops.device import LANES, on_own_part, on_tpu
-from vlbeit_jax.ops.fused_attention import HIDDEN, own_lanes, product
+from vlbeit_jax.ops.fused_attention import own_lanes, product
+from vlbeit_jax.ops.hidden import HIDDEN
 from vlbeit_jax.shapes import Array, Bool, Float
 
 # What a kernel may get besides ``projected``, in this order.

@@ -55,7 +55,7 @@ class Memory(NamedTuple):
 
 def kept(state: TrainState, frozen: Tree, batches: Tree) -> Memory:
     """What is on a chip before a step begins; the trees are shapes with shardings."""
-    moments = (state.opt_state, state.step, state.skipped, state.ema)
+    moments = (state.opt_state, state.step, state.refused, state.ema)
     parts = (state.params, moments, state.model_state, frozen, batches)
     return Memory(*(tree_bytes(part) for part in parts), temporaries=0, program=0)
 

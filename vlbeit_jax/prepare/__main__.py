@@ -11,7 +11,7 @@ from vlbeit_jax import cli
 from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.places import local, place
+from vlbeit_jax.places import local
 from vlbeit_jax.prepare import beam
 from vlbeit_jax.prepare.build import build_set
 from vlbeit_jax.prepare.decide import REMOVE, REPORT, Wishes
@@ -101,7 +101,7 @@ SPLITS_READ = flags.DEFINE_list(
 SHARDS = flags.DEFINE_integer(
     "shards", 0, "shards (files) per split; 0: as many as give about 256 MB each", lower_bound=0
 )
-flags.DEFINE_integer(
+WORKERS = flags.DEFINE_integer(
     "workers", -1, "worker processes; -1: one per core, if there are parts for them; 0: none", -1
 )
 RANGE = flags.DEFINE_string(
@@ -196,7 +196,7 @@ LENGTH = flags.DEFINE_integer(
 def main() -> None:
     """Prepares what the flags ask for and prints its description."""
     kind = Kind(KIND.value)
-    out = (place if kind is Kind.TOKENS else local)(OUT.value, "--out")
+    out = local(OUT.value)
     engine = beam.engine(RUNNER.value, BEAM_OPTIONS.value)
     if kind is Kind.TOKENS:
         if engine:
@@ -208,9 +208,8 @@ def main() -> None:
                 "--apart_from is for texts, before they are packed: give it where the --input of "
                 "--kind=tokens is made"
             )
-        meta = pack_texts(
-            out, INPUT.value, TextTokenizer(TOKENIZER.value), LENGTH.value, SHARDS.value or 1
-        )
+        tokenizer, shards = TextTokenizer(TOKENIZER.value), SHARDS.value or 1
+        meta = pack_texts(out, INPUT.value, tokenizer, LENGTH.value, shards, WORKERS.value)
     else:
         fits = None
         if TOKENIZER.value:

@@ -11,7 +11,7 @@ import jax
 from vlbeit_jax.config.common import ClusterConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.jax_internals import LOGGER_OF_CONNECTING, detect_process
-from vlbeit_jax.runtime.rendezvous import ProcessAddress, rendezvous
+from vlbeit_jax.runtime.rendezvous import ProcessAddress, own_interface, rendezvous
 
 # What srun sets for every process of a job step, and JAX reads.
 SLURM_STEP = (
@@ -57,7 +57,16 @@ def join(config: ClusterConfig, address: ProcessAddress | None = None) -> None:
         initialization_timeout=config.initialization_timeout,
         heartbeat_timeout_seconds=config.heartbeat_timeout,
         shutdown_timeout_seconds=config.shutdown_timeout,
+        coordinator_bind_address=_bind_address(address),
     )
+
+
+def _bind_address(address: ProcessAddress) -> str | None:
+    """Returns where JAX's coordinator listens; None leaves it to JAX: on all interfaces."""
+    interface = own_interface(address.host) if address.process == 0 else ""
+    if not interface or "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
+        return None
+    return f"[{interface}]:{address.port}" if ":" in interface else f"{interface}:{address.port}"
 
 
 def cluster_kind(config: ClusterConfig) -> str:

@@ -1,9 +1,16 @@
-"""Ends this process at once."""
+"""Ends this process at once, and says so first where others look."""
 
+import contextlib
 import multiprocessing
 import os
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from typing import NoReturn
+
+PATIENCE = 20.0  # Seconds to tell the other processes of the run, and to write to its folder.
+_notes: list[Callable[[str, int], None]] = []  # Called with the message and the exit code.
+_tellers: list[Callable[[str, int], None]] = []
 
 
 def end_now(code: int) -> NoReturn:
@@ -15,3 +22,47 @@ def end_now(code: int) -> NoReturn:
             stream.flush()
     finally:
         os._exit(code)  # Even if nobody reads the output.
+
+
+def end(said: str, code: int) -> NoReturn:
+    """Ends this process with a message, after the other processes of the run were told.
+
+    Args:
+      said: why it ends.
+      code: exit code of all processes.
+    """
+    threading.Timer(PATIENCE, os._exit, [code]).start()
+    try:
+        if _tellers:
+            _tellers[-1](said, code)
+        else:
+            print(f"error: {said}", file=sys.stderr)
+            note(said, code)
+    finally:
+        end_now(code)
+
+
+@contextlib.contextmanager
+def telling(tell: Callable[[str, int], None]) -> Iterator[None]:
+    """Within its body, ``tell`` tells the other processes, notes and ends in place of ``end``."""
+    _tellers.append(tell)
+    try:
+        yield
+    finally:
+        _tellers.remove(tell)
+
+
+@contextlib.contextmanager
+def noting(write: Callable[[str, int], None]) -> Iterator[None]:
+    """Within its body, ``write`` gets the message and the code before this process is ended."""
+    _notes.append(write)
+    try:
+        yield
+    finally:
+        _notes.remove(write)
+
+
+def note(said: str, code: int) -> None:
+    """Writes a message where the run keeps its own; the innermost place first."""
+    for write in reversed(_notes):
+        write(said, code)

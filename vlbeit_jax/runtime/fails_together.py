@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 
 from vlbeit_jax.errors import Diverged, Exit, Interrupted, PeerLost, Preempted, Reported
-from vlbeit_jax.runtime import signals
+from vlbeit_jax.redact import redacted
+from vlbeit_jax.runtime import watchdog
 from vlbeit_jax.runtime.bad_data import TooManyBadRecords
-from vlbeit_jax.runtime.ending import end_now
+from vlbeit_jax.runtime.ending import end_now, note, telling
 from vlbeit_jax.runtime.hosts import AgreedError
 from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
 
@@ -63,7 +64,7 @@ def fails_together() -> Iterator[None]:
         watcher.join()
 
     try:
-        with signals.telling(lambda said, code: _tell(store, said, code)):
+        with telling(lambda said, code: _tell(store, said, code)):
             yield
     except AGREED:
         raise
@@ -83,6 +84,8 @@ def _watch(store: Any, done: threading.Event) -> None:
         except jax.errors.JaxRuntimeError:
             return  # Process 0 is gone, and JAX ends this process.
         if failure:
+            if failure.code == Exit.STUCK:
+                watchdog.show_stacks()  # Perhaps it is this process that the others wait for.
             _end(store, failure)
 
 
@@ -100,8 +103,8 @@ def _described(error: BaseException) -> Failure:
     return Failure(f"{host} failed; its own output has the traceback: {said}", Exit.DEFECT)
 
 
-def _tell(store: Any, said: str, code: Exit) -> None:
-    """Tells the others that this process ends because of a signal, and waits as ``_end`` does."""
+def _tell(store: Any, said: str, code: int) -> None:
+    """Tells the others that a thread of this process ends it, and waits as ``_end`` does."""
     process, count = process_and_count()
     host = f"host {socket.gethostname()} (process {process} of {count})"
     _end(store, _announced(store, Failure(f"{host}: {said}", code)))
@@ -136,11 +139,12 @@ def _found(store: Any) -> Failure | None:
 def _end(store: Any, failure: Failure) -> NoReturn:
     """Ends this process; process 0, which has the store, after the others have read the failure."""
     try:
-        print(f"error: {failure.message}", file=sys.stderr)
+        print(f"error: {redacted(failure.message)}", file=sys.stderr)
         process, count = process_and_count()
         store.key_value_set(f"{_READ}/{process}", "")
         last = time.monotonic() + (LEAVE_SECONDS if process == 0 else 0)
         while len(store.key_value_dir_get(_READ)) < count and time.monotonic() < last:
             time.sleep(LOOK_SECONDS / 10)
+        note(failure.message, failure.code)
     finally:
         end_now(failure.code)  # Even if nobody reads the output, or process 0 is gone.

@@ -3,16 +3,20 @@
 A process that is killed writes no line at its end. What it has done until its last save is known.
 """
 
+import datetime
+import itertools
 import json
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.places import append, settle
+from vlbeit_jax.redact import redacted
 
 FILE = "runs.jsonl"
-STARTED, SAVED, ENDED = "started", "saved", "ended"
+STARTED, SAVED, ENDED, ROLLED_BACK = "started", "saved", "ended", "rolled back"
+MOMENT = "%Y-%m-%dT%H:%M:%S%z"  # How a line writes its time.
 
 
 class History:
@@ -23,11 +27,11 @@ class History:
         self._path, self._enabled = workdir / FILE, enabled
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:
-        """Adds a line: STARTED, SAVED or ENDED, with the time and its facts."""
+        """Adds a line: STARTED, SAVED, ROLLED_BACK or ENDED, with the time and its facts."""
         if self._enabled:
-            moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            line = json.dumps({"event": event, "time": moment, **facts}) + "\n"
-            append(self._path, line.encode())
+            moment = time.strftime(MOMENT)
+            line = redacted({"event": event, "time": moment, **facts})
+            append(self._path, (json.dumps(line) + "\n").encode())
             settle()
 
 
@@ -55,7 +59,21 @@ def last_saved(workdir: pathlib.Path) -> int:
     )
 
 
-def goodput(history: list[dict[str, Any]], step: int) -> dict[str, float]:
+SPENT = ("steps", "lost", "start", "compile", "data", "checkpoint", "evaluation")
+
+
+def starts(history: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Returns the lines of each start."""
+    found: list[list[dict[str, Any]]] = []
+    for entry in history:
+        if entry["event"] == STARTED:
+            found.append([])
+        if found:
+            found[-1].append(entry)
+    return found
+
+
+def goodput(history: Sequence[dict[str, Any]], step: int) -> dict[str, float]:
     """Returns where the time of all starts went, in seconds.
 
     Args:
@@ -63,28 +81,37 @@ def goodput(history: list[dict[str, Any]], step: int) -> dict[str, float]:
       step: the newest saved one. Steps that were taken more than once count once.
 
     Returns:
-      ``wall`` time of all starts until their last line, split into ``steps`` that were kept,
-      ``lost`` ones, ``compile``, ``data``, ``checkpoint``, ``evaluation`` and ``start``; and
-      ``goodput``, the share of ``steps``.
+      ``wall`` time of all starts until their last line, split into what ``SPENT`` lists: ``steps``
+      that were kept, ``lost`` ones and so on; ``goodput``, the share of ``steps``; ``lost_steps``,
+      the number of those that were taken and not kept, as far as is recorded; and ``unrecorded``
+      seconds, between the last line of a start that has no end and the next start. A process that
+      was killed has worked during a part of these.
     """
-    total: dict[str, float] = dict.fromkeys(
-        ("wall", "steps", "lost", "compile", "data", "checkpoint", "evaluation", "start"), 0.0
-    )
-    starts: list[list[dict[str, Any]]] = []
-    for entry in history:
-        if entry["event"] == STARTED:
-            starts.append([])
-        if starts:
-            starts[-1].append(entry)
-    for number, entries in enumerate(starts):
+    total = dict.fromkeys(("wall", *SPENT, "lost_steps", "unrecorded"), 0.0)
+    all_starts = starts(history)
+    for entries, following in itertools.zip_longest(all_starts, all_starts[1:]):
         spent = next((each["seconds"] for each in reversed(entries) if "seconds" in each), {})
         first = entries[0]["step"]
         last = max(each["step"] for each in entries)
-        following = starts[number + 1][0]["step"] if number + 1 < len(starts) else step
-        kept = min(max(following - first, 0) / max(last - first, 1), 1.0)
+        goes_on = following[0]["step"] if following else step
+        taken = max(last - first, 1)
+        undone = sum(each["step"] - each["to"] for each in entries if each["event"] == ROLLED_BACK)
+        kept = max(min(max(goes_on - first, 0) / taken, 1.0) - undone / taken, 0.0)
         for name, seconds in spent.items():
             total[name] = total.get(name, 0.0) + seconds
         in_steps = spent.get("steps", 0.0)
         total["steps"] -= in_steps * (1 - kept)
         total["lost"] += in_steps * (1 - kept)
+        total["lost_steps"] += max(last - goes_on, 0) + undone
+        if following and entries[-1]["event"] != ENDED:
+            total["unrecorded"] += _between(entries[-1], following[0])
     return {**total, "goodput": total["steps"] / total["wall"] if total["wall"] else 0.0}
+
+
+def _between(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Returns the seconds between two lines; 0 if one does not say its time."""
+    try:
+        first, second = (datetime.datetime.strptime(each["time"], MOMENT) for each in (one, other))
+    except (KeyError, ValueError):
+        return 0.0
+    return max((second - first).total_seconds(), 0.0)

@@ -5,6 +5,7 @@ from typing import Any
 
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data.pipeline import Examples
+from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime.agreement import Agreement
 from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.devices import devices
@@ -14,6 +15,7 @@ from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
 from vlbeit_jax.runtime.hooks.evaluate import Evaluate
 from vlbeit_jax.runtime.hooks.first_batch import FirstBatch
+from vlbeit_jax.runtime.hooks.heartbeat import Heartbeat
 from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.profile import Profile
 from vlbeit_jax.runtime.hooks.progress import Progress
@@ -63,6 +65,7 @@ def hooks_of(
     checkpoint, stop = _saving(run, checkpointer, timer, made, bad_records)
     evaluators = run.opened.evaluators(run.data, run.place)
     hooks: list[Hook] = [
+        Heartbeat(),
         _log(run, examples, writer, timer, bad_records),
         bad_records,
         Divergence(
@@ -157,7 +160,7 @@ def _saving(
     """Returns the hooks that save, and that agree with the other hosts on when to save and end."""
     config = run.config
     description = {
-        "config": to_dict(config),
+        "config": redacted(to_dict(config)),
         "must_match": run.must_match,
         "trained_on": list(run.data.trained_on),
         "versions": versions(),

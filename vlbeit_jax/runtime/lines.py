@@ -119,8 +119,8 @@ def items_of(figures: Mapping[str, float], headlines: Sequence[Headline] = ()) -
 def problems(figures: Mapping[str, float]) -> list[str]:
     """Returns what is wrong: refused steps, and waiting for data or checkpoints."""
     found = []
-    if skipped := round(figures.get("skipped", 0)):
-        found.append(f"{skipped} skipped")
+    if refused := round(figures.get("refused", 0)):
+        found.append(f"{refused} refused")
     for name, (label, least) in SLOW.items():
         if figures.get(name, 0.0) >= least:
             found.append(f"{label} {figures[name]:.0%}")

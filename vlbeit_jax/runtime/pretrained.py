@@ -217,8 +217,8 @@ def records_of(run: OpenedRun, sets: Sequence[PreparedSet], stream: str) -> Conc
 def _packed(run: OpenedRun, documents: Records) -> list[dict[str, Any]]:
     """Packs documents into rows of the length that the run was trained on."""
     model = run.model
-    texts = (documents[index]["text"] for index in range(len(documents)))
-    rows = packed_rows(texts, model.text, model.task.text.text_length)
+    texts = (documents[index]["text"].decode() for index in range(len(documents)))
+    rows = packed_rows(map(model.text.encode, texts), model.task.text.text_length)
     return [{"id": f"{number:09d}", "tokens": row} for number, row in enumerate(rows)]
 
 

@@ -21,5 +21,6 @@ def record_ids(run: Run, step: int) -> Mapping[str, Sequence[str]]:
         examples, size = run.data.examples(name), streams[name].batch_size
         if isinstance(examples, TrainingExamples):
             first = run.schedule.used_before(name, step - 1) * size
-            found[name] = [str(examples.record(first + row)["id"]) for row in range(size)]
+            ids = (examples.record(first + row)["id"] for row in range(size))
+            found[name] = [each.decode() if isinstance(each, bytes) else each for each in ids]
     return found

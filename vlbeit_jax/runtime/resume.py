@@ -71,17 +71,15 @@ def resume(run: Run, checkpointer: Checkpointer, abstract: TrainState) -> Resume
             run.hosts.on_primary(lambda: require_checkpoints(run.workdir))
             return Resumed(0, None, tuple(told))
         step = checkpointer.step(newest)
-        state = _restored(run, step, abstract, told)
+        state = restored(run, step, abstract, told)
         if state is not None:
             if not step.has_digests:
                 told.append(f"step {newest} has no digest, because an earlier version saved it")
             return Resumed(newest, state, tuple(told))
-        run.hosts.on_primary(functools.partial(_set_aside, run.workdir, step, told))
+        run.hosts.on_primary(functools.partial(set_aside, run.workdir, step, told))
 
 
-def _restored(
-    run: Run, step: SavedStep, abstract: TrainState, told: list[str]
-) -> TrainState | None:
+def restored(run: Run, step: SavedStep, abstract: TrainState, told: list[str]) -> TrainState | None:
     """Returns the state of a step; None if it is damaged for any process, which is then told."""
     reading, damage = StateReading(step, abstract), []
 
@@ -113,13 +111,15 @@ def _require_same_run(run: Run, step: SavedStep) -> None:
         )
 
 
-def _set_aside(workdir: pathlib.Path, step: SavedStep, told: list[str]) -> None:
-    """Moves a step out of the way, and adds its new place to what the user is told."""
-    place = workdir / DAMAGED / step.folder.name
+def set_aside(
+    workdir: pathlib.Path, step: SavedStep, told: list[str], folder: str = DAMAGED
+) -> None:
+    """Moves a step into another folder, and adds its new place to what the user is told."""
+    place = workdir / folder / step.folder.name
     number = 1
     while place.exists():
         number += 1
-        place = workdir / DAMAGED / f"{step.folder.name}.{number}"
+        place = workdir / folder / f"{step.folder.name}.{number}"
     place.parent.mkdir(exist_ok=True)
     step.folder.rename(place)
     told.append(f"step {step.folder.name} is moved to {place}")

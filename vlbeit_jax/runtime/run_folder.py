@@ -9,6 +9,7 @@ from typing import Any
 from vlbeit_jax.config.parse import flat, to_dict
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.places import appearing, held
+from vlbeit_jax.redact import redacted
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.saved_run import CONFIG_FILE
 
@@ -45,9 +46,9 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def write_config(folder: pathlib.Path, config: Config) -> None:
-    """Writes the whole configuration to the folder, atomically."""
+    """Writes the whole configuration to the folder, without secrets, atomically."""
     with appearing(folder / CONFIG_FILE) as out:
-        out.write(json.dumps(to_dict(config), indent=1) + "\n")
+        out.write(json.dumps(redacted(to_dict(config)), indent=1) + "\n")
 
 
 def config_changes(folder: pathlib.Path, config: Config) -> list[str]:
@@ -66,7 +67,8 @@ def config_changes(folder: pathlib.Path, config: Config) -> list[str]:
             f"{path} is damaged ({error}); to accept the given configuration, replace its content "
             "by {} and run the command again"
         ) from error
-    given = flat(json.loads(json.dumps(to_dict(config))))  # Tuples become lists, as in the file.
+    # As in the file: tuples become lists, and secrets are left out.
+    given = flat(json.loads(json.dumps(redacted(to_dict(config)))))
     return [
         f"{name}: {_shown(saved, name)} in {CONFIG_FILE}, {_shown(given, name)} now"
         for name in sorted({*saved, *given})

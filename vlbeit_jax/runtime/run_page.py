@@ -7,7 +7,15 @@ from typing import Any
 from vlbeit_jax.errors import Damaged, Exit, UsageError
 from vlbeit_jax.places import bytes_in
 from vlbeit_jax.progress import duration
-from vlbeit_jax.runtime.history import ENDED, SAVED, STARTED, goodput, read_history
+from vlbeit_jax.runtime.history import (
+    ENDED,
+    ROLLED_BACK,
+    SAVED,
+    SPENT,
+    STARTED,
+    goodput,
+    read_history,
+)
 from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.checkpoint import Checkpointer
@@ -53,16 +61,13 @@ def page(folder: pathlib.Path, damages: Mapping[int, str]) -> str:
         lines.append(f"moved aside, in {DAMAGED}/: {', '.join(names)}")
     lines.append(f"starts: {sum(each['event'] == STARTED for each in history) or 'none recorded'}")
     lines += [f"  {line}" for line in _starts(history)]
+    lines += [
+        f"rolled back: from step {each['step']:,} to the state of step {each['to']:,}"
+        for each in history
+        if each["event"] == ROLLED_BACK
+    ]
     if history:
-        found = goodput(history, max(damages, default=0))
-        shares = ", ".join(
-            f"{name} {duration(seconds)}"
-            for name, seconds in found.items()
-            if name not in ("goodput", "wall") and seconds >= 0.5
-        )
-        lines.append(
-            f"time: {duration(found['wall'])}, goodput {found['goodput']:.1%} ({shares or '-'})"
-        )
+        lines += _time_lines(goodput(history, max(damages, default=0)))
     lines.append(f"size: {_megabytes(folder)} in all")
     return "\n".join(lines)
 
@@ -88,6 +93,22 @@ def _step_line(step: SavedStep, damage: str) -> str:
         version = step.description.get("versions", {}).get("vlbeit_jax", "an unknown version")
         said += f", format {step.format}, by vlbeit_jax {version}"
     return f"step {int(step.folder.name):,}: {_megabytes(step.folder)}: {said}"
+
+
+def _time_lines(found: Mapping[str, float]) -> list[str]:
+    """Returns where the time of all starts went, and what was lost."""
+    shares = ", ".join(
+        f"{name} {duration(found[name])}" for name in SPENT if round(found[name]) >= 1
+    )
+    lines = [f"time: {duration(found['wall'])}, goodput {found['goodput']:.1%} ({shares or '-'})"]
+    if found["lost_steps"]:
+        lines.append(f"lost: {found['lost_steps']:,.0f} steps were taken again or rolled back")
+    if round(found["unrecorded"]) >= 1:
+        lines.append(
+            f"not recorded: {duration(found['unrecorded'])} between the last line of a start that "
+            "was killed and the next start"
+        )
+    return lines
 
 
 def _starts(history: list[dict[str, Any]]) -> list[str]:

@@ -9,13 +9,12 @@ import contextlib
 import dataclasses
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
 from vlbeit_jax.errors import Exit
-from vlbeit_jax.runtime.ending import end_now
+from vlbeit_jax.runtime.ending import end
 
 CODES = {signal.SIGTERM: Exit.PREEMPTED, signal.SIGINT: Exit.INTERRUPTED}
 SAID = {
@@ -23,7 +22,6 @@ SAID = {
     "command again",
     Exit.INTERRUPTED: "interrupted; run the same command again",
 }
-PATIENCE = 20.0  # Seconds to tell the other processes of the run.
 
 
 @dataclasses.dataclass
@@ -35,14 +33,12 @@ class _State:
       noting: whether signals are noted.
       listening: whether a thread ends the process at a signal that is not noted.
       presses: of Ctrl-C.
-      tell: tells the other processes of the run, if there are any.
     """
 
     asked: Exit | None = None
     noting: bool = False
     listening: bool = False
     presses: int = 0
-    tell: Callable[[str, Exit], None] | None = None
 
 
 _state = _State()
@@ -102,21 +98,11 @@ def at_once() -> Iterator[None]:
     if _state.listening:
         _state.noting = False
         if _state.asked:
-            _end(_state.asked)
+            end(SAID[_state.asked], _state.asked)
     try:
         yield
     finally:
         _state.noting = was_noting
-
-
-@contextlib.contextmanager
-def telling(tell: Callable[[str, Exit], None]) -> Iterator[None]:
-    """Within its body, ``tell`` gets the message and the code before a signal ends the process."""
-    _state.tell = tell
-    try:
-        yield
-    finally:
-        _state.tell = None
 
 
 def _note(number: int, frame: FrameType | None) -> None:
@@ -134,16 +120,4 @@ def _listen(read: int) -> None:
         _state.presses += code is Exit.INTERRUPTED
         pressed_twice = code is Exit.INTERRUPTED and _state.presses > 1
         if code and (pressed_twice or not _state.noting):
-            _end(code)
-
-
-def _end(code: Exit) -> None:
-    """Ends the process with a message, after the other processes of the run were told."""
-    threading.Timer(PATIENCE, os._exit, [code]).start()
-    try:
-        if _state.tell:
-            _state.tell(SAID[code], code)
-        else:
-            print(f"error: {SAID[code]}", file=sys.stderr)
-    finally:
-        end_now(code)
+            end(SAID[code], code)

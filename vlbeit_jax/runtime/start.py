@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from vlbeit_jax import progress
 from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.bad_records import Replaced
 from vlbeit_jax.data.pipeline import Examples
-from vlbeit_jax.runtime import signals
+from vlbeit_jax.errors import Diverged
+from vlbeit_jax.runtime import signals, watchdog
 from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.history import History
@@ -23,6 +25,7 @@ from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.new_state import new_state
 from vlbeit_jax.runtime.resume import bytes_of, require_checkpoints, resume
+from vlbeit_jax.runtime.rollback import roll_back, save_at_once
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
 from vlbeit_jax.runtime.stopping import compiling, finish_evaluation, raise_for_signal
@@ -64,11 +67,13 @@ def train(
       Preempted: SIGTERM has come, and the step is saved.
       Interrupted: Ctrl-C has come, and the step is saved.
     """
-    with explains_storage(workdir):
-        return _train_in(Run.open(config, workdir), profile)
+    limit = config.run.stuck_minutes * 60
+    with explains_storage(workdir), watchdog.watching(limit):
+        began = time.monotonic()
+        return _train_in(Run.open(config, workdir), profile, began)
 
 
-def _train_in(run: Run, profile: tuple[int, int] | None) -> TrainState:
+def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainState:
     config, workdir = run.config, run.workdir
     step, (make_state, abstract) = step_and_state(run.task, config, run.mesh)
     start_from = run.open_start(abstract.params)
@@ -93,7 +98,11 @@ def _train_in(run: Run, profile: tuple[int, int] | None) -> TrainState:
         step.compiling = lambda streams: compiling(writer, streams)
         for each in told:
             writer.say(each)
-        timer = Timer(peak_of_all_devices(), lambda: step.total_compile_seconds)
+        timer = Timer(
+            peak_of_all_devices(),
+            lambda: step.total_compile_seconds,
+            time.monotonic() - began,
+        )
         if state is not None and start == config.run.steps:
             finish_evaluation(run, state, writer, timer)
             writer.say(f"{workdir}: already finished, at step {start} of {start}")
@@ -111,22 +120,21 @@ def _train_in(run: Run, profile: tuple[int, int] | None) -> TrainState:
         frozen = put_replicated(run.opened.frozen, run.mesh)
         examples = {name: run.data.examples(name) for name in run.task.streams()}
         history = History(workdir, enabled=is_primary())
-        with recorded(history, run, start, timer) as progress_made, writer.noting_errors():
+        with recorded(history, run, start, timer) as made, writer.noting_errors():
             bad_records = bad_records_of(run, checkpointer.describe(start) if start else {}, writer)
-            hooks = hooks_of(
-                run,
-                examples,
-                frozen,
-                checkpointer,
-                writer,
-                timer,
-                profile,
-                progress_made,
-                bad_records,
-            )
-            state, ending = _train(
-                run, step, state, frozen, examples, hooks, writer, timer, bad_records.add
-            )
+            parts = (examples, frozen, checkpointer, writer, timer, profile, made, bad_records)
+            hooks_now = functools.partial(hooks_of, run, *parts)
+            hooks = hooks_now()
+            timer.steps_begin()
+            while True:
+                take_steps = functools.partial(_train, run, step, state, frozen, examples, hooks)
+                try:
+                    state, ending = take_steps(writer, timer, bad_records.add)
+                    break
+                except Diverged as error:
+                    state = roll_back(run, checkpointer, abstract, error, made, writer)
+                    hooks = hooks_now()
+                    save_at_once(hooks, state)
             raise_for_signal(ending, hooks, int(state.step), writer)
         return state
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import Exit, Interrupted, Preempted
-from vlbeit_jax.runtime import signals
+from vlbeit_jax.runtime import signals, watchdog
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.hooks.evaluate import VALIDATION, Evaluate
 from vlbeit_jax.runtime.hooks.stop import REASONS
@@ -21,7 +21,7 @@ AGAIN = "run the same command again to resume"
 @contextlib.contextmanager
 def compiling(writer: Writer, streams: Sequence[str]) -> Iterator[None]:
     """A signal ends the process at once: the main thread cannot save while it compiles."""
-    with signals.at_once(), writer.compiling(streams):
+    with signals.at_once(), watchdog.patient("the step is compiled"), writer.compiling(streams):
         yield
 
 

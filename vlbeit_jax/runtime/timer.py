@@ -17,14 +17,21 @@ class Timer:
     is what remains of the wall time after waiting and compilation; the parts add up to all of it.
     """
 
-    def __init__(self, peak: float, compile_seconds: Callable[[], float] = lambda: 0.0):
+    def __init__(
+        self,
+        peak: float,
+        compile_seconds: Callable[[], float] = lambda: 0.0,
+        start_seconds: float = 0.0,
+    ):
         """Starts the clock.
 
         Args:
           peak: operations per second of all devices together, the denominator of MFU.
           compile_seconds: total time spent on compilation so far.
+          start_seconds: that the start of the run has taken before.
         """
         self._peak, self._compile_seconds = peak, compile_seconds
+        self._start_seconds = start_seconds
         self._start = self._last_summary = time.monotonic()
         self._waited: dict[str, float] = defaultdict(float)
         self._all_waits: dict[str, float] = dict.fromkeys(WAITS, 0.0)
@@ -42,6 +49,12 @@ class Timer:
             self._waited[kind] += time.monotonic() - start
             self._all_waits[kind] += time.monotonic() - start
 
+    def steps_begin(self) -> None:
+        """Counts the time since the timer was created as part of the start."""
+        now = time.monotonic()
+        self._start_seconds += now - self._start
+        self._start = self._last_summary = now
+
     def count(self, work: StepFlops) -> None:
         """Counts the work of one step."""
         self._samples += work.samples
@@ -49,19 +62,20 @@ class Timer:
         self._flops += work.model
 
     def totals(self) -> dict[str, float]:
-        """Returns where all the time since the timer was created went, in seconds.
+        """Returns where all the time since the start of the run went, in seconds.
 
-        ``wall`` is the sum of ``steps``, ``compile`` and the kinds of waiting.
+        ``wall`` is the sum of ``steps``, ``start``, ``compile`` and the kinds of waiting.
         """
-        wall = time.monotonic() - self._start
-        found = {"compile": self._compile_seconds(), **self._all_waits}
+        wall = time.monotonic() - self._start + self._start_seconds
+        found = {"start": self._start_seconds, "compile": self._compile_seconds()}
+        found |= self._all_waits
         found = {"wall": wall, "steps": max(wall - sum(found.values()), 0.0), **found}
         return {name: round(seconds, 3) for name, seconds in found.items()}
 
     def summary(self) -> dict[str, float]:
         """Returns rates and shares of wall time since the last summary, and starts anew.
 
-        ``goodput`` is the share of steps in the wall time since the timer was created.
+        ``goodput`` is the share of steps in the wall time since the first step began.
         """
         now = time.monotonic()
         compiled = self._compile_seconds()

@@ -14,7 +14,9 @@ import tqdm
 from vlbeit_jax.errors import Reported, StorageError
 from vlbeit_jax.places import append, place, settle
 from vlbeit_jax.progress import duration
+from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime import lines
+from vlbeit_jax.runtime.ending import noting
 from vlbeit_jax.runtime.metrics_file import append_metrics, drop_metrics_after
 from vlbeit_jax.shapes import UInt8
 from vlbeit_jax.tasks.figures import Headline
@@ -153,24 +155,30 @@ class Writer:
 
     def say(self, text: str) -> None:
         """Adds a message, with the time, to ``log.txt`` and shows it above the progress bar."""
+        self._log(text)
         if not self._enabled:
             return
-        self._log(text)
-        self._bar.write(text, file=sys.stderr)
+        self._bar.write(redacted(text), file=sys.stderr)
         sys.stderr.flush()
 
     @contextlib.contextmanager
     def noting_errors(self) -> Iterator[None]:
-        """Adds an error that leaves its body to ``log.txt``; the command shows it."""
+        """Adds an error that leaves its body to ``log.txt``; the command shows it.
+
+        An end of the process by another thread is added as well.
+        """
         try:
-            yield
+            with noting(lambda said, code: self._log(f"error: {said}")):
+                yield
         except Exception as error:
-            if self._enabled and not isinstance(error, StorageError):
+            if not isinstance(error, StorageError):
                 self._log(f"error: {error}" if isinstance(error, Reported) else repr(error))
             raise
 
     def _log(self, text: str) -> None:
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        if not self._enabled:
+            return
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redacted(text)}\n"
         append(self._folder / TEXT_FILE, line.encode())
 
     def refused(

@@ -17,7 +17,7 @@ from vlbeit_jax.training.complete_steps import complete_steps, remove_unfinished
 from vlbeit_jax.training.leaves import Leaves, ignore_abandoned_work
 from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
 from vlbeit_jax.training.sealed import sealed
-from vlbeit_jax.training.state import TrainState
+from vlbeit_jax.training.state import SAVED_REFUSED, TrainState
 
 Tree = Any
 # With small chunks, reading a large array takes little more memory than the array itself.
@@ -182,6 +182,11 @@ class Checkpointer:
         if self._saving and not self._failed:
             self._manager.close()
 
+    def look_again(self) -> None:
+        """Waits for the saves, and forgets which steps there are: some were moved."""
+        self.close()
+        self.__dict__.pop("_manager", None)
+
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         """Reports a failed save in one message, and notes that it failed."""
@@ -219,7 +224,7 @@ class StateReading:
         self._step.require_known_format()
         self._no_count = self._step.format == 1
         if self._no_count:
-            del self._wanted["optimizer"]["skipped"]
+            del self._wanted["optimizer"][SAVED_REFUSED]
         self._trees = self._step.read(self._wanted, exact=True)
 
     def checked(self) -> TrainState:
@@ -232,8 +237,8 @@ class StateReading:
         if self._no_average:  # A copy, because a step donates each array.
             trees["ema"] = jax.tree.map(jnp.copy, trees["params"])
         if self._no_count:
-            place = self._abstract.skipped.sharding
-            trees["optimizer"]["skipped"] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
+            place = self._abstract.refused.sharding
+            trees["optimizer"][SAVED_REFUSED] = jax.jit(lambda: jnp.int32(0), out_shardings=place)()
         return TrainState.restored(trees, self._abstract)
 
 

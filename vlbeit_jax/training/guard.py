@@ -32,7 +32,7 @@ def guarded_update(
     metrics: Mapping[str, Array],
     ema_decay: float,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """Returns the next state, and metrics with ``grad_norm`` and ``skipped``.
+    """Returns the next state, and metrics with ``grad_norm`` and ``refused``.
 
     If a loss, the gradients' norm, the next model state or a next parameter is not finite,
     parameters, moments, model state and averaged parameters stay as they are. All devices
@@ -66,8 +66,8 @@ def guarded_update(
     refused = 1 - ok.astype(jnp.int32)
     # The parameters that are not trained are handed on: with donation, no copy is made.
     moved = kept._asdict() | {"params": replaced(state.params, kept.params)}
-    after = TrainState(step=state.step + 1, skipped=state.skipped + refused, **moved)
-    return after, {**metrics, "grad_norm": grad_norm, "skipped": refused}
+    after = TrainState(step=state.step + 1, refused=state.refused + refused, **moved)
+    return after, {**metrics, "grad_norm": grad_norm, "refused": refused}
 
 
 def averaged(state: TrainState, params: Tree, decay: float) -> Tree | None:
@@ -88,7 +88,7 @@ def averaged(state: TrainState, params: Tree, decay: float) -> Tree | None:
         )
     if ema is None:
         return None
-    update = state.step - state.skipped + 1
+    update = state.step - state.refused + 1
     decay_now = jnp.minimum(decay, update / (9 + update))
     return jax.tree.map(lambda mean, new: decay_now * mean + (1 - decay_now) * new, ema, params)
 

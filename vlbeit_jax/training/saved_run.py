@@ -15,6 +15,7 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 
 CONFIG_FILE, CHECKPOINTS, METRICS_FILE = "config.json", "checkpoints", "metrics.jsonl"
 DAMAGED = "checkpoints.damaged"  # Steps that could not be restored.
+ROLLED_BACK = "checkpoints.rolled_back"  # Steps of a run that has diverged since.
 START_FILE = "start.json"  # What each parameter of a run has begun with.
 IMPORTED_STEP = 1  # Imported weights look like a finished run of one step.
 Tree = Any

@@ -18,6 +18,8 @@ from vlbeit_jax.training.mesh import param_shardings, replicated
 from vlbeit_jax.training.trainable import EVERYTHING, Trained, part_like, replaced
 
 Tree = Any
+# What checkpoints call the number of refused updates, as those of version 0.2.0 do.
+SAVED_REFUSED = "skipped"
 
 
 @struct.dataclass
@@ -31,7 +33,7 @@ class TrainState:
       model_state: what the objectives move by rules of their own (codebook, counts of targets).
       ema: an exponential moving average of the parameters that gradients move; None if the run
         keeps none.
-      skipped: updates refused so far, because something in them was not finite.
+      refused: updates refused so far, because something in them was not finite.
     """
 
     step: Int[Array, ""]
@@ -39,7 +41,7 @@ class TrainState:
     opt_state: Tree
     model_state: Tree
     ema: Tree | None
-    skipped: Int[Array, ""]
+    refused: Int[Array, ""]
 
     @property
     def averaged_params(self) -> Tree:
@@ -51,7 +53,7 @@ class TrainState:
 
         Averages are saved with the fixed parameters, so that they are a whole network.
         """
-        progress = {"step": self.step, "moments": self.opt_state, "skipped": self.skipped}
+        progress = {"step": self.step, "moments": self.opt_state, SAVED_REFUSED: self.refused}
         trees = {"params": self.params, "model_state": self.model_state, "optimizer": progress}
         return trees if self.ema is None else {**trees, "ema": self.averaged_params}
 
@@ -65,7 +67,7 @@ class TrainState:
             opt_state=progress["moments"],
             model_state=trees["model_state"],
             ema=None if like.ema is None else part_like(trees["ema"], like.ema),
-            skipped=progress["skipped"],
+            refused=progress[SAVED_REFUSED],
         )
 
 
@@ -133,7 +135,7 @@ def state_maker(
             opt_state=optimizer.init(trained.of(params)),
             model_state=init_model_state(),
             ema=trained.of(params) if ema else None,
-            skipped=zero,
+            refused=zero,
         )
 
     def make(seed: Array) -> TrainState:
@@ -155,7 +157,7 @@ def state_maker(
         ),
         model_state=jax.tree.map(lambda _: everywhere, shapes.model_state),
         ema=trained.of(of_params) if ema else None,
-        skipped=everywhere,
+        refused=everywhere,
     )
 
     def abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -87,9 +87,9 @@ def make_train_step(
 
     ``batches`` has one entry per stream of this step. The activations of a stream are freed before
     those of the next one exist. Metrics are device arrays: ``term/loss``, ``term/accuracy``, ...,
-    ``grad_norm``, and ``skipped``.
+    ``grad_norm``, and ``refused``.
 
-    A step that is not finite changes nothing (``training.guard``), and its ``skipped`` is 1.
+    A step that is not finite changes nothing (``training.guard``), and its ``refused`` is 1.
 
     Each device sums its own gradients; one reduction per step follows (``training.per_chip``).
 

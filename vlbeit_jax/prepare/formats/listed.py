@@ -1,6 +1,6 @@
 """A JSON file that holds a list of objects under one key: each object with its place in the file.
 
-The files of benchmarks have up to 400 MB. Parsed, they take ten times as much memory. With the
+The files of benchmarks have up to 400 MB. Parsed, they take six times as much memory. With the
 places, a worker reads the objects of its own part alone.
 """
 

@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vlbeit_jax.runtime import watchdog
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.state import TrainState
 
 MINUTE = 60.0
+SAVES = "the run saves"
 
 
 class Checkpoint(Hook):
@@ -58,14 +60,19 @@ class Checkpoint(Hook):
         """
         self._note_saved(self._checkpointer.check)
         if ending or step % self._every == 0 or self._asked():
-            with self._timer.waiting("checkpoint"):
-                self._note_saved(self._checkpointer.wait)
-                self._checkpointer.save(step, state.saved(), self._describe(step))
-            self._writing, self._last = step, time.monotonic()
+            self.save(step, state)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts a save, after the one before has ended."""
+        with watchdog.patient(SAVES), self._timer.waiting("checkpoint"):
+            self._note_saved(self._checkpointer.wait)
+            self._checkpointer.save(step, state.saved(), self._describe(step))
+        self._writing, self._last = step, time.monotonic()
 
     def close(self) -> None:
         """Waits until the saves are on disk."""
-        self._note_saved(self._checkpointer.wait)
+        with watchdog.patient(SAVES):
+            self._note_saved(self._checkpointer.wait)
 
     def _note_saved(self, check: Callable[[], bool]) -> None:
         """Notes the last save if ``check`` finds it on disk. A save that failed does not count."""

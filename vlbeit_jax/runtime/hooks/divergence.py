@@ -40,7 +40,7 @@ class Divergence(Hook):
         """
         self._newest, self._writer, self._records = newest, writer, records
         self._in_a_row, self._share = in_a_row, share
-        self._recent: collections.deque[bool] = collections.deque(maxlen=RECENT)
+        self._recent: collections.deque[int] = collections.deque()  # Refused steps.
         self._row = 0
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -50,17 +50,20 @@ class Divergence(Hook):
           Diverged: too many steps were refused.
         """
         what = not_finite(metrics)
-        self._recent.append(bool(what))
+        while self._recent and self._recent[0] <= step - RECENT:
+            self._recent.popleft()
         self._row = self._row + 1 if what else 0
         if not what:
             return
+        self._recent.append(step)
         self._writer.write(step, REFUSED, metrics)
         self._writer.refused(step, what, self._records)
-        counted = f"{self._row} updates in a row were refused"
+        counted, first = f"{self._row} updates in a row were refused", step - self._row + 1
         if self._row < self._in_a_row:
-            counted = f"{sum(self._recent)} of the last {RECENT} updates were refused"
-            if sum(self._recent) <= self._share * RECENT:
+            counted, first = f"{len(self._recent)} of the last {RECENT} updates were refused", 0
+            if len(self._recent) <= self._share * RECENT:
                 return
+            first = self._recent[0]
         newest = self._newest()
         kept = "there is no checkpoint yet"
         if newest:
@@ -68,7 +71,9 @@ class Divergence(Hook):
         raise Diverged(
             f"step {step}: {counted}, because something was not finite (here: {what}); {kept}; "
             "lower optimizer.peak_lr or optimizer.clip_norm, or look at the records in "
-            "refused.jsonl"
+            "refused.jsonl",
+            first,
+            step,
         )
 
 
@@ -77,4 +82,4 @@ def not_finite(metrics: Mapping[str, float]) -> str:
     bad = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if bad:
         return ", ".join(bad)
-    return "the new parameters or the model state" if metrics.get("skipped") else ""
+    return "the new parameters or the model state" if metrics.get("refused") else ""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vlbeit_jax import progress
+from vlbeit_jax.runtime import watchdog
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
@@ -77,7 +78,7 @@ class Evaluate(Hook):
             self._run(evaluator, step, averaged, VALIDATION_EMA)
 
     def _run(self, evaluator: Evaluator, step: int, state: TrainState, split: str) -> None:
-        with self._timer.waiting("evaluation"):
+        with watchdog.patient("the run evaluates"), self._timer.waiting("evaluation"):
             figures = evaluator.run(state, self._frozen)
             prefix = f"{evaluator.name}/" if evaluator.name else ""
             line = {f"{prefix}{name}": value for name, value in figures.items()}

@@ -14,7 +14,7 @@ from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.training.state import TrainState
 
 # Metrics that are counted, not averaged, between two lines.
-COUNTED = {"skipped"}
+COUNTED = {"refused"}
 
 
 class Log(Hook):

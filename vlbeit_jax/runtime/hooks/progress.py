@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 from vlbeit_jax.errors import Exit
 from vlbeit_jax.runtime.devices import devices
+from vlbeit_jax.runtime.ending import noting
 from vlbeit_jax.runtime.history import ENDED, SAVED, STARTED, History
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.training.state import TrainState
+
+LONGEST = 200  # Characters of an error in the history.
 
 
 class Progress(Hook):
@@ -45,13 +48,26 @@ def recorded(history: History, run: Run, start: int, timer: Timer) -> Iterator[P
     hosts = run.hosts.gathered(socket.gethostname())
     facts = {"step": start, "hosts": hosts, "mesh": dict(run.mesh.shape), "devices": devices()}
     history.add(STARTED, {**facts, "versions": versions()})
-    made, ended, code = Progress(history, timer, start), "finished", int(Exit.DONE)
-    try:
-        yield made
-    except BaseException as error:
-        code = int(getattr(error, "code", Exit.DEFECT))
-        ended = type(error).__name__.lower() if code != Exit.DEFECT else f"failed: {error!r}"[:200]
-        raise
-    finally:
+    made = Progress(history, timer, start)
+
+    def add_end(said: str, code: int) -> None:
+        ended = "finished" if code == Exit.DONE else _ended(said, code)
         facts = {"step": made.step, "saved": made.newest, "ended": ended, "code": code}
         history.add(ENDED, {**facts, "seconds": timer.totals()})
+
+    said, code = "", int(Exit.DONE)
+    try:
+        with noting(add_end):
+            yield made
+    except BaseException as error:
+        said, code = repr(error), int(getattr(error, "code", Exit.DEFECT))
+        raise
+    finally:
+        add_end(said, code)
+
+
+def _ended(said: str, code: int) -> str:
+    """Returns how a start has ended, in a word or two."""
+    if code == Exit.DEFECT:
+        return f"failed: {said}"[:LONGEST]
+    return Exit(code).name.lower().replace("_", " ")

@@ -1,0 +1,88 @@
+"""Goes back to the last good step of a run that has diverged, and past the records since then.
+
+The number of the step does not go back. A batch is a function of it, so the records between the
+good step and the last bad one never come again, after a resume neither; and nothing but the state
+has to be saved.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from vlbeit_jax.errors import Diverged
+from vlbeit_jax.runtime import history
+from vlbeit_jax.runtime.history import History, read_history
+from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
+from vlbeit_jax.runtime.hooks.progress import Progress
+from vlbeit_jax.runtime.resume import restored, set_aside
+from vlbeit_jax.runtime.run import Run
+from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.saved_run import ROLLED_BACK
+from vlbeit_jax.training.state import TrainState
+
+
+def roll_back(
+    run: Run,
+    checkpointer: Checkpointer,
+    abstract: TrainState,
+    error: Diverged,
+    made: Progress,
+    writer: Writer,
+) -> TrainState:
+    """Returns the state of the last step before a divergence, with the number of its last step.
+
+    Every process calls it, at the same step. Newer checkpoints are moved aside.
+
+    Args:
+      run: that has diverged.
+      checkpointer: of the run.
+      abstract: shapes of the state.
+      error: says from which step to which one.
+      made: knows the last step.
+      writer: of the run.
+
+    Raises:
+      Diverged: ``error``, if the run may not roll back again, or has no step to go back to.
+    """
+    last = error.last or made.step
+    first = error.first or last
+    checkpointer.look_again()
+    events = [each["event"] for each in read_history(run.workdir)]
+    # As process 0 sees them.
+    used, steps = run.hosts.gathered([events.count(history.ROLLED_BACK), checkpointer.steps()])[0]
+    good = [step for step in steps if step < first]
+    if used >= run.config.run.rollbacks or not good:
+        raise error
+    told = [str(error)]
+    state = restored(run, checkpointer.step(good[-1]), abstract, told)
+    if state is None:
+        raise error
+
+    def move() -> None:
+        for step in steps:
+            if step > good[-1]:
+                set_aside(run.workdir, checkpointer.step(step), told, ROLLED_BACK)
+
+    run.hosts.on_primary(move)
+    History(run.workdir, enabled=jax.process_index() == 0).add(
+        history.ROLLED_BACK, {"step": last, "to": good[-1], "because": str(error)}
+    )
+    told.append(
+        f"rolled back to the state of step {good[-1]} ({used + 1} of run.rollbacks="
+        f"{run.config.run.rollbacks}); the run goes on at step {last}, with other records"
+    )
+    for line in told:
+        writer.say(line)
+    place = state.step.sharding
+    return dataclasses.replace(state, step=jax.jit(lambda: jnp.int32(last), out_shardings=place)())
+
+
+def save_at_once(hooks: Sequence[Hook], state: TrainState) -> None:
+    """Saves the state after a rollback, so that no start finds the one before it."""
+    for hook in hooks:
+        if isinstance(hook, Checkpoint):
+            hook.save(int(state.step), state)
