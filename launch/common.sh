@@ -68,6 +68,13 @@ may_succeed() { # may_succeed CODE: whether the same command may succeed if it i
   [[ " ${final_codes[*]} " != *" $1 "* ]]
 }
 
+newest_in_bucket() { # newest_in_bucket FOLDER: as newest_step; 0 also if the bucket cannot be read, which the run itself will tell
+  "${PYTHON:-$top/.venv/bin/python}" -c 'import sys
+from vlbeit_jax.places import place
+found = place(sys.argv[1]).glob("checkpoints/*/commit_success.txt")
+print(max((int(path.parent.name) for path in found if path.parent.name.isdecimal()), default=0))' "$1" || echo 0
+}
+
 newest_step() { # newest_step ARGUMENTS...: prints the newest step that is saved in --workdir; 0 without one
   local argument folder='' previous='' step newest=0
   for argument in "$@"; do
@@ -75,6 +82,10 @@ newest_step() { # newest_step ARGUMENTS...: prints the newest step that is saved
     case $previous in --workdir | -workdir) folder=$argument ;; esac
     previous=$argument
   done
+  if [[ $folder == gs://* ]]; then
+    newest_in_bucket "$folder"
+    return
+  fi
   for step in "$folder"/checkpoints/*; do
     step=${step##*/}
     [[ ! $step =~ ^[0-9]+$ ]] || ((10#$step <= newest)) || newest=$((10#$step))

@@ -8,7 +8,7 @@
 #   TOPOLOGY        e.g. 16x16
 #   HOSTS           number of hosts of the slice, e.g. 64 for v5e 16x16
 #   CHIPS           chips per host, e.g. 4
-#   CLAIM           PersistentVolumeClaim that all pods mount at /data, for data sets and --workdir
+#   CLAIM           PersistentVolumeClaim that all pods mount at /data, for data sets and --workdir; both may also be gs://BUCKET/NAME
 #   NAMESPACE=default  MAX_RESTARTS=10  GRACE_SECONDS=120  PYTHON=.venv/bin/python
 #   SHARED_MEMORY   size of /dev/shm in a pod, e.g. 4Gi; default: computed from ARGUMENTS by python -m vlbeit_jax.shared_memory
 # start checks ARGUMENTS as training does, on this machine: run launch/install.sh first. Relative paths start at the checkout.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv beside setup.py and installs the package with the pinned, hashed versions it was tested with.
-# Usage: launch/install.sh [test|torch|tpu|cuda|beam]      test: with what tests/run.sh needs; torch: with PyTorch and the other programs
-# that weights are compared with, which test includes on Python 3.11; tpu, cuda: with JAX for these;
+# Usage: launch/install.sh [test|torch|tpu|cuda|gcs|beam]      test: with what tests/run.sh needs; torch: with PyTorch and the other programs
+# that weights are compared with, which test includes on Python 3.11; tpu, cuda: with JAX for these; gcs: with what paths such as gs://bucket/name need;
 # beam: with Apache Beam, which needs an environment of its own (VENV)
 # PYTHON names the interpreter; the default is the first supported one on PATH. VENV names another folder than .venv.
 # A second call does nothing if nothing has changed. The script makes an environment anew if it is broken, half-made or copied.
@@ -144,11 +144,11 @@ install_for_tests() {
 }
 
 case $extra in
-  "" | test | torch | tpu | cuda) ;;
+  "" | test | torch | tpu | cuda | gcs) ;;
   beam) # Its older libraries would replace those of the other sets.
     [[ -n ${VENV:-} ]] || fail "Beam needs an environment of its own; name one: VENV=.venv-beam launch/install.sh beam"
     ;;
-  *) fail "unknown set of requirements '$extra'; give test, torch, tpu, cuda, beam or nothing" ;;
+  *) fail "unknown set of requirements '$extra'; give test, torch, tpu, cuda, gcs, beam or nothing" ;;
 esac
 if ! is_done && command -v flock >/dev/null; then # One installation at a time; the second then finds nothing to do.
   exec 9>"$venv.lock"

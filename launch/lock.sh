@@ -13,7 +13,7 @@ lock() { # lock FOLDER PYTHON [uv's options]: PYTHON is the oldest one that read
     --no-emit-index-url --no-emit-find-links --custom-compile-command launch/lock.sh "$@")
   mkdir -p "$folder"
   "${compile[@]}" setup.py launch/requirements.in --output-file "$folder/requirements.txt"
-  for extra in test tpu cuda; do
+  for extra in test tpu cuda gcs; do
     "${compile[@]}" --extra "$extra" setup.py launch/requirements.in --constraint "$folder/requirements.txt" \
       --output-file "$folder/requirements-$extra.txt"
   done

@@ -15,6 +15,11 @@ begin() { # begin ARGUMENT...: sets workdir (the argument, or sample_run beside 
     echo "usage: launch/$name [WORKDIR]" >&2
     exit 2
   fi
+  if [[ $workdir =~ ^[A-Za-z][A-Za-z0-9+.-]*:/ ]]; then
+    echo "error: $workdir: launch/$name measures and compares files in a folder of this machine; name one, and copy it afterwards:" \
+      "gcloud storage cp --recursive FOLDER $workdir" >&2
+    exit 2
+  fi
   if ! mkdir -p "$workdir" || [[ ! -w $workdir ]]; then
     echo "error: this user cannot write to $workdir; name another folder: launch/$name WORKDIR" >&2
     exit 2

@@ -15,7 +15,7 @@
 #   ACCELERATOR RUNTIME       e.g. v5litepod-256 and v2-alpha-tpuv5-lite; v5p-128 and v2-alpha-tpuv5 (create, run)
 #   SPOT                      true: cheaper, but Google may take the chips away; false: on demand (create, run)
 #   MAX_RESTARTS=10  WAIT_MINUTES=720  POLL_SECONDS=60  RETRIES=5  RETRY_SECONDS=5
-# --workdir and data have to be on storage that all workers see: Filestore, or a bucket that is mounted on all of them.
+# --workdir and data have to be on storage that all workers see: gs://BUCKET/NAME (docs/buckets.md), Filestore, or a mounted bucket.
 # shellcheck disable=SC2153 # The settings come from the environment.
 set -euo pipefail
 # shellcheck source=launch/common.sh

@@ -11,7 +11,8 @@ import pytest
 
 from tests.processes import command
 from vlbeit_jax.errors import StorageError, UsageError
-from vlbeit_jax.folders import SAMPLE_FOLDER, local, locked, published, run_folder
+from vlbeit_jax.folders import SAMPLE_FOLDER, locked, published, run_folder
+from vlbeit_jax.places import local
 from vlbeit_jax.storage import explains_storage
 
 
@@ -155,7 +156,7 @@ def test_the_address_of_another_store_is_no_folder(place):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_no_command_writes_to_an_address(module, arguments):
-    arguments = [each.replace("PLACE", "gs://bucket/x") for each in arguments]
+    arguments = [each.replace("PLACE", "s3://bucket/x") for each in arguments]
     ended = command(f"vlbeit_jax.{module}", *arguments)
     assert ended.returncode == 2 and "only folders of this machine" in ended.stderr, ended.stderr
 

@@ -18,6 +18,8 @@ LEVELS = [
         "shapes",
         "types",
         "errors",
+        "buckets",
+        "places",
         "folders",
         "progress",
         "redact",

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import pathlib
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import place, require_writable
 from vlbeit_jax.redact import redacted
 from vlbeit_jax.tasks.new_run import parse_run
 
@@ -62,7 +62,7 @@ def main() -> None:
         )
     config = parse_run(cli.config_values(CONFIG), to_train=INPUT.value == "real")
     if JSON.value:
-        cli.require_writable(pathlib.Path(JSON.value))
+        require_writable(place(JSON.value, "--json"))
     if "," in config.task.schedule:
         raise UsageError(
             f"task.schedule={config.task.schedule} has steps of several kinds; time one of them, "
@@ -73,7 +73,7 @@ def main() -> None:
     text = json.dumps(found, indent=1)
     print(text)
     if JSON.value:
-        pathlib.Path(JSON.value).write_text(text + "\n")
+        place(JSON.value).write_text(text + "\n")
 
 
 def _origin(config: "Config") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import pathlib
 import re
 import select
 import shutil
@@ -18,7 +17,6 @@ from vlbeit_jax import progress
 from vlbeit_jax.config import files
 from vlbeit_jax.errors import Exit, Reported, UsageError
 from vlbeit_jax.flag_errors import explain
-from vlbeit_jax.folders import local
 from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
@@ -165,17 +163,6 @@ def config_values(flag: Any) -> dict[str, Any]:
         *_, reason = str(error).strip().splitlines()
         reason = re.sub(r"\[Errno \d+\] ", "", reason.strip())
         raise UsageError(f"--config cannot be loaded: {reason}") from error
-
-
-def require_writable(path: pathlib.Path) -> None:
-    """Checks that a result can be written, before an hour's work is lost.
-
-    Raises:
-      UsageError: the path is a folder or on another store, or its folder is missing or read-only.
-    """
-    local(path, "")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written: give a file in an existing, writable folder")
 
 
 def _without_traceback(main: Callable[[], None]) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import place, require_writable
 
 if TYPE_CHECKING:
     from vlbeit_jax.plan.plan import Plan
@@ -54,7 +54,7 @@ def main() -> None:
         )
     topology = parse_topology(TOPOLOGY.value)
     if JSON.value:
-        cli.require_writable(pathlib.Path(JSON.value))
+        require_writable(place(JSON.value, "--json"))
     config = parse_run(cli.config_values(CONFIG), to_train=False)
     os.environ.update(ENVIRONMENT)
     import jax
@@ -69,7 +69,7 @@ def main() -> None:
         plan = make_plan(config, topology, compiled=not ESTIMATE.value)
     print(describe(plan, topology))
     if JSON.value:
-        pathlib.Path(JSON.value).write_text(json.dumps(plan.as_json(), indent=1) + "\n")
+        place(JSON.value).write_text(json.dumps(plan.as_json(), indent=1) + "\n")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local, run_folder
+from vlbeit_jax.folders import run_folder
+from vlbeit_jax.places import place, require_writable
 
 OVERVIEW = """Evaluates a run on data that it was not trained on.
 
@@ -77,10 +78,10 @@ def main() -> None:
     from vlbeit_jax.tasks.runs import read_config
     from vlbeit_jax.training.mesh import make_mesh
 
-    folder, out = run_folder(FROM.value), pathlib.Path(JSON.value)
-    cli.require_writable(out)
+    folder, out = run_folder(FROM.value), place(JSON.value, "--json")
+    require_writable(out)
     if REPORT.value:
-        local(REPORT.value, "--report")
+        place(REPORT.value, "--report")
     mesh, config = make_mesh(MeshConfig()), read_config(folder)
     opened = config.task.open(folder)
     is_fine_tuned = isinstance(opened, FineTuned)
@@ -104,7 +105,7 @@ def _write_report(folder: pathlib.Path, results: dict[str, Any]) -> pathlib.Path
     """Writes the report of the run on the data that it was evaluated on."""
     from vlbeit_jax.report.page import write_report
 
-    out = pathlib.Path(REPORT.value)
+    out = place(REPORT.value, "--report")
     out.mkdir(parents=True, exist_ok=True)
     return write_report(folder, DATA.value, results, out)
 

@@ -5,45 +5,26 @@ import errno
 import fcntl
 import os
 import pathlib
-import re
 import shutil
 import socket
 import sys
 from collections.abc import Iterator
 from typing import IO
 
+from vlbeit_jax.buckets.path import BucketPath
+from vlbeit_jax.buckets.publish import uploaded
 from vlbeit_jax.errors import StorageError, UsageError
+from vlbeit_jax.places import place
 from vlbeit_jax.storage import no_room
 
 # The run of launch/sample.sh, packed by tools/pack_model.py.
 SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parent / "sample_model"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # Of file systems without locks.
-# As in gs://bucket/name; pathlib makes one slash of two.
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
-def run_folder(place: str | os.PathLike[str]) -> pathlib.Path:
+def run_folder(given: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the folder of a run; "sample" is the small model in the package."""
-    return SAMPLE_FOLDER if place == SAMPLE else pathlib.Path(place)
-
-
-def local(place: str | os.PathLike[str], flag: str = "--out") -> pathlib.Path:
-    """Returns the path of a file or folder to write.
-
-    Args:
-      place: as the user gave it.
-      flag: that gave it, for the message; may be empty.
-
-    Raises:
-      UsageError: it is the address of another store, such as gs://bucket/name. As a path, it would
-        be a local folder called "gs:".
-    """
-    if SCHEME.match(os.fspath(place)):
-        raise UsageError(
-            f"{flag}{flag and '='}{place}: only folders of this machine can be written to; write "
-            "to one of them and copy it, or mount the bucket as a folder (gcsfuse, s3fs)"
-        )
-    return pathlib.Path(place)
+    return SAMPLE_FOLDER if given == SAMPLE else place(given)
 
 
 @contextlib.contextmanager
@@ -90,10 +71,7 @@ def _holds(lock: IO[str], path: pathlib.Path, kind: int, out: pathlib.Path) -> b
         lock.seek(0)
         holder = lock.read()
         lock.close()
-        raise UsageError(
-            f"{out} is being written by process {holder or 'unknown'}; let it end, or name another "
-            "folder"
-        ) from error
+        raise _in_use(out, holder) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -107,6 +85,13 @@ def _holds(lock: IO[str], path: pathlib.Path, kind: int, out: pathlib.Path) -> b
     return False
 
 
+def _in_use(out: pathlib.Path, holder: str) -> UsageError:
+    return UsageError(
+        f"{out} is being written by process {holder or 'unknown'}; let it end, or name another "
+        "folder"
+    )
+
+
 def require_absent(out: pathlib.Path) -> None:
     """Raises a ``UsageError`` if something stands at ``out``; an empty folder may."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -115,13 +100,36 @@ def require_absent(out: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside ``out`` that is renamed to it on success and removed on any failure.
+    """A folder of this machine that becomes ``out`` on success and is removed on any failure.
 
     Raises:
       UsageError: ``out`` exists already, or another process is writing it.
       StorageError: there is no room for it.
     """
-    local(out)
+    out = place(out)
+    try:
+        with _uploaded(out) if isinstance(out, BucketPath) else _renamed(out) as folder:
+            yield folder
+    except (OSError, RuntimeError) as error:
+        if not (why := no_room(error)):
+            raise
+        raise StorageError(
+            f"{out}: {why}, and nothing is left of it; make room, or name a folder on another disk"
+        ) from error
+
+
+@contextlib.contextmanager
+def _uploaded(out: BucketPath) -> Iterator[pathlib.Path]:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(uploaded(out))
+        except BlockingIOError as error:
+            raise _in_use(out, str(error)) from error
+        yield folder
+
+
+@contextlib.contextmanager
+def _renamed(out: pathlib.Path) -> Iterator[pathlib.Path]:
     require_absent(out)
     with locked(out):
         folder = out.parent / f".{out.name}.incomplete"
@@ -134,13 +142,6 @@ def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
         try:
             yield folder
             replace_empty(folder, out)
-        except (OSError, RuntimeError) as error:
-            if not (why := no_room(error)):
-                raise
-            raise StorageError(
-                f"{out}: {why}, and nothing is left of it; make room, or name a folder on another "
-                "disk"
-            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

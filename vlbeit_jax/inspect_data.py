@@ -8,6 +8,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import place, require_writable
 
 OVERVIEW = """Writes one self-contained HTML page about the data of a configuration: the first rows
 of each stream exactly as the network sees them, histograms of the records, what was left out and
@@ -31,8 +32,8 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     """Writes the page and prints its path."""
-    out = pathlib.Path(OUT.value)
-    cli.require_writable(out)
+    out = place(OUT.value, "--out")
+    require_writable(out)
     from vlbeit_jax.report.inspection import data_page
     from vlbeit_jax.tasks.new_run import parse_run
 

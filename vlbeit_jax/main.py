@@ -1,7 +1,5 @@
 """Command: trains what a configuration file describes."""
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -10,7 +8,7 @@ from vlbeit_jax.config.common import ClusterConfig
 from vlbeit_jax.config.describe import describe
 from vlbeit_jax.config.parse import parse_section
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local
+from vlbeit_jax.places import place
 from vlbeit_jax.runtime import signals
 from vlbeit_jax.tasks import Config, parse
 
@@ -74,7 +72,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    values, workdir = cli.config_values(CONFIG), local(WORKDIR.value, "--workdir")
+    values, workdir = cli.config_values(CONFIG), place(WORKDIR.value, "--workdir")
     address, profile = check_flags()
     # JAX, which these import, takes seconds. A mistake in a flag is reported before.
     from vlbeit_jax.runtime import cluster
@@ -121,7 +119,7 @@ def read_config() -> Config:
     """
     from vlbeit_jax.tasks.new_run import parse_run
 
-    return parse_run(cli.config_values(CONFIG), workdir=pathlib.Path(WORKDIR.value))
+    return parse_run(cli.config_values(CONFIG), workdir=place(WORKDIR.value, "--workdir"))
 
 
 def _address() -> Address | None:

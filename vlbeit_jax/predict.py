@@ -6,11 +6,12 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO
+from typing import IO, Any
 
 from absl import flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.places import appearing, place, require_writable
 
 OVERVIEW = """Predicts with a fine-tuned run: JSON lines in, JSON lines out, on a CPU too.
 
@@ -78,15 +79,15 @@ def main() -> None:
     from vlbeit_jax.tasks.base import FineTuned
     from vlbeit_jax.tasks.runs import read_config
 
-    source, folder = pathlib.Path(INPUT.value), pathlib.Path(FROM.value)
-    out = pathlib.Path(OUT.value) if OUT.value else None
+    source, folder = place(INPUT.value, "--input"), place(FROM.value, "--from")
+    out = place(OUT.value, "--out") if OUT.value else None
     is_list = FORMAT.value != JSONL
     if not (source.is_dir() if is_list else source.is_file()):
         raise UsageError(f"--input={source}: no such {'folder' if is_list else 'file'}")
     if SPLIT.value and not is_list:
         raise UsageError("--split is for the folder of a benchmark; give its --format, or leave it")
     if out:
-        cli.require_writable(out)
+        require_writable(out)
         if out.resolve() == source.resolve():
             raise UsageError(f"--out={out} is the --input; name another file")
     config = read_config(folder)
@@ -143,18 +144,18 @@ def _with_pictures(run: Any, predict: Any, until_written: contextlib.ExitStack) 
         if PICTURES.value:
             raise UsageError("--pictures is for a run of segmentation; leave it out")
         return predict
-    out = pathlib.Path(OUT.value)
+    out = place(OUT.value)
     if not OUT.value and not PICTURES.value:
         raise UsageError(
             "give --out=FILE or --pictures=FOLDER: the masks are written into a folder"
         )
-    folder = pathlib.Path(PICTURES.value) if PICTURES.value else out.with_suffix("")
+    folder = place(PICTURES.value, "--pictures") if PICTURES.value else out.with_suffix("")
     if folder == out:
         raise UsageError(f"--out={out} has no ending, so name --pictures=FOLDER as well")
     return until_written.enter_context(drawn(predict, run.opened, folder, out.parent))
 
 
-def _write_submission(run: Any, source: pathlib.Path) -> Callable[[TextIO], int]:
+def _write_submission(run: Any, source: pathlib.Path) -> Callable[[IO[str]], int]:
     """Returns what writes the file of a benchmark's server, and returns how many answers failed."""
     from vlbeit_jax.config.common import MeshConfig
     from vlbeit_jax.errors import UsageError
@@ -181,7 +182,7 @@ def _write_submission(run: Any, source: pathlib.Path) -> Callable[[TextIO], int]
         LIMITS.of_benchmark(),
     )
 
-    def write(out: TextIO) -> int:
+    def write(out: IO[str]) -> int:
         errors = write_list(lines, form.entry, out)
         for error in errors[:MOST_NAMED]:
             print(error, file=sys.stderr)
@@ -190,19 +191,13 @@ def _write_submission(run: Any, source: pathlib.Path) -> Callable[[TextIO], int]
     return write
 
 
-def _write_file(write: Callable[[TextIO], int], out: pathlib.Path) -> int:
+def _write_file(write: Callable[[IO[str]], int], out: pathlib.Path) -> int:
     """Writes a file that appears when all of it is written; returns how many lines are errors."""
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            failed = write(file)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return failed
+    with appearing(out) as file:
+        return write(file)
 
 
-def _write(lines: Iterable[dict[str, Any]], out: TextIO) -> int:
+def _write(lines: Iterable[dict[str, Any]], out: IO[str]) -> int:
     """Writes lines; returns how many are errors."""
     failed = 0
     for line in lines:

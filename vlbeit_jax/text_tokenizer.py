@@ -8,7 +8,7 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local
+from vlbeit_jax.places import place
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 
 OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training parts of texts and pairs.
@@ -54,7 +54,7 @@ def main() -> None:
             "bytes; leave it out, so that it follows from the text"
         )
     described = train_text_tokenizer(
-        local(OUT.value),
+        place(OUT.value, "--out"),
         DATA.value,
         VOCABULARY.value,
         round(MAX_MEGABYTES.value * 1e6),

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import fetched, place
 
 OVERVIEW = """Prints the visual tokens of images, row by row.
 
@@ -50,7 +51,10 @@ def main() -> None:
             f"--resize={RESIZE.value} is smaller than the tokenizer's images, {size} pixels"
         )
     images = np.stack(
-        [_prepared(pathlib.Path(place), RESIZE.value or size, size) for place in IMAGE.value]
+        [
+            _prepared(fetched(place(given, "--image")), RESIZE.value or size, size)
+            for given in IMAGE.value
+        ]
     )
     found = encode(visual.tokenizer, visual.frozen, jnp.asarray(images))
     tokens = np.asarray(found).ravel()
@@ -69,7 +73,7 @@ def main() -> None:
 
 def _expected() -> np.ndarray:
     try:
-        return np.array(json.loads(pathlib.Path(EXPECT.value).read_text()), np.int64).ravel()
+        return np.array(json.loads(place(EXPECT.value, "--expect").read_text()), np.int64).ravel()
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"--expect={EXPECT.value}: no JSON list of integers ({error})") from error
 

@@ -163,8 +163,8 @@ def test_places_without_a_model_are_refused(world, tmp_path):
         vlbeit_jax.load(tmp_path)
     with pytest.raises(UsageError, match="task 'vqkd', which has no Multiway Transformer"):
         vlbeit_jax.load(world.vqkd)
-    with pytest.raises(UsageError, match="is an address: copy the run to a folder"):
-        vlbeit_jax.load("gs://bucket/run")
+    with pytest.raises(UsageError, match="only folders of this machine, and gs://"):
+        vlbeit_jax.load("s3://bucket/run")
     with pytest.raises(UsageError, match='place=None: give "sample", or the folder'):
         vlbeit_jax.load(None)
     with pytest.raises(UsageError, match="weights='mean': choose one of 'raw', 'ema'"):

@@ -52,8 +52,6 @@ def load(
     """
     if not isinstance(place, str | os.PathLike):
         raise UsageError(f'place={place!r}: give "{SAMPLE}", or the folder of a run or an import')
-    if "://" in os.fspath(place):
-        raise UsageError(f"{place} is an address: copy the run to a folder, and give that")
     if weights not in WEIGHTS:
         raise UsageError(f"weights={weights!r}: choose one of {', '.join(map(repr, WEIGHTS))}")
     folder = run_folder(place)

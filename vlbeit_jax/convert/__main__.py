@@ -10,7 +10,8 @@ from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local, run_folder
+from vlbeit_jax.folders import published, run_folder
+from vlbeit_jax.places import local, local_copy, place
 
 if TYPE_CHECKING:
     from vlbeit_jax.convert.finetuned import FineTunedModel
@@ -139,11 +140,11 @@ def main() -> None:
     for option in (SPLIT, DRAWS):
         if option.present and not DATA.value:
             raise UsageError(f"--{option.name} says how --data is evaluated; give --data too")
-    out = local(OUT.value)
+    out = place(OUT.value, "--out")
     if TO.value:
         _export(run_folder(FROM.value), TO.value, out)
     else:
-        _import(pathlib.Path(FROM.value), IMPORTS[FORMAT.value], out)
+        _import(local(FROM.value, "--from"), IMPORTS[FORMAT.value], out)
 
 
 def _fine_tuned(name: str) -> str:
@@ -231,7 +232,7 @@ def _write(
 ) -> None:
     """Writes a run, with the examples of --data, and compares it with JAX if that is asked for."""
     from vlbeit_jax.convert.files import write_manifest
-    from vlbeit_jax.folders import published
+    from vlbeit_jax.convert.verify import require_agreement
 
     if format.require is not None:
         format.require(source)
@@ -245,9 +246,8 @@ def _write(
         write_manifest(folder)
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     if VERIFY.value:
-        from vlbeit_jax.convert.verify import require_agreement
-
-        require_agreement(format.check(source, out), out)
+        with local_copy(out) as folder:
+            require_agreement(format.check(source, folder), out)
 
 
 def _require_packages(wanted: str, packages: "tuple[str, ...]") -> None:

@@ -13,6 +13,7 @@ from vlbeit_jax.data.identity import KEYS, TRAIN
 from vlbeit_jax.data.source import SAMPLE_FOLDER, SAMPLE_PREFIX, PreparedSet, open_set
 from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import fetched, place
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, START_FILE
@@ -56,14 +57,14 @@ def _description(folder: pathlib.Path, step: int) -> dict[str, Any]:
 
 def _start(folder: pathlib.Path, start: dict[str, Any]) -> list[str]:
     """Returns what is known about the data of the weights that a run started from."""
-    place = pathlib.Path(start["from"])
-    title = f"It started from the weights of `{place.name}` at step {start['step']:,}"
+    started = place(start["from"])
+    title = f"It started from the weights of `{started.name}` at step {start['step']:,}"
     if imported := start["imported_from"]:
         return [
             f"{title}, an import of `{imported}`. What that file was trained on is not known here."
         ]
     try:
-        config = read_config(place)
+        config = read_config(started)
     except UsageError:  # The run may have been removed since.
         config = None
     told = _trained_on(folder, config, start["trained_on"], STARTED_FROM)
@@ -87,10 +88,10 @@ def _trained_on(
 def _candidates(config: Any) -> Iterator[PreparedSet]:
     """Yields the sets that a configuration names, and those in the package, if they are there."""
     packaged = [f"{SAMPLE_PREFIX}{path.name}" for path in sorted(SAMPLE_FOLDER.iterdir())]
-    for place in [*packaged, *_sources(config)]:
+    for each in [*packaged, *_sources(config)]:
         # A set that cannot be opened is told by its fingerprint.
         with contextlib.suppress(UsageError):
-            yield open_set(place)
+            yield open_set(each)
 
 
 def _sources(config: Any) -> Iterable[str]:
@@ -119,4 +120,4 @@ def _row(fingerprint: str, found: PreparedSet | None) -> str:
 
 def _count(path: pathlib.Path) -> int:
     """Returns how many keys a file of ``data.splits.write_seen`` holds; 0 without the file."""
-    return len(np.load(path, mmap_mode="r")) if path.is_file() else 0
+    return len(np.load(fetched(path), mmap_mode="r")) if path.is_file() else 0

@@ -9,7 +9,6 @@ processes may make.
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -20,6 +19,8 @@ from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.source import TRAIN, PreparedSet
 from vlbeit_jax.errors import StorageError, UsageError
+from vlbeit_jax.places import appearing, fetched
+from vlbeit_jax.places import place as place_of
 from vlbeit_jax.shapes import UInt
 from vlbeit_jax.storage import NO_ROOM
 
@@ -74,19 +75,15 @@ class CachedTokens:
         Raises:
           StorageError: there is no room.
         """
-        unfinished = self.folder / f".{part}.{os.getpid()}"
         try:
-            with open(unfinished, "wb") as file:
+            with appearing(self._file(part), "wb", by_many=True) as file:
                 np.save(file, tokens)
-            unfinished.replace(self._file(part))
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
             raise StorageError(
                 f"{self.folder}: {error.strerror}; the parts that were made before are kept"
             ) from error
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def __getitem__(self, record: int) -> UInt[np.ndarray, "views N"]:
         """The tokens of every view of a record."""
@@ -100,7 +97,7 @@ class CachedTokens:
 @functools.cache
 def _mapped(file: pathlib.Path) -> np.ndarray:
     """Opened where it is read: a loader process gets paths, and not what lies there."""
-    return np.load(file, mmap_mode="r")
+    return np.load(fetched(file), mmap_mode="r")
 
 
 class WithTokens:
@@ -141,9 +138,7 @@ def cached_tokens(
             name: getattr(stream, name) for name in ("views", "crop_scale", "colour_jitter", "flip")
         },
     }
-    return CachedTokens(
-        pathlib.Path(place) / fingerprint(description), description, found.count(TRAIN)
-    )
+    return CachedTokens(place_of(place) / fingerprint(description), description, found.count(TRAIN))
 
 
 def require_all(cached: CachedTokens, found: PreparedSet) -> None:

@@ -3,9 +3,9 @@
 import collections
 import dataclasses
 import json
-import pathlib
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import place
 
 PLACE = "{}"  # In a template, where the name of the class goes.
 
@@ -35,7 +35,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
       UsageError: the file cannot be read, holds fewer than two names, or one twice.
     """
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        text = place(path).read_text(encoding="utf-8-sig")
         listed = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
     except (OSError, ValueError) as error:
         raise UsageError(f"--classes={path}: cannot be read: {error}") from error
@@ -56,7 +56,7 @@ def read_templates(path: str) -> tuple[str, ...]:
       UsageError: the file cannot be read, is empty, or a line has no place for the name.
     """
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = place(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UsageError(f"--templates={path}: cannot be read: {error}") from error
     for number, line in enumerate(lines, 1):

@@ -17,6 +17,8 @@ from vlbeit_jax.data.set_records import SetRecords
 from vlbeit_jax.data.shards import RECORDS, require_shards
 from vlbeit_jax.data.strings import with_fast_strings
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import fetched
+from vlbeit_jax.places import place as place_of
 from vlbeit_jax.types import Kind
 
 __all__ = ["TRAIN", "VALIDATION", "PreparedSet", "Records", "open_set", "open_sets_once"]
@@ -154,7 +156,7 @@ class PreparedSet:
             return NONE
         path = keys_file(self.folder, what, split)
         try:
-            found = np.load(path, mmap_mode="r")
+            found = np.load(fetched(path), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{path}: cannot be read ({error}); copy it again, or prepare the set again"
@@ -172,7 +174,7 @@ def _builder(folder: pathlib.Path) -> Any:
     # It takes half a second to import, and whoever only opens a model reads no set.
     import tensorflow_datasets as tfds
 
-    return tfds.builder_from_directory(folder)
+    return tfds.builder_from_directory(str(folder))
 
 
 def open_set(place: str, *allowed: Kind) -> PreparedSet:
@@ -189,7 +191,7 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
     folder = (
         SAMPLE_FOLDER / place.removeprefix(SAMPLE_PREFIX)
         if place.startswith(SAMPLE_PREFIX)
-        else pathlib.Path(place)
+        else place_of(place)
     )
     if not (folder / META_FILE).is_file():
         known = ", ".join(

@@ -10,6 +10,7 @@ from vlbeit_jax.data.identity import HELD_BACK, KEYS, TRAIN
 from vlbeit_jax.data.keys import NONE, Keys, common, merged
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import appearing, fetched
 from vlbeit_jax.types import Kind
 
 # In the folder of a run: keys of what it trains on, and of what its start was trained on.
@@ -72,7 +73,8 @@ def write_seen(run: pathlib.Path, seen: Seen, name: str = SEEN_FOLDER) -> None:
     folder = run / name
     folder.mkdir(exist_ok=True)
     for what, keys in seen.items():
-        np.save(folder / f"{what}.npy", keys)
+        with appearing(folder / f"{what}.npy", "wb") as out:
+            np.save(out, keys)
 
 
 def read_seen(run: pathlib.Path, name: str = SEEN_FOLDER) -> Seen:
@@ -85,7 +87,7 @@ def read_seen(run: pathlib.Path, name: str = SEEN_FOLDER) -> Seen:
     for what in KEYS:
         path = run / name / f"{what}.npy"
         try:
-            found[what] = np.load(path, mmap_mode="r")
+            found[what] = np.load(fetched(path), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{path}: cannot be read ({error}), so it is not known what the run was trained "

@@ -11,6 +11,7 @@ import numpy as np
 import sentencepiece
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import fetched, place
 from vlbeit_jax.shapes import Bool, Int
 from vlbeit_jax.types import Special
 
@@ -32,11 +33,11 @@ class TextTokenizer:
           UsageError: the folder holds no tokenizer, or its pieces are not the ones it was written
             with.
         """
-        self.folder = pathlib.Path(folder)
+        self.folder = place(folder)
         try:
             described = json.loads((self.folder / DESCRIPTION_FILE).read_text())
             self._pieces = sentencepiece.SentencePieceProcessor(
-                model_file=str(self.folder / MODEL_FILE)
+                model_file=str(fetched(self.folder / MODEL_FILE))
             )
             written = described["fingerprint"]
         except (

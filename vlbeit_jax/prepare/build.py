@@ -9,7 +9,8 @@ from typing import Any
 
 from vlbeit_jax.data.source import META_FILE, PreparedSet, open_sets_once
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local, locked, require_absent
+from vlbeit_jax.folders import locked, require_absent
+from vlbeit_jax.places import local
 from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.decide import Wishes
 from vlbeit_jax.prepare.finish import DONE_FILE, finish

@@ -13,7 +13,8 @@ from vlbeit_jax.data.keys import Keys
 from vlbeit_jax.data.source import PreparedSet, open_sets_once
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.data.text import TextTokenizer, packed_rows
-from vlbeit_jax.folders import local, locked, require_absent
+from vlbeit_jax.folders import locked, require_absent
+from vlbeit_jax.places import local
 from vlbeit_jax.prepare.encode_texts import documents_of, encode, ranges_of
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.progress import counted

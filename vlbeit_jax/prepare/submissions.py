@@ -7,7 +7,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, TextIO
+from typing import IO, Any
 
 from vlbeit_jax.prepare.formats import vqav2
 from vlbeit_jax.prepare.item import Item
@@ -52,7 +52,7 @@ SUBMISSIONS = {
 def write_list(
     lines: Iterable[Mapping[str, Any]],
     entry: Callable[[Mapping[str, Any]], dict[str, Any]],
-    out: TextIO,
+    out: IO[str],
 ) -> list[str]:
     """Writes a JSON list, an entry a line.
 

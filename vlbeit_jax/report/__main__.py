@@ -1,13 +1,13 @@
 """Command: writes the report of a run."""
 
 import json
-import pathlib
 
 from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import local, run_folder
+from vlbeit_jax.folders import run_folder
+from vlbeit_jax.places import place
 
 OVERVIEW = """Writes one self-contained page about a run: its figures with their baselines and a
 verdict for each, examples of held-back records, curves, data, device, versions, and the settings
@@ -33,9 +33,11 @@ def main() -> None:
     """Writes the report and prints its path."""
     from vlbeit_jax.report.page import write_report
 
-    out = local(OUT.value)
+    out = place(OUT.value, "--out")
     try:
-        results = json.loads(pathlib.Path(RESULTS.value).read_text()) if RESULTS.value else None
+        results = (
+            json.loads(place(RESULTS.value, "--results").read_text()) if RESULTS.value else None
+        )
         if not isinstance(results, dict | None):
             raise ValueError(f"{RESULTS.value} holds no JSON object")
         out.mkdir(parents=True, exist_ok=True)

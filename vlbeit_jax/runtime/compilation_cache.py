@@ -8,6 +8,7 @@ import sys
 import jax
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import place as place_of
 
 
 def use_compilation_cache(place: str) -> None:
@@ -35,7 +36,7 @@ def use_compilation_cache(place: str) -> None:
         folder = home / "vlbeit_jax"
     else:
         try:
-            folder = pathlib.Path(place).expanduser()
+            folder = place_of(place, "config.run.compilation_cache").expanduser()
         except RuntimeError as error:
             raise UsageError(
                 f"config.run.compilation_cache={place}: the user has no home folder; set HOME or "

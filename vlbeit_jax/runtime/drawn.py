@@ -1,13 +1,13 @@
 """Writes predictions that are pictures into a folder."""
 
 import contextlib
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.folders import published
+from vlbeit_jax.places import relative
 from vlbeit_jax.tasks.drawing import DrawsPictures
 
 LONGEST_NAME = 80  # Characters of an id in the name of a file.
@@ -37,7 +37,7 @@ def drawn(
       UsageError: the folder exists already.
     """
     with published(folder) as unfinished:
-        shown, number = os.path.relpath(folder, beside), 0
+        shown, number = relative(folder, beside), 0
 
         def with_pictures(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             nonlocal number

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlbeit_jax.places import append, settle
 from vlbeit_jax.redact import redacted
 
 FILE = "runs.jsonl"
@@ -29,9 +30,9 @@ class History:
         """Adds a line: STARTED, SAVED, ROLLED_BACK or ENDED, with the time and its facts."""
         if self._enabled:
             moment = time.strftime(MOMENT)
-            with self._path.open("a") as out:
-                line = redacted({"event": event, "time": moment, **facts})
-                out.write(json.dumps(line) + "\n")
+            line = redacted({"event": event, "time": moment, **facts})
+            append(self._path, (json.dumps(line) + "\n").encode())
+            settle()
 
 
 def read_history(workdir: pathlib.Path) -> list[dict[str, Any]]:

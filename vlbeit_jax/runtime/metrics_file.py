@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlbeit_jax.places import appearing, append, settle
 from vlbeit_jax.training.saved_run import METRICS_FILE
 
 NOT_FINITE = "not_finite"  # Entry of a line: what each null stands for, "nan", "inf" or "-inf".
@@ -42,8 +43,7 @@ def last_figures(lines: Sequence[Mapping[str, Any]], split: str) -> dict[str, An
 
 def append_metrics(folder: pathlib.Path, line: Mapping[str, Any]) -> None:
     """Adds a line; JSON has no NaN, so what is not finite becomes null, with the reason beside."""
-    with (folder / METRICS_FILE).open("a") as out:
-        out.write(_as_json(line))
+    append(folder / METRICS_FILE, _as_json(line).encode())
 
 
 def drop_metrics_after(folder: pathlib.Path, step: int) -> str:
@@ -56,11 +56,10 @@ def drop_metrics_after(folder: pathlib.Path, step: int) -> str:
     """
     lines, damaged = _parsed(folder)
     if damaged:
-        with (folder / SET_ASIDE).open("ab") as out:
-            out.write(b"".join(line + b"\n" for _, line in damaged))
-    rewritten = (folder / METRICS_FILE).with_suffix(".tmp")
-    rewritten.write_text("".join(_as_json(line) for line in lines if line["step"] <= step))
-    rewritten.replace(folder / METRICS_FILE)
+        append(folder / SET_ASIDE, b"".join(line + b"\n" for _, line in damaged))
+        settle()
+    with appearing(folder / METRICS_FILE) as out:
+        out.writelines(_as_json(line) for line in lines if line["step"] <= step)
     return f"{METRICS_FILE}: {_told(damaged)}; moved to {SET_ASIDE}" if damaged else ""
 
 

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import pathlib
-import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
+from vlbeit_jax.places import remove_tree
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.training.saved_run import START_FILE
 from vlbeit_jax.training.start_from import Start
@@ -34,7 +34,7 @@ def new_state(run: Run, state: TrainState, start_from: Start | None) -> TrainSta
 def _forget_start(workdir: pathlib.Path) -> None:
     """Removes what an earlier try, which ended before its first checkpoint, has left."""
     (workdir / START_FILE).unlink(missing_ok=True)
-    shutil.rmtree(workdir / STARTED_FROM, ignore_errors=True)
+    remove_tree(workdir / STARTED_FROM)
 
 
 def _save_start(workdir: pathlib.Path, start: Start) -> None:

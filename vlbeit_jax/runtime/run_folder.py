@@ -1,14 +1,14 @@
 """What a run writes to its folder first: lock and configuration."""
 
-import fcntl
 import json
 import pathlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from vlbeit_jax.config.parse import flat, to_dict
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import appearing, held
 from vlbeit_jax.redact import redacted
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.saved_run import CONFIG_FILE
@@ -24,35 +24,31 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
       UsageError: the folder cannot be written to, holds something else, or is in use by another
         process.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # The second one is left by a first start that was killed, or that found no room.
-        has_files = any(path.name not in (LOCK_FILE, UNWRITTEN) for path in folder.iterdir())
-        foreign = has_files and not (folder / CONFIG_FILE).is_file()
-        lock = None if foreign else (folder / LOCK_FILE).open("w")
-    except OSError as error:
-        raise UsageError(f"--workdir={folder}: cannot be written to ({error})") from error
-    if lock is None:
-        raise UsageError(
-            f"--workdir={folder}: holds files but no {CONFIG_FILE}, so it is not the folder of a "
-            "run; choose another one"
-        )
-    with lock:  # The system releases the lock however the process ends.
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(parents=True, exist_ok=True)
+            # The second one is left by a first start that was killed, or that found no room.
+            has_files = any(path.name not in (LOCK_FILE, UNWRITTEN) for path in folder.iterdir())
+            if has_files and not (folder / CONFIG_FILE).is_file():
+                raise UsageError(
+                    f"--workdir={folder}: holds files but no {CONFIG_FILE}, so it is not the "
+                    "folder of a run; choose another one"
+                )
+            stack.enter_context(held(folder / LOCK_FILE))
         except BlockingIOError as error:
             raise UsageError(
                 f"--workdir={folder}: another process is training in it; let it finish, or choose "
                 "another folder"
             ) from error
+        except OSError as error:
+            raise UsageError(f"--workdir={folder}: cannot be written to ({error})") from error
         yield
 
 
 def write_config(folder: pathlib.Path, config: Config) -> None:
     """Writes the whole configuration to the folder, without secrets, atomically."""
-    written = folder / UNWRITTEN
-    written.write_text(json.dumps(redacted(to_dict(config)), indent=1) + "\n")
-    written.replace(folder / CONFIG_FILE)
+    with appearing(folder / CONFIG_FILE) as out:
+        out.write(json.dumps(redacted(to_dict(config)), indent=1) + "\n")
 
 
 def config_changes(folder: pathlib.Path, config: Config) -> list[str]:

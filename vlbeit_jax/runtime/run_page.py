@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlbeit_jax.errors import Damaged, Exit, UsageError
+from vlbeit_jax.places import bytes_in
 from vlbeit_jax.progress import duration
 from vlbeit_jax.runtime.history import (
     ENDED,
@@ -131,5 +132,4 @@ def _starts(history: list[dict[str, Any]]) -> list[str]:
 
 
 def _megabytes(folder: pathlib.Path) -> str:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return f"{size / 1e6:,.1f} MB"
+    return f"{bytes_in(folder) / 1e6:,.1f} MB"

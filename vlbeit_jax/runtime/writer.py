@@ -12,6 +12,7 @@ import numpy as np
 import tqdm
 
 from vlbeit_jax.errors import Reported, StorageError
+from vlbeit_jax.places import append, place, settle
 from vlbeit_jax.progress import duration
 from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime import lines
@@ -26,12 +27,39 @@ _torch = sys.modules.get("torch")
 sys.modules["torch"] = None  # type: ignore[assignment]
 try:
     import tensorboardX
+    from tensorboardX import record_writer
 finally:
     if _torch is None:
         del sys.modules["torch"]
     else:
         sys.modules["torch"] = _torch
 
+
+class _EventFile:
+    """A file of TensorBoard's events in a bucket: tensorboardX would write all of it each time."""
+
+    def __init__(self, path: str):
+        self._path = place(path)
+
+    def write(self, content: bytes) -> None:
+        append(self._path, content)
+
+    def flush(self) -> None:
+        """Nothing is to be done: what was appended is written soon."""
+
+    def close(self) -> None:
+        """As ``flush``."""
+
+
+class _EventFiles:
+    def open(self, path: str) -> _EventFile:
+        return _EventFile(path)
+
+    def directory_check(self, path: str) -> None:
+        """A bucket has no folders to be made."""
+
+
+record_writer.register_writer_factory("gs", _EventFiles())
 TEXT_FILE, EVENTS, REFUSED_FILE = "log.txt", "tensorboard", "refused.jsonl"
 
 
@@ -150,8 +178,8 @@ class Writer:
     def _log(self, text: str) -> None:
         if not self._enabled:
             return
-        with (self._folder / TEXT_FILE).open("a") as out:
-            out.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redacted(text)}\n")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {redacted(text)}\n"
+        append(self._folder / TEXT_FILE, line.encode())
 
     def refused(
         self, step: int, what: str, records: Callable[[int], Mapping[str, Sequence[str]]]
@@ -166,9 +194,9 @@ class Writer:
         if not self._enabled:
             return
         named = records(step)
-        with (self._folder / REFUSED_FILE).open("a") as out:
-            line = {"step": step, "not_finite": what, "records": named}
-            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        line = {"step": step, "not_finite": what, "records": named}
+        text = json.dumps(line, ensure_ascii=False) + "\n"
+        append(self._folder / REFUSED_FILE, text.encode())
         shown = "; ".join(f"{name}: {', '.join(ids[:3])}, ..." for name, ids in named.items())
         self.say(
             f"step {step}: its update was refused, because something was not finite: {what}; its "
@@ -176,10 +204,11 @@ class Writer:
         )
 
     def close(self) -> None:
-        """Ends the progress bar and flushes the events."""
+        """Ends the progress bar; all that was written is then in its files."""
         self._bar.close()
         if self._events is not None:
             self._events.close()
+        settle()
 
     @contextlib.contextmanager
     def compiling(self, streams: Sequence[str]) -> Iterator[None]:

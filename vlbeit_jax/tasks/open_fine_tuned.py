@@ -1,7 +1,6 @@
 """What all open fine-tuning tasks share."""
 
 import functools
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.models.params import Tree
+from vlbeit_jax.places import copy_tree
 from vlbeit_jax.shapes import Float, Int
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.base import Evaluator, Place
@@ -74,7 +74,7 @@ class OpenFineTuned:
     def save_assets(self, folder: Path) -> None:
         """Copies the text tokenizer into a run, which then no longer needs the original."""
         if self.text:
-            shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
+            copy_tree(self.text.folder, folder / TEXT_TOKENIZER)
 
     def evaluators(self, data: OneStreamData, place: Place) -> Sequence[Evaluator]:
         """Returns one evaluator, which takes the held-back part of the first source."""

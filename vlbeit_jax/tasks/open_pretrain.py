@@ -4,7 +4,6 @@ What pretraining, evaluation, the report and the cache of visual tokens share.
 """
 
 import functools
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.visual_tokenizer import cast_tokenizer
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
+from vlbeit_jax.places import copy_tree
 from vlbeit_jax.tasks import assets
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place
@@ -193,7 +193,7 @@ class OpenPretrain:
     def save_assets(self, folder: Path) -> None:
         """Copies both tokenizers into the run, which then no longer needs the original folders."""
         if self._text:
-            shutil.copytree(self.text.folder, folder / TEXT_TOKENIZER, dirs_exist_ok=True)
+            copy_tree(self.text.folder, folder / TEXT_TOKENIZER)
         if self._visual:
             keep_copy(self.visual, folder / VISUAL_TOKENIZER)
 

@@ -22,6 +22,7 @@ from vlbeit_jax.models.teacher import (
     ViTTeacher,
     target_width,
 )
+from vlbeit_jax.places import place
 from vlbeit_jax.tasks.runs import read_network
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import check_shapes, leaf_name
@@ -58,7 +59,7 @@ def read_teacher(config: VisualTokenizerConfig) -> Teacher:
 
 
 def _read_import(config: VisualTokenizerConfig) -> ViTTeacher:
-    folder = pathlib.Path(config.teacher_weights)
+    folder = place(config.teacher_weights)
     how = (
         "import the weights with python -m vlbeit_jax.convert --from=FILE "
         f"--format={config.teacher} --out=DIR"
@@ -91,7 +92,7 @@ def _read_run(config: VisualTokenizerConfig) -> RunTeacher:
             "task.model.teacher=run needs task.model.teacher_weights: the folder of a run of "
             "pretraining or fine-tuning, or of an imported model"
         )
-    folder = pathlib.Path(config.teacher_weights)
+    folder = place(config.teacher_weights)
     _, network = read_network(folder, "config.task.model.teacher_weights")
     wanted = {"image_size": config.image_size, "patch_size": config.patch_size}
     _check(folder, wanted, network)
@@ -136,7 +137,7 @@ def teacher_shapes(teacher: Teacher) -> Tree:
 
 def restore_teacher(config: VisualTokenizerConfig, teacher: Teacher) -> Tree:
     """Returns the parameters of a teacher that ``read_teacher`` gave."""
-    shapes, folder = teacher_shapes(teacher), pathlib.Path(config.teacher_weights)
+    shapes, folder = teacher_shapes(teacher), place(config.teacher_weights)
     if isinstance(teacher, RunTeacher):
         return _part_of_run(folder, shapes)
     if isinstance(teacher, ViTTeacher):

@@ -7,7 +7,6 @@ a small file that describes it.
 import dataclasses
 import json
 import pathlib
-import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,8 @@ from vlbeit_jax.models.dalle import DalleConfig, DalleEncoder
 from vlbeit_jax.models.teacher import PixelTeacher
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, VisualTokenizer, tokenizer_shapes
 from vlbeit_jax.objectives.distillation import model_state_shapes
+from vlbeit_jax.places import place as place_of
+from vlbeit_jax.places import remove_tree
 from vlbeit_jax.shapes import Array, Int, UInt8
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.open_vqkd import IMAGE, make_tokenizer
@@ -67,7 +68,7 @@ def describe_visual_tokens(place: str | pathlib.Path) -> Tokenizer:
     Raises:
       UsageError: there is none in the folder.
     """
-    folder = pathlib.Path(place)
+    folder = place_of(place)
     if (folder / DALLE_FILE).is_file():
         return DalleEncoder(read_dalle(folder))
     return make_tokenizer(_vqkd_config(place).task.model)
@@ -79,7 +80,7 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
     Raises:
       UsageError: the folder holds no visual tokenizer, or its run has not finished.
     """
-    folder, tokenizer = pathlib.Path(place), describe_visual_tokens(place)
+    folder, tokenizer = place_of(place), describe_visual_tokens(place)
     shapes = tokenizer_shapes(tokenizer)
     if isinstance(tokenizer, DalleEncoder):
         saved = restore(folder, IMPORTED_STEP, shapes)
@@ -97,7 +98,7 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
 
 
 def _vqkd_config(place: str | pathlib.Path) -> Config:
-    config = read_config(pathlib.Path(place), "config.task.visual_tokenizer")
+    config = read_config(place_of(place), "config.task.visual_tokenizer")
     if not isinstance(config.task, VQKD):
         raise UsageError(
             f"visual tokenizer {place}: holds a run of task {config.task.kind!r}, not 'vqkd'"
@@ -140,7 +141,7 @@ def keep_copy(tokens: VisualTokens, folder: pathlib.Path) -> None:
         for name in KEPT
         if (tokens.folder / name).is_file()
     }
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     folder.mkdir(parents=True)
     checkpointer = Checkpointer(folder / CHECKPOINTS, alone=True)
     checkpointer.save(

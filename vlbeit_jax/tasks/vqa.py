@@ -17,6 +17,7 @@ from vlbeit_jax.metrics.vqa import Rule
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.vqa import VQA
 from vlbeit_jax.objectives.answering import Answering
+from vlbeit_jax.places import place
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import backbone_start
@@ -91,7 +92,7 @@ class VQATask:
           UsageError: the list or a set cannot be read, or the sets have too few answers.
         """
         if self.answers:
-            listed = read_list(Path(self.answers))
+            listed = read_list(place(self.answers))
         else:
             sets = open_sets_once(self.question.sources, Kind.QUESTIONS)
             counts = [each.meta[COUNTS].get(TRAIN, {}) for each in sets]

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import logging
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,14 +11,15 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from vlbeit_jax.places import place, settle
 from vlbeit_jax.storage import explains_storage
+from vlbeit_jax.training.complete_steps import complete_steps, remove_unfinished
 from vlbeit_jax.training.leaves import Leaves, ignore_abandoned_work
 from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
 from vlbeit_jax.training.sealed import sealed
 from vlbeit_jax.training.state import SAVED_REFUSED, TrainState
 
 Tree = Any
-UNFINISHED = "*.orbax-checkpoint-tmp*"  # What Orbax calls a step that it has not saved yet.
 # With small chunks, reading a large array takes little more memory than the array itself.
 CHUNK_BYTES = 16 * 2**20
 _policies = ocp.checkpoint_managers
@@ -52,7 +52,7 @@ class Checkpointer:
           read_only: only reads, in this process.
           alone: this process saves by itself.
         """
-        self._place, self._alone = pathlib.Path(folder).resolve(), alone
+        self._place, self._alone = place(folder).resolve(), alone
         self._keep: list[Any] = [_policies.LatestN(keep_last)]
         if keep_every:
             self._keep.append(_policies.EveryNSteps(keep_every))
@@ -60,8 +60,7 @@ class Checkpointer:
         if not read_only:
             self._place.mkdir(parents=True, exist_ok=True)
             if alone or jax.process_index() == 0:
-                for unfinished in self._place.glob(UNFINISHED):
-                    shutil.rmtree(unfinished)
+                remove_unfinished(self._place)
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
@@ -97,6 +96,7 @@ class Checkpointer:
         said = sealed({"format": FORMAT, **description}, trees)
         items[DESCRIPTION] = ocp.args.JsonSave(said)
         with self._reporting():
+            settle()  # Steps that are saved are not taken again, so their figures must not be lost.
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
             self._saving = True
 
@@ -104,7 +104,7 @@ class Checkpointer:
         """Returns the complete steps, oldest first."""
         if not self._place.is_dir():
             return []
-        return sorted(int(path.name) for path in self._place.iterdir() if path.name.isdecimal())
+        return complete_steps(self._place)
 
     def latest(self) -> int | None:
         """Returns the newest complete step; None if there is none."""

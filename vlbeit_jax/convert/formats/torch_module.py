@@ -24,6 +24,7 @@ from vlbeit_jax.convert.source import Run
 from vlbeit_jax.models.dalle import DalleConfig
 from vlbeit_jax.models.embed import TEXT_NORM_EPS
 from vlbeit_jax.models.layers import LAYER_NORM_EPS
+from vlbeit_jax.places import copy_tree
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.open_vqkd import make_tokenizer
 from vlbeit_jax.types import Special
@@ -67,7 +68,7 @@ def write(run: Run, folder: pathlib.Path) -> None:
 def copy_text_tokenizer(place: pathlib.Path | None, folder: pathlib.Path) -> None:
     """Copies a text tokenizer, if there is one, into an export."""
     if place is not None:
-        shutil.copytree(place, folder / TEXT_TOKENIZER)
+        copy_tree(place, folder / TEXT_TOKENIZER)
 
 
 def as_module(run: Run) -> tuple[ModuleType, Any]:

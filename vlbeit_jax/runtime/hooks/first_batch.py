@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vlbeit_jax.data.pipeline import Examples
+from vlbeit_jax.places import appearing
 from vlbeit_jax.runtime.bad_data import explains_records
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.sheet import png, sheet
@@ -55,7 +56,6 @@ class FirstBatch(Hook):
         title = f"{stream}: the first {len(rows)} rows of step 1, as the network sees them"
         picture = sheet(title, read_rows(batch, self._readings[stream]))
         path = self._folder / f"first_batch_{stream}.png"
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_bytes(png(picture))
-        unfinished.replace(path)
+        with appearing(path, "wb") as out:
+            out.write(png(picture))
         self._writer.picture(f"first_batch/{stream}", picture)

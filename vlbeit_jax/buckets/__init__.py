@@ -1,0 +1,1 @@
+"""Google Cloud Storage: paths, claims and growing files. vlbeit_jax/places.py uses it."""
