@@ -12,6 +12,7 @@ if (($# < 2)) || [[ ! $2 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then
 fi
 runs=${RUNS:-${HOME:+$HOME/vlbeit_jax_runs}}
 [[ -n $runs ]] || fail "HOME is not set; set RUNS to the folder for logs"
+[[ $runs != *://* ]] || fail "RUNS=$runs: each worker keeps its log on its own disk; only --workdir may be in a bucket"
 verb=$1 folder=$(realpath -m -- "$runs")/$2
 shift 2
 

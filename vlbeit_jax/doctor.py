@@ -1,13 +1,13 @@
 """Command: whether this machine can train, on one screen."""
 
 import functools
-import pathlib
 from collections.abc import Callable
 
 from absl import flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import Exit, Reported
+from vlbeit_jax.places import place
 from vlbeit_jax.redact import redacted
 
 OVERVIEW = """Checks whether this machine can train, and says on one screen what is wrong.
@@ -56,10 +56,10 @@ def checks() -> dict[str, Callable[[], str]]:
         "/dev/shm": health.shared_memory,
     }
     if WORKDIR.value:
-        found["workdir"] = functools.partial(health.workdir, pathlib.Path(WORKDIR.value))
-    for number, place in enumerate(DATA.value):
+        found["workdir"] = functools.partial(health.workdir, place(WORKDIR.value, "--workdir"))
+    for number, folder in enumerate(DATA.value):
         name = f"data {number + 1}" if len(DATA.value) > 1 else "data"
-        found[name] = functools.partial(health.data_set, place)
+        found[name] = functools.partial(health.data_set, folder)
     return found
 
 

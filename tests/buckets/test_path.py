@@ -9,6 +9,7 @@ from vlbeit_jax import places
 from vlbeit_jax.buckets.path import BucketPath
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.places import local, place
+from vlbeit_jax.runtime import health
 
 
 def test_only_an_address_of_a_bucket_is_one():
@@ -116,3 +117,11 @@ def test_what_needs_a_disk_says_what_to_do(cloud):
     with pytest.raises(UsageError, match="--out=gs://b/x: only folders of this machine .*gcsfuse"):
         local("gs://b/x")
     assert str(local("b/x")) == "b/x"
+
+
+# gcsfs gives aiohttp whole bodies of up to 5 MiB, and aiohttp warns above 1 MiB.
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+def test_the_doctor_writes_an_object_and_leaves_nothing(folder):
+    said = health.workdir(folder)
+    assert said.startswith(f"{folder}: writes ") and said.endswith(" MB/s")
+    assert not folder.exists()

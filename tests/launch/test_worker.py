@@ -89,5 +89,7 @@ def test_a_worker_without_a_home_says_what_to_set(worker, tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == "error: HOME is not set; set RUNS to the folder for logs\n"
+    address = worker("status", "a", RUNS="gs://bucket/runs")
+    assert address.returncode == 2 and "keeps its log on its own disk" in address.stderr
     missing = worker("log", "never")
     assert missing.returncode == 2 and "no run of this name was started here" in missing.stderr

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import pathlib
 import sys
 
 from absl import flags
@@ -11,6 +10,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import place, require_writable
 from vlbeit_jax.tasks.new_run import parse_run
 
 OVERVIEW = r"""Times the train step of a configuration in JAX and in PyTorch, and compares the two.
@@ -43,7 +43,7 @@ def main() -> None:
     """Compares the two sides, prints the result, and exits with code 1 if they disagree."""
     config = parse_run(cli.config_values(CONFIG), to_train=False)
     if JSON.value:
-        cli.require_writable(pathlib.Path(JSON.value))
+        require_writable(place(JSON.value, "--json"))
     if "," in config.task.schedule:
         raise UsageError(
             f"task.schedule={config.task.schedule} has steps of several kinds. Choose one, e.g. "
@@ -63,7 +63,7 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if JSON.value:
-        pathlib.Path(JSON.value).write_text(text + "\n")
+        place(JSON.value, "--json").write_text(text + "\n")
     if not result["agrees"]:
         sys.exit(
             f"error: the first step of the two sides differs by more than {result['limit']}: "

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from vlbeit_jax import places
+
 PATIENCE = 20.0  # Seconds to tell the other processes of the run, and to write to its folder.
 _notes: list[Callable[[str, int], None]] = []  # Called with the message and the exit code.
 _tellers: list[Callable[[str, int], None]] = []
@@ -38,6 +40,7 @@ def end(said: str, code: int) -> NoReturn:
         else:
             print(f"error: {said}", file=sys.stderr)
             note(said, code)
+        places.settle()  # What was noted may not be in a bucket yet.
     finally:
         end_now(code)
 

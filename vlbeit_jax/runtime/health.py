@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from vlbeit_jax import places
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import BadData, Exit, Reported, StorageError, UsageError
 from vlbeit_jax.runtime import machine
@@ -110,12 +111,14 @@ def shared_memory() -> str:
 
 
 def workdir(folder: pathlib.Path) -> str:
-    """Returns room and speed of the disk of a workdir. Nothing is left there.
+    """Returns room and speed of the disk, or speed of the bucket, of a workdir. Nothing is left.
 
     Raises:
       UsageError: nothing can be written there.
       StorageError: there is little room, or the disk fails.
     """
+    if not places.renames_folders(folder):
+        return _speed_of_objects(folder)
     place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not place.is_dir():
         raise UsageError(f"{place} is a file; name a folder")
@@ -131,6 +134,21 @@ def workdir(folder: pathlib.Path) -> str:
         speed = _write_speed(place)
     where = "" if place == folder else f" ({place}, in which it will be created)"
     return f"{folder}{where}: {free / 1e9:,.1f} GB free, writes {speed / 1e6:,.0f} MB/s"
+
+
+def _speed_of_objects(folder: pathlib.Path) -> str:
+    """Says how fast an object is written to a bucket, and that it is read as it was written."""
+    trial, block = folder / f".trial.{os.getpid()}", os.urandom(MIB) * (WRITTEN // MIB)
+    began = time.monotonic()
+    with places.appearing(trial, "wb") as file:
+        file.write(block)
+    speed = len(block) / max(time.monotonic() - began, 1e-9)
+    try:
+        if trial.read_bytes() != block:
+            raise StorageError(f"{folder} returns other bytes than were written; use another store")
+    finally:
+        trial.unlink(missing_ok=True)
+    return f"{folder}: writes {speed / 1e6:,.0f} MB/s"
 
 
 def _write_speed(place: pathlib.Path) -> float:
