@@ -42,7 +42,7 @@ def pins(path):
 
 
 def test_there_is_a_lock_for_each_python_and_each_set():
-    extras = ("", "-beam", "-cuda", "-test", "-tpu")
+    extras = ("", "-beam", "-cuda", "-gcs", "-test", "-tpu")
     sets = [f"requirements{extra}" for extra in extras]
     assert {(path.parent.name, path.stem) for path in LOCKS} == {
         (f"python3.{minor}", name) for minor in (11, 13) for name in sets

@@ -130,7 +130,11 @@ def _activation_bytes(
     found = []
     for each in networks:
         stacks = [
-            stack._replace(config=dataclasses.replace(stack.config, remat=remat))
+            # An example may be several rows of a Transformer.
+            stack._replace(
+                config=dataclasses.replace(stack.config, remat=remat),
+                rows=stack.rows // each.rows,
+            )
             for stack in each.stacks
         ]
         one = each._replace(stacks=tuple(stacks), rows=1)

@@ -177,7 +177,8 @@ def test_a_full_disk_at_the_start_is_told_and_the_next_start_goes_on(world, tmp_
         full.setattr("pathlib.Path.replace", no_room)
         with pytest.raises(StorageError, match=f"the disk of {run} is full .* make room"):
             train(config, run)
-    assert (run / ".config.json.tmp").is_file()
+    assert not (run / "config.json").exists()
+    (run / ".config.json.tmp").write_text("{")  # As kill -9 leaves it.
     train(config, run)
     assert Checkpointer(run / "checkpoints", read_only=True).latest() == 2
 
