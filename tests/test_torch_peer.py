@@ -177,7 +177,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("matmul", ["float32", "bfloat16"])
+@pytest.mark.parametrize("matmul", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_network_does_not_agree(tmp_path, monkeypatch, change, matmul):
     text, (old, new) = (

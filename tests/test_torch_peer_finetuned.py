@@ -55,7 +55,10 @@ def test_losses_and_gradients_agree(name):
     assert set(found["first_step"]) == {loss, "grad_norm"}
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=() if each == "images" else pytest.mark.slow) for each in TASKS],
+)
 def test_parameters_stay_the_same_with_a_rate_for_each_layer(name):
     config = config_of(name, weight_decay=2.0)
     step, state, frozen, batches = parts(config)
@@ -100,6 +103,7 @@ def test_what_draws_random_numbers_or_has_no_step_is_refused_by_name():
         compare.check_comparable(Config(task=Retrieval(model=MODEL)))
 
 
+@pytest.mark.slow
 def test_the_command_compares_a_fine_tuning(tmp_path):
     file = tiny.config_file(config_of("questions"), tmp_path)
     done = tiny.command("tools.torch_peer", f"--config={file}", "--steps=2", "--warmup=1")

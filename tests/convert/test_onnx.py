@@ -81,12 +81,13 @@ def test_the_code_of_the_card_of_an_import_names_no_numbers_that_nobody_knows(re
     compile(known, "README.md", "exec")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "graphs"),
     [
         ("vqa", {"logits"}),
-        pytest.param("visual_reasoning", {"logits"}, marks=pytest.mark.slow),
-        pytest.param("retrieval", {"image_vector", "text_vector", "match"}, marks=pytest.mark.slow),
+        ("visual_reasoning", {"logits"}),
+        ("retrieval", {"image_vector", "text_vector", "match"}),
     ],
 )
 def test_every_output_of_a_fine_tuned_model_is_a_graph(world, tmp_path, monkeypatch, name, graphs):

@@ -78,6 +78,7 @@ def test_vlmo_agrees_or_refuses_by_name(random_run, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_vlmo_file_starts_a_run(random_run, world, tmp_path):
     """Export, import and train: what VLMo holds is bit-identical, the rest is initialised."""
     if random_run.name == "absolute":

@@ -126,7 +126,14 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, how):
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
-@pytest.mark.parametrize("kind", ["checkpoint", "module", "wrapped module", "torchscript"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "checkpoint",
+        "module",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("wrapped module", "torchscript")),
+    ],
+)
 def test_the_way_out_for_more_than_tensors_works_as_printed(tmp_path, kind):
     module, path = torch.nn.Linear(2, 3), tmp_path / "x.pth"
     if kind == "torchscript":  # As OpenAI publishes CLIP.

@@ -112,7 +112,10 @@ def test_what_only_beit3_has_is_refused_by_name(decoupled_run, tmp_path, target)
 
 
 @needs_torch
-@pytest.mark.parametrize(("name", "value"), [("layernorm_eps", 1e-4), ("subln", False)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [pytest.param("layernorm_eps", 1e-4, marks=pytest.mark.slow), ("subln", False)],
+)
 def test_another_torchscale_is_told_apart(decoupled_run, tmp_path, name, value):
     """In a process of its own, because torchscale is not on the path here."""
     code = (

@@ -30,6 +30,7 @@ def test_it_prints_the_rates_of_the_pipeline_and_of_decoding():
     assert cores == pytest.approx(rows / found["image"]["per_core_second"], abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_time_of_loader_processes_counts():
     """Without it, the pipeline would seem several times as fast as decoding alone."""
     done = command("vlbeit_jax.benchmark_input", *OPTIONS, "--seconds=1", "--workers=2")

@@ -28,7 +28,7 @@ def stand_in(monkeypatch):
     on_nvidia(),
     reason="float32, which cuDNN does not take; tests/ops/test_cudnn_attention.py is for GPUs",
 )
-@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("decoupled", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(
     "stream",
     [pytest.param(each, marks=() if each == "pair" else pytest.mark.slow) for each in tiny.STREAMS],

@@ -94,7 +94,9 @@ def every_pair():
     ("stream", "positions", "variant"),
     # A pair goes through the blocks of images and of texts, and through the fused ones.
     [
-        pytest.param(*each, marks=() if each[0] == "pair" else pytest.mark.slow)
+        pytest.param(
+            *each, marks=() if each[0] == "pair" and each[2] != "BEiT-3" else pytest.mark.slow
+        )
         for each in every_pair()
     ],
 )

@@ -177,6 +177,7 @@ def test_the_command_compiles_for_a_tpu_that_is_not_there(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LIBTPU.is_dir(), reason="libtpu is not beside the other peers")
 def test_fine_tuning_at_480_pixels_needs_no_memory_for_logits(tmp_path):
     """By formula: 965 tokens in 12 heads have 67 MB of logits and weights in each block."""

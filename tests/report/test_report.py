@@ -63,11 +63,11 @@ def test_evaluate_and_report_from_the_command_line(run, world, tmp_path):
 @pytest.mark.parametrize(
     ("schedule", "sections"),
     [
-        ("image", {"patches"}),
         ("text", {"texts"}),
-        ("pair", {"patches", "captions"}),
-        ("image,text", {"patches", "texts"}),
         ("text+pair", {"patches", "captions", "texts"}),
+        pytest.param("image", {"patches"}, marks=pytest.mark.slow),
+        pytest.param("pair", {"patches", "captions"}, marks=pytest.mark.slow),
+        pytest.param("image,text", {"patches", "texts"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_with_any_streams_has_a_page(run, schedule, sections, tmp_path):

@@ -146,6 +146,7 @@ def test_every_command_restarts_before_anything_else(asked):
     assert done.stderr.count("| site\n") == 1 + asked
 
 
+@pytest.mark.slow
 @needs_huge_pages
 def test_results_stay_the_same(world, tmp_path):
     """A plain Python restarts itself; a fork of ``tests.processes`` has the mark, and does not."""

@@ -27,6 +27,7 @@ def fit_line(monkeypatch):
     monkeypatch.setitem(tasks.TASKS, "fit_line", "examples.add_a_task:FitLine")
 
 
+@pytest.mark.slow
 def test_a_run_of_several_streams_has_a_picture_of_each(pretrained):
     """Its masks are grey, and the words to predict are marked."""
     for stream in ("image", "text", "pair"):

@@ -58,6 +58,7 @@ def test_a_run_goes_back_once_and_on_with_other_records(world, tmp_path, bad_rec
     assert "lost: 4 steps were taken again or rolled back" in shown
 
 
+@pytest.mark.slow
 def test_rollbacks_are_counted_over_all_starts(world, tmp_path, bad_records):
     run = tmp_path / "run"
     with pytest.raises(Diverged, match="2 updates in a row"):

@@ -135,7 +135,7 @@ def test_damaged_lines_of_metrics_are_set_aside_and_reported(world, run, capsys)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # It is infinite in float32.
-@pytest.mark.parametrize("rate", [1e39, 1e30])
+@pytest.mark.parametrize("rate", [pytest.param(1e39, marks=pytest.mark.slow), 1e30])
 def test_a_ruined_network_is_never_saved(world, tmp_path, rate):
     """Not after an update whose loss and gradients were finite."""
     config = config_of(world, checkpoint_every=1, keep_last=9)
@@ -192,6 +192,7 @@ def test_a_bad_record_ends_the_run_with_its_own_code(world, tmp_path, monkeypatc
         train(config_of(world), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_shows_starts_steps_and_damage(world, run):
     shutil.rmtree(run / "checkpoints" / "8")
     train(config_of(world), run)

@@ -158,6 +158,7 @@ def test_evaluation_needs_the_list_of_what_was_trained_on(run, tmp_path):
         open_run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_the_mesh(run, world):
     opened = open_run(run)
     found, other = (
@@ -179,6 +180,7 @@ def test_evaluation_of_something_else_is_refused(what, world, tmp_path):
         open_run(folder)
 
 
+@pytest.mark.slow
 def test_the_visual_tokenizer_uses_its_codes_and_reseeding_revives_them(world, tmp_path):
     config = tiny.vqkd_config(world, steps=60, log_every=20, evaluate_every=60, checkpoint_every=60)
     train(tiny.changed(config, task={"model": {"reseed_below": 0.3}}), tmp_path / "run")

@@ -132,6 +132,7 @@ WRONG = ~np.eye(len(COMBINATIONS), dtype=bool)
 HALF_RIGHT = (above[:, None] == above) != (below[:, None] == below)
 
 
+@pytest.mark.slow
 def test_matching_separates_right_from_wrong_pairs(new):
     params, accuracy = learned()
     scores = of_all_pairs(params, new)
@@ -141,6 +142,7 @@ def test_matching_separates_right_from_wrong_pairs(new):
     assert abs(better_than(of_all_pairs(start(), new), WRONG) - 0.5) < CHANCE
 
 
+@pytest.mark.slow
 def test_permuted_pairs_teach_nothing_about_new_ones(new):
     """The control: the same pictures, captions and steps."""
     params, accuracy = learned(permuted=True)

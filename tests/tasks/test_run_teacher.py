@@ -102,6 +102,7 @@ def config_towards(run, world, **model):
     return tiny.changed(config, task={"model": teacher, "image": image})
 
 
+@pytest.mark.slow
 def test_a_run_teaches_visual_tokens(world, run, tmp_path):
     config = config_towards(run, world)
     state = train(config, tmp_path / "vqkd")

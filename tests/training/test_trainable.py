@@ -153,6 +153,7 @@ def test_parts_go_back_where_they_were():
     assert part_like(tree, part) == part and replaced(tree, tree) == tree
 
 
+QUICK = ("top, averages", "heads, eight devices")
 CASES = {
     "top, averages": ("top:1", (1, 1, 1), {"ema_decay": 0.9}),
     "heads, eight devices": ("heads", (4, 2, 1), {}),
@@ -169,7 +170,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    # The others add what test_step.py and test_scan.py test alone: microbatches, axes and loops.
+    [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in CASES],
+)
 def test_fixed_parameters_keep_their_bits_and_have_no_moments(case):
     trainable, shape, more = CASES[case]
     config = config_with(trainable, shape, **more)

@@ -29,6 +29,7 @@ def few(monkeypatch):
     return chosen(vectors.open_set(vectors.SET))
 
 
+@pytest.mark.slow
 def test_each_vector_is_judged_by_itself(few, tmp_path, capsys):
     vectors.main(["sample", str(tmp_path / "out.json")])
     found = json.loads((tmp_path / "out.json").read_text())
