@@ -23,7 +23,7 @@ KINDS_OF_DAMAGE: dict[int, tuple[dict[str, Any], str]] = {
     2: ({"image": b"<html>gone</html>"}, "undecodable_image"),
     5: ({"image": png_header(12_000, 12_000)}, "image_too_large"),
     8: ({"captions": [b"\xff\xfe broken"]}, "bad_text"),
-    9: ({"captions": []}, "unusable"),  # The record behind it cannot be used either.
+    9: ({"captions": []}, "no_caption"),  # The record behind it cannot be used either.
     10: ({"image": b"\x89PNG\r\n\x1a\n cut"}, "undecodable_image"),
     23: ({"image": b""}, "undecodable_image"),  # The last one; record 0 takes its place.
 }

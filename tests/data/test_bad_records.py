@@ -11,7 +11,7 @@ from tests.data.damaged import COUNT, REASONS, damaged_pair, record
 from tests.make_data import encoded, picture, png_header
 from vlbeit_jax.config.common import LoaderConfig
 from vlbeit_jax.config.streams import PairStreamConfig
-from vlbeit_jax.data.bad_records import BadRecord
+from vlbeit_jax.data.bad_records import BAD_TEXT, BadRecord
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.examples.masked import MaskedExample
 from vlbeit_jax.data.headers import pixels_in_header
@@ -108,7 +108,7 @@ def test_every_replaced_example_is_counted_once_with_file_record_and_reason(
         "undecodable_image": 9,
         "image_too_large": 3,
         "bad_text": 3,
-        "unusable": 3,
+        "no_caption": 3,
         "unreadable": 3,
     }
     for each in replaced:
@@ -151,10 +151,21 @@ def test_a_set_without_a_usable_neighbour_stops(places, make, monkeypatch):
     found = TrainingExamples("pair", [open_set(str(places[0]))], make, seed=3)
 
     def broken(record, draws):
-        raise ValueError("no")
+        raise BadRecord(BAD_TEXT, "no")
 
     monkeypatch.setattr(found, "_transform", broken)
     with pytest.raises(BadRecord, match="no; 5 records behind it cannot be used either"):
+        found[0]
+
+
+def test_a_defect_of_the_program_is_no_bad_record(places, make, monkeypatch):
+    found = TrainingExamples("pair", [open_set(str(places[0]))], make, seed=3)
+
+    def defect(record, draws):
+        return record["a name that no record has"]
+
+    monkeypatch.setattr(found, "_transform", defect)
+    with pytest.raises(KeyError, match="a name that no record has"):
         found[0]
 
 

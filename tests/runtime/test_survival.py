@@ -9,6 +9,7 @@ import pytest
 from tests import tiny
 from tests.kept_steps import kept_steps
 from tests.runtime.test_resume import assert_equal_bits, weights
+from vlbeit_jax.data.bad_records import BadRecord
 from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.errors import BadData, Damaged, Diverged, StorageError
 from vlbeit_jax.runtime import history
@@ -185,10 +186,16 @@ def test_a_full_disk_at_the_start_is_told_and_the_next_start_goes_on(world, tmp_
 
 def test_a_bad_record_ends_the_run_with_its_own_code(world, tmp_path, monkeypatch):
     def broken(self, index):
-        raise ValueError("record text/7: its text cannot be read")
+        raise BadRecord("bad_text", "record text/7: its text cannot be read")
+
+    def defect(self, index):
+        raise ValueError("no record's fault")
 
     monkeypatch.setattr(TrainingExamples, "replacing", broken)
     with pytest.raises(BadData, match="stream text, step 1: .* record text/7"):
+        train(config_of(world), tmp_path / "run")
+    monkeypatch.setattr(TrainingExamples, "replacing", defect)
+    with pytest.raises(ValueError, match="no record's fault"):
         train(config_of(world), tmp_path / "run")
 
 

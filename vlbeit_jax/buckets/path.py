@@ -148,7 +148,7 @@ class BucketPath(pathlib.PosixPath):
         """Opens an object for reading, as a stream."""
         if mode not in ("r", "rt", "rb"):
             raise io.UnsupportedOperation(
-                f"{self}: mode {mode!r}; an object is written whole: see vlbeit_jax.storage"
+                f"{self}: mode {mode!r}; an object is written whole: see vlbeit_jax.places"
             )
         with explained(self):
             stream = store().open(str(self), "rb")

@@ -13,7 +13,7 @@ TOO_LARGE = "image_too_large"  # More pixels than ``prepare`` allows, by its hea
 NOT_AN_IMAGE = "undecodable_image"
 NOT_A_MASK = "undecodable_mask"
 BAD_TEXT = "bad_text"  # No UTF-8.
-UNUSABLE = "unusable"  # No example can be made of it for another reason, which the message says.
+NO_CAPTION = "no_caption"
 
 
 class BadRecord(BadData, ValueError):
@@ -46,11 +46,9 @@ class Replaced(NamedTuple):
     message: str
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BadRecord | UnicodeDecodeError) -> str:
     """Returns the reason under which an error of making an example is counted."""
-    if isinstance(error, BadRecord):
-        return error.reason
-    return BAD_TEXT if isinstance(error, UnicodeDecodeError) else UNUSABLE
+    return error.reason if isinstance(error, BadRecord) else BAD_TEXT
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ at once.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
-
 from vlbeit_jax.data.bad_records import UNREADABLE, BadRecord, Replaced, reason_of
 from vlbeit_jax.data.cached_tokens import CachedTokens, WithTokens
 from vlbeit_jax.data.contributions import Contribution, short_names
@@ -19,7 +17,7 @@ from vlbeit_jax.data.examples.images import Views
 from vlbeit_jax.data.order import Epochs, Interleave
 from vlbeit_jax.data.records import PadRecords, Records
 from vlbeit_jax.data.source import TRAIN, PreparedSet
-from vlbeit_jax.errors import Reported, StorageError
+from vlbeit_jax.errors import StorageError
 
 ENDLESS = 2**62  # More examples than any run takes; Grain needs a length that fits into 64 bits.
 
@@ -123,15 +121,13 @@ class TrainingExamples:
 
     def _made(
         self, number: int, record: int, index: int
-    ) -> tuple[Example, Mapping[str, Any]] | Exception:
+    ) -> tuple[Example, Mapping[str, Any]] | BadRecord | UnicodeDecodeError:
         """Returns example ``index`` made of a record of a set, and the record; or what is wrong."""
         try:
             found = self._records[number][record]
             return self._transform(found, Draws("training", *self._key, index)), found
-        except (ValueError, LookupError, cv2.error) as error:
-            if isinstance(error, Reported) and not isinstance(error, BadRecord):
-                raise
-            return error
+        except (BadRecord, UnicodeDecodeError) as error:
+            return error  # Any other error is a defect of the program, which no neighbour mends.
 
 
 class EvaluationExamples:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from vlbeit_jax.data.bad_records import BadRecord
-from vlbeit_jax.errors import BadData, Reported
+from vlbeit_jax.errors import BadData
 
 
 class TooManyBadRecords(BadData):
@@ -15,6 +15,8 @@ class TooManyBadRecords(BadData):
 def explains_records(stream: str, step: int) -> Iterator[None]:
     """Turns errors of reading records into one that names the stream and the step.
 
+    Any other error is a defect of the program, and keeps its traceback.
+
     Args:
       stream: that reads them.
       step: number of the step, from 1.
@@ -24,9 +26,7 @@ def explains_records(stream: str, step: int) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, LookupError, OSError, Reported) as error:
-        if isinstance(error, Reported) and not isinstance(error, BadRecord):
-            raise
+    except (BadRecord, UnicodeDecodeError, OSError) as error:
         said = str(error).strip() or repr(error)
         raise BadData(
             f"stream {stream}, step {step}: its records cannot be read: {said}"

@@ -46,23 +46,24 @@ def end(said: str, code: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def telling(tell: Callable[[str, int], None]) -> Iterator[None]:
+def _within(
+    calls: list[Callable[[str, int], None]], call: Callable[[str, int], None]
+) -> Iterator[None]:
+    calls.append(call)
+    try:
+        yield
+    finally:
+        calls.remove(call)
+
+
+def telling(tell: Callable[[str, int], None]) -> contextlib.AbstractContextManager[None]:
     """Within its body, ``tell`` tells the other processes, notes and ends in place of ``end``."""
-    _tellers.append(tell)
-    try:
-        yield
-    finally:
-        _tellers.remove(tell)
+    return _within(_tellers, tell)
 
 
-@contextlib.contextmanager
-def noting(write: Callable[[str, int], None]) -> Iterator[None]:
+def noting(write: Callable[[str, int], None]) -> contextlib.AbstractContextManager[None]:
     """Within its body, ``write`` gets the message and the code before this process is ended."""
-    _notes.append(write)
-    try:
-        yield
-    finally:
-        _notes.remove(write)
+    return _within(_notes, write)
 
 
 def note(said: str, code: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vlbeit_jax.data.bad_records import NO_CAPTION, BadRecord
 from vlbeit_jax.data.draws import Draws
 
 Example = dict[str, np.ndarray | np.generic]
@@ -40,3 +41,16 @@ def row_fields(record: Mapping[str, Any]) -> Example:
 def record_id(record: Mapping[str, Any]) -> str:
     """Returns the record's id; TFDS reads strings as bytes."""
     return record["id"].decode() if isinstance(record["id"], bytes) else record["id"]
+
+
+def caption_of(record: Mapping[str, Any], draws: Draws | None) -> str:
+    """Returns a caption of a record: a random one, or without ``draws`` the first.
+
+    Raises:
+      BadRecord: it has none.
+    """
+    captions = record["captions"]
+    if not len(captions):
+        raise BadRecord(NO_CAPTION, f"record {record_id(record)!r} has no caption")
+    caption = captions[draws.below(len(captions)) if draws else 0]
+    return caption.decode() if isinstance(caption, bytes) else caption

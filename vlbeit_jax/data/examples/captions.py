@@ -8,8 +8,7 @@ import numpy as np
 
 from vlbeit_jax.config.finetune import CaptionStreamConfig
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, row_fields
-from vlbeit_jax.data.examples.labelled import as_text
+from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, caption_of, row_fields
 from vlbeit_jax.data.examples.paired import paired_view
 from vlbeit_jax.data.masking import caption_slots, mask_caption
 from vlbeit_jax.data.text import TextTokenizer, row_of
@@ -31,8 +30,7 @@ class MaskedCaption:
 
     def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
         """Returns the arrays that ``masked_caption_specs`` lists. The caption is drawn first."""
-        captions, length = record["captions"], self.settings.text_length
-        caption = as_text(captions[draws.below(len(captions))])
+        length, caption = self.settings.text_length, caption_of(record, draws)
         view = paired_view(record, draws, self.settings, self.size, True, caption)
         pieces = self.tokenizer.encode(caption)
         masked = mask_caption(

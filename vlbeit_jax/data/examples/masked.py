@@ -9,7 +9,7 @@ import numpy as np
 from vlbeit_jax.config.streams import ImageStreamConfig, StreamConfig, TextStreamConfig
 from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, row_fields
+from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, caption_of, row_fields
 from vlbeit_jax.data.examples.images import Views
 from vlbeit_jax.data.masking import blockwise_mask, mask_text, masked_slots
 from vlbeit_jax.data.text import TextTokenizer
@@ -88,10 +88,8 @@ class MaskedExample:
         """Returns a packed row as it is, or one of the captions as a row."""
         if "tokens" in record:
             return record["tokens"].astype(np.int32)
-        captions = record["captions"]
-        caption = captions[draws.below(len(captions)) if self.augment else 0]
-        text = caption.decode() if isinstance(caption, bytes) else caption
-        return tokenizer.encode_row(text, length)
+        caption = caption_of(record, draws if self.augment else None)
+        return tokenizer.encode_row(caption, length)
 
 
 def masked_specs(

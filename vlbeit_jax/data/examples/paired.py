@@ -11,7 +11,14 @@ import numpy as np
 from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.data import image as images
 from vlbeit_jax.data.draws import Draws
-from vlbeit_jax.data.examples.base import ROW_SPECS, Example, Spec, record_id, row_fields
+from vlbeit_jax.data.examples.base import (
+    ROW_SPECS,
+    Example,
+    Spec,
+    caption_of,
+    record_id,
+    row_fields,
+)
 from vlbeit_jax.data.examples.images import pixels_of, random_view_of
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.rand_augment import VARIANTS
@@ -114,8 +121,7 @@ class CaptionExample:
 
     def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
         """Returns the arrays that ``caption_specs`` lists. The caption is drawn first."""
-        captions = record["captions"]
-        caption = as_text(captions[draws.below(len(captions)) if self.augment else 0])
+        caption = caption_of(record, draws if self.augment else None)
         return row_fields(record) | {
             "image": paired_view(record, draws, self.settings, self.size, self.augment, caption),
             "text": self.tokenizer.encode_row(caption, self.settings.text_length),
