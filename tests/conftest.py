@@ -1,8 +1,8 @@
 """Eight simulated devices for every test and quick compilation, set before JAX is imported."""
 
 import atexit
+import contextlib
 import fcntl
-import functools
 import gc
 import importlib.util
 import os
@@ -29,8 +29,8 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 # tracing and compilation. glibc reads this when a process starts.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 # What is compiled is kept for one session: by the commands that tests start in one folder, and by
-# each worker in its own, because JAX may read what another process has half written. The folder is
-# new, so nothing in it can be stale. xdist's workers inherit it from the process that starts them.
+# xdist's workers in another. The folder is new, so nothing in it can be stale. The workers inherit
+# it from the process that starts them.
 CACHE = "VLBEIT_TESTS_CACHE"
 if CACHE not in os.environ:
     os.environ[CACHE] = tempfile.mkdtemp(prefix="vlbeit_cache_")
@@ -44,20 +44,24 @@ import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 from tests.annotations import CHECKED, CHECKER  # noqa: E402
+from tests.shared_programs import write_whole_programs  # noqa: E402
 
-jax.config.update(
-    "jax_compilation_cache_dir",
-    f"{os.environ[CACHE]}/{os.environ.get('PYTEST_XDIST_WORKER', 'only')}",
-)
+write_whole_programs()
+jax.config.update("jax_compilation_cache_dir", f"{os.environ[CACHE]}/workers")
 install_import_hook(CHECKED, CHECKER)
 
 from tests import tiny  # noqa: E402 - imports the package, with its annotations checked
+from vlbeit_jax.cost.flops import StepFlops  # noqa: E402
 from vlbeit_jax.runtime import hooks_of_run, start  # noqa: E402
 from vlbeit_jax.training import mesh  # noqa: E402
 
-# A run counts the operations of its step once. That traces each loss, and many runs of these tests
-# have equal tasks: a quarter of the time of a run whose programs are compiled already.
-hooks_of_run.flops_of_streams = functools.cache(hooks_of_run.flops_of_streams)
+# A run counts the operations of its step once, which traces each loss: a sixth of the time of a new
+# run. What it counts is compared with formulas in tests/cost, and what it logs of them in
+# tests/runtime/test_speed.py, where runs are processes of their own.
+hooks_of_run.flops_of_streams = lambda task, trained: {
+    name: StepFlops(1e9, 0.0, stream.tokens, stream.batch_size)
+    for name, stream in task.streams().items()
+}
 
 
 def made_once(
@@ -73,34 +77,43 @@ def made_once(
     return folder
 
 
-# Tests in these folders are about tasks and files, not about meshes: a run on one device takes a
-# quarter less time than on eight.
-ON_ONE_DEVICE = ("tasks", "convert", "report", "transfer", "api")
+# Tests in these folders are about tasks, runs and files, not about meshes: a run on one device takes
+# two thirds of the time of one on eight.
+ON_ONE_DEVICE = ("tasks", "convert", "report", "transfer", "api", "runtime", "buckets")
+
+
+@contextlib.contextmanager
+def on_one_device():
+    """Lets the runs of its body take one device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh, "all_devices", lambda: jax.devices()[:1])
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
 def devices_of_folder(request):
     """Lets a run of this process take one device, in folders that are not about meshes."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.path.parent.name in ON_ONE_DEVICE:
-            patch.setattr(mesh, "all_devices", lambda: jax.devices()[:1])
+    one = request.path.parent.name in ON_ONE_DEVICE
+    with on_one_device() if one else contextlib.nullcontext():
         yield
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> tiny.World:
     """Small data sets, tokenizers and a trained visual tokenizer; read only."""
-    return tiny.world_in(made_once(tmp_path_factory, "world", tiny.make_world))
+    with on_one_device():
+        return tiny.world_in(made_once(tmp_path_factory, "world", tiny.make_world))
 
 
 @pytest.fixture(scope="session")
 def pretrained(world, tmp_path_factory) -> pathlib.Path:
     """A run of sixty alternating steps with evaluation; read only."""
-    return made_once(
-        tmp_path_factory,
-        "pretrained",
-        lambda folder: start.train(tiny.learning_config(world, evaluate_every=30), folder),
-    )
+    with on_one_device():
+        return made_once(
+            tmp_path_factory,
+            "pretrained",
+            lambda folder: start.train(tiny.learning_config(world, evaluate_every=30), folder),
+        )
 
 
 # Folders whose files take longest. They come first, so that both workers end at the same time.
