@@ -11,7 +11,8 @@ import pytest
 
 from tests import tiny
 from tests.runtime.test_processes import together
-from tests.runtime.test_survival import config_of, log_of
+from tests.runtime.test_survival import config_of, log_of, one_trace  # noqa: F401
+from tests.test_toy_task import stops_after
 from vlbeit_jax.data.bad_records import UNREADABLE, BadRecord, Replaced
 from vlbeit_jax.data.order import Epochs
 from vlbeit_jax.data.set_records import SetRecords
@@ -54,7 +55,8 @@ def order(world):
 
 def test_replaced_rows_are_named_and_counted_on_after_a_resume(world, tmp_path, bad, order):
     bad.update({order[3], order[20], order[41]})  # Of steps 1, 3 and 6.
-    train(config_of(world, steps=4), tmp_path / "run")
+    with stops_after(4):
+        train(config_of(world), tmp_path / "run")
     assert counts(tmp_path / "run") == [1, 2]
     train(config_of(world), tmp_path / "run")
     assert counts(tmp_path / "run") == [1, 2, 3, 3]

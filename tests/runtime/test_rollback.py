@@ -5,6 +5,7 @@ import pytest
 
 from tests import tiny
 from tests.runtime.test_resume import assert_equal_bits, weights
+from tests.runtime.test_survival import one_trace  # noqa: F401
 from vlbeit_jax.errors import Diverged
 from vlbeit_jax.runtime import history
 from vlbeit_jax.runtime.run_page import damaged_steps, page
