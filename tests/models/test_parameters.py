@@ -12,9 +12,6 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.types import Positions
 
-every_scheme = pytest.mark.parametrize("positions", tiny.POSITIONS)
-
-
 def parameter_count(config):
     shapes = jax.eval_shape(
         lambda key: VLBEiT(config).init(key, method="init_all"), jax.random.key(0)
@@ -41,8 +38,15 @@ def expected_count(config):
     return vision + text + places + encoder + heads
 
 
-@pytest.mark.parametrize("size", SIZES)
-@every_scheme
+@pytest.mark.parametrize(
+    ("size", "positions"),
+    [
+        # One formula counts every size; to count the blocks of the largest takes seconds.
+        pytest.param(size, positions, marks=() if size == usual else pytest.mark.slow)
+        for positions, usual in ((Positions.ABSOLUTE, "tiny"), (Positions.RELATIVE, "base"))
+        for size in SIZES
+    ],
+)
 def test_parameter_count(size, positions):
     config = ModelConfig(**SIZES[size], positions=positions)
     assert parameter_count(config) == expected_count(config)

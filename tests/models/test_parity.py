@@ -117,8 +117,17 @@ def compare_gradients(loss, gradients, params, seed):
         assert abs((up - down) / (2 * STEP) - products.sum()) <= GRADIENT_TOLERANCE * scale, path
 
 
-@every_stream
-@every_scheme
+@pytest.mark.parametrize(
+    ("positions", "stream"),
+    [
+        # Pairs go through every embedding and head; one case each is for the top blocks alone.
+        *((positions, "pair") for positions in tiny.POSITIONS),
+        (Positions.RELATIVE, "image"),
+        (Positions.ABSOLUTE, "text"),
+        pytest.param(Positions.ABSOLUTE, "image", marks=pytest.mark.slow),
+        pytest.param(Positions.RELATIVE, "text", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients(positions, stream):
     config = tiny.model_config(positions)
     params, batch = tiny.random_params(config), tiny.inputs(config, stream)
@@ -135,7 +144,10 @@ def test_gradients(positions, stream):
     compare_gradients(reference_loss, gradients, params, seed=1)
 
 
-@every_stream
+@pytest.mark.parametrize(
+    "stream",
+    ["pair", *(pytest.param(each, marks=pytest.mark.slow) for each in ("image", "text"))],
+)
 def test_without_layer_scale(stream):
     config = tiny.model_config(Positions.ABSOLUTE, layer_scale=0.0)
     params = tiny.random_params(config)

@@ -16,7 +16,7 @@ from vlbeit_jax.objectives.base import uniform_per_row
 from vlbeit_jax.ops.losses import cross_entropy
 from vlbeit_jax.types import Positions
 
-DEPTH, FUSED = 5, 2
+DEPTH, FUSED = 4, 2
 VARIANTS = {
     "as published": {"drop_path": 0.6},
     "computed again": {"drop_path": 0.6, "remat": "full"},
@@ -92,10 +92,12 @@ def every_pair():
 
 @pytest.mark.parametrize(
     ("stream", "positions", "variant"),
-    # A pair goes through the blocks of images and of texts, and through the fused ones.
+    # A pair goes through the blocks of images and of texts, and through the fused ones. A step on a
+    # mesh has a loop that is computed again (tests/training/test_step.py).
     [
         pytest.param(
-            *each, marks=() if each[0] == "pair" and each[2] != "BEiT-3" else pytest.mark.slow
+            *each,
+            marks=() if each[0] == "pair" and each[2] == "as published" else pytest.mark.slow,
         )
         for each in every_pair()
     ],
@@ -110,18 +112,18 @@ def test_a_loop_gives_the_same_losses_and_gradients(stream, positions, variant):
 @pytest.mark.parametrize("what", ["parameters", "draws", "bias"])
 def test_blocks_in_another_order_are_noticed(what):
     config = config_with(Positions.RELATIVE, scan=True, drop_path=0.6)
-    wanted = losses_and_gradients(unrolled(config), "image")
+    wanted = losses_and_gradients(unrolled(config), "pair")
     params, draws = tiny.random_params(unrolled(config)), draws_for(config)
     encoder = dict(params["encoder"])
     if what == "parameters":
-        encoder |= {"block_1": encoder["block_2"], "block_2": encoder["block_1"]}
+        encoder |= {"block_0": encoder["block_1"], "block_1": encoder["block_0"]}
     elif what == "bias":
         encoder["relative_positions"] = encoder["relative_positions"][:, ::-1]
     else:
         draws = draws[:, ::-1]
     with pytest.raises(AssertionError):
         assert_same(
-            losses_and_gradients(config, "image", params | {"encoder": encoder}, draws), wanted
+            losses_and_gradients(config, "pair", params | {"encoder": encoder}, draws), wanted
         )
 
 
