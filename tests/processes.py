@@ -3,8 +3,8 @@
 A new Python takes three CPU seconds to import what a command needs, five with PyTorch, and the
 tests start more than a hundred commands. So one process imports all that once, and each command is
 a fork of it (``multiprocessing``'s fork server). It has run nothing else: no device was looked for,
-no flag was defined, and no thread was started. Tests about importing, restarting or signals start
-a plain Python.
+no flag was defined, no signal is handled, and no thread was started. Tests about importing or
+restarting start a plain Python.
 """
 
 import atexit
@@ -33,6 +33,17 @@ class Running:
         given = (line, dict(environment) | RESTARTED, out, err)
         self._process = _forks().Process(target=_run, args=given)
         self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def said(self) -> str:
+        """What it has written so far: its results, then its messages."""
+        return "".join(path.read_text() for path in self._files if path.exists())
 
     @property
     def is_running(self) -> bool:

@@ -54,7 +54,13 @@ def estimate(config, devices, accumulate):
     ).total
 
 
-@pytest.mark.parametrize(("devices", "matmul"), [(1, "bfloat16"), (4, "bfloat16"), (1, "float32")])
+@pytest.mark.parametrize(
+    ("devices", "matmul"),
+    [
+        (4, "bfloat16"),
+        *(pytest.param(1, matmul, marks=pytest.mark.slow) for matmul in ("bfloat16", "float32")),
+    ],
+)
 def test_one_trace_gives_what_the_formula_says_for_any_batch(devices, matmul):
     config, chosen = shallow(devices, matmul), jax.devices()[:devices]
     found = step_needs.needs_of(config, chosen)

@@ -86,6 +86,15 @@ def random_run(request, world, tmp_path_factory):
     return write_random_run(tmp_path_factory.mktemp("convert") / str(request.param), config, world)
 
 
+# For what does not depend on positions: one of both runs.
+one_scheme = pytest.mark.parametrize(
+    "random_run",
+    [Positions.RELATIVE, pytest.param(Positions.ABSOLUTE, marks=pytest.mark.slow)],
+    ids=str,
+    indirect=True,
+)
+
+
 @pytest.fixture(scope="session")
 def sample_export(tmp_path_factory):
     """The packed sample, exported to PyTorch; read only."""

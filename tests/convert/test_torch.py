@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from tests import tiny
-from tests.convert.conftest import write_random_run
+from tests.convert.conftest import one_scheme, write_random_run
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.convert import examples
 from vlbeit_jax.convert.formats import torch_module
@@ -56,6 +56,7 @@ def test_both_sides_agree_on_images_texts_and_pairs(exported):
     )
 
 
+@one_scheme
 @pytest.mark.parametrize("change", ["tanh", "eps", "padding"])
 def test_another_network_is_told_apart(exported, random_run, pairs_only, tmp_path, change):
     out = tmp_path / "out"
@@ -77,6 +78,7 @@ def test_another_network_is_told_apart(exported, random_run, pairs_only, tmp_pat
     assert not found.write(out) and found.summary()["max_abs"] > 1e-4
 
 
+@one_scheme
 def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, world):
     """Nothing but torch and safetensors is loaded; figures agree to the fourth digit."""
     code = "import runpy, sys\n"
@@ -106,6 +108,7 @@ def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, worl
         )
 
 
+@one_scheme
 def test_visual_tokens_are_the_same_on_100_images(exported, random_run):
     run = read_run(random_run)
     module = module_of(exported / "vlbeit_torch.py")
@@ -163,6 +166,7 @@ def test_weights_lie_there_bit_for_bit(exported, random_run):
     assert (exported / "text_tokenizer" / "sentencepiece.model").is_file()
 
 
+@one_scheme
 def test_examples_hold_every_image_once_and_may_be_read_like_the_rest(exported, random_run, world):
     """Of two draws: twice as many masks as images."""
     found = load_file(exported / "evaluation.safetensors")
@@ -183,6 +187,7 @@ def test_examples_hold_every_image_once_and_may_be_read_like_the_rest(exported, 
     )
 
 
+@one_scheme
 def test_examples_are_kept_batch_by_batch(monkeypatch, exported, random_run, world, tmp_path):
     """Batches that the records do not fill give the same file."""
     monkeypatch.setattr(examples, "ROWS", 5)
@@ -195,6 +200,7 @@ def test_examples_are_kept_batch_by_batch(monkeypatch, exported, random_run, wor
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@one_scheme
 def test_data_that_no_stream_can_use_are_refused_as_the_evaluation_does(
     random_run, world, tmp_path
 ):

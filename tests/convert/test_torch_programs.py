@@ -49,6 +49,11 @@ def compare(run, model, cases=CASES):
     require_effect_of_padding(model)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [pytest.param("absolute", marks=pytest.mark.slow), "relative", "BEiT-3's"],
+    indirect=True,
+)
 def test_torch_export_leaves_rows_and_lengths_open(made):
     _, model = made
     rows, length = Dim("rows"), Dim("length", min=3, max=16)
@@ -78,6 +83,14 @@ def test_torch_compile_takes_the_whole_model(form):
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        *(pytest.param(form, marks=pytest.mark.slow) for form in ("absolute", "relative")),
+        "BEiT-3's",
+    ],
+    indirect=True,
+)
 def test_a_compiled_program_reads_outputs_by_attribute(made):
     """As the training step of tools/torch_peer does, around the model."""
     _, model = made

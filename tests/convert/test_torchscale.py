@@ -12,6 +12,7 @@ from tests import tiny
 from tests.convert.conftest import needs_torch, write_random_run
 from tests.convert.peers import convert, peer_path
 from vlbeit_jax.convert.source import read_run
+from vlbeit_jax.types import Positions
 
 
 def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path):
@@ -23,17 +24,13 @@ def test_an_absent_peer_is_named_before_anything_is_written(random_run, tmp_path
 
 
 @needs_torch
-def test_torchscale_agrees_or_relative_positions_are_refused(random_run, tmp_path):
+@pytest.mark.parametrize("random_run", [Positions.ABSOLUTE], ids=str, indirect=True)
+def test_torchscale_agrees(random_run, tmp_path):
     """Images and texts in one state dict, pairs in the other; LayerScale and types are folded."""
     out = tmp_path / "out"
     done = convert(
         f"--from={random_run}", "--to=beit3", f"--out={out}", "--verify", peer="torchscale"
     )
-    if random_run.name == "relative":
-        assert (
-            done.returncode == 2 and "model.positions=relative" in done.stderr and not out.exists()
-        )
-        return
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "verify.json").read_text())
     assert found["max_abs"] < 2e-5 and {name.split("/")[0] for name in found["cases"]} == {

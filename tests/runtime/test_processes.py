@@ -65,6 +65,13 @@ def config(alone):
 
 
 @pytest.fixture(scope="module")
+def texts(world, tmp_path_factory):
+    """The flag of a run of texts, which compiles in a third of the time."""
+    values = tiny.pretrain_config(world, schedule="text")
+    return f"--config={tiny.config_file(values, tmp_path_factory.mktemp('texts'))}"
+
+
+@pytest.fixture(scope="module")
 def two(alone, config):
     """The same steps in two processes: the folder, and what each process said."""
     codes, texts = together(2, lambda _: [config, f"--workdir={alone / 'two'}"])
@@ -106,36 +113,36 @@ def test_a_run_resumes_with_another_number_of_processes(alone, config, two, tmp_
     assert_close(tmp_path / "run", alone / "run")
 
 
-def test_hosts_that_differ_are_told_in_what(config, tmp_path):
+def test_hosts_that_differ_are_told_in_what(texts, tmp_path):
     workdir = tmp_path / "run"
-    codes, texts = together(
-        2, lambda process: [config, f"--workdir={workdir}", f"--config.run.seed={process}"]
+    codes, told = together(
+        2, lambda process: [texts, f"--workdir={workdir}", f"--config.run.seed={process}"]
     )
-    assert codes == [2, 2] and texts[0] == texts[1]
+    assert codes == [2, 2] and told[0] == told[1]
     host = socket.gethostname()
-    assert f"config.run.seed: 1 on host {host} (process 1), 0 on host {host}" in texts[0]
+    assert f"config.run.seed: 1 on host {host} (process 1), 0 on host {host}" in told[0]
     assert not workdir.exists()
 
 
-def test_an_error_of_one_host_is_that_of_all(config, tmp_path):
-    arguments = [config, f"--workdir={tmp_path / 'run'}"]
+def test_an_error_of_one_host_is_that_of_all(texts, tmp_path):
+    arguments = [texts, f"--workdir={tmp_path / 'run'}"]
     wrong = f"--config.task.text_tokenizer={tmp_path / 'none'}"
-    codes, texts = together(2, lambda process: [*arguments, wrong] if process else arguments)
-    assert codes == [2, 2] and texts[0] == texts[1] and "(process 1): no text tokenizer" in texts[0]
+    codes, told = together(2, lambda process: [*arguments, wrong] if process else arguments)
+    assert codes == [2, 2] and told[0] == told[1] and "(process 1): no text tokenizer" in told[0]
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_is_not_shared_is_named(config, tmp_path):
-    codes, texts = together(2, lambda process: [config, f"--workdir={tmp_path / str(process)}"])
-    assert codes == [2, 2] and f"--workdir: '{tmp_path / '1'}' on host" in texts[0]
+def test_a_folder_that_is_not_shared_is_named(texts, tmp_path):
+    codes, told = together(2, lambda process: [texts, f"--workdir={tmp_path / str(process)}"])
+    assert codes == [2, 2] and f"--workdir: '{tmp_path / '1'}' on host" in told[0]
 
 
-def test_a_host_that_does_not_come_is_named(config, tmp_path):
+def test_a_host_that_does_not_come_is_named(texts, tmp_path):
     timeout = "--config.cluster.initialization_timeout=5"
-    arguments = [config, f"--workdir={tmp_path / 'run'}", timeout]
-    codes, texts = together(3, lambda _: arguments, only=[0, 2])
-    assert codes == [2, 2] and "process(es) 1 of 3 did not come" in texts[0]
-    assert "did not come" in texts[1]
+    arguments = [texts, f"--workdir={tmp_path / 'run'}", timeout]
+    codes, told = together(3, lambda _: arguments, only=[0, 2])
+    assert codes == [2, 2] and "process(es) 1 of 3 did not come" in told[0]
+    assert "did not come" in told[1]
 
 
 BROKEN = """
@@ -163,29 +170,29 @@ LONG_WAITS = ("--config.cluster.shutdown_timeout=1000", "--config.cluster.heartb
 
 
 @pytest.mark.parametrize("process", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_crash_of_one_host_ends_all(config, tmp_path, process):
+def test_a_crash_of_one_host_ends_all(texts, tmp_path, process):
     """The others do not know of the error, and must not wait for their timeouts."""
-    arguments = [config, f"--workdir={tmp_path / 'run'}", *LONG_WAITS]
-    codes, texts = together(
+    arguments = [texts, f"--workdir={tmp_path / 'run'}", *LONG_WAITS]
+    codes, told = together(
         2, lambda _: arguments, program=lambda each: ("-c", BROKEN) if each == process else MAIN
     )
     assert codes == [1, 1]
     said = f"(process {process} of 2) failed; its own output has the traceback: OSError: disk gone"
-    assert said in texts[0] and said in texts[1]
+    assert said in told[0] and said in told[1]
     # The control: one traceback, that of the process that failed.
-    assert ["Traceback" in text for text in texts] == [process == 0, process == 1]
+    assert ["Traceback" in text for text in told] == [process == 0, process == 1]
 
 
 # Process 0 has the store, and so ends last.
 @pytest.mark.parametrize("process", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_the_full_device_of_one_host_is_explained_by_all(config, tmp_path, process):
+def test_the_full_device_of_one_host_is_explained_by_all(texts, tmp_path, process):
     """It fails at the third step, when the others wait for it in a collective operation."""
-    arguments = [config, f"--workdir={tmp_path / 'run'}", *LONG_WAITS]
-    codes, texts = together(
+    arguments = [texts, f"--workdir={tmp_path / 'run'}", *LONG_WAITS]
+    codes, told = together(
         2, lambda _: arguments, program=lambda each: ("-c", FULL) if each == process else MAIN
     )
     assert codes == [2, 2]
-    for text in texts:
+    for text in told:
         (said,) = [line for line in text.splitlines() if line.startswith("error: ")]
         assert f"(process {process} of 2): the memory of a device is full. Reduce" in said
         assert "run.accumulate=2" in said and "allocating 9 GB" in said

@@ -13,7 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from examples import add_a_task
 from tests import tiny
+from vlbeit_jax import tasks
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 from vlbeit_jax.prepare.writer import write_set
@@ -104,18 +106,19 @@ def test_a_finished_run_says_so_and_changes_nothing(straight):
     assert files_of(run) == before
 
 
-def test_config_json_changes_with_the_first_step(straight, tmp_path):
+def test_config_json_changes_with_the_first_step(monkeypatch, tmp_path):
     """Not when a run is refused; a longer run says what has changed, and keeps it."""
-    workdir = tmp_path / "run"
-    shutil.copytree(straight / "run", workdir)
-    before = (workdir / "config.json").read_text()
-    arguments = [f"--config={straight / 'config_of_test.py'}", f"--workdir={workdir}"]
-    done = tiny.command("vlbeit_jax.main", *arguments, "--config.run.seed=1")
-    assert done.returncode == 2 and (workdir / "config.json").read_text() == before
-    done = tiny.command("vlbeit_jax.main", *arguments, "--config.run.steps=21")
-    assert done.returncode == 0, done.stderr
-    assert "config.json changes with the first step:\n  run.steps: 20 in config" in done.stderr
-    assert json.loads((workdir / "config.json").read_text())["run"]["steps"] == 21
+    monkeypatch.setitem(tasks.TASKS, "fit_line", "examples.add_a_task:FitLine")
+    run, short = tmp_path / "run", add_a_task.config(4)
+    train(short, run)
+    before = (run / "config.json").read_text()
+    with pytest.raises(UsageError, match="run.seed: the checkpoint has 0, this run has 1"):
+        train(tiny.changed(short, run={"seed": 1}), run)
+    assert (run / "config.json").read_text() == before
+    train(add_a_task.config(5), run)
+    said = (run / "log.txt").read_text()
+    assert "config.json changes with the first step:\n  run.steps: 4 in config" in said
+    assert json.loads((run / "config.json").read_text())["run"]["steps"] == 5
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +219,7 @@ def test_a_checkpoint_describes_itself(straight):
     assert described["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.slow  # tests/runtime/test_survival.py has a limit for every number that is saved.
 def test_a_loss_that_is_not_finite_stops_the_run_and_every_checkpoint_is_good(world, tmp_path):
     run, config = tmp_path / "run", tiny.pretrain_config(world, schedule="pair", checkpoint_every=1)
     optimizer = dataclasses.replace(config.optimizer, peak_lr=1e30, clip_norm=0.0)

@@ -5,13 +5,11 @@ import pathlib
 import re
 import resource
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
-from tests import tiny
+from tests import processes, tiny
 from tests.runtime.test_rendezvous import free_port
 from vlbeit_jax.errors import Exit
 from vlbeit_jax.runtime.history import read_history
@@ -19,7 +17,7 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 
 STEP = r"step +(\d[\d,]*)/"
 ENDS_WITHIN = 60  # Seconds, on a busy machine.
-STARTED: list[subprocess.Popen] = []
+STARTED: list[processes.Running] = []
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +25,7 @@ def nothing_is_left():
     """Ends what a test that failed has left."""
     yield
     while STARTED:
-        process = STARTED.pop()
-        process.kill()
-        process.wait()
+        STARTED.pop().kill()
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +37,26 @@ def config(world, tmp_path_factory):
 
 
 class Started:
-    """A run in a process of its own, whose output is read from a file."""
+    """A run in a process of its own, whose output is read on the way."""
 
     sent = 0.0  # When a signal was sent to any of them last.
 
     def __init__(self, config, workdir, *arguments, devices=1):
-        self.workdir, self.output = workdir, workdir.with_name(f"{workdir.name}.{len(arguments)}")
+        self.workdir, self._said = workdir, ""
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-        command = [sys.executable, "-m", "vlbeit_jax.main", f"--config={config}"]
-        command += [f"--workdir={workdir}", *arguments]
-
-        with self.output.open("w") as out:
-            self.process = subprocess.Popen(
-                command,
-                cwd=tiny.TOP,
-                env=os.environ | {"XLA_FLAGS": flags},
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
+        self.line = ["-m", "vlbeit_jax.main", f"--config={config}"]
+        self.line += [f"--workdir={workdir}", *arguments]
+        environment = os.environ | {"XLA_FLAGS": flags}
+        self.process = processes.begin(*self.line, environment=environment)
         STARTED.append(self.process)
 
     def said(self):
-        return self.output.read_text()
+        return self._said or self.process.said
 
     def wait_for(self, text):
         deadline = time.monotonic() + 200
         while not re.search(text, self.said()):
-            assert self.process.poll() is None, self.said()
+            assert self.process.is_running, self.said()
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.02)
         return self
@@ -75,14 +64,16 @@ class Started:
     def send(self, *numbers):
         Started.sent = time.monotonic()
         for number in numbers:
-            self.process.send_signal(number)
+            os.kill(self.process.pid, number)
         return self
 
     def ended(self):
         """Returns the exit code and the last line."""
-        code = self.process.wait(timeout=ENDS_WITHIN)
-        print(f"{self.process.args[-1]}: {code} after {time.monotonic() - Started.sent:.1f} s")
-        return code, self.said().splitlines()[-1]
+        done = self.process.ended(timeout=ENDS_WITHIN)
+        STARTED.remove(self.process)
+        self._said = done.stdout + done.stderr
+        print(f"{self.line[-1]}: {done.returncode} after {time.monotonic() - Started.sent:.1f} s")
+        return done.returncode, self._said.splitlines()[-1]
 
 
 def newest(workdir):
@@ -164,7 +155,6 @@ def test_a_process_that_is_killed_is_missed_by_the_other(config, tmp_path):
     code, last = runs[0].ended()
     assert code == Exit.PEER_LOST, runs[0].said()
     assert "another process of the run has ended without a message" in last
-    runs[1].process.wait()
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ ROWS, LENGTH, SLOTS = 16, 6, 3
 CONFIG = model_config(depth=1, fused_layers=1, drop_path=0.3)
 NETWORK = Captioner(CONFIG)
 LOSS = Captioning(NETWORK, smoothing=0.1, drop_worst=0.25)
-SPLITS = [((1, 1, 1), 2), ((4, 2, 1), 2)]
-COARSER = [((1, 1, 1), 4), ((4, 2, 1), 1)]
+SPLITS = [((4, 2, 1), 2)]
+COARSER = [((1, 1, 1), 2), ((1, 1, 1), 4), ((4, 2, 1), 1)]
 
 
 def batch():

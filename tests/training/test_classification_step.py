@@ -21,8 +21,8 @@ from vlbeit_jax.types import Modality
 ROWS, SIZE, CLASSES = 32, 16, 5
 MODEL = dataclasses.replace(tiny.SMALL, image_size=SIZE, drop_path=0.3, matmul="float32")
 ONE, EIGHT = (1, 1, 1), (4, 2, 1)
-SPLITS = [(ONE, 1), (ONE, 4), (EIGHT, 2)]
-MORE_SPLITS = [((2, 2, 2), 4), (ONE, 2), (EIGHT, 1)]
+SPLITS = [(EIGHT, 2)]
+MORE_SPLITS = [(ONE, 1), (ONE, 4), ((2, 2, 2), 4), (ONE, 2), (EIGHT, 1)]
 TASKS = {
     "image": Supervised(
         Classifier(MODEL, CLASSES, Modality.VISION, "mean"), 0.1, Mixing(mixup=0.8, cutmix=1.0)

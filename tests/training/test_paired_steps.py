@@ -29,7 +29,7 @@ OBJECTIVES = {
     "visual_reasoning": Judging(Reasoner(dataclasses.replace(CONFIG, drop_path=0.3))),
 }
 SPLITS = [
-    *(("vqa", (1, 1, 1), parts) for parts in (2, 4)),
+    *(pytest.param("vqa", (1, 1, 1), parts, marks=pytest.mark.slow) for parts in (2, 4)),
     ("vqa", (4, 2, 1), 2),
     # test_contrastive.py splits the losses of retrieval in more ways, by a network that compiles
     # fast; the network of retrieval has the backbone of question answering.

@@ -237,6 +237,7 @@ def run_of_reference(zero_gradients):
 # gradients is compared, so the stream is the one that compiles in a third of the time of pairs.
 RATES: dict[str, Any] = {
     "stream": "text",
+    "model": {"depth": 2},
     "ema_decay": 0.9,
     "layer_decay": 0.5,
     "weight_decay": 0.1,
