@@ -77,8 +77,8 @@ def made_once(
     return folder
 
 
-# Tests in these folders are about tasks, runs and files, not about meshes: a run on one device takes
-# two thirds of the time of one on eight.
+# Tests in these folders are about tasks, runs and files, not about meshes. On one device, a run
+# takes two thirds of the time that it takes on eight.
 ON_ONE_DEVICE = ("tasks", "convert", "report", "transfer", "api", "runtime", "buckets")
 
 

@@ -12,6 +12,7 @@ from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.models.vocabulary import padded_vocabulary
 from vlbeit_jax.types import Positions
 
+
 def parameter_count(config):
     shapes = jax.eval_shape(
         lambda key: VLBEiT(config).init(key, method="init_all"), jax.random.key(0)

@@ -1,5 +1,8 @@
 """Fine-tuned runs, opened and evaluated as the commands do; and runs that are stopped."""
 
+import contextlib
+import functools
+
 import jax
 
 from tests.kept_steps import kept_steps
@@ -21,11 +24,15 @@ def evaluated(folder, sets, split, weights="raw"):
 
 
 def in_one_go_and_in_two(settings, folder):
-    """The states after four steps, and after two, a stop and two more."""
+    """The states after four steps, and after two, a stop and two more; of a run of four or more."""
+    longer = settings.run.steps > 4
+    at_four = functools.partial(stops_after, 4) if longer else contextlib.nullcontext
     with kept_steps():
-        whole = jax.device_get(train(settings, folder / "whole"))
+        with at_four():
+            whole = jax.device_get(train(settings, folder / "whole"))
         with stops_after(2):
             assert int(train(settings, folder / "parts").step) == 2
-        again = jax.device_get(train(settings, folder / "parts"))
+        with at_four():
+            again = jax.device_get(train(settings, folder / "parts"))
     assert int(whole.step) == int(again.step) == 4
     return whole, again

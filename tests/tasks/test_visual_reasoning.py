@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.kept_steps import kept_steps
 from tests.tasks.finetuned import evaluated, in_one_go_and_in_two, opened
 from tests.tasks.paired_world import MODEL, config, start_in, tokenizer_in
 from tests.tasks.statement_world import prepare, reasoning_task
@@ -42,9 +43,18 @@ def start(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, statements, tokenizer, start):
-    task = reasoning_task(statements, tokenizer)
-    train(config(task, STEPS, FASTER_HEAD, start_from=start), folder / "run")
+def settings(statements, tokenizer, start):
+    """A run with everything that draws: crops, flips, RandAugment, drop path."""
+    drawn = {"rand_augment": "light", "flip": 0.5, "batch_size": 16, "crop_scale": 0.5}
+    task = reasoning_task(statements, tokenizer, statement=drawn)
+    found = config(task, STEPS, FASTER_HEAD, start_from=start)
+    return tiny.changed(found, task={"model": {"drop_path": 0.3}})
+
+
+@pytest.fixture(scope="module")
+def trained(folder, settings):
+    with kept_steps():
+        train(settings, folder / "run")
     return folder / "run"
 
 
@@ -122,12 +132,8 @@ def test_predictions_equal_the_evaluation_row_by_row(trained, statements):
     assert np.mean([a == line["truth"] for a, line in zip(other, found, strict=True)]) < 0.9
 
 
-def test_two_steps_a_kill_and_two_steps_are_four(statements, tokenizer, tmp_path):
-    """With everything that draws: crops, flips, RandAugment, drop path."""
-    drawn = {"rand_augment": "light", "flip": 0.5, "batch_size": 16, "crop_scale": 0.5}
-    task = reasoning_task(statements, tokenizer, statement=drawn)
-    settings = config(task, 4, checkpoint_every=2, evaluate_every=0)
-    settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
+def test_two_steps_a_kill_and_two_steps_are_four(settings, tmp_path):
+    settings = tiny.changed(settings, run={"checkpoint_every": 2, "evaluate_every": 0})
     whole, again = in_one_go_and_in_two(settings, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, whole, again)
 

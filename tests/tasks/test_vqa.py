@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.kept_steps import kept_steps
 from tests.make_data import build
 from tests.tasks.finetuned import evaluated, in_one_go_and_in_two, opened
 from tests.tasks.paired_world import (
@@ -48,10 +49,18 @@ def start(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, questions, tokenizer, start):
-    train(
-        config(vqa_task(questions, tokenizer), STEPS, FASTER_HEAD, start_from=start), folder / "run"
-    )
+def settings(questions, tokenizer, start):
+    """A run with everything that draws: crops, flips, RandAugment, drop path."""
+    drawn = {"rand_augment": "light", "flip": 0.5, "batch_size": 16}
+    task = vqa_task(questions, tokenizer, question=drawn)
+    found = config(task, STEPS, FASTER_HEAD, start_from=start)
+    return tiny.changed(found, task={"model": {"drop_path": 0.3}})
+
+
+@pytest.fixture(scope="module")
+def trained(folder, settings):
+    with kept_steps():
+        train(settings, folder / "run")
     return folder / "run"
 
 
@@ -112,18 +121,13 @@ def test_predictions_equal_the_evaluation_row_by_row(trained, questions):
     assert [line["answer"] for line in again] == [found[7]["answer"], found[3]["answer"]]
 
 
-def test_two_steps_a_kill_and_two_steps_are_four(questions, tokenizer, tmp_path):
-    """With everything that draws: crops, flips, RandAugment, drop path."""
-    drawn = {"rand_augment": "light", "flip": 0.5, "batch_size": 16}
-    settings = config(
-        vqa_task(questions, tokenizer, question=drawn), 4, checkpoint_every=2, evaluate_every=0
-    )
-    settings = tiny.changed(settings, task={"model": {"drop_path": 0.3}})
+def test_two_steps_a_kill_and_two_steps_are_four(settings, tmp_path):
+    settings = tiny.changed(settings, run={"checkpoint_every": 2, "evaluate_every": 0})
     whole, again = in_one_go_and_in_two(settings, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, whole, again)
     other = write(tmp_path / "answers.txt", [])
     other.write_text("".join(f"{name}\n" for name in reversed(NAMES)))
-    changed = tiny.changed(settings, task={"answers": str(other)}, run={"steps": 6})
+    changed = tiny.changed(settings, task={"answers": str(other)})
     with pytest.raises(UsageError, match="answer list: the checkpoint has"):
         train(changed, tmp_path / "parts")
 
