@@ -128,8 +128,11 @@ def test_predictions_equal_the_evaluation_row_by_row(trained, statements):
         {**records[i], "image": records[i]["second_image"], "second_image": records[i]["image"]}
         for i in range(len(found))
     ]
-    other = [line["truth"] for line in run.predict(turned, 2, mesh)]
-    assert np.mean([a == line["truth"] for a, line in zip(other, found, strict=True)]) < 0.9
+    one, other = (
+        np.array([dict(line["top"])["true"] for line in lines])
+        for lines in (found, run.predict(turned, 2, mesh))
+    )
+    assert np.abs(one - other).max() > 1e-3  # Predictions of one batch are equal to 1e-6.
 
 
 def test_two_steps_a_kill_and_two_steps_are_four(settings, tmp_path):
