@@ -10,6 +10,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, PartitionSpec
 
 from tests import tiny
 from tests.cost import formulas
+from tests.tasks import captioned_world, labelled_world, masked_world, paired_world
 from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.cost import flops
 from vlbeit_jax.cost.flops import Flops, loss_flops
@@ -60,6 +61,29 @@ def test_base_size_costs_what_the_formulas_say(config):
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_how_the_same_is_computed_does_not_change_its_operations(config):
     assert step_flops(config) == formulas.step_flops(config)
+
+
+NOWHERE = "nowhere"  # Shapes come from the settings alone.
+FINE_TUNED = {
+    "images": labelled_world.image_config(NOWHERE).task,
+    "texts": labelled_world.text_config(NOWHERE, NOWHERE).task,
+    "retrieval": paired_world.retrieval_task(NOWHERE, NOWHERE, matching=True),
+    "captions": captioned_world.captioning_task(NOWHERE, NOWHERE),
+    "masks": masked_world.segmentation_task(NOWHERE),
+}
+
+
+@pytest.mark.parametrize("task", FINE_TUNED.values(), ids=FINE_TUNED)
+def test_tasks_of_fine_tuning_cost_more_than_their_network(task):
+    """Every operation of their losses is known; tests/tasks has questions and statements."""
+    if hasattr(task, "classes"):
+        task = dataclasses.replace(task, classes=4)
+    ((stream, found),) = flops_of_streams(task).items()
+    model, rows = task.model, task.streams()[stream].batch_size
+    blocks = formulas.transformer(
+        task.streams()[stream].tokens, model.width, model.depth, model.ffn_width
+    )
+    assert found.model > 2 * rows * blocks and found.frozen == 0 and found.samples == rows
 
 
 @pytest.mark.parametrize("kind", ["TPU v5e", "NVIDIA H100"])
