@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.models.backbone import layer_of
-from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.training.param_names import leaf_name, parameter_names
 from vlbeit_jax.training.trainable import trained_parameters
 
@@ -21,20 +21,22 @@ _BLOCK = "encoder/block_"
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Returns the schedule: linear from 0 to ``peak_lr``, then down to ``end_lr``.
 
-    The peak is reached at step ``warmup_steps - 1``.
+    The peak is reached at step ``warmup_steps - 1``. The rate of a Python number is computed here by
+    NumPy: on a device it would wait behind the step that is running.
     """
     warmup = config.warmup_steps
     power = 1.0 if config.lr_decay == "linear" else config.lr_power
 
-    def rate(step: Any) -> Float[Array, ""]:
+    def rate(step: Any) -> Any:
+        xp = jnp if isinstance(step, jax.Array) else np
         rising = config.peak_lr * step / max(warmup - 1, 1)
-        progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
+        progress = xp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
         if config.lr_decay == "cosine":
             height = 0.5 * (config.peak_lr - config.end_lr)
-            falling = config.end_lr + height * (1 + jnp.cos(math.pi * progress))
+            falling = config.end_lr + height * (1 + xp.cos(math.pi * progress))
         else:
             falling = config.end_lr + (config.peak_lr - config.end_lr) * (1 - progress) ** power
-        return jnp.where(step < warmup, rising, falling)
+        return xp.where(step < warmup, rising, falling)
 
     return rate
 
