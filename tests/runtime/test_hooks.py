@@ -80,7 +80,9 @@ def test_evaluators_run_on_their_periods_and_at_the_end_of_a_finished_run_only()
         return {"score": float(state.step)}
 
     evaluators = [Evaluator("a", 2, run), Evaluator("", 3, run), Evaluator("never", 0, run)]
-    for stop, expected in ((None, [(2, "a/"), (3, ""), (4, "a/"), (5, "a/"), (5, "")]), (1, [])):
+    whole = [(2, "a/"), (3, ""), (4, "a/"), (5, "a/"), (5, "")]
+    # Also if the run is stopped at a step at which an evaluation is due.
+    for stop, expected in ((None, whole), (1, []), (2, []), (3, whole[:1])):
         lines: Any = Lines()
         loop([Recorder(stop=stop), Evaluate(evaluators, "frozen", lines, Timer(1.0))], steps=5)
         assert lines.lines == [
