@@ -10,6 +10,7 @@ import optax
 
 from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.models.backbone import layer_of
+from vlbeit_jax.shapes import Array, Int
 from vlbeit_jax.training.param_names import leaf_name, parameter_names
 from vlbeit_jax.training.trainable import trained_parameters
 
@@ -80,6 +81,24 @@ def make_optimizer(config: OptimizerConfig, steps: int, info: Tree) -> optax.Gra
         )
 
     return optax.chain(clip, adamw, optax.stateless(scaled))
+
+
+def at_step(opt_state: Tree, step: Int[Array, ""]) -> Tree:
+    """Returns an optimizer's state whose next learning rate is that of a step.
+
+    optax counts the updates that were applied. Refused updates, and steps that a rollback has taken
+    back, would be missing: the schedule would not reach its end, and the log would name other rates
+    than those that were used.
+    """
+
+    def moved(part: Any) -> Any:
+        return part._replace(count=step) if _is_schedule(part) else part
+
+    return jax.tree.map(moved, opt_state, is_leaf=_is_schedule)
+
+
+def _is_schedule(part: Any) -> bool:
+    return isinstance(part, optax.ScaleByScheduleState)
 
 
 def rate_factors(config: OptimizerConfig, info: Tree) -> dict[str, float]:
