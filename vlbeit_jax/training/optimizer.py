@@ -1,6 +1,7 @@
 """AdamW with warm-up, decay of the learning rate, clipping, and a rate per layer."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,11 +20,11 @@ HEAD = "head"  # Where new heads are in the tree of parameters.
 _BLOCK = "encoder/block_"
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Any], Any]:
     """Returns the schedule: linear from 0 to ``peak_lr``, then down to ``end_lr``.
 
-    The peak is reached at step ``warmup_steps - 1``. The rate of a Python number is computed here by
-    NumPy: on a device it would wait behind the step that is running.
+    The peak is reached at step ``warmup_steps - 1``. The rate of a Python number comes from NumPy:
+    on a device it would wait behind the step that is running.
     """
     warmup = config.warmup_steps
     power = 1.0 if config.lr_decay == "linear" else config.lr_power

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import SupportsFloat
+from typing import Any
 
 from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.runtime.hooks.base import Hook
@@ -25,7 +25,7 @@ class Log(Hook):
         timer: Timer,
         *,
         every: int,
-        learning_rate: Callable[[int], SupportsFloat],
+        learning_rate: Callable[[int], Any],
         work: Callable[[int], StepFlops],
         chance: Mapping[str, float],
         contributed: Callable[[int], Mapping[str, float]] = lambda step: {},
@@ -36,8 +36,8 @@ class Log(Hook):
           writer: of the run.
           timer: told the work of every step.
           every: steps between lines.
-          learning_rate: of the step after a number of steps. It is asked at every step, while the next
-            one runs, so it must not use a device.
+          learning_rate: of the step after a number of steps. Every step asks for one while the next
+            step runs, so it must not use a device.
           work: of the step after a number of steps.
           chance: accuracy of a guess without input, by term; written beside the accuracy.
           contributed: figures of the data sets after a number of steps.
