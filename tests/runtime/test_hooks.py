@@ -10,7 +10,7 @@ import pytest
 from tests.runtime.plain_steps import Recorder, loop
 from vlbeit_jax import progress
 from vlbeit_jax.cost.flops import StepFlops
-from vlbeit_jax.errors import Diverged
+from vlbeit_jax.errors import Diverged, Exit
 from vlbeit_jax.runtime import signals
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
@@ -239,6 +239,16 @@ def test_a_second_ctrl_c_does_not_wait():
     with pytest.raises(KeyboardInterrupt), signals.noted():
         loop([Stop(lambda own: own, lambda: False), keys, checkpoint(saves, 100)], steps=9)
     assert keys.ended == 0 and not saves.steps
+
+
+def test_a_signal_is_kept_that_comes_just_as_a_compilation_begins(monkeypatch):
+    """The thread has looked while signals were still noted; the handler runs a moment later."""
+    monkeypatch.setattr(signals._state, "listening", True)
+    with signals.noted():
+        with signals.at_once():
+            signals._note(signal.SIGTERM, None)
+        assert signals.asked() is Exit.PREEMPTED
+    assert signals.asked() is None
 
 
 def late(answers=(0,)):
