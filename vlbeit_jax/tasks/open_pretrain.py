@@ -225,9 +225,7 @@ class OpenPretrain:
         figures, batches = {}, place.run.evaluate_batches
         for stream, sets in data.sets.items():
             records = sets[0].records(VALIDATION)
-            found = self.score(
-                stream, state.params, records, place, batches=batches, frozen=frozen
-            )
+            found = self.score(stream, state.params, records, place, batches=batches, frozen=frozen)
             for name, scores in found.items():
                 figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}
         return figures
