@@ -12,13 +12,13 @@ import os
 import pathlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from vlbeit_jax.buckets import appended
+from vlbeit_jax.buckets import appended, bulk
 from vlbeit_jax.buckets.lease import leased
 from vlbeit_jax.buckets.path import BucketPath
+from vlbeit_jax.buckets.staging import staging
 from vlbeit_jax.buckets.store import SCHEME
 from vlbeit_jax.errors import UsageError
 
@@ -46,21 +46,6 @@ def place(given: str | os.PathLike[str], flag: str = "") -> pathlib.Path:
             "can be used; copy it, or mount the store as a folder (gcsfuse, s3fs)"
         )
     return pathlib.Path(given)
-
-
-def local(given: str | os.PathLike[str], flag: str = "--out") -> pathlib.Path:
-    """Returns a path that has to be on a disk of this machine.
-
-    Raises:
-      UsageError: it is an address.
-    """
-    found = place(given, flag)
-    if isinstance(found, BucketPath):
-        raise UsageError(
-            f"{flag}{flag and '='}{found}: only folders of this machine will do here; copy from or "
-            "to the bucket with gcloud storage cp --recursive, or mount it as a folder (gcsfuse)"
-        )
-    return found
 
 
 def renames_folders(path: pathlib.Path) -> bool:
@@ -99,8 +84,7 @@ def appearing(path: pathlib.Path, mode: str = "w", *, by_many: bool = False) -> 
         writer = f".{os.getpid()}" if by_many else ""
         unfinished = path.with_name(f".{path.name}{writer}.tmp")
         if isinstance(path, BucketPath):
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            unfinished = pathlib.Path(folder, "file")
+            unfinished = stack.enter_context(staging()) / "file"
         try:
             with unfinished.open(mode, encoding=None if "b" in mode else "utf-8") as out:
                 yield out
@@ -139,32 +123,10 @@ def relative(path: pathlib.Path, folder: pathlib.Path) -> str:
     return os.path.relpath(path, folder)
 
 
-@contextlib.contextmanager
-def local_copy(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder of this machine with the same files, for programs that read no buckets."""
-    if not isinstance(folder, BucketPath):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as copied:
-        copy_tree(folder, pathlib.Path(copied))
-        yield pathlib.Path(copied)
-
-
-@contextlib.contextmanager
-def filled(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder of this machine whose files are in ``folder`` after the body, for such programs."""
-    if not isinstance(folder, BucketPath):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as made:
-        yield pathlib.Path(made)
-        copy_tree(pathlib.Path(made), folder)
-
-
 def bytes_in(folder: pathlib.Path) -> int:
     """Returns the size of all files below a folder."""
     if isinstance(folder, BucketPath):
-        return folder.bytes_below()
+        return bulk.bytes_below(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

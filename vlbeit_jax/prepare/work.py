@@ -75,7 +75,8 @@ def do_parts(
       StorageError: there is no room.
     """
     _plan.cache_clear()  # Of another plan that was in this folder.
-    todo = [number for number in numbers if plan.finished(number) is None]
+    finished = plan.all_finished()
+    todo = [number for number in numbers if number not in finished]
     if len(todo) < len(numbers):
         progress.say(f"{len(numbers) - len(todo)} of {len(numbers)} parts are finished already")
     faults: dict[int, list[str]] = {}
@@ -145,7 +146,7 @@ def _advance(
 
 def explained(error: Exception, plan: WorkPlan) -> Exception:
     """Returns the error with what is finished and what to do next."""
-    count = sum(plan.finished(number) is not None for number in range(len(plan.units)))
+    count = len(plan.all_finished())
     kept = f"{count} of {len(plan.units)} parts are finished and stay in {plan.folder}"
     kept = kept if count else "No part is finished yet"
     if why := no_room(error):

@@ -17,7 +17,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats.base import Options, Unit
-from vlbeit_jax.prepare.parts import Part, read_part, whole
+from vlbeit_jax.prepare.parts import Part, read_part, read_parts, whole
 from vlbeit_jax.prepare.pictures import Limits
 from vlbeit_jax.types import Kind
 
@@ -143,6 +143,15 @@ class WorkPlan:
         found = read_part(self.parts_folder, number)
         return found if found and found.asked == self.asked(number) else None
 
+    def all_finished(self) -> dict[int, Part]:
+        """Returns the counts of all finished parts of this plan by number."""
+        found = read_parts(self.parts_folder)
+        return {
+            number: part
+            for number, part in found.items()
+            if number < len(self.units) and part.asked == self.asked(number)
+        }
+
     @property
     def skips_bad_inputs(self) -> bool:
         """Whether damaged files are left out; a benchmark has to be complete."""
@@ -176,7 +185,7 @@ class WorkPlan:
         """
         others = [
             number
-            for number, found in _finished(self.parts_folder)
+            for number, found in read_parts(self.parts_folder).items()
             if number >= len(self.units) or found.asked != self.asked(number)
         ]
         if not others:
@@ -228,11 +237,6 @@ def files_of(unit: Unit) -> tuple[tuple[str, int, int], ...]:
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads((folder / PLAN_FILE).read_text())
-
-
-def _finished(parts: pathlib.Path) -> list[tuple[int, Part]]:
-    numbers = sorted(int(path.stem) for path in parts.glob("*.json"))
-    return [(number, part) for number in numbers if (part := read_part(parts, number))]
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Any:
