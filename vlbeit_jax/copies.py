@@ -3,17 +3,22 @@
 A path on a disk is used as it is.
 """
 
+import collections
 import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, TypeVar
 
 from vlbeit_jax.buckets import bulk
-from vlbeit_jax.buckets.path import BucketPath
+from vlbeit_jax.buckets.path import PARALLEL, BucketPath
 from vlbeit_jax.buckets.staging import named_as, staging
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.places import copy_tree
+
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
@@ -83,6 +88,32 @@ def contents(folder: pathlib.Path, names: str) -> dict[str, bytes]:
     if isinstance(folder, BucketPath):
         return bulk.contents(folder, names)
     return {path.name: path.read_bytes() for path in folder.glob(names)}
+
+
+def openable(path: pathlib.Path) -> pathlib.Path | IO[bytes]:
+    """Returns what libraries open that take a path or a stream."""
+    return path.open("rb") if isinstance(path, BucketPath) else path
+
+
+def in_turn(
+    call: Callable[[pathlib.Path], Result], paths: Iterable[pathlib.Path]
+) -> Iterator[Result]:
+    """Yields the result for each path, in their order; several requests to a bucket at a time."""
+    remaining = iter(paths)
+    if (first := next(remaining, None)) is None:
+        return
+    if not isinstance(first, BucketPath):
+        yield call(first)
+        yield from map(call, remaining)
+        return
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        coming = collections.deque([pool.submit(call, first)])
+        for path in remaining:
+            coming.append(pool.submit(call, path))
+            if len(coming) > PARALLEL:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def second_name(source: pathlib.Path, target: pathlib.Path) -> None:

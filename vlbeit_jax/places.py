@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from vlbeit_jax.buckets import appended, bulk
+from vlbeit_jax.buckets.inputs import InputPath, matching
 from vlbeit_jax.buckets.lease import leased
 from vlbeit_jax.buckets.path import BucketPath
 from vlbeit_jax.buckets.staging import staging
@@ -46,6 +47,28 @@ def place(given: str | os.PathLike[str], flag: str = "") -> pathlib.Path:
             "can be used; copy it, or mount the store as a folder (gcsfuse, s3fs)"
         )
     return pathlib.Path(given)
+
+
+def input_path(given: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the path of a file or folder that a command reads while it does not change.
+
+    Args:
+      given: as ``place`` takes it, and has checked it.
+    """
+    return InputPath(given) if BUCKET.match(os.fspath(given)) else pathlib.Path(given)
+
+
+def inputs_of(pattern: str) -> list[pathlib.Path] | None:
+    """Returns what a pattern names in a bucket, sorted; None: it is no address of a bucket."""
+    return matching(pattern) if BUCKET.match(pattern) else None
+
+
+def names_below(folder: pathlib.Path) -> list[str] | None:
+    """Returns the names of all files below an ``input_path`` in a bucket, by few requests.
+
+    Those on a disk (None) are found folder by folder.
+    """
+    return folder.names_below() if isinstance(folder, InputPath) else None
 
 
 def renames_folders(path: pathlib.Path) -> bool:

@@ -101,7 +101,9 @@ class BucketPath(pathlib.PosixPath):
         """Returns size and time of an object."""
         facts = self.facts()
         time = int(datetime.datetime.fromisoformat(facts["updated"]).timestamp())
-        return os.stat_result((stat.S_IFREG, 0, 0, 1, 0, 0, facts["size"], time, time, time))
+        told = stat.S_IFREG, 0, 0, 1, 0, 0, facts["size"], time, time, time
+        # Another content has another generation, which is the time of its upload in microseconds.
+        return os.stat_result(told, {"st_mtime_ns": int(facts["generation"]) * 1000})
 
     def iterdir(self) -> Iterator["BucketPath"]:
         """Yields what lies in a folder; nothing if there is none."""

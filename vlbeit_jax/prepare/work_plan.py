@@ -14,6 +14,7 @@ from typing import Any
 
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats.base import Options, Unit
@@ -229,8 +230,8 @@ def files_of(unit: Unit) -> tuple[tuple[str, int, int], ...]:
     """Returns path, bytes and time of change (ns) of the files that a unit names."""
     found = []
     for path in dict.fromkeys((unit.path, *unit.extra.get("paths", ()))):
-        if pathlib.Path(path).is_file():
-            state = pathlib.Path(path).stat()
+        if input_path(path).is_file():
+            state = input_path(path).stat()
             found.append((path, state.st_size, state.st_mtime_ns))
     return tuple(found)
 

@@ -16,6 +16,7 @@ MAGIC = {
     "xz": b"\xfd7zXZ\x00",
     "zst": b"\x28\xb5\x2f\xfd",
 }
+UNPACKS = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 HEAD, BLOCK = 65536, 4096  # A damaged file may end after some blocks.
 # What reading a damaged file raises. Zstandard's own error is a plain subclass of Exception.
 DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error)
@@ -36,16 +37,11 @@ def opened(path: pathlib.Path) -> IO[bytes]:
       OSError: it cannot be opened.
     """
     name = compression(path)
-    if name == "gz":
-        return cast(IO[bytes], gzip.open(path))
-    if name == "bz2":
-        return cast(IO[bytes], bz2.open(path))
-    if name == "xz":
-        return cast(IO[bytes], lzma.open(path))
     if name == "zst":
         zstandard = needed("zstandard", f"{path} is compressed with Zstandard")
         return cast(IO[bytes], _Zstandard(zstandard, path))
-    return path.open("rb")
+    file = path.open("rb")
+    return cast(IO[bytes], _Unpacked(UNPACKS[name](file), file)) if name else file
 
 
 def head_of(path: pathlib.Path) -> bytes:
@@ -58,6 +54,30 @@ def head_of(path: pathlib.Path) -> bytes:
     except DAMAGED:
         pass  # The format that reads the file says what is wrong with it.
     return found
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed file holds; it closes the file too."""
+
+    def __init__(self, reader: Any, file: IO[bytes]):
+        self._reader, self._file = reader, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._reader.seek(place, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        return self._reader.readinto(buffer)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._file.close()
+        super().close()
 
 
 class _Zstandard(io.RawIOBase):
