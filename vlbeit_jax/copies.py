@@ -119,7 +119,7 @@ def in_turn(
 def second_name(source: pathlib.Path, target: pathlib.Path) -> None:
     """Lets a file also be at ``target``; on a disk, without a copy if possible."""
     if isinstance(source, BucketPath) and isinstance(target, BucketPath):
-        bulk.copy(source, target)
+        bulk.copy({source: target})
         return
     try:
         os.link(source, target)

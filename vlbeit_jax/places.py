@@ -129,14 +129,16 @@ def remove_tree(path: pathlib.Path) -> None:
 
 def copy_tree(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies a folder with all that is in it; files of the same names are replaced."""
-    if not isinstance(source, BucketPath) and not isinstance(target, BucketPath):
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        return
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            copied = target / path.relative_to(source)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            copied.write_bytes(path.read_bytes())
+    if not isinstance(target, BucketPath):
+        if isinstance(source, BucketPath):
+            bulk.download(source, source.files(), target)
+        else:
+            shutil.copytree(source, target, dirs_exist_ok=True)
+    elif isinstance(source, BucketPath):
+        bulk.copy({path: target / path.relative_to(source) for path in source.files()})
+    else:
+        files = [path for path in sorted(source.rglob("*")) if path.is_file()]
+        target.upload({path.relative_to(source).as_posix(): path for path in files})
 
 
 def relative(path: pathlib.Path, folder: pathlib.Path) -> str:

@@ -9,6 +9,9 @@ from safetensors.torch import save_file
 from tests import processes
 from tests.convert.test_teachers import clip_names, clip_network
 
+# gcsfs gives aiohttp whole bodies of up to 5 MiB, and aiohttp warns above 1 MiB.
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+
 
 @pytest.fixture
 def convert(folder, tmp_path):

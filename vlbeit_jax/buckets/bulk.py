@@ -1,7 +1,7 @@
 """Many objects at a time: requests that do not wait for each other."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from vlbeit_jax.buckets.path import PARALLEL, BucketPath
@@ -36,7 +36,8 @@ def bytes_below(folder: BucketPath) -> int:
         return sum(each["size"] for each in store().find(str(folder), detail=True).values())
 
 
-def copy(source: BucketPath, target: BucketPath) -> None:
-    """Copies an object within the store, whatever its size."""
-    with explained(source):
-        store().copy([str(source)], [str(target)])  # A list, in which a star is no pattern.
+def copy(targets: Mapping[BucketPath, BucketPath]) -> None:
+    """Copies objects within the store, whatever their sizes."""
+    if targets:
+        with explained(next(iter(targets))):
+            store().copy([*map(str, targets)], [*map(str, targets.values())], batch_size=PARALLEL)

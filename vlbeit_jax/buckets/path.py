@@ -26,6 +26,7 @@ from vlbeit_jax.errors import UsageError
 
 JSON = {"Content-Type": "application/json"}
 FILE, FOLDER = "file", "folder"
+BLOCK = 1 << 20  # Bytes of a request of a stream: few beyond the head of a file that is looked at.
 PARALLEL = 32  # Requests at a time when many objects are read or written.
 
 
@@ -149,7 +150,8 @@ class BucketPath(pathlib.PosixPath):
                 f"{self}: mode {mode!r}; an object is written whole: see vlbeit_jax.places"
             )
         with explained(self):
-            stream = io.BufferedReader(store().open(str(self), "rb"))
+            stream = store().open(str(self), "rb", block_size=BLOCK, cache_type="readahead")
+            stream = io.BufferedReader(stream)
         return stream if "b" in mode else io.TextIOWrapper(stream, encoding, errors, newline)
 
     def read_bytes(self) -> bytes:

@@ -130,8 +130,7 @@ def main() -> None:
             "give either --to, the format to write, or --format, the format of --from; --list "
             "shows them"
         )
-    missing = [flag for flag, value in (("--from", FROM.value), ("--out", OUT.value)) if not value]
-    if missing:
+    if missing := [f"--{each.name}" for each in (FROM, OUT) if not each.value]:
         raise UsageError(f"{' and '.join(missing)} missing; --help shows examples")
     flag, known = (TO, EXPORTS) if TO.value else (FORMAT, IMPORTS)
     chosen = f"--{flag.name}={flag.value}"
@@ -189,8 +188,7 @@ def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
     options = ImportOptions(**{name: flags.FLAGS[name].value for name in names})
     with on_disk(file, beside="*.json") as opened:  # A format may look for its settings there.
         report = format.run(opened, options, out)
-    print(report)
-    print(f"{report.counts()} ({REPORT_FILE} in the new folder has this list)")
+    print(f"{report}\n{report.counts()} ({REPORT_FILE} in the new folder has this list)")
     print(f"written to {out}, {format.gives}")
 
 

@@ -1,6 +1,7 @@
 """Compressed files: recognised by their first bytes, read as if they were not compressed."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -25,7 +26,12 @@ DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error)
 def compression(path: pathlib.Path) -> str:
     """Returns the name of a file's compression, a key of ``MAGIC``; empty if it has none."""
     with path.open("rb") as file:
-        head = file.read(8)
+        return _compression(file)
+
+
+def _compression(file: IO[bytes]) -> str:
+    head = file.read(8)
+    file.seek(0)
     return next((name for name, magic in MAGIC.items() if head.startswith(magic)), "")
 
 
@@ -36,12 +42,16 @@ def opened(path: pathlib.Path) -> IO[bytes]:
       UsageError: it is compressed with Zstandard, and the library for that is missing.
       OSError: it cannot be opened.
     """
-    name = compression(path)
-    if name == "zst":
-        zstandard = needed("zstandard", f"{path} is compressed with Zstandard")
-        return cast(IO[bytes], _Zstandard(zstandard, path))
-    file = path.open("rb")
-    return cast(IO[bytes], _Unpacked(UNPACKS[name](file), file)) if name else file
+    with contextlib.ExitStack() as on_error:
+        file = on_error.enter_context(path.open("rb"))
+        name = _compression(file)
+        if name == "zst":
+            zstandard = needed("zstandard", f"{path} is compressed with Zstandard")
+            found: Any = _Zstandard(zstandard, file)
+        else:
+            found = _Unpacked(UNPACKS[name](file), file) if name else file
+        on_error.pop_all()  # Who reads it closes it.
+        return cast(IO[bytes], found)
 
 
 def head_of(path: pathlib.Path) -> bytes:
@@ -83,8 +93,8 @@ class _Unpacked(io.RawIOBase):
 class _Zstandard(io.RawIOBase):
     """All frames of a Zstandard file; a damaged one raises an ``OSError``, as other kinds do."""
 
-    def __init__(self, zstandard: Any, path: pathlib.Path):
-        self._file = path.open("rb")
+    def __init__(self, zstandard: Any, file: IO[bytes]):
+        self._file = file
         self._error = zstandard.ZstdError
         self._reader = zstandard.ZstdDecompressor().stream_reader(
             self._file, read_across_frames=True
