@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TypeVar
@@ -88,6 +89,11 @@ def contents(folder: pathlib.Path, names: str) -> dict[str, bytes]:
     if isinstance(folder, BucketPath):
         return bulk.contents(folder, names)
     return {path.name: path.read_bytes() for path in folder.glob(names)}
+
+
+def disk_of(path: pathlib.Path) -> pathlib.Path:
+    """Returns a folder on the disk that fills up when ``path`` is written."""
+    return pathlib.Path(tempfile.gettempdir()) if isinstance(path, BucketPath) else path
 
 
 def openable(path: pathlib.Path) -> pathlib.Path | IO[bytes]:

@@ -127,6 +127,12 @@ def remove_tree(path: pathlib.Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def removal(folder: pathlib.Path) -> str:
+    """Returns the command that removes a folder."""
+    program = "gcloud storage rm --recursive" if isinstance(folder, BucketPath) else "rm -r"
+    return f"{program} {folder}"
+
+
 def copy_tree(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies a folder with all that is in it; files of the same names are replaced."""
     if not isinstance(target, BucketPath):

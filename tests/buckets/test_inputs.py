@@ -114,7 +114,8 @@ def test_a_set_is_prepared_from_a_bucket_into_it(cloud, folder, tars, tmp_path, 
     )
     assert there == here
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "set"]
-    print(spent)
+    # Of each tar, one request for its head by each look, and one for all of it.
+    assert spent["read"] < 60 and spent["write"] < 40, spent
 
 
 def test_a_damaged_object_is_named_as_it_was_given(folder, tmp_path):

@@ -9,7 +9,7 @@ from vlbeit_jax import folders
 from vlbeit_jax.buckets import lease, publish
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare import final, finish, parts, work
+from vlbeit_jax.prepare import beam, final, finish, parts, work
 from vlbeit_jax.prepare.formats import base
 from vlbeit_jax.types import Kind
 
@@ -29,6 +29,16 @@ def tars(tmp_path_factory):
     """Files that are read as one part each; some pictures and captions occur in several."""
     made = tmp_path_factory.mktemp("tars")
     return [write_tar(made / f"{n}.tar", pair_members(40, 30 * n)) for n in range(PARTS)]
+
+
+@pytest.fixture(scope="module")
+def wanted(tars, tmp_path_factory):
+    """What one process makes of them on a disk."""
+    out = tmp_path_factory.mktemp("wanted") / "set"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "UNIT_TEXT", 1)
+        build(out, Kind.PAIRS, tars, validation_share=0.2)
+    return contents(out)
 
 
 def contents(made):
@@ -64,8 +74,20 @@ class Died(BaseException):
     """What a process does that is killed, as far as objects are concerned."""
 
 
-@pytest.mark.parametrize("point", range(1, 20, 3))
-def test_wherever_it_dies_the_next_start_completes_it(folder, tars, tmp_path, monkeypatch, point):
+@pytest.mark.parametrize(
+    ("point", "last"),
+    [
+        (5, "publish"),
+        (12, "publish"),
+        (16, "make_shard"),
+        (18, "_done"),
+        (19, "_upload"),
+        (20, "remove_tree"),
+    ],
+)
+def test_wherever_it_dies_the_next_start_completes_it(
+    folder, tars, wanted, monkeypatch, point, last
+):
     """Each part, shard and file at the end is a point to die at."""
     events, out = [], folder / "set"
 
@@ -94,15 +116,15 @@ def test_wherever_it_dies_the_next_start_completes_it(folder, tars, tmp_path, mo
         with pytest.raises(Died):
             build(out, Kind.PAIRS, tars, validation_share=0.2)
     before = finished(folder)
-    assert not (out / "vlbeit_meta.json").exists() or point > 17
+    assert events[-1] == last
+    assert (out / "vlbeit_meta.json").exists() == (last == "remove_tree")
     monkeypatch.setattr(
         work, "write_part", lambda plan, number, report: again.append(number) or write(plan, number)
     )
     again: list[int] = []
     build(out, Kind.PAIRS, tars, validation_share=0.2)
-    build(tmp_path / "set", Kind.PAIRS, tars, validation_share=0.2)
-    assert contents(out) == contents(tmp_path / "set") and names(folder) == ["set"]
-    assert not set(before) & set(again[: PARTS - len(before)])
+    assert contents(out) == wanted and names(folder) == ["set"]
+    assert {*again} == {*range(PARTS)} - {*before}
 
 
 write = work.write_part
@@ -125,7 +147,29 @@ def test_a_second_command_is_refused(folder, tars):
     assert names(out) == ["mine"]
 
 
-def test_several_machines_share_the_parts(folder, tars, tmp_path):
+def test_workers_of_beam_write_parts_into_the_bucket(folder, tars, wanted, monkeypatch):
+    """They get the numbers of parts and the address of the work, and nothing else."""
+
+    def run(self, numbers, work, token):
+        assert work == f"{folder}/set.work"
+        for number in numbers:
+            assert beam.write_on_worker(number, work, token) == number
+
+    monkeypatch.setattr(beam.Beam, "_run", run)
+    monkeypatch.setattr(beam, "_count", lambda *given: None)
+    monkeypatch.setattr(beam, "PATIENCE", 0)
+    build(folder / "set", Kind.PAIRS, tars, validation_share=0.2, engine=beam.Beam("Other"))
+    assert contents(folder / "set") == wanted and names(folder) == ["set"]
+
+
+def test_another_plan_says_what_to_remove(folder, tars):
+    out = folder / "set"
+    build(out, Kind.PAIRS, tars, validation_share=0.2, part_range=(0, 1))
+    with pytest.raises(UsageError, match="gcloud storage rm --recursive gs://tests/.*set.work"):
+        build(out, Kind.PAIRS, tars, validation_share=0.3, part_range=(0, 1))
+
+
+def test_several_machines_share_the_parts(folder, tars, wanted):
     out, inside = folder / "set", threading.Barrier(2, timeout=60)
 
     def with_others():
@@ -143,5 +187,4 @@ def test_several_machines_share_the_parts(folder, tars, tmp_path):
     other.join()
     assert not out.exists()
     assert build(out, Kind.PAIRS, tars, validation_share=0.2, part_range=(2, 3))
-    build(tmp_path / "set", Kind.PAIRS, tars, validation_share=0.2)
-    assert contents(out) == contents(tmp_path / "set") and names(folder) == ["set"]
+    assert contents(out) == wanted and names(folder) == ["set"]

@@ -36,7 +36,8 @@ FAULTS: dict[str, type[UsageError]] = {
 PATIENCE, PAUSE = 70.0, 0.5  # Seconds.
 SHARED = (
     "Beam's workers need --input and --out on storage that all of them and this machine see under "
-    "the same paths, such as NFS (docs/beam.md). Without it, use --part_range, or --workers alone"
+    "the same paths, such as NFS or a bucket (docs/beam.md). Without it, use --part_range, or "
+    "--workers alone"
 )
 # How a runner quotes the error of a worker: most give it as text.
 QUOTED = re.compile(rf"{UsageError.__name__}: (.*?)(?: \[while running|\n|$)")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax import progress
+from vlbeit_jax.copies import disk_of
 from vlbeit_jax.errors import StorageError
 from vlbeit_jax.prepare import pool
 from vlbeit_jax.prepare.crashed import crashed, note_crash
@@ -151,7 +152,7 @@ def explained(error: Exception, plan: WorkPlan) -> Exception:
     kept = kept if count else "No part is finished yet"
     if why := no_room(error):
         return StorageError(
-            f"{plan.folder}: {why}. {kept}. Make room, and run the same command again"
+            f"{disk_of(plan.folder)}: {why}. {kept}. Make room, and run the same command again"
         )
     if isinstance(error, BadInput):
         return BadInput(

@@ -14,7 +14,7 @@ from typing import Any
 
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.places import input_path
+from vlbeit_jax.places import input_path, removal
 from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats.base import Options, Unit
@@ -198,7 +198,7 @@ class WorkPlan:
         raise UsageError(
             f"{self.folder} holds {len(others)} finished parts of another plan, which differs in "
             f"{'; '.join(shown) or 'the program'}. Run the command as before to continue it, or "
-            f"remove it to begin anew: rm -r {self.folder}"
+            f"remove it to begin anew: {removal(self.folder)}"
         )
 
     def _part(self, number: int) -> dict[str, Any]:
