@@ -1,8 +1,8 @@
 """What users name by a path: on a disk of this machine, or in a bucket.
 
-Besides this file, only ``folders`` and ``storage`` ask which of the two it is. A disk has locks,
-renames and files that grow. In a bucket, a claim that expires, objects that appear whole, and
-joined objects take their place.
+Besides this file, only ``copies``, ``folders`` and ``storage`` ask which of the two it is. A disk
+has locks, renames and files that grow. In a bucket, a claim that expires, objects that appear
+whole, and joined objects take their place.
 """
 
 import contextlib

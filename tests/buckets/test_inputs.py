@@ -29,10 +29,8 @@ def new_inputs():
 
 @pytest.fixture(scope="module")
 def uploaded(cloud, golden):  # noqa: F811
-    target = place(f"{cloud.address}/golden")
-    files = {p.relative_to(golden).as_posix(): p for p in golden.rglob("*") if p.is_file()}
-    target.upload(files)
-    return input_path(target)
+    copy_tree(golden, place(f"{cloud.address}/golden"))
+    return input_path(f"{cloud.address}/golden")
 
 
 def without_places(found):
