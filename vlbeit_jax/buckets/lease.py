@@ -6,6 +6,7 @@ is gone, and the first to remove exactly this claim may create its own. No clock
 """
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
@@ -43,7 +44,8 @@ def leased(place: BucketPath, *, shared: bool = False) -> Iterator[None]:
     renewing.start()
     try:
         # After its own claim: of two processes that come together, at least one sees the other.
-        for other in [place] if shared else place.parent.glob(f"{place.name}.*"):
+        theirs = f"{glob.escape(place.name)}.*"
+        for other in [place] if shared else place.parent.glob(theirs):
             with contextlib.suppress(FileNotFoundError):
                 _remove_expired(other)
         yield
