@@ -72,6 +72,9 @@ class Checkpointer:
             options=ocp.CheckpointManagerOptions(
                 multiprocessing_options=_this_process() if self._alone else processes,
                 preservation_policy=_policies.AnyPreservationPolicy(self._keep),
+                # Nobody writes before process 0 has made the folders. Otherwise it takes what
+                # another process has written for the rest of an interrupted save, and removes it.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
                 create=False,
             ),
         )
