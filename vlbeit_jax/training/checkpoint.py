@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import logging
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -252,12 +251,3 @@ def _this_process() -> ocp.options.MultiprocessingOptions:
         active_processes={process},
         barrier_sync_key_prefix=f"process{process}",
     )
-
-
-def _is_told_otherwise(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or "/orbax/" not in record.pathname
-
-
-# Orbax logs the traceback of a failed save several times, in hundreds of lines. ``Checkpointer``
-# raises the error instead.
-logging.getLogger("absl").addFilter(_is_told_otherwise)
