@@ -56,6 +56,8 @@ class Evaluate(Hook):
 
     def after_step(self, step: int, state: TrainState, ending: str | None) -> None:
         """Runs the evaluators that are due, until a signal comes."""
+        if ending not in (None, FINISHED):
+            return
         try:
             with progress.checking(self._check):
                 for evaluator in self._evaluators:
