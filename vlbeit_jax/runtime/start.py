@@ -19,16 +19,18 @@ from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.history import History
 from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.hooks.evaluate import Abandoned
 from vlbeit_jax.runtime.hooks.progress import recorded
 from vlbeit_jax.runtime.hooks_of_run import bad_records_of, hooks_of
 from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.loop import train_loop
+from vlbeit_jax.runtime.missing_evaluation import evaluate_if_missing
 from vlbeit_jax.runtime.new_state import new_state
 from vlbeit_jax.runtime.resume import bytes_of, require_checkpoints, resume
 from vlbeit_jax.runtime.rollback import roll_back, save_at_once
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_of_all_devices
-from vlbeit_jax.runtime.stopping import compiling, finish_evaluation, raise_for_signal
+from vlbeit_jax.runtime.stopping import compiling, raise_for_signal
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.storage import explains_storage, require_room
@@ -104,7 +106,7 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             time.monotonic() - began,
         )
         if state is not None and start == config.run.steps:
-            finish_evaluation(run, state, writer, timer)
+            evaluate_if_missing(run, state, writer, timer)
             writer.say(f"{workdir}: already finished, at step {start} of {start}")
             _say_changes(writer, "still has the values of its last step:", changes)
             return state
@@ -126,16 +128,20 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             hooks_now = functools.partial(hooks_of, run, *parts)
             hooks = hooks_now()
             timer.steps_begin()
+            if start:
+                evaluate_if_missing(run, state, writer, timer)
             while True:
                 take_steps = functools.partial(_train, run, step, state, frozen, examples, hooks)
                 try:
                     state, ending = take_steps(writer, timer, bad_records.add)
                     break
+                except Abandoned as error:
+                    raise_for_signal(error.reason, error.step, writer)
                 except Diverged as error:
                     state = roll_back(run, checkpointer, abstract, error, made, writer)
                     hooks = hooks_now()
                     save_at_once(hooks, state)
-            raise_for_signal(ending, hooks, int(state.step), writer)
+            raise_for_signal(ending, int(state.step), writer)
         return state
 
 
