@@ -133,16 +133,11 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             while True:
                 take_steps = functools.partial(_train, run, step, state, frozen, examples, hooks)
                 try:
-                    state, ending = take_steps(writer, timer, bad_records.add)
-                    break
-                except Abandoned as error:
-                    raise_for_signal(error.reason, error.step, writer)
+                    return take_steps(writer, timer, bad_records.add)
                 except Diverged as error:
                     state = roll_back(run, checkpointer, abstract, error, made, writer)
                     hooks = hooks_now()
                     save_at_once(hooks, state)
-            raise_for_signal(ending, int(state.step), writer)
-        return state
 
 
 def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
@@ -164,8 +159,13 @@ def _train(
     writer: Writer,
     timer: Timer,
     note_replaced: Callable[[str, Sequence[Replaced]], None],
-) -> tuple[TrainState, str]:
-    """Opens the data at the right place and runs the loop."""
+) -> TrainState:
+    """Opens the data at the right place and runs the loop.
+
+    Raises:
+      Interrupted: Ctrl-C has come, and the step is saved.
+      Preempted: SIGTERM has come, and the step is saved.
+    """
     start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
     contributions = Contributions.of(run, examples)
     if shares := contributions.shares():
@@ -181,21 +181,26 @@ def _train(
         )
         for name, stream in run.task.streams().items()
     }
-    with signals.noted():
-        state, ending = train_loop(
-            step,
-            state,
-            frozen,
-            feeds,
-            schedule,
-            hooks,
-            timer,
-            steps=steps,
-            put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
-        )
+    try:
+        with signals.noted():
+            state, ending = train_loop(
+                step,
+                state,
+                frozen,
+                feeds,
+                schedule,
+                hooks,
+                timer,
+                steps=steps,
+                put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
+            )
+    except Abandoned as error:
+        raise_for_signal(error.reason, error.step, writer)
+        raise
     if told := contributions.text(int(state.step)):
         writer.say(told)
-    return state, ending
+    raise_for_signal(ending, int(state.step), writer)
+    return state
 
 
 def _say_changes(writer: Writer, title: str, changes: list[str]) -> None:
