@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C. While a run trains they are noted; at any other time they end the process.
+"""SIGTERM, SIGHUP and Ctrl-C. While a run trains they are noted; at any other time they end the process.
 
 Python calls a handler between two instructions of the main thread, which may be inside a
 compilation for minutes. So a thread of its own reads each signal as it comes
@@ -12,11 +12,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from vlbeit_jax.errors import Exit
 from vlbeit_jax.runtime.ending import end
 
-CODES = {signal.SIGTERM: Exit.PREEMPTED, signal.SIGINT: Exit.INTERRUPTED}
+CODES = {
+    signal.SIGTERM: Exit.PREEMPTED,
+    signal.SIGHUP: Exit.PREEMPTED,  # The terminal is gone, as when a connection is lost.
+    signal.SIGINT: Exit.INTERRUPTED,
+}
 SAID = {
     Exit.PREEMPTED: "SIGTERM: ended at once, because there was no new step to save; run the same "
     "command again",
@@ -54,7 +59,7 @@ def ends_at_once() -> Iterator[None]:
     """Within its body, a signal that is not noted ends the process, even during a compilation."""
     read, write = os.pipe()
     os.set_blocking(write, False)
-    before = {number: signal.signal(number, _note) for number in CODES}
+    before = _take_signals()
     wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     _state.listening = True
     thread = threading.Thread(target=_listen, args=(read,), name="signals", daemon=True)
@@ -81,7 +86,7 @@ def noted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _note) for number in CODES}
+    before = _take_signals()
     _state.asked, _state.noting, _state.presses = None, True, 0
     try:
         yield
@@ -103,6 +108,15 @@ def at_once() -> Iterator[None]:
         yield
     finally:
         _state.noting = was_noting
+
+
+def _take_signals() -> dict[signal.Signals, Any]:
+    """Sets the handler of each signal, and returns those before it.
+
+    ``nohup`` has SIGHUP ignored, and it stays so.
+    """
+    taken = [each for each in CODES if signal.getsignal(each) is not signal.SIG_IGN]
+    return {number: signal.signal(number, _note) for number in taken}
 
 
 def _note(number: int, frame: FrameType | None) -> None:
