@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C. While a run trains they are noted; at any other time they end the process.
+"""SIGTERM, SIGHUP and Ctrl-C. A run that trains notes them; at other times they end the process.
 
 Python calls a handler between two instructions of the main thread, which may be inside a
 compilation for minutes. So a thread of its own reads each signal as it comes
@@ -23,7 +23,7 @@ CODES = {
     signal.SIGINT: Exit.INTERRUPTED,
 }
 SAID = {
-    Exit.PREEMPTED: "SIGTERM: ended at once, because there was no new step to save; run the same "
+    Exit.PREEMPTED: "{}: ended at once, because there was no new step to save; run the same "
     "command again",
     Exit.INTERRUPTED: "interrupted; run the same command again",
 }
@@ -38,15 +38,22 @@ class _State:
       noting: whether signals are noted.
       listening: whether a thread ends the process at a signal that is not noted.
       presses: of Ctrl-C.
+      preempted_by: name of the signal that asks this process to save and end.
     """
 
     asked: Exit | None = None
     noting: bool = False
     listening: bool = False
     presses: int = 0
+    preempted_by: str = signal.SIGTERM.name
 
 
 _state = _State()
+
+
+def preempted_by() -> str:
+    """Returns the name of the signal that preempts; SIGTERM if another process got it."""
+    return _state.preempted_by
 
 
 def asked() -> Exit | None:
@@ -103,7 +110,7 @@ def at_once() -> Iterator[None]:
     if _state.listening:
         _state.noting = False
         if _state.asked:
-            end(SAID[_state.asked], _state.asked)
+            _end(_state.asked)
     try:
         yield
     finally:
@@ -115,7 +122,8 @@ def _take_signals() -> dict[signal.Signals, Any]:
 
     ``nohup`` has SIGHUP ignored, and it stays so.
     """
-    taken = [each for each in CODES if signal.getsignal(each) is not signal.SIG_IGN]
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    taken = [each for each in CODES if each is not signal.SIGHUP or not ignored]
     return {number: signal.signal(number, _note) for number in taken}
 
 
@@ -130,8 +138,15 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 def _listen(read: int) -> None:
     while number := os.read(read, 1):
-        code = CODES.get(signal.Signals(number[0]))
+        came = signal.Signals(number[0])
+        code = CODES.get(came)
+        if code is Exit.PREEMPTED:
+            _state.preempted_by = came.name
         _state.presses += code is Exit.INTERRUPTED
         pressed_twice = code is Exit.INTERRUPTED and _state.presses > 1
         if code and (pressed_twice or not _state.noting):
-            end(SAID[code], code)
+            _end(code)
+
+
+def _end(code: Exit) -> None:
+    end(SAID[code].format(_state.preempted_by), code)

@@ -34,4 +34,5 @@ def raise_for_signal(ending: str, step: int, writer: Writer) -> None:
         writer.say(f"interrupted; step {step} is saved; {AGAIN} from step {step}")
         raise Interrupted
     if ending == REASONS[Exit.PREEMPTED]:
-        raise Preempted(f"SIGTERM came; step {step} is saved; {AGAIN} from step {step}")
+        came = signals.preempted_by()
+        raise Preempted(f"{came} came; step {step} is saved; {AGAIN} from step {step}")
