@@ -24,6 +24,7 @@ LEVELS = [
         "progress",
         "redact",
         "storage",
+        "unread",
         "version",
         "config",
     },

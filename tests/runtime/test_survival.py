@@ -287,7 +287,9 @@ def test_a_start_that_was_killed_leaves_time_that_is_not_recorded():
 def test_a_history_with_a_cut_off_line_is_read(tmp_path):
     history.History(tmp_path).add("started", {"step": 0})
     with (tmp_path / history.FILE).open("a") as out:
-        out.write('{"event": "sav')
+        out.write('{"event": "saved", "time": "a day", "stfp": 3}\n')  # A flipped bit.
+        out.write('{"event": "ended", "time": "a day", "step": 3, "code": 0, "ended": null}\n')
+        out.write('[]\n{"event": "sav')
     assert [each["event"] for each in history.read_history(tmp_path)] == ["started"]
     history.History(tmp_path, enabled=False).add("ended", {"step": 0})
     assert history.last_saved(tmp_path) == 0

@@ -9,6 +9,7 @@ import logging
 import math
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vlbeit_jax.errors import Damaged, Reported
+from vlbeit_jax.errors import Damaged, Reported, UsageError
+from vlbeit_jax.storage import not_allowed
 from vlbeit_jax.training.digest import array_digest
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.sealed import SHOWN, Kept, array_facts
@@ -150,7 +152,7 @@ class Leaves:
 
 
 def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> Result:
-    """Returns what ``read`` returns, and turns whatever goes wrong in it into ``Damaged``.
+    """Returns what ``read`` returns, and turns nearly all that goes wrong in it into ``Damaged``.
 
     Orbax and its libraries raise nearly every type of error over files that are not as they wrote
     them.
@@ -163,6 +165,8 @@ def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> R
     except Exception as error:
         if isinstance(error, RuntimeError) and FULL in str(error):
             raise
+        if told := not_allowed(error, folder):
+            raise UsageError(told) from error  # These files may be good.
         said = f"{type(error).__name__}: {error}".partition(" [tensorstore_spec=")[0]
     raise Damaged(f"{folder} is damaged: {what} cannot be read: {' '.join(said.split())[:LONGEST]}")
 
@@ -181,6 +185,7 @@ def ignore_abandoned_work() -> None:
             hook(each)
 
     sys.unraisablehook = report
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     unread = logging.getLogger("asyncio")
     unread.addFilter(lambda record: "never retrieved" not in record.getMessage())
 
