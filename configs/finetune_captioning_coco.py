@@ -1,7 +1,7 @@
 """Fine-tunes a base model to write captions on COCO, or on your own images with captions.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_captioning_coco.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.pair.sources="('PAIRS',)"
+             --config.run.start_from=RUN --config.task.pair.sources=PAIRS
          RUN is a pretraining run or an import, with its head of word pieces. Network and text
          tokenizer are those of RUN; an import without one needs --config.task.text_tokenizer. Make
          the data with python -m vlbeit_jax.prepare --kind=pairs --format=jsonl (docs/finetune.md).

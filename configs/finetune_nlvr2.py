@@ -1,7 +1,7 @@
 """Fine-tunes a base model on NLVR2, or on your own statements about two images.
 
 Command: python -m vlbeit_jax.main --config=configs/finetune_nlvr2.py --workdir=FT \
-             --config.run.start_from=RUN --config.task.statement.sources="('STATEMENTS',)"
+             --config.run.start_from=RUN --config.task.statement.sources=STATEMENTS
          RUN is a pretraining run or an import. Make the data with
          python -m vlbeit_jax.prepare --kind=statements --format=nlvr2, or --format=jsonl for your
          own statements (docs/finetune.md), which need fewer steps. Network and text tokenizer are

@@ -6,7 +6,7 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_retrieval_flickr30k
          projections --config.task.keep_head=True keeps. A figure from such a start is not one of
          Flickr30k alone. Make the data with
          python -m vlbeit_jax.prepare --kind=pairs --format=karpathy (docs/published_benchmarks.md).
-Cost:    940 steps of 3072 pairs, 1.1e18 operations: 0.8 hours of an H100 at 40% of its peak.
+Cost:    940 steps of 3072 pairs, 1.1e18 operations: 0.7 hours of an H100 at 40% of its peak.
          Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): as for COCO, but learning rate
          1e-4 and 20 epochs with 5 of warm-up, over 145,000 captions. Not run by us. BEiT-3 starts

@@ -11,11 +11,12 @@ in OUT, and the masked accuracies on held-back pictures before and after:
     mvlm_image      12.3%    15.8%
     mvlm_text       11.5%    16.6%
 
-and mlm, captions alone, which this schedule does not train. The figures above are those of
-docs/adapt.md, where the sample went on for 200 steps on 1,019 emoji with their names.
+There is also a line for mlm, captions alone, which this schedule does not train. These figures are
+those of docs/adapt.md, where the sample's run continued for 200 steps on 1,019 emoji with names.
 
-It runs four commands and prints each, so that you can go on from any of them. docs/adapt.md says
-what to change: which part is trained, the learning rate, and how not to forget the old data.
+The script runs four commands and prints each, so that you can continue from any of them.
+docs/adapt.md explains what to change: which parameters to train, the learning rate, and how to keep
+what the model knows of the old data.
 """
 
 import argparse

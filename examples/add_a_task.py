@@ -1,4 +1,4 @@
-"""How do I add a task? A whole one in one file: it trains, logs, evaluates, resumes and compiles.
+"""How do I add a task? This file is a whole one: it trains, logs, evaluates, resumes and compiles.
 
     python examples/add_a_task.py RUN [--steps=100]
 
@@ -7,7 +7,7 @@ slope that it has learnt:
 
     learnt slope: 2.00
 
-Nothing in the package is edited. For a task of your own, copy this file to ``vlbeit_jax/tasks/``,
+The package itself does not change. For a task of your own, copy this file to ``vlbeit_jax/tasks/``,
 replace its parts from top to bottom, and name it in ``TASKS`` there. ``vlbeit_jax/tasks/base.py``
 says what each method is for; ``vlbeit_jax/tasks/text_classification.py`` is a real task.
 """

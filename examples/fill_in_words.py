@@ -2,9 +2,9 @@
 
     python examples/fill_in_words.py "a red <mask>" [PICTURE] [--model=RUN] [--top=5]
 
-Input: a text with <mask> where a word piece is missing, and perhaps the picture it belongs to.
-Output: for each mask, the likeliest pieces and their probabilities; with a picture, those from the
-text alone stand beside them:
+Input: a text with <mask> where a word piece is missing, and, if you like, the picture to which it
+belongs. Output: for each mask, the likeliest pieces and their probabilities. With a picture, the
+pieces from the text alone stand beside those from both:
 
     mask 1    text alone          with the picture
               1.2% ▁and           41.3% ▁heart

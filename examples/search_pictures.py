@@ -8,9 +8,9 @@ the cosine of its vector and that of PICTURE:
     0.962  pictures/red_ball.png
     0.941  pictures/orange.png
 
-The vectors are kept in FOLDER/vectors.npz, so that a second search encodes only PICTURE. The model
-is the sample in the package unless you name a run of your own. A run that was fine-tuned for
-retrieval also finds pictures by words: see ``search`` in docs/python.md.
+The script keeps the vectors in FOLDER/vectors.npz, so that a second search encodes only PICTURE.
+The model is the sample in the package unless you name a run of your own. A run that was fine-tuned
+for retrieval also finds pictures by words: see ``search`` in docs/python.md.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python -m vlbeit_jax.convert --from=RUN --to=torch --out=EXPORT
     python examples/use_in_pytorch.py EXPORT --picture=cat.jpg --text="a cat on a mat"
 
-Input: an export, a picture, a text. It needs torch, safetensors, sentencepiece and Pillow, and not
+Input: an export, a picture, a text. It needs torch, safetensors, sentencepiece and Pillow, but not
 this package. Output: the shapes of the vectors, the cosine of picture and text after they have seen
-each other, and the gradient's norm, to show that the model trains on:
+each other, and the norm of the gradient, which shows that you can train the model further:
 
     image (1, 128)  text (1, 128)
     cosine of the pair's vectors: 0.13

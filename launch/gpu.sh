@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# A run on the GPUs of this machine: installs the locked packages, trains, and starts again from the newest checkpoint after a crash.
+# Trains on the GPUs of this machine: installs the locked packages, runs vlbeit_jax.main, and after a crash starts it again, which
+# resumes from the newest checkpoint.
 # Usage: launch/gpu.sh [--dry-run] ARGUMENTS of vlbeit_jax.main      relative paths start at the checkout
 # Settings (environment): MAX_RESTARTS=3  RETRY_SECONDS=10  PYTHON=.venv/bin/python
-# TERM, INT and HUP are passed on to the run, which saves its step, and nothing starts again after them. The count of restarts begins
-# anew once a step was saved. Exit codes that no restart can mend end the script (docs/launch.md).
+# The script passes TERM, INT and HUP on to the run, which saves its step; it does not start the run again after them. The count of
+# restarts returns to 0 whenever the run has saved a new step. If no restart can help, the script ends with the run's exit code
+# (docs/launch.md).
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"

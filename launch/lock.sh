@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Writes the hashed lock files anew from setup.py; needs uv. Run it when a bound in setup.py changes, then run the tests.
+# Writes the hashed lock files from setup.py; needs uv. Run it when a bound in setup.py changes, then run the tests.
 # Usage: launch/lock.sh [uv's options]      --upgrade takes the newest releases; without it a pin stays where it satisfies setup.py
-# One folder for each Python that is tested: its oldest reader is named below. Versions are the same on every platform.
+# A folder of lock files serves the Python that it names; below, its second argument is the oldest Python that reads it. Versions are
+# the same on every platform.
 set -euo pipefail
 unset CDPATH
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."

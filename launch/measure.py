@@ -1,12 +1,12 @@
-"""Runs the stages of the sample, records time and memory, and joins the results in one file.
+"""Runs the stages of the sample, records their time and memory, and joins the results in one file.
 
-Uses the standard library only.
+It uses the standard library only.
 
 Usage: measure.py run WORKDIR OUTPUT INPUTS -- COMMAND...
            Runs the command and adds a line to WORKDIR/stages.jsonl. OUTPUT and INPUTS (separated
-           by spaces) are in WORKDIR; an input may also be sample:NAME, data in the package. If
-           the same command has made OUTPUT from inputs with the same content, nothing is run. If
-           OUTPUT is empty, the command always runs.
+           by spaces) are in WORKDIR; an input may also be sample:NAME, data in the package. The
+           command does not run if the same command has made OUTPUT from inputs with the same
+           content. If OUTPUT is empty, the command always runs.
        measure.py results WORKDIR
            Writes WORKDIR/results.json.
 """

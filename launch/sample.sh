@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The whole recipe on the data in the package, offline, on this machine: tokenizers, pretraining, evaluation, report.
+# Runs the whole recipe on the data in the package, offline, on this machine: tokenizers, pretraining, evaluation, report.
 # Usage: launch/sample.sh [WORKDIR]      default: sample_run beside setup.py
-# Every stage is a plain command, printed before it runs. Run the script again to go on where it was cut off.
+# Every stage is a plain command, which the script prints before it runs it. Run the script again to continue where it stopped.
 set -euo pipefail
 # shellcheck source=launch/stages.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/stages.sh"

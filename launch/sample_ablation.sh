@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The paper's ablation at the sample's scale: pretraining on pairs; on pairs and images; on pairs, images and texts, with 2,200 steps of pairs each.
+# Runs the paper's ablation at the sample's scale: pretraining on pairs; on pairs and images; on pairs, images and texts; with 2,200 steps
+# of pairs each.
 # Usage: launch/sample_ablation.sh [WORKDIR]      default: sample_run beside setup.py
 # WORKDIR holds what launch/sample.sh left; its run is the last of the three. Writes WORKDIR/ablation/ablation.json.
-# Run the script again to go on where it was cut off.
+# Run the script again to continue where it stopped.
 set -euo pipefail
 # shellcheck source=launch/stages.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/stages.sh"

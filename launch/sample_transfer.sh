@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# What pretraining on the sample is worth: the run that launch/sample.sh left in WORKDIR against random starts, on emoji that it has not seen.
+# Measures what pretraining on the sample is worth: compares the run that launch/sample.sh left in WORKDIR with random starts, on emoji
+# that it has not seen.
 # Usage: launch/sample_transfer.sh [WORKDIR]      default: sample_run beside setup.py
-# Writes WORKDIR/transfer.json, pictures with answers into WORKDIR/transfer.html, and what led to both into WORKDIR/transfer. Run the script again to go on where it was cut off.
+# Writes WORKDIR/transfer.json, pictures with answers into WORKDIR/transfer.html, and all runs behind them into WORKDIR/transfer. Run the
+# script again to continue where it stopped.
 set -euo pipefail
 # shellcheck source=launch/stages.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/stages.sh"

@@ -10,7 +10,7 @@
 #   MAX_REQUEUES=50           times that a job requeues itself      MAX_RESTARTS=3 after crashes, each time the job starts
 #   RETRY_SECONDS=10  PYTHON=.venv/bin/python
 # Run launch/install.sh cuda first, on storage that all nodes see. A job that reaches its time limit, is preempted or loses a node is
-# requeued and resumes from the newest checkpoint in --workdir. Exit code 2, a mistake in the command, ends the job.
+# requeued and resumes from the newest checkpoint in --workdir. An exit code after which no restart can help ends the job (docs/launch.md).
 set -euo pipefail
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")

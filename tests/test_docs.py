@@ -15,6 +15,8 @@ DOCUMENTS = [
     *sorted((TOP / "docs").rglob("*.md")),
     *sorted((TOP / "configs").glob("*.py")),
 ]
+PAGES = [path for path in DOCUMENTS if path.suffix == ".md"] + [TOP / "CHANGELOG.md"]
+FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"python -m ((?:vlbeit_jax|tools)[\w.]*)((?:\\\n|[^\n`])*)")
 MODULES = sorted({found[0] for path in DOCUMENTS for found in COMMAND.findall(path.read_text())})
 
@@ -37,6 +39,36 @@ def test_commands_name_flags_and_fields_that_exist(path, helps):
                 assert f"--{flag}=" in described, flag
             else:
                 assert re.search(rf"--(\[no\])?{flag}\b", helps[module]), f"{module} --{flag}"
+
+
+def anchors(path):
+    """What a link may name in a page: its headings, as GitHub writes them, and ids."""
+    text = FENCED.sub("", path.read_text())
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    named = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+    return named | set(re.findall(r' id="([^"]+)"', text))
+
+
+def dead_links(path):
+    """The links of a page to a file or a heading that does not exist."""
+    dead = []
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", FENCED.sub("", path.read_text())):
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+    return dead
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings_that_exist(path):
+    assert not dead_links(path)
+
+
+def test_dead_links_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A `name`, or two?\n[a](#a-name-or-two) [b](page.md#gone) [c](gone.md)\n")
+    assert dead_links(page) == ["page.md#gone", "gone.md"]
 
 
 def test_every_help_shows_an_example(helps):

@@ -34,9 +34,9 @@ Prints the median and the spread as JSON, with the machine, versions, command an
 With --json=docs/benchmarks/NAME.json the file is an entry of docs/benchmarks. Read it before you
 publish it: it holds the command with your paths. --notes adds what others should know.
 
-Synthetic input is random and already on the devices; it needs no data and no tokenizer. Real input
-is read, decoded and transferred as in training. The result says separately how long a step waits
-for it."""
+Synthetic input is random and already on the devices; it needs no data and no tokenizer. With real
+input, the command reads, decodes and transfers data as in training. The result says separately how
+long a step waits for it."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True

@@ -11,7 +11,7 @@ from vlbeit_jax.places import appearing, place, require_writable
 
 OVERVIEW = """Writes one self-contained HTML page about the data of a configuration: the first rows
 of each stream exactly as the network sees them, histograms of the records, what was left out and
-why, and warnings. Any task will do.
+why, and warnings. It works for any task.
 
   python -m vlbeit_jax.inspect_data --config=configs/pretrain_base.py --out=data.html \\
       --config.task.image.sources=IMAGES ...      the fields of the run

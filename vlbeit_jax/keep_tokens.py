@@ -19,10 +19,10 @@ OVERVIEW = """Computes the visual tokens of a pretraining run's images once, for
   python -m vlbeit_jax.main --config=configs/pretrain_base.py \\
       --config.task.visual_tokens=TOKENS ...      the same fields
 
-Each image has that many views, drawn from its id, instead of a new view in every epoch. The command
-works in parts of 16,384 images and skips the parts that exist. If it was stopped, run it again: it
-continues. With --share=0/4 to --share=3/4, four processes divide the parts among them, each with
-its own devices."""
+Each image has a fixed number of views, drawn from its id, instead of a new view in every epoch. The
+command works in parts of 16,384 images and skips the parts that exist. If it was stopped, run it
+again: it continues. With --share=0/4 to --share=3/4, four processes divide the parts among them,
+each with its own devices."""
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file; --config.x.y=z overrides a field", lock_config=True

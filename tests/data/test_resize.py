@@ -75,6 +75,13 @@ def assert_near(view: np.ndarray, pixels: np.ndarray) -> None:
 CROPS = [(230, 240), (270, 300), (335, 335), (375, 440), (375, 500), (445, 445)]
 
 
+@pytest.mark.parametrize("shape", [(112, 150), *CROPS, (900, 1200)], ids=str)
+def test_resizing_is_as_near_to_pil_as_documented(shape):
+    pixels = photograph(0, *shape)
+    mean, most = distance(resize(pixels, SIZE, SIZE), bicubic(pixels, SIZE))
+    assert 1.6 < mean < 3.3 and most < 16
+
+
 @pytest.mark.parametrize("shape", CROPS, ids=str)
 def test_a_large_crop_is_near_the_area_average(shape):
     pixels = decode(jpeg(photograph(0, *shape)))

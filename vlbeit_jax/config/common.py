@@ -61,9 +61,9 @@ class OptimizerConfig:
     clip_norm: float = setting(3.0, "largest global gradient norm; 0: no clipping", AT_LEAST_0)
     trainable: str = setting(
         ALL,
-        "parameters that are trained, all others stay as they start: all; or a list with commas of "
-        "heads, top:K (the K top blocks, last norms and heads), and names of parameters, where * "
-        "stands for any characters (encoder/block_*/vision/*,vision_head/*)",
+        "parameters that are trained; all others keep their initial values: all; or, separated by "
+        "commas, heads, top:K (the K top blocks, last norms and heads), and names of parameters, "
+        "where * matches any characters (encoder/block_*/vision/*,vision_head/*)",
     )
 
     def problems(self) -> Iterable[str]:
@@ -189,8 +189,8 @@ class RunConfig:
     )
     rollbacks: int = setting(
         0,
-        "how often, over all starts, a run that has diverged goes back to the last checkpoint "
-        "before it, and past the records that it had since; then it ends",
+        "how often, over all starts, a diverged run goes back to its last good checkpoint and "
+        "skips the records that it has seen since; the next time, it ends",
         AT_LEAST_0,
     )
     bad_records: float = setting(

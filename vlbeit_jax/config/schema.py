@@ -40,7 +40,8 @@ def setting(default: Any, doc: str, bound: Bound = ANY, *, may_change: bool = Fa
     """Returns a field with its default, its meaning and its bound on one line.
 
     ``may_change`` marks a setting of a task that does not change what is trained, so that a run may
-    resume with another value. Settings outside the task may change, except for the seed.
+    resume with another value. Settings outside the task may change, except for the seed and
+    ``optimizer.trainable``.
     """
     metadata = {"doc": doc, "bound": bound, "may_change": may_change}
     return dataclasses.field(default=default, metadata=metadata)

@@ -26,7 +26,8 @@ def resize(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Resizes by area averaging when shrinking, bicubic when enlarging.
 
-    The result is within half a grey level of PIL's antialiased bicubic.
+    On noise with the spectrum of photographs, the mean difference from PIL's antialiased bicubic is
+    1.7 to 3.2 grey levels (tests/data/test_resize.py).
     """
     shrinks = image.shape[0] * image.shape[1] > height * width
     return cv2.resize(

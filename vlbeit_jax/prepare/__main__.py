@@ -150,8 +150,8 @@ VALIDATION = flags.DEFINE_float(
 APART = flags.DEFINE_multi_string(
     "apart_from",
     [],
-    "prepared set that this one will be used with; may be repeated; what one set holds back is "
-    "left out of the other's training part",
+    "prepared set that this one will be used with; may be repeated; records that are on the other "
+    "side of the split there are left out here",
 )
 flags.DEFINE_float(
     "max_dropped",

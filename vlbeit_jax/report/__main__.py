@@ -11,7 +11,7 @@ from vlbeit_jax.places import place
 
 OVERVIEW = """Writes one self-contained page about a run: its figures with their baselines and a
 verdict for each, examples of held-back records, curves, data, device, versions, and the settings
-with the command that repeats the run. Curves and pictures also lie beside it as PNG files.
+with the command that repeats the run. It also writes curves and pictures beside it as PNG files.
 
   python -m vlbeit_jax.report --from=RUN --results=results.json --out=RUN
 

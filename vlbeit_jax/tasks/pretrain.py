@@ -71,9 +71,9 @@ class Pretrain:
     )
     fresh: tuple[str, ...] = setting(
         (),
-        "names of parameters, with *, that start random although run.start_from is given: "
-        "vision_head/* with another visual tokenizer; text_embed/words and language_head/* with "
-        "another text tokenizer",
+        "parameters that are initialised randomly although run.start_from is given, where * "
+        "matches any characters: vision_head/* with another visual tokenizer; text_embed/words and "
+        "language_head/* with another text tokenizer",
         may_change=True,
     )
     probes: ProbeConfig = section(ProbeConfig, "probes of frozen features during the run")
