@@ -157,7 +157,7 @@ def sample(check: Check) -> Iterator[dict[str, Any]]:
         yield {"row": "sample", **failure(code or 1, said)}
         return
     found = {
-        name: lines[-1][name]
+        name: lines[-1].get(name)  # There is no MFU of a card whose peak is not known.
         for name in ("step", "samples_per_second", "model_flops_per_second", "mfu", "data_wait")
     }
     losses = {

@@ -11,7 +11,7 @@ from tests.runtime.plain_steps import Feed, Recorder, loop
 from vlbeit_jax import progress
 from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.data.bad_records import BadRecord
-from vlbeit_jax.errors import BadData, Diverged
+from vlbeit_jax.errors import BadData, Diverged, Exit
 from vlbeit_jax.runtime import signals
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
@@ -81,7 +81,9 @@ def test_evaluators_run_on_their_periods_and_at_the_end_of_a_finished_run_only()
         return {"score": float(state.step)}
 
     evaluators = [Evaluator("a", 2, run), Evaluator("", 3, run), Evaluator("never", 0, run)]
-    for stop, expected in ((None, [(2, "a/"), (3, ""), (4, "a/"), (5, "a/"), (5, "")]), (1, [])):
+    whole = [(2, "a/"), (3, ""), (4, "a/"), (5, "a/"), (5, "")]
+    # Also if the run is stopped at a step at which an evaluation is due.
+    for stop, expected in ((None, whole), (1, []), (2, []), (3, whole[:1])):
         lines: Any = Lines()
         loop([Recorder(stop=stop), Evaluate(evaluators, "frozen", lines, Timer(1.0))], steps=5)
         assert lines.lines == [
@@ -238,6 +240,16 @@ def test_a_second_ctrl_c_does_not_wait():
     with pytest.raises(KeyboardInterrupt), signals.noted():
         loop([Stop(lambda own: own, lambda: False), keys, checkpoint(saves, 100)], steps=9)
     assert keys.ended == 0 and not saves.steps
+
+
+def test_a_signal_is_kept_that_comes_just_as_a_compilation_begins(monkeypatch):
+    """The thread has looked while signals were still noted; the handler runs a moment later."""
+    monkeypatch.setattr(signals._state, "listening", True)
+    with signals.noted():
+        with signals.at_once():
+            signals._note(signal.SIGTERM, None)
+        assert signals.asked() is Exit.PREEMPTED
+    assert signals.asked() is None
 
 
 def late(answers=(0,)):

@@ -1,6 +1,7 @@
 """Probes while pretraining: what they measure, when, and that they change nothing."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from vlbeit_jax import progress
 from vlbeit_jax.config.common import LoaderConfig, RunConfig
 from vlbeit_jax.config.probes import ProbeConfig
 from vlbeit_jax.data.shard import HostShard
@@ -20,6 +22,7 @@ from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.runtime.start import train
+from vlbeit_jax.tasks import open_pretrain
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.probing import PairProbe, Probe, Probes
 from vlbeit_jax.training.mesh import put_replicated
@@ -127,6 +130,47 @@ def test_probes_are_the_same_on_any_mesh(run, sets):
         found.append(probes.run(place, state, {}))
         del found[-1]["seconds"]
     assert found[0] == pytest.approx(found[1], abs=1e-12)
+
+
+class Signal(Exception):
+    """Stands for a signal."""
+
+
+def test_every_evaluation_asks_at_each_batch_whether_a_signal_has_come(world, sets):
+    """Otherwise a preempted run would evaluate in the time in which it has to save."""
+
+    def come():
+        raise Signal
+
+    mesh, nothing = tiny.mesh_of(), types.SimpleNamespace(params={})
+    asked = 0
+    for config in (probed(world, sets, pairs=""), tiny.vqkd_config(world, evaluate_every=1)):
+        opened = config.task.resolve().open()
+        place = Place(config.run, LoaderConfig(), mesh, HostShard())
+        for evaluator in opened.evaluators(opened.training_data(config.run), place):
+            with progress.checking(come), pytest.raises(Signal):
+                evaluator.run(nothing, {})
+            asked += 1
+    assert asked == 3  # Pretraining's, its probes', and VQ-KD's.
+
+
+def test_a_run_evaluates_with_the_tokenizer_that_its_steps_use(world, sets, monkeypatch):
+    """Not with a second copy, for which the devices may have no room."""
+
+    def copied(tree, mesh):
+        raise AssertionError("copied to the devices again")
+
+    monkeypatch.setattr(open_pretrain, "put_replicated", copied)
+    monkeypatch.setattr(open_pretrain, "score", lambda *given, **_: seen.append(given[2]) or {})
+    config, seen = probed(world, sets, pairs=""), []
+    opened = config.task.resolve().open()
+    place = Place(config.run, LoaderConfig(), tiny.mesh_of(), HostShard())
+    evaluator, _ = opened.evaluators(opened.training_data(config.run), place)
+    frozen = {"on": "devices"}
+    assert evaluator.run(types.SimpleNamespace(params={}), frozen) == {}
+    assert len(seen) == 2 and all(each is frozen for each in seen)
+    with pytest.raises(AssertionError, match="again"):  # With cached tokens, steps have none.
+        evaluator.run(types.SimpleNamespace(params={}), {})
 
 
 def test_retrieval_finds_what_is_alike_and_nothing_else(world):

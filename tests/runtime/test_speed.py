@@ -4,12 +4,16 @@ import json
 import shutil
 import subprocess
 import time
+import types
 
+import jax
 import pytest
 
 from tests import tiny
 from tools.benchmark_entries import problems
+from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.runtime import machine, speed
+from vlbeit_jax.runtime.timer import Timer
 
 SMALL_TOKENIZER = ("image_size=32", "patch_size=8", "codes=32", "width=32", "heads=2")
 
@@ -29,7 +33,21 @@ def test_a_card_with_and_without_memory_of_its_own(said, found, monkeypatch):
 
 
 def test_the_peak_of_a_cpu_is_measured():
-    assert 1e9 < speed.peak_of_all_devices() < 1e14
+    assert 1e9 < speed.peak_here().flops_per_second < 1e14
+
+
+def test_a_card_that_is_not_in_the_table_has_no_peak(monkeypatch):
+    """A product that is measured on it would say little, and logs would show an MFU above 1."""
+    card = types.SimpleNamespace(device_kind="NVIDIA GeForce RTX 4070 Ti")
+    monkeypatch.setattr(jax, "devices", lambda: [card] * 8)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert speed.peak_here().flops_per_second is None
+    timer = Timer(speed.peak_here().flops_per_second)
+    timer.count(StepFlops(model=1.0, frozen=1.0, tokens=1, samples=1))
+    assert "mfu" not in timer.summary() and "mfu" in Timer(1.0).summary()
+    monkeypatch.setattr(card, "device_kind", "NVIDIA GeForce RTX 4090")
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert speed.peak_here().flops_per_second == 8 * 165.2e12
 
 
 def test_every_line_of_a_run_says_how_fast_it_is(world, tmp_path):

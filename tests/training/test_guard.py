@@ -14,9 +14,9 @@ from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.models.params import ParamInfo
 from vlbeit_jax.training import checkpoint
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.guard import all_finite
-from vlbeit_jax.training.optimizer import make_optimizer
-from vlbeit_jax.training.state import SAVED_REFUSED
+from vlbeit_jax.training.guard import all_finite, guarded_update
+from vlbeit_jax.training.optimizer import learning_rate, make_optimizer
+from vlbeit_jax.training.state import SAVED_REFUSED, TrainState
 
 EIGHT = [(8, 1, 1), (2, 4, 1)]
 
@@ -110,6 +110,27 @@ def test_an_update_is_finite_whenever_the_norm_of_its_gradient_is(betas, clip_no
     assert not np.isfinite(norms_of_updates(make_optimizer(worse, 100, info))).all()
     (problem,) = worse.problems()
     assert problem == "beta2=0.0 must be above the square of beta1=0.99"
+
+
+def test_the_learning_rate_follows_the_step_past_refused_updates_and_rollbacks():
+    """Of equal gradients, AdamW's update is the learning rate, at any step."""
+    config = OptimizerConfig(
+        peak_lr=0.1, warmup_steps=4, beta1=0.0, beta2=0.5, eps=1e-16, weight_decay=0.0
+    )
+    info = {"kernel": ParamInfo()}
+    optimizer, rate = make_optimizer(config, 20, info), learning_rate(config, 20)
+    params = {"kernel": jnp.zeros(2)}
+    zero = jnp.int32(0)
+    state = TrainState(zero, params, optimizer.init(params), {}, None, zero)
+    # A rollback goes on at a later step; the others follow each other.
+    for step, gradient in ((1, 1.0), (2, np.nan), (3, 1.0), (4, np.inf), (5, 1.0), (15, 1.0)):
+        before = float(state.params["kernel"][0])
+        state = dataclasses.replace(state, step=jnp.int32(step))
+        gradients = {"kernel": jnp.full(2, gradient)}
+        state, metrics = guarded_update(optimizer, state, gradients, {}, {}, 0.0)
+        moved, applied = before - float(state.params["kernel"][0]), np.isfinite(gradient)
+        np.testing.assert_allclose(moved, rate(step) if applied else 0, rtol=1e-5)
+        assert int(metrics["refused"]) == (not applied)
 
 
 def test_the_average_follows_the_parameters():

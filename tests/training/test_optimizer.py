@@ -35,6 +35,16 @@ def test_warm_up_is_linear_and_the_cosine_ends_at_end_lr():
     assert rate(0) == 0
 
 
+@pytest.mark.parametrize("decay", ["cosine", "linear", "polynomial"])
+def test_the_rate_of_a_number_uses_no_device(decay):
+    """The log asks at every step, and a device would answer after the step that it is running."""
+    rate = learning_rate(OptimizerConfig(warmup_steps=10, lr_decay=decay), 100)
+    for step in (0, 9, 10, 55, 100):
+        on_host, on_device = rate(step), rate(jnp.int32(step))
+        assert isinstance(on_device, jax.Array) and not isinstance(on_host, jax.Array)
+        np.testing.assert_allclose(on_host, on_device, rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("positions", Positions)
 def test_decay_reaches_kernels_and_word_embeddings_only(positions):
     config = ModelConfig(

@@ -140,7 +140,8 @@ class RunConfig:
     steps: int = setting(480_000, "optimizer steps; 0: as epochs needs", AT_LEAST_0)
     epochs: float = setting(
         0.0,
-        "with steps=0: how often each record of every stream is seen, at least",
+        "with steps=0: how often each record of every stream is seen, at least; with weights, the "
+        "mean over the stream's records",
         AT_LEAST_0,
     )
     min_steps: int = setting(0, "with steps=0: steps at least, for small data", AT_LEAST_0)

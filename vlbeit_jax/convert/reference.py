@@ -142,9 +142,9 @@ def expert(w, block, which, x, net):
     )
 
 
-def feed_forward(w, layer, x, net, images, texts, prefix):
+def feed_forward(w, layer, x, net, images, texts):
     """The experts of a block; ``images`` and ``texts`` are token counts, images come first."""
-    block = f"{prefix}blocks.{layer}"
+    block = f"blocks.{layer}"
     if f"{block}.norm2.weight" in w:  # A plain ViT has one expert.
         return expert(w, block, "", x, net)
     if images and texts and layer >= net.depth - net.fused:
@@ -154,11 +154,11 @@ def feed_forward(w, layer, x, net, images, texts, prefix):
     return np.concatenate(parts, 1)
 
 
-def blocks(w, x, valid, net, images, texts, prefix=""):
+def blocks(w, x, valid, net, images, texts):
     """All blocks, without the last norm."""
     d = x.shape[-1]
     for layer in range(net.depth):
-        block = f"{prefix}blocks.{layer}"
+        block = f"blocks.{layer}"
         bias = None
         if net.relative:
             columns = w["relative_position_bias_table"][
@@ -169,7 +169,7 @@ def blocks(w, x, valid, net, images, texts, prefix=""):
         x = x + g1 * attention(
             w, f"{block}.attn", layer_norm(w, f"{block}.norm1", x, net), valid, bias, net
         )
-        x = x + g2 * feed_forward(w, layer, x, net, images, texts, prefix)
+        x = x + g2 * feed_forward(w, layer, x, net, images, texts)
     return x
 
 

@@ -55,6 +55,9 @@ class FineTunedRun:
     params: Tree
     step: int
     weights: str
+    _on_meshes: dict[Mesh, Tree] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def open(
@@ -117,7 +120,7 @@ class FineTunedRun:
         sets = open_sets_once(places, kind)
         split = split or (TEST if all(each.count(TEST) for each in sets) else VALIDATION)
         self._require_unseen(sets, split)
-        params, place = put_replicated(self.params, mesh), self.place(mesh)
+        params, place = self._params_on(mesh), self.place(mesh)
         if classes:
             compares = self._compares_classes()
             found = evaluate_classes(compares, params, sets, split, classes, place)
@@ -138,8 +141,7 @@ class FineTunedRun:
 
     def predict(self, records: Records, top: int, mesh: Mesh) -> Iterator[dict[str, Any]]:
         """Yields a prediction per record; see ``FineTuned.predict``."""
-        params = put_replicated(self.params, mesh)
-        return self.opened.predict(params, records, top, self.place(mesh))
+        return self.opened.predict(self._params_on(mesh), records, top, self.place(mesh))
 
     def classifier(
         self, classes: ClassTexts, top: int, mesh: Mesh
@@ -149,8 +151,18 @@ class FineTunedRun:
         Raises:
           UsageError: the run was not fine-tuned for retrieval.
         """
-        compares, params = self._compares_classes(), put_replicated(self.params, mesh)
+        compares, params = self._compares_classes(), self._params_on(mesh)
         return classifier(compares, params, classes, top, self.place(mesh))
+
+    def _params_on(self, mesh: Mesh) -> Tree:
+        """Returns the parameters on the devices of a mesh. They are copied there once.
+
+        A command predicts for a few hundred records at a time, and ``vlbeit_jax.load`` for as many
+        as it is called with.
+        """
+        if mesh not in self._on_meshes:
+            self._on_meshes[mesh] = put_replicated(self.params, mesh)
+        return self._on_meshes[mesh]
 
     def _compares_classes(self) -> ComparesClasses:
         if not isinstance(self.opened, ComparesClasses):

@@ -1,5 +1,6 @@
 """The hooks of a run, in the order in which they are called."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def hooks_of(
         Divergence(
             checkpointer.latest,
             writer,
-            lambda step: record_ids(run, step),
+            functools.partial(record_ids, run, examples),
             config.run.refused_in_a_row,
             config.run.refused_share,
         ),

@@ -128,10 +128,13 @@ def _take_signals() -> dict[signal.Signals, Any]:
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    """The handler, which runs in the main thread."""
-    if not _state.noting:
-        return  # The thread ends the process.
-    if number == signal.SIGINT and _state.asked and not _state.listening:
+    """The handler, which runs in the main thread.
+
+    If signals are not noted, the thread ends the process. It may have looked just before that
+    changed (``at_once``), so the signal is kept in any case.
+    """
+    second = number == signal.SIGINT and _state.asked
+    if _state.noting and second and not _state.listening:
         raise KeyboardInterrupt
     _state.asked = _state.asked or CODES[signal.Signals(number)]
 

@@ -15,7 +15,7 @@ from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.flops import step_flops
 
-PROBE = 1024  # Side of the matrices whose product measures the peak of an unknown device.
+PROBE = 1024  # Side of the matrices whose product measures the peak of a CPU.
 
 
 class Peak(NamedTuple):
@@ -36,17 +36,13 @@ def peak_here() -> Peak:
     It comes from the table for known accelerators; for a CPU it is measured.
     """
     kind = jax.devices()[0].device_kind
-    if device_peak(kind):
-        return Peak(peak_of_all_devices(), f"{kind}: dense bfloat16, vlbeit_jax/cost/peaks.py")
+    if known := device_peak(kind):
+        source = f"{kind}: dense bfloat16, vlbeit_jax/cost/peaks.py"
+        return Peak(jax.device_count() * known, source)
     if jax.default_backend() == "cpu":
-        return Peak(peak_of_all_devices(), "measured: a product of float32 matrices of 1024 x 1024")
+        measured = measured_peak() * jax.process_count()
+        return Peak(measured, "measured: a product of float32 matrices of 1024 x 1024")
     return Peak(None, f"{kind} is not in the table of vlbeit_jax/cost/peaks.py")
-
-
-def peak_of_all_devices() -> float:
-    """Returns operations per second: from the table if the device is known, else measured."""
-    known = device_peak(jax.devices()[0].device_kind)
-    return jax.device_count() * known if known else measured_peak() * jax.process_count()
 
 
 def measured_peak() -> float:

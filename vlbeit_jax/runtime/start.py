@@ -29,7 +29,7 @@ from vlbeit_jax.runtime.new_state import new_state
 from vlbeit_jax.runtime.resume import bytes_of, require_checkpoints, resume
 from vlbeit_jax.runtime.rollback import roll_back, save_at_once
 from vlbeit_jax.runtime.run import Run
-from vlbeit_jax.runtime.speed import peak_of_all_devices
+from vlbeit_jax.runtime.speed import peak_here
 from vlbeit_jax.runtime.stopping import compiling, raise_for_signal
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
@@ -101,7 +101,7 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
         for each in told:
             writer.say(each)
         timer = Timer(
-            peak_of_all_devices(),
+            peak_here().flops_per_second,
             lambda: step.total_compile_seconds,
             time.monotonic() - began,
         )

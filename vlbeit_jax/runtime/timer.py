@@ -19,14 +19,15 @@ class Timer:
 
     def __init__(
         self,
-        peak: float,
+        peak: float | None,
         compile_seconds: Callable[[], float] = lambda: 0.0,
         start_seconds: float = 0.0,
     ):
         """Starts the clock.
 
         Args:
-          peak: operations per second of all devices together, the denominator of MFU.
+          peak: operations per second of all devices together, the denominator of MFU; None if it is
+            not known, and then there is no MFU.
           compile_seconds: total time spent on compilation so far.
           start_seconds: that the start of the run has taken before.
         """
@@ -87,7 +88,7 @@ class Timer:
             "samples_per_second": self._samples / steps,
             "tokens_per_second": self._tokens / steps,
             "model_flops_per_second": self._flops / steps,
-            "mfu": self._flops / steps / self._peak,
+            **({"mfu": self._flops / steps / self._peak} if self._peak else {}),
             "data_wait": self._waited["data"] / wall,
             "checkpoint_wait": self._waited["checkpoint"] / wall,
             "goodput": 1 - self._not_steps / max(now - self._start, 1e-9),

@@ -146,9 +146,10 @@ def _captions(sets: Sequence[PreparedSet]) -> Iterator[str]:
 
 
 def _steps(task: Any, run: RunConfig) -> int:
-    """Returns the steps in which every stream sees each record ``run.epochs`` times.
+    """Returns the steps in which every stream has ``run.epochs`` times as many rows as records.
 
-    It is 0 if a stream has no sources: that is a mistake of its own.
+    Without weights, each record is then seen so often. It is 0 if a stream has no sources: that is
+    a mistake of its own.
     """
     cycle, needed = Schedule.parse(task.schedule).cycle, 0.0
     for name, stream in _used(task).items():

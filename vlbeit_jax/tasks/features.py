@@ -21,6 +21,7 @@ from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.heads.pooled import pooled_state
+from vlbeit_jax.progress import counted
 from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.training.mesh import on_mesh, padded_batch, put_batch, replicated
@@ -123,7 +124,7 @@ def _features(
     batches = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
     compiled, found = _compiled(model, modality, pooling, place.mesh), []
     with closing(batches), on_mesh(place.mesh):
-        for batch in batches:
+        for batch in counted(batches, "computing features", "records", len(records), batch_size):
             # One step at a time: simulated devices of a CPU must not run two.
             states, weight = jax.device_get(compiled(params, put_batch(batch, place.mesh)))
             found.append(states[weight > 0])

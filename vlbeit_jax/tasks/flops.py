@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -32,16 +32,13 @@ _ONE_CPU = AbstractMesh(
 )
 
 
-def step_flops(config: Config, streams: Sequence[str] | None = None) -> StepFlops:
-    """Operations, tokens and samples of a step.
+def step_flops(config: Config) -> StepFlops:
+    """Operations, tokens and samples of the mean step of the schedule's cycle.
 
     Args:
       config: the run; its data and tokenizers are not opened.
-      streams: of the step; None for the mean step of the schedule's cycle.
     """
     by_stream = _flops_of_config(config)
-    if streams is not None:
-        return total([by_stream[stream] for stream in streams])
     cycle = Schedule.parse(config.task.schedule).cycle
     steps = [total([by_stream[stream] for stream in streams]) for streams in cycle]
     return StepFlops(*(value / len(cycle) for value in total(steps)))

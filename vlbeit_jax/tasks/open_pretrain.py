@@ -154,6 +154,7 @@ class OpenPretrain:
         draws: int = 1,
         batches: int = 0,
         about: str = "",
+        frozen: Tree = None,
     ) -> dict[str, Scores]:
         """Returns the scores of each loss of a stream over some records.
 
@@ -167,6 +168,7 @@ class OpenPretrain:
           draws: masks per record.
           batches: stop after so many; 0: take all.
           about: the records, for the progress of a command.
+          frozen: the visual tokenizer on the devices, if it is there already.
         """
         batch_size = padded_batch(self.stream_config(stream).batch_size, place.mesh)
         examples = EvaluationExamples(
@@ -178,11 +180,10 @@ class OpenPretrain:
             max_batches=batches,
         )
         found = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
-        tokenizer = put_replicated(self.tokenizer_params, place.mesh)
         return score(
             self.objectives[stream],
             params,
-            tokenizer,
+            frozen or put_replicated(self.tokenizer_params, place.mesh),
             found,
             place.mesh,
             what=f"scoring {stream}{about}",
@@ -224,7 +225,7 @@ class OpenPretrain:
         figures, batches = {}, place.run.evaluate_batches
         for stream, sets in data.sets.items():
             records = sets[0].records(VALIDATION)
-            found = self.score(stream, state.params, records, place, batches=batches)
+            found = self.score(stream, state.params, records, place, batches=batches, frozen=frozen)
             for name, scores in found.items():
                 figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}
         return figures

@@ -24,6 +24,7 @@ from vlbeit_jax.models.teacher import target_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.distillation import TARGET_MEAN, Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
+from vlbeit_jax.progress import counted
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets
@@ -147,7 +148,7 @@ class OpenVQKD:
         )
         feed = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
         with closing(feed) as batches, on_mesh(mesh):
-            for batch in batches:
+            for batch in counted(batches, "scoring images", "examples", len(examples), batch_size):
                 model_state, rows = state.model_state[IMAGE], put_batch(batch, mesh)
                 new = compiled(state.params, model_state, frozen, rows)
                 totals = new if totals is None else jax.tree.map(jnp.add, totals, new)

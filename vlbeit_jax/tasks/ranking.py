@@ -202,9 +202,9 @@ def _matched(
     task: Any, tokenizer: TextTokenizer, params: Tree, gallery: Gallery, place: Place
 ) -> "_Matched":
     whole, draws = WholeImage(task.model.image_size), Draws("unused")
-    images = np.stack(
-        [whole(gallery.images[index], draws)["image"] for index in range(len(gallery.images))]
-    )
+    count = len(gallery.images)
+    each = counted(range(count), "reading", "images", count)
+    images = np.stack([whole(gallery.images[index], draws)["image"] for index in each])
     length = task.pair.text_length
     texts = np.stack([tokenizer.encode_row(each["text"], length) for each in gallery.texts])
     return _Matched(_Match(task.network), params, images, texts, task.pair.batch_size, place)

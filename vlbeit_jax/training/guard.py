@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from vlbeit_jax.shapes import Array, Bool
+from vlbeit_jax.training.optimizer import at_step
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.trainable import part_like, replaced
 
@@ -49,7 +50,8 @@ def guarded_update(
       ema_decay: largest decay of the averaged parameters; 0 if the state has none.
     """
     before = part_like(state.params, gradients)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, before)
+    scheduled = at_step(state.opt_state, state.step)
+    updates, opt_state = optimizer.update(gradients, scheduled, before)
     params = optax.apply_updates(before, updates)
     new = Guarded(params, opt_state, model_state, averaged(state, params, ema_decay))
     old = Guarded(before, state.opt_state, state.model_state, state.ema)

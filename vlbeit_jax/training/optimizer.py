@@ -1,15 +1,17 @@
 """AdamW with warm-up, decay of the learning rate, clipping, and a rate per layer."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.models.backbone import layer_of
-from vlbeit_jax.shapes import Array, Float
+from vlbeit_jax.shapes import Array, Int
 from vlbeit_jax.training.param_names import leaf_name, parameter_names
 from vlbeit_jax.training.trainable import trained_parameters
 
@@ -18,23 +20,25 @@ HEAD = "head"  # Where new heads are in the tree of parameters.
 _BLOCK = "encoder/block_"
 
 
-def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, steps: int) -> Callable[[Any], Any]:
     """Returns the schedule: linear from 0 to ``peak_lr``, then down to ``end_lr``.
 
-    The peak is reached at step ``warmup_steps - 1``.
+    The peak is reached at step ``warmup_steps - 1``. The rate of a Python number comes from NumPy:
+    on a device it would wait behind the step that is running.
     """
     warmup = config.warmup_steps
     power = 1.0 if config.lr_decay == "linear" else config.lr_power
 
-    def rate(step: Any) -> Float[Array, ""]:
+    def rate(step: Any) -> Any:
+        xp = jnp if isinstance(step, jax.Array) else np
         rising = config.peak_lr * step / max(warmup - 1, 1)
-        progress = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
+        progress = xp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
         if config.lr_decay == "cosine":
             height = 0.5 * (config.peak_lr - config.end_lr)
-            falling = config.end_lr + height * (1 + jnp.cos(math.pi * progress))
+            falling = config.end_lr + height * (1 + xp.cos(math.pi * progress))
         else:
             falling = config.end_lr + (config.peak_lr - config.end_lr) * (1 - progress) ** power
-        return jnp.where(step < warmup, rising, falling)
+        return xp.where(step < warmup, rising, falling)
 
     return rate
 
@@ -78,6 +82,24 @@ def make_optimizer(config: OptimizerConfig, steps: int, info: Tree) -> optax.Gra
         )
 
     return optax.chain(clip, adamw, optax.stateless(scaled))
+
+
+def at_step(opt_state: Tree, step: Int[Array, ""]) -> Tree:
+    """Returns an optimizer's state whose next learning rate is that of a step.
+
+    optax counts the updates that were applied. Refused updates, and steps that a rollback has taken
+    back, would be missing: the schedule would not reach its end, and the log would name other rates
+    than those that were used.
+    """
+
+    def moved(part: Any) -> Any:
+        return part._replace(count=step) if _is_schedule(part) else part
+
+    return jax.tree.map(moved, opt_state, is_leaf=_is_schedule)
+
+
+def _is_schedule(part: Any) -> bool:
+    return isinstance(part, optax.ScaleByScheduleState)
 
 
 def rate_factors(config: OptimizerConfig, info: Tree) -> dict[str, float]:

@@ -3,8 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-
-import numpy as np
+from typing import Any
 
 from vlbeit_jax.cost.flops import StepFlops
 from vlbeit_jax.runtime.hooks.base import Hook
@@ -26,7 +25,7 @@ class Log(Hook):
         timer: Timer,
         *,
         every: int,
-        learning_rate: Callable[[int], object],
+        learning_rate: Callable[[int], Any],
         work: Callable[[int], StepFlops],
         chance: Mapping[str, float],
         contributed: Callable[[int], Mapping[str, float]] = lambda step: {},
@@ -37,7 +36,8 @@ class Log(Hook):
           writer: of the run.
           timer: told the work of every step.
           every: steps between lines.
-          learning_rate: of the step after a number of steps; a scalar.
+          learning_rate: of the step after a number of steps. Every step asks for one while the next
+            step runs, so it must not use a device.
           work: of the step after a number of steps.
           chance: accuracy of a guess without input, by term; written beside the accuracy.
           contributed: figures of the data sets after a number of steps.
@@ -50,7 +50,7 @@ class Log(Hook):
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds a step's metrics to the next line."""
-        rate = float(np.asarray(self._learning_rate(step - 1)))
+        rate = float(self._learning_rate(step - 1))
         refused = bool(not_finite(metrics))
         for name, value in {**metrics, "learning_rate": rate}.items():
             # A refused step has changed nothing, and would make the mean NaN.
