@@ -19,6 +19,7 @@ LEVELS = [
         "types",
         "errors",
         "buckets",
+        "copies",
         "places",
         "folders",
         "progress",

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
+from vlbeit_jax.buckets import publish
+from vlbeit_jax.buckets.lease import leased
 from vlbeit_jax.buckets.path import BucketPath
-from vlbeit_jax.buckets.publish import uploaded
 from vlbeit_jax.errors import StorageError, UsageError
 from vlbeit_jax.places import place
 from vlbeit_jax.storage import no_room
@@ -32,7 +33,7 @@ def locked(out: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
     """Keeps other processes from writing ``out`` while the body runs.
 
     The lock is that of a hidden file beside ``out``. The system releases it however the process
-    ends.
+    ends. In a bucket it is a claim, which expires.
 
     Args:
       out: a file or folder, which need not exist.
@@ -41,6 +42,10 @@ def locked(out: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
     Raises:
       UsageError: another process holds the lock, or nothing can be written beside ``out``.
     """
+    if isinstance(out, BucketPath):
+        with _in_use_if_blocked(out), leased(publish.lock_of(out), shared=shared):
+            yield
+        return
     path = out.parent / f".{out.name}.lock"
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
@@ -93,7 +98,12 @@ def _in_use(out: pathlib.Path, holder: str) -> UsageError:
 
 
 def require_absent(out: pathlib.Path) -> None:
-    """Raises a ``UsageError`` if something stands at ``out``; an empty folder may."""
+    """Raises a ``UsageError`` if something stands at ``out``; an empty folder may.
+
+    So may what a killed process has left in a bucket.
+    """
+    if is_incomplete(out):
+        return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already; name another folder or remove it")
 
@@ -120,12 +130,47 @@ def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _uploaded(out: BucketPath) -> Iterator[pathlib.Path]:
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = stack.enter_context(uploaded(out))
-        except BlockingIOError as error:
-            raise _in_use(out, str(error)) from error
+    with _in_use_if_blocked(out), publish.uploaded(out) as folder:
         yield folder
+
+
+@contextlib.contextmanager
+def _in_use_if_blocked(out: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:
+        raise _in_use(out, str(error)) from error
+
+
+def is_incomplete(out: pathlib.Path) -> bool:
+    """Whether ``out`` is what a process has left in a bucket that was killed before its end."""
+    return isinstance(out, BucketPath) and publish.mark_of(out).exists()
+
+
+@contextlib.contextmanager
+def assembled(
+    out: pathlib.Path, unfinished: pathlib.Path
+) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """Two folders whose files are in ``out`` after the body: for large files, and for the others.
+
+    On a disk both are ``unfinished``, which is then renamed. To a bucket, the caller brings each
+    large file when it is written, so that not all of them need room at once.
+
+    Args:
+      out: the folder to make, which the caller has locked.
+      unfinished: a folder on the same disk.
+
+    Raises:
+      UsageError: something stands at ``out``.
+    """
+    if isinstance(out, BucketPath):
+        with publish.assembled(out) as folder:
+            yield out, folder
+        return
+    shutil.rmtree(unfinished, ignore_errors=True)  # Of a start that was stopped.
+    unfinished.mkdir()
+    yield unfinished, unfinished
+    replace_empty(unfinished, out)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """What users name by a path: on a disk of this machine, or in a bucket.
 
-Besides this file, only ``folders`` and ``storage`` ask which of the two it is. A disk has locks,
-renames and files that grow. In a bucket, a claim that expires, objects that appear whole, and
-joined objects take their place.
+Besides this file, only ``copies``, ``folders`` and ``storage`` ask which of the two it is. A disk
+has locks, renames and files that grow. In a bucket, a claim that expires, objects that appear
+whole, and joined objects take their place.
 """
 
 import contextlib
@@ -12,13 +12,14 @@ import os
 import pathlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from vlbeit_jax.buckets import appended
+from vlbeit_jax.buckets import appended, bulk
+from vlbeit_jax.buckets.inputs import InputPath, matching
 from vlbeit_jax.buckets.lease import leased
 from vlbeit_jax.buckets.path import BucketPath
+from vlbeit_jax.buckets.staging import staging
 from vlbeit_jax.buckets.store import SCHEME
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.storage import explains_storage
@@ -49,19 +50,26 @@ def place(given: str | os.PathLike[str], flag: str = "") -> pathlib.Path:
     return pathlib.Path(given)
 
 
-def local(given: str | os.PathLike[str], flag: str = "--out") -> pathlib.Path:
-    """Returns a path that has to be on a disk of this machine.
+def input_path(given: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the path of a file or folder that a command reads while it does not change.
 
-    Raises:
-      UsageError: it is an address.
+    Args:
+      given: as ``place`` takes it, and has checked it.
     """
-    found = place(given, flag)
-    if isinstance(found, BucketPath):
-        raise UsageError(
-            f"{flag}{flag and '='}{found}: only folders of this machine will do here; copy from or "
-            "to the bucket with gcloud storage cp --recursive, or mount it as a folder (gcsfuse)"
-        )
-    return found
+    return InputPath(given) if BUCKET.match(os.fspath(given)) else pathlib.Path(given)
+
+
+def inputs_of(pattern: str) -> list[pathlib.Path] | None:
+    """Returns what a pattern names in a bucket, sorted; None: it is no address of a bucket."""
+    return matching(pattern) if BUCKET.match(pattern) else None
+
+
+def names_below(folder: pathlib.Path) -> list[str] | None:
+    """Returns the names of all files below an ``input_path`` in a bucket, by few requests.
+
+    Those on a disk (None) are found folder by folder.
+    """
+    return folder.names_below() if isinstance(folder, InputPath) else None
 
 
 def renames_folders(path: pathlib.Path) -> bool:
@@ -104,8 +112,7 @@ def appearing(path: pathlib.Path, mode: str = "w", *, by_many: bool = False) -> 
         writer = f".{os.getpid()}" if by_many else ""
         unfinished = path.with_name(f".{path.name}{writer}.tmp")
         if isinstance(path, BucketPath):
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            unfinished = pathlib.Path(folder, "file")
+            unfinished = stack.enter_context(staging()) / "file"
         try:
             with unfinished.open(mode, encoding=None if "b" in mode else "utf-8") as out:
                 yield out
@@ -128,16 +135,24 @@ def remove_tree(path: pathlib.Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def removal(folder: pathlib.Path) -> str:
+    """Returns the command that removes a folder."""
+    program = "gcloud storage rm --recursive" if isinstance(folder, BucketPath) else "rm -r"
+    return f"{program} {folder}"
+
+
 def copy_tree(source: pathlib.Path, target: pathlib.Path) -> None:
     """Copies a folder with all that is in it; files of the same names are replaced."""
-    if not isinstance(source, BucketPath) and not isinstance(target, BucketPath):
-        shutil.copytree(source, target, dirs_exist_ok=True)
-        return
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            copied = target / path.relative_to(source)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            copied.write_bytes(path.read_bytes())
+    if not isinstance(target, BucketPath):
+        if isinstance(source, BucketPath):
+            bulk.download(source, source.files(), target)
+        else:
+            shutil.copytree(source, target, dirs_exist_ok=True)
+    elif isinstance(source, BucketPath):
+        bulk.copy({path: target / path.relative_to(source) for path in source.files()})
+    else:
+        files = [path for path in sorted(source.rglob("*")) if path.is_file()]
+        target.upload({path.relative_to(source).as_posix(): path for path in files})
 
 
 def relative(path: pathlib.Path, folder: pathlib.Path) -> str:
@@ -147,32 +162,10 @@ def relative(path: pathlib.Path, folder: pathlib.Path) -> str:
     return os.path.relpath(path, folder)
 
 
-@contextlib.contextmanager
-def local_copy(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder of this machine with the same files, for programs that read no buckets."""
-    if not isinstance(folder, BucketPath):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as copied:
-        copy_tree(folder, pathlib.Path(copied))
-        yield pathlib.Path(copied)
-
-
-@contextlib.contextmanager
-def filled(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder of this machine whose files are in ``folder`` after the body, for such programs."""
-    if not isinstance(folder, BucketPath):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as made:
-        yield pathlib.Path(made)
-        copy_tree(pathlib.Path(made), folder)
-
-
 def bytes_in(folder: pathlib.Path) -> int:
     """Returns the size of all files below a folder."""
     if isinstance(folder, BucketPath):
-        return folder.bytes_below()
+        return bulk.bytes_below(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

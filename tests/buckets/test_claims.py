@@ -136,6 +136,26 @@ def test_another_writer_of_a_growing_file_is_noticed(folder, monkeypatch):
         appended.extend(path, b"c")
 
 
+def test_a_line_that_cannot_be_written_keeps_no_other_back(folder, monkeypatch):
+    extend, fails = appended.extend, [True]
+
+    def failing(path, content):
+        if fails and path.name == "a.txt":
+            raise StorageError("the bucket is away")
+        extend(path, content)
+
+    monkeypatch.setattr(appended, "extend", failing)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        append(folder / name, b"1\n")
+    with pytest.raises(StorageError, match="is away"):
+        settle()
+    assert [path.name for path in folder.iterdir()] == ["b.txt", "c.txt"]
+    append(folder / "a.txt", b"2\n")
+    fails.clear()
+    settle()
+    assert [path.read_text() for path in folder.iterdir()] == ["1\n2\n", "1\n", "1\n"]
+
+
 def test_figures_are_read_and_cut_as_on_a_disk(folder):
     for step in (1, 2, 3):
         append_metrics(folder, {"step": step, "split": "train", "loss": float(step)})

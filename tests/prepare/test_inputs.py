@@ -53,8 +53,8 @@ def test_patterns(folder, patterns, paths):
         ("none/00.txt", "no such file or folder; there is no folder none either"),
         ("{00..02}.txt", r"no such file or folder \(02.txt\)"),
         ("z*", "nothing has a name like this"),
-        ("gs://bucket/a.tar", "only local files are read"),
-        ("pipe:cat a.tar", "only local files are read"),
+        ("s3://bucket/a.tar", "only files of this machine and gs://BUCKET/NAME are read"),
+        ("pipe:cat a.tar", "only files of this machine and gs://BUCKET/NAME are read"),
     ],
 )
 def test_what_names_nothing_is_refused(folder, pattern, said):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import pytest
 
 from tests.make_data import build, pair_members, write_tar
 from tests.processes import TOP
+from vlbeit_jax import folders
 from vlbeit_jax.data.source import META_FILE, open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare import finish, parts, work, write_part
+from vlbeit_jax.prepare import finish, parts, work
 from vlbeit_jax.prepare.formats import base
 from vlbeit_jax.prepare.pictures import Limits
 from vlbeit_jax.prepare.work_plan import read_plan
@@ -142,14 +144,13 @@ def test_wherever_it_dies_the_next_start_completes_it(tmp_path, tars, wanted, mo
 
         return call
 
-    monkeypatch.setattr(finish.shutil, "rmtree", lambda *args, **kwargs: None)
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
     for module, name in (
         (parts, "publish"),
-        (write_part, "publish"),
         (work, "make_shard"),
         (finish, "describe_set"),
         (finish, "_done"),
-        (finish, "replace_empty"),
+        (folders, "replace_empty"),
         (finish, "summary"),
     ):
         monkeypatch.setattr(module, name, dying(getattr(module, name)))

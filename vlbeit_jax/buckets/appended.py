@@ -43,10 +43,14 @@ def append(path: BucketPath, content: bytes) -> None:
 def settle() -> None:
     """Writes what waits. Returns when it is in the bucket.
 
+    What could not be written waits again, before what is added from now on. A file that fails does
+    not keep the others from being written.
+
     Raises:
-      StorageError: something could not be written.
+      StorageError: something could not be written; of several errors, the first.
     """
     _raise_failure()
+    failures: list[Exception] = []
     with _waiting.writing:  # In the order in which it was added.
         with _waiting.lock:
             content, _waiting.content = _waiting.content, {}
@@ -54,7 +58,14 @@ def settle() -> None:
                 _waiting.timer.cancel()
                 _waiting.timer = None
         for path, added in content.items():
-            extend(path, added)
+            try:
+                extend(path, added)
+            except Exception as error:
+                failures.append(error)
+                with _waiting.lock:
+                    _waiting.content[path] = added + _waiting.content.get(path, b"")
+    if failures:
+        raise failures[0]
 
 
 def _write_late() -> None:

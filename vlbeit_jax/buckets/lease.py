@@ -6,6 +6,7 @@ is gone, and the first to remove exactly this claim may create its own. No clock
 """
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
@@ -25,23 +26,34 @@ ENDED = "ZX"  # States of a process that only its parent still remembers.
 
 
 @contextlib.contextmanager
-def leased(place: BucketPath) -> Iterator[None]:
+def leased(place: BucketPath, *, shared: bool = False) -> Iterator[None]:
     """Holds the claim ``place`` while the body runs.
+
+    Args:
+      place: of the claim's object.
+      shared: whether processes that also pass True may hold it too. Each of them has an object of
+        its own beside ``place``.
 
     Raises:
       BlockingIOError: another process holds it; the error says which.
     """
-    generation = _claimed(place)
+    own = place.with_name(f"{place.name}.{uuid.uuid4().hex}") if shared else place
+    generation = _claimed(own)
     ended = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(place, generation, ended), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(own, generation, ended), daemon=True)
     renewing.start()
     try:
+        # After its own claim: of two processes that come together, at least one sees the other.
+        theirs = f"{glob.escape(place.name)}.*"
+        for other in [place] if shared else place.parent.glob(theirs):
+            with contextlib.suppress(FileNotFoundError):
+                _remove_expired(other)
         yield
     finally:
         ended.set()
         renewing.join()
         with contextlib.suppress(FileNotFoundError, FileExistsError):
-            place.request("DELETE", ifGenerationMatch=generation)
+            own.request("DELETE", ifGenerationMatch=generation)
 
 
 def _claimed(place: BucketPath) -> str:

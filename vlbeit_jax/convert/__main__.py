@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.copies import local_copy, on_disk
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published, run_folder
-from vlbeit_jax.places import local, local_copy, place
+from vlbeit_jax.places import place
 
 if TYPE_CHECKING:
     from vlbeit_jax.convert.finetuned import FineTunedModel
@@ -129,8 +130,7 @@ def main() -> None:
             "give either --to, the format to write, or --format, the format of --from; --list "
             "shows them"
         )
-    missing = [flag for flag, value in (("--from", FROM.value), ("--out", OUT.value)) if not value]
-    if missing:
+    if missing := [f"--{each.name}" for each in (FROM, OUT) if not each.value]:
         raise UsageError(f"{' and '.join(missing)} missing; --help shows examples")
     flag, known = (TO, EXPORTS) if TO.value else (FORMAT, IMPORTS)
     chosen = f"--{flag.name}={flag.value}"
@@ -144,7 +144,7 @@ def main() -> None:
     if TO.value:
         _export(run_folder(FROM.value), TO.value, out)
     else:
-        _import(local(FROM.value, "--from"), IMPORTS[FORMAT.value], out)
+        _import(place(FROM.value, "--from"), IMPORTS[FORMAT.value], out)
 
 
 def _fine_tuned(name: str) -> str:
@@ -186,9 +186,9 @@ def _import(file: pathlib.Path, format: "Import", out: pathlib.Path) -> None:
     # Each option is the flag of its name.
     names = [field.name for field in dataclasses.fields(ImportOptions)]
     options = ImportOptions(**{name: flags.FLAGS[name].value for name in names})
-    report = format.run(file, options, out)
-    print(report)
-    print(f"{report.counts()} ({REPORT_FILE} in the new folder has this list)")
+    with on_disk(file, beside="*.json") as opened:  # A format may look for its settings there.
+        report = format.run(opened, options, out)
+    print(f"{report}\n{report.counts()} ({REPORT_FILE} in the new folder has this list)")
     print(f"written to {out}, {format.gives}")
 
 

@@ -11,7 +11,7 @@ from vlbeit_jax import cli
 from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.places import local
+from vlbeit_jax.places import place
 from vlbeit_jax.prepare import beam
 from vlbeit_jax.prepare.build import build_set
 from vlbeit_jax.prepare.decide import REMOVE, REPORT, Wishes
@@ -196,7 +196,7 @@ LENGTH = flags.DEFINE_integer(
 def main() -> None:
     """Prepares what the flags ask for and prints its description."""
     kind = Kind(KIND.value)
-    out = local(OUT.value)
+    out = place(OUT.value, "--out")
     engine = beam.engine(RUNNER.value, BEAM_OPTIONS.value)
     if kind is Kind.TOKENS:
         if engine:

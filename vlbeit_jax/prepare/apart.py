@@ -25,6 +25,7 @@ import numpy as np
 from vlbeit_jax.data.identity import HELD_BACK, KEYS, PICTURES, TEXTS, TRAIN, text_key
 from vlbeit_jax.data.keys import keys_of, merged
 from vlbeit_jax.data.source import PreparedSet
+from vlbeit_jax.places import fetched
 from vlbeit_jax.prepare.parts import whole
 
 Placed = tuple[str, dict[str, Any]]  # A record's split, and the record.
@@ -59,7 +60,7 @@ class OtherSets:
         """Opens what ``save`` wrote; the keys stay on the disk."""
         found = cls([])
         found._trained, found._held_back = (
-            {what: np.load(folder / f"{name}-{what}.npy", mmap_mode="r") for what in KEYS}
+            {what: np.load(fetched(folder / f"{name}-{what}.npy"), mmap_mode="r") for what in KEYS}
             for name in ("trained", "held_back")
         )
         return found

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path, place
 from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.parts import whole
 from vlbeit_jax.prepare.pool import Report
@@ -35,7 +36,8 @@ FAULTS: dict[str, type[UsageError]] = {
 PATIENCE, PAUSE = 70.0, 0.5  # Seconds.
 SHARED = (
     "Beam's workers need --input and --out on storage that all of them and this machine see under "
-    "the same paths, such as NFS (docs/beam.md). Without it, use --part_range, or --workers alone"
+    "the same paths, such as NFS or a bucket (docs/beam.md). Without it, use --part_range, or "
+    "--workers alone"
 )
 # How a runner quotes the error of a worker: most give it as text.
 QUOTED = re.compile(rf"{UsageError.__name__}: (.*?)(?: \[while running|\n|$)")
@@ -159,7 +161,7 @@ def write_on_worker(number: int, folder: str, token: str) -> int:
     Raises:
       UsageError: this worker does not see the folder.
     """
-    plan = _plan(pathlib.Path(folder), token)
+    plan = _plan(place(folder), token)
     try:
         _require_inputs(plan, number)
         write_part(plan, number, _count)
@@ -196,7 +198,7 @@ def _require_inputs(plan: WorkPlan, number: int) -> None:
     sizes = {plan.units[number].path: None}
     sizes |= {path: size for path, size, _ in plan.files[number]}
     for name, size in sizes.items():
-        path = pathlib.Path(name)
+        path = input_path(name)
         if not path.exists() or (size is not None and path.stat().st_size != size):
             raise UsageError(
                 f"worker {socket.gethostname()} does not see {path} as it was planned. {SHARED}"
@@ -215,7 +217,7 @@ def _require_absolute(plan: WorkPlan) -> None:
     }
     for flag, paths in named.items():
         for path in paths:
-            if path and not pathlib.Path(path).is_absolute():
+            if path and not input_path(path).is_absolute():
                 raise UsageError(
                     f"{flag}: {path} is a relative path, but Beam's workers run in folders of "
                     f"their own; give the absolute path, {pathlib.Path(path).absolute()}"

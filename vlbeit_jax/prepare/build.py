@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from vlbeit_jax.data.source import META_FILE, PreparedSet, open_sets_once
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.folders import locked, require_absent
-from vlbeit_jax.places import local
+from vlbeit_jax.folders import is_incomplete, locked, require_absent
+from vlbeit_jax.places import remove_tree
 from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.decide import Wishes
 from vlbeit_jax.prepare.finish import DONE_FILE, finish
@@ -57,7 +56,6 @@ def build_set(
       FewHeldBackError: fewer than ``wishes.fewest`` records are held back. Nothing is left at
         ``out``.
     """
-    local(out)
     wishes.require_fit(source.kind)
     require_whole_pictures(source.kind, source.limits)
     others = open_sets_once(source.apart_from)
@@ -75,11 +73,11 @@ def build_set(
                 say(note)
             numbers = range(len(plan.units))[slice(*part_range or (None,))]
             do_parts(plan, numbers, wishes.workers, found.items, engine)
-            missing = sum(plan.finished(number) is None for number in range(len(plan.units)))
+            missing = len(plan.units) - len(plan.all_finished())
             if missing:
                 say(f"{out} is not complete yet: {missing} of {len(plan.units)} parts are missing")
                 return {}
-            with locked(plan.folder / "set"):
+            with locked(out.with_name(f"{out.name}.set")):
                 return finish(out, plan, wishes, others, told)
         except BaseException as error:
             _tidy(plan, error, shared=part_range is not None)
@@ -90,6 +88,8 @@ def build_set(
 
 def _finished_before(out: pathlib.Path, plan: WorkPlan) -> dict[str, Any] | None:
     """Returns the description of a set that was complete when its process was stopped."""
+    if is_incomplete(out):
+        return None
     try:
         done = json.loads((plan.folder / DONE_FILE).read_text())
         meta = json.loads((out / META_FILE).read_text())
@@ -97,7 +97,7 @@ def _finished_before(out: pathlib.Path, plan: WorkPlan) -> dict[str, Any] | None
         return None
     if done != {"plan_sha256": plan.as_json()["plan_sha256"], "fingerprint": meta["fingerprint"]}:
         return None
-    shutil.rmtree(plan.folder)
+    remove_tree(plan.folder)
     return meta
 
 
@@ -110,7 +110,7 @@ def _open_work(plan: WorkPlan, others: Sequence[PreparedSet]) -> None:
         except UsageError:
             if not _is_larger_share(plan):
                 raise
-            shutil.rmtree(plan.folder)
+            remove_tree(plan.folder)
     try:
         plan.save()
         if others:
@@ -133,11 +133,11 @@ def _is_larger_share(plan: WorkPlan) -> bool:
 
 def _tidy(plan: WorkPlan, error: BaseException, *, shared: bool) -> None:
     """Removes the folder of the work if nothing in it is of use when the command is given again."""
-    finished = any(plan.finished(number) for number in range(len(plan.units)))
+    finished = bool(plan.all_finished())
     # A fault of the data: the data or the options have to change, and one part is soon made again.
     judged = isinstance(error, ValueError) and not no_room(error.__cause__ or error)
     useless = not finished or isinstance(error, FewHeldBackError)
     if not shared and (useless or (judged and len(plan.units) == 1)):
-        shutil.rmtree(plan.folder, ignore_errors=True)
+        remove_tree(plan.folder)
     elif finished:
         say(f"finished parts stay in {plan.folder}; run the same command again to continue")

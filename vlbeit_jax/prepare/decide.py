@@ -22,6 +22,7 @@ from vlbeit_jax.prepare.merge import (
     no_edits,
     texts_of,
 )
+from vlbeit_jax.prepare.parts import whole
 from vlbeit_jax.prepare.work_plan import WorkPlan
 from vlbeit_jax.types import Kind
 
@@ -114,5 +115,6 @@ def decide(
         counts.left_out[CAPTION_IN_TRAINING] += leave_out_captions(merged, edits)
         if TRAIN in edits:
             known = np.unique(texts_of(merged, TRAIN, edits[TRAIN])[0])
-            np.save(plan.folder / KNOWN_FILE, known)
+            with whole(plan.folder / KNOWN_FILE) as path, path.open("wb") as file:
+                np.save(file, known)
     return edits, found

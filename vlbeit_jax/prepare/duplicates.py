@@ -16,6 +16,7 @@ import numpy as np
 
 from vlbeit_jax.data.identity import HELD_BACK, PICTURES, TEXTS, TRAIN
 from vlbeit_jax.data.source import PreparedSet
+from vlbeit_jax.places import fetched
 from vlbeit_jax.prepare.merge import Edits, Merged
 from vlbeit_jax.prepare.pictures import Dropped, Limits, examined
 from vlbeit_jax.progress import counted
@@ -99,7 +100,7 @@ def looks_of(found: PreparedSet, split: str) -> Looks:
     """Returns what the pictures of a set look like; they are read unless the set states it."""
     path = found.folder / LOOKS_FILE.format(split)
     if path.is_file():
-        return np.load(path)
+        return np.load(fetched(path))
     if found.kind in (Kind.TEXTS, Kind.TOKENS, Kind.LABELLED_TEXTS):
         return NO_LOOKS
     records = found.records(split)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vlbeit_jax.copies import on_disk
 from vlbeit_jax.data.source import PreparedSet, open_set
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.prepare import pool
@@ -80,7 +81,7 @@ def encode(
 
 def documents_of(file: pathlib.Path) -> Iterator[list[int]]:
     """Yields the pieces of each document of a range."""
-    with np.load(file) as found:
+    with on_disk(file) as path, np.load(path) as found:
         pieces, ends = found["pieces"], found["ends"]
     start = 0
     for end in ends.tolist():

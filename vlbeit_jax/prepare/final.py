@@ -5,15 +5,17 @@ import hashlib
 import itertools
 import os
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from vlbeit_jax.copies import on_disk, second_name, staged
 from vlbeit_jax.data.content import record_digest
 from vlbeit_jax.data.identity import text_key
+from vlbeit_jax.data.shards import facts_of
+from vlbeit_jax.places import fetched
 from vlbeit_jax.prepare.encoding import Encoder
 from vlbeit_jax.prepare.merge import Edits, Merged
 from vlbeit_jax.prepare.parts import records_file, sha256_of
@@ -23,6 +25,8 @@ from vlbeit_jax.prepare.write_part import features_of
 SHARD_BYTES = 256e6  # Few files, and each is quickly read from anywhere.
 SMALLEST_OF_PARTS = 64e6  # Parts of this size, on average, become shards as they are.
 AT_ONCE = 256  # Records in memory.
+# So that the memory does not depend on the machine.
+ONE_THREAD = "readahead_buffer_size:0,max_parallelism:0"
 KNOWN_FILE = "training_captions.npy"
 
 
@@ -68,10 +72,18 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What is known of a file: size of its records, hash, digests of records that were changed."""
+    """What is known of a file.
+
+    Attributes:
+      size: of its records.
+      sha256: of the file.
+      facts: ``data.shards.facts_of`` it.
+      digests: of records that were changed.
+    """
 
     size: int
     sha256: str
+    facts: Mapping[str, Any]
     digests: Mapping[tuple[int, int], bytes]
 
 
@@ -116,22 +128,39 @@ def make_shard(plan: WorkPlan, shard: Shard) -> Made:
     if shard.as_it_is:
         part = plan.finished(shard.pieces[0].part)
         assert part is not None, "all parts are finished by now"
-        _link(records_file(plan.parts_folder, shard.pieces[0].part, shard.split), shard.path)
-        return Made(part.bytes[shard.split], part.sha256[shard.split], {})
-    writer, size, digests = ArrayRecordWriter(str(shard.path), "group_size:1"), 0, {}
-    encoder = Encoder(features_of(plan))
+        source = records_file(plan.parts_folder, shard.pieces[0].part, shard.split)
+        second_name(source, shard.path)
+        return Made(part.bytes[shard.split], part.sha256[shard.split], facts_of(source), {})
+    with staged(shard.path) as path:
+        size, digests = _write(plan, shard, path)
+        return Made(size, sha256_of(path), facts_of(path), digests)
+
+
+def _write(
+    plan: WorkPlan, shard: Shard, path: pathlib.Path
+) -> tuple[int, dict[tuple[int, int], bytes]]:
+    """Writes the records of a shard; returns their size and the digests of those changed."""
+    writer, size, digests = ArrayRecordWriter(str(path), "group_size:1"), 0, {}
+    encoder, known = Encoder(features_of(plan)), _known(plan, shard)
     try:
         for place, encoded in _records(plan, shard):
             if place in shard.changes:
-                record = _changed(plan, shard, encoder, encoded, shard.changes[place])
+                record = _changed(plan, shard, encoder, encoded, shard.changes[place], known)
                 encoded, digests[place] = encoder.encode(record), record_digest(record)
             writer.write(encoded)
             size += len(encoded)
     finally:
         writer.close()
-    with shard.path.open("rb") as file:
+    with path.open("rb") as file:
         os.fsync(file.fileno())
-    return Made(size, sha256_of(shard.path), digests)
+    return size, digests
+
+
+def _known(plan: WorkPlan, shard: Shard) -> np.ndarray:
+    """Returns the keys of the captions of training, if records of the shard lose some."""
+    if not any(change.filtered for change in shard.changes.values()):
+        return np.zeros(0, np.uint64)
+    return np.load(fetched(plan.folder / KNOWN_FILE), mmap_mode="r")
 
 
 def content_of(shards: Sequence[Shard], digests: Iterator[bytes]) -> list[str]:
@@ -185,17 +214,23 @@ def _changes(merged: Merged, split: str, edits: Edits) -> Iterator[tuple[tuple[i
 def _records(plan: WorkPlan, shard: Shard) -> Iterator[tuple[tuple[int, int], bytes]]:
     """Yields part, number and bytes of each record."""
     for piece in shard.pieces:
-        # In one thread, so that the memory does not depend on the machine.
-        reader = reader_of(plan, shard.split, piece.part)
-        for start in range(0, len(piece.numbers), AT_ONCE):
-            numbers = piece.numbers[start : start + AT_ONCE].tolist()
-            for number, encoded in zip(numbers, reader.read(numbers), strict=True):
-                yield (piece.part, number), encoded
-        reader.close()
+        # Most of a part is read, so it is copied from a bucket first.
+        with on_disk(records_file(plan.parts_folder, piece.part, shard.split)) as path:
+            reader = ArrayRecordReader(str(path), ONE_THREAD)
+            for start in range(0, len(piece.numbers), AT_ONCE):
+                numbers = piece.numbers[start : start + AT_ONCE].tolist()
+                for number, encoded in zip(numbers, reader.read(numbers), strict=True):
+                    yield (piece.part, number), encoded
+            reader.close()
 
 
 def _changed(
-    plan: WorkPlan, shard: Shard, encoder: Encoder, encoded: bytes, change: Change
+    plan: WorkPlan,
+    shard: Shard,
+    encoder: Encoder,
+    encoded: bytes,
+    change: Change,
+    known: np.ndarray,
 ) -> dict[str, Any]:
     """Returns a record as it is to be."""
     record = encoder.decode(encoded)
@@ -205,7 +240,6 @@ def _changed(
         reader.close()
         record["captions"] += [each for each in other["captions"] if each not in record["captions"]]
     if change.filtered:
-        known = np.load(plan.folder / KNOWN_FILE, mmap_mode="r")
         keys = np.array(list(map(text_key, record["captions"])), np.uint64)
         places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
         stay = known[places] != keys
@@ -215,14 +249,5 @@ def _changed(
 
 
 def reader_of(plan: WorkPlan, split: str, part: int) -> ArrayRecordReader:
-    """Opens the records of a part."""
-    path = records_file(plan.parts_folder, part, split)
-    return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
-
-
-def _link(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Gives a file a second name; the first stays until the set is finished."""
-    try:
-        os.link(source, target)
-    except OSError:  # This file system has no second names.
-        shutil.copyfile(source, target)
+    """Opens the records of a part, of which few are read; those in a bucket one by one."""
+    return ArrayRecordReader(str(records_file(plan.parts_folder, part, split)), ONE_THREAD)

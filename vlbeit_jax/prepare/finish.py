@@ -2,17 +2,17 @@
 
 import json
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vlbeit_jax.copies import local_copy
 from vlbeit_jax.data.content import ContentFingerprint
 from vlbeit_jax.data.keys import Keys
-from vlbeit_jax.data.shards import facts_of
 from vlbeit_jax.data.source import PreparedSet
-from vlbeit_jax.folders import replace_empty
+from vlbeit_jax.folders import assembled
+from vlbeit_jax.places import remove_tree
 from vlbeit_jax.prepare import duplicates
 from vlbeit_jax.prepare.counts import Counts
 from vlbeit_jax.prepare.decide import Wishes, decide
@@ -59,38 +59,36 @@ def finish(
       FewHeldBackError: fewer than ``wishes.fewest`` records are held back.
       ValueError: a picture is in two splits, or a text in training and another one.
     """
-    parts = [part for n in range(len(plan.units)) if (part := plan.finished(n)) is not None]
+    parts = list(plan.all_finished().values())
     assert len(parts) == len(plan.units), "the parts are finished"
     counts = Counts(parts)
     counts.skipped.update(told["skipped"])
     require_usable(counts.seen, counts.dropped, counts.first_dropped, plan.max_dropped)
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
     require_held_back(counts.placed, wishes.fewest, counts.stated)
-    merged = Merged(plan.parts_folder, parts)
-    edits, found = decide(plan, merged, wishes, others, counts)
-    keys = final_keys(
-        merged, edits, of_benchmark=plan.request.official, pairs=plan.kind is Kind.PAIRS
-    )
-    require_keys_apart(keys)
-    meta = counts.description() | found
-    if not _records(edits):
-        raise nothing_written(out, meta)
-    folder = plan.folder / "set"
-    shutil.rmtree(folder, ignore_errors=True)  # Of a start that was stopped.
-    folder.mkdir()
-    options = {**told["options"], **wishes.as_options()}
-    meta = {**told, **meta, "options": options, **provenance()}
-    meta = _write(folder, plan, wishes, merged, edits, keys, meta)
-    _done(plan, meta)
-    replace_empty(folder, out)
-    shutil.rmtree(plan.folder)
+    with local_copy(plan.parts_folder, "*.npz") as arrays:
+        merged = Merged(arrays, parts)
+        edits, found = decide(plan, merged, wishes, others, counts)
+        keys = final_keys(
+            merged, edits, of_benchmark=plan.request.official, pairs=plan.kind is Kind.PAIRS
+        )
+        require_keys_apart(keys)
+        meta = counts.description() | found
+        if not _records(edits):
+            raise nothing_written(out, meta)
+        options = {**told["options"], **wishes.as_options()}
+        meta = {**told, **meta, "options": options, **provenance()}
+        with assembled(out, plan.folder / "set") as folders:
+            meta = _write(folders, plan, wishes, merged, edits, keys, meta)
+            _done(plan, meta)
+    remove_tree(plan.folder)
     for line in summary(meta, parts):
         say(line)
     return meta
 
 
 def _write(
-    folder: pathlib.Path,
+    folders: tuple[pathlib.Path, pathlib.Path],
     plan: WorkPlan,
     wishes: Wishes,
     merged: Merged,
@@ -99,11 +97,12 @@ def _write(
     meta: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes the shards and what is beside them; returns the description."""
+    of_shards, folder = folders
     counts = _records(edits)
     shards = [
         shard
         for split in counts
-        for shard in layout(merged, split, edits[split], wishes.shards, folder, str(plan.kind))
+        for shard in layout(merged, split, edits[split], wishes.shards, of_shards, str(plan.kind))
     ]
     made = do_shards(plan, shards, wishes.workers)
     digests = _Digests(merged, edits, shards, made)
@@ -174,7 +173,7 @@ def _described(
                 "bytes": each.size,
                 "sha256": each.sha256,
                 "content_sha256": content,
-                **facts_of(shard.path),
+                **each.facts,
             }
     return found
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import inputs_of
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d+)\.\.(\d+)$")
@@ -29,10 +30,13 @@ def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
         if os.path.lexists(pattern):
             found.append(pathlib.Path(pattern))
             continue
+        if (inside := inputs_of(pattern)) is not None:
+            found += inside or _in_bucket(pattern)
+            continue
         if SCHEME.match(pattern):
             raise UsageError(
-                f"--input={pattern}: only local files are read; copy or mount it first, and name "
-                "the file"
+                f"--input={pattern}: only files of this machine and gs://BUCKET/NAME are read; "
+                "copy or mount it first, and name the file"
             )
         for path in _braces(pattern):
             paths = [path] if os.path.lexists(path) else sorted(glob.glob(path, recursive=True))
@@ -43,9 +47,21 @@ def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
                 raise UsageError(f"--input={pattern}: {_nothing(pattern, path)}")
             found += map(pathlib.Path, paths)
     for path in found:
-        if not path.exists():
+        if path.is_symlink() and not path.exists():
             raise UsageError(f"--input={path}: this link leads to nothing")
+    if len({type(path) for path in found}) > 1:
+        raise UsageError("--input: some are in a bucket and some are not; prepare one set of each")
     return list(dict.fromkeys(found))
+
+
+def _in_bucket(pattern: str) -> list[pathlib.Path]:
+    """Returns what a pattern with braces names in a bucket."""
+    found: list[pathlib.Path] = []
+    for path in _braces(pattern):
+        if not (inside := inputs_of(path)):
+            raise UsageError(f"--input={pattern}: no such object or folder ({path})")
+        found += inside
+    return found
 
 
 def _braces(pattern: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import itertools
 import pathlib
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from vlbeit_jax.data.source import PreparedSet, open_sets_once
 from vlbeit_jax.data.splits import require_apart
 from vlbeit_jax.data.text import TextTokenizer, packed_rows
 from vlbeit_jax.folders import locked, require_absent
-from vlbeit_jax.places import local
+from vlbeit_jax.places import remove_tree
 from vlbeit_jax.prepare.encode_texts import documents_of, encode, ranges_of
 from vlbeit_jax.prepare.writer import write_set
 from vlbeit_jax.progress import counted
@@ -37,7 +36,7 @@ def pack_texts(
     """
     sets = open_sets_once(places, Kind.TEXTS)
     require_apart(sets)
-    require_absent(local(out))
+    require_absent(out)
     folder = out.with_name(f"{out.name}.packing")
     ranges = {split: ranges_of(sets, places, split) for split in SPLITS}
 
@@ -61,7 +60,7 @@ def pack_texts(
         encode(folder, list(itertools.chain(*ranges.values())), tokenizer, workers)
         keys = _keys_of_packed(sets)
         meta = write_set(out, Kind.TOKENS, records(), shards=shards, meta=meta, keys=keys)
-        shutil.rmtree(folder)
+        remove_tree(folder)
     return meta
 
 

@@ -1,7 +1,7 @@
 """What a worker leaves of one part of the work: records, arrays about them, and counts.
 
-Each file appears whole, by a rename, and the counts come last. So a part whose counts are there is
-finished, wherever the process was stopped.
+Each file appears whole, by a rename or an upload, and the counts come last. So a part whose counts
+are there is finished, wherever the process was stopped.
 
   00012-train.array_record      its training records, in the order of the source
   00012-validation.array_record what it holds back; the last step decides which of these stay
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from vlbeit_jax.copies import contents, staged
 from vlbeit_jax.data.identity import PICTURES, TEXTS
 
 DIGESTS, IDS, LOOKS, GROUPS = "digests", "ids", "looks", "groups"
@@ -81,8 +82,22 @@ class Part:
 def read_part(folder: pathlib.Path, number: int) -> Part | None:
     """Returns the counts of a part; None if it is not finished, or another version wrote it."""
     try:
-        return Part(**json.loads(part_file(folder, number).read_text()))
-    except (FileNotFoundError, TypeError):
+        return _part(part_file(folder, number).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def read_parts(folder: pathlib.Path) -> dict[int, Part]:
+    """Returns the counts of all finished parts by number."""
+    found = contents(folder, "*.json")
+    parts = {int(pathlib.PurePath(name).stem): _part(text) for name, text in found.items()}
+    return {number: part for number, part in sorted(parts.items()) if part}
+
+
+def _part(text: bytes) -> Part | None:
+    try:
+        return Part(**json.loads(text))
+    except TypeError:
         return None
 
 
@@ -115,13 +130,14 @@ def publish(written: pathlib.Path, path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary path; the file that is written there is renamed to ``path`` at the end."""
-    written = unfinished(path)
-    try:
-        yield written
-        publish(written, path)
-    finally:
-        written.unlink(missing_ok=True)
+    """Gives a temporary path; the file that is written there is at ``path`` at the end."""
+    with staged(path) as named:
+        written = unfinished(named)
+        try:
+            yield written
+            publish(written, named)
+        finally:
+            written.unlink(missing_ok=True)
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:

@@ -7,8 +7,16 @@ from typing import Any
 
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path, renames_folders
 from vlbeit_jax.prepare.fitting import Fits
-from vlbeit_jax.prepare.formats import CLASS_NAMES, FORMATS, OFFICIAL, STATES_GROUPS, require_kind
+from vlbeit_jax.prepare.formats import (
+    CLASS_NAMES,
+    FORMATS,
+    NEEDS_DISK,
+    OFFICIAL,
+    STATES_GROUPS,
+    require_kind,
+)
 from vlbeit_jax.prepare.formats.base import Options, Plan, plan_of
 from vlbeit_jax.prepare.formats.detect import recognise
 from vlbeit_jax.prepare.inputs import expand
@@ -67,10 +75,15 @@ def planned(
     """
     paths = expand(source.inputs)
     images = source.options.images
-    if images and not pathlib.Path(images).is_dir():
+    if images and not input_path(images).is_dir():
         raise UsageError(f"--images={images}: no such folder")
     name = recognise(source.source_format, paths, source.kind, source.options.force)
     require_kind(name, source.kind)
+    if name in NEEDS_DISK and (inside := [path for path in paths if not renames_folders(path)]):
+        raise UsageError(
+            f"--input={inside[0]}: --format={name} reads a folder of this machine only; copy it "
+            "with gcloud storage cp --recursive, or mount the bucket (gcsfuse)"
+        )
     if source.options.splits and name not in OFFICIAL:
         raise UsageError(
             f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "

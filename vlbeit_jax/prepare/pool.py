@@ -11,6 +11,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing import connection
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 from vlbeit_jax.errors import UsageError
 
 Job = Any
+PATIENCE = 5.0  # Seconds for a worker to remove its unfinished files.
 # Signals by which a library in C ends a process, after damage that it does not notice.
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
@@ -116,8 +118,11 @@ def run(call: Call, jobs: Iterable[Job], workers: int, report: Report) -> Iterat
                 assert isinstance(ready, connection.Connection)
                 yield from _answer(busy, ready, waiting, report)
     finally:
-        for ours, worker in busy.items():
+        for worker in busy.values():
             worker.process.terminate()
+        for ours, worker in busy.items():
+            worker.process.join(PATIENCE)
+            worker.process.kill()  # It is in a library's code.
             worker.process.join()
             ours.close()
 
@@ -172,6 +177,8 @@ def _gone(worker: _Worker) -> Exception:
 def _work(pipe: connection.Connection, call: Call) -> None:
     """Runs in a worker: answers jobs until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The main process ends it.
+    # By an exception, so that it removes its unfinished files.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     def report(items: int, dropped: Mapping[str, int], reading: str = "") -> None:
         pipe.send(("progress", items, dict(dropped), reading))

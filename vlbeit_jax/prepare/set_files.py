@@ -1,9 +1,10 @@
 """What is beside the shards of a prepared set: keys, TFDS metadata and the description."""
 
+import contextlib
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def describe_set(
     """Writes what is beside the shards of a set: keys, TFDS metadata and the description.
 
     Args:
-      folder: of the set; the shards are in it.
+      folder: of the set; the shards are in it, or in a bucket.
       kind: what records hold.
       features: of the records.
       meta: further entries of the description.
@@ -84,15 +85,27 @@ def _write_tfds_metadata(
                 filename_template=template.replace(split=split),
             )
         )
-    tfds.folder_dataset.write_metadata(
-        data_dir=folder,
-        features=features,
-        split_infos=splits,
-        filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        check_data=False,
-        description=meta.get("source", ""),
-        license=meta.get("licence", ""),
-    )
+    with _names_seen(folder, shards):
+        tfds.folder_dataset.write_metadata(
+            data_dir=folder,
+            features=features,
+            split_infos=splits,
+            filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            check_data=False,
+            description=meta.get("source", ""),
+            license=meta.get("licence", ""),
+        )
+
+
+@contextlib.contextmanager
+def _names_seen(folder: pathlib.Path, names: Iterable[str]) -> Iterator[None]:
+    """Lets TFDS see the names of shards that are in a bucket already; it reads nothing else."""
+    absent = [folder / name for name in names if not (folder / name).exists()]
+    for path in absent:
+        path.touch()
+    yield
+    for path in absent:
+        path.unlink()
 
 
 def nothing_written(out: pathlib.Path, meta: Mapping[str, Any]) -> UsageError:

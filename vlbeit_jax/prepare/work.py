@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax import progress
+from vlbeit_jax.copies import disk_of
 from vlbeit_jax.errors import StorageError
 from vlbeit_jax.prepare import pool
 from vlbeit_jax.prepare.crashed import crashed, note_crash
@@ -75,7 +76,8 @@ def do_parts(
       StorageError: there is no room.
     """
     _plan.cache_clear()  # Of another plan that was in this folder.
-    todo = [number for number in numbers if plan.finished(number) is None]
+    finished = plan.all_finished()
+    todo = [number for number in numbers if number not in finished]
     if len(todo) < len(numbers):
         progress.say(f"{len(numbers) - len(todo)} of {len(numbers)} parts are finished already")
     faults: dict[int, list[str]] = {}
@@ -145,12 +147,12 @@ def _advance(
 
 def explained(error: Exception, plan: WorkPlan) -> Exception:
     """Returns the error with what is finished and what to do next."""
-    count = sum(plan.finished(number) is not None for number in range(len(plan.units)))
+    count = len(plan.all_finished())
     kept = f"{count} of {len(plan.units)} parts are finished and stay in {plan.folder}"
     kept = kept if count else "No part is finished yet"
     if why := no_room(error):
         return StorageError(
-            f"{plan.folder}: {why}. {kept}. Make room, and run the same command again"
+            f"{disk_of(plan.folder)}: {why}. {kept}. Make room, and run the same command again"
         )
     if isinstance(error, BadInput):
         return BadInput(

@@ -14,10 +14,11 @@ from typing import Any
 
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path, removal
 from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats.base import Options, Unit
-from vlbeit_jax.prepare.parts import Part, read_part, whole
+from vlbeit_jax.prepare.parts import Part, read_part, read_parts, whole
 from vlbeit_jax.prepare.pictures import Limits
 from vlbeit_jax.types import Kind
 
@@ -143,6 +144,15 @@ class WorkPlan:
         found = read_part(self.parts_folder, number)
         return found if found and found.asked == self.asked(number) else None
 
+    def all_finished(self) -> dict[int, Part]:
+        """Returns the counts of all finished parts of this plan by number."""
+        found = read_parts(self.parts_folder)
+        return {
+            number: part
+            for number, part in found.items()
+            if number < len(self.units) and part.asked == self.asked(number)
+        }
+
     @property
     def skips_bad_inputs(self) -> bool:
         """Whether damaged files are left out; a benchmark has to be complete."""
@@ -176,7 +186,7 @@ class WorkPlan:
         """
         others = [
             number
-            for number, found in _finished(self.parts_folder)
+            for number, found in read_parts(self.parts_folder).items()
             if number >= len(self.units) or found.asked != self.asked(number)
         ]
         if not others:
@@ -188,7 +198,7 @@ class WorkPlan:
         raise UsageError(
             f"{self.folder} holds {len(others)} finished parts of another plan, which differs in "
             f"{'; '.join(shown) or 'the program'}. Run the command as before to continue it, or "
-            f"remove it to begin anew: rm -r {self.folder}"
+            f"remove it to begin anew: {removal(self.folder)}"
         )
 
     def _part(self, number: int) -> dict[str, Any]:
@@ -220,19 +230,14 @@ def files_of(unit: Unit) -> tuple[tuple[str, int, int], ...]:
     """Returns path, bytes and time of change (ns) of the files that a unit names."""
     found = []
     for path in dict.fromkeys((unit.path, *unit.extra.get("paths", ()))):
-        if pathlib.Path(path).is_file():
-            state = pathlib.Path(path).stat()
+        if input_path(path).is_file():
+            state = input_path(path).stat()
             found.append((path, state.st_size, state.st_mtime_ns))
     return tuple(found)
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads((folder / PLAN_FILE).read_text())
-
-
-def _finished(parts: pathlib.Path) -> list[tuple[int, Part]]:
-    numbers = sorted(int(path.stem) for path in parts.glob("*.json"))
-    return [(number, part) for number in numbers if (part := read_part(parts, number))]
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Any:

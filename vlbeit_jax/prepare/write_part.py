@@ -29,10 +29,8 @@ from vlbeit_jax.prepare.parts import (
     Arrays,
     Part,
     arrays_file,
-    publish,
     records_file,
     sha256_of,
-    unfinished,
     whole,
 )
 from vlbeit_jax.prepare.pictures import Picture
@@ -160,22 +158,25 @@ class _Files:
         self._plan, self._number, self._part = plan, number, part
         self._encoder, self._arrays = Encoder(features_of(plan)), Arrays()
         self._writers: dict[str, ArrayRecordWriter] = {}
+        self._paths: dict[str, pathlib.Path] = {}
+        self._unpublished = contextlib.ExitStack()
 
     def __enter__(self) -> "_Files":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         for writer in self._writers.values():
             with contextlib.suppress(RuntimeError):  # What is left is thrown away.
                 writer.close()
-        for split in self._writers:
-            unfinished(self._path(split)).unlink(missing_ok=True)
+        self._unpublished.__exit__(*error)
 
     def write(self, split: str, record: dict[str, Any], picture: Picture | None) -> None:
         """Writes a record, and keeps what the last step needs to know of it."""
         part = self._part
         if split not in self._writers:
-            path = unfinished(self._path(split))
+            named = records_file(self._plan.parts_folder, self._number, split)
+            path = self._unpublished.enter_context(whole(named))
+            self._paths[split] = path
             self._writers[split] = ArrayRecordWriter(str(path), "group_size:1")
         encoded = self._encoder.encode(record)
         self._writers[split].write(encoded)
@@ -198,11 +199,7 @@ class _Files:
         """Ends the files and gives them their names."""
         for split, writer in self._writers.items():
             writer.close()
-            path = self._path(split)
-            self._part.sha256[split] = sha256_of(unfinished(path))
-            publish(unfinished(path), path)
+            self._part.sha256[split] = sha256_of(self._paths[split])
+        self._unpublished.close()
         with whole(arrays_file(self._plan.parts_folder, self._number)) as path:
             self._arrays.save(path)
-
-    def _path(self, split: str) -> pathlib.Path:
-        return records_file(self._plan.parts_folder, self._number, split)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import logging
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -72,6 +71,9 @@ class Checkpointer:
             options=ocp.CheckpointManagerOptions(
                 multiprocessing_options=_this_process() if self._alone else processes,
                 preservation_policy=_policies.AnyPreservationPolicy(self._keep),
+                # Nobody writes before process 0 has made the folders. Otherwise it takes what
+                # another process has written for the rest of an interrupted save, and removes it.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
                 create=False,
             ),
         )
@@ -249,12 +251,3 @@ def _this_process() -> ocp.options.MultiprocessingOptions:
         active_processes={process},
         barrier_sync_key_prefix=f"process{process}",
     )
-
-
-def _is_told_otherwise(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or "/orbax/" not in record.pathname
-
-
-# Orbax logs the traceback of a failed save several times, in hundreds of lines. ``Checkpointer``
-# raises the error instead.
-logging.getLogger("absl").addFilter(_is_told_otherwise)

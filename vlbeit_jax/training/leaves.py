@@ -176,6 +176,8 @@ def ignore_abandoned_work() -> None:
     """Says nothing of other reads or writes that Orbax leaves behind when one of them fails.
 
     They end some time later, in threads of TensorStore, and would follow the message of the error.
+    Orbax also logs the traceback of a failed save several times, in hundreds of lines;
+    ``Checkpointer`` raises the error instead.
     """
     hook = sys.unraisablehook
 
@@ -188,6 +190,11 @@ def ignore_abandoned_work() -> None:
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     unread = logging.getLogger("asyncio")
     unread.addFilter(lambda record: "never retrieved" not in record.getMessage())
+    logging.getLogger("absl").addFilter(_is_told_otherwise)
+
+
+def _is_told_otherwise(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "/orbax/" not in record.pathname
 
 
 def changed(folder: pathlib.Path, names: list[str]) -> str:

@@ -33,6 +33,7 @@ from vlbeit_jax.convert.rules import Arrays, Report, Table, export
 from vlbeit_jax.convert.source import Run
 from vlbeit_jax.convert.tables import FUSED, experts_of
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import place
 from vlbeit_jax.types import Modality, Positions, Special
 
 PAD, EPS = 1, 1e-5  # Of every published BEiT-3.
@@ -211,7 +212,7 @@ def _read(
 ) -> Report:
     words = None
     if options.text_tokenizer is not None:
-        words = read_words(pathlib.Path(options.text_tokenizer))
+        words = read_words(place(options.text_tokenizer, "--text_tokenizer"))
         file = words.reorder(file)
     config = config_of(file, options)
     if words:

@@ -29,6 +29,7 @@ from vlbeit_jax.convert.rules import Report, Shape, Table
 from vlbeit_jax.data.answers import AnswerList, check_list, read_list
 from vlbeit_jax.data.splits import NOTHING_SEEN, write_seen
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import place
 from vlbeit_jax.runtime.run_folder import write_config
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.captioning import Captioning
@@ -74,7 +75,7 @@ class Form:
                 "--text_tokenizer missing: give BEiT-3's SentencePiece file, beit3.spm, whose word "
                 "pieces the network reads"
             )
-        words = read_words(pathlib.Path(options.text_tokenizer))
+        words = read_words(place(options.text_tokenizer, "--text_tokenizer"))
         file = words.reorder(file)
         model = dataclasses.replace(config_of(file, options), pad=int(Special.PAD))
         task = self.task(model, shapes, options)
@@ -112,22 +113,22 @@ def _vqa(model: ModelConfig, shapes: list[Shape], options: ImportOptions) -> VQA
     return VQATask(model=model, question=_paired(model), opened_answers=answers)
 
 
-def _answers(place: str | None, count: int) -> AnswerList:
+def _answers(given: str | None, count: int) -> AnswerList:
     """Reads BEiT-3's ``answer2label.txt``, or another list.
 
     Raises:
       UsageError: there is none, or it has another number of answers than the head.
     """
-    if place is None:
+    if given is None:
         raise UsageError(
             f"--answers missing: the file's head has {count} outputs, and does not say which "
             "answers they are; give BEiT-3's answer2label.txt, or one answer a line"
         )
-    path = pathlib.Path(place)
+    path = place(given, "--answers")
     found = _labelled(path) or read_list(path)
     if len(found) != count:
         raise UsageError(
-            f"--answers={place} holds {len(found)} answers, but the file's head has {count} outputs"
+            f"--answers={given} holds {len(found)} answers, but the file's head has {count} outputs"
         )
     return found
 

@@ -9,7 +9,9 @@ hold, ``sidecars`` and ``links`` for lists of links, ``official`` for benchmarks
 A new format is a new file here and one line in ``FORMATS``. If its items can have groups, add a
 function to ``STATES_GROUPS`` that says whether some files state any. If it knows the names of
 classes, add a function to ``CLASS_NAMES`` that returns them with their file. The format of a
-published benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``).
+published benchmark is in ``OFFICIAL``: its splits stand as they are (``official.py``). It opens
+inputs by ``places.input_path``, so that they may be in a bucket; if it cannot, it is in
+``NEEDS_DISK``.
 """
 
 import pathlib
@@ -80,6 +82,10 @@ FORMATS: dict[str, Format] = {
     "text": text,
 }
 OFFICIAL = frozenset({"ade20k", "imagenet", "karpathy", "nlvr2", "tfds", "vqav2", "vqav2-trainval"})
+# They read many small files, or call a library that takes a folder.
+NEEDS_DISK = frozenset(
+    {"ade20k", "croissant", "imagenet", "nlvr2", "tfds", "vqav2", "vqav2-trainval"}
+)
 CLASS_NAMES = {"ade20k": ade20k.class_names}
 STATES_GROUPS: dict[str, Callable[[Sequence[pathlib.Path]], bool]] = {"jsonl": jsonl.states_groups}
 

@@ -20,6 +20,7 @@ from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.data.masks import NotAMask, mask_bytes, read_mask
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.segmentation import IGNORED
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.official import (
     Pictures,
@@ -52,7 +53,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """
 
     def units(whole: Unit, split: str) -> list[Unit]:
-        count = len(_names_in(pathlib.Path(whole.path), split))
+        count = len(_names_in(input_path(whole.path), split))
         return ranges(whole, count, split=split)
 
     return divided(only_one(paths, "ade20k"), options, FOLDERS, units)
@@ -60,7 +61,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the pictures of a unit."""
-    folder, split = pathlib.Path(unit.path), unit.extra["split"]
+    folder, split = input_path(unit.path), unit.extra["split"]
     pictures = Pictures(folder)
     for name in _names_in(folder, split)[unit.start : unit.stop]:
         source = f"images/{FOLDERS[split]}/{name}"

@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlbeit_jax.copies import openable
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import (
     UNIT_PICTURES,
     BadInput,
@@ -48,8 +50,8 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     files = files_below(paths, sniff, result.skipped)
     for whole in a_unit_each([file for file in files if _is_data(file)]):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
-            with pa.memory_map(whole.path) as source:
+            path = input_path(whole.path)
+            with _source(path) as source:
                 reader = _reader(source, path)
                 extra = {"columns": list(columns_in(reader.schema, path, options))}
                 result.units += _units(whole, reader, extra)
@@ -65,6 +67,11 @@ def _is_data(path: pathlib.Path) -> bool:
         return path.name in [each["filename"] for each in stated]
     except (OSError, ValueError, KeyError, TypeError):
         return not path.name.startswith("cache-")
+
+
+def _source(path: pathlib.Path) -> Any:
+    opened = openable(path)
+    return pa.memory_map(str(path)) if opened is path else pa.PythonFile(opened, "r")
 
 
 def _reader(source: Any, path: pathlib.Path) -> Any:
@@ -100,9 +107,9 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     Raises:
       BadInput: the file is damaged.
     """
-    path, columns = pathlib.Path(unit.path), Columns(*unit.extra["columns"])
+    path, columns = input_path(unit.path), Columns(*unit.extra["columns"])
     folder, number = picture_folder(unit, options), unit.extra["number"]
-    with pa.memory_map(unit.path) as source:
+    with _source(path) as source:
         batches = _batches(_reader(source, path), unit, path)
         yield from items_of(batches, columns, folder, unit.stem, unit.source, number)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.item import Item, source_paths
 from vlbeit_jax.types import Kind
 
@@ -188,7 +189,7 @@ def plan_of(form: Format, paths: Sequence[pathlib.Path], options: Options) -> Pl
     for unit in plan.units:
         # The size of an index does not tell the size of its pictures.
         small = "number" not in unit.extra and unit.start == 0 and unit.stop == -1
-        length = pathlib.Path(unit.path).stat().st_size if small else UNIT_TEXT
+        length = input_path(unit.path).stat().st_size if small else UNIT_TEXT
         if not gathered or size + length > UNIT_TEXT:
             gathered.append([])
             size = 0

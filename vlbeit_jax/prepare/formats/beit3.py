@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import fetched, input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.formats.index import BAD_LINE, Row, plan_rows, read_rows
@@ -41,7 +42,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([])
     for whole in a_unit_each(paths):
         with left_out_if_bad(result, options):
-            with pathlib.Path(whole.path).open("rb") as lines:
+            with input_path(whole.path).open("rb") as lines:
                 first = next((line for line in lines if b'"text_segment": [' in line), None)
             if first is not None and not options.sentencepiece:
                 raise UsageError(
@@ -83,7 +84,8 @@ def _decoder(model: str) -> Callable[[Any], str]:
     processor = None
     if model:
         try:
-            processor = sentencepiece.SentencePieceProcessor(model_file=model)
+            file = fetched(input_path(model))
+            processor = sentencepiece.SentencePieceProcessor(model_file=str(file))
         except (OSError, RuntimeError) as error:
             raise UsageError(f"--sentencepiece={model}: cannot be read ({error})") from error
 

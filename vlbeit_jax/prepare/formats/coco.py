@@ -7,6 +7,7 @@ Pictures are beside the file or beside its folder ``annotations``, in a folder s
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import (
     BadInput,
     Found,
@@ -49,7 +50,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([], items=0)
     for whole in a_unit_each(paths):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
+            path = input_path(whole.path)
             rows = _rows(path)
             top = path.parent.parent if path.parent.name == "annotations" else path.parent
             result.units += plan_entries(whole, rows, images=str(top))

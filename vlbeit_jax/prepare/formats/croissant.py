@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import (
     BadInput,
     Found,
@@ -51,7 +52,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([])
     for whole in a_unit_each(files):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
+            path = input_path(whole.path)
             described = _opened(path)
             for records in (each.uuid for each in described.metadata.record_sets):
                 some = list(itertools.islice(_records(described, records, path), LOOKED_AT))
@@ -78,7 +79,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     Raises:
       BadInput: what the description names is missing or wrong.
     """
-    path, columns = pathlib.Path(unit.path), Columns(*unit.extra["columns"])
+    path, columns = input_path(unit.path), Columns(*unit.extra["columns"])
     folder = picture_folder(unit, options)
     records = _records(_opened(path), unit.extra["records"], path)
     for number, record in enumerate(records):

@@ -7,6 +7,7 @@ with names of picture files.
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.index import read_rows
@@ -41,7 +42,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([])
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
         with left_out_if_bad(result, options):
-            delimiter = _delimiter(head_of(pathlib.Path(whole.path)))
+            delimiter = _delimiter(head_of(input_path(whole.path)))
             whole = Unit(whole.path, whole.source, extra={"delimiter": delimiter})
             plan_table(whole, quoted_cells(delimiter), "csv", options, result)
     return result

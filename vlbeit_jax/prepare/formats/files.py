@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import names_below
 from vlbeit_jax.prepare.formats.base import Found
 from vlbeit_jax.prepare.formats.look import is_hidden
 from vlbeit_jax.prepare.formats.packed import head_of
@@ -60,6 +61,12 @@ def visible_files(top: pathlib.Path, skipped: collections.Counter[str]) -> list[
 
     Links to folders are followed, except those that lead back to a folder that they are in.
     """
+    if (listed := names_below(top)) is not None:
+        seen = [name for name in listed if not is_hidden(name.rpartition("/")[0])]
+        found = [name for name in seen if not is_hidden(name)]
+        if len(seen) > len(found):
+            skipped[HIDDEN] += len(seen) - len(found)
+        return found
     found: list[str] = []
     for folder, below, names in os.walk(top, followlinks=True):
         below[:] = [name for name in below if _is_entered(pathlib.Path(folder, name), skipped)]

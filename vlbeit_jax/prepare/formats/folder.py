@@ -8,7 +8,9 @@ import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from vlbeit_jax.copies import in_turn
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Found, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.captions import words_of
 from vlbeit_jax.prepare.formats.files import (
@@ -49,7 +51,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([], items=0)
     stats: list[pathlib.Path] = []
     for whole in a_unit_each(paths):
-        top = pathlib.Path(whole.path)
+        top = input_path(whole.path)
         found = _pictures(top, result.skipped, stats)
         if not found:
             raise UsageError(
@@ -67,18 +69,24 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields one item a picture, in the order of their paths."""
-    for name in unit.extra["names"]:
-        path = pathlib.Path(unit.path, name)
+    names = unit.extra["names"]
+    found = in_turn(_contents, [input_path(unit.path) / name for name in names])
+    for name, (image, contents) in zip(names, found, strict=True):
         key = f"{unit.source}/{name}"
-        try:
-            image = path.read_bytes()
-        except OSError:
+        if image is None:
             yield Item(key, source=key, fault=MISSING)
             continue
-        contents = _beside(path)
         words = words_of(contents, [each for each in contents if each == "txt"], has_picture=True)
-        label = printable(path.parent.name) if "/" in name else ""
+        label = printable(pathlib.PurePosixPath(name).parent.name) if "/" in name else ""
         yield Item(key, image, source=key, label=label, **words)
+
+
+def _contents(path: pathlib.Path) -> tuple[bytes | None, dict[str, bytes]]:
+    """Returns a picture, and what describes it; without it if it cannot be read."""
+    try:
+        return path.read_bytes(), _beside(path)
+    except OSError:
+        return None, {}
 
 
 def _beside(path: pathlib.Path) -> dict[str, bytes]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from vlbeit_jax.copies import openable
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import (
     UNIT_PICTURES,
     BadInput,
@@ -50,7 +52,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([], items=0)
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
+            path = input_path(whole.path)
             with _opened(path) as file:
                 for columns, length in _tables(file, path, options):
                     result.items = (result.items or 0) + length
@@ -66,7 +68,7 @@ def _opened(path: pathlib.Path) -> Iterator[Any]:
     h5py = needed("h5py", f"{path} is an HDF5 file")
     with contextlib.ExitStack() as opened:
         with _names_damage(path):
-            file = opened.enter_context(h5py.File(path, "r"))
+            file = opened.enter_context(h5py.File(openable(path), "r"))
         yield file
 
 
@@ -122,13 +124,13 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
       BadInput: the file is damaged.
     """
     columns = Columns(*unit.extra["columns"])
-    with _opened(pathlib.Path(unit.path)) as file:
+    with _opened(input_path(unit.path)) as file:
         for number in range(unit.start, unit.stop):
             yield _item(file, columns, number, unit)
 
 
 def _item(file: Mapping[str, Any], columns: Columns, number: int, unit: Unit) -> Item:
-    with _names_damage(pathlib.Path(unit.path)):
+    with _names_damage(input_path(unit.path)):
         image = file[columns.image][number] if columns.image else None
         words_of = file[columns.caption][number] if columns.caption else []
         value: Any = file[columns.label][number] if columns.label else ""

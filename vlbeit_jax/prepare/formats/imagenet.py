@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.official import (
     Pictures,
@@ -87,7 +88,7 @@ def _units(whole: Unit, top: pathlib.Path, classes: Sequence[str], split: str) -
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the pictures of a unit."""
-    folder, split = pathlib.Path(unit.path), unit.extra["split"]
+    folder, split = input_path(unit.path), unit.extra["split"]
     top = _top(folder, split)
     if classes := unit.extra.get("classes"):
         found = _in_folders(top, classes)

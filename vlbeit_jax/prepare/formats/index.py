@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Options, Unit
 from vlbeit_jax.prepare.formats.packed import compression
 from vlbeit_jax.prepare.formats.pictures import Folder
@@ -51,7 +52,7 @@ def plan_rows(whole: Unit, rows: Reader, **extra: Any) -> list[Unit]:
       rows: its reader.
       **extra: what else the units need.
     """
-    path = pathlib.Path(whole.path)
+    path = input_path(whole.path)
     places, pictures = array("Q"), array("Q")
     for place, row in rows(path, 0, -1):
         places.append(place)
@@ -89,7 +90,7 @@ def plan_rows(whole: Unit, rows: Reader, **extra: Any) -> list[Unit]:
 
 def read_rows(unit: Unit, options: Options, rows: Reader) -> Iterator[Item]:
     """Yields one item a picture, with the captions of all its rows."""
-    path, claimed = pathlib.Path(unit.path), set(unit.extra["claimed"])
+    path, claimed = input_path(unit.path), set(unit.extra["claimed"])
     elsewhere = {place: places for place, places in unit.extra["elsewhere"]}
     folder = picture_folder(unit, options)
     captions_there = _captions(path, rows, sorted(sum(elsewhere.values(), [])))
@@ -153,7 +154,7 @@ def read_entries(unit: Unit, options: Options) -> Iterator[Item]:
 def picture_folder(unit: Unit, options: Options) -> Folder:
     """Returns the folder that paths are relative to."""
     stated = options.images or unit.extra.get("images")
-    return Folder(stated or pathlib.Path(unit.path).parent)
+    return Folder(stated or input_path(unit.path).parent)
 
 
 def item_of(row: Row, unit: Unit, number: int, folder: Folder, more: tuple[str, ...] = ()) -> Item:

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of, need_columns
 from vlbeit_jax.prepare.formats.files import files_below
@@ -60,7 +61,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([])
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
+            path = input_path(whole.path)
             head = head_of(path)
             if SBU in head[:SBU_BEGINS]:
                 raise links_only(path, "json", "image_urls", "captions")
@@ -95,7 +96,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
         yield from read_rows(unit, options, rows_by(columns, set()))
     else:
         rows = rows_by(columns, set(unit.extra["names"]))
-        for place, row in rows(pathlib.Path(unit.path), unit.start, unit.stop):
+        for place, row in rows(input_path(unit.path), unit.start, unit.stop):
             key = f"{unit.stem}/{place:012d}"
             yield Item(key, text=row.text, source=unit.source, fault=row.fault)
 

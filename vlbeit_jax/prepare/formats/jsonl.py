@@ -13,6 +13,7 @@ from vlbeit_jax.config.nearest import spelt_like
 from vlbeit_jax.data.identity import SPLITS
 from vlbeit_jax.data.text import has_words
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.item import Item, filled_lines, source_paths
@@ -50,7 +51,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the items of all files; see ``read_lines``."""
-    return read_lines([pathlib.Path(path) for path in unit.extra["paths"]])
+    return read_lines([input_path(path) for path in unit.extra["paths"]])
 
 
 def read_lines(paths: Sequence[pathlib.Path]) -> Iterator[Item]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.formats.listed import Place, listed, read_at
@@ -75,7 +76,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields each picture with all its captions. The id is COCO's number, or the file's name."""
-    path = pathlib.Path(unit.path)
+    path = input_path(unit.path)
     numbers, places = zip(*unit.extra["places"], strict=True)
     pictures = Pictures(path.parent)
     for number, each in zip(numbers, read_at(path, places), strict=True):

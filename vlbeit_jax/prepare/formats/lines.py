@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Iterator
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import UNIT_TEXT, BadInput, Unit
 from vlbeit_jax.prepare.formats.packed import DAMAGED, buffered, compression, opened
 
@@ -34,7 +35,7 @@ def lines_of(path: pathlib.Path, start: int = 0, stop: int = -1) -> Iterator[tup
 
 def cut_at_lines(whole: Unit) -> list[Unit]:
     """Divides a file at ends of lines, without reading it; a compressed file is one unit."""
-    path = pathlib.Path(whole.path)
+    path = input_path(whole.path)
     size = path.stat().st_size
     if compression(path) or size <= UNIT_TEXT:
         return [whole]

@@ -4,6 +4,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from vlbeit_jax.places import names_below
 from vlbeit_jax.prepare.formats.base import Found
 from vlbeit_jax.prepare.formats.packed import head_of
 from vlbeit_jax.prepare.formats.sidecars import is_sidecar
@@ -33,6 +34,8 @@ def look(path: pathlib.Path) -> Found:
 
 def _some_names(top: pathlib.Path) -> list[str]:
     """Returns paths below a folder, those at the top first."""
+    if (listed := names_below(top)) is not None:
+        return sorted(listed, key=lambda name: name.count("/"))[:NAMES]
     found: list[str] = []
     for level in _levels(top):
         for folder in level:

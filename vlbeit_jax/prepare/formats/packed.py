@@ -1,6 +1,7 @@
 """Compressed files: recognised by their first bytes, read as if they were not compressed."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -16,6 +17,7 @@ MAGIC = {
     "xz": b"\xfd7zXZ\x00",
     "zst": b"\x28\xb5\x2f\xfd",
 }
+UNPACKS = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 HEAD, BLOCK = 65536, 4096  # A damaged file may end after some blocks.
 # What reading a damaged file raises. Zstandard's own error is a plain subclass of Exception.
 DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error)
@@ -24,7 +26,12 @@ DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error)
 def compression(path: pathlib.Path) -> str:
     """Returns the name of a file's compression, a key of ``MAGIC``; empty if it has none."""
     with path.open("rb") as file:
-        head = file.read(8)
+        return _compression(file)
+
+
+def _compression(file: IO[bytes]) -> str:
+    head = file.read(8)
+    file.seek(0)
     return next((name for name, magic in MAGIC.items() if head.startswith(magic)), "")
 
 
@@ -35,17 +42,16 @@ def opened(path: pathlib.Path) -> IO[bytes]:
       UsageError: it is compressed with Zstandard, and the library for that is missing.
       OSError: it cannot be opened.
     """
-    name = compression(path)
-    if name == "gz":
-        return cast(IO[bytes], gzip.open(path))
-    if name == "bz2":
-        return cast(IO[bytes], bz2.open(path))
-    if name == "xz":
-        return cast(IO[bytes], lzma.open(path))
-    if name == "zst":
-        zstandard = needed("zstandard", f"{path} is compressed with Zstandard")
-        return cast(IO[bytes], _Zstandard(zstandard, path))
-    return path.open("rb")
+    with contextlib.ExitStack() as on_error:
+        file = on_error.enter_context(path.open("rb"))
+        name = _compression(file)
+        if name == "zst":
+            zstandard = needed("zstandard", f"{path} is compressed with Zstandard")
+            found: Any = _Zstandard(zstandard, file)
+        else:
+            found = _Unpacked(UNPACKS[name](file), file) if name else file
+        on_error.pop_all()  # Who reads it closes it.
+        return cast(IO[bytes], found)
 
 
 def head_of(path: pathlib.Path) -> bytes:
@@ -60,11 +66,35 @@ def head_of(path: pathlib.Path) -> bytes:
     return found
 
 
+class _Unpacked(io.RawIOBase):
+    """What a compressed file holds; it closes the file too."""
+
+    def __init__(self, reader: Any, file: IO[bytes]):
+        self._reader, self._file = reader, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self._reader.seek(place, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        return self._reader.readinto(buffer)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._file.close()
+        super().close()
+
+
 class _Zstandard(io.RawIOBase):
     """All frames of a Zstandard file; a damaged one raises an ``OSError``, as other kinds do."""
 
-    def __init__(self, zstandard: Any, path: pathlib.Path):
-        self._file = path.open("rb")
+    def __init__(self, zstandard: Any, file: IO[bytes]):
+        self._file = file
         self._error = zstandard.ZstdError
         self._reader = zstandard.ZstdDecompressor().stream_reader(
             self._file, read_across_frames=True

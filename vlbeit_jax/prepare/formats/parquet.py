@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlbeit_jax.copies import openable
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import (
     UNIT_PICTURES,
     UNIT_TEXT,
@@ -45,7 +47,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result, links, rows = Plan([]), Counter[str](), 0
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
+            path = input_path(whole.path)
             with _opened(path) as file:
                 columns = columns_in(file.schema_arrow, path, options)
                 dead = _links(file, path)
@@ -58,7 +60,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 
 def _opened(path: pathlib.Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(openable(path))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadInput(path, f"cannot be read as Parquet ({error})") from error
 
@@ -93,7 +95,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     Raises:
       BadInput: the file is damaged.
     """
-    path, columns = pathlib.Path(unit.path), Columns(*unit.extra["columns"])
+    path, columns = input_path(unit.path), Columns(*unit.extra["columns"])
     folder = picture_folder(unit, options)
     with _opened(path) as file:
         names = used(columns, file.schema_arrow)

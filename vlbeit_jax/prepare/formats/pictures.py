@@ -3,6 +3,8 @@
 import pathlib
 import posixpath
 
+from vlbeit_jax.places import input_path
+
 # Suffixes of formats that the image libraries read.
 IMAGES = frozenset("jpg jpeg jpe jfif png webp bmp gif tif tiff jp2 ppm pgm pbm pnm avif".split())
 # An SVG is none that can be decoded, and is counted as such.
@@ -40,7 +42,7 @@ class Folder:
 
     def __init__(self, top: str | pathlib.Path):
         """Remembers where the folder is once its own links are followed."""
-        self._top = pathlib.Path(top)
+        self._top = input_path(top)
         self._resolved = self._top.resolve()
 
     def find(self, *names: str) -> tuple[pathlib.Path | None, str]:
@@ -50,9 +52,9 @@ class Folder:
         """
         reason = MISSING
         for name in names:
-            path = self._top / name
             try:
-                if not path.resolve().is_relative_to(self._resolved):
+                path = (self._top / name).resolve()
+                if not path.is_relative_to(self._resolved):
                     reason = OUTSIDE
                 elif path.is_file():
                     return path, ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Options, Plan, Unit
 from vlbeit_jax.prepare.formats.columns import Columns, columns_of
 from vlbeit_jax.prepare.formats.index import BAD_LINE, Reader, Row, plan_rows
@@ -97,7 +98,7 @@ def plan_table(whole: Unit, cells: Cells, file_format: str, options: Options, pl
     Raises:
       UsageError: columns are unknown, or the table is a list of links.
     """
-    path = pathlib.Path(whole.path)
+    path = input_path(whole.path)
     rows = [row for (_, row), _ in zip(cells(path, 0, -1), range(LOOKED_AT), strict=False)]
     if not rows:
         return

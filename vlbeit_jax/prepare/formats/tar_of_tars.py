@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each, left_out_if_bad
 from vlbeit_jax.prepare.formats.files import HIDDEN, OTHER, files_below
 from vlbeit_jax.prepare.formats.look import is_hidden
@@ -36,13 +37,13 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([])
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
+            path = input_path(whole.path)
             if compression(path):
                 raise UsageError(
                     f"{path}: unpack it once (gunzip, unxz or unzstd): it is read in parts"
                 )
             members: list[tuple[str, int, int]] = []
-            with open_tar(path) as tar:
+            with open_tar(path, contents=False) as tar:
                 for entry in tar.entries:
                     if is_hidden(entry.name):
                         result.skipped[HIDDEN] += 1
@@ -76,6 +77,6 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     for name, start, length in unit.extra["members"]:
         label = pathlib.PurePosixPath(name).name.partition(".")[0]
         stem = f"{unit.stem}/{name.partition('.tar')[0]}"
-        with open_tar(pathlib.Path(unit.path), (start, length)) as tar:
+        with open_tar(input_path(unit.path), (start, length)) as tar:
             for item in items_of_tar(tar, stem):
                 yield dataclasses.replace(item, label=label, source=f"{name}/{item.source}")

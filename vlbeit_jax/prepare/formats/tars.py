@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO
 
+from vlbeit_jax.copies import on_disk
 from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.formats.packed import DAMAGED, compression, opened
 
@@ -91,7 +92,9 @@ class Tar:
 
 
 @contextlib.contextmanager
-def open_tar(path: pathlib.Path, within: tuple[int, int] | None = None) -> Iterator[Tar]:
+def open_tar(
+    path: pathlib.Path, within: tuple[int, int] | None = None, *, contents: bool = True
+) -> Iterator[Tar]:
     """Opens a tar, compressed or not.
 
     A compressed one is unpacked to a temporary file without a name first, because it cannot be
@@ -100,6 +103,8 @@ def open_tar(path: pathlib.Path, within: tuple[int, int] | None = None) -> Itera
     Args:
       path: of a file.
       within: ``Tar.extent`` of a tar in the file; None: the file is the tar.
+      contents: whether members are read, so that a tar in a bucket is copied first; otherwise only
+        its headers are fetched.
 
     Raises:
       BadInput: it is no tar, or it is damaged or cut off.
@@ -107,7 +112,8 @@ def open_tar(path: pathlib.Path, within: tuple[int, int] | None = None) -> Itera
     with contextlib.ExitStack() as stack:
         try:
             if within is None:
-                file, mode = stack.enter_context(_seekable(path)), "r:"
+                here = stack.enter_context(on_disk(path)) if contents else path
+                file, mode = stack.enter_context(_seekable(here)), "r:"
             else:
                 file, mode = stack.enter_context(_part(path, *within)), "r:*"
             archive = stack.enter_context(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import (
     UNIT_TEXT,
     BadInput,
@@ -58,7 +59,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([], items=0)
     for whole in a_unit_each(files_below(paths, sniff, result.skipped)):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
+            path = input_path(whole.path)
             between = options.documents == BLANK_LINE or (
                 not options.documents and _has_blank_lines(path)
             )
@@ -110,7 +111,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     """
     lines: list[str] = []
     first = number = unit.extra["number"]
-    for place, content in lines_of(pathlib.Path(unit.path), unit.start, unit.stop):
+    for place, content in lines_of(input_path(unit.path), unit.start, unit.stop):
         try:
             line = content.decode().strip()
         except UnicodeDecodeError as error:

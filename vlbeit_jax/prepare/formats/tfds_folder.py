@@ -11,6 +11,7 @@ from typing import Any
 
 from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.look import look
 from vlbeit_jax.prepare.formats.official import divided, only_one, ranges
@@ -77,7 +78,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     Raises:
       BadInput: a record cannot be read.
     """
-    folder, name = pathlib.Path(unit.path), unit.extra["name"]
+    folder, name = input_path(unit.path), unit.extra["name"]
     builder = _opened(folder)
     features, records = builder.info.features, _records(builder, name)
     for number in range(unit.start, unit.stop):

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, cast
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import (
     UNIT_PICTURES,
     BadInput,
@@ -50,7 +51,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result.links = links_of(files)
     for whole in a_unit_each(files):
         with left_out_if_bad(result, options):
-            path = pathlib.Path(whole.path)
+            path = input_path(whole.path)
             places = [place for place, _ in _records(path, contents=False)]
             result.items = (result.items or 0) + len(places)
             if not places:
@@ -73,7 +74,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     Raises:
       BadInput: the file is damaged.
     """
-    path, columns = pathlib.Path(unit.path), Columns(*unit.extra["columns"])
+    path, columns = input_path(unit.path), Columns(*unit.extra["columns"])
     records = _records(path, unit.start, unit.stop)
     for number, (_, record) in enumerate(records, unit.extra["number"]):
         found = _features(record, path)

@@ -6,6 +6,7 @@ Pictures are in ``VG_100K/`` and ``VG_100K_2/``, beside the file or where ``--im
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import (
     BadInput,
     Found,
@@ -44,7 +45,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     result = Plan([])
     for whole in a_unit_each(paths):
         with left_out_if_bad(result, options):
-            result.units += plan_entries(whole, _rows(pathlib.Path(whole.path)))
+            result.units += plan_entries(whole, _rows(input_path(whole.path)))
     return result
 
 

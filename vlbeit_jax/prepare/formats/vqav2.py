@@ -18,6 +18,7 @@ from typing import Any
 
 from vlbeit_jax.data.identity import TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.listed import Place, listed, read_at
 from vlbeit_jax.prepare.formats.official import (
@@ -56,7 +57,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 
 def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields the questions of a unit; those about one picture follow each other."""
-    folder, subset = pathlib.Path(unit.path), unit.extra["subset"]
+    folder, subset = input_path(unit.path), unit.extra["subset"]
     questions, answered = zip(*unit.extra["places"], strict=True)
     notes = read_at(folder / _notes(subset), (place for place in answered if place))
     annotations = (next(notes) if place else None for place in answered)
@@ -113,7 +114,7 @@ def units_of(
     Raises:
       UsageError: a file is missing or is another one.
     """
-    folder, subset = pathlib.Path(whole.path), SUBSETS[part]
+    folder, subset = input_path(whole.path), SUBSETS[part]
     _pictures(folder, subset)
     found = {each["question_id"]: (each["image_id"], at) for at, each in _questions(folder, subset)}
     path = required(folder, _notes(subset), f"the answers of people to the questions of {subset}")

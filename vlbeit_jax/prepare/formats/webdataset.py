@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.captions import words_of
 from vlbeit_jax.prepare.formats.files import HIDDEN, OTHER, files_below
@@ -44,7 +45,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     Raises:
       BadInput: the file is no tar, is cut off, or has fewer pictures than img2dataset wrote.
     """
-    path = pathlib.Path(unit.path)
+    path = input_path(unit.path)
     with open_tar(path) as tar:
         yield from items_of_tar(tar, unit.stem, stats_of(path).get(ALIVE, 0))
 

@@ -8,6 +8,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import BadInput, Found, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.files import files_below
 from vlbeit_jax.prepare.formats.lines import lines_of
@@ -39,7 +40,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     """
     found: list[str] | None = None
     opened, number = None, 0
-    for place, content in lines_of(pathlib.Path(unit.path)):
+    for place, content in lines_of(input_path(unit.path)):
         try:
             line = content.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:

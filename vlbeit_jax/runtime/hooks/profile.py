@@ -5,7 +5,7 @@ import pathlib
 
 import jax
 
-from vlbeit_jax.places import filled
+from vlbeit_jax.copies import filled
 from vlbeit_jax.runtime.hooks.base import Hook
 
 
