@@ -12,7 +12,10 @@ import pytest
 from tests.processes import command
 from vlbeit_jax.errors import StorageError, UsageError
 from vlbeit_jax.folders import SAMPLE_FOLDER, locked, published, run_folder
+from vlbeit_jax.places import appearing
 from vlbeit_jax.storage import explains_storage
+from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.leaves import read_files
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,46 @@ def test_the_error_of_a_disk_is_one_message_that_names_it(tmp_path, raised, said
                 raise raised
             except Exception as error:
                 raise RuntimeError("while saving") from error
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "run/metrics.jsonl"),
+        ValueError("PERMISSION_DENIED: run/metrics.jsonl [os_error_code='13']"),
+    ],
+    ids=["Python", "TensorStore"],
+)
+def test_a_file_of_another_user_is_no_damage_and_no_full_disk(tmp_path, raised):
+    """No file is moved aside as damaged because this user may not read it."""
+
+    def read():
+        raise raised
+
+    said = f"Permission denied for user {os.getuid()}; give this user the right to read and write"
+    with pytest.raises(UsageError, match=said), explains_storage(tmp_path):
+        read()
+    with pytest.raises(UsageError, match=said):
+        read_files(tmp_path, "its arrays", read)
+
+
+def test_checkpoints_of_another_user_are_told_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UsageError, match=f"^{tmp_path}: Permission denied for user"):
+        Checkpointer(tmp_path)
+    Checkpointer(tmp_path, read_only=True)
+
+
+def test_a_file_for_which_there_is_no_room_is_not_half_written(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("before")
+    with pytest.raises(StorageError, match=f"the disk of {tmp_path} is full"):
+        with appearing(path) as out:
+            out.write("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "before" and [each.name for each in tmp_path.iterdir()] == [
+        path.name
+    ]
 
 
 @pytest.mark.parametrize("other", [FileNotFoundError(errno.ENOENT, "no"), ValueError("28")])

@@ -25,6 +25,7 @@ LEVELS = [
         "progress",
         "redact",
         "storage",
+        "unread",
         "version",
         "config",
     },

@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.places import place, require_writable
+from vlbeit_jax.places import appearing, place, require_writable
 from vlbeit_jax.redact import redacted
 from vlbeit_jax.tasks.new_run import parse_run
 
@@ -73,7 +73,8 @@ def main() -> None:
     text = json.dumps(found, indent=1)
     print(text)
     if JSON.value:
-        place(JSON.value).write_text(text + "\n")
+        with appearing(place(JSON.value)) as out:
+            out.write(text + "\n")
 
 
 def _origin(config: "Config") -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 import contextlib
 import io
-import os
 import re
-import select
 import shutil
 import sys
 import textwrap
@@ -19,6 +17,7 @@ from vlbeit_jax.errors import Exit, Reported, UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
+from vlbeit_jax.unread import drop_unread_outputs, open_closed_outputs
 
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory")
@@ -44,6 +43,7 @@ def run(
       details: returns what ``--help`` shows below them.
       places: how many arguments without a flag the command takes; ``given_places`` returns them.
     """
+    open_closed_outputs()
     use_huge_pages()
     _prepare_config()
     _flush_each_line()
@@ -60,20 +60,10 @@ def run(
         sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
         # Another pipe may have broken, such as that of a loader process.
-        if not _output_has_no_reader():
-            raise
         # Python would complain again when it flushes the output at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not drop_unread_outputs():
+            raise
         sys.exit(NOT_READ)
-
-
-def _output_has_no_reader() -> bool:
-    """Whether the program that reads one of the two outputs has ended, as "head" does."""
-    poll = select.poll()
-    for stream in (sys.stdout, sys.stderr):
-        # Without a wanted event, poll reports errors alone: of a pipe, that nobody reads it.
-        poll.register(stream.fileno(), 0)
-    return bool(poll.poll(0))
 
 
 def _flush_each_line() -> None:
@@ -126,6 +116,7 @@ def _config_arguments(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]
 
 def fail(message: object, code: Exit = Exit.USAGE) -> NoReturn:
     """Ends the process with a message, which is the last line that it prints."""
+    drop_unread_outputs()  # The code counts even if nobody reads the message.
     print(f"error: {redacted(str(message))}", file=sys.stderr)
     sys.exit(code)
 

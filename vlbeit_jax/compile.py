@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.places import place, require_writable
+from vlbeit_jax.places import appearing, place, require_writable
 
 if TYPE_CHECKING:
     from vlbeit_jax.plan.plan import Plan
@@ -69,7 +69,8 @@ def main() -> None:
         plan = make_plan(config, topology, compiled=not ESTIMATE.value)
     print(describe(plan, topology))
     if JSON.value:
-        place(JSON.value).write_text(json.dumps(plan.as_json(), indent=1) + "\n")
+        with appearing(place(JSON.value)) as out:
+            out.write(json.dumps(plan.as_json(), indent=1) + "\n")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from absl import flags
 from vlbeit_jax import cli
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import run_folder
-from vlbeit_jax.places import place, require_writable
+from vlbeit_jax.places import appearing, place, require_writable
 
 OVERVIEW = """Evaluates a run on data that it was not trained on.
 
@@ -95,7 +95,8 @@ def main() -> None:
         run = dataclasses.replace(open_run(folder, STEP.value), held_back_only=bool(SPLIT.value))
         results = evaluate(run, DATA.value, mesh, DRAWS.value)
         _print_terms(results)
-    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    with appearing(out) as file:
+        file.write(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     print(f"written to {out}")
     if REPORT.value:
         print(_write_report(folder, json.loads(out.read_text())))

@@ -7,8 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vlbeit_jax import cli
-from vlbeit_jax.errors import UsageError
-from vlbeit_jax.places import place, require_writable
+from vlbeit_jax.places import appearing, place, require_writable
 
 OVERVIEW = """Writes one self-contained HTML page about the data of a configuration: the first rows
 of each stream exactly as the network sees them, histograms of the records, what was left out and
@@ -42,10 +41,9 @@ def main() -> None:
     # Whether there are held-back records is a warning of the page, not an error.
     data = opened.training_data(dataclasses.replace(config.run, evaluate_every=0))
     title = f"Data of {pathlib.Path(cli.typed_config()).name or config.task.kind}"
-    try:
-        out.write_text(data_page(title, opened, data, ROWS.value, RECORDS.value), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--out={out} cannot be written: {error.strerror}") from error
+    page = data_page(title, opened, data, ROWS.value, RECORDS.value)
+    with appearing(out) as file:
+        file.write(page)
     print(out)
 
 

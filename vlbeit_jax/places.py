@@ -22,6 +22,7 @@ from vlbeit_jax.buckets.path import BucketPath
 from vlbeit_jax.buckets.staging import staging
 from vlbeit_jax.buckets.store import SCHEME
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.storage import explains_storage
 
 # As in s3://bucket/name; pathlib makes one slash of two.
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
@@ -102,6 +103,10 @@ def appearing(path: pathlib.Path, mode: str = "w", *, by_many: bool = False) -> 
       path: of the file.
       mode: "w" for a text in UTF-8, "wb" for bytes.
       by_many: whether several processes may write it at a time; the last one's content stays.
+
+    Raises:
+      StorageError: there is no room for it, or the disk fails.
+      UsageError: this user may not write it.
     """
     with contextlib.ExitStack() as stack:
         writer = f".{os.getpid()}" if by_many else ""
@@ -115,6 +120,9 @@ def appearing(path: pathlib.Path, mode: str = "w", *, by_many: bool = False) -> 
                 path.parent.upload({path.name: unfinished})
             else:
                 unfinished.replace(path)
+        except OSError:
+            with explains_storage(path.parent):
+                raise
         finally:
             unfinished.unlink(missing_ok=True)
 

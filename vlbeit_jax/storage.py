@@ -1,23 +1,41 @@
-"""Full and failing disks: one message that names the disk."""
+"""Full and failing disks, and files of other users: one message that names the place."""
 
 import contextlib
 import errno
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.buckets.path import BucketPath
-from vlbeit_jax.errors import Reported, StorageError
+from vlbeit_jax.errors import Reported, StorageError, UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FAILING = (*NO_ROOM, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 
 
 def no_room(error: BaseException) -> str:
     """Returns why there is no room for a file, if this is what an error says; otherwise ""."""
-    number = _number_of(error)
-    return os.strerror(number) if number in NO_ROOM else ""
+    number = _number_of(error, NO_ROOM)
+    return os.strerror(number) if number else ""
+
+
+def not_allowed(error: BaseException, folder: object) -> str:
+    """Returns a message if an error says that this user may not do something; otherwise "".
+
+    Args:
+      error: Python's or TensorStore's.
+      folder: that the message names if the error names no file.
+    """
+    number = _number_of(error, NOT_ALLOWED)
+    if not number:
+        return ""
+    place = getattr(error, "filename", None) or folder
+    return (
+        f"{place}: {os.strerror(number)} for user {os.getuid()}; give this user the right to read "
+        "and write it (chown, chmod), or name another folder, then run the same command again"
+    )
 
 
 @contextlib.contextmanager
@@ -29,6 +47,7 @@ def explains_storage(folder: pathlib.Path) -> Iterator[None]:
 
     Raises:
       StorageError: the disk is full, or cannot be read or written.
+      UsageError: this user may not read or write a file.
     """
     try:
         yield
@@ -36,7 +55,9 @@ def explains_storage(folder: pathlib.Path) -> Iterator[None]:
         raise
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not (number := _number_of(cause)):
+        while cause is not None and not (number := _number_of(cause, FAILING)):
+            if said := not_allowed(cause, folder):
+                raise UsageError(said) from error
             cause = cause.__cause__ or cause.__context__
         if cause is None:
             raise
@@ -47,14 +68,14 @@ def explains_storage(folder: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
-def _number_of(error: BaseException) -> int:
-    """Returns the number of a disk's error in ``FAILING``; 0 if it is another error."""
-    if isinstance(error, OSError) and error.errno in FAILING:
+def _number_of(error: BaseException, numbers: Sequence[int]) -> int:
+    """Returns which of the system's ``numbers`` an error has; 0 if it is another error."""
+    if isinstance(error, OSError) and error.errno and error.errno in numbers:
         return error.errno
     # shutil has the text of each file's error, ArrayRecord's writer the system's. Versions of
     # TensorStore name it in two ways.
     said = str(error)
-    for number in FAILING:
+    for number in numbers:
         marks = (
             f"[Errno {number}]",
             f"os_error_code='{number}'",
@@ -72,6 +93,17 @@ def _state_of(folder: pathlib.Path, number: int) -> str:
     existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
     free = f" ({shutil.disk_usage(existing).free / 1e6:,.1f} MB are free)" if existing else ""
     return f"is full{free}"
+
+
+def require_right_to_write(folder: pathlib.Path) -> None:
+    """Checks that this user may write to a folder, before the first file of it is ready.
+
+    Raises:
+      UsageError: it belongs to another user.
+    """
+    if not isinstance(folder, BucketPath) and not os.access(folder, os.W_OK):
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        raise UsageError(not_allowed(denied, folder))
 
 
 def require_room(folder: pathlib.Path, needed: int, what: str) -> None:

@@ -22,6 +22,7 @@ from vlbeit_jax.errors import BadData
 from vlbeit_jax.runtime.bad_data import TooManyBadRecords
 from vlbeit_jax.runtime.hooks.bad_records import BadRecords
 from vlbeit_jax.runtime.start import train
+from vlbeit_jax.training.checkpoint import Checkpointer
 
 STATE: Any = None  # The hook does not look at it.
 KEY = f"data/text/replaced/{UNREADABLE}"
@@ -68,18 +69,25 @@ def test_replaced_rows_are_named_and_counted_on_after_a_resume(world, tmp_path, 
     assert "since step 0: text unreadable 3" in said
 
 
-def test_at_0_the_first_one_ends_the_run(world, tmp_path, bad, order):
-    bad.add(order[5])
-    with pytest.raises(BadData, match=r"stream text, step 1: .*tokens-train.*, record \d+ of"):
-        train(config_of(world, bad_records=0), tmp_path / "run")
+def latest(run):
+    return Checkpointer(run / "checkpoints", read_only=True).latest()
+
+
+def test_at_0_the_first_one_ends_the_run_after_the_step_before_it_is_saved(
+    world, tmp_path, bad, order
+):
+    bad.add(order[27])
+    with pytest.raises(BadData, match=r"stream text, step 4: .*tokens-train.*, record \d+ of"):
+        train(config_of(world, checkpoint_every=100, bad_records=0), tmp_path / "run")
+    assert latest(tmp_path / "run") == 3
 
 
 def test_above_the_share_the_run_ends_with_its_figures(world, tmp_path, bad, order):
-    """A share of 0.001 of the 8,000 rows of 1,000 steps is 8 rows."""
+    """A share of 0.001 of the 8,000 rows of 1,000 steps is 8 rows. The step is saved before."""
     bad.update(order[:9])
     with pytest.raises(TooManyBadRecords) as raised:
-        train(config_of(world), tmp_path / "run")
-    assert counts(tmp_path / "run") == [9]
+        train(config_of(world, checkpoint_every=100), tmp_path / "run")
+    assert counts(tmp_path / "run") == [9] and latest(tmp_path / "run") == 2
     said = "step 2: the records of 9 rows of the last 1,000 steps cannot be used, more than "
     assert f"{said}run.bad_records=0.001 of 8,000 rows" in str(raised.value)
     assert f"error: {raised.value}" in log_of(tmp_path / "run")

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.plain_steps import Recorder, loop
+from tests.runtime.plain_steps import Feed, Recorder, loop
 from vlbeit_jax import progress
 from vlbeit_jax.cost.flops import StepFlops
-from vlbeit_jax.errors import Diverged, Exit
+from vlbeit_jax.data.bad_records import BadRecord
+from vlbeit_jax.errors import BadData, Diverged, Exit
 from vlbeit_jax.runtime import signals
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
-from vlbeit_jax.runtime.hooks.evaluate import Evaluate, Evaluator
+from vlbeit_jax.runtime.hooks.evaluate import Abandoned, Evaluate, Evaluator, due_after
 from vlbeit_jax.runtime.hooks.log import Log
 from vlbeit_jax.runtime.hooks.stop import Stop
 from vlbeit_jax.runtime.timer import Timer
@@ -262,7 +263,18 @@ def late(answers=(0,)):
     return agree
 
 
-def test_a_signal_abandons_an_evaluation_and_the_next_step_is_saved():
+def saved_before(evaluators, saves):
+    return Checkpoint(
+        saves,
+        lambda step: {"step": step},
+        Timer(1.0),
+        100,
+        before=lambda step: bool(due_after(step, evaluators)),
+        alone=True,
+    )
+
+
+def test_a_signal_abandons_an_evaluation_whose_step_is_saved():
     saves, lines, scored = Saves(), Lines(), []
 
     def run(state, frozen):
@@ -276,10 +288,40 @@ def test_a_signal_abandons_an_evaluation_and_the_next_step_is_saved():
         stop = Stop(late(), lambda: False)
         evaluators = [Evaluator("", 2, run)]
         evaluate = Evaluate(evaluators, None, lines, Timer(1.0), stopping=stop.signalled)
-        state, ending = loop([stop, evaluate, checkpoint(saves, 100)], steps=9)
-    assert scored == [0, 1, 2] and not lines.lines and "abandons the evaluation" in lines.said[0]
-    assert (state.step, ending, saves.steps) == (3, "preempted", [3])
-    assert evaluate.abandoned == "preempted"
+        with pytest.raises(Abandoned) as raised:
+            loop([stop, saved_before(evaluators, saves), evaluate], steps=9)
+    assert scored == [0, 1, 2] and not lines.lines and saves.steps == [2] and saves.waited
+    assert (raised.value.step, raised.value.reason) == (2, "preempted")
+
+
+def test_a_step_is_saved_before_its_evaluation_fails():
+    def run(state, frozen):
+        raise BadData("a held-back record")
+
+    saves, evaluators = Saves(), [Evaluator("", 3, run)]
+    evaluate = Evaluate(evaluators, None, Lines(), Timer(1.0))
+    with pytest.raises(BadData):
+        loop([saved_before(evaluators, saves), evaluate], steps=9)
+    assert saves.steps == [3] and saves.waited
+
+
+class Ends(Feed):
+    """Two batches, then an error that only this process has."""
+
+    def __next__(self):
+        if self.given == 2:
+            raise BadRecord("bad_text", "record 7")
+        return super().__next__()
+
+
+@pytest.mark.parametrize(("every", "saved"), [(100, [2]), (2, [2])], ids=["new", "saved already"])
+def test_a_step_is_saved_before_its_data_fail_unless_others_have_to_save_it(every, saved):
+    for alone in (True, False):
+        saves = Saves()
+        save = Checkpoint(saves, lambda step: {"step": step}, Timer(1.0), every, alone=alone)
+        with pytest.raises(BadData, match="stream image, step 3: .* record 7"):
+            loop([save], steps=9, feeds={"image": Ends()})
+        assert saves.steps == (saved if alone or every == 2 else [])
 
 
 def test_a_save_is_due_after_minutes_and_once(monkeypatch):

@@ -85,8 +85,14 @@ def newest(workdir):
     [
         (signal.SIGTERM, Exit.PREEMPTED, "error: SIGTERM came; step {} is saved; run the same"),
         (signal.SIGINT, Exit.INTERRUPTED, "interrupted; step {} is saved; run the same"),
+        pytest.param(
+            signal.SIGHUP,
+            Exit.PREEMPTED,
+            "error: SIGHUP came; step {} is saved; run the same",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["term", "ctrl-c"],
+    ids=["term", "ctrl-c", "hang-up"],
 )
 def test_a_signal_saves_the_step_and_ends_the_run_with_its_code(
     config, tmp_path, number, code, message

@@ -4,6 +4,7 @@ import json
 import shutil
 from typing import NamedTuple
 
+import jax
 import pytest
 
 from tests import tiny
@@ -16,6 +17,7 @@ from vlbeit_jax.runtime import history
 from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.run_page import damaged_steps, page
 from vlbeit_jax.runtime.start import train
+from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.training import sealed
 from vlbeit_jax.training.checkpoint import Checkpointer
 
@@ -199,6 +201,33 @@ def test_a_bad_record_ends_the_run_with_its_own_code(world, tmp_path, monkeypatc
         train(config_of(world), tmp_path / "run")
 
 
+def test_an_evaluation_that_fails_costs_no_step_and_no_figure(world, tmp_path, monkeypatch):
+    """The step is saved before. The next start computes the figures that are missing."""
+    config = config_of(world, checkpoint_every=100, evaluate_every=3, evaluate_batches=1)
+    evaluated = []
+
+    def figures(self, data, place, state, frozen):
+        evaluated.append(int(state.step))
+        if len(evaluated) in (2, 4):
+            raise BadData("a held-back record")
+        return {
+            "mlm/accuracy": sum(float(abs(leaf).sum()) for leaf in jax.tree.leaves(state.params))
+        }
+
+    monkeypatch.setattr(OpenPretrain, "_evaluate", figures)
+    for saved in (6, 8):
+        with pytest.raises(BadData):
+            train(config, tmp_path / "run")
+        assert Checkpointer(tmp_path / "run" / "checkpoints", read_only=True).latest() == saved
+    for _ in range(2):
+        train(config, tmp_path / "run")
+    assert evaluated == [3, 6, 6, 8, 8]
+    assert "step 6 was not evaluated to the end; that is done now" in log_of(tmp_path / "run")
+    lines = [line for line in tiny.metrics_of(tmp_path / "run") if line["split"] == "validation"]
+    assert [line["step"] for line in lines] == [3, 6, 8]
+    assert len({line["mlm/accuracy"] for line in lines}) == 3
+
+
 @pytest.mark.slow
 def test_the_page_of_a_run_shows_starts_steps_and_damage(world, run):
     shutil.rmtree(run / "checkpoints" / "8")
@@ -258,7 +287,9 @@ def test_a_start_that_was_killed_leaves_time_that_is_not_recorded():
 def test_a_history_with_a_cut_off_line_is_read(tmp_path):
     history.History(tmp_path).add("started", {"step": 0})
     with (tmp_path / history.FILE).open("a") as out:
-        out.write('{"event": "sav')
+        out.write('{"event": "saved", "time": "a day", "stfp": 3}\n')  # A flipped bit.
+        out.write('{"event": "ended", "time": "a day", "step": 3, "code": 0, "ended": null}\n')
+        out.write('[]\n{"event": "sav')
     assert [each["event"] for each in history.read_history(tmp_path)] == ["started"]
     history.History(tmp_path, enabled=False).add("ended", {"step": 0})
     assert history.last_saved(tmp_path) == 0

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from tests import tiny
 from tests.runtime.test_processes import MAIN, together
 from vlbeit_jax import progress
 from vlbeit_jax.errors import Exit
-from vlbeit_jax.runtime import watchdog
+from vlbeit_jax.runtime import outside_watch, watchdog
 from vlbeit_jax.runtime.history import read_history
 
 LIMIT = 0.3
@@ -107,7 +108,7 @@ with watchdog.watching(0.3):
         ("threading = __import__('threading'); threading.Event().wait()", Exit.STUCK),
         ("while True: pass", Exit.STUCK),
         ("ctypes.CDLL(None).sleep(100)", Exit.STUCK),
-        ("ctypes.PyDLL(None).sleep(100)", Exit.DEFECT),
+        ("ctypes.PyDLL(None).sleep(100)", -signal.SIGKILL),
     ],
     ids=["lock", "loop", "C", "C with Python's lock"],
 )
@@ -121,8 +122,40 @@ def test_a_stuck_process_shows_its_stacks_and_ends(call, code):
     )
     assert done.returncode == code, done.stderr
     assert "in step_that_waits" in done.stderr and "most recent call first" in done.stderr
-    if code == Exit.STUCK:
-        assert done.stderr.splitlines()[-1].startswith("error: nothing was done for 0s: ")
+    said = "nothing was done for 0s: " if code == Exit.STUCK else "process "
+    assert done.stderr.splitlines()[-1].startswith(f"error: {said}")
+    assert code == Exit.STUCK or "no sign of life for 2s: a call into C keeps" in done.stderr
+
+
+SUSPENDED = """
+import signal, sys, time
+from vlbeit_jax.runtime import watchdog
+with watchdog.watching(0.1):
+    watchdog.steps_begin()
+    print("begins", flush=True)
+    for _ in range(20):
+        time.sleep(0.05)
+        watchdog.beat()
+"""
+
+
+def test_a_process_may_be_suspended_for_longer_than_any_limit():
+    """It alone, as by SIGSTOP. Meanwhile it can be asked where it is, before and after."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SUSPENDED],
+        cwd=tiny.TOP,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "begins\n"
+        process.send_signal(outside_watch.SHOW_STACKS)
+        process.send_signal(signal.SIGSTOP)
+        wait(1.5)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == 0
+        assert "most recent call first" in process.stderr.read()
 
 
 # A run whose data stop coming: the tenth batch is never read.

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from vlbeit_jax.errors import Damaged, UsageError
-from vlbeit_jax.training import saved_step, sealed
+from vlbeit_jax.training import leaves, saved_step, sealed
 from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import read_newest, restore
 
 FLIPS = 20
@@ -201,3 +202,28 @@ def test_the_newest_step_that_can_be_read_is_read_and_a_given_one_is_the_only_on
         shutil.rmtree(tmp_path / "checkpoints" / str(step) / "params")
     with pytest.raises(Damaged, match="no checkpoint of .* can be read:\n.*3/params"):
         read_newest(tmp_path, read)
+
+
+@pytest.mark.parametrize("group", [1, 2**30], ids=["one by one", "together"])
+def test_a_tree_is_read_in_groups_and_the_damaged_array_is_named(saved, copy, monkeypatch, group):
+    """Orbax reads the list of all arrays at every call, so a call for each would be quadratic."""
+    monkeypatch.setattr(leaves, "GROUP_BYTES", group)
+    calls, read = [], leaves.Leaves._restored
+    monkeypatch.setattr(
+        leaves.Leaves, "_restored", lambda *given: calls.append(given) or read(*given)
+    )
+    for name in ("params", "optimizer"):  # The second one holds lists.
+        calls.clear()
+        tree = Checkpointer(saved, read_only=True).leaves(1, name)
+        found = dict(tree.items())
+        assert found.keys() == tree.shapes.keys() and len(calls) == (
+            len(found) if group == 1 else 1
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(TREES[name]):
+            assert found[leaf_name(path)].tobytes() == leaf.tobytes()
+    path = copy / "1" / "description" / "metadata"
+    content = json.loads(path.read_text())
+    content[sealed.ARRAYS]["params"]["block_0/bias"][2] = "0" * 16
+    path.write_text(json.dumps(sealed.with_seal(content)))
+    with pytest.raises(Damaged, match="by the digest of block_0/bias$"):
+        dict(Checkpointer(copy, read_only=True).leaves(1, "params").items())

@@ -10,7 +10,9 @@ from typing import Any, BinaryIO
 from vlbeit_jax.errors import BadData
 
 END = 2**16  # Bytes at both ends of a file. ArrayRecord's list of records is in the last ones.
-SIZE, ENDS, SHA256, RECORDS = "size", "ends_sha256", "sha256", "records"  # Entries of a shard.
+# Entries of a shard in the description. "size" is that of the file; "bytes", which ``prepare`` adds
+# for TFDS, is the sum of the sizes of its records without the file's own structure.
+SIZE, ENDS, SHA256, RECORDS = "size", "ends_sha256", "sha256", "records"
 THREADS, SHOWN = 16, 3
 
 

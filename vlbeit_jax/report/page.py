@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlbeit_jax.places import appearing
 from vlbeit_jax.report import fine_tuned, pretraining, tokenizer
 from vlbeit_jax.report.configuration import configuration_section
 from vlbeit_jax.report.content import Asked, Content
@@ -12,6 +13,7 @@ from vlbeit_jax.report.facts import description_of, run_section
 from vlbeit_jax.report.markup import Html, Section, document, element
 from vlbeit_jax.report.style import STYLE
 from vlbeit_jax.runtime.metrics_file import read_metrics
+from vlbeit_jax.storage import explains_storage
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.pretrain import Pretrain
 from vlbeit_jax.tasks.runs import read_config
@@ -41,12 +43,15 @@ def write_report(
 
     Raises:
       UsageError: the run has no checkpoint yet, or the results or the data do not belong to it.
+      StorageError: there is no room for the pictures or the page; there is no page then.
     """
     config, asked = read_config(folder), Asked(folder, places, results, out)
-    content = PAGES.get(config.task.kind, fine_tuned.content)(asked)
-    page = out / PAGE
-    page.write_text(_page(config, content, asked), encoding="utf-8")
-    return page
+    with explains_storage(out):
+        content = PAGES.get(config.task.kind, fine_tuned.content)(asked)
+        page = _page(config, content, asked)
+        with appearing(out / PAGE) as file:  # After its pictures.
+            file.write(page)
+    return out / PAGE
 
 
 def _page(config: Config, content: Content, asked: Asked) -> Html:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from vlbeit_jax import places
+from vlbeit_jax.unread import drop_unread_outputs
 
 PATIENCE = 20.0  # Seconds to tell the other processes of the run, and to write to its folder.
 _notes: list[Callable[[str, int], None]] = []  # Called with the message and the exit code.
@@ -34,6 +35,7 @@ def end(said: str, code: int) -> NoReturn:
       code: exit code of all processes.
     """
     threading.Timer(PATIENCE, os._exit, [code]).start()
+    drop_unread_outputs()
     try:
         if _tellers:
             _tellers[-1](said, code)

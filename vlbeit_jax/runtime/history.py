@@ -36,9 +36,9 @@ class History:
 
 
 def read_history(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's history, oldest first. Lines that cannot be read are left out.
+    """Returns the lines of a run's history, oldest first. Lines that cannot be used are left out.
 
-    A line may be cut off, because its process was killed.
+    A line may be cut off, because its process was killed, or damaged.
     """
     path = workdir / FILE
     found = []
@@ -47,9 +47,25 @@ def read_history(workdir: pathlib.Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(entry, dict) and "event" in entry:
+        if _is_usable(entry):
             found.append(entry)
     return found
+
+
+def _is_usable(entry: Any) -> bool:
+    """Whether a line has what is read of it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("time"), str):
+        return False
+    numbers = {STARTED: ("step",), SAVED: ("step",), ENDED: ("step", "code")}
+    names = numbers | {ROLLED_BACK: ("step", "to")}
+    seconds = entry.get("seconds", {})
+    return (
+        entry.get("event") in names
+        and all(isinstance(entry.get(name), int) for name in names[entry["event"]])
+        and (entry["event"] != ENDED or isinstance(entry.get("ended"), str))
+        and isinstance(seconds, dict)
+        and all(isinstance(each, int | float) for each in seconds.values())
+    )
 
 
 def last_saved(workdir: pathlib.Path) -> int:

@@ -1,8 +1,10 @@
 """The hooks of a run, in the order in which they are called."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import jax
 
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.data.pipeline import Examples
@@ -14,7 +16,7 @@ from vlbeit_jax.runtime.hooks.bad_records import BadRecords
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.divergence import Divergence
-from vlbeit_jax.runtime.hooks.evaluate import Evaluate
+from vlbeit_jax.runtime.hooks.evaluate import Evaluate, due_after
 from vlbeit_jax.runtime.hooks.first_batch import FirstBatch
 from vlbeit_jax.runtime.hooks.heartbeat import Heartbeat
 from vlbeit_jax.runtime.hooks.log import Log
@@ -28,6 +30,7 @@ from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.tasks.base import Evaluator
 from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.tasks.reading import reading_of
 from vlbeit_jax.training.checkpoint import Checkpointer
@@ -63,12 +66,11 @@ def hooks_of(
       bad_records: counts examples whose record cannot be used.
     """
     config = run.config
-    checkpoint, stop = _saving(run, checkpointer, timer, made, bad_records)
     evaluators = run.opened.evaluators(run.data, run.place)
+    checkpoint, stop = _saving(run, checkpointer, timer, made, bad_records, evaluators)
     hooks: list[Hook] = [
         Heartbeat(),
         _log(run, examples, writer, timer, bad_records),
-        bad_records,
         Divergence(
             checkpointer.latest,
             writer,
@@ -78,14 +80,6 @@ def hooks_of(
         ),
         stop,
         made,
-        Evaluate(
-            evaluators,
-            frozen,
-            writer,
-            timer,
-            ema=bool(config.optimizer.ema_decay),
-            stopping=stop.signalled,
-        ),
     ]
     if is_primary() and config.run.first_batch:
         hooks.append(_first_batch(run, examples, writer))
@@ -93,6 +87,18 @@ def hooks_of(
         # Before the checkpoint, whose description holds the same configuration.
         hooks.append(SaveConfig(run.workdir, config))
     hooks.append(checkpoint)
+    # What may fail comes after the checkpoint, which saves the step first.
+    hooks.append(bad_records)
+    hooks.append(
+        Evaluate(
+            evaluators,
+            frozen,
+            writer,
+            timer,
+            ema=bool(config.optimizer.ema_decay),
+            stopping=stop.signalled,
+        )
+    )
     if is_primary() and profile:
         hooks.append(Profile(run.workdir / PROFILE, *profile))
     return hooks
@@ -157,6 +163,7 @@ def _saving(
     timer: Timer,
     made: Progress,
     bad_records: BadRecords,
+    evaluators: Sequence[Evaluator],
 ) -> tuple[Checkpoint, Stop]:
     """Returns the hooks that save, and that agree with the other hosts on when to save and end."""
     config = run.config
@@ -175,7 +182,9 @@ def _saving(
         every=config.run.checkpoint_every,
         minutes=config.run.checkpoint_minutes,
         asked=lambda: stop.agreed_to_save(),
+        before=lambda step: bool(due_after(step, evaluators)) or bad_records.too_many(step),
         on_saved=made.saved,
+        alone=jax.process_count() == 1,
     )
     # Hosts do not save at the same time by their own clocks.
     stop = Stop(Agreement(run.mesh), lambda: is_primary() and checkpoint.is_due())

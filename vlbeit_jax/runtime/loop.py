@@ -74,7 +74,7 @@ def train_loop(
         for index in range(int(state.step), steps):
             for hook in hooks:
                 hook.before_step(index)
-            with timer.waiting("data"):
+            with _failing(hooks, index, state), timer.waiting("data"):
                 rows = {
                     name: _next(feeds[name], name, index) for name in schedule.streams_at(index)
                 }
@@ -92,6 +92,17 @@ def train_loop(
             if ending:
                 return state, ending
     return state, FINISHED
+
+
+@contextlib.contextmanager
+def _failing(hooks: Sequence[Hook], step: int, state: TrainState) -> Iterator[None]:
+    """Tells the hooks before an error leaves its body; ``state`` is good."""
+    try:
+        yield
+    except Exception:
+        for hook in hooks:
+            hook.before_failure(step, state)
+        raise
 
 
 def _next(feed: Feed, name: str, index: int) -> Rows:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlbeit_jax.data.splits import SEEN_FOLDER, STARTED_FROM, read_seen, write_seen
-from vlbeit_jax.places import remove_tree
+from vlbeit_jax.places import appearing, remove_tree
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.training.saved_run import START_FILE
 from vlbeit_jax.training.start_from import Start
@@ -39,7 +39,8 @@ def _forget_start(workdir: pathlib.Path) -> None:
 
 def _save_start(workdir: pathlib.Path, start: Start) -> None:
     """Writes where each parameter comes from, and the keys of what the start was trained on."""
-    (workdir / START_FILE).write_text(json.dumps(start.report(), indent=1) + "\n")
+    with appearing(workdir / START_FILE) as out:
+        out.write(json.dumps(start.report(), indent=1) + "\n")
     seen = [
         read_seen(start.folder, name)
         for name in (SEEN_FOLDER, STARTED_FROM)

@@ -49,8 +49,9 @@ def require_checkpoints(workdir: pathlib.Path) -> None:
     saved = last_saved(workdir)
     if saved or (taken and not folder.is_dir()):
         fact = f"the run has saved step {saved}" if saved else f"{METRICS_FILE} is at step {taken}"
+        state = "is not a folder" if folder.exists() else "is missing"
         raise Damaged(
-            f"{folder} {'has no step' if folder.is_dir() else 'is missing'}, but {fact}; the run "
+            f"{folder} {'has no step' if folder.is_dir() else state}, but {fact}; the run "
             f"would start at step 0 and erase its figures; put {CHECKPOINTS}/ back, or choose "
             "another --workdir to start anew"
         )

@@ -19,16 +19,18 @@ from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.first_lines import first_lines
 from vlbeit_jax.runtime.history import History
 from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.hooks.evaluate import Abandoned
 from vlbeit_jax.runtime.hooks.progress import recorded
 from vlbeit_jax.runtime.hooks_of_run import bad_records_of, hooks_of
 from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.loop import train_loop
+from vlbeit_jax.runtime.missing_evaluation import evaluate_if_missing
 from vlbeit_jax.runtime.new_state import new_state
 from vlbeit_jax.runtime.resume import bytes_of, require_checkpoints, resume
 from vlbeit_jax.runtime.rollback import roll_back, save_at_once
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_here
-from vlbeit_jax.runtime.stopping import compiling, finish_evaluation, raise_for_signal
+from vlbeit_jax.runtime.stopping import compiling, raise_for_signal
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.storage import explains_storage, require_room
@@ -104,7 +106,7 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             time.monotonic() - began,
         )
         if state is not None and start == config.run.steps:
-            finish_evaluation(run, state, writer, timer)
+            evaluate_if_missing(run, state, writer, timer)
             writer.say(f"{workdir}: already finished, at step {start} of {start}")
             _say_changes(writer, "still has the values of its last step:", changes)
             return state
@@ -126,17 +128,16 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             hooks_now = functools.partial(hooks_of, run, *parts)
             hooks = hooks_now()
             timer.steps_begin()
+            if start:
+                evaluate_if_missing(run, state, writer, timer)
             while True:
                 take_steps = functools.partial(_train, run, step, state, frozen, examples, hooks)
                 try:
-                    state, ending = take_steps(writer, timer, bad_records.add)
-                    break
+                    return take_steps(writer, timer, bad_records.add)
                 except Diverged as error:
                     state = roll_back(run, checkpointer, abstract, error, made, writer)
                     hooks = hooks_now()
                     save_at_once(hooks, state)
-            raise_for_signal(ending, hooks, int(state.step), writer)
-        return state
 
 
 def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
@@ -158,8 +159,13 @@ def _train(
     writer: Writer,
     timer: Timer,
     note_replaced: Callable[[str, Sequence[Replaced]], None],
-) -> tuple[TrainState, str]:
-    """Opens the data at the right place and runs the loop."""
+) -> TrainState:
+    """Opens the data at the right place and runs the loop.
+
+    Raises:
+      Interrupted: Ctrl-C has come, and the step is saved.
+      Preempted: SIGTERM has come, and the step is saved.
+    """
     start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
     contributions = Contributions.of(run, examples)
     if shares := contributions.shares():
@@ -175,21 +181,26 @@ def _train(
         )
         for name, stream in run.task.streams().items()
     }
-    with signals.noted():
-        state, ending = train_loop(
-            step,
-            state,
-            frozen,
-            feeds,
-            schedule,
-            hooks,
-            timer,
-            steps=steps,
-            put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
-        )
+    try:
+        with signals.noted():
+            state, ending = train_loop(
+                step,
+                state,
+                frozen,
+                feeds,
+                schedule,
+                hooks,
+                timer,
+                steps=steps,
+                put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
+            )
+    except Abandoned as error:
+        raise_for_signal(error.reason, error.step, writer)
+        raise
     if told := contributions.text(int(state.step)):
         writer.say(told)
-    return state, ending
+    raise_for_signal(ending, int(state.step), writer)
+    return state
 
 
 def _say_changes(writer: Writer, title: str, changes: list[str]) -> None:

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 from vlbeit_jax import progress
 from vlbeit_jax.errors import Stuck
 from vlbeit_jax.progress import duration
+from vlbeit_jax.runtime import outside_watch
 from vlbeit_jax.runtime.ending import end
+from vlbeit_jax.unread import drop_unread_outputs
 
 # What takes longer than a step may take so much longer: a start, compilation, evaluation, a save.
 PATIENCE = 6
@@ -84,46 +86,40 @@ def watching(seconds: float, stuck: Callable[[Stuck], None] | None = None) -> It
         yield
         return
     _state.waited, _state.doing = 0.0, STARTS
-    _arm(seconds)
     done = threading.Event()
-    thread = threading.Thread(
-        target=_watch, args=(seconds, done, stuck or _end), name="watchdog", daemon=True
-    )
-    thread.start()
-    try:
-        with progress.checking(beat):
-            yield
-    finally:
-        done.set()
-        thread.join()
-        _state.doing = ""
+    # A call into C that keeps Python's lock also stops the thread.
+    with outside_watch.watched(PATIENCE * seconds) as alive:
+        thread = threading.Thread(
+            target=_watch, args=(seconds, done, stuck or _end, alive), name="watchdog", daemon=True
+        )
+        thread.start()
+        try:
+            with progress.checking(beat):
+                yield
+        finally:
+            done.set()
+            thread.join()
+            _state.doing = ""
 
 
-def _watch(seconds: float, done: threading.Event, stuck: Callable[[Stuck], None]) -> None:
+def _watch(
+    seconds: float,
+    done: threading.Event,
+    stuck: Callable[[Stuck], None],
+    alive: Callable[[], None],
+) -> None:
     tick = min(seconds / TICKS, LONGEST_TICK)
     last = time.monotonic()
-    try:
-        while not done.wait(tick):
-            _arm(seconds)
-            now = time.monotonic()
-            # A process that was suspended, as by Ctrl-Z or SIGSTOP, has not waited all the time.
-            _state.waited += min(now - last, 2 * tick)
-            last = now
-            limit = seconds * (PATIENCE if _state.doing else 1)
-            if _state.waited > limit:
-                stuck(Stuck(_message(limit)))
-                return
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-def _arm(seconds: float) -> None:
-    """Shows the stacks and ends the process, with exit code 1, unless it is called again in time.
-
-    A call into C that keeps Python's lock stops every thread of Python, the watchdog's as well. So
-    a thread of faulthandler, which needs no lock, waits for the longest limit.
-    """
-    faulthandler.dump_traceback_later(PATIENCE * seconds, exit=True, file=2)
+    while not done.wait(tick):
+        alive()
+        now = time.monotonic()
+        # A process that was suspended, as by Ctrl-Z or SIGSTOP, has not waited all the time.
+        _state.waited += min(now - last, 2 * tick)
+        last = now
+        limit = seconds * (PATIENCE if _state.doing else 1)
+        if _state.waited > limit:
+            stuck(Stuck(_message(limit)))
+            return
 
 
 def _message(limit: float) -> str:
@@ -151,6 +147,7 @@ def main_thread_place() -> str:
 
 def show_stacks() -> None:
     """Writes the stack traces of all threads to the standard error output."""
+    drop_unread_outputs()  # This process ends even if nobody reads why.
     sys.stderr.flush()
     place = main_thread_place()
     os.write(2, f"the main thread of this process is in {place}; all threads:\n".encode())

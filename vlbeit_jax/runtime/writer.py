@@ -20,6 +20,7 @@ from vlbeit_jax.runtime.ending import noting
 from vlbeit_jax.runtime.metrics_file import append_metrics, drop_metrics_after
 from vlbeit_jax.shapes import UInt8
 from vlbeit_jax.tasks.figures import Headline
+from vlbeit_jax.unread import drop_unread_outputs
 
 # tensorboardX imports PyTorch if it is installed, for features that are not used here. That costs
 # seconds and memory, so the import is made to fail.
@@ -61,6 +62,16 @@ class _EventFiles:
 
 record_writer.register_writer_factory("gs", _EventFiles())
 TEXT_FILE, EVENTS, REFUSED_FILE = "log.txt", "tensorboard", "refused.jsonl"
+
+
+@contextlib.contextmanager
+def _perhaps_unread() -> Iterator[None]:
+    """The run goes on if its terminal is gone or nobody reads its output; ``log.txt`` has it."""
+    try:
+        yield
+    except OSError:
+        if not drop_unread_outputs():
+            raise
 
 
 class Writer:
@@ -112,8 +123,9 @@ class Writer:
         """Advances the progress bar by a step, with ``text`` beside it."""
         if self._first is None:
             self._first = self._without_compilation()
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
+        with _perhaps_unread():
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
 
     def write(self, step: int, split: str, figures: Mapping[str, float]) -> None:
         """Writes figures everywhere: all of them to files, the most important ones as a line.
@@ -158,8 +170,9 @@ class Writer:
         self._log(text)
         if not self._enabled:
             return
-        self._bar.write(redacted(text), file=sys.stderr)
-        sys.stderr.flush()
+        with _perhaps_unread():
+            self._bar.write(redacted(text), file=sys.stderr)
+            sys.stderr.flush()
 
     @contextlib.contextmanager
     def noting_errors(self) -> Iterator[None]:
@@ -205,7 +218,8 @@ class Writer:
 
     def close(self) -> None:
         """Ends the progress bar; all that was written is then in its files."""
-        self._bar.close()
+        with _perhaps_unread():
+            self._bar.close()
         if self._events is not None:
             self._events.close()
         settle()

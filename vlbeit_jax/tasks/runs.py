@@ -7,6 +7,7 @@ from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.tasks import Config, parse
 from vlbeit_jax.training.saved_run import CONFIG_FILE
+from vlbeit_jax.version import __version__
 
 
 def read_config(folder: pathlib.Path, setting: str = "") -> Config:
@@ -32,7 +33,10 @@ def read_config(folder: pathlib.Path, setting: str = "") -> Config:
     try:
         return parse(values, to_train=False)
     except UsageError as error:
-        raise UsageError(f"{folder / CONFIG_FILE}: {error}") from error
+        raise UsageError(
+            f"{folder / CONFIG_FILE}: {error}\nIf another version of vlbeit_jax wrote it, use that "
+            f"one; this is {__version__}"
+        ) from error
 
 
 def read_network(folder: pathlib.Path, setting: str = "") -> tuple[Config, ModelConfig]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vlbeit_jax.places import place, settle
-from vlbeit_jax.storage import explains_storage
+from vlbeit_jax.storage import explains_storage, require_right_to_write
 from vlbeit_jax.training.complete_steps import complete_steps, remove_unfinished
 from vlbeit_jax.training.leaves import Leaves, ignore_abandoned_work
 from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
@@ -52,13 +52,13 @@ class Checkpointer:
           alone: this process saves by itself.
         """
         self._place, self._alone = place(folder).resolve(), alone
-        self._keep: list[Any] = [_policies.LatestN(keep_last)]
-        if keep_every:
-            self._keep.append(_policies.EveryNSteps(keep_every))
+        multiples = [_policies.EveryNSteps(keep_every)] if keep_every else []
+        self._keep: list[Any] = [_policies.LatestN(keep_last), *multiples]
         self._saving = self._failed = False
         if not read_only:
             self._place.mkdir(parents=True, exist_ok=True)
             if alone or jax.process_index() == 0:
+                require_right_to_write(self._place)
                 remove_unfinished(self._place)
 
     @functools.cached_property

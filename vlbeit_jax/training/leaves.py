@@ -6,9 +6,11 @@ No process waits for another one here, because a file may be damaged for one of 
 import functools
 import inspect
 import logging
+import math
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -16,13 +18,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vlbeit_jax.errors import Damaged, Reported
+from vlbeit_jax.errors import Damaged, Reported, UsageError
+from vlbeit_jax.storage import not_allowed
 from vlbeit_jax.training.digest import array_digest
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.sealed import SHOWN, Kept, array_facts
 
 Tree = Any
 Result = TypeVar("Result")
+GROUP_BYTES = 256 * 2**20  # Read together where a whole tree is read array by array.
 LONGEST = 500  # Characters of an error of another library.
 LEFT_BEHIND = "Event loop is closed"  # Error of reads that Orbax no longer waits for.
 FULL = "RESOURCE_EXHAUSTED"  # Of a device's memory, which says nothing about the files.
@@ -48,6 +52,8 @@ class Leaves:
         self._folder, self._known = folder, known
         self._reader = ocp.PyTreeCheckpointHandler()
         self._tree, self.facts = read_files(folder, "its list of arrays", self._listed)
+        paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(self._tree))
+        self._paths = {leaf_name(path): path for path in paths}
 
     def _listed(self) -> tuple[Tree, dict[str, Kept]]:
         tree = self._reader.metadata(epath.Path(self._folder)).tree
@@ -84,32 +90,69 @@ class Leaves:
         Raises:
           Damaged: the array cannot be read, or is not what was saved.
         """
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._tree)]
-        (path,) = (path for path in paths if leaf_name(path) == wanted)
+        return self._read([wanted])[wanted]
+
+    def items(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields name and content of each array.
+
+        Orbax reads the list of all arrays at every call. So one call reads arrays of
+        ``GROUP_BYTES`` together, or a larger one alone.
+
+        Raises:
+          Damaged: an array cannot be read, or is not what was saved.
+        """
+        for names in self._groups():
+            try:
+                yield from self._read(names).items()
+            except Damaged:
+                for name in names:  # The message names the one that is damaged.
+                    yield name, self[name]
+
+    def _groups(self) -> Iterator[list[str]]:
+        names, size = [], 0
+        for name, facts in self.facts.items():
+            own = math.prod(facts.shape) * jax.numpy.dtype(facts.dtype).itemsize
+            if names and size + own > GROUP_BYTES:
+                yield names
+                names, size = [], 0
+            names.append(name)
+            size += own
+        if names:
+            yield names
+
+    def _read(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns some arrays by name, after their digests are checked."""
+        wanted = {self._paths[name]: name for name in names}
         as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-        if all(isinstance(key, jax.tree_util.DictKey) for key in path):
-            # A tree of this array alone: with the others as placeholders, each call would take time
-            # for all of them.
-            alone = ocp.args.PyTreeRestore(
-                item=_nested(path, 0), restore_args=_nested(path, as_numpy), partial_restore=True
+        if all(isinstance(key, jax.tree_util.DictKey) for path in wanted for key in path):
+            # A tree of these arrays alone: with the others as placeholders, each call would take
+            # time for all of them.
+            item, restore_args = _nested(wanted, 0), _nested(wanted, as_numpy)
+            asked = ocp.args.PyTreeRestore(
+                item=item, restore_args=restore_args, partial_restore=True
             )
         else:  # Orbax takes no part of a list, such as an optimizer's state.
-            alone = self._others_as_placeholders(path, as_numpy)
-        found = read_files(self._folder, wanted, lambda: _at(path, self._restored(alone)))
-        if self._known is not None and self._known[wanted].digest != array_digest(wanted, found):
-            raise Damaged(changed(self._folder, [wanted]))
+            item = jax.tree_util.tree_map_with_path(
+                lambda path, _: 0 if path in wanted else ocp.PLACEHOLDER, self._tree
+            )
+            restore_args = jax.tree.map(lambda _: as_numpy, self._tree)
+            asked = ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
+        what = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        tree = read_files(self._folder, what, lambda: self._restored(asked))
+        found = {name: _at(path, tree) for path, name in wanted.items()}
+        if self._known is not None:
+            wrong = [
+                each
+                for each in found
+                if self._known[each].digest != array_digest(each, found[each])
+            ]
+            if wrong:
+                raise Damaged(changed(self._folder, wrong))
         return found
-
-    def _others_as_placeholders(self, wanted: Any, as_numpy: ocp.RestoreArgs) -> Any:
-        item = jax.tree_util.tree_map_with_path(
-            lambda path, _: 0 if path == wanted else ocp.PLACEHOLDER, self._tree
-        )
-        restore_args = jax.tree.map(lambda _: as_numpy, self._tree)
-        return ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
 
 
 def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> Result:
-    """Returns what ``read`` returns, and turns whatever goes wrong in it into ``Damaged``.
+    """Returns what ``read`` returns, and turns nearly all that goes wrong in it into ``Damaged``.
 
     Orbax and its libraries raise nearly every type of error over files that are not as they wrote
     them.
@@ -122,6 +165,8 @@ def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> R
     except Exception as error:
         if isinstance(error, RuntimeError) and FULL in str(error):
             raise
+        if told := not_allowed(error, folder):
+            raise UsageError(told) from error  # These files may be good.
         said = f"{type(error).__name__}: {error}".partition(" [tensorstore_spec=")[0]
     raise Damaged(f"{folder} is damaged: {what} cannot be read: {' '.join(said.split())[:LONGEST]}")
 
@@ -142,6 +187,7 @@ def ignore_abandoned_work() -> None:
             hook(each)
 
     sys.unraisablehook = report
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     unread = logging.getLogger("asyncio")
     unread.addFilter(lambda record: "never retrieved" not in record.getMessage())
     logging.getLogger("absl").addFilter(_is_told_otherwise)
@@ -166,11 +212,15 @@ def _at(path: Any, tree: Tree) -> Any:
     return tree
 
 
-def _nested(path: Any, leaf: Any) -> Any:
-    """Returns a tree of dictionaries with one leaf, at the end of a path."""
-    for key in reversed(path):
-        leaf = {_plain(key): leaf}
-    return leaf
+def _nested(paths: Iterable[Any], leaf: Any) -> Any:
+    """Returns a tree of dictionaries with the same leaf at the end of each path."""
+    tree: dict[Any, Any] = {}
+    for *folders, last in paths:
+        place = tree
+        for key in folders:
+            place = place.setdefault(_plain(key), {})
+        place[_plain(last)] = leaf
+    return tree
 
 
 def _plain(key: Any) -> Any:

@@ -145,8 +145,10 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise _Fault(f"its {name!r} is {json.dumps(value)} and not a string")
-    if not value.strip():
+    if not value:
         raise _Fault(f"its {name!r} is empty")
+    if not value.strip():
+        raise _Fault(f"its {name!r} is blank: {value!r}")
     return value.strip()
 
 

@@ -90,16 +90,25 @@ class BadRecords(Hook):
         counts = {stream: dict(sorted(each.items())) for stream, each in self._counts.items()}
         return {"counts": counts, "recent": [list(each) for each in self._recent]}
 
+    def too_many(self, step: int) -> bool:
+        """Whether too many examples were replaced, by the newest counts of all processes."""
+        return self._replaced() > self._share * self._recent_rows(step)
+
+    def _replaced(self) -> int:
+        return sum(count for _, count in self._recent)
+
+    def _recent_rows(self, step: int) -> int:
+        last = max(step, RECENT)
+        return self._rows(last) - self._rows(last - RECENT)
+
     def after_step(self, step: int, state: TrainState, ending: str | None) -> None:
-        """Ends the run if too many examples were replaced, by the newest counts.
+        """Ends the run if too many examples were replaced, after the step was saved.
 
         Raises:
           TooManyBadRecords: on all processes at the same step.
         """
-        replaced = sum(count for _, count in self._recent)
-        last = max(step, RECENT)
-        rows = self._rows(last) - self._rows(last - RECENT)
-        if replaced > self._share * rows:
+        if self.too_many(step):
+            replaced, rows = self._replaced(), self._recent_rows(step)
             raise TooManyBadRecords(
                 f"step {step}: the records of {replaced:,} rows of the last {RECENT:,} steps "
                 f"cannot be used, more than run.bad_records={self._share:g} of {rows:,} rows; "

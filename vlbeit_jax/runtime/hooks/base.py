@@ -41,5 +41,15 @@ class Hook:
           ending: why the run ends with this step; None if it goes on.
         """
 
+    def before_failure(self, step: int, state: TrainState) -> None:
+        """Called if the data of the next step cannot be read, before the run ends with that error.
+
+        Perhaps this process alone has failed, so nothing in here may wait for the others.
+
+        Args:
+          step: the last one, which is good.
+          state: after it.
+        """
+
     def close(self) -> None:
         """Called once when the loop ends, for whatever reason."""

@@ -26,7 +26,9 @@ class Checkpoint(Hook):
         *,
         minutes: float = 0.0,
         asked: Callable[[], bool] = lambda: False,
+        before: Callable[[int], bool] = lambda step: False,
         on_saved: Callable[[int], None] = lambda step: None,
+        alone: bool = False,
     ):
         """Saves with ``checkpointer``, which the caller closes.
 
@@ -37,12 +39,15 @@ class Checkpoint(Hook):
           every: steps between checkpoints.
           minutes: after which a save is due; 0: never.
           asked: whether all processes have agreed to save.
+          before: whether what follows a step may fail, on any process, so that the step has to be
+            saved first. All processes get the same answer.
           on_saved: called with a step once it is on disk.
+          alone: whether this is the only process of the run, so that it can save at any time.
         """
         self._checkpointer, self._describe = checkpointer, describe
         self._timer, self._every, self._minutes = timer, every, minutes
-        self._asked, self._on_saved = asked, on_saved
-        self._last = time.monotonic()
+        self._asked, self._before, self._on_saved = asked, before, on_saved
+        self._last, self._alone = time.monotonic(), alone
         self._writing: int | None = None
 
     def is_due(self) -> bool:
@@ -59,8 +64,15 @@ class Checkpoint(Hook):
           StorageError: an earlier save has failed.
         """
         self._note_saved(self._checkpointer.check)
-        if ending or step % self._every == 0 or self._asked():
+        if ending or step % self._every == 0 or self._asked() or self._before(step):
             self.save(step, state)
+
+    def before_failure(self, step: int, state: TrainState) -> None:
+        """Saves the step, unless other processes of the run would have to save it too."""
+        if self._alone:
+            self._note_saved(self._checkpointer.wait)
+            if step > (self._checkpointer.latest() or 0):
+                self.save(step, state)
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts a save, after the one before has ended."""

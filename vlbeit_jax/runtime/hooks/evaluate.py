@@ -1,8 +1,8 @@
 """Evaluates on held-back data during training."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 from vlbeit_jax import progress
 from vlbeit_jax.runtime import watchdog
@@ -17,8 +17,40 @@ Tree = Any
 VALIDATION, VALIDATION_EMA = "validation", "validation_ema"
 
 
-class _Abandoned(Exception):
-    """A signal has come during an evaluation."""
+def due_after(
+    step: int, evaluators: Sequence[Evaluator], ending: str | None = None
+) -> list[Evaluator]:
+    """Returns the evaluators that run after a step; see ``Hook.after_step`` for ``ending``."""
+    if ending not in (None, FINISHED):
+        return []
+    found = [each for each in evaluators if each.every]
+    return [each for each in found if ending == FINISHED or step % each.every == 0]
+
+
+class Written(NamedTuple):
+    """Which figures of a step there are.
+
+    Attributes:
+      evaluator: its name.
+      split: of the parameters that it ran on, ``VALIDATION`` or ``VALIDATION_EMA``.
+    """
+
+    evaluator: str
+    split: str
+
+
+class Abandoned(Exception):
+    """A signal has come during an evaluation. Every process raises it at the same batch.
+
+    Attributes:
+      step: that was evaluated.
+      reason: to end, as ``Hook.should_stop`` returns it.
+    """
+
+    def __init__(self, step: int, reason: str):
+        """Args: ``step`` and ``reason``."""
+        super().__init__(reason)
+        self.step, self.reason = step, reason
 
 
 class Evaluate(Hook):
@@ -26,7 +58,8 @@ class Evaluate(Hook):
 
     If the run keeps averaged parameters, each evaluator also runs on them.
 
-    It does not run when another hook stops the run: there may be little time left then.
+    It does not run when another hook stops the run: there may be little time left then. The run
+    makes up for it when it resumes (``runtime/missing_evaluation.py``).
     """
 
     def __init__(
@@ -38,6 +71,7 @@ class Evaluate(Hook):
         *,
         ema: bool = False,
         stopping: Callable[[], str | None] = lambda: None,
+        written: Collection[Written] = (),
     ):
         """Takes what the evaluators need.
 
@@ -49,29 +83,26 @@ class Evaluate(Hook):
           ema: whether the state has averaged parameters.
           stopping: returns at each batch why the evaluation must be abandoned, or None. All
             processes get the same answer.
+          written: figures that are not computed again.
         """
+        self._written = written
         self._evaluators, self._frozen, self._stopping = evaluators, frozen, stopping
-        self.abandoned: str | None = None  # Why the last evaluation was.
         self._writer, self._timer, self._ema = writer, timer, ema
 
     def after_step(self, step: int, state: TrainState, ending: str | None) -> None:
-        """Runs the evaluators that are due, until a signal comes."""
-        if ending not in (None, FINISHED):
-            return
-        try:
-            with progress.checking(self._check):
-                for evaluator in self._evaluators:
-                    if evaluator.every and (step % evaluator.every == 0 or ending == FINISHED):
-                        self._run_both(evaluator, step, state)
-        except _Abandoned as reason:
-            self.abandoned = str(reason)
-            self._writer.say(
-                f"step {step}: a signal has come; the run abandons the evaluation, saves and ends"
-            )
+        """Runs the evaluators that are due.
 
-    def _check(self) -> None:
-        if reason := self._stopping():
-            raise _Abandoned(reason)
+        Raises:
+          Abandoned: a signal has come.
+        """
+
+        def check() -> None:
+            if reason := self._stopping():
+                raise Abandoned(step, reason)
+
+        with progress.checking(check):
+            for evaluator in due_after(step, self._evaluators, ending):
+                self._run_both(evaluator, step, state)
 
     def _run_both(self, evaluator: Evaluator, step: int, state: TrainState) -> None:
         self._run(evaluator, step, state, VALIDATION)
@@ -80,6 +111,8 @@ class Evaluate(Hook):
             self._run(evaluator, step, averaged, VALIDATION_EMA)
 
     def _run(self, evaluator: Evaluator, step: int, state: TrainState, split: str) -> None:
+        if Written(evaluator.name, split) in self._written:
+            return
         with watchdog.patient("the run evaluates"), self._timer.waiting("evaluation"):
             figures = evaluator.run(state, self._frozen)
             prefix = f"{evaluator.name}/" if evaluator.name else ""
