@@ -92,7 +92,7 @@ def test_a_failed_command_is_a_row_with_its_reason():
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
-def test_a_command_is_interrupted_so_many_seconds_after_its_first_output(tmp_path, handler):
+def test_a_command_is_interrupted_so_many_seconds_after_its_first_line(tmp_path, handler):
     """Also where this process ignores Ctrl-C, as in a background job of a shell."""
     before = signal.signal(signal.SIGINT, handler)
     try:
@@ -103,7 +103,8 @@ def test_a_command_is_interrupted_so_many_seconds_after_its_first_output(tmp_pat
 
 def _interrupted(tmp_path):
     check = gpu_runner.Check(tmp_path, time.monotonic() + 60, rehearse=True, memory=1)
-    work = f"time.sleep(1); open({str(tmp_path / 'first')!r}, 'w'); time.sleep(50)"
+    opened = f"file = open({str(tmp_path / 'first')!r}, 'w')"
+    work = f"{opened}; time.sleep(1); file.write('{{}}\\n'); file.flush(); time.sleep(50)"
     command = ["timeit", "-n", "1", "-s", "import time", work]
     began = time.monotonic()
     code, said = check.run("slow", command, gpu_runner.Stop(tmp_path / "first", 1.0))

@@ -36,7 +36,10 @@ CURRENT: list[subprocess.Popen] = []  # The command that runs now; it ends with 
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """When a command gets a Ctrl-C: so many seconds after ``file`` appeared."""
+    """When a command gets a Ctrl-C: so many seconds after ``file`` has its first line.
+
+    A run makes its metrics.jsonl before it compiles, which may take longer than these seconds.
+    """
 
     file: pathlib.Path
     seconds: float
@@ -107,7 +110,7 @@ class Check:
 
     def _interrupt(self, process: subprocess.Popen, stop: Stop) -> None:
         """Sends Ctrl-C at the time that ``stop`` says, and waits for the end."""
-        while not stop.file.is_file() and self.left() > 0 and process.poll() is None:
+        while not _has_a_line(stop.file) and self.left() > 0 and process.poll() is None:
             time.sleep(0.2)
         _wait(process, min(stop.seconds, max(self.left(), 0)))
         if process.poll() is None:
@@ -164,6 +167,10 @@ class Check:
             if batch == 1 or "RESOURCE_EXHAUSTED" not in found.get("error", ""):
                 return found
             batch //= 2
+
+
+def _has_a_line(file: pathlib.Path) -> bool:
+    return file.is_file() and b"\n" in file.read_bytes()
 
 
 def _wait(process: subprocess.Popen, seconds: float) -> None:
