@@ -152,7 +152,7 @@ def test_every_evaluation_asks_at_each_batch_whether_a_signal_has_come(world, se
     assert asked == 3  # Pretraining's, its probes', and VQ-KD's.
 
 
-def test_a_run_evaluates_with_the_tokenizer_that_its_steps_use(world, sets, monkeypatch):
+def test_a_run_evaluates_with_the_tokenizer_that_its_steps_use(world, monkeypatch):
     """Not with a second copy, for which the devices may have no room."""
 
     def copied(tree, mesh):
@@ -160,10 +160,10 @@ def test_a_run_evaluates_with_the_tokenizer_that_its_steps_use(world, sets, monk
 
     monkeypatch.setattr(open_pretrain, "put_replicated", copied)
     monkeypatch.setattr(open_pretrain, "score", lambda *given, **_: seen.append(given[2]) or {})
-    config, seen = probed(world, sets, pairs=""), []
+    config, seen = tiny.pretrain_config(world, schedule="image,pair"), []
     opened = config.task.resolve().open()
     place = Place(config.run, LoaderConfig(), tiny.mesh_of(), HostShard())
-    evaluator, _ = opened.evaluators(opened.training_data(config.run), place)
+    (evaluator,) = opened.evaluators(opened.training_data(config.run), place)
     frozen = {"on": "devices"}
     assert evaluator.run(types.SimpleNamespace(params={}), frozen) == {}
     assert len(seen) == 2 and all(each is frozen for each in seen)
