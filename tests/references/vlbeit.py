@@ -33,7 +33,7 @@ def vit(w, prefix, image, net):
         np.concatenate([np.broadcast_to(w[f"{prefix}cls_token"], (len(x), 1, x.shape[-1])), x], 1)
         + w[f"{prefix}pos_embed"]
     )
-    inside = {name.removeprefix(prefix): each for name, each in w.items() if name.startswith(prefix)}
+    inside = {name.removeprefix(prefix): w[name] for name in w if name.startswith(prefix)}
     x = blocks(inside, x, np.ones(x.shape[:2], bool), net, x.shape[1], 0)
     return layer_norm(w, f"{prefix}fc_norm", x[:, 1:], net)
 
