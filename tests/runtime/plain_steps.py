@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from vlbeit_jax.runtime.hooks.base import Hook
+from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.training.schedule import Schedule
@@ -78,3 +79,47 @@ def loop(hooks: Any, start=0, steps=3, losses=None, schedule="image", feeds=None
         steps=steps,
         put=lambda rows: rows,
     )
+
+
+class Saves:
+    """Notes the steps that are saved, in place of a checkpointer."""
+
+    def __init__(self):
+        self.steps, self.waited = [], False
+
+    def save(self, step, trees, description):
+        assert trees == {"params": step} and description == {"step": step}
+        self.steps.append(step)
+
+    def latest(self):
+        return self.steps[-1] if self.steps else None
+
+    def check(self):
+        return True
+
+    def wait(self):
+        self.waited = True
+        return True
+
+
+def checkpoint(saves, every):
+    return Checkpoint(saves, lambda step: {"step": step}, Timer(1.0), every)
+
+
+class Lines:
+    """Notes the lines of figures, in place of a writer."""
+
+    def __init__(self):
+        self.lines, self.said, self.named = [], [], []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def refused(self, step, what, records):
+        self.named.append((step, what, records(step)))
+
+    def write(self, step, split, figures):
+        self.lines.append((step, split, dict(figures)))
+
+    def progress(self, text):
+        pass
