@@ -71,6 +71,22 @@ def test_dead_links_are_found(tmp_path):
     assert dead_links(page) == ["page.md#gone", "gone.md"]
 
 
+def long_lines(text):
+    """Lines of prose above 100 columns. Tables, code and links that fill a line may be longer."""
+    prose = FENCED.sub("", text).splitlines()
+    return [line for line in prose if len(line) > 100 and " " in line and line[0] != "|"]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_prose_keeps_within_100_columns(path):
+    assert not long_lines(path.read_text())
+
+
+def test_long_lines_are_found():
+    long = "a " * 51
+    assert long_lines(f"{long}\n| {long}\n```\n{long}\n```\n") == [long]
+
+
 def test_every_help_shows_an_example(helps):
     assert MODULES
     for module, text in helps.items():
