@@ -16,6 +16,7 @@ import json
 import pathlib
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -62,13 +63,16 @@ def run(stages: pathlib.Path, command: list[str]) -> int:
     """Runs a command and records time and memory, even if it fails; returns its exit code."""
     began = time.monotonic()
     process = subprocess.Popen(command)
+    # A run saves its step after any of these. Ctrl-C has reached it by itself.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: process.send_signal(number))
     while True:
         try:
             code = process.wait()
             break
         except KeyboardInterrupt:
-            # The command has got the signal as well; wait until it has ended by itself.
-            continue
+            continue  # Wait until the command has ended by itself.
     line = {
         "command": command[1:],
         "exit_code": code,

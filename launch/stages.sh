@@ -34,5 +34,8 @@ stage() { # stage OUTPUT INPUTS COMMAND...: runs COMMAND, unless OUTPUT exists a
   printf '\n$ .venv/bin/python'
   printf ' %q' "${@:3}"
   printf '\n'
-  "$python" launch/measure.py run "$workdir" "$1" "$2" -- "$python" "${@:3}"
+  local code=0
+  supervise "$python" launch/measure.py run "$workdir" "$1" "$2" -- "$python" "${@:3}" || code=$?
+  [[ -z $ended_by ]] || exit $((code ? code : 130)) # A stage may have ended well although it was asked to end.
+  return "$code"
 }

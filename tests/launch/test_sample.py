@@ -2,13 +2,15 @@
 
 import ast
 import json
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from tests.launch.stand_ins import LAUNCH, copy_of_launch, executable, misleading
+from tests.launch.stand_ins import LAUNCH, copy_of_launch, executable, misleading, wait_for
 
 MEASURE = [sys.executable, LAUNCH / "measure.py"]
 
@@ -28,6 +30,50 @@ def test_a_stage_is_measured_and_passes_its_exit_code_on(tmp_path, code):
         line = json.loads(lines[-1])
         assert len(lines) == runs and line["exit_code"] == code
         assert line["peak_memory_bytes"] > 200_000_000 and line["wall_seconds"] >= 0
+
+
+# A run: it says that it is there, and after a signal it saves and ends.
+SAVES = """
+import pathlib, signal, sys, time
+def save(number, frame):
+    time.sleep(0.3)
+    pathlib.Path("saved").write_text(signal.Signals(number).name)
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, save)
+pathlib.Path("there").touch()
+time.sleep(60)
+"""
+
+
+def signalled(arguments, sent, folder):
+    """Sends a signal to one process once the run in it is there; returns its exit code."""
+    process = subprocess.Popen(arguments, cwd=folder)
+    wait_for((folder / "there").exists)
+    process.send_signal(sent)
+    return process.wait(30)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP], ids=lambda sent: sent.name)
+def test_a_signal_to_a_stage_reaches_its_command_which_saves(tmp_path, sent):
+    words = ["run", tmp_path, "", "", "--", sys.executable, "-c", SAVES]
+    assert signalled([*MEASURE, *words], sent, tmp_path) == 75
+    assert (tmp_path / "saved").read_text() == sent.name
+    assert json.loads((tmp_path / "stages.jsonl").read_text())["exit_code"] == 75
+
+
+@pytest.mark.parametrize("sent", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_to_a_script_ends_its_stage_and_no_other_begins(tmp_path, sent):
+    script = tmp_path / "script.sh"
+    script.write_text(
+        f"source {LAUNCH}/stages.sh\nworkdir={tmp_path} python={sys.executable}\n"
+        f"ln -s {LAUNCH} launch\nstage '' '' -c {shlex.quote(SAVES)}\ntouch another\n"
+    )
+    number = signal.Signals[sent]
+    # A background job of a shell, such as this test, may ignore Ctrl-C.
+    command = ["env", "--default-signal=INT", "bash", script]
+    assert signalled(command, number, tmp_path) == 75
+    assert (tmp_path / "saved").read_text() == sent and not (tmp_path / "another").exists()
 
 
 @pytest.fixture
