@@ -6,7 +6,7 @@ Command: python -m vlbeit_jax.main --config=configs/sample_vqkd.py --workdir=RUN
          It is a stage of launch/sample.sh.
 Cost:    500 steps of 64 images of 64 x 64; 0.9M parameters. The README has the time on two CPU
          cores.
-Expect:  254 or 255 of 256 codes in use on held-back images.
+Expect:  254 or 255 of 256 codes in use on held-out images.
 Figures: our own, for this data. 39% of the patches are white. Without re-seeding, the codebook
          collapsed to 141 of 512 codes within 600 steps; BEiT v2, trained on photographs, needs
          no re-seeding. A code whose usage falls below 0.3 of the mean is set to a feature of the

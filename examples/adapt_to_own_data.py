@@ -4,7 +4,7 @@
 
 Input: a folder of pictures, each with its caption in a text file of the same name, and a run to
 start from (the sample in the package unless you name another). Output: a set, a run and its figures
-in OUT, and the masked accuracies on held-back pictures before and after:
+in OUT, and the masked accuracies on held-out pictures before and after:
 
                    before    after
     mim             14.1%    16.9%
@@ -69,8 +69,8 @@ def main() -> None:
 
 
 def evaluated(run: pathlib.Path, data: pathlib.Path, results: pathlib.Path) -> dict[str, float]:
-    """Returns the masked accuracy of each term on held-back data."""
-    # The new run has seen the training part, so both are scored on what is held back from it.
+    """Returns the masked accuracy of each term on held-out data."""
+    # The new run has seen the training part, so both are scored on what is held out from it.
     call("evaluate", **{"from": run}, data=data, split="validation", json=results)
     found = json.loads(results.read_text())
     return {

@@ -85,7 +85,7 @@ def run(stages: pathlib.Path, command: list[str]) -> int:
 
 
 def results(workdir: pathlib.Path) -> None:
-    """Joins evaluation, use of the codebook on held-back images, and time and memory of stages."""
+    """Joins evaluation, use of the codebook on held-out images, and time and memory of stages."""
     stages = _lines(workdir / STAGES)
     tokenizer = workdir / "vqkd"
     metrics = _lines(tokenizer / "metrics.jsonl")

@@ -2,7 +2,7 @@
 
     python -m tests.accuracies RUN OTHER_ENVIRONMENT OTHER_SEED
 
-Prints each term's held-back accuracy in the three runs. The process exits with code 1 if the
+Prints each term's held-out accuracy in the three runs. The process exits with code 1 if the
 largest distance between the environments exceeds the largest distance between the seeds. Single
 terms are not judged, because two seeds may end alike by chance.
 """
@@ -17,7 +17,7 @@ ENDING = "/accuracy"
 
 
 def accuracies(workdir: pathlib.Path) -> dict[str, float]:
-    """The last held-back accuracies of a run, by term."""
+    """The last held-out accuracies of a run, by term."""
     last = [line for line in read_metrics(workdir) if line["split"] == "validation"][-1]
     return {
         name.removesuffix(ENDING): value for name, value in last.items() if name.endswith(ENDING)

@@ -55,11 +55,11 @@ def test_it_trains_logs_and_evaluates(tmp_path):
     state = train(config(), tmp_path)
     lines = tiny.metrics_of(tmp_path)
     training = [line for line in lines if line["split"] == "train"]
-    held_back = [line for line in lines if line["split"] == "validation"]
-    assert [line["step"] for line in training] == [line["step"] for line in held_back] == [4, 8]
+    held_out = [line for line in lines if line["split"] == "validation"]
+    assert [line["step"] for line in training] == [line["step"] for line in held_out] == [4, 8]
     assert training[-1]["fit/loss"] < training[0]["fit/loss"]
-    assert held_back[-1]["line/error"] < held_back[0]["line/error"]
-    assert held_back[-1]["line/slope"] == pytest.approx(float(state.params["slope"].mean()))
+    assert held_out[-1]["line/error"] < held_out[0]["line/error"]
+    assert held_out[-1]["line/slope"] == pytest.approx(float(state.params["slope"].mean()))
 
 
 def test_it_resumes_bit_for_bit(tmp_path):

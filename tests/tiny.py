@@ -111,7 +111,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def pair_records(count: int, seed: int = 0, first: int = 0, side: int = 32):
-    """Pairs with distinct pictures and captions; every fourth pair is held back.
+    """Pairs with distinct pictures and captions; every fourth pair is held out.
 
     Pictures of another ``side`` differ in content too.
     """

@@ -20,9 +20,9 @@ OVERVIEW = """Evaluates a run on data that it was not trained on.
   python -m vlbeit_jax.evaluate --from=FT --data=data/birds --split=test --json=results.json
 
 For a pretraining run, the command gives each term's masked accuracy beside chance and the unigram
-baseline, and the cross-modal gain with its 95% interval. It scores the held-back part of a data set
+baseline, and the cross-modal gain with its 95% interval. It scores the held-out part of a data set
 that the run was trained on, and the whole of any other. With --split=validation it scores the
-held-back part of all, so that the run can be compared with one that was trained on them. The
+held-out part of all, so that the run can be compared with one that was trained on them. The
 cross-modal gain is the masked accuracy of pairs with their own partner minus that with a wrong
 partner, over the same masks.
 
@@ -43,7 +43,7 @@ SPLIT = flags.DEFINE_enum(
     "",
     ["", "train", "validation", "test"],
     "fine-tuned runs: part of the data; empty: test if there is one, otherwise validation. "
-    "Pretraining runs: validation for the held-back part of all data sets; otherwise empty",
+    "Pretraining runs: validation for the held-out part of all data sets; otherwise empty",
 )
 REPORT = flags.DEFINE_string(
     "report", "", "folder for the report, as vlbeit_jax.report writes it; empty: none"
@@ -92,7 +92,7 @@ def main() -> None:
         results = run.evaluate(DATA.value, SPLIT.value, mesh, classes)
         _print_figures(results)
     else:
-        run = dataclasses.replace(open_run(folder, STEP.value), held_back_only=bool(SPLIT.value))
+        run = dataclasses.replace(open_run(folder, STEP.value), held_out_only=bool(SPLIT.value))
         results = evaluate(run, DATA.value, mesh, DRAWS.value)
         _print_terms(results)
     with appearing(out) as file:

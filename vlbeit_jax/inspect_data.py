@@ -38,7 +38,7 @@ def main() -> None:
 
     config = parse_run(cli.config_values(CONFIG))
     opened = config.task.resolve().open()
-    # Whether there are held-back records is a warning of the page, not an error.
+    # Whether there are held-out records is a warning of the page, not an error.
     data = opened.training_data(dataclasses.replace(config.run, evaluate_every=0))
     title = f"Data of {pathlib.Path(cli.typed_config()).name or config.task.kind}"
     page = data_page(title, opened, data, ROWS.value, RECORDS.value)

@@ -40,7 +40,7 @@ def test_it_is_small_and_names_no_machine():
 
 
 def test_its_own_picture_tells_more_of_a_masked_word_than_another_one(sample):
-    """Over held-back pairs: .18 nats in the mean, with a standard error of .1."""
+    """Over held-out pairs: .18 nats in the mean, with a standard error of .1."""
     records, gains = open_set("sample:pairs").records("validation"), []
     for number in range(80):
         *words, last = records[number]["captions"][0].decode().split(" ")

@@ -72,7 +72,7 @@ def test_a_run_learns_its_tokens_and_stands_on_its_own(run, world, imported_smal
     )
     page = write_report(run, [str(world.pairs)], results, tmp_path).read_text()
     assert (
-        "visual tokens occur in the 16 held-back pictures" in page
+        "visual tokens occur in the 16 held-out pictures" in page
         and "Hidden words of captions" in page
         and "Hidden patches" not in page
     )

@@ -79,7 +79,7 @@ def test_another_network_is_told_apart(exported, random_run, pairs_only, tmp_pat
 
 
 @one_scheme
-def test_held_back_accuracies_are_the_same_in_a_clean_environment(exported, world):
+def test_held_out_accuracies_are_the_same_in_a_clean_environment(exported, world):
     """Nothing but torch and safetensors is loaded; figures agree to the fourth digit."""
     code = "import runpy, sys\n"
     code += "sys.argv = ['evaluate.py', '--json', 'found.json']; sys.path.insert(0, '.')\n"

@@ -42,9 +42,9 @@ def few_pairs(folder):
 
 
 @pytest.fixture(scope="session")
-def held_back(folder):
+def held_out(folder):
     """103 pairs, all of them for validation."""
-    return build_pairs(folder, "held_back", 103, first=2000, validation_share=1)
+    return build_pairs(folder, "held_out", 103, first=2000, validation_share=1)
 
 
 @pytest.fixture(scope="session")

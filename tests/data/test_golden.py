@@ -120,8 +120,8 @@ def found_in(folder, boxes):
         make.views.fixed(record, number)
     found["views"] = [boxes[framed("view", "many/1", number)] for number in range(3)]
     make = MaskedExample(PairStreamConfig(**sizes), 16, 4, Letters(), False)
-    held_back = sets[0].records(VALIDATION)
-    examples = EvaluationExamples(held_back, make, 4, seed=17, repeats=2)
+    held_out = sets[0].records(VALIDATION)
+    examples = EvaluationExamples(held_out, make, 4, seed=17, repeats=2)
     with contextlib.closing(batches(examples, 4)) as rows:
         found["evaluation"] = described(list(rows), names)
     found["wrong partners"] = wrong_partners(

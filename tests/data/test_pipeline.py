@@ -178,9 +178,9 @@ def test_mixtures_honour_their_weights(train, pairs, few_pairs, weights, shares)
 
 @pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("shards", [SHARDS["2"], SHARDS["torus"]], ids=["2", "torus"])
-def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, draws, shards):
+def test_evaluation_takes_every_record_as_often_as_asked(setting, held_out, draws, shards):
     records, (_, make) = (
-        open_set(str(held_back)).records(VALIDATION),
+        open_set(str(held_out)).records(VALIDATION),
         setting("pair", augment=False),
     )
     whole = evaluate(records, make, BATCH, 5, repeats=draws)
@@ -193,7 +193,7 @@ def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, dra
         and rows["weight"].sum() == 103 * draws
     )
     seen = collections.Counter(rows["uid"][rows["weight"] > 0].tolist())
-    assert set(seen) == uids(held_back, split=VALIDATION)[0] and set(seen.values()) == {draws}
+    assert set(seen) == uids(held_out, split=VALIDATION)[0] and set(seen.values()) == {draws}
     for uid in seen:
         mine = (rows["uid"] == uid) & (rows["weight"] > 0)
         assert len({image.tobytes() for image in rows["image"][mine]}) == 1
@@ -203,9 +203,9 @@ def test_evaluation_takes_every_record_as_often_as_asked(setting, held_back, dra
     )
 
 
-def test_evaluation_may_stop_early(setting, held_back):
+def test_evaluation_may_stop_early(setting, held_out):
     records, (_, make) = (
-        open_set(str(held_back)).records(VALIDATION),
+        open_set(str(held_out)).records(VALIDATION),
         setting("pair", augment=False),
     )
     assert_equal(
@@ -217,7 +217,7 @@ def test_evaluation_may_stop_early(setting, held_back):
     )
 
 
-def test_training_and_held_back_records_are_disjoint(pairs):
+def test_training_and_held_out_records_are_disjoint(pairs):
     assert not uids(pairs)[0] & uids(pairs, split=VALIDATION)[0]
 
 

@@ -69,8 +69,8 @@ def test_seeds_give_other_partners():
     "field, changed",
     [("image", {"image"}), ("captions", {"text", "text_masked", "text_targets", "text_weights"})],
 )
-def test_rematching_changes_one_field_and_no_mask(held_back, tokenizer, field, changed):
-    own = open_set(str(held_back)).records(VALIDATION)
+def test_rematching_changes_one_field_and_no_mask(held_out, tokenizer, field, changed):
+    own = open_set(str(held_out)).records(VALIDATION)
     partners = wrong_partners(own, 0)
     wrong = Rematched(own, partners, field)
     assert len(wrong) == len(own)

@@ -60,7 +60,7 @@ def test_sets_of_an_older_format_are_refused(pairs, tmp_path):
         open_set(changed_meta(pairs, tmp_path / "old", format=1))
 
 
-def test_good_sources_are_opened(setting, tokenizer, held_back):
+def test_good_sources_are_opened(setting, tokenizer, held_out):
     for name, kind in zip(
         ("image", "text", "pair"), (Kind.PAIRS, Kind.TOKENS, Kind.PAIRS), strict=True
     ):
@@ -72,10 +72,10 @@ def test_good_sources_are_opened(setting, tokenizer, held_back):
     ]
 
 
-def test_no_validation_records_are_a_usage_error(pairs, held_back, tmp_path):
-    require_validation([open_set(str(pairs)), open_set(str(held_back))])
+def test_no_validation_records_are_a_usage_error(pairs, held_out, tmp_path):
+    require_validation([open_set(str(pairs)), open_set(str(held_out))])
     without = open_set(changed_meta(pairs, tmp_path / "without", counts={"train": 60}))
     with pytest.raises(UsageError, match="validation_share"):
         require_validation([open_set(str(pairs)), without])
     with pytest.raises(UsageError, match="no 'train' records.*103"):
-        open_set(str(held_back)).records(TRAIN)
+        open_set(str(held_out)).records(TRAIN)

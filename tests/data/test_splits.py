@@ -1,4 +1,4 @@
-"""A run refuses to start if one set holds back what another trains on.
+"""A run refuses to start if one set holds out what another trains on.
 
 The message names both sets, the count and an example.
 """
@@ -50,7 +50,7 @@ def test_sets_that_go_together_pass(sets):
     )
 
 
-def test_held_back_records_that_another_set_trains_on_are_refused(sets):
+def test_held_out_records_that_another_set_trains_on_are_refused(sets):
     held = sets["pairs"]
     shared = common(held.keys(PICTURES, VALIDATION), sets["fewer"].keys(PICTURES, TRAIN)[0])
     assert shared.shape[1] > 3
@@ -59,7 +59,7 @@ def test_held_back_records_that_another_set_trains_on_are_refused(sets):
             require_apart(order)
         said = str(error.value)
         assert (
-            f"{held.folder} holds back {shared.shape[1]} pictures" in said
+            f"{held.folder} holds out {shared.shape[1]} pictures" in said
             and str(sets["fewer"].folder) in said
         )
         assert f"--apart_from={sets['fewer'].folder}" in said
@@ -76,12 +76,12 @@ def test_held_back_records_that_another_set_trains_on_are_refused(sets):
 def test_documents_of_packed_texts_are_known(sets):
     with pytest.raises(
         UsageError,
-        match="texts_tokens holds back .* texts .*all_texts_tokens .*packed document "
+        match="texts_tokens holds out .* texts .*all_texts_tokens .*packed document "
         ".*prepare its texts again",
     ):
         require_apart([sets["texts_tokens"], sets["all_texts_tokens"]])
     with pytest.raises(
-        UsageError, match="texts holds back .*all_texts_tokens .*example record 'texts/"
+        UsageError, match="texts holds out .*all_texts_tokens .*example record 'texts/"
     ):
         require_apart([sets["texts"], sets["all_texts_tokens"]])
 
@@ -148,7 +148,7 @@ def test_a_key_leads_to_the_first_record_that_has_it():
 
 
 def test_ten_million_keys_are_compared_in_seconds(sets, monkeypatch):
-    """One million held back against ten million trained on; the records are never read."""
+    """One million held out against ten million trained on; the records are never read."""
     import time
 
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.make_data import build, build_texts, encoded, records, write_tar
-from vlbeit_jax.data.identity import HELD_BACK, TRAIN, VALIDATION
+from vlbeit_jax.data.identity import HELD_OUT, TRAIN, VALIDATION
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare import duplicates
@@ -107,7 +107,7 @@ def test_bands_find_what_comparing_all_pairs_finds():
 
 @pytest.mark.parametrize("what", ["report", "remove"])
 def test_similar_pictures_of_a_set_and_of_others(tmp_path, what):
-    """The first of them stays; one that another set holds back is not trained on."""
+    """The first of them stays; one that another set holds out is not trained on."""
     theirs = [jpeg(photograph(i)) for i in range(100, 105)]
     held = tar(tmp_path / "held.tar", theirs, [f"theirs {i}" for i in range(5)])
     build(tmp_path / "held", Kind.PAIRS, [held], validation_share=1)
@@ -138,7 +138,7 @@ def test_similar_pictures_of_a_set_and_of_others(tmp_path, what):
     assert np.array_equal(looks, duplicates.looks_of(open_set(str(tmp_path / "ours")), TRAIN))
 
 
-def test_a_held_back_picture_that_looks_like_one_of_training_is_the_one_to_go(tmp_path):
+def test_a_held_out_picture_that_looks_like_one_of_training_is_the_one_to_go(tmp_path):
     pictures = [file for i in range(20) for file in (jpeg(photograph(i)), variants(i)[0])]
     ours = tar(tmp_path / "ours.tar", pictures)
     options = {"validation_share": 0.5}
@@ -149,7 +149,7 @@ def test_a_held_back_picture_that_looks_like_one_of_training_is_the_one_to_go(tm
     looks = duplicates.looks_of(open_set(str(tmp_path / "set")), TRAIN)
     others = duplicates.looks_of(open_set(str(tmp_path / "set")), VALIDATION)
     assert held and before and not duplicates.alike(others, looks).any()
-    assert meta["left_out"]["near_duplicate"] >= 15 and VALIDATION in HELD_BACK
+    assert meta["left_out"]["near_duplicate"] >= 15 and VALIDATION in HELD_OUT
 
 
 def test_kinds_with_several_records_of_a_picture_are_refused(tmp_path):

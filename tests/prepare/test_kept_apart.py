@@ -1,4 +1,4 @@
-"""``--apart_from``: what another set holds back is not trained on, and the other way round."""
+"""``--apart_from``: what another set holds out is not trained on, and the other way round."""
 
 import json
 
@@ -12,7 +12,7 @@ from vlbeit_jax.types import Kind
 
 
 def test_sets_are_kept_apart_when_asked_to(tmp_path):
-    """A set that is held back whole, and another that trains on some of it, until it is told."""
+    """A set that is held out whole, and another that trains on some of it, until it is told."""
     ours = [each for i in range(60) for each in pair(f"{i:03d}", i, f"own {i}")]
     theirs = [each for i in range(50, 80) for each in pair(f"{i:03d}", i, f"other {i}")] + pair(
         "x", 900, "Own 3"
@@ -39,7 +39,7 @@ def test_sets_are_kept_apart_when_asked_to(tmp_path):
         if split_of(int(picture_digest(encoded(picture(i, 40, 48)))[:16], 16), 0.1) == TRAIN
     ]
     assert (
-        meta["left_out"]["held_back_in_another_set"]
+        meta["left_out"]["held_out_in_another_set"]
         == len([i for i in trained if i >= 50 or i == 3])
         > 5
     )
@@ -72,7 +72,7 @@ def test_texts_are_kept_apart_from_captions(tmp_path):
         validation_share=0,
         apart_from=[str(tmp_path / "held")],
     )
-    assert meta["left_out"] == {"held_back_in_another_set": 1} and [
+    assert meta["left_out"] == {"held_out_in_another_set": 1} and [
         r["text"] for r in records(tmp_path / "set")
     ] == [b"another one"]
     with pytest.raises(UsageError, match="does not exist"):

@@ -1,4 +1,4 @@
-"""Folders of pictures, and small sets: enough is held back, and wrong inputs are named."""
+"""Folders of pictures, and small sets: enough is held out, and wrong inputs are named."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.make_data import build
 from tests.test_own import write_pictures
 from vlbeit_jax.data.source import TRAIN, VALIDATION, open_set
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.prepare.held_back import with_larger_share
+from vlbeit_jax.prepare.held_out import with_larger_share
 from vlbeit_jax.types import Kind
 
 
@@ -18,8 +18,8 @@ def built(folder, kind=Kind.PAIRS, name="pairs", **options):
     return build(folder / name, kind, [folder / "pictures"], source_format="folder", **options)
 
 
-def test_few_pictures_have_some_held_back(tmp_path):
-    """Five sets of about ten; the control holds back too few of at least one of them."""
+def test_few_pictures_have_some_held_out(tmp_path):
+    """Five sets of about ten; the control holds out too few of at least one of them."""
     given = []
     for count in range(10, 15):
         folder = tmp_path / str(count)
@@ -39,7 +39,7 @@ def test_few_pictures_have_some_held_back(tmp_path):
 
 
 def test_captions_that_repeat_cost_no_training_data(tmp_path):
-    """Held-back pairs are left out, because training has their captions; another share has too."""
+    """Held-out pairs are left out, because training has their captions; another share has too."""
     write_pictures(tmp_path / "pictures", 40)
     for path in (tmp_path / "pictures").rglob("*.txt"):
         path.write_text("a picture")
@@ -53,7 +53,7 @@ def test_captions_that_repeat_cost_no_training_data(tmp_path):
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_splits_that_the_source_states_are_not_changed(tmp_path, stated):
-    """The control is a hash that holds back nothing at first, and is asked again."""
+    """The control is a hash that holds out nothing at first, and is asked again."""
     rows = [
         {"text": f"text {number}"} | ({"split": TRAIN} if stated else {}) for number in range(30)
     ]

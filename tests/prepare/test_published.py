@@ -110,7 +110,7 @@ def test_odd_shapes_of_a_benchmark_are_kept(tmp_path):
     assert prepare(tmp_path, source, "imagenet")["counts"][TRAIN] == 7
 
 
-def test_a_training_picture_that_is_held_back_is_left_out(tmp_path):
+def test_a_training_picture_that_is_held_out_is_left_out(tmp_path):
     source = benchmarks.imagenet(tmp_path / "imagenet")
     held = next((source / "val").rglob("*.JPEG")).read_bytes()
     (source / "train" / benchmarks.WNIDS[0] / "copy.JPEG").write_bytes(held)
@@ -136,7 +136,7 @@ def test_some_splits_need_only_their_files(tmp_path):
 
 
 def test_a_benchmark_stays_whole_apart_from_other_sets(tmp_path):
-    """What others train on is not left out of its test part; what they hold back, of training."""
+    """What others train on is not left out of its test part; what they hold out, of training."""
     source = benchmarks.karpathy_coco(tmp_path / "coco")
     lines = [
         {"image": "val2014/COCO_val2014_000000000006.jpg", "captions": ["own"], "split": "train"},
@@ -146,7 +146,7 @@ def test_a_benchmark_stays_whole_apart_from_other_sets(tmp_path):
     build(tmp_path / "own", Kind.PAIRS, [tmp_path / "coco" / "own.jsonl"], source_format="jsonl")
     meta = prepare(tmp_path, source, "karpathy", apart_from=[str(tmp_path / "own")])
     assert meta["counts"] == {TEST: 2, TRAIN: 3, VALIDATION: 2}
-    assert meta["left_out"] == {"held_back_in_another_set": 1}
+    assert meta["left_out"] == {"held_out_in_another_set": 1}
 
 
 def test_questions_to_predict_for_come_in_the_order_of_their_file(tmp_path):

@@ -39,7 +39,7 @@ def karpathy(folder):
 
 
 def flat_imagenet(folder):
-    """A class whose pictures are all held back, but one."""
+    """A class whose pictures are all held out, but one."""
     source = benchmarks.imagenet(folder, "kit")
     held = sorted((source / "val").iterdir())[0].read_bytes()
     sorted((source / "train" / benchmarks.WNIDS[1]).iterdir())[0].write_bytes(held)

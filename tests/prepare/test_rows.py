@@ -101,7 +101,7 @@ def test_texts_that_do_not_go_together_are_not_packed(tokenizer, tmp_path):
         for name, share in (("a", 0.5), ("b", 0.1))
     ]
     with pytest.raises(
-        UsageError, match="/a holds back .* texts that are in the training part of .*/b"
+        UsageError, match="/a holds out .* texts that are in the training part of .*/b"
     ):
         pack_texts(tmp_path / "tokens", [str(place) for place in places], tokenizer, 16)
     assert not (tmp_path / "tokens").exists()

@@ -96,7 +96,7 @@ def test_nothing_stands_in_both_parts(crowded):
     )
 
 
-def test_only_held_back_pairs_whose_caption_training_has_are_left_out(crowded):
+def test_only_held_out_pairs_whose_caption_training_has_are_left_out(crowded):
     folder, _ = crowded
     for split in (TRAIN, VALIDATION):
         assert ids(folder / "pairs", split) <= ids(folder / "images", split)
@@ -108,7 +108,7 @@ def test_only_held_back_pairs_whose_caption_training_has_are_left_out(crowded):
 
 
 def test_sets_of_the_same_files_are_split_alike(crowded):
-    """It was by caption for pairs: of 56 held-back pictures, 50 were trained on as images alone."""
+    """It was by caption for pairs: of 56 held-out pictures, 50 were trained on as images alone."""
     folder, _ = crowded
     held = keys(folder / "pairs", PICTURES, VALIDATION)
     for name in ("images", "small", "shards"):
@@ -209,7 +209,7 @@ def test_nobody_can_write_a_set_with_one_thing_in_both_parts(tmp_path, what):
     assert not list(tmp_path.iterdir())
 
 
-def test_two_held_back_parts_may_share_a_caption(tmp_path):
+def test_two_held_out_parts_may_share_a_caption(tmp_path):
     """Nothing is trained on either, and short captions repeat. The control is the test above."""
     records = [
         {"id": f"{i}", "source": "", "image": encoded(picture(i)), "captions": ["A"]}

@@ -128,7 +128,7 @@ def test_texts_with_labels_and_a_hash_where_there_is_only_training(tmp_path):
     splits = {"train": examples, "test": examples[:3]}
     source = write(tmp_path / "again", TEXTS, splits)
     meta = build(tmp_path / "b", Kind.LABELLED_TEXTS, [source], source_format="tfds")
-    assert meta["counts"] == {TEST: 3, TRAIN: 37}  # A text that is held back is left out.
+    assert meta["counts"] == {TEST: 3, TRAIN: 37}  # A text that is held out is left out.
     assert meta["left_out"] == {"text_in_test": 3}
 
 

@@ -1,4 +1,4 @@
-"""Equal texts give equal tokenizers, trained on what is not held back."""
+"""Equal texts give equal tokenizers, trained on what is not held out."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_the_description_says_what_was_done(tokenizer, texts):
     assert described["trained_on"] == [open_set(str(texts)).fingerprint]
 
 
-def test_held_back_texts_are_not_seen(tmp_path):
+def test_held_out_texts_are_not_seen(tmp_path):
     seen, held = ([f"{sentence(i)} {letter}" for i in range(200)] for letter in "жω")
     lines = [line for line in seen if split_of(text_key(line), 0.3) == TRAIN]
     lines += [line for line in held if split_of(text_key(line), 0.3) == VALIDATION]

@@ -106,7 +106,7 @@ def with_streams(run, schedule, tmp_path):
 
 def test_a_run_of_the_visual_tokenizer_has_a_page(world, tmp_path):
     page = checked(write_report(world.vqkd, [], None, tmp_path).read_text())
-    assert "visual tokens occur in the 16 held-back pictures" in page.words
+    assert "visual tokens occur in the 16 held-out pictures" in page.words
     assert "drawn from visual tokens" in page.words and page.pictures >= 2 * 12
     assert "Visual token" in page.words and "unigram" not in page.words
     with pytest.raises(UsageError, match="leave --results out"):
@@ -121,7 +121,7 @@ def test_a_page_looks_at_a_bounded_number_of_pictures(world, tmp_path, monkeypat
         codebook, "code_use", lambda *given: counted.append(count(*given)) or counted[0]
     )
     page = checked(write_report(world.vqkd, [], None, tmp_path).read_text())
-    assert "in 5 of 16 held-back pictures, evenly spaced" in page.words
+    assert "in 5 of 16 held-out pictures, evenly spaced" in page.words
     (counts,) = counted
     assert counts.sum() == 5 * 16  # Patches of the five pictures, and none of the padding.
 

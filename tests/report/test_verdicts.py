@@ -84,9 +84,9 @@ def test_a_collapsed_codebook_is_said():
 
 def test_the_pictures_that_were_looked_at_are_counted():
     told = codebook_verdict(200, 256, 64, 64).reason
-    assert told == "200 of 256 visual tokens occur in the 64 held-back pictures."
+    assert told == "200 of 256 visual tokens occur in the 64 held-out pictures."
     told = codebook_verdict(200, 256, 1000, 50_000).reason
-    assert "in 1,000 of 50,000 held-back pictures, evenly spaced over the set" in told
+    assert "in 1,000 of 50,000 held-out pictures, evenly spaced over the set" in told
 
 
 def test_figures_of_fine_tuning_are_judged():

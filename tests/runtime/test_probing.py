@@ -90,7 +90,7 @@ def test_each_probe_writes_one_line(run):
         assert {name for name in line if name.startswith("probe/")} == wanted | {"probe/seconds"}
         assert all(0 <= line[name] <= 1 for name in wanted) and line["probe/seconds"] > 0
         assert line["probe/image/majority"] == 0.25
-        assert line["probe/pair/chance_text_to_image_recall_10"] == 10 / 16  # Held-back pairs.
+        assert line["probe/pair/chance_text_to_image_recall_10"] == 10 / 16  # Held-out pairs.
         assert line["probe/image/ridge"] > 0.4  # Colours are told by any network.
     assert "image ridge" in (run / "log.txt").read_text()
     assert probe_panels(read_metrics(run)) and not probe_panels([])

@@ -109,7 +109,7 @@ def test_a_signal_abandons_an_evaluation_whose_step_is_saved():
 
 def test_a_step_is_saved_before_its_evaluation_fails():
     def run(state, frozen):
-        raise BadData("a held-back record")
+        raise BadData("a held-out record")
 
     saves, evaluators = Saves(), [Evaluator("", 3, run)]
     evaluate = Evaluate(evaluators, None, Lines(), Timer(1.0))

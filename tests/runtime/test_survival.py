@@ -209,7 +209,7 @@ def test_an_evaluation_that_fails_costs_no_step_and_no_figure(world, tmp_path, m
     def figures(self, data, place, state, frozen):
         evaluated.append(int(state.step))
         if len(evaluated) in (2, 4):
-            raise BadData("a held-back record")
+            raise BadData("a held-out record")
         return {
             "mlm/accuracy": sum(float(abs(leaf).sum()) for leaf in jax.tree.leaves(state.params))
         }

@@ -85,13 +85,13 @@ def test_data_that_was_never_trained_on_is_scored_as_a_whole(run, tmp_path):
     assert results["data"][0]["splits"] == ["train", "validation"]
     assert results["mvlm_image"]["count"] == 12 * 6
     assert results["mlm"]["count"] > 0  # Of the captions, because no set of texts is given.
-    asked = dataclasses.replace(open_run(run), held_back_only=True)
+    asked = dataclasses.replace(open_run(run), held_out_only=True)
     results = evaluate(asked, [str(tmp_path / "new")], make_mesh(MeshConfig()), draws=1)
     assert results["data"][0]["splits"] == ["validation"]
     assert results["mvlm_image"]["count"] == 3 * 6
     everything = (("train", record) for _, record in tiny.pair_records(4, first=2000, side=36))
     place = written(tmp_path / "unsplit", tiny.Kind.PAIRS, everything)
-    with pytest.raises(UsageError, match="no held-back records; the run has seen none"):
+    with pytest.raises(UsageError, match="no held-out records; the run has seen none"):
         evaluate(asked, [place], make_mesh(MeshConfig()), draws=1)
 
 
@@ -112,11 +112,11 @@ def test_streams_that_were_not_trained_are_scored_with_settings_that_fit(run, wo
     assert found["mvlm_text"] == own["mvlm_text"]
 
 
-def images_of_pairs(held_back):
-    """The images of the world's pairs as a set of images; ``held_back`` chooses by number."""
+def images_of_pairs(held_out):
+    """The images of the world's pairs as a set of images; ``held_out`` chooses by number."""
     for _, record in tiny.pair_records(64):
         number = int(record["id"].removeprefix("pair/"))
-        split = "validation" if held_back(number) else "train"
+        split = "validation" if held_out(number) else "train"
         yield split, {name: record[name] for name in record if name != "captions"}
 
 
@@ -127,11 +127,11 @@ def test_images_that_were_trained_on_in_another_set_are_recognised(run, tmp_path
     results = evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
     assert results["data"][0]["splits"] == ["validation"] and results["mim"]["count"] == 16 * 6
     place = written(tmp_path / "all", tiny.Kind.IMAGES, images_of_pairs(lambda number: False))
-    with pytest.raises(UsageError, match="all has no held-back records, and the run has seen"):
+    with pytest.raises(UsageError, match="all has no held-out records, and the run has seen"):
         evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
     one_more = images_of_pairs(lambda number: number % 4 == 0 or number == 7)
     place = written(tmp_path / "others", tiny.Kind.IMAGES, one_more)
-    message = "others holds back 1 .* that the run was trained on .*'pair/7'.*--apart_from"
+    message = "others holds out 1 .* that the run was trained on .*'pair/7'.*--apart_from"
     with pytest.raises(UsageError, match=message):
         evaluate(open_run(run), [place], make_mesh(MeshConfig()), draws=1)
 
@@ -144,7 +144,7 @@ def test_a_run_does_not_start_on_what_it_holds_back(world, tmp_path):
     pretrain = tiny.changed(config, task={"image": {"sources": (place,)}})
     vqkd = tiny.vqkd_config(world)
     vqkd = tiny.changed(vqkd, task=mixed)
-    message = "holds back 16 .* in the training part of .*'pair/"
+    message = "holds out 16 .* in the training part of .*'pair/"
     for each in (pretrain, vqkd):
         with pytest.raises(UsageError, match=message):
             train(each, tmp_path / "run")

@@ -4,7 +4,7 @@
 
 EMOJI is a set of pairs that python -m tools.emoji.sets has made, START a pretraining run, and each
 RUN one that was trained on the training part of EMOJI. All are scored on the test part of EMOJI and
-on the held-back part of sample:pairs, under the same masks. Records whose picture or one of whose
+on the held-out part of sample:pairs, under the same masks. Records whose picture or one of whose
 captions a run has seen are left out for all. Each run is compared with START, with an interval over
 records. OUT is a file for the figures.
 """

@@ -4,7 +4,7 @@
 
 RESULTS is transfer.json. FOLDER holds the studies of all tasks. OUT gets one HTML file that needs
 no other file. It shows the table of results, the pictures found for captions, and the answers for
-pictures and questions. All records are held back. The answers are those of the run from the
+pictures and questions. All records are held out. The answers are those of the run from the
 pretrained start, in the first fold or with the first seed, with the chosen rate.
 """
 
@@ -83,7 +83,7 @@ def page(results: Mapping[str, Any], folder: pathlib.Path) -> Html:
         ),
         _table(results),
         note(
-            "The pictures below are of held-back records. The answers are those of one run from "
+            "The pictures below are of held-out records. The answers are those of one run from "
             "the pretrained start, with the rate chosen on validation."
         ),
         element("h2", "Pictures found for a caption, the best first"),
@@ -114,7 +114,7 @@ def _table(results: Mapping[str, Any]) -> Html:
         for task, metrics in results.items()
         for metric, found in metrics.items()
     ]
-    return table("Shares of right answers on held-back records", head, rows)
+    return table("Shares of right answers on held-out records", head, rows)
 
 
 def verdict(found: Mapping[str, Any]) -> Verdict:

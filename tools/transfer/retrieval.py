@@ -1,4 +1,4 @@
-"""Retrieval among the sample's held-back pairs, which no run has trained on."""
+"""Retrieval among the sample's held-out pairs, which no run has trained on."""
 
 import pathlib
 from typing import Any
@@ -27,7 +27,7 @@ METRICS = tuple(f"{direction}/recall_{cut}" for direction in DIRECTIONS for cut 
 
 
 class RetrievalTask:
-    """See ``fit.StudyTask``. The parts are seeds, because the pairs have only one held-back part.
+    """See ``fit.StudyTask``. The parts are seeds, because the pairs have only one held-out part.
 
     The rate for one third of the pictures is chosen by the recall of the other two thirds. All
     queries are searched among the same candidates.

@@ -159,7 +159,7 @@ class RunConfig:
     )
     evaluate_every: int = setting(
         5000,
-        "steps between evaluations on held-back data; 0: never; -1: ten over the run",
+        "steps between evaluations on held-out data; 0: never; -1: ten over the run",
         FOLLOWS_OR_AT_LEAST_0,
     )
     evaluate_batches: int = setting(

@@ -31,7 +31,7 @@ OVERVIEW = r"""Exports runs to PyTorch programs, and imports weights of other pr
   python -m vlbeit_jax.convert --list
 
 RUN is a pretraining run, FT is a fine-tuned run, FILE holds another program's weights. --data adds
-held-back examples, which DIR/evaluate.py scores. --verify gives both sides the same inputs, writes
+held-out examples, which DIR/evaluate.py scores. --verify gives both sides the same inputs, writes
 DIR/verify.json, and exits with code 1 if outputs differ by more than 1e-4. docs/convert.md says
 which format you need."""
 
@@ -99,7 +99,7 @@ LIST = flags.DEFINE_bool(
     "list", False, "show what each format converts exactly, what it needs and what it drops"
 )
 DATA = flags.DEFINE_multi_string(
-    "data", [], "torch: prepared data set whose held-back examples are added; may be repeated"
+    "data", [], "torch: prepared data set whose held-out examples are added; may be repeated"
 )
 DRAWS = flags.DEFINE_integer(
     "draws", 4, "torch, pretraining runs: masks drawn for each record of --data", lower_bound=1

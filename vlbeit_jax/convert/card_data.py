@@ -18,7 +18,7 @@ from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, START_FILE
 
-HEADER = "| set | holds | from | licence | training records | held back | fingerprint |"
+HEADER = "| set | holds | from | licence | training records | held out | fingerprint |"
 
 
 def data_section(folder: pathlib.Path, config: Any, step: int) -> list[str]:
@@ -105,14 +105,14 @@ def _row(fingerprint: str, found: PreparedSet | None) -> str:
     if found is None:
         return f"| not here any more | unknown | unknown | unknown | | | `{fingerprint}` |"
     packaged = found.folder.parent == SAMPLE_FOLDER
-    held_back = sum(count for split, count in found.meta["counts"].items() if split != TRAIN)
+    held_out = sum(count for split, count in found.meta["counts"].items() if split != TRAIN)
     cells = [
         f"`{SAMPLE_PREFIX if packaged else ''}{found.folder.name}`",
         str(found.kind).replace("_", " "),
         found.meta.get("source") or "not told",
         found.meta.get("licence") or "**not told**",
         f"{found.count(TRAIN):,}",
-        f"{held_back:,}",
+        f"{held_out:,}",
         f"`{fingerprint}`",
     ]
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

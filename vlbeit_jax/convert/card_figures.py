@@ -41,7 +41,7 @@ def figures_of_evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def figures_of_run(folder: pathlib.Path, weights: str) -> tuple[int, dict[str, Any]] | None:
-    """Returns the last figures on held-back data that a run has logged, and their step."""
+    """Returns the last figures on held-out data that a run has logged, and their step."""
     split = VALIDATION_EMA if weights == "ema" else VALIDATION
     found = last_figures(read_metrics(folder), split)
     if not found:
@@ -76,7 +76,7 @@ def figures_section(out: pathlib.Path, folder: pathlib.Path, weights: str) -> li
             "not known how good the model is."
         ]
     step, figures = own
-    title = f"On the held-back part of the run's own data, at step {step:,}."
+    title = f"On the held-out part of the run's own data, at step {step:,}."
     return [title, "", *table(figures)]
 
 

@@ -1,4 +1,4 @@
-"""Writes held-back examples to a file, so that PyTorch can be scored on the very same ones."""
+"""Writes held-out examples to a file, so that PyTorch can be scored on the very same ones."""
 
 import json
 import pathlib

@@ -21,7 +21,7 @@ import unicodedata
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
-HELD_BACK = (VALIDATION, TEST)  # Nothing in them is trained on.
+HELD_OUT = (VALIDATION, TEST)  # Nothing in them is trained on.
 PICTURES, TEXTS = "pictures", "texts"  # The two kinds of keys.
 KEYS = (PICTURES, TEXTS)
 DIGESTS = ("sha256", "second_sha256")  # Fields of a record: those of its pictures.
@@ -74,7 +74,7 @@ def statement_name(text: str, group: str) -> str:
 
 
 def split_of(key: int, validation_share: float | int) -> str:
-    """Returns the split of a key. A larger share holds back everything that a smaller one does."""
+    """Returns the split of a key. A larger share holds out everything that a smaller one does."""
     return (
         VALIDATION if (key >> 11) / 2**53 < validation_share else TRAIN
     )  # Exact, and below 1 for every key.

@@ -1,4 +1,4 @@
-"""Checks that nothing that one set holds back is trained on, in this set or in another."""
+"""Checks that nothing that one set holds out is trained on, in this set or in another."""
 
 import itertools
 import pathlib
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vlbeit_jax.data.identity import HELD_BACK, KEYS, TRAIN
+from vlbeit_jax.data.identity import HELD_OUT, KEYS, TRAIN
 from vlbeit_jax.data.keys import NONE, Keys, common, merged
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
@@ -20,7 +20,7 @@ NOTHING_SEEN: Seen = {what: NONE[0] for what in KEYS}
 
 
 def require_apart(sets: Sequence[PreparedSet]) -> None:
-    """Checks that no set holds back what another one trains on.
+    """Checks that no set holds out what another one trains on.
 
     Args:
       sets: those of all streams of a run.
@@ -34,13 +34,13 @@ def require_apart(sets: Sequence[PreparedSet]) -> None:
         for trained in different:
             if held is trained:
                 continue
-            for split, what in itertools.product(HELD_BACK, KEYS):
+            for split, what in itertools.product(HELD_OUT, KEYS):
                 both = common(held.keys(what, split), trained.keys(what, TRAIN)[0])
                 if both.shape[1]:
                     raise UsageError(
-                        f"{held.folder} holds back {both.shape[1]} {what} that are in the "
+                        f"{held.folder} holds out {both.shape[1]} {what} that are in the "
                         f"training part of {trained.folder} ({example(held, split, both)}), "
-                        "so its held-back results would be results on training data; "
+                        "so its held-out results would be results on training data; "
                         f"{remedy(held, trained)}, or use only one of the two sets"
                     )
 

@@ -20,7 +20,7 @@ from vlbeit_jax.prepare.fitting import Fits
 from vlbeit_jax.prepare.formats import FORMATS
 from vlbeit_jax.prepare.formats.base import Options
 from vlbeit_jax.prepare.formats.detect import AUTO
-from vlbeit_jax.prepare.held_back import with_larger_share
+from vlbeit_jax.prepare.held_out import with_larger_share
 from vlbeit_jax.prepare.pack import pack_texts
 from vlbeit_jax.prepare.pictures import Limits
 from vlbeit_jax.prepare.planning import Source, part_range
@@ -142,8 +142,8 @@ flags.DEFINE_enum(
 VALIDATION = flags.DEFINE_float(
     "validation_share",
     0.1,
-    "share of the pictures (texts: of the documents) that a hash holds back; larger in a small "
-    "set, of which it would hold back hardly any",
+    "share of the pictures (texts: of the documents) that a hash holds out; larger in a small "
+    "set, of which it would hold out hardly any",
     lower_bound=0,
     upper_bound=1,
 )
@@ -241,7 +241,7 @@ def main() -> None:
             return
         if (share := meta["options"]["validation_share"]) != VALIDATION.value:
             print(
-                f"--validation_share={VALIDATION.value:g} would hold back hardly any of these few "
+                f"--validation_share={VALIDATION.value:g} would hold out hardly any of these few "
                 f"records, so it is {share:g} here: {meta['counts']}",
                 file=sys.stderr,
             )

@@ -13,7 +13,7 @@ from vlbeit_jax.places import remove_tree
 from vlbeit_jax.prepare.apart import OtherSets
 from vlbeit_jax.prepare.decide import Wishes
 from vlbeit_jax.prepare.finish import DONE_FILE, finish
-from vlbeit_jax.prepare.held_back import SMALL, FewHeldBackError
+from vlbeit_jax.prepare.held_out import SMALL, FewHeldOutError
 from vlbeit_jax.prepare.parts import remove_unfinished
 from vlbeit_jax.prepare.planning import Source, planned, require_whole_pictures
 from vlbeit_jax.prepare.work import Engine, do_parts, explained
@@ -53,7 +53,7 @@ def build_set(
     Raises:
       UsageError: an input is missing or unreadable, an annotation is wrong, or too many items had
         to be dropped. Nothing is left at ``out``.
-      FewHeldBackError: fewer than ``wishes.fewest`` records are held back. Nothing is left at
+      FewHeldOutError: fewer than ``wishes.fewest`` records are held out. Nothing is left at
         ``out``.
     """
     wishes.require_fit(source.kind)
@@ -120,7 +120,7 @@ def _open_work(plan: WorkPlan, others: Sequence[PreparedSet]) -> None:
 
 
 def _is_larger_share(plan: WorkPlan) -> bool:
-    """Whether a small set was being split again with a larger share (``held_back``)."""
+    """Whether a small set was being split again with a larger share (``held_out``)."""
     try:
         before = read_plan(plan.folder)
     except (KeyError, TypeError):  # Another version of this program wrote it.
@@ -136,7 +136,7 @@ def _tidy(plan: WorkPlan, error: BaseException, *, shared: bool) -> None:
     finished = bool(plan.all_finished())
     # A fault of the data: the data or the options have to change, and one part is soon made again.
     judged = isinstance(error, ValueError) and not no_room(error.__cause__ or error)
-    useless = not finished or isinstance(error, FewHeldBackError)
+    useless = not finished or isinstance(error, FewHeldOutError)
     if not shared and (useless or (judged and len(plan.units) == 1)):
         remove_tree(plan.folder)
     elif finished:

@@ -13,7 +13,7 @@ from vlbeit_jax.prepare import duplicates
 from vlbeit_jax.prepare.apart import CAPTION_IN_TRAINING
 from vlbeit_jax.prepare.counts import Counts, of_kind
 from vlbeit_jax.prepare.final import KNOWN_FILE
-from vlbeit_jax.prepare.held_apart import leave_out_held_back, records_of
+from vlbeit_jax.prepare.held_apart import leave_out_held_out, records_of
 from vlbeit_jax.prepare.merge import (
     Edits,
     Merged,
@@ -37,7 +37,7 @@ class Wishes:
 
     Attributes:
       shards: per split; 0: as many as give shards of a good size.
-      fewest: records of a small set that must be held back.
+      fewest: records of a small set that must be held out.
       deduplicate: whether equal records are merged.
       near_duplicates: REPORT or REMOVE pictures that look alike; empty: they are not compared.
       workers: processes; negative: one for each core.
@@ -101,7 +101,7 @@ def decide(
                     counts.left_out[reason] += int(edits[split].kept[numbers].sum())
                     edits[split].kept[numbers] = False
     if plan.request.official:
-        removed = leave_out_held_back(merged, edits, plan.kind, counts.left_out)
+        removed = leave_out_held_out(merged, edits, plan.kind, counts.left_out)
         found |= of_kind(plan, merged.parts, records_of(plan, merged, removed))
     else:
         found |= of_kind(plan, merged.parts)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vlbeit_jax.data.identity import HELD_BACK, TEXTS, TRAIN
+from vlbeit_jax.data.identity import HELD_OUT, TEXTS, TRAIN
 from vlbeit_jax.prepare.parts import Part
 from vlbeit_jax.prepare.records import ADVICE
 from vlbeit_jax.version import __version__
@@ -61,9 +61,9 @@ def warnings(meta: Mapping[str, Any]) -> Iterator[str]:
                 f"all {counts[split]:,} {split} records have the same text; look at the examples, "
                 "and at which file or column the texts come from"
             )
-    if not any(split in counts for split in HELD_BACK):
+    if not any(split in counts for split in HELD_OUT):
         yield (
-            "no record is held back, so nothing can be evaluated on this set; raise "
+            "no record is held out, so nothing can be evaluated on this set; raise "
             "--validation_share"
         )
     if TRAIN not in counts:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vlbeit_jax.data.identity import HELD_BACK, PICTURES, TEXTS, TRAIN
+from vlbeit_jax.data.identity import HELD_OUT, PICTURES, TEXTS, TRAIN
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.places import fetched
 from vlbeit_jax.prepare.merge import Edits, Merged
@@ -66,8 +66,8 @@ def merge_exact(merged: Merged, kind: Kind, edits: dict[str, Edits]) -> int:
 def near(merged: Merged, edits: dict[str, Edits]) -> dict[str, Int[np.ndarray, " d"]]:
     """Returns, by split, numbers of records that look like one before them.
 
-    Training comes first, so of two records that look alike, one trained on and one held back, the
-    held-back one is found. Byte-equal pictures count as well, unless they were removed.
+    Training comes first, so of two records that look alike, one trained on and one held out, the
+    held-out one is found. Byte-equal pictures count as well, unless they were removed.
     """
     splits = [split for split in merged.splits if len(merged.looks(split))]
     kept = {split: np.flatnonzero(edits[split].kept) for split in splits}
@@ -86,7 +86,7 @@ def near_others(
     """Returns, by split, numbers of records that look like one on the other side of other sets."""
     found = {}
     for split in merged.splits:
-        opposite = HELD_BACK if split == TRAIN else (TRAIN,)
+        opposite = HELD_OUT if split == TRAIN else (TRAIN,)
         others = [looks_of(each, name) for each in sets for name in opposite if each.count(name)]
         kept = np.flatnonzero(edits[split].kept)
         ours = merged.looks(split)

@@ -18,7 +18,7 @@ from vlbeit_jax.prepare.counts import Counts
 from vlbeit_jax.prepare.decide import Wishes, decide
 from vlbeit_jax.prepare.describe import provenance, summary
 from vlbeit_jax.prepare.final import Made, Shard, content_of, layout
-from vlbeit_jax.prepare.held_back import require_held_back
+from vlbeit_jax.prepare.held_out import require_held_out
 from vlbeit_jax.prepare.merge import (
     Edits,
     Merged,
@@ -56,7 +56,7 @@ def finish(
 
     Raises:
       UsageError: too many items could not be used, or none was left.
-      FewHeldBackError: fewer than ``wishes.fewest`` records are held back.
+      FewHeldOutError: fewer than ``wishes.fewest`` records are held out.
       ValueError: a picture is in two splits, or a text in training and another one.
     """
     parts = list(plan.all_finished().values())
@@ -65,7 +65,7 @@ def finish(
     counts.skipped.update(told["skipped"])
     require_usable(counts.seen, counts.dropped, counts.first_dropped, plan.max_dropped)
     # Before captions of training are left out: of few captions that repeat, no share keeps any.
-    require_held_back(counts.placed, wishes.fewest, counts.stated)
+    require_held_out(counts.placed, wishes.fewest, counts.stated)
     with local_copy(plan.parts_folder, "*.npz") as arrays:
         merged = Merged(arrays, parts)
         edits, found = decide(plan, merged, wishes, others, counts)

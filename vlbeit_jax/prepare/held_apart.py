@@ -1,7 +1,7 @@
-"""What a published benchmark has in two splits: it stays in the one that is held back.
+"""What a published benchmark has in two splits: it stays in the one that is held out.
 
-Its authors cannot be asked to mend it, and its held-back part must stay as it is. So training
-leaves out what a held-back split has, and validation leaves out what the test split has. The parts
+Its authors cannot be asked to mend it, and its held-out part must stay as it is. So training
+leaves out what a held-out split has, and validation leaves out what the test split has. The parts
 hold all records, so that any process can write any part.
 """
 
@@ -25,7 +25,7 @@ NAMES = {PICTURES: "picture", TEXTS: "text", GROUPS: "group"}  # In reasons.
 Removed = Sequence[tuple[str, int]]  # Split and number of each record.
 
 
-def leave_out_held_back(
+def leave_out_held_out(
     merged: Merged, edits: Mapping[str, Edits], kind: Kind, left_out: collections.Counter[str]
 ) -> list[tuple[str, int]]:
     """Removes the records whose picture, text or group an earlier split has.

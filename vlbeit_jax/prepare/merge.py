@@ -1,6 +1,6 @@
 """All parts side by side: what is removed, joined or renamed before the set is written.
 
-Whether a record stays can depend on any other record: a held-back caption that training has is
+Whether a record stays can depend on any other record: a held-out caption that training has is
 left out, and so are duplicates if that is asked for. The keys in the parts' arrays are enough to
 decide this, so no record has to be read.
 """
@@ -146,7 +146,7 @@ def no_edits(merged: Merged) -> dict[str, Edits]:
 def texts_of(merged: Merged, split: str, edits: Edits) -> Pairs:
     """Returns keys of the texts that a split has after its edits, in the order of the records.
 
-    Texts that training has are still among those of held-back records.
+    Texts that training has are still among those of held-out records.
     """
     keys, numbers = merged.keys(TEXTS, split)
     owner = np.where(edits.kept, np.arange(len(edits.kept)), -1)
@@ -159,7 +159,7 @@ def texts_of(merged: Merged, split: str, edits: Edits) -> Pairs:
 
 
 def leave_out_captions(merged: Merged, edits: dict[str, Edits]) -> int:
-    """Removes captions of training from held-back pairs; returns how many pairs have none left."""
+    """Removes captions of training from held-out pairs; returns how many pairs have none left."""
     if TRAIN not in edits:
         return 0
     known, gone = np.unique(texts_of(merged, TRAIN, edits[TRAIN])[0]), 0
@@ -178,7 +178,7 @@ def leave_out_captions(merged: Merged, edits: dict[str, Edits]) -> int:
 
 
 def captions_repeated(merged: Merged, edits: dict[str, Edits]) -> dict[str, int]:
-    """Returns how many held-back captions training has too, by split.
+    """Returns how many held-out captions training has too, by split.
 
     A benchmark keeps them, because recall depends on the number of candidates.
     """
@@ -198,7 +198,7 @@ def final_keys(
     Args:
       merged: all parts.
       edits: by split.
-      of_benchmark: whether captions of held-back pairs have no keys: a short one such as "a man
+      of_benchmark: whether captions of held-out pairs have no keys: a short one such as "a man
         riding a wave" is in every part of COCO.
       pairs: whether the records are pairs.
     """

@@ -4,7 +4,7 @@ Each file appears whole, by a rename or an upload, and the counts come last. So 
 are there is finished, wherever the process was stopped.
 
   00012-train.array_record      its training records, in the order of the source
-  00012-validation.array_record what it holds back; the last step decides which of these stay
+  00012-validation.array_record what it holds out; the last step decides which of these stay
   00012.npz                     digests and keys of the records
   00012.json                    counts, and the hash of what was asked for
 """

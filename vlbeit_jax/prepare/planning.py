@@ -36,12 +36,12 @@ class Source:
       source_format: a key of ``FORMATS``, or "auto".
       inputs: paths and patterns of ``inputs.expand``.
       options: for the format.
-      validation_share: part of the pictures, or of the documents of a text set, that is held back.
+      validation_share: part of the pictures, or of the documents of a text set, that is held out.
         Splits that the source states win.
       max_dropped: largest share of items that may be unusable; none of annotated data.
       limits: for images.
       licence: of the content, kept in the description.
-      apart_from: sets to be used with this one; what one holds back, the other does not train on.
+      apart_from: sets to be used with this one; what one holds out, the other does not train on.
       classes: file with the names of the classes; empty: those in the source, sorted.
       fits: gives an item a fault if its captions are too long; None: any length will do.
     """

@@ -47,11 +47,11 @@ class RecordMaker:
     Attributes:
       kind: what records hold.
       limits: for images.
-      validation_share: part of the pictures, texts or groups that is held back by hash.
+      validation_share: part of the pictures, texts or groups that is held out by hash.
       max_dropped: largest share of items that may be unusable, if they have no ``Item.place``.
       classes: of labelled data.
       grouped: whether records have a group, that of their item or their own picture or text.
-      official: whether the source is a published benchmark, whose held-back splits stand.
+      official: whether the source is a published benchmark, whose held-out splits stand.
       dropped: counts by reason.
       first_dropped: by reason, the source of the first item, for messages.
       answers: counts of a set of questions.

@@ -120,7 +120,7 @@ def nothing_written(out: pathlib.Path, meta: Mapping[str, Any]) -> UsageError:
 def require_keys_apart(keys: Mapping[tuple[str, str], Keys]) -> None:
     """Raises a ValueError if a picture or text is in two splits, whoever placed it."""
     for what, (held, other) in itertools.product(KEYS, itertools.combinations(SPLITS[::-1], 2)):
-        # Two held-back splits may share a text: no model is trained on either of them.
+        # Two held-out splits may share a text: no model is trained on either of them.
         if what == TEXTS and TRAIN not in (held, other):
             continue
         both = common(keys.get((what, held), NONE), keys.get((what, other), NONE)[0])

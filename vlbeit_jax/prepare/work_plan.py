@@ -34,7 +34,7 @@ class Asked:
     Attributes:
       kind: what records hold.
       source_format: a key of ``formats.FORMATS``.
-      validation_share: part of the pictures, texts or groups that is held back by hash.
+      validation_share: part of the pictures, texts or groups that is held out by hash.
       limits: for images.
       official: whether the source is a published benchmark, whose splits stand.
       grouped: whether records have a group.

@@ -88,7 +88,7 @@ def _written(plan: WorkPlan, number: int, bad: Collection[str], report: Report) 
         items = _reported(_items(plan, number, bad, report), maker, report)
         placed = _counted(maker.records(items), part)
         if plan.others:
-            placed = plan.others.apart(placed, left_out, all_held_back=plan.request.official)
+            placed = plan.others.apart(placed, left_out, all_held_out=plan.request.official)
         for split, record in placed:
             maker.count(split, record)
             files.write(split, record, maker.picture)
@@ -182,7 +182,7 @@ class _Files:
         self._writers[split].write(encoded)
         keys = keys_of(record)
         if "captions" in record:
-            # A caption that occurs twice is held back twice.
+            # A caption that occurs twice is held out twice.
             keys[TEXTS] = list(map(text_key, record["captions"]))
         if self._plan.request.official and "group" in record:
             keys[GROUPS] = [group_key(record["group"])]

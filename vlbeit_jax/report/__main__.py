@@ -10,7 +10,7 @@ from vlbeit_jax.folders import run_folder
 from vlbeit_jax.places import place
 
 OVERVIEW = """Writes one self-contained page about a run: its figures with their baselines and a
-verdict for each, examples of held-back records, curves, data, device, versions, and the settings
+verdict for each, examples of held-out records, curves, data, device, versions, and the settings
 with the command that repeats the run. It also writes curves and pictures beside it as PNG files.
 
   python -m vlbeit_jax.report --from=RUN --results=results.json --out=RUN
@@ -21,7 +21,7 @@ FROM = flags.DEFINE_string("from", None, "workdir of a run, or sample", required
 DATA = flags.DEFINE_multi_string(
     "data",
     [],
-    "prepared data set whose held-back part is shown; may be repeated; default: those of the run",
+    "prepared data set whose held-out part is shown; may be repeated; default: those of the run",
 )
 RESULTS = flags.DEFINE_string(
     "results", None, "file that vlbeit_jax.evaluate wrote; default: the last figures of the log"

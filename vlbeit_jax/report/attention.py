@@ -109,7 +109,7 @@ def attention_sections(
     Args:
       config: of the network.
       params: of the network.
-      records: held back, with images.
+      records: held out, with images.
       text: as in ``attended``.
       out: folder of the page.
       pretraining: whether the run was one of pretraining.

@@ -17,24 +17,24 @@ from vlbeit_jax.shapes import Int
 from vlbeit_jax.tasks.visual_tokens import VisualTokens
 
 FEW = 0.5  # Share of the visual tokens: below it, some of the codebook is wasted.
-# Held-back pictures that are looked at. With 196 patches each, they hold each of VL-BEiT's 8,192
+# Held-out pictures that are looked at. With 196 patches each, they hold each of VL-BEiT's 8,192
 # tokens 24 times on average. All of a large set would take hours on a CPU.
 MOST_PICTURES = 1000
 COLLAPSED = 0.1  # As VisualTokenizerConfig.collapse_below: a warning during training.
 
 
-def codebook_verdict(used: int, codes: int, seen: int, held_back: int) -> Verdict:
+def codebook_verdict(used: int, codes: int, seen: int, held_out: int) -> Verdict:
     """Returns whether enough visual tokens are in use.
 
     Args:
       used: how many occur in the pictures that were looked at.
       codes: how many there are.
       seen: pictures that were looked at.
-      held_back: pictures that are held back.
+      held_out: pictures that are held out.
     """
-    where = f"the {seen:,}" if seen == held_back else f"{seen:,} of {held_back:,}"
-    spaced = "" if seen == held_back else ", evenly spaced over the set"
-    told = f"{used:,} of {codes:,} visual tokens occur in {where} held-back pictures{spaced}"
+    where = f"the {seen:,}" if seen == held_out else f"{seen:,} of {held_out:,}"
+    spaced = "" if seen == held_out else ", evenly spaced over the set"
+    told = f"{used:,} of {codes:,} visual tokens occur in {where} held-out pictures{spaced}"
     if used < COLLAPSED * codes:
         reason = f"{told}. The codebook has collapsed: the tokens say little about a picture."
         return Verdict(Level.BAD, "few tokens in use", reason)
@@ -62,7 +62,7 @@ def codebook_section(
     Args:
       visual: the tokenizer.
       views: how an image becomes its input.
-      records: held-back ones with images.
+      records: held-out ones with images.
       metrics: of the tokenizer's training.
       out: folder of the page.
     """

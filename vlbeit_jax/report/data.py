@@ -72,7 +72,7 @@ def data_section(uses: Sequence[Use], description: Mapping[str, Any]) -> Section
         [
             words(
                 "A run is trained on the records of the split train. The records of the other "
-                "splits are held back: no picture and no text is on both sides."
+                "splits are held out: no picture and no text is on both sides."
             ),
             table("Data sets, with the number of records by split", head, rows),
         ],

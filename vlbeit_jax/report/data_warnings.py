@@ -29,7 +29,7 @@ def warnings_of(
         yield Verdict(
             Level.BAD,
             "no validation split",
-            "Nothing is held back, so nothing tells whether the network only learns its training "
+            "Nothing is held out, so nothing tells whether the network only learns its training "
             "data by heart. Prepare the set again with a larger --validation_share.",
         )
     if found.count(TRAIN) < batch_size:

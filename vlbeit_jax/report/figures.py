@@ -36,11 +36,11 @@ def _draw_accuracy(metrics: Metrics, term: str, axes: Any, theme: Theme) -> None
             "accuracy",
             {"color": theme.first, "alpha": 0.45, "label": "training"},
         ),
-        ("validation", "accuracy", {"color": theme.first, "marker": "o", "label": "held back"}),
+        ("validation", "accuracy", {"color": theme.first, "marker": "o", "label": "held out"}),
         (
             "validation",
             "unigram",
-            {"color": theme.second, "linestyle": "--", "label": "unigram baseline (held back)"},
+            {"color": theme.second, "linestyle": "--", "label": "unigram baseline (held out)"},
         ),
         ("validation", "chance", {"color": theme.soft, "linestyle": ":", "label": "chance"}),
     ):
@@ -93,9 +93,9 @@ def _draw_losses(metrics: Metrics, losses: Sequence[str], axes: Any, theme: Them
     for number, name in enumerate(losses):
         style = {"color": f"C{number}", "label": name.removesuffix("/loss")}
         _line(axes, metrics, "train", name, style)
-        held_back = {"color": f"C{number}", "marker": "o", "linestyle": "none", "markersize": 4}
-        _line(axes, metrics, "validation", name, held_back)
-    axes.set(xlabel="step", ylabel="loss (dots: held back)")
+        held_out = {"color": f"C{number}", "marker": "o", "linestyle": "none", "markersize": 4}
+        _line(axes, metrics, "validation", name, held_out)
+    axes.set(xlabel="step", ylabel="loss (dots: held out)")
 
 
 def _draw_one(metrics: Metrics, name: str, axes: Any, theme: Theme) -> None:
@@ -104,13 +104,13 @@ def _draw_one(metrics: Metrics, name: str, axes: Any, theme: Theme) -> None:
 
 
 def codebook_panels(counts: Int[np.ndarray, " C"], metrics: Metrics) -> list[Panel]:
-    """Returns the use of each code on held-back images, and over the training of the codebook."""
+    """Returns the use of each code on held-out images, and over the training of the codebook."""
     used, share = int((counts > 0).sum()), np.sort(counts)[::-1] / max(counts.sum(), 1)
     alt = (
         f"{used} of {len(counts)} visual tokens occur; the most frequent one in "
         f"{share[0]:.1%} of the patches, an even use would be {1 / len(counts):.2%}"
     )
-    panels = [Panel("Use on held-back pictures", alt, functools.partial(_draw_shares, share))]
+    panels = [Panel("Use on held-out pictures", alt, functools.partial(_draw_shares, share))]
     if _points(metrics, "train", "codes_used"):
         course = (
             f"Over the training of the visual tokenizer: tokens in use "

@@ -54,7 +54,7 @@ def content(asked: Asked) -> Content:
     sections = [_figures(asked.results, found, run.step)]
     sections += _examples(run, asked, protocol.get("split", ""), [use.place for use in uses])
     if panels := figures.loss_panels(metrics):
-        told = note("Dots are held-back records.")
+        told = note("Dots are held-out records.")
         shown = [told, curves(panels, asked.out, "loss")]
         sections.append(Section("Course of the training", shown))
     return Content(

@@ -143,7 +143,7 @@ def _verdict(
 
 
 def _last(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the last held-back figures of the log, by the names of an evaluation."""
+    """Returns the last held-out figures of the log, by the names of an evaluation."""
     return {
         name if name.count("/") > 1 else name.rpartition("/")[2]: value
         for name, value in last_figures(metrics, VALIDATION).items()

@@ -19,7 +19,7 @@ EVALUATE = "python -m vlbeit_jax.evaluate --from=RUN --data=SET --json=FILE"
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The figures of a run on held-back records.
+    """The figures of a run on held-out records.
 
     Attributes:
       task: of the run.
@@ -150,7 +150,7 @@ def term_table(results: Results) -> Html | None:
         else "with an approximate 95% interval, as if all places were independent of each other"
     )
     caption = (
-        f"Accuracy at hidden places of held-back records, {interval}. The bar is the accuracy, its "
+        f"Accuracy at hidden places of held-out records, {interval}. The bar is the accuracy, its "
         "dashed line the unigram baseline."
     )
     rows = [_term_row(results, name, largest) for name in results.terms]

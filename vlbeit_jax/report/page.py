@@ -34,7 +34,7 @@ def write_report(
 
     Args:
       folder: of the run.
-      places: prepared sets whose held-back part is shown; empty: those of the run.
+      places: prepared sets whose held-out part is shown; empty: those of the run.
       results: what ``vlbeit_jax.evaluate`` wrote; None: the last figures of the run's log.
       out: an existing folder.
 

@@ -76,7 +76,7 @@ def content(asked: Asked) -> Content:
 
 
 def _records(run: OpenedRun, places: Sequence[str], uses: Sequence[Use]) -> dict[str, Records]:
-    """Returns held-back records of the streams that the run was trained on."""
+    """Returns held-out records of the streams that the run was trained on."""
     sets = [open_set(place) for place in places]
     if not places:
         sets = sets_at([use.place for use in uses], *Kind)
@@ -139,7 +139,7 @@ def _examples(run: OpenedRun, records: Mapping[str, Records], asked: Asked) -> l
 
 def _with_selection(section: Section) -> Section:
     chosen = note(
-        "The examples are held-back records, evenly spaced over the data; nobody picked them."
+        "The examples are held-out records, evenly spaced over the data; nobody picked them."
     )
     return Section(section.title, [chosen, *section.body])
 
@@ -150,7 +150,7 @@ def _course(metrics: Metrics, asked: Asked) -> list[Section]:
     for title, told, name, shown in (
         (
             "Accuracy at hidden places",
-            "Dots are held-back records. If the training curve rises while the dots stay or fall, "
+            "Dots are held-out records. If the training curve rises while the dots stay or fall, "
             "the model learns its training data by heart. The dots may also lie above the curve: "
             "in training, pictures are cropped and changed at random.",
             "accuracy",

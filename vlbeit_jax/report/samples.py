@@ -1,4 +1,4 @@
-"""The model's answers on a few held-back examples.
+"""The model's answers on a few held-out examples.
 
 Images are decoded from predicted visual tokens; masked word pieces have the likeliest guesses.
 """

@@ -47,7 +47,7 @@ def content(asked: Asked) -> Content:
         shown = through_tokens(visual, views, spread(records, PICTURES))
         sections = [section, Section("What visual tokens keep of a picture", _drawn(asked, shown))]
     else:
-        told = "No held-back pictures can be opened. Give prepared pictures with --data=SET."
+        told = "No held-out pictures can be opened. Give prepared pictures with --data=SET."
         sections = [Section("Visual tokens", [words(told)])]
     return Content(
         what="A visual tokenizer: it learns to describe each patch of a picture by one number.",
@@ -74,6 +74,6 @@ def _drawn(asked: Asked, shown: tuple | None) -> list[Child]:
             "The right picture of each card is drawn from the visual tokens of the left one. A "
             "model that learns to predict these tokens never learns what is missing in it."
         ),
-        note("The pictures are held back and evenly spaced over the data; nobody picked them."),
+        note("The pictures are held out and evenly spaced over the data; nobody picked them."),
         token_cards(images, drawn),
     ]

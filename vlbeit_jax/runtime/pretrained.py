@@ -42,7 +42,7 @@ class OpenedRun:
       step: steps taken.
       trained_on: fingerprints of the data sets that the run was trained on.
       seen: keys of the images and texts in their training parts.
-      held_back_only: of no set, the training part is scored. So one run can be compared with
+      held_out_only: of no set, the training part is scored. So one run can be compared with
         another that was trained on it.
     """
 
@@ -52,7 +52,7 @@ class OpenedRun:
     step: int
     trained_on: frozenset[str]
     seen: Seen
-    held_back_only: bool = False
+    held_out_only: bool = False
 
 
 def open_run(folder: pathlib.Path, step: int = 0) -> OpenedRun:
@@ -84,7 +84,7 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
     """Scores every term that the data sets allow.
 
     If the run has seen anything of a set's training part (the set itself, or an equal image or text
-    in another set), only the held-back part of that set is scored; otherwise the whole set is. If
+    in another set), only the held-out part of that set is scored; otherwise the whole set is. If
     no set of images is given, the images of pairs are scored as images alone as well; if no set of
     texts is given, so are their captions as texts alone.
 
@@ -100,7 +100,7 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
       ``gain_text`` and ``gain_image`` with value, low and high; step, draws and data sets.
 
     Raises:
-      UsageError: a data set is missing, holds nothing that can be scored, or holds back what the
+      UsageError: a data set is missing, holds nothing that can be scored, or holds out what the
         run was trained on.
     """
     sets = open_sets_once(places)
@@ -149,23 +149,23 @@ def _splits(run: OpenedRun, each: PreparedSet) -> list[str]:
     what, both = seen_records(each, VALIDATION, run.seen)
     if what:
         raise UsageError(
-            f"{each.folder} holds back {both.shape[1]} {what} that the run was trained on "
+            f"{each.folder} holds out {both.shape[1]} {what} that the run was trained on "
             f"({example(each, VALIDATION, both)}), so its figures would be of seen data; prepare "
             "it again with --apart_from=SET for each set that the run was trained on, or evaluate "
             "the run on other data"
         )
     splits = [split for split in (TRAIN, VALIDATION) if each.count(split)]
     is_new = run.trained_on.isdisjoint(each.contains) and not seen_records(each, TRAIN, run.seen)[0]
-    if is_new and not run.held_back_only:
+    if is_new and not run.held_out_only:
         return splits
     if VALIDATION not in splits and is_new:
         raise UsageError(
-            f"{each.folder} has no held-back records; the run has seen none of the others, so "
+            f"{each.folder} has no held-out records; the run has seen none of the others, so "
             "evaluate it without --split"
         )
     if VALIDATION not in splits:
         raise UsageError(
-            f"{each.folder} has no held-back records, and the run has seen some or all of the "
+            f"{each.folder} has no held-out records, and the run has seen some or all of the "
             "others; evaluate it on data that it has not seen"
         )
     return [VALIDATION]

@@ -158,16 +158,16 @@ class OpenTask(Protocol):
         """Opens and checks all training sets.
 
         Args:
-          run: its seed decides the order of examples, and its periods whether held-back records
+          run: its seed decides the order of examples, and its periods whether held-out records
             are needed.
 
         Raises:
-          UsageError: one is missing, of the wrong kind, or holds back what another trains on.
+          UsageError: one is missing, of the wrong kind, or holds out what another trains on.
         """
         ...
 
     def evaluators(self, data: "TrainingData", place: Place) -> Sequence[Evaluator]:
-        """Returns the evaluations of a training run, on the held-back part of its data."""
+        """Returns the evaluations of a training run, on the held-out part of its data."""
         ...
 
     def prepare_state(self, state: TrainState, data: "TrainingData", place: Place) -> TrainState:

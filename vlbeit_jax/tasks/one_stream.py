@@ -20,11 +20,11 @@ def open_sets(stream: StreamConfig, kinds: Sequence[Kind], run: RunConfig) -> li
     Args:
       stream: names the sources.
       kinds: that the task takes.
-      run: tells whether held-back records are needed.
+      run: tells whether held-out records are needed.
 
     Raises:
-      UsageError: a set is missing or of another kind, holds back what another trains on, or has no
-        held-back records although the run evaluates.
+      UsageError: a set is missing or of another kind, holds out what another trains on, or has no
+        held-out records although the run evaluates.
     """
     sets = open_sets_once(stream.sources, *kinds)
     require_apart(sets)

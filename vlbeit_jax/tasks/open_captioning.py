@@ -144,9 +144,9 @@ class OpenCaptioning(OpenFineTuned):
         ]
 
     def _evaluate_state(
-        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
+        self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
-        records = held_back.records(VALIDATION)
+        records = held_out.records(VALIDATION)
         written = self._written(state.params, records, place, place.run.evaluate_batches)
         _, figures = self._scored(written, references_of(records, len(written)))
         return {f"{CAPTION}/{name}": value for name, value in figures.items()}

@@ -165,9 +165,9 @@ class OpenClassification(OpenFineTuned):
         return outputs_of(self._logits, params, records, transform, size, place, batches=batches)
 
     def _evaluate_state(
-        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
+        self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
-        records = held_back.records(VALIDATION)
+        records = held_out.records(VALIDATION)
         rows = self._rows(state.params, records, place, batches=place.run.evaluate_batches)
         summary = _answers(rows).summary(self.task.num_classes)
         return {f"{CLASS}/{name}": value for name, value in summary.items()}

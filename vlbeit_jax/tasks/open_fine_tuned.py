@@ -77,7 +77,7 @@ class OpenFineTuned:
             copy_tree(self.text.folder, folder / TEXT_TOKENIZER)
 
     def evaluators(self, data: OneStreamData, place: Place) -> Sequence[Evaluator]:
-        """Returns one evaluator, which takes the held-back part of the first source."""
+        """Returns one evaluator, which takes the held-out part of the first source."""
         run = functools.partial(self._evaluate_state, data.sets[0], place)
         return [Evaluator("", place.run.evaluate_every, run)]
 
@@ -106,7 +106,7 @@ class OpenFineTuned:
         raise NotImplementedError
 
     def _evaluate_state(
-        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
+        self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
         """Returns figures during training; their names start with the name of the loss."""
         raise NotImplementedError

@@ -207,7 +207,7 @@ class OpenPretrain:
         return PretrainData(self, run)
 
     def evaluators(self, data: PretrainData, place: Place) -> Sequence[Evaluator]:
-        """Returns masked accuracy, unigram baseline and loss on held-back data, and the probes."""
+        """Returns masked accuracy, unigram baseline and loss on held-out data, and the probes."""
         run, probes = functools.partial(self._evaluate, data, place), self.task.probes
         found = [Evaluator("", place.run.evaluate_every, run)]
         if probes.every:

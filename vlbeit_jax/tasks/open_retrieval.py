@@ -171,11 +171,11 @@ class OpenRetrieval(OpenFineTuned):
         return min(math.exp(log_scale), most) if most else math.exp(log_scale)
 
     def _evaluate_state(
-        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
+        self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
         batches = place.run.evaluate_batches
         most = batches * self.task.pair.batch_size if batches else None
-        gallery = Gallery.of(held_back.records(VALIDATION), most)
+        gallery = Gallery.of(held_out.records(VALIDATION), most)
         figures = {
             f"{kind}/{name}": value
             for kind, ranks in self._ranks(state.params, gallery, place).items()

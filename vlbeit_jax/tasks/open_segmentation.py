@@ -201,9 +201,9 @@ class OpenSegmentation(OpenFineTuned):
         }
 
     def _evaluate_state(
-        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
+        self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
-        records = held_back.records(VALIDATION)
+        records = held_out.records(VALIDATION)
         params = self.for_inference(state.params, state.model_state)
         most = place.run.evaluate_batches * self.task.image.batch_size
         pixels = self._pixels(params, records, place, most)

@@ -142,9 +142,9 @@ class OpenVisualReasoning(OpenFineTuned):
         return Judged(is_right(logits, truth), truth, statement, loss)
 
     def _evaluate_state(
-        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
+        self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
-        records = held_back.records(VALIDATION)
+        records = held_out.records(VALIDATION)
         judged = self._judged(state.params, records, place, place.run.evaluate_batches)
         return {f"{STATEMENT}/{name}": value for name, value in judged.summary().items()}
 

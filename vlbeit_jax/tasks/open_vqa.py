@@ -153,9 +153,9 @@ class OpenVQA(OpenFineTuned):
         return np.asarray(found.outputs, np.float32)
 
     def _evaluate_state(
-        self, held_back: PreparedSet, place: Place, state: TrainState, frozen: Tree
+        self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree
     ) -> dict[str, float]:
-        records = held_back.records(VALIDATION)
+        records = held_out.records(VALIDATION)
         batches = place.run.evaluate_batches
         best = self._all_logits(state.params, records, place, batches).argmax(axis=1)
         given = _given(records, len(best))

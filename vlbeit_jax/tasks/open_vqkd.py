@@ -86,7 +86,7 @@ class OpenVQKD:
         return VQKDData(IMAGE, image, sets, _example(self.task, augment=True), run.seed)
 
     def evaluators(self, data: "VQKDData", place: base.Place) -> Sequence[base.Evaluator]:
-        """Returns held-back losses, and how many codes the held-back images use."""
+        """Returns held-out losses, and how many codes the held-out images use."""
         run = functools.partial(self._evaluate, data, place)
         return [base.Evaluator("", place.run.evaluate_every, run)]
 

@@ -117,7 +117,7 @@ class PairProbe:
     """Pairs whose captions are to be found from the image, and the other way round."""
 
     def __init__(self, place: str, rows: int):
-        """Reads the held-back pairs.
+        """Reads the held-out pairs.
 
         Raises:
           UsageError: the set is missing, of another kind, or holds nothing back.

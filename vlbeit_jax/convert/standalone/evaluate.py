@@ -1,4 +1,4 @@
-"""Computes masked accuracy on the held-back examples in this folder, in PyTorch alone.
+"""Computes masked accuracy on the held-out examples in this folder, in PyTorch alone.
 
     python evaluate.py [--json FILE] [--batch_size 64]
 

@@ -63,7 +63,7 @@ def ranges(whole: Unit, count: int, **extra: Any) -> list[Unit]:
 
 
 def splits_of(options: Options) -> Sequence[str]:
-    """Returns the splits to read, held-back ones first."""
+    """Returns the splits to read, held-out ones first."""
     return [split for split in ORDER if split in (options.splits or ORDER)]
 
 

@@ -44,7 +44,7 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     """Divides the records of each split.
 
     A split whose labels are not published (they are -1) is passed over. If there is nothing but a
-    training split, a hash decides which records are held back.
+    training split, a hash decides which records are held out.
 
     Raises:
       UsageError: the folder has several versions or sets, TFDS cannot open it, or its files allow

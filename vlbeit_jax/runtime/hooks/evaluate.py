@@ -1,4 +1,4 @@
-"""Evaluates on held-back data during training."""
+"""Evaluates on held-out data during training."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
