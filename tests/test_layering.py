@@ -184,9 +184,10 @@ LARGE_FILES = {
 
 
 def functions(path: pathlib.Path) -> dict[str, int]:
-    """Lines of each function of a file, its docstring included."""
+    """Lines of each function of a file by line and name, its docstring included."""
+    # By name alone, the last ``__call__`` of a file would hide the others.
     return {
-        node.name: (node.end_lineno or 0) - node.lineno + 1
+        f"{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
@@ -203,8 +204,10 @@ def test_files_and_functions_fit_one_head():
 
 def test_the_length_of_a_function_is_that_of_its_text(tmp_path):
     body = "\n".join(["    x = 1"] * LONGEST_FUNCTION)
-    (tmp_path / "long.py").write_text(f"def long():\n{body}\n")
-    assert functions(tmp_path / "long.py") == {"long": LONGEST_FUNCTION + 1}
+    text = f"def long():\n{body}\n\n\nclass Other:\n    def long(self):\n        pass\n"
+    (tmp_path / "long.py").write_text(text)
+    second = LONGEST_FUNCTION + 5
+    assert functions(tmp_path / "long.py") == {"1 long": LONGEST_FUNCTION + 1, f"{second} long": 2}
 
 
 def test_the_formatter_decides_everywhere():
