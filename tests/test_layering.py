@@ -3,12 +3,14 @@
 import ast
 import graphlib
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 from tests.tiny import TOP
+from vlbeit_jax.tasks import TASKS
 
 PACKAGE = TOP / "vlbeit_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -174,6 +176,61 @@ def test_training_loads_neither_tensorflow_nor_torch():
     code += "sys.exit(', '.join({'tensorflow', 'torch', 'transformers'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+TASK_CLASSES = {name.partition(":")[2] for name in TASKS.values()}
+
+
+def questions(text: str, *, named: bool) -> list[str]:
+    """Where a program asks which task it serves: lines that name a task or look one up.
+
+    Args:
+      text: of the program.
+      named: whether a text that is the name of a task counts.
+    """
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        looked_up = []
+        if isinstance(node, ast.Constant) and named and node.value in TASKS:
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.Attribute) and node.attr == "kind":
+            if ast.unparse(node.value) in TASK_CLASSES:
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Subscript):
+            looked_up = [node.slice]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".get"):
+            looked_up = node.args[:1]
+        elif isinstance(node, ast.Match):
+            looked_up = [node.subject]
+        found += [ast.unparse(each) for each in looked_up if _is_kind_of_task(each)]
+    return found
+
+
+def _is_kind_of_task(node: ast.AST) -> bool:
+    return re.search(r"\btask\.kind$", ast.unparse(node)) is not None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_shared_code_never_asks_which_task_it_runs(path):
+    """Some formats of ``convert`` and their heads have the names of tasks."""
+    if part(path) != "tasks":
+        assert not questions(path.read_text(), named=part(path) != "convert")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if config.task.kind == 'pretrain': pass",
+        "model.predictor_for('classify', ('image_classification', 'birds'))",
+        "TABLE = {VQKD.kind: 1}",
+        "TABLE.get(run.config.task.kind, None)",
+        "TABLE[task.kind]",
+        "match task.kind:\n    case _: pass",
+    ],
+)
+def test_a_question_for_the_task_is_found(text):
+    assert questions(text, named=True)
+    assert not questions("print(f'a run of task {config.task.kind!r}')", named=True)
 
 
 LONGEST_FILE, LONGEST_FUNCTION = 260, 65

@@ -1,6 +1,8 @@
 """Fine-tuned models answer as ``python -m vlbeit_jax.predict`` does."""
 
 import functools
+import json
+import shutil
 
 import cv2
 import numpy as np
@@ -13,6 +15,8 @@ from vlbeit_jax.data.class_names import ClassTexts
 from vlbeit_jax.data.source import open_set
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.finetuned import FineTunedRun
+from vlbeit_jax.tasks import TASKS
+from vlbeit_jax.tasks.image_classification import ImageClassification
 from vlbeit_jax.tasks.ranking import Gallery, embed
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh, put_replicated
@@ -73,7 +77,9 @@ def test_classes_are_those_of_predict(places, name, given):
     model, run, records = opened(places, name)
     found = model.classify([given(record) for record in records], top=3)
     assert_same(found, predictions(run, records))
-    with pytest.raises(UsageError, match=f"fine-tuned for vqa, but .* was fine-tuned for {name}"):
+    with pytest.raises(
+        UsageError, match=f"answer .* fine-tuned for {name}, whose method is classify"
+    ):
         model.answer(given(records[0]), "what?")
 
 
@@ -128,7 +134,7 @@ def test_judgements_are_those_of_predict(places):
     for wrong in (pairs[0][0], [pairs[0][0]] * 3, pairs[:2], [pairs[0], pairs[1][0]]):
         with pytest.raises(UsageError, match="3 statements: give two images for each, such as"):
             model.judge(wrong, ["a", "b", "c"])
-    with pytest.raises(UsageError, match="answer needs a model fine-tuned for vqa"):
+    with pytest.raises(UsageError, match="answer .* for visual_reasoning, whose method is judge"):
         model.answer(pairs[0][0], "what?")
 
 
@@ -176,8 +182,12 @@ def test_names_of_classes_are_compared_as_captions_are(places):
     [
         ("retrieval", {"classes": ["a", "b"], "templates": ["x"]}, "template 'x' has no {}"),
         ("retrieval", {"classes": ["a", "a"]}, "a name is twice"),
-        ("retrieval", {}, "classify needs a model fine-tuned for image_classification or"),
-        ("vqa", {"classes": ["a", "b"]}, r"classify with classes=... needs .* for retrieval"),
+        ("retrieval", {}, "classify .* fine-tuned for retrieval, whose method is search"),
+        (
+            "vqa",
+            {"classes": ["a", "b"]},
+            r"classify with classes=... needs .* for vqa, whose method is answer",
+        ),
     ],
 )
 def test_names_that_do_not_fit_are_refused(places, name, given, said):
@@ -207,3 +217,26 @@ def test_averaged_parameters_are_another_model(places):
         for weights in ("raw", "ema")
     )
     assert raw != ema
+
+
+class Birds(ImageClassification):
+    """A task of a user, in a file of their own."""
+
+    kind = "birds"
+
+
+def test_a_task_that_the_package_does_not_know_has_the_method_of_its_kind(
+    places, tmp_path, monkeypatch
+):
+    folder, data = places("image_classification")
+    known = vlbeit_jax.load(folder, compilation_cache="")
+    monkeypatch.setitem(TASKS, Birds.kind, f"{__name__}:Birds")
+    own = shutil.copytree(folder, tmp_path / "own")
+    saved = json.loads((own / "config.json").read_text())
+    saved["task"]["kind"] = Birds.kind
+    (own / "config.json").write_text(json.dumps(saved))
+    model = vlbeit_jax.load(own, compilation_cache="")
+    picture = pixels(open_set(str(data)).records("test")[0])
+    assert model.classify(picture) == known.classify(picture)
+    with pytest.raises(UsageError, match="search .* for birds, whose method is classify"):
+        model.search("a", picture)

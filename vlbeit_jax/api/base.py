@@ -25,7 +25,8 @@ class Predictor:
     """What a fine-tuned run predicts.
 
     Attributes:
-      task: kind of its task.
+      task: kind of its task, for messages.
+      method: that gives its predictions (``tasks.base.FineTuned``).
       needs: of a record: ``image``, ``images``, ``text``, ``captions``.
       predict: from records and a number of answers to a prediction per record.
       classes: names, of a run with a list of classes.
@@ -33,6 +34,7 @@ class Predictor:
     """
 
     task: str
+    method: str
     needs: frozenset[str]
     predict: Predict
     classes: tuple[str, ...] = ()
@@ -84,16 +86,19 @@ class Opened:
                 "them"
             )
 
-    def _predictor_for(self, method: str, tasks: Sequence[str]) -> Predictor:
+    def _predictor_for(self, method: str, asked: str = "") -> Predictor:
+        """Returns what predicts by a method; messages call it ``asked``, if that is given."""
+        asked = asked or method
         if self._predictor is None:
             raise UsageError(
-                f"{method} needs a fine-tuned model, but {self.folder} is a pretrained one; "
+                f"{asked} needs a fine-tuned model, but {self.folder} is a pretrained one; "
                 "docs/finetune.md shows how to fine-tune it"
             )
-        if self._predictor.task not in tasks:
+        if self._predictor.method != method:
             raise UsageError(
-                f"{method} needs a model fine-tuned for {' or '.join(tasks)}, but {self.folder} "
-                f"was fine-tuned for {self._predictor.task}"
+                f"{asked} needs another model: {self.folder} was fine-tuned for "
+                f"{self._predictor.task}, whose method is {self._predictor.method}; "
+                "docs/python.md lists the task of each method"
             )
         return self._predictor
 

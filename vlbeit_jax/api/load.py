@@ -67,8 +67,8 @@ def load(
             retriever = Retriever(opened.task.network, opened.task.pair.text_length)
         # A run's own list, which the open task has read.
         classes = getattr(getattr(opened, "task", None), "class_names", ())
-        needs, kind = frozenset(opened.needs), config.task.kind
-        predictor = Predictor(kind, needs, predict, classes, retriever)
+        needs = frozenset(opened.needs)
+        predictor = Predictor(config.task.kind, opened.method, needs, predict, classes, retriever)
         return Model(str(folder), run.step, model, run.params, text, None, predictor)
     if weights != RAW:
         raise UsageError(f"weights={weights!r}: only fine-tuned runs have averaged parameters")

@@ -56,7 +56,7 @@ class Predicts(Opened):
         """
         if classes is not None:
             return self._by_names(inputs, classes, templates, checked_top(top))
-        predictor = self._predictor_for("classify", ("image_classification", "text_classification"))
+        predictor = self._predictor_for("classify")
         if "image" in predictor.needs:
             rows = [{"image": _png(each)} for each in listed(inputs, "inputs")]
         else:
@@ -76,7 +76,7 @@ class Predicts(Opened):
         Raises:
           UsageError: the model was not fine-tuned for question answering.
         """
-        predictor = self._predictor_for("answer", ("vqa",))
+        predictor = self._predictor_for("answer")
         texts, pictures = listed(questions, "questions"), listed(images, "images")
         if len(pictures) == 1:
             pictures = pictures * len(texts)
@@ -101,7 +101,7 @@ class Predicts(Opened):
         Raises:
           UsageError: the model was not fine-tuned for visual reasoning.
         """
-        predictor = self._predictor_for("judge", ("visual_reasoning",))
+        predictor = self._predictor_for("judge")
         texts, pairs = listed(statements, "statements"), listed(images, "images")
         if len(pairs) == 2 and not _is_pair(pairs[0]):
             pairs = [pairs] * len(texts)
@@ -125,7 +125,7 @@ class Predicts(Opened):
         Raises:
           UsageError: the model was not fine-tuned for captioning.
         """
-        predictor = self._predictor_for("caption", ("captioning",))
+        predictor = self._predictor_for("caption")
         rows = [{"image": _png(each)} for each in listed(images, "images")]
         return [found["caption"] for found in _predicted(predictor, rows, 1)]
 
@@ -138,7 +138,7 @@ class Predicts(Opened):
         Raises:
           UsageError: the model was not fine-tuned for segmentation.
         """
-        predictor = self._predictor_for("segment", ("segmentation",))
+        predictor = self._predictor_for("segment")
         rows = [{"image": _png(each)} for each in listed(images, "images")]
         found = _predicted(predictor, rows, len(predictor.classes))
         return [Segmented(each["mask"], predictor.classes) for each in found]
@@ -203,9 +203,9 @@ class Predicts(Opened):
         cosines = image @ mean_directions(texts, named).T
         return [best_of(named.names, row, top) for row in cosines]
 
-    def _retriever(self, method: str) -> Retriever:
-        retriever = self._predictor_for(method, ("retrieval",)).retriever
-        assert retriever is not None, "of retrieval"
+    def _retriever(self, asked: str) -> Retriever:
+        retriever = self._predictor_for("search", asked).retriever
+        assert retriever is not None, "a model that searches embeds"
         return retriever
 
 

@@ -25,6 +25,7 @@ from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.tasks.base import FineTuned
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.mesh import make_mesh
+from vlbeit_jax.training.schedule import Schedule
 
 SHOWN_CLASSES = 20
 SHARES = {"accuracy": "Accuracy", "iou": "IoU"}  # Of a class, by their names on the page.
@@ -49,8 +50,9 @@ def content(asked: Asked) -> Content:
     run = FineTunedRun.open(asked.folder, config, opened, protocol.get("weights", RAW))
     metrics = read_metrics(asked.folder)
     found = judged(asked.results, metrics)
-    sources = getattr(config.task, config.task.schedule).sources
-    uses = [Use(place, "training") for place in sources] + scored_by(asked.results)
+    streams = [getattr(config.task, name) for name in Schedule.parse(config.task.schedule).streams]
+    uses = [Use(place, "training") for stream in streams for place in stream.sources]
+    uses += scored_by(asked.results)
     sections = [_figures(asked.results, found, run.step)]
     sections += _examples(run, asked, protocol.get("split", ""), [use.place for use in uses])
     if panels := figures.loss_panels(metrics):

@@ -1,7 +1,7 @@
 """The report as one HTML file that needs nothing else, with its pictures beside it as PNG."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vlbeit_jax.places import appearing
@@ -20,8 +20,9 @@ from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.tasks.vqkd import VQKD
 
 PAGE = "report.html"
-# By kind of task; every other task is a fine-tuned one, whose page asks only for its protocol.
-PAGES = {Pretrain.kind: pretraining.content, VQKD.kind: tokenizer.content}
+# Pages that read settings of their own task. Every other task is a fine-tuned one, whose page asks
+# only for its protocol.
+PAGES = ((Pretrain, pretraining.content), (VQKD, tokenizer.content))
 
 
 def write_report(
@@ -47,11 +48,17 @@ def write_report(
     """
     config, asked = read_config(folder), Asked(folder, places, results, out)
     with explains_storage(out):
-        content = PAGES.get(config.task.kind, fine_tuned.content)(asked)
-        page = _page(config, content, asked)
+        page = _page(config, _content_for(config.task)(asked), asked)
         with appearing(out / PAGE) as file:  # After its pictures.
             file.write(page)
     return out / PAGE
+
+
+def _content_for(task: Any) -> Callable[[Asked], Content]:
+    """Returns what makes the page of a task: of one of ``PAGES``, or of a task derived from it."""
+    return next(
+        (content for known, content in PAGES if isinstance(task, known)), fine_tuned.content
+    )
 
 
 def _page(config: Config, content: Content, asked: Asked) -> Html:

@@ -152,7 +152,6 @@ class OpenTask(Protocol):
 
     def save_assets(self, folder: pathlib.Path) -> None:
         """Copies into a run's folder what its results depend on, such as tokenizers."""
-        ...
 
     def training_data(self, run: RunConfig) -> "TrainingData":
         """Opens and checks all training sets.
@@ -181,16 +180,17 @@ class FineTuned(Protocol):
 
     Attributes:
       kind: of the sets that ``evaluate`` takes.
+      method: of a loaded model that gives its predictions in Python (``api.predictions``).
       needs: what a record to predict for must have, of ``image``, ``images`` (two), ``text`` and
         ``captions``, among which one is chosen.
     """
 
     kind: Kind
+    method: str
     needs: Collection[str]
 
     def abstract_params(self) -> Tree:
         """Returns the shapes of the parameters."""
-        ...
 
     def abstract_model_state(self) -> Tree:
         """Returns the shapes of what inference needs of the model state, by stream."""

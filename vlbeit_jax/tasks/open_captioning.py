@@ -56,6 +56,7 @@ class OpenCaptioning(OpenFineTuned):
     """A task that writes captions; see ``OpenFineTuned``."""
 
     kind = Kind.PAIRS
+    method = "caption"
     needs = frozenset({"image"})
     headlines = (
         Headline(f"{CAPTION}/cider", "CIDEr-D", baseline=f"{CAPTION}/cider_wrong_picture"),

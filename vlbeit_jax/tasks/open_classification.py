@@ -36,6 +36,7 @@ class OpenClassification(OpenFineTuned):
       make_example: from ``augment`` and ``labelled`` to how records become examples.
     """
 
+    method = "classify"
     explained = frozenset({"label"})
 
     def __init__(

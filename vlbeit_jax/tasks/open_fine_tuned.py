@@ -34,11 +34,13 @@ class OpenFineTuned:
       chance: accuracy of a guess, by the name of the loss; empty unless the task sets it.
       headlines: figures that log lines show besides; empty unless the task sets it.
       kind: the kind of sets that the task takes.
+      method: of a loaded model that predicts as this task does, such as "classify".
       needs: the fields of a record that a prediction needs.
       explained: arrays of a row of which ``_facts`` says everything.
     """
 
     kind: Kind
+    method: ClassVar[str]
     needs: frozenset[str]
     frozen: ClassVar[Tree] = {}
     chance: Mapping[str, float] = {}

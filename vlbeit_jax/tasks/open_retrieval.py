@@ -55,6 +55,7 @@ class OpenRetrieval(OpenFineTuned):
         for found, name in (("text", "image_to_text"), ("image", "text_to_image"))
     )
     kind = Kind.PAIRS
+    method = "search"
     needs = frozenset({"image", "captions"})
     # Only which rows have the same number counts.
     explained = frozenset({"picture"})

@@ -36,6 +36,7 @@ class OpenSegmentation(OpenFineTuned):
     """A task with a class for each pixel; see ``OpenFineTuned``."""
 
     kind = Kind.MASKS
+    method = "segment"
     needs = frozenset({"image"})
     headlines = (
         Headline(f"{SEGMENT}/miou", "mIoU", share=True, baseline=f"{SEGMENT}/miou_majority"),

@@ -34,6 +34,7 @@ class OpenVisualReasoning(OpenFineTuned):
     """A task of statements about two images; see ``OpenFineTuned``."""
 
     kind = Kind.STATEMENTS
+    method = "judge"
     needs = frozenset({"images", "text"})
     chance = {STATEMENT: 1 / len(TRUTHS)}
     headlines = (

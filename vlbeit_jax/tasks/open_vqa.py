@@ -52,6 +52,7 @@ class OpenVQA(OpenFineTuned):
     """
 
     kind = Kind.QUESTIONS
+    method = "answer"
     needs = frozenset({"image", "text"})
     explained = frozenset({"answers", "scores"})
     text: TextTokenizer
