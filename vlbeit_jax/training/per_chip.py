@@ -2,10 +2,16 @@
 
 Left to itself, XLA inserts a reduction after every matrix product whose gradient is summed over
 chips, in every stream. Here each chip sums gradients over streams and microbatches first, and one
-reduction per step follows. Only tensor parallelism is left to XLA.
+reduction per step follows.
 
-Parameters lie as their ``NamedSharding`` says before and after. Inside, each is gathered along
-``fsdp``, in the type that it is used in; parts of the vocabulary stay where they are.
+Outside, parameters and gradients are sharded as their ``NamedSharding`` says. Inside, three kinds
+of mesh axes are treated differently:
+
+- ``data`` and ``fsdp`` split rows. They are manual: the code below says what is sent along them.
+- ``fsdp`` also splits parameters. A parameter is gathered along it before the work, in the type
+  that it is used in, and its gradient is reduced and scattered along it after the work. Parts of
+  the vocabulary are not gathered (``ops.vocabulary``).
+- ``tensor`` splits heads and feed-forward networks. It is left to XLA.
 """
 
 from collections.abc import Callable
@@ -21,8 +27,9 @@ from vlbeit_jax.training.mesh import ROW_AXES, RULES, mesh_axes
 from vlbeit_jax.training.trainable import EVERYTHING, Trained
 
 Tree = Any
-# ``work(params, batches, rest) -> (gradients, sums)``
+# ``work(params, batches, rest) -> (gradients, sums)``, and for ``per_row`` ``-> outputs``.
 Work = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
+RowWork = Callable[[Tree, Tree, Tree], Tree]
 
 
 def per_chip_gradients(
@@ -45,18 +52,20 @@ def per_chip_gradients(
     axes = row_axes(mesh)
     if not axes:  # One chip, or tensor parallelism alone: nothing to gather, nothing to reduce.
         return lambda params, batches, rest: work(cast_params(params, info), batches, rest)
-    specs = jax.tree.map(lambda sharding: _fsdp_spec(sharding, axes), shardings)
-    gradient_specs = trained.of(specs)
+    specs = _fsdp_specs(shardings, axes)
+    # Gradients of the trained parameters alone, each sharded as its parameter is.
+    gradient_specs, gradient_info = trained.of(specs), trained.of(info)
 
     def on_one_chip(params: Tree, batches: Tree, rest: Tree) -> tuple[Tree, Tree]:
         with nn.logical_axis_rules(_RULES_INSIDE):
-            gradients, sums = work(jax.tree.map(gather_param, params, specs, info), batches, rest)
+            whole = jax.tree.map(gather_param, params, specs, info)
+            gradients, sums = work(whole, batches, rest)
 
         def reduced(gradient: jax.Array, spec: PartitionSpec, declared: ParamInfo) -> jax.Array:
             return reduce_grad(gradient, spec, declared, axes)
 
-        of_gradients = (gradients, gradient_specs, trained.of(info))
-        return jax.tree.map(reduced, *of_gradients), jax.lax.psum(sums, axes)
+        gradients = jax.tree.map(reduced, gradients, gradient_specs, gradient_info)
+        return gradients, jax.lax.psum(sums, axes)
 
     rows, everywhere = PartitionSpec(axes), PartitionSpec()
     return jax.shard_map(
@@ -64,6 +73,7 @@ def per_chip_gradients(
         mesh=mesh,
         in_specs=(specs, rows, everywhere),
         out_specs=(gradient_specs, everywhere),
+        # The axes that are manual. ``tensor`` is not one of them, so XLA splits along it.
         axis_names=set(axes),
         # The checker cannot see that the sums above are equal on all chips.
         check_vma=False,
@@ -72,7 +82,7 @@ def per_chip_gradients(
 
 def per_row(
     mesh: Mesh, shardings: Tree, info: Tree, microbatches: int
-) -> Callable[[Callable[[Tree, Tree, Tree], Tree], Tree, Tree, Tree], Tree]:
+) -> Callable[[RowWork, Tree, Tree, Tree], Tree]:
     """Returns ``run(fn, params, batch, rest)``: outputs of ``fn(params, rows, rest)`` for all rows.
 
     It computes no gradient. Chips work on their own rows, one microbatch after the other, so that
@@ -86,13 +96,14 @@ def per_row(
       microbatches: of each chip's rows.
     """
     axes = row_axes(mesh)
-    specs = jax.tree.map(lambda sharding: _fsdp_spec(sharding, axes), shardings)
+    specs = _fsdp_specs(shardings, axes)
 
-    def run(fn: Callable[[Tree, Tree, Tree], Tree], params: Tree, batch: Tree, rest: Tree) -> Tree:
+    def run(fn: RowWork, params: Tree, batch: Tree, rest: Tree) -> Tree:
         def work(params: Tree, batch: Tree, rest: Tree) -> Tree:
             if microbatches == 1:
                 return fn(params, batch, rest)
             parts = split_rows(batch, microbatches)
+            # A loop, so that the activations of one microbatch are freed before the next.
             outputs = jax.lax.map(lambda rows: fn(params, rows, rest), parts)
             return jax.tree.map(_join_rows, outputs)
 
@@ -110,7 +121,7 @@ def per_row(
             in_specs=(specs, rows, PartitionSpec()),
             out_specs=rows,
             axis_names=set(axes),
-            # As above: the checker cannot see what the collectives of the vocabulary make equal.
+            # The checker cannot see what the collectives of the vocabulary make equal.
             check_vma=False,
         )(params, batch, rest)
 
@@ -133,15 +144,13 @@ def _join_rows(parts: jax.Array) -> jax.Array:
 
 
 def row_axes(mesh: Mesh) -> tuple[str, ...]:
-    """Returns the mesh axes of more than one device that a batch's rows are split along."""
+    """Returns the mesh axes of more than one chip that a batch's rows are split along."""
     return tuple(axis for axis in ROW_AXES if mesh.shape[axis] > 1)
 
 
 def gather_param(shard: jax.Array, spec: PartitionSpec, info: ParamInfo) -> jax.Array:
-    """Returns a parameter whole; or this chip's part, if it is of the vocabulary.
-
-    The cast comes first, so that no more bytes cross the links than are used.
-    """
+    """Returns the whole parameter; or this chip's part, if it is of the vocabulary."""
+    # The cast comes before the gather: in bfloat16, half as many bytes cross the links.
     shard = shard.astype(info.dtype)
     if info.vocab_parallel or "fsdp" not in tuple(spec):
         return shard
@@ -151,27 +160,32 @@ def gather_param(shard: jax.Array, spec: PartitionSpec, info: ParamInfo) -> jax.
 def reduce_grad(
     gradient: jax.Array, spec: PartitionSpec, info: ParamInfo, axes: tuple[str, ...]
 ) -> jax.Array:
-    """Sums a gradient over chips, in ``info.grad_dtype``; returns this chip's shard in float32.
-
-    A gradient of a part of the vocabulary already holds the rows of all chips along ``fsdp``
-    (``ops.vocabulary``), so only the other axes are left to sum over.
-    """
+    """Sums a gradient over chips, in ``info.grad_dtype``; returns this chip's shard in float32."""
     gradient = gradient.astype(info.grad_dtype)
     if "fsdp" in tuple(spec) and not info.vocab_parallel:
+        # Each chip keeps the sum of its own shard alone, which is half the traffic of a psum.
         dimension = tuple(spec).index("fsdp")
         gradient = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=dimension, tiled=True)
+    # A parameter that ``fsdp`` does not split still has to be summed along it. The gradient of a
+    # part of the vocabulary already holds the rows of all chips along it (``ops.vocabulary``).
     others = tuple(axis for axis in axes if axis not in tuple(spec))
     return jax.lax.psum(gradient, others).astype(jnp.float32)
 
 
-# Inside, a chip's rows are all the rows there are.
+# Inside, a chip's rows are all the rows there are, so the rows of activations are not split again.
 _RULES_INSIDE = tuple((name, None if name == "batch" else axes) for name, axes in RULES)
 
 
-def _fsdp_spec(sharding: NamedSharding, axes: tuple[str, ...]) -> PartitionSpec:
-    """Returns how a parameter is split along ``fsdp``, which is manual if it is in ``axes``."""
+def _fsdp_specs(shardings: Tree, axes: tuple[str, ...]) -> Tree:
+    """Returns how each parameter is split along ``fsdp``, if that is among the manual ``axes``.
+
+    ``shard_map`` takes no axis that is left to XLA, so ``tensor`` is not in the result.
+    """
 
     def along(entry: Any) -> str | None:
         return "fsdp" if "fsdp" in axes and "fsdp" in mesh_axes(entry) else None
 
-    return PartitionSpec(*map(along, sharding.spec))
+    def spec(sharding: NamedSharding) -> PartitionSpec:
+        return PartitionSpec(*map(along, sharding.spec))
+
+    return jax.tree.map(spec, shardings)
