@@ -54,6 +54,7 @@ def local_part(module: nn.Module, name: str, init: Callable[..., Any], shape: An
     ``module.param`` would refuse a part, because its shape is not the declared one.
     """
     if module.is_initializing() or not module.has_variable("params", name):
+        # Creates the parameter, or fails as every module does if it is missing.
         return module.param(name, init, shape)
     return nn.unbox(module.get_variable("params", name))
 
@@ -80,6 +81,8 @@ class WordTable(nn.Module):
             "word",
             "word_width",
             decay=True,
+            # No ``dtype``: the table stays in float32, and only the rows that are looked up are
+            # cast. Its gradient, as large as the table, is summed over devices in this type.
             grad_dtype=self.dtype,
             vocab_parallel=True,
         )
@@ -124,6 +127,10 @@ class WordHead(nn.Module):
         return jax.lax.top_k(self.logits(states), k)[1]
 
     def _logits(self, states: Float[Array, "B M D"]) -> tuple[Float[Array, "R M V"], int]:
+        """Returns logits of the words that this device holds, and how many devices hold words.
+
+        They are of this device's rows; or of the rows R of all devices, if the vocabulary is split.
+        """
         columns = padded_vocabulary(self.vocabulary)
         init = declare(
             zero_from(beit_init(), self.vocabulary, axis=1),
@@ -138,7 +145,9 @@ class WordHead(nn.Module):
         bias = local_part(self, "bias", bias_init, (columns,))
         parts = columns // kernel.shape[1]
         # This device predicts its own words for the rows of all devices that share the vocabulary.
+        # Only masked words have a state here, so that this is less to send than the kernel.
         states = gather_rows(states, parts).astype(self.dtype)
+        # Exact, in float32: rounded to bfloat16, the logits of many words would be equal.
         logits = matmul(states, kernel.astype(self.dtype), exact=True) + bias
         # A padding word is never the most likely one, and adds nothing to the normaliser.
         real = local_words(logits.shape[-1], parts) < self.vocabulary

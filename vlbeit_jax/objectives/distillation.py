@@ -86,8 +86,7 @@ class Distillation(Objective):
         targets = self.teacher.targets(frozen, batch["image"])
         if self.teacher.centred:
             # The states of a trained network share a large component that says nothing about a
-            # patch (docs/objective.md). With it, every cosine would be large for any prediction, and
-            # little would depend on the codes.
+            # patch (docs/objective.md). With it, every cosine would be large, whatever the codes.
             targets = l2_normalise(targets - model_state[TARGET_MEAN])
         cosine = jnp.sum(l2_normalise(predicted) * targets, axis=-1)
         # The commitment term draws features to their code, and not the code to its features:
