@@ -12,7 +12,7 @@ nothing in a product over lanes, because the matrix unit sums over 128 of them i
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,25 +81,25 @@ def call_kernel(direction: str, heads: int, valid: Array | None, inputs: tuple[A
     Returns:
       Forward: the result. Backward: the gradient of ``projected``, and its sum over tokens.
     """
-    batch, length, columns = inputs[0].shape
-    assert columns % (3 * LANES) == 0, inputs[0].shape
+    projected, width = inputs[0], inputs[0].shape[2] // 3
+    batch, length, columns = projected.shape
+    assert columns % (3 * LANES) == 0, projected.shape
     given = inputs if valid is None else (*inputs, valid)
-    kernel, out = {
-        "forward": (
+    if direction == "forward":
+        kernel, out = (
             _forward_kernel,
-            [jax.ShapeDtypeStruct((batch, length, columns // 3), inputs[0].dtype)],
-        ),
-        "backward": (
-            _backward_kernel,
-            [inputs[0], jax.ShapeDtypeStruct((batch, 1, columns), jnp.float32)],
-        ),
-    }[direction]
+            [jax.ShapeDtypeStruct((batch, length, width), projected.dtype)],
+        )
+    else:
+        sums = jax.ShapeDtypeStruct((batch, 1, columns), jnp.float32)
+        kernel, out = _backward_kernel, [projected, sums]
 
     def row(array: Any) -> pl.BlockSpec:
+        """One row of the batch with all that belongs to it; None drops the axis of rows."""
         return pl.BlockSpec((None, *array.shape[1:]), lambda index: (index, 0, 0))
 
     return pl.pallas_call(
-        functools.partial(kernel, columns // 3 // heads),
+        functools.partial(kernel, width // heads),
         # plan.kernels finds a kernel by this name.
         name="_".join([direction, "kernel", str(heads), *["valid"] * (valid is not None)]),
         # Rows are independent, so that the two cores of a v4 or v5p share them.
@@ -112,60 +112,88 @@ def call_kernel(direction: str, heads: int, valid: Array | None, inputs: tuple[A
     )(*given)
 
 
+class _Group(NamedTuple):
+    """The heads that fill a register.
+
+    Attributes:
+      result: the columns of their result.
+      query: the columns of their queries in ``projected``; likewise ``key`` and ``value``.
+      key: of their keys.
+      value: of their values.
+      heads: for each head, Bool[1, LANES], True in the lanes of the head.
+    """
+
+    result: Any
+    query: Any
+    key: Any
+    value: Any
+    heads: list[Array]
+
+
 def _forward_kernel(width: int, projected: Any, *rest: Any) -> None:
+    """Computes a row of the batch; ``width`` is that of a head, ``rest`` has mask and result."""
     *valid, out = rest
-    for place, (q_at, k_at, v_at), heads in _groups(projected.shape[1], width):
-        q, k, v = projected[:, q_at], projected[:, k_at], projected[:, v_at]
-        # Each head adds into its own lanes; it is zero in the others'.
+    for group in _groups(projected.shape[1], width):
+        q, k, v = projected[:, group.query], projected[:, group.key], projected[:, group.value]
         mixed = jnp.zeros(q.shape, jnp.float32)
-        for mine in heads:
-            weights = _weights(
-                jnp.where(mine, q * width**-0.5, 0), k, valid[0][:] if valid else None
-            )
-            mixed += product(weights.astype(v.dtype), jnp.where(mine, v, 0), 1, 0)
-        out[:, place] = mixed.astype(out.dtype)
+        for lanes in group.heads:
+            # With the other heads' lanes of the queries at zero, their part of the sum over lanes
+            # is zero, so the keys need no mask of their own.
+            own_q = jnp.where(lanes, q * width**-0.5, 0)
+            weights = _weights(own_q, k, valid[0][:] if valid else None)
+            # Each head adds into its own lanes; it is zero in the others'.
+            mixed += product(weights.astype(v.dtype), jnp.where(lanes, v, 0), 1, 0)
+        out[:, group.result] = mixed.astype(out.dtype)
 
 
 def _backward_kernel(width: int, projected: Any, change: Any, *rest: Any) -> None:
+    """Computes the gradient of a row of the batch; ``change`` is that of the row's result.
+
+    ``rest`` has mask, the gradient of ``projected``, and its sum over tokens.
+    """
     *valid, out, sums = rest
-    for place, (q_at, k_at, v_at), heads in _groups(projected.shape[1], width):
-        q, k, v, d = projected[:, q_at], projected[:, k_at], projected[:, v_at], change[:, place]
+    for group in _groups(projected.shape[1], width):
+        q, k, v = projected[:, group.query], projected[:, group.key], projected[:, group.value]
+        dmixed = change[:, group.result]
         dq = dk = dv = jnp.zeros(q.shape, jnp.float32)
-        for mine in heads:
-            own_q, own_k, own_d = (jnp.where(mine, x, 0) for x in (q * width**-0.5, k, d))
+        for lanes in group.heads:
+            own_q = jnp.where(lanes, q * width**-0.5, 0)
+            own_k, own_dmixed = jnp.where(lanes, k, 0), jnp.where(lanes, dmixed, 0)
+            # Computed again: to store them would take L x L numbers for each head.
             weights = _weights(own_q, k, valid[0][:] if valid else None)
-            dweights = product(own_d, v, 1, 1)
+            dweights = product(own_dmixed, v, 1, 1)
             # The gradient of a softmax, row by row: w * (dw - sum(w * dw)).
             dlogits = (
                 weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))
             ).astype(q.dtype)
-            dv += product(weights.astype(v.dtype), own_d, 0, 0)
+            # One factor of each product is zero in the other heads' lanes, and so is the product.
+            dv += product(weights.astype(v.dtype), own_dmixed, 0, 0)
             dq += product(dlogits, own_k, 1, 0)
             dk += product(dlogits, own_q, 0, 0)
-        # Queries were scaled on the way in, so that their gradient is scaled on the way out.
-        for lanes, gradient in ((q_at, dq * width**-0.5), (k_at, dk), (v_at, dv)):
-            out[:, lanes] = gradient.astype(out.dtype)
-            sums[:, lanes] = gradient.sum(axis=0, keepdims=True)
+        # Queries were scaled on the way in, so that their gradient is scaled on the way out. That
+        # of the keys has the factor already: it was computed from the scaled queries.
+        columns = (group.query, group.key, group.value)
+        for place, gradient in zip(columns, (dq * width**-0.5, dk, dv), strict=True):
+            out[:, place] = gradient.astype(out.dtype)
+            # For the biases, in float32: a row sums up to 512 tokens.
+            sums[:, place] = gradient.sum(axis=0, keepdims=True)
 
 
-def _groups(columns: int, width: int) -> list[tuple[Any, list[Any], list[Array]]]:
-    """The groups of heads that fill a register.
+def _groups(columns: int, width: int) -> list[_Group]:
+    """Returns the groups of heads; ``columns`` are those of ``projected``, ``width`` of a head."""
 
-    Args:
-      columns: of ``projected``.
-      width: of a head.
+    def lanes(register: int) -> Any:
+        return pl.ds(register * LANES, LANES)
 
-    Returns:
-      For each group: the columns of its result; those of its queries, keys and values; and for each
-      of its heads Bool[1, LANES], True in the lanes of the head.
-    """
     return [
-        (
-            pl.ds(index * LANES, LANES),
-            [pl.ds((3 * index + part) * LANES, LANES) for part in range(3)],
-            own_lanes(width),
+        _Group(
+            result=lanes(group),
+            query=lanes(3 * group),
+            key=lanes(3 * group + 1),
+            value=lanes(3 * group + 2),
+            heads=own_lanes(width),
         )
-        for index in range(columns // (3 * LANES))
+        for group in range(columns // (3 * LANES))
     ]
 
 
@@ -180,6 +208,7 @@ def _weights(query: Array, key: Array, valid: Array | None) -> Array:
     logits = product(query, key, 1, 1)
     if valid is not None:
         logits = jnp.where(valid > 0, logits, HIDDEN)
+    # The largest logit of each query cancels, and keeps exp() finite.
     raised = jnp.exp(logits - logits.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)
 

@@ -172,54 +172,65 @@ def _over_blocks(length: int, work: Callable[[Any], None]) -> None:
 
 
 def _forward_kernel(width: int, names: list[str], projected: Any, *rest: Any) -> None:
+    """Computes a row of the batch for one group of heads; ``rest`` has options and result."""
     *given, out = rest
     options = dict(zip(names, given, strict=True))
 
-    def work(at: Any) -> None:
-        q, k, v = (projected[where, _lanes(part)] for part, where in enumerate((at, ..., ...)))
+    def work(block: Any) -> None:
+        q, k, v = projected[block, _lanes(0)], projected[..., _lanes(1)], projected[..., _lanes(2)]
         # Each head adds into its own lanes; it is zero in the others'.
         mixed = jnp.zeros(q.shape, jnp.float32)
-        for head, mine in enumerate(own_lanes(width)):
-            raised, total = _raised(jnp.where(mine, q * width**-0.5, 0), k, options, head, at)
+        for head, lanes in enumerate(own_lanes(width)):
+            own_q = jnp.where(lanes, q * width**-0.5, 0)
+            raised, total = _raised(own_q, k, options, head, block)
             # The result has fewer numbers to divide than the weights.
-            mixed += product(raised.astype(v.dtype), jnp.where(mine, v, 0), 1, 0) / total
-        out[at, :] = mixed.astype(out.dtype)
+            mixed += product(raised.astype(v.dtype), jnp.where(lanes, v, 0), 1, 0) / total
+        out[block, :] = mixed.astype(out.dtype)
 
     _over_blocks(projected.shape[0], work)
 
 
 def _backward_kernel(width: int, names: list[str], projected: Any, change: Any, *rest: Any) -> None:
+    """Computes the gradient of what ``_forward_kernel`` does; ``change`` is that of the result.
+
+    ``rest`` has the options; the gradient of ``projected``, its sum over tokens and, if there is a
+    bias, the gradient of that; and two scratch arrays.
+    """
     given, rest = rest[: len(names)], rest[len(names) :]
     options = dict(zip(names, given, strict=True))
+    # Every block of queries adds to the gradients of all keys and values, so these stay on the chip
+    # in float32 until the last block is done.
     (out, sums), (dk, dv) = rest[:2], rest[-2:]
     dbias = rest[2] if "bias" in options else None
     dk[:, :], dv[:, :] = (jnp.zeros(dk.shape, jnp.float32) for _ in range(2))
     sums[:, :] = jnp.zeros(sums.shape, jnp.float32)
     if dbias is not None:
+        # The rows of the batch follow each other with the same block of ``dbias``.
 
         @pl.when(pl.program_id(1) == 0)
         def _() -> None:
             dbias[...] = jnp.zeros(dbias.shape, jnp.float32)
 
-    def work(at: Any) -> None:
-        q, k, v = (projected[where, _lanes(part)] for part, where in enumerate((at, ..., ...)))
-        d = change[at, :]
+    def work(block: Any) -> None:
+        q, k, v = projected[block, _lanes(0)], projected[..., _lanes(1)], projected[..., _lanes(2)]
+        dmixed = change[block, :]
         dq = jnp.zeros(q.shape, jnp.float32)
-        for head, mine in enumerate(own_lanes(width)):
-            own_q, own_k, own_d = (jnp.where(mine, x, 0) for x in (q * width**-0.5, k, d))
-            raised, total = _raised(own_q, k, options, head, at)
-            weights, dweights = raised / total, product(own_d, v, 1, 1)
+        for head, lanes in enumerate(own_lanes(width)):
+            own_q = jnp.where(lanes, q * width**-0.5, 0)
+            own_k, own_dmixed = jnp.where(lanes, k, 0), jnp.where(lanes, dmixed, 0)
+            raised, total = _raised(own_q, k, options, head, block)
+            weights, dweights = raised / total, product(own_dmixed, v, 1, 1)
             # The gradient of a softmax, row by row: w * (dw - sum(w * dw)).
             dlogits = weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))
             if dbias is not None:
-                dbias[head, at, :] += dlogits
+                dbias[head, block, :] += dlogits
             dlogits = dlogits.astype(q.dtype)
-            dv[:, :] += product(weights.astype(v.dtype), own_d, 0, 0)
+            dv[:, :] += product(weights.astype(v.dtype), own_dmixed, 0, 0)
             dq += product(dlogits, own_k, 1, 0)
             dk[:, :] += product(dlogits, own_q, 0, 0)
         # Queries were scaled on the way in, so that their gradient is scaled on the way out.
         dq *= width**-0.5
-        out[at, _lanes(0)] = dq.astype(out.dtype)
+        out[block, _lanes(0)] = dq.astype(out.dtype)
         sums[:, _lanes(0)] += dq.sum(axis=0, keepdims=True)
 
     _over_blocks(projected.shape[0], work)
@@ -234,14 +245,14 @@ def _lanes(part: int) -> Any:
 
 
 def _raised(
-    query: Array, key: Array, options: Mapping[str, Any], head: int, at: Any
+    query: Array, key: Array, options: Mapping[str, Any], head: int, block: Any
 ) -> tuple[Array, Array]:
     """Unnormalised attention weights of a block of queries and one head, and their sums."""
     logits = product(query, key, 1, 1)
     if "bias" in options:
-        logits += options["bias"][head, at, :]
+        logits += options["bias"][head, block, :]
     if "mask" in options:
-        logits = jnp.where(options["mask"][at, :].astype(jnp.int32) > 0, logits, HIDDEN)
+        logits = jnp.where(options["mask"][block, :].astype(jnp.int32) > 0, logits, HIDDEN)
     if "valid" in options:
         logits = jnp.where(options["valid"][:, :] > 0, logits, HIDDEN)
     raised = jnp.exp(logits - logits.max(axis=1, keepdims=True))
