@@ -14,9 +14,11 @@ import numpy as np
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.shapes import Int
 
-LONGEST = 2**62
+LONGEST = 2**62  # So that a * b of a ``Permutation``, slightly more, still fits into 64 bits.
+# Each round changes one half by the other one. With four, a network is as good as random if its
+# rounds are (Luby and Rackoff, 1988); ours are plain hashes, so it has twice as many.
 ROUNDS = 8
-_MASK = 2**64 - 1
+_MASK = 2**64 - 1  # Python's integers do not overflow, as NumPy's do: the mask makes them equal.
 # Stafford's variant 13 of the finaliser of MurmurHash3, as in SplitMix64: shifts and factors.
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
@@ -26,9 +28,11 @@ class Permutation:
     """A keyed permutation of 0, ..., ``length - 1`` that computes each place and stores none.
 
     It is an alternating Feistel network over pairs (left, right) with left < a and right < b, where
-    a * b is ``length`` or slightly more. If a result is not below ``length``, the network is
-    applied to it again until it is (cycle walking). Since a is near the square root of ``length``,
-    this is rare.
+    a * b is ``length`` or slightly more. Whatever its rounds compute, it is a permutation, because
+    each round only adds a function of one half to the other half, which can be undone. If a result
+    is not below ``length``, the network is applied to it again until it is (cycle walking): that is
+    a permutation of the numbers below ``length``. Since a is near the square root of ``length``,
+    few results are not below it.
     """
 
     def __init__(self, length: int, *key: str | int | bytes):
@@ -75,18 +79,21 @@ class Permutation:
         return found.astype(np.int64)
 
     def _once(self, place: int) -> int:
+        """Applies the network to a number below a * b."""
         left, right = divmod(place, self._right)
         for number, key in enumerate(self._keys):
             if number % 2:
-                right = (right + _mixed(left + key & _MASK)) % self._right
+                right = (right + _mixed((left + key) & _MASK)) % self._right
             else:
-                left = (left + _mixed(right + key & _MASK)) % self._left
+                left = (left + _mixed((right + key) & _MASK)) % self._left
         return left * self._right + right
 
     def _once_each(self, places: np.ndarray) -> np.ndarray:
+        """Does the same for an array of uint64."""
         a, b = np.uint64(self._left), np.uint64(self._right)
         left, right = places // b, places % b
         for number, key in enumerate(self._keys):
+            # A hash is reduced before it is added, or the sum could exceed 64 bits.
             if number % 2:
                 right = (right + _mixed_each(left + np.uint64(key)) % b) % b
             else:
@@ -95,15 +102,17 @@ class Permutation:
 
 
 def _mixed(word: int) -> int:
+    """Hashes 64 bits: each bit of the result depends on all of them."""
     for shift, factor in _MIX:
-        word = (word ^ word >> shift) * factor & _MASK
-    return word ^ word >> _LAST_SHIFT
+        word = ((word ^ (word >> shift)) * factor) & _MASK
+    return word ^ (word >> _LAST_SHIFT)
 
 
 def _mixed_each(words: np.ndarray) -> np.ndarray:
+    """Does the same for an array of uint64."""
     for shift, factor in _MIX:
-        words = (words ^ words >> np.uint64(shift)) * np.uint64(factor)
-    return words ^ words >> np.uint64(_LAST_SHIFT)
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    return words ^ (words >> np.uint64(_LAST_SHIFT))
 
 
 class Epochs:
@@ -119,6 +128,7 @@ class Epochs:
         return _epoch(self._length, epoch, self._key)[place]
 
 
+# The rows of a batch are of few epochs, and it takes time to make the keys of a permutation.
 @functools.lru_cache(maxsize=256)
 def _epoch(length: int, epoch: int, key: tuple[str | int | bytes, ...]) -> Permutation:
     return Permutation(length, "epoch", epoch, *key)
@@ -154,6 +164,9 @@ class Interleave:
             raise ValueError(f"weights {list(weights)}: give one or more positive finite numbers")
         exact = [Fraction(str(weight)) for weight in weights]
         leaves = [_Node(weight, source) for source, weight in enumerate(exact)]
+        # Rounding errors add up along a path from the root, so the tree should be flat, and its
+        # heavy sources near the root. Each leaf goes to the place that is best for the tree so far;
+        # to try all trees would take too long for a dozen sources.
         heavy_first = sorted(leaves, key=lambda leaf: (-leaf.weight, leaf.source))
         tree = heavy_first[0]
         for leaf in heavy_first[1:]:
@@ -165,9 +178,12 @@ class Interleave:
         """Returns the source of example ``index``, and how many of its examples came before."""
         node = self._tree
         while not isinstance(node, int):
-            first, both, one, other = node
-            before, after = _rounded(index * first, both), _rounded((index + 1) * first, both)
-            node, index = (one, before) if after > before else (other, index - before)
+            share, whole, first, second = node
+            # How many of the node's examples its first part gets up to this one, without and with
+            # it. If the number rises, this example is one of them.
+            before = _rounded(index * share, whole)
+            is_first = _rounded((index + 1) * share, whole) > before
+            node, index = (first, before) if is_first else (second, index - before)
         return node, index
 
     def counts(self, number: int) -> dict[int, int]:
@@ -179,15 +195,15 @@ class Interleave:
             if isinstance(node, int):
                 found[node] = count
                 continue
-            first, both, one, other = node
-            part = _rounded(count * first, both)
-            waiting += [(one, part), (other, count - part)]
+            share, whole, first, second = node
+            part = _rounded(count * share, whole)
+            waiting += [(first, part), (second, count - part)]
         return found
 
 
-def _rounded(above: int, below: int) -> int:
+def _rounded(numerator: int, denominator: int) -> int:
     """Rounds a fraction to the nearest integer, halves up."""
-    return (2 * above + below) // (2 * below)
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def _as_integers(node: _Node) -> Any:
@@ -205,11 +221,11 @@ def _insertions(tree: _Node, leaf: _Node):
     """Yields every tree that results from putting a leaf beside one of the nodes."""
     yield _Node(tree.weight + leaf.weight, -1, (tree, leaf))
     if tree.parts:
-        one, other = tree.parts
-        for each in _insertions(one, leaf):
-            yield _Node(each.weight + other.weight, -1, (each, other))
-        for each in _insertions(other, leaf):
-            yield _Node(one.weight + each.weight, -1, (one, each))
+        first, second = tree.parts
+        for each in _insertions(first, leaf):
+            yield _Node(each.weight + second.weight, -1, (each, second))
+        for each in _insertions(second, leaf):
+            yield _Node(first.weight + each.weight, -1, (first, each))
 
 
 def _error(node: _Node, above: float = 0.0) -> float:
