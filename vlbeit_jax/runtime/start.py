@@ -1,6 +1,7 @@
 """Starts or resumes a run: from a ``Config`` to the arguments of ``train_loop``."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
@@ -41,6 +42,7 @@ from vlbeit_jax.training.mesh import put_batch, put_replicated
 from vlbeit_jax.training.optimizer import describe_factors
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
 from vlbeit_jax.training.state import TrainState, declarations
+from vlbeit_jax.training.step import TrainStep
 from vlbeit_jax.training.trainable import describe_trained
 
 Tree = Any
@@ -76,28 +78,22 @@ def train(
 
 
 def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainState:
+    """Opens the folder, restores or makes the state, and takes the steps that are left."""
     config, workdir = run.config, run.workdir
     step, (make_state, abstract) = step_and_state(run.task, config, run.mesh)
     start_from = run.open_start(abstract.params)
     with contextlib.ExitStack() as stack:
         stack.enter_context(progress.hidden())
         changes = run.claim_folder(stack)
+        # Before the checkpointer is opened, which makes the folder if it is missing.
         run.hosts.on_primary(lambda: require_checkpoints(workdir))
         checkpointer = Checkpointer(
             workdir / CHECKPOINTS, config.run.keep_last, config.run.keep_every
         )
         stack.callback(checkpointer.close)
         start, state, told = resume(run, checkpointer, abstract)
-        writer = Writer(
-            workdir,
-            start,
-            config.run.steps,
-            run.opened.headlines,
-            lambda: step.total_compile_seconds,
-            enabled=is_primary(),
-        )
+        writer = _writer(run, step, start)
         stack.callback(writer.close)
-        step.compiling = lambda streams: compiling(writer, streams)
         for each in told:
             writer.say(each)
         timer = Timer(
@@ -119,25 +115,133 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             state = new_state(run, make_state(config.run.seed), start_from)
         _say_changes(writer, "changes with the first step:", changes)
         _say_what_is_trained(run, writer, state)
+        return _Steps(run, step, abstract, checkpointer, writer, timer, profile).take(state, start)
+
+
+def _writer(run: Run, step: TrainStep, start: int) -> Writer:
+    """Returns what writes the log, and tells it of each compilation, which takes minutes."""
+    writer = Writer(
+        run.workdir,
+        start,
+        run.config.run.steps,
+        run.opened.headlines,
+        lambda: step.total_compile_seconds,
+        enabled=is_primary(),
+    )
+    step.compiling = lambda streams: compiling(writer, streams)
+    return writer
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """Takes the steps of a start, also those after a rollback; ``profile`` is as in ``train``."""
+
+    run: Run
+    step: TrainStep
+    abstract: TrainState
+    checkpointer: Checkpointer
+    writer: Writer
+    timer: Timer
+    profile: tuple[int, int] | None
+
+    def take(self, state: TrainState, start: int) -> TrainState:
+        """Takes the steps that are left. If the run diverges, it goes back to a good state.
+
+        Args:
+          state: to start from.
+          start: steps taken so far; 0 for a new run.
+        """
+        run = self.run
         frozen = put_replicated(run.opened.frozen, run.mesh)
         examples = {name: run.data.examples(name) for name in run.task.streams()}
-        history = History(workdir, enabled=is_primary())
-        with recorded(history, run, start, timer) as made, writer.noting_errors():
-            bad_records = bad_records_of(run, checkpointer.describe(start) if start else {}, writer)
-            parts = (examples, frozen, checkpointer, writer, timer, profile, made, bad_records)
-            hooks_now = functools.partial(hooks_of, run, *parts)
-            hooks = hooks_now()
-            timer.steps_begin()
+        history = History(run.workdir, enabled=is_primary())
+        with recorded(history, run, start, self.timer) as made, self.writer.noting_errors():
+            saved = self.checkpointer.describe(start) if start else {}
+            bad_records = bad_records_of(run, saved, self.writer)
+
+            def new_hooks() -> list[Hook]:
+                return hooks_of(
+                    run,
+                    examples,
+                    frozen,
+                    self.checkpointer,
+                    self.writer,
+                    self.timer,
+                    self.profile,
+                    made,
+                    bad_records,
+                )
+
+            hooks = new_hooks()
+            self.timer.steps_begin()
             if start:
-                evaluate_if_missing(run, state, writer, timer)
+                evaluate_if_missing(run, state, self.writer, self.timer)
             while True:
-                take_steps = functools.partial(_train, run, step, state, frozen, examples, hooks)
                 try:
-                    return take_steps(writer, timer, bad_records.add)
+                    return self._loop(state, frozen, examples, hooks, bad_records.add)
                 except Diverged as error:
-                    state = roll_back(run, checkpointer, abstract, error, made, writer)
-                    hooks = hooks_now()
+                    state = roll_back(
+                        run, self.checkpointer, self.abstract, error, made, self.writer
+                    )
+                    # The hooks so far count refused steps that are behind the run now.
+                    hooks = new_hooks()
                     save_at_once(hooks, state)
+
+    def _loop(
+        self,
+        state: TrainState,
+        frozen: Tree,
+        examples: Mapping[str, Examples],
+        hooks: Sequence[Hook],
+        note_replaced: Callable[[str, Sequence[Replaced]], None],
+    ) -> TrainState:
+        """Opens the data at the right place and runs the loop.
+
+        Raises:
+          Diverged: too many steps were not finite.
+          Interrupted: Ctrl-C has come, and the step is saved.
+          Preempted: SIGTERM has come, and the step is saved.
+        """
+        run, writer = self.run, self.writer
+        start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
+        contributions = Contributions.of(run, examples)
+        if shares := contributions.shares():
+            writer.say(shares)
+        feeds = {
+            name: pipeline.batches(
+                examples[name],
+                stream.batch_size,
+                schedule.used_before(name, start),
+                run.shard,
+                run.config.loader,
+                functools.partial(note_replaced, name),
+            )
+            for name, stream in run.task.streams().items()
+        }
+
+        def put(rows: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: put_batch(batch, run.mesh) for name, batch in rows.items()}
+
+        try:
+            with signals.noted():
+                state, ending = train_loop(
+                    self.step,
+                    state,
+                    frozen,
+                    feeds,
+                    schedule,
+                    hooks,
+                    self.timer,
+                    steps=steps,
+                    put=put,
+                )
+        except Abandoned as error:  # A signal has ended an evaluation.
+            raise_for_signal(error.reason, error.step, writer)
+            raise
+        if told := contributions.text(int(state.step)):
+            writer.say(told)
+        raise_for_signal(ending, int(state.step), writer)
+        return state
 
 
 def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
@@ -147,60 +251,6 @@ def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
         writer.say(trained)
     if factors := describe_factors(optimizer, declarations(run.task.init).info):
         writer.say(factors)
-
-
-def _train(
-    run: Run,
-    step: Any,
-    state: TrainState,
-    frozen: Tree,
-    examples: Mapping[str, Examples],
-    hooks: Sequence[Hook],
-    writer: Writer,
-    timer: Timer,
-    note_replaced: Callable[[str, Sequence[Replaced]], None],
-) -> TrainState:
-    """Opens the data at the right place and runs the loop.
-
-    Raises:
-      Interrupted: Ctrl-C has come, and the step is saved.
-      Preempted: SIGTERM has come, and the step is saved.
-    """
-    start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
-    contributions = Contributions.of(run, examples)
-    if shares := contributions.shares():
-        writer.say(shares)
-    feeds = {
-        name: pipeline.batches(
-            examples[name],
-            stream.batch_size,
-            schedule.used_before(name, start),
-            run.shard,
-            run.config.loader,
-            functools.partial(note_replaced, name),
-        )
-        for name, stream in run.task.streams().items()
-    }
-    try:
-        with signals.noted():
-            state, ending = train_loop(
-                step,
-                state,
-                frozen,
-                feeds,
-                schedule,
-                hooks,
-                timer,
-                steps=steps,
-                put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
-            )
-    except Abandoned as error:
-        raise_for_signal(error.reason, error.step, writer)
-        raise
-    if told := contributions.text(int(state.step)):
-        writer.say(told)
-    raise_for_signal(ending, int(state.step), writer)
-    return state
 
 
 def _say_changes(writer: Writer, title: str, changes: list[str]) -> None:
