@@ -75,16 +75,20 @@ class Multiway(nn.Module):
                 relative_index(layout, grid, text) if relative is None else relative
             )
         draws = None if drop_path is None else drop_path.transpose(1, 0, 2)
+        # From 0 in the first block to the full rate in the last one (stochastic depth, as in BEiT).
         rates = c.drop_path * np.arange(c.depth) / max(c.depth - 1, 1)
-        even = with_even_length(tokens) if self._needs_even_length(tokens) else tokens
-        even, kept = self._blocks(even, (bias, draws, rates), keep)
         length = tokens.x.shape[1]
-        tokens = dataclasses.replace(tokens, x=even.x[:, :length])
+        padded = with_even_length(tokens) if self._needs_even_length(tokens) else tokens
+        padded, kept = self._blocks(padded, (bias, draws, rates), keep)
+        tokens = dataclasses.replace(tokens, x=padded.x[:, :length])
         tokens = self._normalised(tokens) if c.final_norm else tokens
         return Encoded(tokens, tuple(x[:, :length] for x in kept))
 
     def _needs_even_length(self, tokens: Tokens) -> bool:
-        """Whether cuDNN computes attention. Every block would pad an odd number for it."""
+        """Whether cuDNN computes attention.
+
+        JAX gives it an even number of tokens alone. Padding once is cheaper than in every block.
+        """
         c = self.config
         implementation = choose_implementation(
             c.attention,
@@ -108,22 +112,26 @@ class Multiway(nn.Module):
         return dataclasses.replace(tokens, x=concatenate_axis1(parts))
 
     def _blocks(
-        self, tokens: Tokens, given: BlockInputs, keep: Sequence[int]
+        self, tokens: Tokens, inputs: BlockInputs, keep: Sequence[int]
     ) -> tuple[Tokens, tuple[Array, ...]]:
+        """Returns the tokens after all blocks, and the states after those to keep."""
         c, block, states = self.config, Block, {}
         if c.remat != "none":
+            # "full" keeps only the inputs of a block, "dots" also the results of its products.
             policy = None
             if c.remat == "dots":
                 policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            # Without a loop, XLA would recognise what is computed again as computed before, and
+            # keep it in memory after all.
             block = nn.remat(Block, policy=policy, prevent_cse=not c.scan)
         # Initialisation goes block by block, so that each has parameters and values of its own.
         if c.scan and not self.is_initializing():
             for indices in self._loops(tokens.layout, keep):
-                tokens = self._loop(block, indices, tokens, given)
+                tokens = self._loop(block, indices, tokens, inputs)
                 states[indices[-1]] = tokens.x
         else:
             for index in range(c.depth):
-                tokens = block(c, index, name=f"block_{index}")(tokens, *_at(index, given))
+                tokens = block(c, index, name=f"block_{index}")(tokens, *_at(index, inputs))
                 states[index] = tokens.x
         return tokens, tuple(states[index] for index in keep)
 
@@ -133,6 +141,9 @@ class Multiway(nn.Module):
         The blocks of a loop have the same experts, and the same parameters are trained in each. A
         loop ends at every kept block.
         """
+        # One program serves all blocks of a loop. With another expert it would be another program;
+        # with one trained block, the backward pass would go through all blocks of the loop; and a
+        # state inside a loop cannot be taken out without stacking the states of all blocks.
         path = "/".join(self.path)
 
         def loop(index: int) -> tuple[Any, ...]:
@@ -143,7 +154,7 @@ class Multiway(nn.Module):
         return [list(indices) for _, indices in blocks]
 
     def _loop(
-        self, block: type[Block], indices: list[int], tokens: Tokens, given: BlockInputs
+        self, block: type[Block], indices: list[int], tokens: Tokens, inputs: BlockInputs
     ) -> Tokens:
         """Runs consecutive blocks of the same experts as one ``lax.scan``.
 
@@ -162,14 +173,14 @@ class Multiway(nn.Module):
         ]
         network = block(self.config, first, parent=None)
 
-        def body(x: Array, own: tuple[Any, ...]) -> tuple[Array, None]:
-            params, *inputs = own
+        def body(x: Array, of_block: tuple[Any, ...]) -> tuple[Array, None]:
+            params, *own = of_block
             here = dataclasses.replace(tokens, x=x)
-            after: Any = network.apply({"params": params}, here, *inputs)
+            after: Any = network.apply({"params": params}, here, *own)
             return after.x, None
 
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)
-        x, _ = jax.lax.scan(body, tokens.x, (stacked, *_at(slice(first, last + 1), given)))
+        x, _ = jax.lax.scan(body, tokens.x, (stacked, *_at(slice(first, last + 1), inputs)))
         return dataclasses.replace(tokens, x=x)
 
     def _relative_bias(self, index: Int[np.ndarray, "L keys"]) -> Float[Array, "Z H L keys"]:
@@ -197,5 +208,6 @@ def with_even_length(tokens: Tokens) -> Tokens:
     )
 
 
-def _at(where: int | slice, given: BlockInputs) -> tuple[Any, Any, Any]:
-    return jax.tree.map(lambda each: each[where], given)
+def _at(where: int | slice, inputs: BlockInputs) -> tuple[Any, Any, Any]:
+    """Returns the inputs of one block, or of several; an input that is None stays so."""
+    return jax.tree.map(lambda each: each[where], inputs)

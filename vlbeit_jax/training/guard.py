@@ -50,6 +50,8 @@ def guarded_update(
       ema_decay: largest decay of the averaged parameters; 0 if the state has none.
     """
     before = part_like(state.params, gradients)
+    # The learning rate follows the step, and not the number of updates, which lags behind after
+    # refused ones.
     scheduled = at_step(state.opt_state, state.step)
     updates, opt_state = optimizer.update(gradients, scheduled, before)
     params = optax.apply_updates(before, updates)
@@ -64,7 +66,7 @@ def guarded_update(
     ok = all_finite((losses, grad_norm, model_state, params))
     # Selecting element by element needs no communication and keeps donation complete. lax.cond
     # would copy what its branches share.
-    kept = jax.tree.map(lambda after, before: jnp.where(ok, after, before), new, old)
+    kept = jax.tree.map(lambda one, other: jnp.where(ok, one, other), new, old)
     refused = 1 - ok.astype(jnp.int32)
     # The parameters that are not trained are handed on: with donation, no copy is made.
     moved = kept._asdict() | {"params": replaced(state.params, kept.params)}
