@@ -32,8 +32,13 @@ def blockwise_mask(
     Returns:
       Sorted row-major positions.
     """
-    mask, missing = 0, count  # A bit per patch.
-    while missing > 0 and (block := _new_block(draws, mask, grid, missing, smallest_block)):
+    # A mask is an integer with a bit per patch. To try a block, of which a batch needs thousands,
+    # takes a few operations on integers then, and no array.
+    mask, missing = 0, count
+    while missing > 0:
+        block = _new_block(draws, mask, grid, missing, smallest_block)
+        if not block:
+            break
         mask |= block
         missing = count - mask.bit_count()
     # Blocks may not exceed the count, so the last few patches often fit no block. Single patches
@@ -73,9 +78,10 @@ def _new_block(draws: Draws, mask: int, grid: int, budget: int, smallest: int) -
         if height >= grid or width >= grid:
             continue
         top, left = draws.below(grid - height + 1), draws.below(grid - width + 1)
-        # A number with a bit at the start of each of the block's rows, times a row of the block.
-        rows = ((1 << grid * height) - 1) // ((1 << grid) - 1)
-        block = (rows * ((1 << width) - 1)) << (top * grid + left)
+        # A row of the block is ``width`` bits. A product with 1 + 2^grid + 2^(2 grid) + ..., which
+        # is a geometric series, repeats it ``height`` times at distances of ``grid`` bits.
+        row, repeated = (1 << width) - 1, ((1 << grid * height) - 1) // ((1 << grid) - 1)
+        block = (row * repeated) << (top * grid + left)
         if 0 < (block & ~mask).bit_count() <= budget:
             return block
     return 0
@@ -184,7 +190,7 @@ def _hidden(
 ) -> MaskedText:
     """Fills in ``masked`` the pieces at the chosen positions, and returns it."""
     count = len(chosen)
-    chosen.sort()
+    chosen.sort()  # Before the draws: which piece gets which draw must not depend on their order.
     masked.positions[:count] = chosen
     masked.targets[:count] = text[chosen]
     masked.weights[:count] = 1
@@ -202,10 +208,11 @@ def _pieces_of_words(
     draws: Draws, ordinary: Int[np.ndarray, " A"], starts: Bool[np.ndarray, " A"], count: int
 ) -> Int[np.ndarray, " M"]:
     """Returns the positions of the first ``count`` pieces, with the words in random order."""
-    # A row that was cut out of a document may begin inside a word, which is then word 0. Otherwise
-    # no piece has word 0, and it takes part in the random order without effect.
+    # The number of each piece's word. A row that was cut out of a document may begin inside a word,
+    # which is then word 0. Otherwise no piece has word 0, and it takes part in the random order
+    # without effect.
     word = np.cumsum(starts)
     words = int(word[-1]) + 1
-    rank = np.array(draws.choose(words, words))
+    place = np.array(draws.choose(words, words))  # Of each word, in the random order.
     # The sort is stable, so the pieces of a word stay in order, and the cut is at its end.
-    return ordinary[np.argsort(rank[word], kind="stable")][:count]
+    return ordinary[np.argsort(place[word], kind="stable")][:count]

@@ -22,9 +22,8 @@ def nearest_code(z: Float[Array, "*A E"], codebook: Float[Array, "C E"]) -> Int[
     """Index of the code with the largest cosine; on a tie, the first."""
     # In full float32: by default, TPUs round the operands to bfloat16, and then another code can
     # win, depending on the device.
-    return jnp.argmax(
-        jnp.einsum("...e,ce->...c", z, codebook, precision=jax.lax.Precision.HIGHEST), axis=-1
-    )
+    cosines = jnp.einsum("...e,ce->...c", z, codebook, precision=jax.lax.Precision.HIGHEST)
+    return jnp.argmax(cosines, axis=-1)
 
 
 def assigned_sums(
@@ -41,8 +40,10 @@ def assigned_sums(
     Returns:
       The weight assigned to each code, and the weighted sum of its features.
     """
+    # Scattered: as products, both would need a matrix with a number for each feature and code.
     counts = jnp.zeros(count, z.dtype).at[codes].add(weight)
-    return counts, jnp.zeros((count, z.shape[-1]), z.dtype).at[codes].add(z * weight[:, None])
+    sums = jnp.zeros((count, z.shape[-1]), z.dtype).at[codes].add(z * weight[:, None])
+    return counts, sums
 
 
 def ema_codebook(
@@ -74,23 +75,24 @@ def kmeans(z: Float[Array, "A E"], count: int, iterations: int, key: Array) -> F
       iterations: rounds of assigning and averaging. A centre without features stays where it is.
       key: draws the starting rows.
     """
-    start = z[jax.random.choice(key, z.shape[0], (count,), replace=z.shape[0] < count)]
+    features = z.shape[0]
+    # Distinct rows, unless there are fewer rows than centres.
+    start = z[jax.random.choice(key, features, (count,), replace=features < count)]
     # Rows are compared with the centres in chunks: at base size, the cosines of all of them would
     # take 26 GB. Rows that fill up the last chunk have weight 0.
-    rows = min(KMEANS_ROWS, z.shape[0])
-    real = jnp.pad(jnp.ones(z.shape[0]), (0, -z.shape[0] % rows)).reshape(-1, rows)
-    chunks = jnp.pad(z, ((0, -z.shape[0] % rows), (0, 0))).reshape(-1, rows, z.shape[-1])
+    rows = min(KMEANS_ROWS, features)
+    padding = -features % rows
+    real = jnp.pad(jnp.ones(features), (0, padding)).reshape(-1, rows)
+    chunks = jnp.pad(z, ((0, padding), (0, 0))).reshape(-1, rows, z.shape[-1])
 
     def iterate(_, centres):
         def add(total, chunk):
             z, weight = chunk
-            return jax.tree.map(
-                jnp.add, total, assigned_sums(z, nearest_code(z, centres), weight, count)
-            ), None
+            found = assigned_sums(z, nearest_code(z, centres), weight, count)
+            return jax.tree.map(jnp.add, total, found), None
 
-        (counts, sums), _ = jax.lax.scan(
-            add, (jnp.zeros(count), jnp.zeros_like(centres)), (chunks, real)
-        )
+        nothing = (jnp.zeros(count), jnp.zeros_like(centres))
+        (counts, sums), _ = jax.lax.scan(add, nothing, (chunks, real))
         return jnp.where(counts[:, None] > 0, l2_normalise(sums), centres)
 
     return jax.lax.fori_loop(0, iterations, iterate, l2_normalise(start))
