@@ -233,6 +233,20 @@ def test_a_question_for_the_task_is_found(text):
     assert not questions("print(f'a run of task {config.task.kind!r}')", named=True)
 
 
+# Of the other large ones, docs/design.md lists the commands, and ``FORMATS`` the formats.
+MAPPED = ("convert", "data", "models", "prepare", "report", "runtime", "tasks", "training")
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_the_docstring_of_a_large_package_names_every_file(name):
+    folder = PACKAGE / name
+    said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    named = set(re.findall(r"``(\w+)``", said))
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    packages = {path.parent.name for path in folder.glob("*/__init__.py")} | {"standalone"}
+    assert files <= named <= files | packages
+
+
 LONGEST_FILE, LONGEST_FUNCTION = 260, 65
 # Larger ones, each with its reason.
 LARGE_FILES = {

@@ -1,4 +1,24 @@
-"""Registry of tasks: one line each, imported on use; and the configuration of a whole run."""
+"""Registry of tasks: one line each, imported on use; and the configuration of a whole run.
+
+``base`` says what a task is. Each has a file with its settings and losses, and one for what it
+opens: ``pretrain`` and ``open_pretrain`` (``pretrain_data``, ``scoring``, ``probing``), ``vqkd``
+and ``open_vqkd`` (``teachers``), and the fine-tuned ones, which share ``open_fine_tuned``,
+``one_stream``, ``predicting`` and ``backbone_start``:
+
+- ``image_classification``, ``text_classification``: ``classification``, ``open_classification``.
+- ``vqa``: ``open_vqa``. ``visual_reasoning``: ``open_visual_reasoning``.
+- ``retrieval``: ``open_retrieval``, ``ranking``, ``zero_shot``.
+- ``captioning``: ``open_captioning``. ``segmentation``: ``open_segmentation``, ``segmenting``.
+
+For every task:
+
+- Its configuration: ``new_run`` and ``runs`` read it; ``complete``, ``fitting`` and
+  ``text_problems`` complete and check it; ``differences`` shows it.
+- Its step: ``abstract`` as shapes, ``flops`` in numbers. ``figures`` are what its log lines show.
+- Its assets: ``assets``, ``visual_tokens``, ``token_caching``.
+- For people: ``reading`` and ``masked_reading`` explain rows; ``masked_pictures`` and ``drawing``
+  draw predictions; ``features`` are states for probes.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
