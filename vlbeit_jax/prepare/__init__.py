@@ -12,8 +12,9 @@ A set is made in three steps; ``build`` is the way through them:
    inputs that ended a process.
 3. Finish: ``finish`` takes all parts together (``merge``, ``counts``). ``decide`` says which
    records stay, by ``apart`` (no picture and no text on both sides of a split), ``held_apart`` (the
-   same in a published benchmark), ``held_out`` (small sets) and ``duplicates``. ``final`` makes the
-   shards, and ``set_files`` and ``describe`` what is beside them.
+   same in a published benchmark), ``held_out`` (small sets) and ``duplicates``. ``divide`` says
+   which records each file gets, ``final`` writes the files, and ``set_files`` and ``describe`` what
+   is beside them.
 
 ``writer`` writes a set at once, from records in memory. ``text_tokenizer`` trains a tokenizer;
 ``encode_texts`` and ``pack`` make rows of word pieces with it. ``requests`` reads records to

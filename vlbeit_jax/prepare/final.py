@@ -1,4 +1,4 @@
-"""The shards of the finished set: the file of a part as it is, or records copied from parts."""
+"""Writes the shards of the finished set: the file of a part as it is, or records from parts."""
 
 import dataclasses
 import hashlib
@@ -16,58 +16,16 @@ from vlbeit_jax.data.content import record_digest
 from vlbeit_jax.data.identity import text_key
 from vlbeit_jax.data.shards import facts_of
 from vlbeit_jax.places import fetched
+from vlbeit_jax.prepare.divide import Change, Shard
 from vlbeit_jax.prepare.encoding import Encoder
-from vlbeit_jax.prepare.merge import Edits, Merged
 from vlbeit_jax.prepare.parts import records_file, sha256_of
 from vlbeit_jax.prepare.work_plan import WorkPlan
 from vlbeit_jax.prepare.write_part import features_of
 
-SHARD_BYTES = 256e6  # Few files, and each is quickly read from anywhere.
-SMALLEST_OF_PARTS = 64e6  # Parts of this size, on average, become shards as they are.
 AT_ONCE = 256  # Records in memory.
 # So that the memory does not depend on the machine.
 ONE_THREAD = "readahead_buffer_size:0,max_parallelism:0"
 KNOWN_FILE = "training_captions.npy"
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """Some records of a part: their numbers in it, rising."""
-
-    part: int
-    numbers: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """How a record is written anew; see ``merge.Edits``."""
-
-    joined: tuple[tuple[int, int], ...] = ()
-    filtered: bool = False
-    renamed: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """A file to make.
-
-    Attributes:
-      split: of its records.
-      path: of the file.
-      pieces: its records, in order.
-      as_it_is: whether the file of its only part becomes the shard, unchanged.
-      changes: of its records, by part and number.
-    """
-
-    split: str
-    path: pathlib.Path
-    pieces: tuple[Piece, ...]
-    as_it_is: bool
-    changes: Mapping[tuple[int, int], Change]
-
-    def count(self) -> int:
-        """Returns the number of records."""
-        return sum(len(piece.numbers) for piece in self.pieces)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,42 +43,6 @@ class Made:
     sha256: str
     facts: Mapping[str, Any]
     digests: Mapping[tuple[int, int], bytes]
-
-
-def layout(
-    merged: Merged, split: str, edits: Edits, asked: int, path: pathlib.Path, name: str
-) -> list[Shard]:
-    """Divides the records of a split over files, in their order.
-
-    Args:
-      merged: all parts.
-      split: with at least one record left.
-      edits: of the split.
-      asked: number of files; 0: as many as give files of about ``SHARD_BYTES``.
-      path: folder of the files.
-      name: of the set, with which names of files begin.
-    """
-    kept = np.flatnonzero(edits.kept)
-    sizes = [part.bytes.get(split, 0) for part in merged.parts]
-    filled = [number for number, part in enumerate(merged.parts) if part.counts.get(split)]
-    large = len(filled) > 1 and sum(sizes) / len(filled) >= SMALLEST_OF_PARTS
-    if asked == len(filled) or (not asked and large):
-        ends = [merged.range_of(split, number)[1] for number in filled]
-        cuts = [0, *np.searchsorted(kept, ends).tolist()]
-    else:
-        number = asked or max(1, round(sum(sizes) / SHARD_BYTES))
-        cuts = [len(kept) * place // number for place in range(number + 1)]
-    count = len(cuts) - 1
-    files = [
-        path / f"{name}-{split}.array_record-{place:05d}-of-{count:05d}" for place in range(count)
-    ]
-    changes: dict[int, dict[int, Change]] = {}
-    for (part, number), change in _changes(merged, split, edits):
-        changes.setdefault(part, {})[number] = change
-    return [
-        _shard(merged, split, file, kept[start:stop], changes)
-        for file, (start, stop) in zip(files, itertools.pairwise(cuts), strict=True)
-    ]
 
 
 def make_shard(plan: WorkPlan, shard: Shard) -> Made:
@@ -171,46 +93,6 @@ def content_of(shards: Sequence[Shard], digests: Iterator[bytes]) -> list[str]:
     ]
 
 
-def _shard(
-    merged: Merged,
-    split: str,
-    file: pathlib.Path,
-    numbers: np.ndarray,
-    changes: Mapping[int, Mapping[int, Change]],
-) -> Shard:
-    pieces, whole = [], False
-    first, last = (
-        (merged.place(split, int(each))[0] for each in (numbers[0], numbers[-1]))
-        if (len(numbers))
-        else (0, -1)
-    )
-    for number in range(first, last + 1):
-        start, stop = merged.range_of(split, number)
-        found = numbers[np.searchsorted(numbers, start) : np.searchsorted(numbers, stop)] - start
-        if len(found):
-            pieces.append(Piece(number, found))
-            whole = len(found) == stop - start
-    own = {
-        (piece.part, number): change
-        for piece in pieces
-        for number, change in changes.get(piece.part, {}).items()
-    }
-    return Shard(split, file, tuple(pieces), whole and len(pieces) == 1 and not own, own)
-
-
-def _changes(merged: Merged, split: str, edits: Edits) -> Iterator[tuple[tuple[int, int], Change]]:
-    for number in sorted(edits.changed):
-        if edits.kept[number]:
-            yield (
-                merged.place(split, number),
-                Change(
-                    tuple(merged.place(split, each) for each in edits.joined.get(number, ())),
-                    number in edits.filtered,
-                    edits.renamed.get(number, ""),
-                ),
-            )
-
-
 def _records(plan: WorkPlan, shard: Shard) -> Iterator[tuple[tuple[int, int], bytes]]:
     """Yields part, number and bytes of each record."""
     for piece in shard.pieces:
@@ -232,7 +114,16 @@ def _changed(
     change: Change,
     known: np.ndarray,
 ) -> dict[str, Any]:
-    """Returns a record as it is to be."""
+    """Returns a record as the finished set has it.
+
+    Args:
+      plan: of the work.
+      shard: that the record is in.
+      encoder: of its bytes.
+      encoded: the record as its part has it.
+      change: what is different.
+      known: sorted keys of the captions of training.
+    """
     record = encoder.decode(encoded)
     for part, number in change.joined:
         reader = reader_of(plan, shard.split, part)
@@ -241,6 +132,7 @@ def _changed(
         record["captions"] += [each for each in other["captions"] if each not in record["captions"]]
     if change.filtered:
         keys = np.array(list(map(text_key, record["captions"])), np.uint64)
+        # A search, as ``known`` is a file that need not fit into memory, and np.isin would read it.
         places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
         stay = known[places] != keys
         record["captions"] = list(itertools.compress(record["captions"], stay))
@@ -249,5 +141,8 @@ def _changed(
 
 
 def reader_of(plan: WorkPlan, split: str, part: int) -> ArrayRecordReader:
-    """Opens the records of a part, of which few are read; those in a bucket one by one."""
+    """Opens the records of a part, to read few of them.
+
+    From a bucket, each is then read by itself; ``on_disk`` would copy the whole part first.
+    """
     return ArrayRecordReader(str(records_file(plan.parts_folder, part, split)), ONE_THREAD)

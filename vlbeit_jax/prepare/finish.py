@@ -17,7 +17,8 @@ from vlbeit_jax.prepare import duplicates
 from vlbeit_jax.prepare.counts import Counts
 from vlbeit_jax.prepare.decide import Wishes, decide
 from vlbeit_jax.prepare.describe import provenance, summary
-from vlbeit_jax.prepare.final import Made, Shard, content_of, layout
+from vlbeit_jax.prepare.divide import Shard, divide
+from vlbeit_jax.prepare.final import Made, content_of
 from vlbeit_jax.prepare.held_out import require_held_out
 from vlbeit_jax.prepare.merge import (
     Edits,
@@ -102,7 +103,7 @@ def _write(
     shards = [
         shard
         for split in counts
-        for shard in layout(merged, split, edits[split], wishes.shards, of_shards, str(plan.kind))
+        for shard in divide(merged, split, edits[split], wishes.shards, of_shards, str(plan.kind))
     ]
     made = do_shards(plan, shards, wishes.workers)
     digests = _Digests(merged, edits, shards, made)

@@ -53,8 +53,10 @@ class Merged:
     def keys(self, what: str, split: str) -> Pairs:
         """Returns the keys of pictures, texts or groups, in the order of their records."""
         found = [np.zeros((0, 2), np.uint64)]
-        for number, values in self._arrays(what, split):
-            offset = np.array([0, self._starts[split][number]], np.uint64)
+        for part, values in self._arrays(what, split):
+            # Columns: a key, and the number of its record within the part, which becomes the number
+            # within the split.
+            offset = np.array([0, self._starts[split][part]], np.uint64)
             found.append(values + offset)
         both = np.concatenate(found)
         return both[:, 0].copy(), both[:, 1].astype(np.int64)
@@ -76,18 +78,13 @@ class Merged:
         Ids are already different within a part.
         """
         ids, numbers, splits = [], [], []
-        for place, split in enumerate(self.splits):
-            found = [values for _, values in self._arrays(IDS, split)]
-            ids += found
+        for index, split in enumerate(self.splits):
+            ids += [values for _, values in self._arrays(IDS, split)]
             numbers += [np.arange(self.count(split))]
-            splits += [np.full(self.count(split), place)]
+            splits += [np.full(self.count(split), index)]
         if not ids:
             return {}
-        joined, number, split = np.concatenate(ids), np.concatenate(numbers), np.concatenate(splits)
-        _, counts = np.unique(joined, return_counts=True)
-        if counts.max(initial=0) < 2:
-            return {}
-        return self._suffixes(joined, number, split)
+        return self._suffixes(np.concatenate(ids), np.concatenate(numbers), np.concatenate(splits))
 
     def _suffixes(
         self,
@@ -95,15 +92,18 @@ class Merged:
         numbers: Int[np.ndarray, " n"],
         splits: Int[np.ndarray, " n"],
     ) -> dict[str, dict[int, str]]:
+        """Does the same from the id, the number and the index of the split of every record."""
         values, counts = np.unique(ids, return_counts=True)
-        repeated = np.flatnonzero(np.isin(ids, values[counts > 1]))
+        # By id, the part, split and number of all its records. Only ids that occur twice get there:
+        # a dictionary of all would take gigabytes for millions of records.
         holders: dict[int, list[tuple[int, str, int]]] = collections.defaultdict(list)
-        for place in repeated:
-            split, number = self.splits[splits[place]], int(numbers[place])
-            holders[int(ids[place])].append((self.place(split, number)[0], split, number))
+        for index in np.flatnonzero(np.isin(ids, values[counts > 1])):
+            split, number = self.splits[splits[index]], int(numbers[index])
+            holders[int(ids[index])].append((self.place(split, number)[0], split, number))
         found: dict[str, dict[int, str]] = {}
-        for places in holders.values():
-            for part, split, number in sorted(places)[1:]:
+        for records in holders.values():
+            # The record of the first part keeps the id.
+            for part, split, number in sorted(records)[1:]:
                 found.setdefault(split, {})[number] = f"##{part}"
         return found
 
@@ -149,6 +149,8 @@ def texts_of(merged: Merged, split: str, edits: Edits) -> Pairs:
     Texts that training has are still among those of held-out records.
     """
     keys, numbers = merged.keys(TEXTS, split)
+    # By record, the record that its texts are in at last: itself, or the one that gets the captions
+    # of a removed one; -1 if they are in none.
     owner = np.where(edits.kept, np.arange(len(edits.kept)), -1)
     for first, others in edits.joined.items():
         owner[others] = first if edits.kept[first] else -1
@@ -167,10 +169,9 @@ def leave_out_captions(merged: Merged, edits: dict[str, Edits]) -> int:
         if split == TRAIN:
             continue
         keys, numbers = texts_of(merged, split, found)
-        seen = np.isin(keys, known)
-        left = np.unique(numbers[~seen])
-        affected = np.unique(numbers[seen])
-        emptied = np.setdiff1d(affected, left)
+        is_known = np.isin(keys, known)
+        affected = np.unique(numbers[is_known])
+        emptied = np.setdiff1d(affected, np.unique(numbers[~is_known]))
         found.kept[emptied] = False
         found.filtered |= set(np.setdiff1d(affected, emptied).tolist())
         gone += len(emptied)
@@ -205,7 +206,7 @@ def final_keys(
     found: dict[tuple[str, str], Keys] = {}
     train = texts_of(merged, TRAIN, edits[TRAIN])[0] if TRAIN in edits else np.zeros(0, np.uint64)
     for split, edit in edits.items():
-        new_number = np.cumsum(edit.kept) - 1
+        new_number = np.cumsum(edit.kept) - 1  # Of each record that stays, in the finished set.
         keys, numbers = merged.keys(PICTURES, split)
         stay = edit.kept[numbers]
         found[PICTURES, split] = _first(keys[stay], new_number[numbers[stay]])
@@ -220,5 +221,6 @@ def final_keys(
 
 
 def _first(keys: UInt[np.ndarray, " n"], numbers: Int[np.ndarray, " n"]) -> Keys:
+    """Returns each key once, sorted, with the first number that it has."""
     unique, first = np.unique(keys, return_index=True)
     return np.stack([unique, numbers[first].astype(np.uint64)])

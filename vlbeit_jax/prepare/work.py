@@ -13,7 +13,8 @@ from vlbeit_jax.copies import disk_of
 from vlbeit_jax.errors import StorageError
 from vlbeit_jax.prepare import pool
 from vlbeit_jax.prepare.crashed import crashed, note_crash
-from vlbeit_jax.prepare.final import Made, Shard, make_shard
+from vlbeit_jax.prepare.divide import Shard
+from vlbeit_jax.prepare.final import Made, make_shard
 from vlbeit_jax.prepare.formats.base import BadInput
 from vlbeit_jax.prepare.parts import Part
 from vlbeit_jax.prepare.strict import MOST_NAMED, UnusableError
