@@ -69,8 +69,8 @@ def main() -> None:
             "e.g. --config.task.schedule=image+text+pair"
         )
     with cli.explains_full_memory():
-        found = _origin(config) | measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
-    text = json.dumps(found, indent=1)
+        result = _origin(config) | measure(config, INPUT.value == "real", STEPS.value, WARMUP.value)
+    text = json.dumps(result, indent=1)
     print(text)
     if JSON.value:
         with appearing(place(JSON.value)) as out:
@@ -82,7 +82,7 @@ def _origin(config: "Config") -> dict[str, Any]:
     from vlbeit_jax.runtime import machine
     from vlbeit_jax.tasks.differences import differences
 
-    found = {
+    origin = {
         "format": 1,
         "source": "benchmark",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -92,7 +92,7 @@ def _origin(config: "Config") -> dict[str, Any]:
         "changes": {each.path: each.value for each in differences(config)},
         "machine": machine.host() | machine.card(),
     }
-    return redacted(found)
+    return redacted(origin)
 
 
 def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, Any]:
@@ -124,15 +124,15 @@ def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, 
             seconds.append(time.perf_counter() - began)
             waits.append(waited)
     close()
-    peak, found = peak_here(), spread(seconds)
+    peak, times = peak_here(), spread(seconds)
     return circumstances(config, peak) | {
         "mesh": dict(mesh.shape),
         "input": "real" if real else "synthetic",
         "compile_seconds": round(step.total_compile_seconds, 2),
         "steps": steps,
-        "step_seconds": found,
+        "step_seconds": times,
         "data_wait": sum(waits) / sum(seconds),
-        **rates(config, found["median"], peak),
+        **rates(config, times["median"], peak),
         "peak_memory_bytes": peak_memory() or machine.peak_resident_bytes(),
         "peak_memory_source": (
             "in use on the first device" if peak_memory() else "this process, in RAM"

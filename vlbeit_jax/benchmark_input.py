@@ -93,7 +93,7 @@ def _measured(prepared: PreparedSet) -> dict[str, Any]:
     size = float(np.mean([len(each) for each in encoded]))
     turns = itertools.cycle(encoded)
     decoding = rate(lambda: len([decode(next(turns)) for _ in range(16)]), SECONDS.value)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "data": DATA.value,
         "bytes_per_image": round(size),
         "decode": decoding.described(size),
@@ -102,12 +102,12 @@ def _measured(prepared: PreparedSet) -> dict[str, Any]:
     for name, stream in _streams(prepared).items():
         rates[name] = _rate_of(name, stream, prepared)
         has_image = isinstance(stream, ImageStreamConfig)
-        found[name] = rates[name].described(size if has_image else 0, _tokens(stream))
-    found["pipeline_over_decode"] = round(rates["image"].per_core / decoding.per_core, 3)
+        figures[name] = rates[name].described(size if has_image else 0, _tokens(stream))
+    figures["pipeline_over_decode"] = round(rates["image"].per_core / decoding.per_core, 3)
     per_host = POD_BATCH / POD_HOSTS.value / POD_STEP_SECONDS.value
     cores = {name: round(per_host / each.per_core, 1) for name, each in rates.items()}
-    found["pod_host"] = {"rows_per_second_of_each_stream": round(per_host), "cores": cores}
-    return found
+    figures["pod_host"] = {"rows_per_second_of_each_stream": round(per_host), "cores": cores}
+    return figures
 
 
 def _grid() -> int:
@@ -122,11 +122,11 @@ def _streams(prepared: PreparedSet) -> dict[str, StreamConfig]:
         "num_masked_patches": masked,
         "mask_block": min(16, masked),
     }
-    found: dict[str, StreamConfig] = {"image": ImageStreamConfig(**image)}
+    streams: dict[str, StreamConfig] = {"image": ImageStreamConfig(**image)}
     if prepared.kind is Kind.PAIRS:
-        found["pair"] = PairStreamConfig(**image, crop_scale=0.5, text_length=59, masked_text=0.5)
-        found["text"] = TextStreamConfig(batch_size=BATCH.value, text_length=128)
-    return found
+        streams["pair"] = PairStreamConfig(**image, crop_scale=0.5, text_length=59, masked_text=0.5)
+        streams["text"] = TextStreamConfig(batch_size=BATCH.value, text_length=128)
+    return streams
 
 
 def _tokens(stream: StreamConfig) -> int:

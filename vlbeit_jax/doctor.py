@@ -47,7 +47,7 @@ def checks() -> dict[str, Callable[[], str]]:
 
         return check
 
-    found = {
+    by_name = {
         "versions": health.versions,
         "host": health.processor,
         "devices": on_devices("found_devices"),
@@ -56,11 +56,11 @@ def checks() -> dict[str, Callable[[], str]]:
         "/dev/shm": health.shared_memory,
     }
     if WORKDIR.value:
-        found["workdir"] = functools.partial(health.workdir, place(WORKDIR.value, "--workdir"))
+        by_name["workdir"] = functools.partial(health.workdir, place(WORKDIR.value, "--workdir"))
     for number, folder in enumerate(DATA.value):
         name = f"data {number + 1}" if len(DATA.value) > 1 else "data"
-        found[name] = functools.partial(health.data_set, folder)
-    return found
+        by_name[name] = functools.partial(health.data_set, folder)
+    return by_name
 
 
 def main() -> None:

@@ -135,17 +135,17 @@ def _print_figures(results: dict[str, Any]) -> None:
 
 
 def _print_terms(results: dict[str, Any]) -> None:
-    for name, found in results.items():
-        if isinstance(found, dict) and "accuracy" in found:
+    for name, figures in results.items():
+        if isinstance(figures, dict) and "accuracy" in figures:
             print(
-                f"{name:10s} accuracy {found['accuracy']:7.2%}  "
-                f"unigram {found['unigram']:7.2%}  chance {found['chance']:7.3%}  "
-                f"loss {found['loss']:.3f}  over {found['count']} masked positions"
+                f"{name:10s} accuracy {figures['accuracy']:7.2%}  "
+                f"unigram {figures['unigram']:7.2%}  chance {figures['chance']:7.3%}  "
+                f"loss {figures['loss']:.3f}  over {figures['count']} masked positions"
             )
-        elif isinstance(found, dict):
+        elif isinstance(figures, dict):
             print(
-                f"{name:10s} {found['value']:+.2%}  "
-                f"95% interval {found['low']:+.2%} to {found['high']:+.2%}"
+                f"{name:10s} {figures['value']:+.2%}  "
+                f"95% interval {figures['low']:+.2%} to {figures['high']:+.2%}"
             )
 
 

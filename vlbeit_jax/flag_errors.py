@@ -59,8 +59,8 @@ def _unknown_field(text: str, arguments: Sequence[str]) -> str:
     """Returns the message for a field that does not exist; "" if the error is another one."""
     name = re.match(r"['\"]?(\w+)", text)
     paths = [argument.removeprefix("--").partition("=")[0] for argument in arguments]
-    found = [path for path in paths if name and f".{name[1]}" in path]
-    return f"--{found[0]}: no such field{suggestion(found[0], _fields())}" if found else ""
+    matching = [path for path in paths if name and f".{name[1]}" in path]
+    return f"--{matching[0]}: no such field{suggestion(matching[0], _fields())}" if matching else ""
 
 
 def _unknown_flag(name: str, own: Mapping[str, str]) -> str:

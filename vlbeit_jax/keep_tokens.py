@@ -47,13 +47,13 @@ def main() -> None:
         config, make_mesh(MeshConfig())
     )  # All devices of this machine, whatever mesh the training will have.
     work = cacher.work[mine::of]
-    for number, (cached, found, part) in enumerate(work, 1):
-        where = f"{number}/{len(work)}: {found.folder}, part {part} ({cached.folder})"
+    for number, (cached, prepared, part) in enumerate(work, 1):
+        where = f"{number}/{len(work)}: {prepared.folder}, part {part} ({cached.folder})"
         if cached.has(part):
             print(f"{where}: is there", flush=True)
             continue
         began = time.monotonic()
-        views = cacher.make(cached, found, part)
+        views = cacher.make(cached, prepared, part)
         print(
             f"{where}: {views:,} views, {views / (time.monotonic() - began):,.0f} a second",
             flush=True,

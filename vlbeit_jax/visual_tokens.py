@@ -56,8 +56,8 @@ def main() -> None:
             for given in IMAGE.value
         ]
     )
-    found = encode(visual.tokenizer, visual.frozen, jnp.asarray(images))
-    tokens = np.asarray(found).ravel()
+    codes = encode(visual.tokenizer, visual.frozen, jnp.asarray(images))
+    tokens = np.asarray(codes).ravel()
     print(json.dumps(tokens.tolist()))
     if expected is not None:
         if expected.shape != tokens.shape:

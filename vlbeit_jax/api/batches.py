@@ -19,8 +19,8 @@ def in_batches(compute: Callable[[Tree], Tree], rows: Tree) -> Tree:
       rows: a tree of arrays with the same number of rows, at least one.
     """
     count = len(jax.tree.leaves(rows)[0])
-    found = [_batch(compute, rows, *cut) for cut in _cuts(count)]
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    outputs = [_batch(compute, rows, *cut) for cut in _cuts(count)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
 
 
 def _batch(compute: Callable[[Tree], Tree], rows: Tree, start: int, taken: int, size: int) -> Tree:

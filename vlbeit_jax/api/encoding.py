@@ -82,15 +82,15 @@ class Encodes(Opened):
         if any(not 0 <= each < depth for each in given):
             raise UsageError(f"blocks={given}: the model has blocks 0 to {depth - 1}")
         wanted = sorted(set(given))
-        found = encoded(self.config, self._params, image, text, wanted)
+        states = encoded(self.config, self._params, image, text, wanted)
         if text is None:
-            return found
+            return states
         tokenizer = self._tokenizer()
         pieces = [[tokenizer.piece(each) for each in row if each] for row in text]
         layers = {
-            number: dataclasses.replace(x, pieces=pieces) for number, x in found.blocks.items()
+            number: dataclasses.replace(x, pieces=pieces) for number, x in states.blocks.items()
         }
-        return dataclasses.replace(found, pieces=pieces, blocks=layers)
+        return dataclasses.replace(states, pieces=pieces, blocks=layers)
 
 
 def _merged(one: Encoded, other: Encoded) -> Encoded:

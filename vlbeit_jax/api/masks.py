@@ -41,11 +41,11 @@ class FillsMasks(Opened):
         if image is not None:
             pixels = views([image], self.config.image_size, view)
         row, positions = masked_row(text, tokenizer, self.config.text_positions)
-        found = filled(self._network, self._params, row, positions, pixels)
-        best = np.argsort(-found, axis=1)[:, :top]
+        probabilities = filled(self._network, self._params, row, positions, pixels)
+        best = np.argsort(-probabilities, axis=1)[:, :top]
         return [
             [(tokenizer.piece(piece), float(shares[piece])) for piece in pieces]
-            for shares, pieces in zip(found, best, strict=True)
+            for shares, pieces in zip(probabilities, best, strict=True)
         ]
 
     def reconstruct(
@@ -75,5 +75,5 @@ class FillsMasks(Opened):
         self._require("vision_head", "masked patches")
         pixels = views([image], self.config.image_size, view)
         masked = hidden_patches(self.config.grid, hidden, seed)[None]
-        found = masked_pictures(self._network, self._params, self._visual, pixels, masked)
-        return MaskedPictures(*(each[0] for each in found))
+        drawn = masked_pictures(self._network, self._params, self._visual, pixels, masked)
+        return MaskedPictures(*(each[0] for each in drawn))

@@ -61,7 +61,7 @@ class Predicts(Opened):
             rows = [{"image": _png(each)} for each in listed(inputs, "inputs")]
         else:
             rows = [{"text": words_of(each)} for each in listed(inputs, "inputs")]
-        return [found["top"] for found in _predicted(predictor, rows, top)]
+        return [prediction["top"] for prediction in _predicted(predictor, rows, top)]
 
     def answer(self, images: Any, questions: Any, *, top: int = 5) -> list[list[tuple[str, float]]]:
         """Returns the likeliest answers to each question about its image, with probabilities.
@@ -89,7 +89,7 @@ class Predicts(Opened):
             {"image": _png(picture), "text": words_of(text)}
             for picture, text in zip(pictures, texts, strict=True)
         ]
-        return [found["top"] for found in _predicted(predictor, rows, top)]
+        return [prediction["top"] for prediction in _predicted(predictor, rows, top)]
 
     def judge(self, images: Any, statements: Any) -> list[float]:
         """Returns the probability that each statement is true of its two images.
@@ -114,7 +114,9 @@ class Predicts(Opened):
             {"image": _png(first), "second_image": _png(second), "text": words_of(text)}
             for (first, second), text in zip(pairs, texts, strict=True)
         ]
-        return [dict(found["top"])["true"] for found in _predicted(predictor, rows, top=2)]
+        return [
+            dict(prediction["top"])["true"] for prediction in _predicted(predictor, rows, top=2)
+        ]
 
     def caption(self, images: Any) -> list[str]:
         """Returns a caption of each image, as the settings of the run search for it.
@@ -127,7 +129,7 @@ class Predicts(Opened):
         """
         predictor = self._predictor_for("caption")
         rows = [{"image": _png(each)} for each in listed(images, "images")]
-        return [found["caption"] for found in _predicted(predictor, rows, 1)]
+        return [prediction["caption"] for prediction in _predicted(predictor, rows, 1)]
 
     def segment(self, images: Any) -> list[Segmented]:
         """Returns the class of each pixel of each image, at the image's own size.
@@ -140,8 +142,8 @@ class Predicts(Opened):
         """
         predictor = self._predictor_for("segment")
         rows = [{"image": _png(each)} for each in listed(images, "images")]
-        found = _predicted(predictor, rows, len(predictor.classes))
-        return [Segmented(each["mask"], predictor.classes) for each in found]
+        predictions = _predicted(predictor, rows, len(predictor.classes))
+        return [Segmented(each["mask"], predictor.classes) for each in predictions]
 
     def embed(self, images: Any = None, texts: Any = None) -> Embedded:
         """Returns unit vectors of images and texts in one space, for an index of your own.

@@ -58,5 +58,5 @@ class Retriever:
 def _embed(
     network: DualEncoder, name: str, params: Tree, rows: Mapping[str, jax.Array]
 ) -> jax.Array:
-    found: Any = network.apply({"params": params}, Inputs(**rows), method=f"embed_{name}")
-    return found
+    vectors: Any = network.apply({"params": params}, Inputs(**rows), method=f"embed_{name}")
+    return vectors

@@ -70,8 +70,8 @@ def encoded(
     final_norm = any("norm" in name for name in params["encoder"])
     compute = functools.partial(_states, _backbone(model, final_norm), tuple(blocks), params)
     rows = {name: value for name, value in (("image", image), ("text", text)) if value is not None}
-    found = in_batches(compute, rows)
-    last, *kept = (_of_layer(states, text) for states in found)
+    layers = in_batches(compute, rows)
+    last, *kept = (_of_layer(states, text) for states in layers)
     return dataclasses.replace(last, blocks=dict(zip(blocks, kept, strict=True)))
 
 
@@ -85,8 +85,8 @@ def _states(
     backbone: Backbone, blocks: tuple[int, ...], params: Tree, rows: Mapping[str, jax.Array]
 ) -> list[dict[str, jax.Array]]:
     """Returns the states after the last block, and after each of ``blocks``."""
-    found: Any = backbone.apply({"params": params}, Inputs(**rows), keep=blocks)
-    layers = [found.tokens, *(dataclasses.replace(found.tokens, x=x) for x in found.kept)]
+    output: Any = backbone.apply({"params": params}, Inputs(**rows), keep=blocks)
+    layers = [output.tokens, *(dataclasses.replace(output.tokens, x=x) for x in output.kept)]
     states = []
     for tokens in layers:
         of_layer = {}
@@ -99,10 +99,10 @@ def _states(
 
 
 def _of_layer(states: Mapping[str, np.ndarray], text: np.ndarray | None) -> Encoded:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if Modality.VISION.value in states:
         tokens = states[Modality.VISION.value]
-        found |= {
+        fields |= {
             "image": states["vision_mean"],
             "image_cls": tokens[:, 0],
             "patches": tokens[:, 1:],
@@ -110,10 +110,10 @@ def _of_layer(states: Mapping[str, np.ndarray], text: np.ndarray | None) -> Enco
     if text is not None:
         tokens = states[Modality.LANGUAGE.value]
         special = (Special.PAD, Special.CLS, Special.SEP)
-        found |= {
+        fields |= {
             "text": states["language_mean"],
             "text_cls": tokens[:, 0],
             "words": tokens,
             "is_word": ~np.isin(text, special),
         }
-    return Encoded(**found)
+    return Encoded(**fields)

@@ -14,20 +14,20 @@ def download(folder: BucketPath, wanted: Iterable[BucketPath], to: pathlib.Path)
     Raises:
       FileNotFoundError: one of them does not exist.
     """
-    found = {str(each): to / each.relative_to(folder) for each in wanted}
-    for path in found.values():
+    targets = {str(each): to / each.relative_to(folder) for each in wanted}
+    for path in targets.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    if found:
+    if targets:
         with explained(folder):
-            store().get([*found], [*map(str, found.values())], batch_size=PARALLEL)
+            store().get([*targets], [*map(str, targets.values())], batch_size=PARALLEL)
 
 
 def contents(folder: BucketPath, pattern: str) -> dict[str, bytes]:
     """Returns the contents of the objects in a folder whose names have a pattern, by name."""
-    found = list(folder.glob(pattern))
+    paths = list(folder.glob(pattern))
     with ThreadPoolExecutor(PARALLEL) as pool:
-        content = pool.map(BucketPath.read_bytes, found)
-        return {path.name: each for path, each in zip(found, content, strict=True)}
+        content = pool.map(BucketPath.read_bytes, paths)
+        return {path.name: each for path, each in zip(paths, content, strict=True)}
 
 
 def bytes_below(folder: BucketPath) -> int:

@@ -32,10 +32,10 @@ class InputPath(BucketPath):
                 _facts[address] = super().facts()
             except FileNotFoundError:
                 _facts[address] = None
-        found = _facts[address]
-        if found is None:
+        remembered = _facts[address]
+        if remembered is None:
             raise FileNotFoundError(address)
-        return found
+        return remembered
 
     def _type(self) -> str:
         if self.is_file():
@@ -54,8 +54,8 @@ class InputPath(BucketPath):
     def names_below(self) -> list[str]:
         """Returns the names of all objects below, as seen from here, sorted."""
         with explained(self):
-            found = store().find(str(self), detail=True)
-        return [path.relative_to(self).as_posix() for path in _remembered(found)]
+            listing = store().find(str(self), detail=True)
+        return [path.relative_to(self).as_posix() for path in _remembered(listing)]
 
 
 def forget() -> None:
@@ -73,18 +73,18 @@ def matching(pattern: str) -> list[pathlib.Path]:
     if path.exists() or not MAGIC.search(pattern):
         return [path] if path.exists() else []
     with explained(path):
-        found = store().glob(pattern.rstrip("/"), detail=True)
-    files = _remembered(found)
+        listing = store().glob(pattern.rstrip("/"), detail=True)
+    files = _remembered(listing)
     if files or "**" in pattern:
         return [*files]
-    return [InputPath(f"{SCHEME}://{name.rstrip('/')}") for name in sorted(found)]
+    return [InputPath(f"{SCHEME}://{name.rstrip('/')}") for name in sorted(listing)]
 
 
 def _remembered(listed: dict[str, dict[str, Any]]) -> list[InputPath]:
     """Returns the objects of a list, sorted by their names; an empty one may stand for a folder."""
-    found = []
+    paths = []
     for name, facts in listed.items():
         if facts.get("type") == FILE and not name.endswith("/"):
-            found.append(path := InputPath(f"{SCHEME}://{name}"))
+            paths.append(path := InputPath(f"{SCHEME}://{name}"))
             _facts[str(path)] = facts
-    return sorted(found, key=lambda path: path.parts)
+    return sorted(paths, key=lambda path: path.parts)

@@ -130,10 +130,10 @@ def _sign(facts: dict[str, Any]) -> object:
 
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(content)
+        parsed = json.loads(content)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _this_process() -> dict[str, Any]:

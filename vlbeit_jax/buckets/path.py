@@ -63,8 +63,8 @@ class BucketPath(pathlib.PosixPath):
         Raises:
           FileNotFoundError: there is none.
         """
-        found = self.request("GET", json_out=True)
-        return found | {"size": int(found["size"])}
+        answer = self.request("GET", json_out=True)
+        return answer | {"size": int(answer["size"])}
 
     def _type(self) -> str:
         if self.is_file():
@@ -110,7 +110,7 @@ class BucketPath(pathlib.PosixPath):
         """Yields what lies in a folder; nothing if there is none."""
         with explained(self), contextlib.suppress(FileNotFoundError):
             names = store().ls(str(self), detail=False)
-            yield from sorted(found for name in names if (found := _named(name)) != self)
+            yield from sorted(child for name in names if (child := _named(name)) != self)
 
     def glob(self, pattern: str, **options: Any) -> Iterator["BucketPath"]:
         """Yields what has a name of this pattern."""
@@ -120,8 +120,8 @@ class BucketPath(pathlib.PosixPath):
     def files(self) -> list["BucketPath"]:
         """Returns every object below, sorted."""
         with explained(self):
-            found = map(_named, store().find(str(self)))
-            return sorted(each for each in found if each != self)
+            paths = map(_named, store().find(str(self)))
+            return sorted(each for each in paths if each != self)
 
     def rglob(self, pattern: str, **options: Any) -> Iterator["BucketPath"]:
         """Yields every object below whose name has this pattern."""

@@ -66,15 +66,15 @@ def meanings(section: Any, path: str, *, all_kinds: bool = False) -> dict[str, s
       path: of the section.
       all_kinds: as in ``describe``; what several kinds have in common is there once.
     """
-    found: dict[str, str] = {}
+    docs: dict[str, str] = {}
     for field in settings_of(section):
         value, name = getattr(section, field.name), f"{path}.{field.name}"
-        found[name] = field.metadata["doc"]
+        docs[name] = field.metadata["doc"]
         if not dataclasses.is_dataclass(value):
             continue
-        found |= meanings(value, name, all_kinds=all_kinds)
+        docs |= meanings(value, name, all_kinds=all_kinds)
         if all_kinds and "kinds" in field.metadata:
             for kind in field.metadata["kinds"]:
                 other = class_of(field.metadata["kinds"], kind)()
-                found = meanings(other, name, all_kinds=all_kinds) | found
-    return found
+                docs = meanings(other, name, all_kinds=all_kinds) | docs
+    return docs

@@ -131,8 +131,8 @@ def _shared_words(name: str, own_name: str, meaning: str) -> float:
     if not asked:
         return 0.0
     weights = [WEAK_COUNTS if word in WEAK else 1.0 for word in asked]
-    found = [max(_one(word, own, said), _expanded(word, own, said)) for word in asked]
-    share = sum(map(float.__mul__, weights, found)) / sum(weights)
+    similarities = [max(_one(word, own, said), _expanded(word, own, said)) for word in asked]
+    share = sum(map(float.__mul__, weights, similarities)) / sum(weights)
     # Of "lr" and "lr_decay", the second has a word that nobody asked for.
     wanted = [*asked, *(each for word in asked for each in WORDS.get(word, "").split())]
     unasked = sum(not any(_alike(word, each) for each in wanted) for word in own)

@@ -22,13 +22,13 @@ Known = Callable[[], Mapping[str, str]]  # Returns the meanings of all settings,
 
 def to_dict(section: Any) -> dict[str, Any]:
     """Returns a section as JSON-ready values; one of several classes has an entry ``kind``."""
-    found = {}
+    values = {}
     for field in settings_of(section):
         value = getattr(section, field.name)
         if dataclasses.is_dataclass(value):
             value = _kind_entry(field, value) | to_dict(value)
-        found[field.name] = str(value) if isinstance(value, enum.Enum) else value
-    return found
+        values[field.name] = str(value) if isinstance(value, enum.Enum) else value
+    return values
 
 
 def _kind_entry(field: dataclasses.Field, section: Any) -> dict[str, str]:
@@ -37,14 +37,14 @@ def _kind_entry(field: dataclasses.Field, section: Any) -> dict[str, str]:
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Nested values by their dotted path."""
-    found = {}
+    flattened = {}
     for name, value in values.items():
-        found |= (
+        flattened |= (
             flat(value, f"{path}{name}.")
             if isinstance(value, Mapping)
             else {f"{path}{name}": value}
         )
-    return found
+    return flattened
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:

@@ -86,15 +86,15 @@ def settings_of(section: Any) -> list[dataclasses.Field]:
 
 def fixed_settings(section: Any, path: str) -> dict[str, Any]:
     """Returns the settings that must not change on resume, by path, ready for JSON."""
-    found = {}
+    fixed = {}
     for field in settings_of(section):
         value, name = getattr(section, field.name), f"{path}.{field.name}"
         if field.metadata["may_change"]:
             continue
-        found |= (
+        fixed |= (
             fixed_settings(value, name) if dataclasses.is_dataclass(value) else {name: plain(value)}
         )
-    return found
+    return fixed
 
 
 def plain(value: Any) -> Any:

@@ -101,17 +101,17 @@ def _sources(config: Any) -> Iterable[str]:
     return [place for section in sections for place in getattr(section, "sources", ())]
 
 
-def _row(fingerprint: str, found: PreparedSet | None) -> str:
-    if found is None:
+def _row(fingerprint: str, prepared: PreparedSet | None) -> str:
+    if prepared is None:
         return f"| not here any more | unknown | unknown | unknown | | | `{fingerprint}` |"
-    packaged = found.folder.parent == SAMPLE_FOLDER
-    held_out = sum(count for split, count in found.meta["counts"].items() if split != TRAIN)
+    packaged = prepared.folder.parent == SAMPLE_FOLDER
+    held_out = sum(count for split, count in prepared.meta["counts"].items() if split != TRAIN)
     cells = [
-        f"`{SAMPLE_PREFIX if packaged else ''}{found.folder.name}`",
-        str(found.kind).replace("_", " "),
-        found.meta.get("source") or "not told",
-        found.meta.get("licence") or "**not told**",
-        f"{found.count(TRAIN):,}",
+        f"`{SAMPLE_PREFIX if packaged else ''}{prepared.folder.name}`",
+        str(prepared.kind).replace("_", " "),
+        prepared.meta.get("source") or "not told",
+        prepared.meta.get("licence") or "**not told**",
+        f"{prepared.count(TRAIN):,}",
         f"{held_out:,}",
         f"`{fingerprint}`",
     ]

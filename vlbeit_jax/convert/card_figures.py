@@ -22,17 +22,17 @@ NO_SHARES = {
 Figures = Mapping[str, Any]
 
 
-def figures_of_evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
+def figures_of_evaluation(results: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the figures of an evaluation by ``group/name``; an interval has two numbers."""
-    if "metrics" in found:
+    if "metrics" in results:
         chance = {
             f"{kind}/{name}_chance": value
-            for kind in {name.split("/")[0] for name in found["metrics"]}
-            for name, value in found.get("chance", {}).items()
+            for kind in {name.split("/")[0] for name in results["metrics"]}
+            for name, value in results.get("chance", {}).items()
         }
-        return {**found["metrics"], **chance}
+        return {**results["metrics"], **chance}
     flat = {}
-    for group, values in found.items():
+    for group, values in results.items():
         if isinstance(values, dict) and "accuracy" in values:
             flat |= {f"{group}/{name}": value for name, value in values.items()}
         elif isinstance(values, dict) and "low" in values:
@@ -43,11 +43,11 @@ def figures_of_evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
 def figures_of_run(folder: pathlib.Path, weights: str) -> tuple[int, dict[str, Any]] | None:
     """Returns the last figures on held-out data that a run has logged, and their step."""
     split = VALIDATION_EMA if weights == "ema" else VALIDATION
-    found = last_figures(read_metrics(folder), split)
-    if not found:
+    figures = last_figures(read_metrics(folder), split)
+    if not figures:
         return None
-    return found["step"], {
-        name: value for name, value in found.items() if name not in ("step", "split", "seconds")
+    return figures["step"], {
+        name: value for name, value in figures.items() if name not in ("step", "split", "seconds")
     }
 
 
@@ -61,15 +61,15 @@ def figures_section(out: pathlib.Path, folder: pathlib.Path, weights: str) -> li
     """
     path = out / "evaluation.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        sets = ", ".join(f"`{pathlib.Path(each['folder']).name}`" for each in found["data"])
-        protocol = found.get("protocol", {})
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        sets = ", ".join(f"`{pathlib.Path(each['folder']).name}`" for each in evaluation["data"])
+        protocol = evaluation.get("protocol", {})
         split = protocol.get("split", "records that the run was not trained on")
         lines = [
             f"Measured by `vlbeit_jax.evaluate` on {sets} ({split}). What was done is in "
             "`evaluation.json`."
         ]
-        return [*lines, "", *table(figures_of_evaluation(found))]
+        return [*lines, "", *table(figures_of_evaluation(evaluation))]
     if (own := figures_of_run(folder, weights)) is None:
         return [
             "None: the run has evaluated nothing, and it was exported without `--data`, so it is "

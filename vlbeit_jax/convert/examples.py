@@ -65,15 +65,15 @@ def write_evaluation(
     Arguments and errors are those of ``write_examples``.
     """
     write_examples(run_folder, data, draws, folder, step)
-    found = evaluate(open_run(run_folder, step), data, make_mesh(MeshConfig()), draws)
-    text = json.dumps(without_folders(found), indent=1, ensure_ascii=False)
+    results = evaluate(open_run(run_folder, step), data, make_mesh(MeshConfig()), draws)
+    text = json.dumps(without_folders(results), indent=1, ensure_ascii=False)
     (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def without_folders(found: Mapping[str, Any]) -> dict[str, Any]:
+def without_folders(results: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an evaluation's results with the names of sets alone: exports are published."""
-    data = [each | {"folder": pathlib.Path(each["folder"]).name} for each in found["data"]]
-    named = {**found, "data": data}
-    if start := found.get("start"):
+    data = [each | {"folder": pathlib.Path(each["folder"]).name} for each in results["data"]]
+    named = {**results, "data": data}
+    if start := results.get("start"):
         named["start"] = start | {"from": pathlib.Path(start["from"]).name}
     return named

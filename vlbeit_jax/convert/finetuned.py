@@ -107,12 +107,12 @@ def write_evaluation(
     Raises:
       UsageError: see ``FineTunedRun.evaluate``.
     """
-    found = source.run.evaluate(places, split, make_mesh(MeshConfig()))
-    text = json.dumps(without_folders(found), indent=1, ensure_ascii=False)
+    results = source.run.evaluate(places, split, make_mesh(MeshConfig()))
+    text = json.dumps(without_folders(results), indent=1, ensure_ascii=False)
     (folder / FIGURES_FILE).write_text(text + "\n", encoding="utf-8")
     sets = open_sets_once(places, source.opened.kind)
-    records = ConcatRecords([each.records(found["protocol"]["split"]) for each in sets])
-    arrays = source.head.examples(source.opened, records, found)
+    records = ConcatRecords([each.records(results["protocol"]["split"]) for each in sets])
+    arrays = source.head.examples(source.opened, records, results)
     write_safetensors(folder / EXAMPLES_FILE, arrays, {"format": "pt"})
 
 
@@ -132,7 +132,7 @@ def jax_outputs(source: FineTunedModel, batch: Mapping[str, np.ndarray]) -> dict
     """
     config = dataclasses.replace(source.model, matmul="float32")
     network, params = source.network.clone(config=config), as_tree(source.params)
-    found = {}
+    outputs = {}
     for name, output in source.head.outputs(source.network).items():
         inputs = Inputs(**{key: jnp.asarray(batch[key]) for key in output.inputs})
 
@@ -140,5 +140,5 @@ def jax_outputs(source: FineTunedModel, batch: Mapping[str, np.ndarray]) -> dict
             return network.apply({"params": params}, inputs, method=method)
 
         with jax.default_matmul_precision("highest"):
-            found[name] = np.asarray(jax.jit(forward)(params, inputs))
-    return found
+            outputs[name] = np.asarray(jax.jit(forward)(params, inputs))
+    return outputs

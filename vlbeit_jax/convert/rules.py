@@ -99,12 +99,12 @@ class Report:
 
     def counts(self) -> str:
         """How many there are of each; the lines of a large network do not fit a terminal."""
-        found = {
+        groups = {
             "tensors became parameters": self.matched,
             "parameters are fresh": self.fresh,
             "tensors were dropped": self.dropped,
         }
-        return ", ".join(f"{len(names)} {what}" for what, names in found.items() if names)
+        return ", ".join(f"{len(names)} {what}" for what, names in groups.items() if names)
 
     def __str__(self) -> str:
         """One line per note and name."""

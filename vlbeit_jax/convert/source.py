@@ -113,7 +113,7 @@ def read_visual(folder: pathlib.Path) -> Visual:
 def _read_tree(checkpointer: Checkpointer, step: int, name: str) -> dict[str, np.ndarray]:
     # A packed run (tools/pack_model.py) holds float16, which every format takes as float32.
     leaves = checkpointer.leaves(step, name)
-    return {leaf: np.asarray(found, np.float32) for leaf, found in leaves.items()}
+    return {leaf: np.asarray(array, np.float32) for leaf, array in leaves.items()}
 
 
 def model_shapes(config: ModelConfig) -> dict[str, Shape]:

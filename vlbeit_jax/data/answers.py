@@ -59,22 +59,22 @@ class AnswerCounter:
 
     def include(self, described: Mapping[str, Mapping[str, Mapping[str, int]]]) -> None:
         """Adds the counts of another part of the set, as its ``description`` states them."""
-        for split, found in described.get(COUNTS, {}).items():
-            self._majority.setdefault(split, collections.Counter()).update(found)
-        for split, found in described.get(PEOPLE, {}).items():
-            people = {int(number): count for number, count in found.items()}
+        for split, counts in described.get(COUNTS, {}).items():
+            self._majority.setdefault(split, collections.Counter()).update(counts)
+        for split, counts in described.get(PEOPLE, {}).items():
+            people = {int(number): count for number, count in counts.items()}
             self._people.setdefault(split, collections.Counter()).update(people)
 
     def description(self) -> dict[str, Any]:
         """Returns, by split, majority answers and how many people answered, with their counts."""
         return {
             COUNTS: {
-                split: {answer: count for answer, count in found.most_common() if count}
-                for split, found in self._majority.items()
+                split: {answer: count for answer, count in counts.most_common() if count}
+                for split, counts in self._majority.items()
             },
             PEOPLE: {
-                split: {str(people): count for people, count in sorted(found.items()) if count}
-                for split, found in self._people.items()
+                split: {str(people): count for people, count in sorted(counts.items()) if count}
+                for split, counts in self._people.items()
             },
         }
 
@@ -114,9 +114,9 @@ def read_list(path: pathlib.Path) -> AnswerList:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = json.loads(text) if text.lstrip().startswith(("[", "{")) else text.split("\n")
-        described = found if isinstance(found, dict) else {}
-        answers = described["answers"] if described else found
+        content = json.loads(text) if text.lstrip().startswith(("[", "{")) else text.split("\n")
+        described = content if isinstance(content, dict) else {}
+        answers = described["answers"] if described else content
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"answer list {path}: cannot be read ({error!r}); give a JSON list, answers.json of a "

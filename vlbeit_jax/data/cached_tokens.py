@@ -115,7 +115,7 @@ class WithTokens:
 
 def cached_tokens(
     place: str | pathlib.Path,
-    found: PreparedSet,
+    prepared: PreparedSet,
     stream: ViewStreamConfig,
     image_size: int,
     tokenizer: str,
@@ -124,24 +124,26 @@ def cached_tokens(
 
     Args:
       place: the folder for those of all sets.
-      found: the set.
+      prepared: the set.
       stream: says how views are made.
       image_size: side of a view, pixels.
       tokenizer: fingerprint of the visual tokenizer.
     """
     description = {
         "format": FORMAT,
-        "set": found.fingerprint,
+        "set": prepared.fingerprint,
         "visual_tokenizer": tokenizer,
         "image_size": image_size,
         **{
             name: getattr(stream, name) for name in ("views", "crop_scale", "colour_jitter", "flip")
         },
     }
-    return CachedTokens(place_of(place) / fingerprint(description), description, found.count(TRAIN))
+    return CachedTokens(
+        place_of(place) / fingerprint(description), description, prepared.count(TRAIN)
+    )
 
 
-def require_all(cached: CachedTokens, found: PreparedSet) -> None:
+def require_all(cached: CachedTokens, prepared: PreparedSet) -> None:
     """Raises a ``UsageError`` if tokens of a set are missing; it says what there is instead."""
     missing = [part for part in cached.parts if not cached.has(part)]
     if not missing:
@@ -150,7 +152,7 @@ def require_all(cached: CachedTokens, found: PreparedSet) -> None:
     if len(missing) < len(cached.parts):
         raise UsageError(
             f"{cached.folder}: {len(missing)} of {len(cached.parts)} parts of the tokens of "
-            f"{found.folder} are missing; {make}"
+            f"{prepared.folder} are missing; {make}"
         )
     others = [
         json.loads(path.read_text())
@@ -166,6 +168,6 @@ def require_all(cached: CachedTokens, found: PreparedSet) -> None:
     ]
     there = f"; it holds some with {'; some with '.join(differences)}" if differences else ""
     raise UsageError(
-        f"task.visual_tokens={cached.folder.parent} holds no tokens of {found.folder} as "
+        f"task.visual_tokens={cached.folder.parent} holds no tokens of {prepared.folder} as "
         f"configured{there}; {make}"
     )

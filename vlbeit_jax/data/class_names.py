@@ -65,10 +65,10 @@ def read_templates(path: str) -> tuple[str, ...]:
                 f"--templates={path}:{number}: {line.strip()!r} has no {PLACE} for the name of the "
                 'class; write for example "a photo of a {}."'
             )
-    found = tuple(line.strip() for line in lines if line.strip())
-    if not found:
+    templates = tuple(line.strip() for line in lines if line.strip())
+    if not templates:
         raise UsageError(f"--templates={path}: it is empty; give one text a line")
-    return found
+    return templates
 
 
 def read_class_texts(classes: str, templates: str) -> ClassTexts | None:

@@ -74,8 +74,8 @@ def _value(value: Any) -> list[str | int | bytes]:
 
 def fingerprint_of(kind: str, splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
     """Returns the fingerprint of records by split."""
-    found = ContentFingerprint(kind)
+    fingerprint = ContentFingerprint(kind)
     for split, records in splits.items():
         for record in records:
-            found.add(split, record)
-    return found.hexdigest()
+            fingerprint.add(split, record)
+    return fingerprint.hexdigest()

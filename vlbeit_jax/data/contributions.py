@@ -36,7 +36,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     """Returns the last parts of paths, as many as are needed to tell them apart."""
     parts = [name.rstrip("/").split("/") for name in names]
     for count in range(1, max((len(each) for each in parts), default=0) + 1):
-        found = ["/".join(each[-count:]) for each in parts]
-        if len(set(found)) == len(found):
-            return found
+        shortened = ["/".join(each[-count:]) for each in parts]
+        if len(set(shortened)) == len(shortened):
+            return shortened
     return list(names)

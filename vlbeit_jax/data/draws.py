@@ -15,12 +15,12 @@ _TO_UNIT = 2.0**-53
 
 def framed(*parts: str | int | bytes) -> bytes:
     """Encodes each part with its type and length, so that no two lists of parts are equal."""
-    found = bytearray()
+    joined = bytearray()
     for part in parts:
         raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
         tag = b"b" if isinstance(part, bytes) else b"s" if isinstance(part, str) else b"i"
-        found += tag + len(raw).to_bytes(8, "little") + raw
-    return bytes(found)
+        joined += tag + len(raw).to_bytes(8, "little") + raw
+    return bytes(joined)
 
 
 class Draws:
@@ -72,8 +72,8 @@ class Draws:
         """
         if not 0 <= taken <= count:
             raise ValueError(f"cannot choose {taken} different numbers of {count}")
-        found = list(range(count))
+        numbers = list(range(count))
         for place in range(taken):
             other = place + self.below(count - place)
-            found[place], found[other] = found[other], found[place]
-        return found[:taken]
+            numbers[place], numbers[other] = numbers[other], numbers[place]
+        return numbers[:taken]

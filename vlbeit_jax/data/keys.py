@@ -35,9 +35,9 @@ def keys_of(record: Mapping[str, Any]) -> dict[str, list[int]]:
     if "text" in record and "sha256" not in record:
         texts = [record["text"]]
     pictures = [picture_key(record[name]) for name in DIGESTS if name in record]
-    found = {PICTURES: list(dict.fromkeys(pictures))} if pictures else {}
+    keys = {PICTURES: list(dict.fromkeys(pictures))} if pictures else {}
     decoded = (text.decode() if isinstance(text, bytes) else text for text in texts)
-    return found | ({TEXTS: list(dict.fromkeys(map(text_key, decoded)))} if len(texts) else {})
+    return keys | ({TEXTS: list(dict.fromkeys(map(text_key, decoded)))} if len(texts) else {})
 
 
 class KeyCollector:
@@ -48,19 +48,19 @@ class KeyCollector:
 
     def add(self, split: str, number: int, keys: Mapping[str, Iterable[int]]) -> None:
         """Adds the keys of record ``number`` of a split."""
-        for what, found in keys.items():
+        for what, listed in keys.items():
             both = self._keys.setdefault((what, split), (array.array("Q"), array.array("Q")))
-            for key in found:
+            for key in listed:
                 both[0].append(key)
                 both[1].append(number)
 
     def sorted(self) -> dict[tuple[str, str], Keys]:
         """Returns, by kind of key and split, each key once with the first record that has it."""
-        found = {}
+        arrays = {}
         for place, (keys, numbers) in self._keys.items():
             unique, first = np.unique(np.frombuffer(keys, np.uint64), return_index=True)
-            found[place] = np.stack([unique, np.frombuffer(numbers, np.uint64)[first]])
-        return found
+            arrays[place] = np.stack([unique, np.frombuffer(numbers, np.uint64)[first]])
+        return arrays
 
 
 def common(some: Keys, others: UInt[np.ndarray, " _"]) -> Keys:

@@ -49,10 +49,10 @@ def stored_mask(encoded: bytes) -> UInt8[np.ndarray, "height width"]:
     Raises:
       ValueError: the bytes cannot be decoded.
     """
-    found = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None:
+    decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None:
         raise ValueError(f"{len(encoded)} bytes that are no mask")
-    return np.asarray(found, np.uint8)
+    return np.asarray(decoded, np.uint8)
 
 
 def indexed_png(mask: UInt8[np.ndarray, "height width"]) -> bytes:

@@ -61,10 +61,10 @@ class Permutation:
         """Returns the number at a place."""
         if not 0 <= place < self._length:
             raise IndexError(place)
-        found = self._once(place)
-        while found >= self._length:
-            found = self._once(found)
-        return found
+        number = self._once(place)
+        while number >= self._length:
+            number = self._once(number)
+        return number
 
     def at(self, places: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
         """Returns the number at each of several places, as ``self[place]`` does for one."""
@@ -73,10 +73,10 @@ class Permutation:
                 f"places {places.min()} to {places.max()} are not all below {self._length}, the "
                 "length of this permutation"
             )
-        found = self._once_each(places.astype(np.uint64))
-        while (outside := found >= self._length).any():
-            found[outside] = self._once_each(found[outside])
-        return found.astype(np.int64)
+        numbers = self._once_each(places.astype(np.uint64))
+        while (outside := numbers >= self._length).any():
+            numbers[outside] = self._once_each(numbers[outside])
+        return numbers.astype(np.int64)
 
     def _once(self, place: int) -> int:
         """Applies the network to a number below a * b."""
@@ -188,17 +188,17 @@ class Interleave:
 
     def counts(self, number: int) -> dict[int, int]:
         """Returns how many of the first ``number`` examples come from each source."""
-        found: dict[int, int] = {}
+        counts: dict[int, int] = {}
         waiting = [(self._tree, number)]
         while waiting:
             node, count = waiting.pop()
             if isinstance(node, int):
-                found[node] = count
+                counts[node] = count
                 continue
             share, whole, first, second = node
             part = _rounded(count * share, whole)
             waiting += [(first, part), (second, count - part)]
-        return found
+        return counts
 
 
 def _rounded(numerator: int, denominator: int) -> int:

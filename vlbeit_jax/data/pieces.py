@@ -73,8 +73,8 @@ def readable(tokenizer: TextTokenizer, index: int | np.integer) -> Piece:
     if int(index) in OF_SPECIALS:
         return Piece(OF_SPECIALS[Special(int(index))], True)
     written, starts = tokenizer.piece(index), bool(tokenizer.word_starts[int(index)])
-    if found := BYTE.fullmatch(written):
-        byte = int(found[1], 16)
-        printable = chr(byte) if 0x21 <= byte < 0x7F else f"‹byte {found[1]}›"
+    if match := BYTE.fullmatch(written):
+        byte = int(match[1], 16)
+        printable = chr(byte) if 0x21 <= byte < 0x7F else f"‹byte {match[1]}›"
         return Piece(OF_BYTES.get(byte, printable), False)
     return Piece(written[1:] if starts else written, starts)

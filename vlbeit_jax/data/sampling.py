@@ -124,8 +124,8 @@ class TrainingExamples:
     ) -> tuple[Example, Mapping[str, Any]] | BadRecord | UnicodeDecodeError:
         """Returns example ``index`` made of a record of a set, and the record; or what is wrong."""
         try:
-            found = self._records[number][record]
-            return self._transform(found, Draws("training", *self._key, index)), found
+            content = self._records[number][record]
+            return self._transform(content, Draws("training", *self._key, index)), content
         except (BadRecord, UnicodeDecodeError) as error:
             return error  # Any other error is a defect of the program, which no neighbour mends.
 

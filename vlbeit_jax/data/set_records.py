@@ -50,21 +50,21 @@ class SetRecords:
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
-            found = self._records[self._stored(index)]
+            record = self._records[self._stored(index)]
         except Exception as error:  # ArrayRecord, TFDS and protobuf raise errors of many types.
             raise BadRecord(
                 UNREADABLE,
                 f"{self.place(index)} cannot be read ({error!r}); the file is damaged or cut off",
             ) from error
         for name in self._pictures:
-            pixels = pixels_in_header(found[name])
+            pixels = pixels_in_header(record[name])
             if pixels and pixels > self._max_pixels:
                 raise BadRecord(
                     TOO_LARGE,
                     f"{self.place(index)}: its {name} has {pixels:,} pixels, more than the "
                     f"{self._max_pixels:,} with which the set was prepared",
                 )
-        return found
+        return record
 
     def place(self, index: int) -> str:
         """Returns in words where a record is: file and number, counted from 0."""

@@ -38,10 +38,10 @@ def require_shards(
     """
     with ThreadPoolExecutor(THREADS) as pool:
         names = list(shards)
-        found = pool.map(
+        faults = pool.map(
             _wrong, [folder / name for name in names], shards.values(), itertools.repeat(whole)
         )
-        wrong = [f"{name} {what}" for name, what in zip(names, found, strict=True) if what]
+        wrong = [f"{name} {what}" for name, what in zip(names, faults, strict=True) if what]
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise BadData(
@@ -59,8 +59,8 @@ def _wrong(path: pathlib.Path, written: Mapping[str, Any], whole: bool) -> str:
                 return f"has {size:,} bytes, but {written[SIZE]:,} were written"
             if whole and SHA256 in written:
                 file.seek(0)
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-                return _differs(SHA256, written[SHA256], found)
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                return _differs(SHA256, written[SHA256], digest)
             if ENDS in written:
                 return _differs(f"SHA-256 of its ends ({ENDS})", written[ENDS], _ends(file, size))
     except FileNotFoundError:
@@ -70,8 +70,8 @@ def _wrong(path: pathlib.Path, written: Mapping[str, Any], whole: bool) -> str:
     return _wrong_count(path, written[RECORDS])
 
 
-def _differs(what: str, written: str, found: str) -> str:
-    return "" if found == written else f"holds something else: its {what} is not the one written"
+def _differs(what: str, written: str, actual: str) -> str:
+    return "" if actual == written else f"holds something else: its {what} is not the one written"
 
 
 def _ends(file: BinaryIO, size: int) -> str:
@@ -90,8 +90,8 @@ def _wrong_count(path: pathlib.Path, written: int) -> str:
         return ""
     try:
         reader = ArrayRecordReader(str(path))
-        found = reader.num_records()
+        count = reader.num_records()
         reader.close()
     except Exception as error:  # Its reader raises errors of many types on damaged files.
         return f"cannot be read ({error})"
-    return "" if found == written else f"has {found} records, but {written} were written"
+    return "" if count == written else f"has {count} records, but {written} were written"

@@ -100,10 +100,10 @@ class PreparedSet:
             if isinstance(feature, tfds.features.Image)
         ]
         decoders = dict.fromkeys(pictures, tfds.decode.SkipDecoding())
-        found = builder.as_data_source(split, decoders=decoders or None)
-        found = with_fast_strings(found, builder.info.features)
+        records = builder.as_data_source(split, decoders=decoders or None)
+        records = with_fast_strings(records, builder.info.features)
         files = [self.folder / name for name in builder.info.splits[split].filenames]
-        return SetRecords(found, files, lengths, in_turn, pictures, self._max_pixels)
+        return SetRecords(records, files, lengths, in_turn, pictures, self._max_pixels)
 
     def require_shards(
         self, split: str, whole: bool = False, part: tuple[int, int] = (0, 1)
@@ -156,17 +156,17 @@ class PreparedSet:
             return NONE
         path = keys_file(self.folder, what, split)
         try:
-            found = np.load(fetched(path), mmap_mode="r")
+            keys = np.load(fetched(path), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{path}: cannot be read ({error}); copy it again, or prepare the set again"
             ) from error
-        if found.shape != (2, count) or found.dtype != np.uint64:
+        if keys.shape != (2, count) or keys.dtype != np.uint64:
             raise UsageError(
-                f"{path}: holds {found.shape[-1]} keys, but {count} were written; copy it again, "
+                f"{path}: holds {keys.shape[-1]} keys, but {count} were written; copy it again, "
                 "or prepare the set again"
             )
-        return found
+        return keys
 
 
 @functools.cache
@@ -230,9 +230,9 @@ def open_sets_once(places: Sequence[str], *allowed: Kind) -> list[PreparedSet]:
       UsageError: see ``open_set``; or two of them hold the same records, so that these would count
         twice.
     """
-    found = [open_set(place, *allowed) for place in places]
+    sets = [open_set(place, *allowed) for place in places]
     first: dict[str, str] = {}
-    for place, each in zip(places, found, strict=True):
+    for place, each in zip(places, sets, strict=True):
         other = first.setdefault(each.fingerprint, place)
         if other != place:
             raise UsageError(
@@ -244,4 +244,4 @@ def open_sets_once(places: Sequence[str], *allowed: Kind) -> list[PreparedSet]:
             f"data set {repeated[0]!r} is named {places.count(repeated[0])} times; name it once "
             "(a flag that is given again adds a set)"
         )
-    return found
+    return sets

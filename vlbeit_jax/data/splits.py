@@ -29,7 +29,7 @@ def require_apart(sets: Sequence[PreparedSet]) -> None:
       UsageError: one does. The message names both sets, how many pictures or texts they share, an
         example and what to do.
     """
-    different = list({found.fingerprint: found for found in sets}.values())
+    different = list({prepared.fingerprint: prepared for prepared in sets}.values())
     for held in different:
         for trained in different:
             if held is trained:
@@ -45,11 +45,11 @@ def require_apart(sets: Sequence[PreparedSet]) -> None:
                     )
 
 
-def example(found: PreparedSet, split: str, keys: Keys) -> str:
+def example(prepared: PreparedSet, split: str, keys: Keys) -> str:
     """Names the record, or the packed document, of the first of these keys of a set."""
-    if found.kind is Kind.TOKENS:
+    if prepared.kind is Kind.TOKENS:
         return f"for example packed document {int(keys[1, 0])}, hash {int(keys[0, 0]):016x}"
-    identity = found.records(split)[int(keys[1, 0])]["id"]
+    identity = prepared.records(split)[int(keys[1, 0])]["id"]
     return f"for example record {identity.decode()!r}"
 
 
@@ -83,28 +83,28 @@ def read_seen(run: pathlib.Path, name: str = SEEN_FOLDER) -> Seen:
     Raises:
       UsageError: a file is missing or cannot be read.
     """
-    found = {}
+    seen = {}
     for what in KEYS:
         path = run / name / f"{what}.npy"
         try:
-            found[what] = np.load(fetched(path), mmap_mode="r")
+            seen[what] = np.load(fetched(path), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{path}: cannot be read ({error}), so it is not known what the run was trained "
                 "on; copy the run's whole folder "
                 "again, or train the run again"
             ) from error
-    return found
+    return seen
 
 
-def seen_records(found: PreparedSet, split: str, seen: Seen) -> tuple[str, Keys]:
+def seen_records(prepared: PreparedSet, split: str, seen: Seen) -> tuple[str, Keys]:
     """Finds the pictures of a split that a model has seen, or else the texts.
 
     Returns:
       The kind of the keys, and the keys; an empty kind if the model has seen none of them.
     """
     for what in KEYS:
-        both = common(found.keys(what, split), seen[what])
+        both = common(prepared.keys(what, split), seen[what])
         if both.shape[1]:
             return what, both
     return "", NONE

@@ -27,9 +27,11 @@ class StringRecords:
         return len(self._raw)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        found = self._parse(self._raw[index]).features.feature
+        features = self._parse(self._raw[index]).features.feature
         return {
-            name: list(found[name].bytes_list.value) if is_list else found[name].bytes_list.value[0]
+            name: list(features[name].bytes_list.value)
+            if is_list
+            else features[name].bytes_list.value[0]
             for name, is_list in self._names.items()
         }
 

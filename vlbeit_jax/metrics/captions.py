@@ -83,7 +83,7 @@ def bleu(pairs: Iterable[tuple[Words, Sequence[Words]]]) -> tuple[float, ...]:
     if not length:
         return (0.0,) * LONGEST
     brevity = min(1.0, math.exp(1 - wanted / length))
-    shares = [found / max(count, 1) for found, count in zip(right, given, strict=True)]
+    shares = [hits / max(count, 1) for hits, count in zip(right, given, strict=True)]
     return tuple(brevity * math.prod(shares[:n]) ** (1 / n) for n in range(1, LONGEST + 1))
 
 
@@ -132,11 +132,11 @@ def _similarity(
 
 def _weights(text: Words, documents: Mapping[NGram, int], count: int) -> Weights:
     """Returns term frequency times inverse document frequency, of the n-grams of each length."""
-    found: Weights = [{} for _ in range(LONGEST)]
+    weights: Weights = [{} for _ in range(LONGEST)]
     for ngram, times in _ngrams(text).items():
         rarity = math.log(count) - math.log(max(1, documents.get(ngram, 0)))
-        found[len(ngram) - 1][ngram] = times * rarity
-    return found
+        weights[len(ngram) - 1][ngram] = times * rarity
+    return weights
 
 
 def _norm(weights: Mapping[NGram, float]) -> float:

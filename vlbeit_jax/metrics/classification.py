@@ -40,11 +40,11 @@ class Answers:
         ``mean_class`` is the mean over the classes that occur.
         """
         counts = np.bincount(self.label, minlength=classes)
-        found = {"accuracy": float((self.rank == 0).mean())}
+        figures = {"accuracy": float((self.rank == 0).mean())}
         if classes > 5:
-            found["top5"] = float((self.rank < 5).mean())
+            figures["top5"] = float((self.rank < 5).mean())
         per_class = self.per_class(classes)
-        return found | {
+        return figures | {
             "mean_class": float(np.nanmean(per_class)),
             "chance": 1 / classes,
             "majority": float(counts.max() / len(self.label)),

@@ -55,8 +55,8 @@ class Scores:
         """
         _, record = np.unique(self.uid, return_inverse=True)
         right, weight = np.bincount(record, self.right), np.bincount(record, self.weight)
-        found = ratio_interval(right.astype(float), weight.astype(float), seed)
-        return found.low, found.high
+        interval = ratio_interval(right.astype(float), weight.astype(float), seed)
+        return interval.low, interval.high
 
 
 def gain(own: Scores, other: Scores, seed: int = 0) -> Interval:

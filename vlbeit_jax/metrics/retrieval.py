@@ -103,8 +103,8 @@ def recalls(ranks: Ranks, cuts: Sequence[int] = CUTS) -> dict[str, float]:
     """Returns the share of images and of texts whose right answer is among the best k, by name."""
     directions = {"image_to_text": ranks.of_texts, "text_to_image": ranks.of_images}
     return {
-        f"{name}/recall_{cut}": float((found <= cut).mean())
-        for name, found in directions.items()
+        f"{name}/recall_{cut}": float((of_direction <= cut).mean())
+        for name, of_direction in directions.items()
         for cut in cuts
     }
 
@@ -132,8 +132,8 @@ def recall_intervals(
         "text_to_image": (ranks.of_images, groups[owner]),
     }
     return {
-        f"{name}/recall_{cut}": mean_interval((found <= cut).astype(float), group)[1:]
-        for name, (found, group) in directions.items()
+        f"{name}/recall_{cut}": mean_interval((rank <= cut).astype(float), group)[1:]
+        for name, (rank, group) in directions.items()
         for cut in cuts
     }
 
@@ -141,15 +141,15 @@ def recall_intervals(
 def chance(owner: Int[np.ndarray, " texts"], cuts: Sequence[int] = CUTS) -> dict[str, float]:
     """Returns the expected recalls of a random order, by the names of ``recalls``."""
     texts_of, texts = np.bincount(owner), len(owner)
-    images, found = len(texts_of), {}
+    images, chances = len(texts_of), {}
     for cut in cuts:
         # None of the first ``cut`` texts is right: texts are drawn without replacement.
         drawn = np.arange(min(cut, texts))
         missed = np.maximum(texts - texts_of[:, None] - drawn, 0) / (texts - drawn)
-        found[f"image_to_text/recall_{cut}"] = float((1 - missed.prod(axis=1)).mean())
+        chances[f"image_to_text/recall_{cut}"] = float((1 - missed.prod(axis=1)).mean())
     for cut in cuts:
-        found[f"text_to_image/recall_{cut}"] = min(1.0, cut / images)
-    return found
+        chances[f"text_to_image/recall_{cut}"] = min(1.0, cut / images)
+    return chances
 
 
 def _check(scores: Float[np.ndarray, "images texts"], owner: Int[np.ndarray, " texts"]) -> None:

@@ -30,15 +30,15 @@ class Pixels(NamedTuple):
     given: np.ndarray
 
 
-def pixels_of(masks: Sequence[np.ndarray], found: Sequence[np.ndarray], classes: int) -> Pixels:
+def pixels_of(masks: Sequence[np.ndarray], predicted: Sequence[np.ndarray], classes: int) -> Pixels:
     """Counts the pixels of pictures.
 
     Args:
       masks: the right class of each pixel, or 255: arrays [height, width].
-      found: the class that was given, of the same shapes.
+      predicted: the class that was given, of the same shapes.
       classes: number of them.
     """
-    rows = [counts(mask, given, classes) for mask, given in zip(masks, found, strict=True)]
+    rows = [counts(mask, given, classes) for mask, given in zip(masks, predicted, strict=True)]
     return joined(rows, classes)
 
 
@@ -106,9 +106,9 @@ def interval(pixels: Pixels, groups: np.ndarray, seed: int = 0) -> tuple[float, 
     size, classes = int(group.max()) + 1, pixels.right.shape[1]
     summed = []
     for part in pixels:
-        found = np.zeros((size, classes))
-        np.add.at(found, group, part)
-        summed.append(found)
+        sums = np.zeros((size, classes))
+        np.add.at(sums, group, part)
+        summed.append(sums)
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(RESAMPLES):
         times = np.bincount(rng.integers(0, size, size), minlength=size).astype(np.float64)

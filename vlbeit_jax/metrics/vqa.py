@@ -97,13 +97,13 @@ def _words(text: str) -> str:
 @functools.cache
 def _misspelt() -> dict[str, str]:
     """Returns contractions by what is left of them without one of their apostrophes."""
-    found = {
+    misspelt = {
         word[:place] + word[place + 1 :]: word
         for word in CONTRACTIONS
         for place, letter in enumerate(word)
         if letter == "'"
     }
-    return found | {"somebody'd": "somebodyd"}  # The only entry that removes an apostrophe.
+    return misspelt | {"somebody'd": "somebodyd"}  # The only entry that removes an apostrophe.
 
 
 def vqa_score(predicted: str, answers: Sequence[str], rule: Rule = Rule.OFFICIAL) -> float:
@@ -186,8 +186,8 @@ def summarise(scores: Float[np.ndarray, " A"], types: Sequence[str] = ()) -> dic
     if not len(scores):
         raise ValueError("no questions, so there is no mean score")
     scores = np.asarray(scores, np.float64)
-    found: dict[str, float | int] = {"accuracy": float(scores.mean()), "count": len(scores)}
+    figures: dict[str, float | int] = {"accuracy": float(scores.mean()), "count": len(scores)}
     for name in sorted(set(types)):
         chosen = scores[np.array([each == name for each in types])]
-        found[f"accuracy_{name.replace('/', '_')}"] = float(chosen.mean())
-    return found
+        figures[f"accuracy_{name.replace('/', '_')}"] = float(chosen.mean())
+    return figures

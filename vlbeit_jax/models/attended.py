@@ -53,8 +53,8 @@ def _cls_attention(config: ModelConfig, params: Tree, inputs: Inputs) -> Float[A
     last = config.depth - 1
     final_norm = any("norm" in name for name in params["encoder"])
     backbone = Backbone(config, final_norm)
-    found: Any = backbone.apply({"params": params}, inputs, keep=(last - 1,))
-    tokens = dataclasses.replace(found.tokens, x=found.kept[0])
+    encoded: Any = backbone.apply({"params": params}, inputs, keep=(last - 1,))
+    tokens = dataclasses.replace(encoded.tokens, x=encoded.kept[0])
     block = params["encoder"][f"block_{last}"]
     parts = _decoupled if config.decoupled else _shared
     query, key = (x.reshape(*x.shape[:2], config.heads, -1) for x in parts(config, block, tokens))
@@ -82,13 +82,13 @@ def _decoupled(config: ModelConfig, block: Tree, tokens: Tokens) -> list[Float[A
     dtype, own = matmul_dtype(config.matmul), block["attention"]
     norm = LayerNorm(dtype, config.norm_eps)
     linear = Linear(config.width, ("embed", "heads"), dtype)
-    found: list[list[Array]] = [[], []]
+    projected: list[list[Array]] = [[], []]
     for modality, _ in tokens.layout:
         x: Any = norm.apply({"params": own[f"{modality}_norm"]}, tokens.segment(modality))
-        for arrays, part in zip(found, ("query", "key"), strict=True):
+        for arrays, part in zip(projected, ("query", "key"), strict=True):
             array: Any = linear.apply({"params": own[f"{modality}_{part}"]}, x)
             arrays.append(array)
-    return [concatenate_axis1(arrays) for arrays in found]
+    return [concatenate_axis1(arrays) for arrays in projected]
 
 
 def _bias(

@@ -97,8 +97,8 @@ class Block(nn.Module):
         for_attention, for_experts = (None, None) if draws is None else (draws[:, 0], draws[:, 1])
         attended = self._attended(tokens, bias)
         x = row_major(tokens.x + self._residual(attended, "attention_scale", rate, for_attention))
-        found = self._experts(dataclasses.replace(tokens, x=x))
-        x = x + self._residual(found, "expert_scale", rate, for_experts)
+        of_experts = self._experts(dataclasses.replace(tokens, x=x))
+        x = x + self._residual(of_experts, "expert_scale", rate, for_experts)
         return dataclasses.replace(tokens, x=spmd.with_logical_constraint(x, ("batch", None, None)))
 
     def _attended(

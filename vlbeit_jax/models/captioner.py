@@ -111,8 +111,8 @@ class Captioner(nn.Module):
     def _states(
         self, inputs: Inputs, drop_path: Float[Array, "B Z 2"] | None = None
     ) -> Float[Array, "B T D"]:
-        found = self.backbone(inputs, drop_path=drop_path, attend=writing_mask)
-        return found.tokens.segment(Modality.LANGUAGE)
+        encoded = self.backbone(inputs, drop_path=drop_path, attend=writing_mask)
+        return encoded.tokens.segment(Modality.LANGUAGE)
 
 
 def write_captions(config: ModelConfig, search: Search, params: Tree, image: Array) -> Found:

@@ -63,9 +63,9 @@ class Norm(nn.Module):
 
     def _batch_moments(self, x: Array, over: tuple[str, ...]) -> tuple[Array, Array]:
         def mean_of(values: Array) -> Array:
-            found = values.mean(axis=(0, 1, 2))
+            mean = values.mean(axis=(0, 1, 2))
             # Every device has as many rows.
-            return jax.lax.pmean(found, over) if over else found
+            return jax.lax.pmean(mean, over) if over else mean
 
         mean = mean_of(x)
         variance = mean_of(jnp.square(x - mean))

@@ -199,9 +199,9 @@ class RunTeacher:
         """Returns the states of every patch."""
         depth = self.config.depth
         keep = () if self._blocks == 1 else tuple(range(depth - self._blocks, depth))
-        found: Any = self._network.apply({"params": params}, Inputs(image=image), keep=keep)
-        tokens = found.tokens
-        layers = [dataclasses.replace(tokens, x=_normalised(x)) for x in found.kept] or [tokens]
+        encoded: Any = self._network.apply({"params": params}, Inputs(image=image), keep=keep)
+        tokens = encoded.tokens
+        layers = [dataclasses.replace(tokens, x=_normalised(x)) for x in encoded.kept] or [tokens]
         states = [layer.segment(Modality.VISION)[:, 1:] for layer in layers]
         return jnp.stack(states).mean(axis=0)
 

@@ -77,12 +77,12 @@ class VLBEiT(nn.Module):
         drop_path: Float[Array, "B Z 2"] | None,
         predict: Callable[[Modality, Float[Array, "B M D"]], Any],
     ) -> dict[Modality, Any]:
-        tokens, found = self.encode(inputs, drop_path), {}
+        tokens, predictions = self.encode(inputs, drop_path), {}
         if inputs.masked_patches is not None:
             patches = inputs.masked_patches + 1  # The image CLS is the first token.
             states = gather_positions(tokens.segment(Modality.VISION), patches)
-            found[Modality.VISION] = predict(Modality.VISION, states)
+            predictions[Modality.VISION] = predict(Modality.VISION, states)
         if inputs.text_masked is not None:
             states = gather_positions(tokens.segment(Modality.LANGUAGE), inputs.text_masked)
-            found[Modality.LANGUAGE] = predict(Modality.LANGUAGE, states)
-        return found
+            predictions[Modality.LANGUAGE] = predict(Modality.LANGUAGE, states)
+        return predictions

@@ -76,8 +76,8 @@ class Answering(Objective):
     ) -> Float[Array, "B C"]:
         """Returns logits of all answers."""
         inputs = Inputs(image=batch["image"], text=batch["text"])
-        found: Any = self.network.apply({"params": params}, inputs, drop_path)
-        return found
+        logits: Any = self.network.apply({"params": params}, inputs, drop_path)
+        return logits
 
     def _row_weights(self, batch: dict[str, Array]) -> Float[Array, " B"]:
         return batch["weight"] * (batch["scores"].max(axis=1) > 0)

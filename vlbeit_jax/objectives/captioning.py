@@ -94,7 +94,7 @@ class Captioning(Objective):
         if config.drop_path:
             drop_path = uniform_per_row(ctx.key, batch[ROW], config.depth, 2)
         names = ("image", "text", "text_masked")
-        found: Any = self.network.apply(
+        prediction: Any = self.network.apply(
             {"params": params},
             Inputs(**{name: batch[name] for name in names}),
             batch["text_targets"],
@@ -102,7 +102,7 @@ class Captioning(Objective):
             self.smoothing,
             method="predict",
         )
-        return found
+        return prediction
 
 
 def _position_weights(batch: dict[str, Array]) -> Float[Array, "B M"]:

@@ -111,7 +111,8 @@ def _of_own_rows(gradients: Tree, axes: tuple[str, ...]) -> Tree:
     if not axes:
         return gradients
     return jax.tree.map(
-        lambda found: jax.lax.psum_scatter(found, axes, scatter_dimension=0, tiled=True), gradients
+        lambda gradient: jax.lax.psum_scatter(gradient, axes, scatter_dimension=0, tiled=True),
+        gradients,
     )
 
 

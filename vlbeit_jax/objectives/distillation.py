@@ -116,8 +116,8 @@ class Distillation(Objective):
         row = jax.random.randint(jax.random.fold_in(key, 0), (codes,), 0, self.batch_size)
         patch = jax.random.randint(jax.random.fold_in(key, 1), (codes,), 0, patches)
         here = row[:, None] == rows
-        found = jax.lax.stop_gradient(features)[jnp.argmax(here, axis=1), patch]
-        return jnp.where(here.any(axis=1)[:, None], found, 0)
+        candidates = jax.lax.stop_gradient(features)[jnp.argmax(here, axis=1), patch]
+        return jnp.where(here.any(axis=1)[:, None], candidates, 0)
 
     def update(self, model_state: Tree, statistics: Tree) -> tuple[Tree, dict[str, Array]]:
         """Moves the codebook; re-seeds dead codes where the config asks for it.

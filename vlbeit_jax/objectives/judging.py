@@ -64,5 +64,5 @@ class Judging(Objective):
         inputs = Inputs(
             image=batch["image"], second_image=batch["second_image"], text=batch["text"]
         )
-        found: Any = self.network.apply({"params": params}, inputs, drop_path)
-        return found
+        logits: Any = self.network.apply({"params": params}, inputs, drop_path)
+        return logits

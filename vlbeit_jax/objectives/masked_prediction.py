@@ -136,18 +136,18 @@ class MaskedPrediction(Objective):
         targets = self._all_targets(frozen, batch)
         inputs = model_inputs(batch)
         predictions: Any = self.model.apply({"params": params}, inputs, targets)
-        found = {}
+        scores = {}
         for modality, name in TERMS[self.stream].items():
             weights = self.position_weights(batch, modality)
             loss, correct = predictions[modality]
             zeros = jnp.zeros(self.vocabulary(modality), jnp.float32)
-            found[name] = {
+            scores[name] = {
                 "right": (correct * weights).sum(axis=1),
                 "loss": (loss * weights).sum(axis=1),
                 "weight": weights.sum(axis=1),
                 "targets": zeros.at[targets[modality]].add(weights),
             }
-        return found
+        return scores
 
     def vocabulary(self, modality: Modality) -> int:
         """Returns the number of classes."""

@@ -114,8 +114,8 @@ class Segmentation(Objective):
           params: with running statistics, if there are any (``with_statistics``).
           batch: with ``image``.
         """
-        found: Any = self.network.apply({"params": params}, Inputs(image=batch["image"]))
-        return found
+        logits: Any = self.network.apply({"params": params}, Inputs(image=batch["image"]))
+        return logits
 
     @property
     def _terms(self) -> tuple[str, ...]:
@@ -128,10 +128,10 @@ class Segmentation(Objective):
             config, drop_path = self.network.config, None
             if config.drop_path:
                 drop_path = uniform_per_row(ctx.key, rows[ROW], config.depth, 2)
-            found: Any = self.network.apply(
+            maps: Any = self.network.apply(
                 {"params": params}, Inputs(image=rows["image"]), drop_path, method="features"
             )
-            return found
+            return maps
 
         rows = {name: batch[name] for name in ("image", ROW)}
         if not self.whole_batch or ctx.microbatches == 1:
@@ -150,9 +150,9 @@ def with_statistics(params: Tree, statistics: Tree) -> Tree:
       statistics: the model state; empty without BatchNorm.
     """
     joined = dict(params)
-    for name, found in statistics.items():
-        inner = isinstance(found, dict)
-        joined[name] = with_statistics(params.get(name, {}), found) if inner else found
+    for name, value in statistics.items():
+        inner = isinstance(value, dict)
+        joined[name] = with_statistics(params.get(name, {}), value) if inner else value
     return joined
 
 

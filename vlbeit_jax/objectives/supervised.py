@@ -78,8 +78,8 @@ class Supervised(Objective):
         return self._logits(params, Inputs(image=batch.get("image"), text=batch.get("text")), None)
 
     def _logits(self, params: Tree, inputs: Inputs, drop_path: Any) -> Float[Array, "B C"]:
-        found: Any = self.network.apply({"params": params}, inputs, drop_path)
-        return found
+        logits: Any = self.network.apply({"params": params}, inputs, drop_path)
+        return logits
 
     def _inputs(self, batch: dict[str, Array], key: Array) -> Inputs:
         """Returns texts, or images after erasing and mixing."""

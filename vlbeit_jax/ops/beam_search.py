@@ -64,8 +64,8 @@ class Search:
         def unfinished(state: _State) -> Bool[Array, ""]:
             return (state.position < self.length) & ~state.done.all()
 
-        found = jax.lax.while_loop(unfinished, lambda state: self._step(state, predict), start)
-        return Found(found.best, found.best_sum)
+        end = jax.lax.while_loop(unfinished, lambda state: self._step(state, predict), start)
+        return Found(end.best, end.best_sum)
 
     def _step(self, state: "_State", predict: Predict) -> "_State":
         position = state.position

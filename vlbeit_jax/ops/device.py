@@ -70,7 +70,7 @@ def on_own_part(
     if not axes:
         return local(*inputs)
     specs = tuple(PartitionSpec(*(axes.get(name) for name in layout)) for layout in layouts)
-    names = {name for found in axes.values() for name in found}
+    names = {name for together in axes.values() for name in together}
     return jax.shard_map(
         local, in_specs=specs, out_specs=specs[0], axis_names=names, check_vma=False
     )(*inputs)
@@ -81,8 +81,8 @@ def _axes_to_cut() -> dict[str | None, tuple[str, ...]]:
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
     free = [name for name, kind in kinds if kind != AxisType.Manual]
-    found: dict[str | None, tuple[str, ...]] = {
+    axes: dict[str | None, tuple[str, ...]] = {
         "batch": tuple(name for name in free if name != "tensor"),
         "heads": tuple(name for name in free if name == "tensor"),
     }
-    return {where: names for where, names in found.items() if names}
+    return {where: names for where, names in axes.items() if names}

@@ -88,8 +88,8 @@ def kmeans(z: Float[Array, "A E"], count: int, iterations: int, key: Array) -> F
     def iterate(_, centres):
         def add(total, chunk):
             z, weight = chunk
-            found = assigned_sums(z, nearest_code(z, centres), weight, count)
-            return jax.tree.map(jnp.add, total, found), None
+            assigned = assigned_sums(z, nearest_code(z, centres), weight, count)
+            return jax.tree.map(jnp.add, total, assigned), None
 
         nothing = (jnp.zeros(count), jnp.zeros_like(centres))
         (counts, sums), _ = jax.lax.scan(add, nothing, (chunks, real))

@@ -94,6 +94,8 @@ def look_up(
     # reduce-scatter returns exactly one row for each id.
     rows = table.shape[0]
     local = jax.lax.all_gather(ids, VOCABULARY_AXIS) - jax.lax.axis_index(VOCABULARY_AXIS) * rows
-    found = jnp.take(table, jnp.clip(local, 0, rows - 1), axis=0)
+    embeddings = jnp.take(table, jnp.clip(local, 0, rows - 1), axis=0)
     held = (local >= 0) & (local < rows)
-    return jax.lax.psum_scatter(jnp.where(held[..., None], found, 0).astype(dtype), VOCABULARY_AXIS)
+    return jax.lax.psum_scatter(
+        jnp.where(held[..., None], embeddings, 0).astype(dtype), VOCABULARY_AXIS
+    )

@@ -93,12 +93,12 @@ class Program:
         """How often a loop runs."""
         # The constant that the condition compares the counter with: TPU programs have the number
         # nowhere else.
-        found = [
+        bounds = [
             int(m.group(1))
             for each in self._all(condition)
             if (m := re.search(r"constant\((\d+)\)", each.text))
         ]
-        return max(found, default=1)
+        return max(bounds, default=1)
 
     def contains(self, each: Instruction, opcodes: set[str]) -> bool:
         """Whether an instruction is one of some kinds, or a fusion around one."""
@@ -122,11 +122,11 @@ def parse(text: str) -> Program:
     computations: dict[str, list[Instruction]] = {}
     entry, lines = "", []
     for line in text.splitlines():
-        if line.startswith(("%", "ENTRY")) and (found := _COMPUTATION.match(line)):
-            lines = computations.setdefault(found.group(2), [])
-            entry = found.group(2) if found.group(1) else entry
-        elif line.startswith("  ") and (found := _INSTRUCTION.match(line)):
-            lines.append(_instruction(found.group(1), found.group(2), line))
+        if line.startswith(("%", "ENTRY")) and (match := _COMPUTATION.match(line)):
+            lines = computations.setdefault(match.group(2), [])
+            entry = match.group(2) if match.group(1) else entry
+        elif line.startswith("  ") and (match := _INSTRUCTION.match(line)):
+            lines.append(_instruction(match.group(1), match.group(2), line))
     return Program(computations, entry)
 
 
@@ -183,7 +183,7 @@ def sizes(shape: str, leave_out: Collection[int] = ()) -> tuple[int, int, int]:
     # A layout with S(1) or above is a memory on the chip.
     elements = total = hbm = 0
     for index, (kind, dimensions, layout) in enumerate(
-        found for found in _ARRAY.findall(shape) if found[0] in BITS
+        array for array in _ARRAY.findall(shape) if array[0] in BITS
     ):
         if index in leave_out:
             continue

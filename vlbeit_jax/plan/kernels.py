@@ -78,7 +78,7 @@ class Kernel:
 
 def kernels_of(program: Program) -> dict[str, Kernel]:
     """The kernels of a program by the names of their instructions."""
-    found = {}
+    kernels = {}
     for each, _ in program.executed():
         named = _NAMED.search(each.name) if each.opcode == "custom-call" else None
         if named:
@@ -86,7 +86,7 @@ def kernels_of(program: Program) -> dict[str, Kernel]:
             shape = _SHAPE.search(each.text)
             assert shape, each.text[:200]
             batch, length, columns = (int(size) for size in shape.groups()[1:])
-            found[each.name] = Kernel(
+            kernels[each.name] = Kernel(
                 part,
                 shape.group(1),
                 batch,
@@ -96,7 +96,7 @@ def kernels_of(program: Program) -> dict[str, Kernel]:
                 tuple(options.split("_")[1:]),
                 bool(long),
             )
-    return found
+    return kernels
 
 
 def kernel_seconds(program: Program, topology: Topology) -> dict[str, float]:
@@ -104,11 +104,11 @@ def kernel_seconds(program: Program, topology: Topology) -> dict[str, float]:
 
     Compiles each kind of kernel once, in a process of its own.
     """
-    chip, found = topology.chip, kernels_of(program)
+    chip, kernels = topology.chip, kernels_of(program)
     assert chip is not None
-    if not found:
+    if not kernels:
         return {}
-    kinds = sorted(set(found.values()), key=str)
+    kinds = sorted(set(kernels.values()), key=str)
     one = f"{chip.name}:{'x'.join(['1'] * chip.axes)}" if chip.name != "v4" else "v4:2x2x1"
     asked = json.dumps([dataclasses.asdict(kind) for kind in kinds])
     done = subprocess.run(
@@ -119,7 +119,7 @@ def kernel_seconds(program: Program, topology: Topology) -> dict[str, float]:
     cycles = dict(zip(kinds, json.loads(done.stdout.splitlines()[-1]), strict=True))
     return {
         name: cycles[kind] * -(-kind.batch // chip.cores) / chip.clock
-        for name, kind in found.items()
+        for name, kind in kernels.items()
     }
 
 

@@ -52,11 +52,11 @@ def collectives(
         entry[0] += times
         entry[1] += times * size
         entry[2] += times * _link_seconds(kind, size, len(groups[0]), axes, topology)
-    found = [
+    listed = [
         Collective(*key, count=n, bytes=size, seconds=seconds)
         for key, (n, size, seconds) in sums.items()
     ]
-    return sorted(found, key=lambda each: (-each.blocking, -each.seconds, -each.bytes))
+    return sorted(listed, key=lambda each: (-each.blocking, -each.seconds, -each.bytes))
 
 
 def _all(program: Program) -> Iterator[tuple[str, str, bool, float]]:
@@ -85,21 +85,21 @@ def _all(program: Program) -> Iterator[tuple[str, str, bool, float]]:
 
 def _groups(text: str, devices: int) -> list[list[int]]:
     """Devices that talk to each other, in any of HLO's three notations."""
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
         return _groups_along(
-            dict(re.findall(r"'(\w+)'=(\d+)", found.group(1))),
-            re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", found.group(2)),
+            dict(re.findall(r"'(\w+)'=(\d+)", match.group(1))),
+            re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", match.group(2)),
         )
-    if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        shape, dims = ([int(x) for x in found.group(n).split(",")] for n in (1, 2))
+    if match := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        shape, dims = ([int(x) for x in match.group(n).split(",")] for n in (1, 2))
         order = np.arange(int(np.prod(dims))).reshape(dims)
-        if found.group(3):
-            order = order.transpose([int(x) for x in found.group(3).split(",")])
+        if match.group(3):
+            order = order.transpose([int(x) for x in match.group(3).split(",")])
         return order.reshape(shape).tolist()
-    if found := re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text):
+    if match := re.search(r"replica_groups=\{(\{[\d,{} ]*\})\}", text):
         return [
             [int(x) for x in group.split(",")]
-            for group in re.findall(r"\{([\d, ]+)\}", found.group(1))
+            for group in re.findall(r"\{([\d, ]+)\}", match.group(1))
         ]
     return [list(range(devices))]
 
@@ -139,9 +139,9 @@ def _axes(groups: list[list[int]], places: Sequence[Sequence[int]]) -> list[int]
 
 def _whole_bytes(kind: str, text: str, group: int) -> int:
     """Bytes of the whole array: an all-gather's result, a reduce-scatter's operand."""
-    found = re.search(r" = (.*?) ((?:all|reduce|collective)-[a-z-]*)\(", text)
-    assert found, text[:200]
-    shape, opcode = found.groups()
+    match = re.search(r" = (.*?) ((?:all|reduce|collective)-[a-z-]*)\(", text)
+    assert match, text[:200]
+    shape, opcode = match.groups()
     result = sizes(shape)[1]
     if opcode == "all-gather-start":
         return result * group // (group + 1)  # Operand and result stand in one tuple.
@@ -194,11 +194,11 @@ def origin_of_end(
         return None
     name = each.operands[0]
     while (
-        (found := known.get(name)) is not None
-        and found.opcode == "get-tuple-element"
-        and found.operands
+        (source := known.get(name)) is not None
+        and source.opcode == "get-tuple-element"
+        and source.operands
     ):
-        maker, index = known[found.operands[0]], int(re.findall(r"index=(\d+)", found.text)[-1])
+        maker, index = known[source.operands[0]], int(re.findall(r"index=(\d+)", source.text)[-1])
         if index not in maker.handed_on:
             return maker.name
         name = maker.operands[maker.handed_on[index]]
@@ -211,9 +211,9 @@ def links_of(kind: str, text: str, places: Sequence[Sequence[int]]) -> list[Link
     They are both links of each axis, or the one towards a neighbour for a permutation.
     """
     if kind == "collective-permute" and (
-        found := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text)
+        match := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text)
     ):
-        here, there = (np.array(places[int(device)]) for device in found.groups())
+        here, there = (np.array(places[int(device)]) for device in match.groups())
         (axis, *_), size = np.flatnonzero(here != there), np.array(places).max(axis=0) + 1
         forward = (there - here)[axis] % size[axis] <= size[axis] // 2
         return [(int(axis), 1 if forward else -1)]

@@ -24,13 +24,13 @@ def mean_time(weights: list[float], times: list[StepTime | None]) -> StepTime | 
     )
 
 
-def mean_collectives(weights: list[float], found: list[list[Collective]]) -> list[Collective]:
+def mean_collectives(weights: list[float], of_steps: list[list[Collective]]) -> list[Collective]:
     """Returns the collectives of the mean step; counts and bytes need not be whole numbers."""
-    if len(found) == 1:
-        return found[0]
+    if len(of_steps) == 1:
+        return of_steps[0]
     sums: dict[tuple, Collective] = {}
     for weight, each in (
-        (weight, each) for weight, listed in zip(weights, found, strict=True) for each in listed
+        (weight, each) for weight, listed in zip(weights, of_steps, strict=True) for each in listed
     ):
         before = sums.get(each[:4], each._replace(count=0, bytes=0, seconds=0.0))
         sums[each[:4]] = before._replace(

@@ -64,7 +64,7 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """The JSON of the ``compile`` command; docs/scale.md describes it."""
         chip, count = self.topology.chip, self.topology.count
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "topology": str(self.topology),
             "chips": count,
             "compiled": bool(self.compile_seconds),
@@ -83,13 +83,13 @@ class Plan:
             else [each._asdict() for each in self.collectives],
         }
         if chip is None or self.times is None:
-            return found
+            return values
         for name, seconds in (("", self.times.bounded), ("_plain", self.times.plain)):
-            found[f"step_seconds{name}"] = seconds
-            found[f"mfu{name}"] = self.flops.model / (seconds * count * chip.peak)
-            found[f"days{name}"] = self.steps * seconds / DAY
-            found[f"chip_hours{name}"] = self.steps * seconds * count / 3600
-        return found | {
+            values[f"step_seconds{name}"] = seconds
+            values[f"mfu{name}"] = self.flops.model / (seconds * count * chip.peak)
+            values[f"days{name}"] = self.steps * seconds / DAY
+            values[f"chip_hours{name}"] = self.steps * seconds * count / 3600
+        return values | {
             "blocking_seconds": self.times.blocking,
             "waiting_seconds": self.times.waiting,
             "matmul_seconds": self.times.matmul,
@@ -119,7 +119,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
     trained = trained_parameters(config.optimizer.trainable, info)
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     cycle = collections.Counter(tuple(sorted(streams)) for streams in schedule.cycle)
-    found, seconds, operations = [], 0.0, 0.0
+    estimates, seconds, operations = [], 0.0, 0.0
     for streams, times in cycle.items():
         inputs = {stream: batches[stream] for stream in streams}
         by_formula = memory.estimate(
@@ -136,7 +136,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         )
         if not compiled:
             _check_fits(by_formula, topology, "by formula")
-            found.append((times, by_formula, None, None))
+            estimates.append((times, by_formula, None, None))
             continue
         began = time.monotonic()
         program = _compile(step.lower(state, frozen, inputs), topology, by_formula)
@@ -144,11 +144,13 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
         operations += (
             times / len(schedule.cycle) * topology.count * program.cost_analysis()["flops"]
         )
-        found.append((times, *_read(program, topology, memory.kept(state, frozen, inputs), mesh)))
-    most = max((needed for _, needed, *_ in found), key=lambda needed: needed.total)
-    weights = [times / len(schedule.cycle) for times, *_ in found]
-    times = mean_time(weights, [step_time for *_, step_time, _ in found])
-    links = None if not compiled else mean_collectives(weights, [each for *_, each in found])
+        estimates.append(
+            (times, *_read(program, topology, memory.kept(state, frozen, inputs), mesh))
+        )
+    most = max((needed for _, needed, *_ in estimates), key=lambda needed: needed.total)
+    weights = [times / len(schedule.cycle) for times, *_ in estimates]
+    times = mean_time(weights, [step_time for *_, step_time, _ in estimates])
+    links = None if not compiled else mean_collectives(weights, [each for *_, each in estimates])
     return Plan(
         topology,
         config.run.steps,
@@ -240,5 +242,5 @@ def _read(
             collectives(program, topology, [(place,) for place in range(topology.count)]),
         )
     places = [device.coords for device in mesh.devices.flat]
-    found = step_time(program, topology, places, kernel_seconds(program, topology))
-    return needed, found, found.collectives
+    estimate = step_time(program, topology, places, kernel_seconds(program, topology))
+    return needed, estimate, estimate.collectives

@@ -64,7 +64,7 @@ class StepTime:
     @property
     def blocking(self) -> float:
         """Seconds in collectives beside which nothing runs."""
-        return sum(found.seconds for found in self.collectives if found.blocking)
+        return sum(each.seconds for each in self.collectives if each.blocking)
 
 
 def step_time(
@@ -84,15 +84,15 @@ def step_time(
     assert topology.chip is not None, "a CPU's programs have no cycles"
     clock = _Clock(program, topology, places, kernels)
     clock.run(program.entry, 1.0)
-    found = links.collectives(program, topology, places)
-    blocking = sum(each.seconds for each in found if each.blocking)
+    collectives = links.collectives(program, topology, places)
+    blocking = sum(each.seconds for each in collectives if each.blocking)
     totals = {name: clock.now[name] + blocking for name in ("plain", "bounded")}
     return StepTime(
         **totals,
         matmul=clock.matmul,
         kernels=clock.kernels,
         waiting=clock.waiting,
-        collectives=found,
+        collectives=collectives,
     )
 
 

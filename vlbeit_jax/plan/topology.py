@@ -33,10 +33,10 @@ class Topology:
     @property
     def count(self) -> int:
         """Chips, or devices."""
-        found = 1
+        product = 1
         for size in self.shape:
-            found *= size
-        return found
+            product *= size
+        return product
 
     def __str__(self) -> str:
         """As the command takes it."""

@@ -50,20 +50,20 @@ class OtherSets:
     def save(self, folder: pathlib.Path) -> None:
         """Writes the keys, which worker processes share."""
         folder.mkdir(exist_ok=True)
-        for name, found in (("trained", self._trained), ("held_out", self._held_out)):
-            for what, keys in found.items():
+        for name, by_kind in (("trained", self._trained), ("held_out", self._held_out)):
+            for what, keys in by_kind.items():
                 with whole(folder / f"{name}-{what}.npy") as path, path.open("wb") as file:
                     np.save(file, keys)
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> "OtherSets":
         """Opens what ``save`` wrote; the keys stay on the disk."""
-        found = cls([])
-        found._trained, found._held_out = (
+        opened = cls([])
+        opened._trained, opened._held_out = (
             {what: np.load(fetched(folder / f"{name}-{what}.npy"), mmap_mode="r") for what in KEYS}
             for name in ("trained", "held_out")
         )
-        return found
+        return opened
 
     def apart(
         self,

@@ -109,8 +109,8 @@ class Beam:
         try:
             state = pipeline.run().wait_until_finish()
         except Exception as error:
-            if found := QUOTED.search(f"{type(error).__name__}: {error}"):
-                raise UsageError(found[1]) from error
+            if quoted := QUOTED.search(f"{type(error).__name__}: {error}"):
+                raise UsageError(quoted[1]) from error
             if isinstance(error, ImportError):  # Such as of the libraries for Dataflow.
                 raise UsageError(f"--runner={self.runner}: {error}") from error
             raise
@@ -235,14 +235,14 @@ def _result(plan: WorkPlan, folder: pathlib.Path, number: int) -> Any:
 
 
 def _read_fault(path: pathlib.Path) -> UsageError:
-    found = json.loads(path.read_text())
-    return FAULTS[found["kind"]](*found["arguments"])
+    fault = json.loads(path.read_text())
+    return FAULTS[fault["kind"]](*fault["arguments"])
 
 
-def _appears(found: Callable[[], bool]) -> bool:
+def _appears(appeared: Callable[[], bool]) -> bool:
     """Returns whether something is there, now or within ``PATIENCE`` seconds."""
     until = time.monotonic() + PATIENCE
-    while not found():
+    while not appeared():
         if time.monotonic() > until:
             return False
         time.sleep(PAUSE)

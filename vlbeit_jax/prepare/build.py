@@ -63,16 +63,16 @@ def build_set(
         work = out.with_name(f"{out.name}.work")
         if not (work / DONE_FILE).is_file():
             require_absent(out)
-        plan, found, told = planned(work, source, bool(wishes.near_duplicates), others)
+        plan, format_plan, told = planned(work, source, bool(wishes.near_duplicates), others)
         if meta := _finished_before(out, plan):
             return meta
         require_absent(out)
         _open_work(plan, others)
         try:
-            for note in found.notes:
+            for note in format_plan.notes:
                 say(note)
             numbers = range(len(plan.units))[slice(*part_range or (None,))]
-            do_parts(plan, numbers, wishes.workers, found.items, engine)
+            do_parts(plan, numbers, wishes.workers, format_plan.items, engine)
             missing = len(plan.units) - len(plan.all_finished())
             if missing:
                 say(f"{out} is not complete yet: {missing} of {len(plan.units)} parts are missing")

@@ -108,11 +108,11 @@ def _without_images(item: Item) -> str:
 
 def _checked_images(item: Item, limits: Limits) -> dict[str, bytes]:
     """Returns what to store of an item's two images; a reason begins with which of them it is."""
-    found = {}
+    by_name = {}
     images = _given(item.images, _without_images(item))
     for which, name, encoded in zip(WHICH, ("image", "second_image"), images, strict=True):
         try:
-            found[name] = checked_image(encoded, limits)
+            by_name[name] = checked_image(encoded, limits)
         except Dropped as reason:
             raise Dropped(f"{which}_{reason}") from reason
-    return found
+    return by_name

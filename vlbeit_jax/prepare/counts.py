@@ -40,9 +40,9 @@ class Counts:
         }
 
 
-def _sum(found: Any) -> collections.Counter[str]:
+def _sum(counters: Any) -> collections.Counter[str]:
     total: collections.Counter[str] = collections.Counter()
-    for each in found:
+    for each in counters:
         total.update(each)
     return total
 

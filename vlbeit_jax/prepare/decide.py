@@ -64,12 +64,12 @@ class Wishes:
 
     def as_options(self) -> dict[str, Any]:
         """Returns what the description says of them, if they differ from the defaults."""
-        found = {
+        options = {
             "shards": self.shards,
             "deduplicate": self.deduplicate,
             "near_duplicates": self.near_duplicates,
         }
-        return {name: value for name, value in found.items() if value}
+        return {name: value for name, value in options.items() if value}
 
 
 def decide(
@@ -80,18 +80,18 @@ def decide(
     counts: Counts,
 ) -> tuple[dict[str, Edits], dict[str, Any]]:
     """Returns the edits by split, and what the description says of them."""
-    edits, found = no_edits(merged), {}
+    edits, described = no_edits(merged), {}
     if wishes.deduplicate:
         counts.left_out[DUPLICATE] += duplicates.merge_exact(merged, plan.kind, edits)
     else:
         repeated = duplicates.exact(merged, plan.kind).values()
-        found["duplicates"] = sum(len(numbers) for numbers, _ in repeated)
+        described["duplicates"] = sum(len(numbers) for numbers, _ in repeated)
     if wishes.near_duplicates:
         alike = {
             NEAR_OTHERS: duplicates.near_others(merged, edits, others),
             NEAR: duplicates.near(merged, edits),
         }
-        found["near_duplicates"] = {
+        described["near_duplicates"] = {
             reason: {split: len(numbers) for split, numbers in each.items() if len(numbers)}
             for reason, each in alike.items()
         }
@@ -102,19 +102,19 @@ def decide(
                     edits[split].kept[numbers] = False
     if plan.request.official:
         removed = leave_out_held_out(merged, edits, plan.kind, counts.left_out)
-        found |= of_kind(plan, merged.parts, records_of(plan, merged, removed))
+        described |= of_kind(plan, merged.parts, records_of(plan, merged, removed))
     else:
-        found |= of_kind(plan, merged.parts)
+        described |= of_kind(plan, merged.parts)
     for split, renamed in merged.repeated_ids().items():
         edits[split].renamed |= renamed
         counts.repeated_ids += len(renamed)
     if plan.kind is Kind.PAIRS and plan.request.official:
         if repeated := captions_repeated(merged, edits):
-            found["captions_in_training"] = repeated
+            described["captions_in_training"] = repeated
     elif plan.kind is Kind.PAIRS:
         counts.left_out[CAPTION_IN_TRAINING] += leave_out_captions(merged, edits)
         if TRAIN in edits:
             known = np.unique(texts_of(merged, TRAIN, edits[TRAIN])[0])
             with whole(plan.folder / KNOWN_FILE) as path, path.open("wb") as file:
                 np.save(file, known)
-    return edits, found
+    return edits, described

@@ -55,8 +55,8 @@ def in_short(meta: Mapping[str, Any]) -> str:
 def warnings(meta: Mapping[str, Any]) -> Iterator[str]:
     """Yields what may be wrong with a set, and what to do."""
     counts, items = meta["counts"], meta["items"]
-    for split, found in meta["keys"].items():
-        if found.get(TEXTS) == 1 and counts[split] > 1:
+    for split, key_counts in meta["keys"].items():
+        if key_counts.get(TEXTS) == 1 and counts[split] > 1:
             yield (
                 f"all {counts[split]:,} {split} records have the same text; look at the examples, "
                 "and at which file or column the texts come from"

@@ -37,14 +37,14 @@ NO_LOOKS = np.zeros((0, 2), np.uint64)
 def exact(merged: Merged, kind: Kind) -> dict[str, tuple[Int[np.ndarray, " d"], ...]]:
     """Returns, by split, numbers of records and of the first records that are equal to them."""
     what = PICTURES if kind in OF_PICTURES else TEXTS if kind is Kind.TEXTS else ""
-    found = {}
+    repeated = {}
     for split in merged.splits if what else ():
         keys, numbers = merged.keys(what, split)
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         owner = numbers[first[inverse]]
         later = owner != numbers
-        found[split] = (numbers[later], owner[later])
-    return found
+        repeated[split] = (numbers[later], owner[later])
+    return repeated
 
 
 def merge_exact(merged: Merged, kind: Kind, edits: dict[str, Edits]) -> int:
@@ -72,19 +72,19 @@ def near(merged: Merged, edits: dict[str, Edits]) -> dict[str, Int[np.ndarray, "
     splits = [split for split in merged.splits if len(merged.looks(split))]
     kept = {split: np.flatnonzero(edits[split].kept) for split in splits}
     looks = [merged.looks(split)[kept[split]] for split in splits]
-    is_later, start, found = _later(np.concatenate([NO_LOOKS, *looks])), 0, {}
+    is_later, start, by_split = _later(np.concatenate([NO_LOOKS, *looks])), 0, {}
     for split in splits:
         stop = start + len(kept[split])
-        found[split] = kept[split][is_later[start:stop]]
+        by_split[split] = kept[split][is_later[start:stop]]
         start = stop
-    return found
+    return by_split
 
 
 def near_others(
     merged: Merged, edits: dict[str, Edits], sets: Sequence[PreparedSet]
 ) -> dict[str, Int[np.ndarray, " d"]]:
     """Returns, by split, numbers of records that look like one on the other side of other sets."""
-    found = {}
+    by_split = {}
     for split in merged.splits:
         opposite = HELD_OUT if split == TRAIN else (TRAIN,)
         others = [looks_of(each, name) for each in sets for name in opposite if each.count(name)]
@@ -92,19 +92,19 @@ def near_others(
         ours = merged.looks(split)
         ours = ours[kept] if len(ours) else NO_LOOKS
         if len(others) and len(ours):
-            found[split] = kept[alike(ours, np.concatenate(others))]
-    return found
+            by_split[split] = kept[alike(ours, np.concatenate(others))]
+    return by_split
 
 
-def looks_of(found: PreparedSet, split: str) -> Looks:
+def looks_of(prepared: PreparedSet, split: str) -> Looks:
     """Returns what the pictures of a set look like; they are read unless the set states it."""
-    path = found.folder / LOOKS_FILE.format(split)
+    path = prepared.folder / LOOKS_FILE.format(split)
     if path.is_file():
         return np.load(fetched(path))
-    if found.kind in (Kind.TEXTS, Kind.TOKENS, Kind.LABELLED_TEXTS):
+    if prepared.kind in (Kind.TEXTS, Kind.TOKENS, Kind.LABELLED_TEXTS):
         return NO_LOOKS
-    records = found.records(split)
-    shown = counted(range(len(records)), f"looking at {found.name}", "pictures", len(records))
+    records = prepared.records(split)
+    shown = counted(range(len(records)), f"looking at {prepared.name}", "pictures", len(records))
     limits = Limits().of_benchmark()
     looks = []
     for number in shown:
@@ -117,7 +117,7 @@ def looks_of(found: PreparedSet, split: str) -> Looks:
 
 def alike(some: Looks, others: Looks) -> Bool[np.ndarray, " n"]:
     """Returns which of ``some`` look like any of ``others``."""
-    found = np.zeros(len(some), bool)
+    is_alike = np.zeros(len(some), bool)
     values = np.unique(others, axis=0)
     for band in range(BANDS):
         ours, theirs = _band(some, band), _band(values, band)
@@ -126,8 +126,8 @@ def alike(some: Looks, others: Looks) -> Bool[np.ndarray, " n"]:
         stop = np.searchsorted(theirs[order], ours, "right")
         for mine, other in _candidates(start, stop):
             close = _distance(some[mine], values[order[other]]) <= DISTANCE
-            found[mine[close]] = True
-    return found
+            is_alike[mine[close]] = True
+    return is_alike
 
 
 def _later(looks: Looks) -> Bool[np.ndarray, " n"]:

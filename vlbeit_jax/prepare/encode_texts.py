@@ -45,9 +45,11 @@ class Range:
 def ranges_of(sets: Sequence[PreparedSet], places: Sequence[str], split: str) -> list[Range]:
     """Divides the documents of a split, in their order."""
     return [
-        Range(place, found.fingerprint, split, start, min(start + DOCUMENTS, found.count(split)))
-        for place, found in zip(places, sets, strict=True)
-        for start in range(0, found.count(split), DOCUMENTS)
+        Range(
+            place, prepared.fingerprint, split, start, min(start + DOCUMENTS, prepared.count(split))
+        )
+        for place, prepared in zip(places, sets, strict=True)
+        for start in range(0, prepared.count(split), DOCUMENTS)
     ]
 
 
@@ -81,8 +83,8 @@ def encode(
 
 def documents_of(file: pathlib.Path) -> Iterator[list[int]]:
     """Yields the pieces of each document of a range."""
-    with on_disk(file) as path, np.load(path) as found:
-        pieces, ends = found["pieces"], found["ends"]
+    with on_disk(file) as path, np.load(path) as arrays:
+        pieces, ends = arrays["pieces"], arrays["ends"]
     start = 0
     for end in ends.tolist():
         yield pieces[start:end].tolist()
@@ -97,8 +99,8 @@ class _Encode:
     tokenizer: str
 
     def __call__(self, given: Range, report: pool.Report) -> None:
-        tokenizer, found = _tokenizer(self.tokenizer), _set(given.place)
-        records = found.records(given.split)
+        tokenizer, prepared = _tokenizer(self.tokenizer), _set(given.place)
+        records = prepared.records(given.split)
         pieces: list[np.ndarray] = []
         for number in range(given.start, given.stop):
             text = records[number]["text"].decode()

@@ -28,8 +28,8 @@ class Encoder:
         example: Any = cast(Any, tf_example_pb2).Example.FromString(encoded)
         record: dict[str, Any] = {}
         for name, feature in self._features.items():
-            found = example.features.feature[name]
-            values: list[Any] = list(found.bytes_list.value) or list(found.int64_list.value)
+            entry = example.features.feature[name]
+            values: list[Any] = list(entry.bytes_list.value) or list(entry.int64_list.value)
             if not isinstance(feature, tfds.features.Image):
                 values = [each.decode() if isinstance(each, bytes) else each for each in values]
             if isinstance(feature, tfds.features.Sequence):

@@ -69,12 +69,12 @@ def finish(
     require_held_out(counts.placed, wishes.fewest, counts.stated)
     with local_copy(plan.parts_folder, "*.npz") as arrays:
         merged = Merged(arrays, parts)
-        edits, found = decide(plan, merged, wishes, others, counts)
+        edits, described = decide(plan, merged, wishes, others, counts)
         keys = final_keys(
             merged, edits, of_benchmark=plan.request.official, pairs=plan.kind is Kind.PAIRS
         )
         require_keys_apart(keys)
-        meta = counts.description() | found
+        meta = counts.description() | described
         if not _records(edits):
             raise nothing_written(out, meta)
         options = {**told["options"], **wishes.as_options()}
@@ -123,7 +123,7 @@ def _write(
 
 def _records(edits: Mapping[str, Edits]) -> dict[str, int]:
     """Returns how many records are left, by split."""
-    counts = {split: int(found.kept.sum()) for split, found in sorted(edits.items())}
+    counts = {split: int(edit.kept.sum()) for split, edit in sorted(edits.items())}
     return {split: count for split, count in counts.items() if count}
 
 
@@ -164,19 +164,19 @@ def _described(
     shards: Sequence[Shard], made: Sequence[Made], digests: _Digests
 ) -> dict[str, dict[str, Any]]:
     """Returns what the description says of each file."""
-    found = {}
+    entries = {}
     for split in dict.fromkeys(shard.split for shard in shards):
         both = [pair for pair in zip(shards, made, strict=True) if pair[0].split == split]
         contents = content_of([shard for shard, _ in both], digests.of(split))
         for (shard, each), content in zip(both, contents, strict=True):
-            found[shard.path.name] = {
+            entries[shard.path.name] = {
                 "records": shard.count(),
                 "bytes": each.size,
                 "sha256": each.sha256,
                 "content_sha256": content,
                 **each.facts,
             }
-    return found
+    return entries
 
 
 def _save_looks(

@@ -46,9 +46,9 @@ def leave_out_held_out(
         kept = edits[split].kept
         for what in compared:
             keys, numbers = merged.keys(what, split)
-            for (other, held), found in known.items():
+            for (other, held), earlier in known.items():
                 if held == what:
-                    repeated = np.unique(numbers[np.isin(keys, found)])
+                    repeated = np.unique(numbers[np.isin(keys, earlier)])
                     repeated = repeated[kept[repeated]]
                     kept[repeated] = False
                     removed += [(split, number) for number in repeated.tolist()]

@@ -25,13 +25,13 @@ def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
     Raises:
       UsageError: one of them names nothing, or is an address or a command.
     """
-    found: list[pathlib.Path] = []
+    expanded: list[pathlib.Path] = []
     for pattern in patterns:
         if os.path.lexists(pattern):
-            found.append(pathlib.Path(pattern))
+            expanded.append(pathlib.Path(pattern))
             continue
         if (inside := inputs_of(pattern)) is not None:
-            found += inside or _in_bucket(pattern)
+            expanded += inside or _in_bucket(pattern)
             continue
         if SCHEME.match(pattern):
             raise UsageError(
@@ -45,32 +45,32 @@ def expand(patterns: Sequence[str]) -> list[pathlib.Path]:
             paths = files or ([] if "**" in path else paths)
             if not paths:
                 raise UsageError(f"--input={pattern}: {_nothing(pattern, path)}")
-            found += map(pathlib.Path, paths)
-    for path in found:
+            expanded += map(pathlib.Path, paths)
+    for path in expanded:
         if path.is_symlink() and not path.exists():
             raise UsageError(f"--input={path}: this link leads to nothing")
-    if len({type(path) for path in found}) > 1:
+    if len({type(path) for path in expanded}) > 1:
         raise UsageError("--input: some are in a bucket and some are not; prepare one set of each")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(expanded))
 
 
 def _in_bucket(pattern: str) -> list[pathlib.Path]:
     """Returns what a pattern with braces names in a bucket."""
-    found: list[pathlib.Path] = []
+    paths: list[pathlib.Path] = []
     for path in _braces(pattern):
         if not (inside := inputs_of(path)):
             raise UsageError(f"--input={pattern}: no such object or folder ({path})")
-        found += inside
-    return found
+        paths += inside
+    return paths
 
 
 def _braces(pattern: str) -> Iterator[str]:
     """Yields the paths that a pattern with braces stands for, as a shell does."""
-    found = BRACES.search(pattern)
-    if not found:
+    match = BRACES.search(pattern)
+    if not match:
         yield pattern
         return
-    inside = found[1]
+    inside = match[1]
     if numbers := RANGE.match(inside):
         first, last = numbers.groups()
         width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
@@ -80,8 +80,8 @@ def _braces(pattern: str) -> Iterator[str]:
         choices = inside.split(",")
     else:
         choices = [f"\x01{inside}\x02"]  # Braces that mean nothing stay.
-    for choice, rest in itertools.product(choices, _braces(pattern[found.end() :])):
-        yield (pattern[: found.start()] + choice + rest).replace("\x01", "{").replace("\x02", "}")
+    for choice, rest in itertools.product(choices, _braces(pattern[match.end() :])):
+        yield (pattern[: match.start()] + choice + rest).replace("\x01", "{").replace("\x02", "}")
 
 
 def _nothing(pattern: str, path: str) -> str:

@@ -62,8 +62,8 @@ def source_paths(paths: Sequence[pathlib.Path]) -> list[pathlib.PurePath]:
 
 def filled_lines(paths: Sequence[pathlib.Path]) -> int:
     """Returns the number of lines that are not blank: the items of formats with one item a line."""
-    found = 0
+    filled = 0
     for path in paths:
         with path.open("rb") as lines:
-            found += sum(not line.isspace() for line in lines)
-    return found
+            filled += sum(not line.isspace() for line in lines)
+    return filled

@@ -69,12 +69,12 @@ class Classes:
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Records by split and class."""
-        return {split: dict(found) for split, found in self._counts.items()}
+        return {split: dict(counter) for split, counter in self._counts.items()}
 
     def include(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         """Adds the counts of another part of the set."""
-        for split, found in counts.items():
-            self._counts.setdefault(split, collections.Counter()).update(found)
+        for split, counter in counts.items():
+            self._counts.setdefault(split, collections.Counter()).update(counter)
 
     def count_pixels(self, split: str, pixels: Mapping[int, int], times: int = 1) -> None:
         """Counts the pixels of a mask, of ``pixels_of``; times=-1: counts them no longer."""
@@ -105,7 +105,9 @@ class Classes:
         Raises:
           UsageError: there are fewer than two classes.
         """
-        largest = max((int(each) for found in self._counts.values() for each in found), default=-1)
+        largest = max(
+            (int(each) for counter in self._counts.values() for each in counter), default=-1
+        )
         names = self._names or tuple(map(str, range(largest + 1)))
         if len(names) < 2:
             raise UsageError(
@@ -113,8 +115,12 @@ class Classes:
                 "is a class too"
             )
         counts = {
-            split: {names[int(each)]: found[each] for each in sorted(found, key=int) if found[each]}
-            for split, found in sorted(self._counts.items())
+            split: {
+                names[int(each)]: counter[each]
+                for each in sorted(counter, key=int)
+                if counter[each]
+            }
+            for split, counter in sorted(self._counts.items())
         }
         return {"classes": list(names), "class_counts": counts}
 

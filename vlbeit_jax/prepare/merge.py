@@ -52,19 +52,19 @@ class Merged:
 
     def keys(self, what: str, split: str) -> Pairs:
         """Returns the keys of pictures, texts or groups, in the order of their records."""
-        found = [np.zeros((0, 2), np.uint64)]
+        columns = [np.zeros((0, 2), np.uint64)]
         for part, values in self._arrays(what, split):
             # Columns: a key, and the number of its record within the part, which becomes the number
             # within the split.
             offset = np.array([0, self._starts[split][part]], np.uint64)
-            found.append(values + offset)
-        both = np.concatenate(found)
+            columns.append(values + offset)
+        both = np.concatenate(columns)
         return both[:, 0].copy(), both[:, 1].astype(np.int64)
 
     def looks(self, split: str) -> UInt[np.ndarray, "_ 2"]:
         """Returns what the pictures look like, in the order of their records."""
-        found = (values for _, values in self._arrays(LOOKS, split))
-        return np.concatenate([np.zeros((0, 2), np.uint64), *found])
+        looks = (values for _, values in self._arrays(LOOKS, split))
+        return np.concatenate([np.zeros((0, 2), np.uint64), *looks])
 
     def digests(self, split: str) -> Iterator[tuple[int, bytes]]:
         """Yields the number and the digest of each record."""
@@ -100,20 +100,20 @@ class Merged:
         for index in np.flatnonzero(np.isin(ids, values[counts > 1])):
             split, number = self.splits[splits[index]], int(numbers[index])
             holders[int(ids[index])].append((self.place(split, number)[0], split, number))
-        found: dict[str, dict[int, str]] = {}
+        suffixes: dict[str, dict[int, str]] = {}
         for records in holders.values():
             # The record of the first part keeps the id.
             for part, split, number in sorted(records)[1:]:
-                found.setdefault(split, {})[number] = f"##{part}"
-        return found
+                suffixes.setdefault(split, {})[number] = f"##{part}"
+        return suffixes
 
     def _arrays(self, what: str, split: str) -> Iterator[tuple[int, np.ndarray]]:
         for number, part in enumerate(self.parts):
             if part.counts.get(split):
-                with np.load(arrays_file(self._folder, number)) as found:
+                with np.load(arrays_file(self._folder, number)) as arrays:
                     name = f"{what}-{split}"
-                    if name in found:
-                        yield number, found[name]
+                    if name in arrays:
+                        yield number, arrays[name]
 
 
 @dataclasses.dataclass
@@ -165,15 +165,15 @@ def leave_out_captions(merged: Merged, edits: dict[str, Edits]) -> int:
     if TRAIN not in edits:
         return 0
     known, gone = np.unique(texts_of(merged, TRAIN, edits[TRAIN])[0]), 0
-    for split, found in edits.items():
+    for split, edit in edits.items():
         if split == TRAIN:
             continue
-        keys, numbers = texts_of(merged, split, found)
+        keys, numbers = texts_of(merged, split, edit)
         is_known = np.isin(keys, known)
         affected = np.unique(numbers[is_known])
         emptied = np.setdiff1d(affected, np.unique(numbers[~is_known]))
-        found.kept[emptied] = False
-        found.filtered |= set(np.setdiff1d(affected, emptied).tolist())
+        edit.kept[emptied] = False
+        edit.filtered |= set(np.setdiff1d(affected, emptied).tolist())
         gone += len(emptied)
     return gone
 
@@ -185,8 +185,8 @@ def captions_repeated(merged: Merged, edits: dict[str, Edits]) -> dict[str, int]
     """
     known = texts_of(merged, TRAIN, edits[TRAIN])[0] if TRAIN in edits else np.zeros(0, np.uint64)
     return {
-        split: int(np.isin(texts_of(merged, split, found)[0], known).sum())
-        for split, found in edits.items()
+        split: int(np.isin(texts_of(merged, split, edit)[0], known).sum())
+        for split, edit in edits.items()
         if split != TRAIN
     }
 
@@ -203,21 +203,21 @@ def final_keys(
         riding a wave" is in every part of COCO.
       pairs: whether the records are pairs.
     """
-    found: dict[tuple[str, str], Keys] = {}
+    final: dict[tuple[str, str], Keys] = {}
     train = texts_of(merged, TRAIN, edits[TRAIN])[0] if TRAIN in edits else np.zeros(0, np.uint64)
     for split, edit in edits.items():
         new_number = np.cumsum(edit.kept) - 1  # Of each record that stays, in the finished set.
         keys, numbers = merged.keys(PICTURES, split)
         stay = edit.kept[numbers]
-        found[PICTURES, split] = _first(keys[stay], new_number[numbers[stay]])
+        final[PICTURES, split] = _first(keys[stay], new_number[numbers[stay]])
         if of_benchmark and pairs and split != TRAIN:
             continue
         keys, numbers = texts_of(merged, split, edit)
         if pairs and split != TRAIN:
             stay = ~np.isin(keys, train)
             keys, numbers = keys[stay], numbers[stay]
-        found[TEXTS, split] = _first(keys, new_number[numbers])
-    return {place: keys for place, keys in found.items() if keys.size}
+        final[TEXTS, split] = _first(keys, new_number[numbers])
+    return {place: keys for place, keys in final.items() if keys.size}
 
 
 def _first(keys: UInt[np.ndarray, " n"], numbers: Int[np.ndarray, " n"]) -> Keys:

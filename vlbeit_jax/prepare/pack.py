@@ -50,9 +50,9 @@ def pack_texts(
                 yield split, {"id": f"{split}/{number:09d}", "tokens": row}
 
     meta = {
-        "source": ", ".join(str(found.meta["source"]) for found in sets),
-        "licence": "; ".join(sorted({str(found.meta["licence"]) for found in sets})),
-        "packed_from": [found.fingerprint for found in sets],
+        "source": ", ".join(str(opened.meta["source"]) for opened in sets),
+        "licence": "; ".join(sorted({str(opened.meta["licence"]) for opened in sets})),
+        "packed_from": [opened.fingerprint for opened in sets],
         "text_tokenizer": tokenizer.fingerprint,
         "length": length,
     }
@@ -70,11 +70,11 @@ def _keys_of_packed(sets: Sequence[PreparedSet]) -> dict[tuple[str, str], Keys]:
     for split in SPLITS:
         for what in KEYS:
             before, parts = 0, []
-            for found in sets:
-                keys = np.array(found.keys(what, split))
+            for prepared in sets:
+                keys = np.array(prepared.keys(what, split))
                 keys[1] += np.uint64(before)
                 parts.append(keys)
-                before += found.count(split)
+                before += prepared.count(split)
             joined = np.concatenate(parts, axis=1)
             if joined.size:
                 _, first = np.unique(joined[0], return_index=True)

@@ -89,8 +89,8 @@ def read_part(folder: pathlib.Path, number: int) -> Part | None:
 
 def read_parts(folder: pathlib.Path) -> dict[int, Part]:
     """Returns the counts of all finished parts by number."""
-    found = contents(folder, "*.json")
-    parts = {int(pathlib.PurePath(name).stem): _part(text) for name, text in found.items()}
+    files = contents(folder, "*.json")
+    parts = {int(pathlib.PurePath(name).stem): _part(text) for name, text in files.items()}
     return {number: part for number, part in sorted(parts.items()) if part}
 
 
@@ -143,8 +143,8 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def remove_unfinished(folder: pathlib.Path) -> None:
     """Removes temporary files of this machine's processes that have ended."""
     for path in folder.iterdir():
-        found = UNFINISHED.fullmatch(path.name)
-        if found and found["host"] == socket.gethostname() and not _runs(int(found["process"])):
+        match = UNFINISHED.fullmatch(path.name)
+        if match and match["host"] == socket.gethostname() and not _runs(int(match["process"])):
             path.unlink(missing_ok=True)
 
 
@@ -195,10 +195,10 @@ class Arrays:
         pairs = dict.fromkeys((PICTURES, TEXTS, GROUPS, LOOKS), (-1, 2))
         shapes = {**pairs, DIGESTS: (-1, 32), IDS: (-1,)}
         arrays: dict[str, Any] = {
-            name: np.frombuffer(found, found.typecode.replace("Q", "u8")).reshape(
+            name: np.frombuffer(values, values.typecode.replace("Q", "u8")).reshape(
                 shapes[name.partition("-")[0]]
             )
-            for name, found in self._found.items()
+            for name, values in self._found.items()
         }
         with path.open("wb") as file:
             np.savez(file, **arrays)

@@ -90,9 +90,9 @@ def planned(
             f"--format={name}"
         )
     options = dataclasses.replace(source.options, kind=str(source.kind))
-    found = plan_of(FORMATS[name], paths, options)
+    format_plan = plan_of(FORMATS[name], paths, options)
     asked = _asked(source, name, paths, looks, others)
-    units = tuple(found.units)
+    units = tuple(format_plan.units)
     files = tuple(map(files_of, units))
     plan = WorkPlan(work, asked, units, files, source.max_dropped, options.bad_inputs)
     stated = {name: value for name, value in asked.options.items() if value and name != "kind"}
@@ -108,10 +108,10 @@ def planned(
             **stated,
         },
         "apart_from": [each.fingerprint for each in others],
-        "skipped": dict(found.skipped),
-        **({"links": found.links} if found.links else {}),
+        "skipped": dict(format_plan.skipped),
+        **({"links": format_plan.links} if format_plan.links else {}),
     }
-    return plan, found, told
+    return plan, format_plan, told
 
 
 def _asked(

@@ -81,8 +81,8 @@ def processes(workers: int, jobs: int) -> int:
     """
     if workers >= 0:
         return min(workers, jobs)
-    found = min(len(os.sched_getaffinity(0)), jobs)
-    return found if found > 1 else 0
+    count = min(len(os.sched_getaffinity(0)), jobs)
+    return count if count > 1 else 0
 
 
 def run(call: Call, jobs: Iterable[Job], workers: int, report: Report) -> Iterator[tuple[Job, Any]]:

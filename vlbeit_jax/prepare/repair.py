@@ -31,9 +31,9 @@ def repaired(item: Item, counts: collections.Counter[str]) -> Item:
     changed = {}
     for name in (*NAMES, *TEXTS):
         value = getattr(item, name)
-        found = (value,) if isinstance(value, str) else value
-        clean = tuple(_clean(each, name in TEXTS and not item.place, counts) for each in found)
-        if clean != found:
+        texts = (value,) if isinstance(value, str) else value
+        clean = tuple(_clean(each, name in TEXTS and not item.place, counts) for each in texts)
+        if clean != texts:
             changed[name] = (
                 clean[0] if isinstance(value, str) else tuple(each for each in clean if each)
             )

@@ -38,13 +38,13 @@ def prediction_lines(
 def _chunk(
     items: Iterator[Item], needs: Collection[str], at_once: int, limits: Limits
 ) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    checked: list[dict[str, Any]] = []
     for item in items:
         try:
-            found.append(checked_inputs(item, limits, needs))
+            checked.append(checked_inputs(item, limits, needs))
         except Dropped as reason:
             error = f"{item.place}: {explained(str(reason), limits)}"
-            found.append({"id": item.key, "error": error})
-        if len(found) == at_once:
+            checked.append({"id": item.key, "error": error})
+        if len(checked) == at_once:
             break
-    return found
+    return checked

@@ -74,14 +74,14 @@ def _write_tfds_metadata(
     )
     splits = []
     for split in counts:
-        found = [
+        of_split = [
             shard for file, shard in sorted(shards.items()) if file.startswith(f"{name}-{split}.")
         ]
         splits.append(
             tfds.core.SplitInfo(
                 name=split,
-                shard_lengths=[shard["records"] for shard in found],
-                num_bytes=sum(shard["bytes"] for shard in found),
+                shard_lengths=[shard["records"] for shard in of_split],
+                num_bytes=sum(shard["bytes"] for shard in of_split),
                 filename_template=template.replace(split=split),
             )
         )
@@ -137,7 +137,7 @@ def _write_keys(
 ) -> dict[str, dict[str, int]]:
     """Writes them beside the shards; how many there are, by split and kind of key."""
     counts: dict[str, dict[str, int]] = {}
-    for (what, split), found in sorted(keys.items()):
-        np.save(keys_file(folder, what, split), found)
-        counts.setdefault(split, {})[what] = found.shape[1]
+    for (what, split), array in sorted(keys.items()):
+        np.save(keys_file(folder, what, split), array)
+        counts.setdefault(split, {})[what] = array.shape[1]
     return counts

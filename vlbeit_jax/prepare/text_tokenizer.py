@@ -63,8 +63,8 @@ def train_text_tokenizer(
         vocabulary.
     """
     sets = open_sets_once(places, Kind.TEXTS, Kind.PAIRS)
-    records = (record for found in sets for record in _records(found))
-    total = sum(found.count(TRAIN) for found in sets)
+    records = (record for each in sets for record in _records(each))
+    total = sum(each.count(TRAIN) for each in sets)
     lines = sample_lines(_lines(counted(records, "reading", "records", total)), max_bytes)
     with published(out) as folder:
         wanted = vocabulary or supported(lines)
@@ -81,7 +81,7 @@ def train_text_tokenizer(
             "fingerprint": piece_fingerprint(processor),
             "vocabulary": processor.get_piece_size(),
             "specials": {special.name: int(special) for special in Special},
-            "trained_on": [found.fingerprint for found in sets],
+            "trained_on": [each.fingerprint for each in sets],
             "lines": len(lines),
             "bytes": sum(len(line.encode()) for line in lines),
         }
@@ -118,8 +118,8 @@ def supported(lines: Sequence[str]) -> int:
     return max(least, min(least + size // BYTES_PER_PIECE, LARGEST_VOCABULARY))
 
 
-def _records(found: PreparedSet) -> Iterator[Mapping[str, Any]]:
-    return iter(found.records(TRAIN) if found.count(TRAIN) else ())
+def _records(prepared: PreparedSet) -> Iterator[Mapping[str, Any]]:
+    return iter(prepared.records(TRAIN) if prepared.count(TRAIN) else ())
 
 
 def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:

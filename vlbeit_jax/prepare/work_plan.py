@@ -141,15 +141,15 @@ class WorkPlan:
 
     def finished(self, number: int) -> Part | None:
         """Returns the counts of a part of this plan; None if it is not finished."""
-        found = read_part(self.parts_folder, number)
-        return found if found and found.asked == self.asked(number) else None
+        part = read_part(self.parts_folder, number)
+        return part if part and part.asked == self.asked(number) else None
 
     def all_finished(self) -> dict[int, Part]:
         """Returns the counts of all finished parts of this plan by number."""
-        found = read_parts(self.parts_folder)
+        parts = read_parts(self.parts_folder)
         return {
             number: part
-            for number, part in found.items()
+            for number, part in parts.items()
             if number < len(self.units) and part.asked == self.asked(number)
         }
 
@@ -186,8 +186,8 @@ class WorkPlan:
         """
         others = [
             number
-            for number, found in read_parts(self.parts_folder).items()
-            if number >= len(self.units) or found.asked != self.asked(number)
+            for number, part in read_parts(self.parts_folder).items()
+            if number >= len(self.units) or part.asked != self.asked(number)
         ]
         if not others:
             return
@@ -228,12 +228,12 @@ def read_plan(folder: pathlib.Path) -> WorkPlan:
 
 def files_of(unit: Unit) -> tuple[tuple[str, int, int], ...]:
     """Returns path, bytes and time of change (ns) of the files that a unit names."""
-    found = []
+    files = []
     for path in dict.fromkeys((unit.path, *unit.extra.get("paths", ()))):
         if input_path(path).is_file():
             state = input_path(path).stat()
-            found.append((path, state.st_size, state.st_mtime_ns))
-    return tuple(found)
+            files.append((path, state.st_size, state.st_mtime_ns))
+    return tuple(files)
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:

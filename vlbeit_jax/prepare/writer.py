@@ -189,11 +189,11 @@ class _Shards:
         A split with fewer records than shards gets empty files, whose names state how many there
         are.
         """
-        found = {}
+        written = {}
         for split in sorted({split for split, _ in self._open}):
             for number in range(self._shards):
                 path = self._path(split, number)
                 shard = self._open.get((split, number)) or _Shard.opened(path)
                 shard.writer.close()
-                found[path.name] = shard
-        return found
+                written[path.name] = shard
+        return written

@@ -29,14 +29,14 @@ def answer_cards(records: Records, predictions: Sequence[Mapping[str, Any]]) -> 
       records: annotated.
       predictions: of ``FineTuned.predict``, one per record.
     """
-    cards = [_card(records[index], found) for index, found in enumerate(predictions)]
+    cards = [_card(records[index], prediction) for index, prediction in enumerate(predictions)]
     return element("ul", cards, class_="cards")
 
 
-def _card(record: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
-    if "mask" in found:
-        return element("li", *_segmented(record, found), class_="card")
-    told = _chosen(record, found) if "top" in found else _written(record, found)
+def _card(record: Mapping[str, Any], prediction: Mapping[str, Any]) -> Html:
+    if "mask" in prediction:
+        return element("li", *_segmented(record, prediction), class_="card")
+    told = _chosen(record, prediction) if "top" in prediction else _written(record, prediction)
     return element(
         "li",
         element("div", *_pictures(record), class_="strip") if "image" in record else None,
@@ -46,30 +46,30 @@ def _card(record: Mapping[str, Any], found: Mapping[str, Any]) -> Html:
     )
 
 
-def _chosen(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[Html | None]:
+def _chosen(record: Mapping[str, Any], prediction: Mapping[str, Any]) -> list[Html | None]:
     """Returns what the model chose, which is right or wrong."""
-    truths, answer = truths_of(record), found["top"][0][0]
+    truths, answer = truths_of(record), prediction["top"][0][0]
     right = normalise(answer) in {normalise(each) for each in truths}
     verdict = Verdict(Level.GOOD, "right", "") if right else Verdict(Level.BAD, "wrong", "")
     truth = None if right else element("p", "Right: ", element("strong", " / ".join(truths)))
     listed = [
         element("li", element("strong" if not place else "span", name), f" {score:.2f}")
-        for place, (name, score) in enumerate(found["top"])
+        for place, (name, score) in enumerate(prediction["top"])
     ]
     return [element("p", verdict.badge()), element("ol", listed), truth]
 
 
-def _written(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[Html | None]:
+def _written(record: Mapping[str, Any], prediction: Mapping[str, Any]) -> list[Html | None]:
     """Returns what the model wrote beside what people wrote: several texts may be right."""
     given = [element("li", text) for text in truths_of(record)]
     return [
-        element("p", "The model: ", element("strong", found["caption"])),
+        element("p", "The model: ", element("strong", prediction["caption"])),
         element("p", "People:"),
         element("ul", given),
     ]
 
 
-def _segmented(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[Html]:
+def _segmented(record: Mapping[str, Any], prediction: Mapping[str, Any]) -> list[Html]:
     """Returns the picture under the colours of both masks, and how much of it is right.
 
     Pixels that do not count keep their own colour in the mask of people.
@@ -80,15 +80,15 @@ def _segmented(record: Mapping[str, Any], found: Mapping[str, Any]) -> list[Html
     stages = [
         (pixels, "picture"),
         (people, "people"),
-        (overlay(pixels, found["mask"]), "the model"),
+        (overlay(pixels, prediction["mask"]), "the model"),
     ]
     name = as_text(record["id"])
     shown = [
         figure(picture(as_png(_fitted(each)), f"Record {name}, {told}", width=SIDE), told)
         for each, told in stages
     ]
-    share = (truth == found["mask"])[counted].mean() if counted.any() else 0.0
-    listed = [element("li", f"{label} {part:.0%}") for label, part in found["classes"]]
+    share = (truth == prediction["mask"])[counted].mean() if counted.any() else 0.0
+    listed = [element("li", f"{label} {part:.0%}") for label, part in prediction["classes"]]
     told = element("p", element("strong", f"{share:.1%}"), " of the pixels are right. The model:")
     return [element("div", *shown, class_="strip"), told, element("ul", listed)]
 
@@ -107,8 +107,8 @@ def truths_of(record: Mapping[str, Any]) -> list[str]:
         return ["true" if record["truth"] else "false"]
     for name in ("label", "answers", "captions"):
         if name in record:
-            found = [record[name]] if name == "label" else record[name]
-            return list(dict.fromkeys(as_text(each) for each in found))
+            truths = [record[name]] if name == "label" else record[name]
+            return list(dict.fromkeys(as_text(each) for each in truths))
     raise ValueError(f"a record without an annotation: {sorted(record)}")
 
 

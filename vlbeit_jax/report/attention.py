@@ -114,13 +114,15 @@ def attention_sections(
       out: folder of the page.
       pretraining: whether the run was one of pretraining.
     """
-    found = attended(config, params, spread(records, PICTURES), text)
-    if found is None:
+    attention = attended(config, params, spread(records, PICTURES), text)
+    if attention is None:
         return []
-    drawn = np.stack([overlay(*each) for each in zip(*found, strict=True)])
-    shares = found.weights.sum(axis=(1, 2))
+    drawn = np.stack([overlay(*each) for each in zip(*attention, strict=True)])
+    shares = attention.weights.sum(axis=(1, 2))
     below = [f"{share:.0%} to patches" for share in shares]
-    rows = {"picture": found.images, "attention of CLS": drawn}
+    rows = {"picture": attention.images, "attention of CLS": drawn}
     (out / "attention.png").write_bytes(panels.grid(rows, below))
     body = [paragraph(TOLD), *([note(OF_PRETRAINING)] if pretraining else [])]
-    return [Section("Where the model looks", [*body, attention_cards(found.images, drawn, shares)])]
+    return [
+        Section("Where the model looks", [*body, attention_cards(attention.images, drawn, shares)])
+    ]

@@ -44,18 +44,18 @@ def open_or_reason(place: str) -> PreparedSet | str:
 
 def sets_at(places: Iterable[str], *kinds: Kind) -> list[PreparedSet]:
     """Returns the sets of some kinds that can still be opened, each one once."""
-    found = map(open_or_reason, places)
-    opened = [each for each in found if isinstance(each, PreparedSet) and each.kind in kinds]
+    outcomes = map(open_or_reason, places)
+    opened = [each for each in outcomes if isinstance(each, PreparedSet) and each.kind in kinds]
     return list({each.fingerprint: each for each in opened}.values())
 
 
 def scored_by(results: Mapping[str, Any] | None) -> list[Use]:
     """Returns the sets of an evaluation, with the splits that it scored."""
-    found = []
+    uses = []
     for each in (results or {}).get("data", []):
         splits = ", ".join(each.get("splits", []))
-        found.append(Use(each["folder"], f"{FIGURES} ({splits})" if splits else FIGURES))
-    return found
+        uses.append(Use(each["folder"], f"{FIGURES} ({splits})" if splits else FIGURES))
+    return uses
 
 
 def data_section(uses: Sequence[Use], description: Mapping[str, Any]) -> Section:
@@ -83,29 +83,29 @@ def _rows(uses: Sequence[Use], trained_on: set[str]) -> Iterator[list[Child]]:
     opened = {use.place: open_or_reason(use.place) for use in uses}
     by_content: dict[str, list[Use]] = {}
     for use in uses:
-        found = opened[use.place]
-        key = found.fingerprint if isinstance(found, PreparedSet) else use.place
+        outcome = opened[use.place]
+        key = outcome.fingerprint if isinstance(outcome, PreparedSet) else use.place
         by_content.setdefault(key, []).append(use)
     for same in by_content.values():
-        place, found = same[0].place, opened[same[0].place]
+        place, outcome = same[0].place, opened[same[0].place]
         purposes = "; ".join(dict.fromkeys(use.purpose for use in same))
         name = element("code", place)
-        if isinstance(found, str):
-            yield [name, purposes, f"cannot be opened now: {found}", "not known", "not known"]
+        if isinstance(outcome, str):
+            yield [name, purposes, f"cannot be opened now: {outcome}", "not known", "not known"]
             continue
         is_training = any(not use.purpose.startswith(FIGURES) for use in same)
-        if is_training and trained_on and found.fingerprint not in trained_on:
+        if is_training and trained_on and outcome.fingerprint not in trained_on:
             purposes += ". It was prepared anew since: the run was trained on other records"
-        yield _row(name, purposes, found)
+        yield _row(name, purposes, outcome)
 
 
-def _row(name: Html, purposes: str, found: PreparedSet) -> list[Child]:
-    meta = found.meta
+def _row(name: Html, purposes: str, prepared: PreparedSet) -> list[Child]:
+    meta = prepared.meta
     counts = [f"{count:,} {split}" for split, count in meta["counts"].items()]
     out = {**meta.get("left_out", {}), **meta.get("dropped", {})}
     counts += [f"{count:,} left out ({reason.replace('_', ' ')})" for reason, count in out.items()]
     lines = [element("span", each) for each in counts]
-    kind = element("span", KINDS[found.kind], class_="note")
+    kind = element("span", KINDS[prepared.kind], class_="note")
     source = str(meta.get("source") or "not stated")
     return [
         [element("strong", name), kind],

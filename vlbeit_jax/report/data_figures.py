@@ -14,35 +14,35 @@ BINS = 32
 MOST_SCRIPTS, LEAST_SHARE = 8, 0.001
 
 
-def data_panels(found: Measures, sides: Sequence[int], lengths: Sequence[int]) -> list[Panel]:
+def data_panels(measures: Measures, sides: Sequence[int], lengths: Sequence[int]) -> list[Panel]:
     """Returns the histograms of what a set has.
 
     Args:
-      found: measures of the set.
+      measures: measures of the set.
       sides: of the pictures of the streams that read it, pixels.
       lengths: of the texts of these streams, word pieces.
     """
     panels = []
-    if len(found.widths):
-        shorter = np.minimum(found.widths, found.heights)
+    if len(measures.widths):
+        shorter = np.minimum(measures.widths, measures.heights)
         alt = f"Shorter sides from {shorter.min()} to {shorter.max()} pixels"
         draw = functools.partial(_histogram, shorter, "shorter side, pixels", sides)
         panels.append(Panel("Sizes of pictures", alt, draw))
-        ratios = np.log2(found.widths / found.heights)
+        ratios = np.log2(measures.widths / measures.heights)
         alt = (
             f"Width over height from {2 ** float(ratios.min()):.2f} to "
             f"{2 ** float(ratios.max()):.2f}"
         )
         draw = functools.partial(_ratios, ratios)
         panels.append(Panel("Shapes of pictures", alt, draw))
-    if len(found.lengths):
-        alt = f"Texts of {found.lengths.min()} to {found.lengths.max()} pieces"
+    if len(measures.lengths):
+        alt = f"Texts of {measures.lengths.min()} to {measures.lengths.max()} pieces"
         draw = functools.partial(
-            _histogram, found.lengths, "word pieces, CLS and SEP included", lengths
+            _histogram, measures.lengths, "word pieces, CLS and SEP included", lengths
         )
         panels.append(Panel("Lengths of texts", alt, draw))
-    if found.scripts:
-        shares = script_shares(found.scripts)
+    if measures.scripts:
+        shares = script_shares(measures.scripts)
         alt = ", ".join(f"{name} {share:.1%}" for name, share in shares)
         panels.append(Panel("Scripts of texts", alt, functools.partial(_scripts, shares)))
     return panels

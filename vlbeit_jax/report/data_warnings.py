@@ -14,40 +14,40 @@ EXAMPLE = 60  # Characters of a text that is quoted.
 
 
 def warnings_of(
-    found: PreparedSet, measures: Measures, side: int, length: int, batch_size: int
+    prepared: PreparedSet, measures: Measures, side: int, length: int, batch_size: int
 ) -> Iterator[Verdict]:
     """Yields what is suspicious of a set.
 
     Args:
-      found: the set.
+      prepared: the set.
       measures: of its records.
       side: of the network's picture, pixels; 0 without pictures.
       length: of a row of the network's text, pieces; 0 without texts.
       batch_size: of the stream that reads the set.
     """
-    if not found.count(VALIDATION):
+    if not prepared.count(VALIDATION):
         yield Verdict(
             Level.BAD,
             "no validation split",
             "Nothing is held out, so nothing tells whether the network only learns its training "
             "data by heart. Prepare the set again with a larger --validation_share.",
         )
-    if found.count(TRAIN) < batch_size:
+    if prepared.count(TRAIN) < batch_size:
         yield Verdict(
             Level.UNCLEAR,
             "fewer records than a batch",
-            f"A batch of {batch_size:,} has some of the {found.count(TRAIN):,} training records "
+            f"A batch of {batch_size:,} has some of the {prepared.count(TRAIN):,} training records "
             "more than once.",
         )
-    yield from _drops(found)
-    yield from _repetitions(found)
+    yield from _drops(prepared)
+    yield from _repetitions(prepared)
     yield from _texts(measures, length)
     yield from _pictures(measures, side)
 
 
-def _drops(found: PreparedSet) -> Iterator[Verdict]:
-    dropped = {**found.meta.get("dropped", {}), **found.meta.get("left_out", {})}
-    kept = sum(found.meta["counts"].values())
+def _drops(prepared: PreparedSet) -> Iterator[Verdict]:
+    dropped = {**prepared.meta.get("dropped", {}), **prepared.meta.get("left_out", {})}
+    kept = sum(prepared.meta["counts"].values())
     share = sum(dropped.values()) / max(sum(dropped.values()) + kept, 1)
     if share > SOME:
         most = max(dropped, key=lambda name: dropped[name])
@@ -59,8 +59,8 @@ def _drops(found: PreparedSet) -> Iterator[Verdict]:
         )
 
 
-def _repetitions(found: PreparedSet) -> Iterator[Verdict]:
-    for what, (different, records) in repeated(found).items():
+def _repetitions(prepared: PreparedSet) -> Iterator[Verdict]:
+    for what, (different, records) in repeated(prepared).items():
         # A record may have several captions, so there may be more texts than records.
         if different < (1 - SOME) * records:
             yield Verdict(

@@ -34,46 +34,46 @@ def legend() -> Html:
     )
 
 
-def text_examples(found: Sequence[MaskedText], shown: int) -> list[Html]:
+def text_examples(texts: Sequence[MaskedText], shown: int) -> list[Html]:
     """Returns examples, some of them on request only.
 
     Args:
-      found: the examples.
+      texts: the examples.
       shown: how many are shown at once.
     """
-    examples = [_text_example(each) for each in found]
+    examples = [_text_example(each) for each in texts]
     rest = examples[shown:]
     return [*examples[:shown], *([folded(f"{len(rest)} more examples", *rest)] if rest else [])]
 
 
-def _text_example(found: MaskedText) -> Html:
+def _text_example(text: MaskedText) -> Html:
     """Returns a text with its masks, its guesses and its pictures."""
     head = ["Right", "Guesses, the likeliest first"]
-    if found.other is not None:
+    if text.other is not None:
         head = ["Right", "Guesses with its own picture", "Guesses with a wrong picture"]
     rows = [
         [_numbered(number, guess), *_guesses(guess)]
-        for number, guess in enumerate(found.guesses, start=1)
+        for number, guess in enumerate(text.guesses, start=1)
     ]
     return element(
         "div",
-        _images(found),
-        element("p", _masked(found), class_="text"),
-        note("As written: ", _written(found)),
-        table(_score(found), head, rows),
+        _images(text),
+        element("p", _masked(text), class_="text"),
+        note("As written: ", _written(text)),
+        table(_score(text), head, rows),
         class_="example",
     )
 
 
-def _score(found: MaskedText) -> str:
+def _score(text: MaskedText) -> str:
     """Returns how many first guesses are right."""
-    count = len(found.guesses)
-    own = sum(guess.own.likeliest[0][0] == guess.truth for guess in found.guesses)
-    if found.other is None:
+    count = len(text.guesses)
+    own = sum(guess.own.likeliest[0][0] == guess.truth for guess in text.guesses)
+    if text.other is None:
         return f"Right first guesses: {own} of {count}."
     wrong = sum(
         guess.wrong is not None and guess.wrong.likeliest[0][0] == guess.truth
-        for guess in found.guesses
+        for guess in text.guesses
     )
     return (
         f"Right first guesses: {own} of {count} with its own picture, {wrong} of {count} with a "
@@ -81,9 +81,9 @@ def _score(found: MaskedText) -> str:
     )
 
 
-def _written(found: MaskedText) -> str:
-    truths = {guess.position: guess.truth for guess in found.guesses}
-    pieces = (truths.get(place, piece) for place, piece in enumerate(found.pieces))
+def _written(text: MaskedText) -> str:
+    truths = {guess.position: guess.truth for guess in text.guesses}
+    pieces = (truths.get(place, piece) for place, piece in enumerate(text.pieces))
     return "".join(piece.in_text for piece in pieces).strip()
 
 
@@ -121,12 +121,12 @@ def percent(share: float) -> str:
     return "<1%" if share < 0.005 else f"{share:.0%}"
 
 
-def _masked(found: MaskedText) -> Html:
+def _masked(text: MaskedText) -> Html:
     numbers = {
-        guess.position: (number, guess) for number, guess in enumerate(found.guesses, start=1)
+        guess.position: (number, guess) for number, guess in enumerate(text.guesses, start=1)
     }
     parts: list[Child] = []
-    for place, piece in enumerate(found.pieces):
+    for place, piece in enumerate(text.pieces):
         if place not in numbers:
             parts.append(piece.in_text)
             continue
@@ -138,12 +138,12 @@ def _masked(found: MaskedText) -> Html:
     return join(parts)
 
 
-def _images(found: MaskedText) -> Html | None:
-    if found.image is None:
+def _images(text: MaskedText) -> Html | None:
+    if text.image is None:
         return None
-    shown = [_image(found.image, "own picture", "The picture of this caption")]
-    if found.other is not None:
-        shown.append(_image(found.other, "wrong picture", "The picture of another caption"))
+    shown = [_image(text.image, "own picture", "The picture of this caption")]
+    if text.other is not None:
+        shown.append(_image(text.other, "wrong picture", "The picture of another caption"))
     return element("div", shown, class_="strip")
 
 
@@ -151,15 +151,15 @@ def _image(image: np.ndarray, caption: str, alt: str) -> Html:
     return figure(picture(as_png(image), alt, width=SIDE, height=SIDE), caption)
 
 
-def picture_cards(found: MaskedPictures) -> Html:
+def picture_cards(pictures: MaskedPictures) -> Html:
     """Returns a card per image: original, hidden patches, the best possible, the prediction."""
     cards = []
-    for index, accuracy in enumerate(found.accuracy):
+    for index, accuracy in enumerate(pictures.accuracy):
         stages = [
-            (found.original[index], "original"),
-            (found.masked[index], "masked"),
-            (found.predicted[index], "predicted"),
-            (found.through_tokens[index], "best possible"),
+            (pictures.original[index], "original"),
+            (pictures.masked[index], "masked"),
+            (pictures.predicted[index], "predicted"),
+            (pictures.through_tokens[index], "best possible"),
         ]
         told = element("p", f"{accuracy:.0%} of the hidden patches are right.", class_="note")
         cards.append(_card(stages, index, told))

@@ -29,8 +29,8 @@ def description_of(folder: pathlib.Path, step: int) -> dict[str, Any]:
 def times(folder: pathlib.Path) -> tuple[str, str] | None:
     """Returns when the log begins and ends, in the local time of the machine; None without one."""
     path = folder / TEXT_FILE
-    found = TIME.findall(path.read_text()) if path.is_file() else []
-    return (found[0], found[-1]) if found else None
+    stamps = TIME.findall(path.read_text()) if path.is_file() else []
+    return (stamps[0], stamps[-1]) if stamps else None
 
 
 def seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
@@ -57,8 +57,8 @@ def as_duration(count: float) -> str:
 
 def devices_of(description: Mapping[str, Any]) -> str:
     """Returns on what a run was trained."""
-    found = description.get("devices")
-    return in_words(found) if found else UNKNOWN
+    devices = description.get("devices")
+    return in_words(devices) if devices else UNKNOWN
 
 
 def run_section(

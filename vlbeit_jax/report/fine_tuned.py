@@ -49,11 +49,11 @@ def content(asked: Asked) -> Content:
         )
     run = FineTunedRun.open(asked.folder, config, opened, protocol.get("weights", RAW))
     metrics = read_metrics(asked.folder)
-    found = judged(asked.results, metrics)
+    judgements = judged(asked.results, metrics)
     streams = [getattr(config.task, name) for name in Schedule.parse(config.task.schedule).streams]
     uses = [Use(place, "training") for stream in streams for place in stream.sources]
     uses += scored_by(asked.results)
-    sections = [_figures(asked.results, found, run.step)]
+    sections = [_figures(asked.results, judgements, run.step)]
     sections += _examples(run, asked, protocol.get("split", ""), [use.place for use in uses])
     if panels := figures.loss_panels(metrics):
         told = note("Dots are held-out records.")
@@ -65,7 +65,7 @@ def content(asked: Asked) -> Content:
         in_short=[line(each) for each in _warnings(asked.results, run.step)]
         + [
             line(each.verdict, element("strong", each.title), f": {each.shown(each.value)}.")
-            for each in found
+            for each in judgements
             if each.verdict.level is not Level.NONE
         ],
         sections=sections,
@@ -77,7 +77,7 @@ def content(asked: Asked) -> Content:
 
 def _figures(
     results: Mapping[str, Any] | None,
-    found: Sequence[Judged],
+    judgements: Sequence[Judged],
     step: int,
 ) -> Section:
     body: list[Child] = []
@@ -91,8 +91,8 @@ def _figures(
         )
     else:
         body += [element("p", each.cell()) for each in _warnings(results, step)]
-    largest = 1.15 * max((each.value for each in found), default=1.0)
-    rows = [each.row(largest) for each in found]
+    largest = 1.15 * max((each.value for each in judgements), default=1.0)
+    rows = [each.row(largest) for each in judgements]
     head = ("What is measured", "Value", "Baseline", "Verdict")
     caption = "Figures on annotated records. The dashed line of a bar is the baseline."
     body.append(table(caption, head, rows) if rows else paragraph("There are no figures yet."))
@@ -117,8 +117,8 @@ def _details(results: Mapping[str, Any]) -> Iterator[Child]:
         worst = sorted(results["by_class"].items(), key=lambda each: each[1]["accuracy"])
         shares = [name for name in SHARES if name in worst[0][1]]
         rows = [
-            [name, *(f"{found[each]:.1%}" for each in shares), f"{found['count']:,}"]
-            for name, found in worst[:SHOWN_CLASSES]
+            [name, *(f"{of_class[each]:.1%}" for each in shares), f"{of_class['count']:,}"]
+            for name, of_class in worst[:SHOWN_CLASSES]
         ]
         title = f"Accuracy by class: {len(rows)} of {len(worst)}, the lowest first"
         counted = "Pixels" if "iou" in shares else "Records"
@@ -161,10 +161,10 @@ def _attention(run: FineTunedRun, records: Records, asked: Asked) -> list[Sectio
     return attention_sections(opened.task.model, run.params, records, text, asked.out)
 
 
-def _split(found: PreparedSet, wanted: str) -> list[str]:
+def _split(prepared: PreparedSet, wanted: str) -> list[str]:
     """Returns the split of which examples are shown, as ``vlbeit_jax.evaluate`` chooses it."""
     splits = [wanted] if wanted else [TEST, VALIDATION]
-    return [name for name in splits if found.count(name)][:1]
+    return [name for name in splits if prepared.count(name)][:1]
 
 
 def _answered(run: FineTunedRun, records: Records) -> list[Child]:

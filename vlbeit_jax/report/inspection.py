@@ -42,13 +42,13 @@ class Seen(NamedTuple):
     """A set with what was found in it.
 
     Attributes:
-      found: the set.
+      prepared: the set.
       measures: of its records.
       readers: the streams that read it.
       warnings: what is suspicious.
     """
 
-    found: PreparedSet
+    prepared: PreparedSet
     measures: Measures
     readers: list[Reader]
     warnings: list[Verdict]
@@ -73,7 +73,7 @@ def data_page(title: str, opened: Any, data: TrainingData, rows: int, records: i
     ]
     sections += [_set_section(each) for each in seen]
     uses = [
-        Use(each.found.name, f"training: {reader.stream}")
+        Use(each.prepared.name, f"training: {reader.stream}")
         for each in seen
         for reader in each.readers
     ]
@@ -102,7 +102,7 @@ def _seen(
     for name in streams:
         for each in data.sources.get(name, ()):
             used.setdefault(each.name, []).append(name)
-    found = []
+    seen = []
     for place, names in used.items():
         # A stream of pictures does not read the captions that its set may have.
         tokenizers = [readings[name].words for name in names if readings[name].words]
@@ -111,8 +111,8 @@ def _seen(
         warnings = [
             each for one in readers for each in warnings_of(sets[place], measures, *one[1:])
         ]
-        found.append(Seen(sets[place], measures, readers, list(dict.fromkeys(warnings))))
-    return found
+        seen.append(Seen(sets[place], measures, readers, list(dict.fromkeys(warnings))))
+    return seen
 
 
 def _reader(name: str, stream: Stream) -> Reader:
@@ -124,10 +124,10 @@ def _reader(name: str, stream: Stream) -> Reader:
 
 def _in_short(seen: Sequence[Seen]) -> list[Child]:
     """Returns the warnings, the worst first."""
-    found = [(verdict, each.found.name) for each in seen for verdict in each.warnings]
-    if not found:
+    warnings = [(verdict, each.prepared.name) for each in seen for verdict in each.warnings]
+    if not warnings:
         return [line(Verdict(Level.GOOD, "nothing unusual", "No check found a fault."))]
-    worst_first = sorted(found, key=lambda pair: pair[0].level is not Level.BAD)
+    worst_first = sorted(warnings, key=lambda pair: pair[0].level is not Level.BAD)
     return [line(verdict, element("strong", f"{name}:")) for verdict, name in worst_first]
 
 
@@ -140,8 +140,8 @@ def _rows_section(name: str, examples: Examples, reading: Reading, count: int) -
 
 
 def _set_section(each: Seen) -> Section:
-    measures, found = each.measures, each.found
-    of = f"{measures.looked_at:,} of {found.count(TRAIN):,} training records, evenly spaced"
+    measures, prepared = each.measures, each.prepared
+    of = f"{measures.looked_at:,} of {prepared.count(TRAIN):,} training records, evenly spaced"
     read_by = ", ".join(reader.stream for reader in each.readers)
     body: list[Child] = [note(f"Read by {read_by}. Measured on {of}.")]
     sides = [reader.side for reader in each.readers if reader.side]
@@ -149,12 +149,12 @@ def _set_section(each: Seen) -> Section:
     if panels := data_panels(measures, sides, lengths):
         body.append(panel_row(panels))
     body.append(table("In numbers", ["Measure", "Value"], _numbers(each)))
-    return Section(f"Set {found.name}", body)
+    return Section(f"Set {prepared.name}", body)
 
 
 def _numbers(each: Seen) -> Iterator[list[Child]]:
     measures = each.measures
-    for what, (different, records) in repeated(each.found).items():
+    for what, (different, records) in repeated(each.prepared).items():
         yield [f"different {what} in the training split", f"{different:,} of {records:,} records"]
     for reader in each.readers:
         if len(measures.lengths) and reader.length:
@@ -167,6 +167,6 @@ def _numbers(each: Seen) -> Iterator[list[Child]]:
         shorter = np.minimum(measures.widths, measures.heights)
         low, middle, high = np.quantile(shorter, [0.05, 0.5, 0.95])
         yield ["shorter side: 5%, median, 95%", f"{low:.0f}, {middle:.0f}, {high:.0f} pixels"]
-    out = {**each.found.meta.get("dropped", {}), **each.found.meta.get("left_out", {})}
+    out = {**each.prepared.meta.get("dropped", {}), **each.prepared.meta.get("left_out", {})}
     for reason, count in out.items():
         yield [f"left out: {reason.replace('_', ' ')}", f"{count:,}"]

@@ -100,13 +100,13 @@ def judged(results: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any
       results: of an evaluation; None without one.
       metrics: of the run.
     """
-    found = dict(results["metrics"]) if results else _last(metrics)
+    figures = dict(results["metrics"]) if results else _last(metrics)
     chance = (results or {}).get("chance", {})
-    return [_judged(name, found, chance) for name in found if is_judged(name)]
+    return [_judged(name, figures, chance) for name in figures if is_judged(name)]
 
 
-def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) -> Judged:
-    interval = found.get(f"{name}_interval")
+def _judged(name: str, figures: Mapping[str, Any], chance: Mapping[str, float]) -> Judged:
+    interval = figures.get(f"{name}_interval")
     bounds = Bounds(*interval, exact=True) if interval else None
     if recall := RECALL.fullmatch(name):
         title, told = DIRECTIONS[recall[2]].format(recall[3]), "share of a random order"
@@ -114,16 +114,16 @@ def _judged(name: str, found: Mapping[str, Any], chance: Mapping[str, float]) ->
             title += ", after matching"
         order = name.partition("/")[2]
         # An evaluation keeps the shares of a random order apart, and the log calls them "chance".
-        baseline = chance.get(order, found.get(f"chance/{order}"))
+        baseline = chance.get(order, figures.get(f"chance/{order}"))
     else:
         floors = BASELINES if name == "accuracy" else OTHER_BASELINES.get(name, {})
-        floor = next((each for each in floors if each in found), None)
+        floor = next((each for each in floors if each in figures), None)
         title, told = NAMES[name], floors[floor].figure if floor else ""
-        baseline = found[floor] if floor else None
-        if f"{name}_chance" in found:
-            baseline, told = found[f"{name}_chance"], "share that a coin reaches"
-    verdict = _verdict(found[name], bounds, baseline, told, STYLES.get(name, "{:.1%}"))
-    return Judged(name, title, found[name], bounds, baseline, verdict)
+        baseline = figures[floor] if floor else None
+        if f"{name}_chance" in figures:
+            baseline, told = figures[f"{name}_chance"], "share that a coin reaches"
+    verdict = _verdict(figures[name], bounds, baseline, told, STYLES.get(name, "{:.1%}"))
+    return Judged(name, title, figures[name], bounds, baseline, verdict)
 
 
 def _verdict(

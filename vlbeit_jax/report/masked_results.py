@@ -70,13 +70,13 @@ class Results:
         # The last step of the log may have figures of probes only.
         titles = [f"{name}/accuracy" for name in words.TITLES]
         scored = [each for each in metrics if any(title in each for title in titles)]
-        found = last_figures(scored, VALIDATION)
+        last = last_figures(scored, VALIDATION)
         terms = {
-            name: {kind.removeprefix(f"{name}/"): value for kind, value in found.items()}
+            name: {kind.removeprefix(f"{name}/"): value for kind, value in last.items()}
             for name in words.TITLES
-            if f"{name}/accuracy" in found
+            if f"{name}/accuracy" in last
         }
-        return cls(task, terms, {}, 1, found.get("step"), run.step, False)
+        return cls(task, terms, {}, 1, last.get("step"), run.step, False)
 
     @property
     def pairs_are_trained(self) -> bool:
@@ -85,9 +85,9 @@ class Results:
 
     def verdict(self, name: str) -> Verdict:
         """Returns what the accuracy of a term says."""
-        found = self.terms[name]
+        figures = self.terms[name]
         trained = words.BY_NAME[name].stream in self.task.used_streams
-        return words.accuracy_verdict(name, found, bounds_of(found, self.draws), trained)
+        return words.accuracy_verdict(name, figures, bounds_of(figures, self.draws), trained)
 
     def gain_verdict(self, name: str) -> Verdict:
         """Returns what a gain says."""
@@ -95,18 +95,18 @@ class Results:
 
     def in_short(self) -> list[Html]:
         """Returns a line for each figure that says something about the training."""
-        found = [line(each) for each in self._cautions()]
+        lines = [line(each) for each in self._cautions()]
         for name, term in self.terms.items():
             verdict = self.verdict(name)
             if verdict.level is not Level.NONE:
                 told = f": {term['accuracy']:.1%} right."
-                found.append(line(verdict, element("strong", words.TITLES[name]), told))
+                lines.append(line(verdict, element("strong", words.TITLES[name]), told))
         for name, gain in self.gains.items():
             if self.pairs_are_trained:
                 told = f": {100 * gain['value']:+.2f} points."
                 title = element("strong", words.GAIN_TITLES[name])
-                found.append(line(self.gain_verdict(name), title, told))
-        return found
+                lines.append(line(self.gain_verdict(name), title, told))
+        return lines
 
     def _cautions(self) -> list[Verdict]:
         if self.step is None:
@@ -122,15 +122,15 @@ class Results:
 
     def warnings(self) -> list[Html]:
         """Returns what a reader must know before the figures."""
-        found = [element("p", each.cell()) for each in self._cautions()]
+        shown = [element("p", each.cell()) for each in self._cautions()]
         if self.step is not None and not self.evaluated:
             reason = (
                 "The figures are the last ones of the run's own log, with one mask per record. For "
                 "more exact ones, and for what pictures and captions add to each other, run "
                 f"{EVALUATE}, then give --results."
             )
-            found.append(note(reason))
-        return found
+            shown.append(note(reason))
+        return shown
 
     def glossary(self) -> Html:
         """Returns the words of the tables with their meaning."""
@@ -141,9 +141,9 @@ def term_table(results: Results) -> Html | None:
     """Returns a row per term, with its accuracy, baselines and verdict."""
     if not results.terms:
         return None
-    largest = 1.15 * max(found["accuracy"] for found in results.terms.values())
+    largest = 1.15 * max(figures["accuracy"] for figures in results.terms.values())
     head = ("What is predicted", "Accuracy", "Unigram baseline", "Chance", "Loss", "Verdict")
-    exact = all("accuracy_interval" in found for found in results.terms.values())
+    exact = all("accuracy_interval" in figures for figures in results.terms.values())
     interval = (
         "with its 95% interval"
         if exact
@@ -158,9 +158,9 @@ def term_table(results: Results) -> Html | None:
 
 
 def _term_row(results: Results, name: str, largest: float) -> list[Child]:
-    found = results.terms[name]
-    bounds = bounds_of(found, results.draws)
-    places = f"{found['count']:,} places" if "count" in found else "places not counted"
+    figures = results.terms[name]
+    bounds = bounds_of(figures, results.draws)
+    places = f"{figures['count']:,} places" if "count" in figures else "places not counted"
     return [
         [
             element("strong", words.TITLES[name]),
@@ -169,14 +169,14 @@ def _term_row(results: Results, name: str, largest: float) -> list[Child]:
             element("span", words.meaning(name, results.task), class_="note"),
         ],
         [
-            element("strong", f"{found['accuracy']:.2%}"),
-            bar(found["accuracy"], found["unigram"], largest),
+            element("strong", f"{figures['accuracy']:.2%}"),
+            bar(figures["accuracy"], figures["unigram"], largest),
             element("span", between(f"{bounds.low:.2%}", f"{bounds.high:.2%}"), class_="note"),
             element("span", places, class_="note"),
         ],
-        f"{found['unigram']:.2%}",
-        f"{found['chance']:.3%}",
-        f"{found['loss']:.3f}",
+        f"{figures['unigram']:.2%}",
+        f"{figures['chance']:.3%}",
+        f"{figures['loss']:.3f}",
         results.verdict(name).cell(),
     ]
 
@@ -193,11 +193,11 @@ def gain_table(results: Results) -> Html:
                 element("code", name),
                 element("span", words.GAIN_MEANINGS[name], class_="note"),
             ],
-            element("strong", f"{100 * found['value']:+.2f}\N{NO-BREAK SPACE}points"),
-            between(f"{100 * found['low']:+.2f}", f"{100 * found['high']:+.2f}"),
+            element("strong", f"{100 * gain['value']:+.2f}\N{NO-BREAK SPACE}points"),
+            between(f"{100 * gain['low']:+.2f}", f"{100 * gain['high']:+.2f}"),
             results.gain_verdict(name).cell(),
         ]
-        for name, found in results.gains.items()
+        for name, gain in results.gains.items()
     ]
     caption = (
         "Cross-modal gain: what the right partner adds, in points of accuracy, with equal masks"

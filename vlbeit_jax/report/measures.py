@@ -48,11 +48,11 @@ class Measures:
     scripts: collections.Counter[str]
 
 
-def measure(found: PreparedSet, tokenizer: TextTokenizer | None, count: int) -> Measures:
+def measure(prepared: PreparedSet, tokenizer: TextTokenizer | None, count: int) -> Measures:
     """Returns the measures of a set.
 
     Args:
-      found: the set.
+      prepared: the set.
       tokenizer: of its texts; None: they are not read.
       count: records to look at.
     """
@@ -61,7 +61,7 @@ def measure(found: PreparedSet, tokenizer: TextTokenizer | None, count: int) -> 
     unknown = pieces = 0
     texts: collections.Counter[str] = collections.Counter()
     scripts: collections.Counter[str] = collections.Counter()
-    records = EvenRecords(found.records(TRAIN), count)
+    records = EvenRecords(prepared.records(TRAIN), count)
     for index in range(len(records)):
         record = records[index]
         sizes += [size_of(record[name]) for name in IMAGES if name in record]
@@ -111,10 +111,10 @@ def script_of(letter: str) -> str:
     return unicodedata.name(letter, OTHER).split()[0].split("-")[0].title()
 
 
-def repeated(found: PreparedSet) -> dict[str, tuple[int, int]]:
+def repeated(prepared: PreparedSet) -> dict[str, tuple[int, int]]:
     """Returns, of a set's training pictures and texts, how many there are once, and records.
 
     It follows from the keys that were written with the set; no record is read.
     """
-    counts, records = found.meta["keys"].get(TRAIN, {}), found.count(TRAIN)
+    counts, records = prepared.meta["keys"].get(TRAIN, {}), prepared.count(TRAIN)
     return {what: (counts[what], records) for what in (PICTURES, TEXTS) if what in counts}

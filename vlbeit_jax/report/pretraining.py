@@ -83,9 +83,9 @@ def _records(run: OpenedRun, places: Sequence[str], uses: Sequence[Use]) -> dict
         places = [str(each.folder) for each in sets]
     if not sets:
         return {}
-    found = records_by_stream(run, places, sets)
+    by_stream = records_by_stream(run, places, sets)
     used = run.config.task.used_streams
-    return {stream: records for stream, records in found.items() if stream in used}
+    return {stream: records for stream, records in by_stream.items() if stream in used}
 
 
 def _results_section(results: Results) -> Section:
@@ -101,7 +101,7 @@ def _results_section(results: Results) -> Section:
 
 
 def _examples(run: OpenedRun, records: Mapping[str, Records], asked: Asked) -> list[Section]:
-    found = []
+    sections = []
     stream = "image" if "image" in records else "pair"
     if stream in records:
         chosen = spread(records[stream], PICTURES)
@@ -120,7 +120,7 @@ def _examples(run: OpenedRun, records: Mapping[str, Records], asked: Asked) -> l
                 "visual tokens. The picture is then drawn from the tokens. A perfect model would "
                 "reach the last picture of a card: visual tokens keep only a part of a picture."
             )
-            found.append(Section("Hidden patches", [told, picture_cards(shown)]))
+            sections.append(Section("Hidden patches", [told, picture_cards(shown)]))
     if "pair" in records:
         told = paragraph(
             "Each caption is read with the picture that belongs to it, and with that of another "
@@ -129,12 +129,12 @@ def _examples(run: OpenedRun, records: Mapping[str, Records], asked: Asked) -> l
         )
         texts = masked_texts(run, spread(records["pair"], SHOWN), "pair")
         shown = text_examples(texts, SHOWN_TEXTS)
-        found.append(Section("Hidden words of captions", [told, legend(), *shown]))
+        sections.append(Section("Hidden words of captions", [told, legend(), *shown]))
     if "text" in records:
         texts = masked_texts(run, spread(records["text"], SHOWN // 2), "text")
         shown = text_examples(texts, SHOWN_TEXTS)
-        found.append(Section("Hidden words of texts", [legend(), *shown]))
-    return [_with_selection(each) for each in found]
+        sections.append(Section("Hidden words of texts", [legend(), *shown]))
+    return [_with_selection(each) for each in sections]
 
 
 def _with_selection(section: Section) -> Section:

@@ -60,16 +60,16 @@ class Bounds(NamedTuple):
     exact: bool
 
 
-def bounds_of(found: Mapping[str, Any], draws: int = 1) -> Bounds:
+def bounds_of(figures: Mapping[str, Any], draws: int = 1) -> Bounds:
     """Returns the interval of an accuracy.
 
     Args:
-      found: figures with ``accuracy``, and with ``accuracy_interval`` or ``count``.
+      figures: figures with ``accuracy``, and with ``accuracy_interval`` or ``count``.
       draws: how often each record was counted.
     """
-    if "accuracy_interval" in found:
-        return Bounds(*found["accuracy_interval"], exact=True)
-    accuracy, count = found["accuracy"], max(found.get("count", 0) / draws, 1)
+    if "accuracy_interval" in figures:
+        return Bounds(*figures["accuracy_interval"], exact=True)
+    accuracy, count = figures["accuracy"], max(figures.get("count", 0) / draws, 1)
     margin = 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 0) / count)
     return Bounds(max(accuracy - margin, 0.0), min(accuracy + margin, 1.0), exact=False)
 
@@ -99,21 +99,21 @@ def above(
       name: of the baseline, such as "unigram baseline".
       style: how values are written; in a close comparison, shares have one more digit.
     """
-    found = level(value, bounds.low, baseline)
-    if found is Level.GOOD:
+    reached = level(value, bounds.low, baseline)
+    if reached is Level.GOOD:
         far = f"{value / baseline:.1f} times" if baseline else "above"
         return Verdict(
-            found, "above its baseline", f"It is {far} the {name} of {style.format(baseline)}."
+            reached, "above its baseline", f"It is {far} the {name} of {style.format(baseline)}."
         )
-    if found is Level.UNCLEAR:
+    if reached is Level.UNCLEAR:
         close = style.replace(".1%", ".2%")
         low, high, floor = (close.format(each) for each in (bounds.low, bounds.high, baseline))
         reason = (
             f"The 95% interval ({low} to {high}) holds the {name} of {floor}, so the difference "
             "may be chance."
         )
-        return Verdict(found, "not clearly above its baseline", reason)
-    return Verdict(found, f"not above its {name}", "")
+        return Verdict(reached, "not clearly above its baseline", reason)
+    return Verdict(reached, f"not above its {name}", "")
 
 
 def gain(

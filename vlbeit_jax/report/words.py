@@ -71,12 +71,14 @@ def meaning(name: str, task: Pretrain) -> str:
     return hidden + "each hidden piece."
 
 
-def accuracy_verdict(name: str, found: Mapping[str, Any], bounds: Bounds, trained: bool) -> Verdict:
+def accuracy_verdict(
+    name: str, figures: Mapping[str, Any], bounds: Bounds, trained: bool
+) -> Verdict:
     """Returns what the accuracy of a term says.
 
     Args:
       name: of the term.
-      found: its figures.
+      figures: its figures.
       bounds: of its accuracy.
       trained: whether the run was trained on the term's stream.
     """
@@ -87,15 +89,15 @@ def accuracy_verdict(name: str, found: Mapping[str, Any], bounds: Bounds, traine
             "help."
         )
         return Verdict(Level.NONE, "not trained", reason)
-    verdict = above(found["accuracy"], bounds, found["unigram"], "unigram baseline")
+    verdict = above(figures["accuracy"], bounds, figures["unigram"], "unigram baseline")
     if verdict.level is not Level.BAD:
         return verdict
     targets = TARGETS[term.modality][1]
     reason = (
-        f"The unigram baseline is {found['unigram']:.1%}: the model has learnt only how frequent "
+        f"The unigram baseline is {figures['unigram']:.1%}: the model has learnt only how frequent "
         f"the {targets} are."
     )
-    if not found["accuracy"] > found["chance"]:
+    if not figures["accuracy"] > figures["chance"]:
         reason = "The model has learnt nothing: a blind guess is right as often."
     return Verdict(verdict.level, verdict.short, reason)
 
@@ -112,19 +114,19 @@ GAIN_MEANINGS = {
 }
 
 
-def gain_verdict(name: str, found: Mapping[str, float], trained: bool) -> Verdict:
+def gain_verdict(name: str, figures: Mapping[str, float], trained: bool) -> Verdict:
     """Returns what a cross-modal gain says.
 
     Args:
       name: "gain_text" or "gain_image".
-      found: its value with the bounds of its interval.
+      figures: its value with the bounds of its interval.
       trained: whether the run was trained on pairs.
     """
     if not trained:
         return Verdict(Level.NONE, "not trained", "This run saw no pictures with captions.")
     read, helper = ("caption", "picture") if name == "gain_text" else ("picture", "caption")
     return gain(
-        found,
+        figures,
         good=f"The model uses the {helper} to fill in the {read}.",
         unclear=f"the model uses the {helper} to fill in the {read}",
         bad=f"A wrong {helper} helps more than the right one. Check that pictures and captions "
@@ -135,21 +137,21 @@ def gain_verdict(name: str, found: Mapping[str, float], trained: bool) -> Verdic
 def glossary(task: Pretrain, streams: tuple[str, ...]) -> list[tuple[str, str]]:
     """Returns the terms of the tables with their meaning, as far as some streams need them."""
     modalities = {modality for stream in streams for modality in TERMS[stream]}
-    found = []
+    entries = []
     if Modality.VISION in modalities:
         meaning = (
             f"the number of a kind of patch. The visual tokenizer sorts patches into "
             f"{task.model.codes:,} kinds; it was trained before this run."
         )
-        found.append(("Visual token", meaning))
+        entries.append(("Visual token", meaning))
     if Modality.LANGUAGE in modalities:
         meaning = (
             "a word or a part of one. The vocabulary of the text tokenizer has "
             f"{task.model.vocabulary:,} pieces."
         )
-        found.append(("Word piece", meaning))
+        entries.append(("Word piece", meaning))
     return [
-        *found,
+        *entries,
         (
             "Accuracy",
             "the share of hidden places where the model's first guess is right. It is measured on "

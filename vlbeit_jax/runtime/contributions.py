@@ -59,8 +59,8 @@ class Contributions:
         """Returns the share of each set in the rows of streams with several; empty without one."""
         lines = []
         for stream, each in self._mixed.items():
-            if len(found := each.contributions(MANY)) > 1:
-                told = ", ".join(f"{one.name} {one.rows / MANY:.2%}" for one in found)
+            if len(sets := each.contributions(MANY)) > 1:
+                told = ", ".join(f"{one.name} {one.rows / MANY:.2%}" for one in sets)
                 lines.append(f"mixture of {stream}: {told}")
         return "\n".join(lines)
 

@@ -67,9 +67,9 @@ def product() -> str:
         placed = jax.device_put((one, other), device)
         jax.block_until_ready(multiply(*placed))
         began = time.monotonic()
-        found = np.asarray(multiply(*placed), np.float64)
+        actual = np.asarray(multiply(*placed), np.float64)
         seconds = max(seconds, time.monotonic() - began)
-        worst = max(worst, float(abs(found - exact).max() / abs(exact).max()))
+        worst = max(worst, float(abs(actual - exact).max() / abs(exact).max()))
         if not worst < TOLERANCE:
             raise BrokenDevice(
                 f"device {device} multiplies wrongly: an error of {worst:.1e} of the largest value,"

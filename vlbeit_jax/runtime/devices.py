@@ -18,13 +18,13 @@ def devices() -> dict[str, Any]:
     }
 
 
-def in_words(found: Mapping[str, Any]) -> str:
+def in_words(recorded: Mapping[str, Any]) -> str:
     """Returns "CPU, 2 cores", "NVIDIA H100 80GB HBM3" or "8 x TPU v4 on 2 hosts".
 
     Args:
-      found: what ``devices`` has returned, here or where a run was trained.
+      recorded: what ``devices`` has returned, here or where a run was trained.
     """
-    kind, count, hosts, cores = (found[name] for name in ("kind", "count", "hosts", "cores"))
+    kind, count, hosts, cores = (recorded[name] for name in ("kind", "count", "hosts", "cores"))
     on = f" on {hosts} hosts" if hosts > 1 else ""
     if kind != "cpu":
         return f"{count} x {kind}{on}" if count > 1 else kind

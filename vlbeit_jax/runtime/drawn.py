@@ -41,14 +41,14 @@ def drawn(
 
         def with_pictures(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             nonlocal number
-            for record, found in zip(records, predict(records), strict=True):
+            for record, prediction in zip(records, predict(records), strict=True):
                 stem = re.sub(r"[^A-Za-z0-9._-]+", "_", record["id"])[:LONGEST_NAME]
                 paths = {}
-                for name, encoded in draws.pictures(record, found).items():
+                for name, encoded in draws.pictures(record, prediction).items():
                     file = f"{number:06d}_{stem}_{name}.png"
                     (unfinished / file).write_bytes(encoded)
                     paths[name] = f"{shown}/{file}"
                 number += 1
-                yield found | paths
+                yield prediction | paths
 
         yield with_pictures

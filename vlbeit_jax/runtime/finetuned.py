@@ -92,8 +92,8 @@ class FineTunedRun:
                 )
             return restore(folder, step, shapes)
 
-        step, found = read_newest(folder, read, step)
-        params = opened.for_inference(found[tree], found.get("model_state", {}))
+        step, trees = read_newest(folder, read, step)
+        params = opened.for_inference(trees[tree], trees.get("model_state", {}))
         return cls(folder, config, opened, params, step, weights)
 
     def place(self, mesh: Mesh) -> Place:
@@ -123,10 +123,10 @@ class FineTunedRun:
         params, place = self._params_on(mesh), self.place(mesh)
         if classes:
             compares = self._compares_classes()
-            found = evaluate_classes(compares, params, sets, split, classes, place)
+            results = evaluate_classes(compares, params, sets, split, classes, place)
         else:
-            found = self.opened.evaluate(params, sets, split, place)
-        protocol = found.pop("protocol") | {
+            results = self.opened.evaluate(params, sets, split, place)
+        protocol = results.pop("protocol") | {
             "task": self.config.task.kind,
             "split": split,
             "weights": self.weights,
@@ -137,7 +137,7 @@ class FineTunedRun:
             "versions": versions(),
         }
         data = [self._described(each, split) for each in sets]
-        return found | {"protocol": protocol, "data": data, "start": self._start()}
+        return results | {"protocol": protocol, "data": data, "start": self._start()}
 
     def predict(self, records: Records, top: int, mesh: Mesh) -> Iterator[dict[str, Any]]:
         """Yields a prediction per record; see ``FineTuned.predict``."""

@@ -45,13 +45,13 @@ def device_line(axes: Mapping[str, int]) -> str:
 def data_lines(sources: Mapping[str, Sequence[PreparedSet]]) -> list[str]:
     """Returns a line per set: the streams that read it, its name and kind, records by split."""
     streams: dict[str, list[str]] = {}
-    found = {each.name: each for sets in sources.values() for each in sets}
+    by_name = {each.name: each for sets in sources.values() for each in sets}
     for stream, sets in sources.items():
         for each in sets:
             streams.setdefault(each.name, []).append(stream)
     return [
         f"{', '.join(streams[name])}: {name} ({each.kind}): {_counts(each)}"
-        for name, each in found.items()
+        for name, each in by_name.items()
     ]
 
 

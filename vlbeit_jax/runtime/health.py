@@ -61,18 +61,18 @@ def versions() -> str:
     Raises:
       UsageError: a package has another version than JAX, with which it is released.
     """
-    found = {each: _version(each) for each in (*SHOWN, *SAME_AS_JAX)}
-    release = (found["jax"] or "").split(".")[:2]
+    releases = {each: _version(each) for each in (*SHOWN, *SAME_AS_JAX)}
+    release = (releases["jax"] or "").split(".")[:2]
     for name in SAME_AS_JAX:
-        if found[name] and found[name].split(".")[:2] != release:
+        if releases[name] and releases[name].split(".")[:2] != release:
             raise UsageError(
-                f"{name} {found[name]} does not belong to jax {found['jax']}; install both again "
-                "with launch/install.sh"
+                f"{name} {releases[name]} does not belong to jax {releases['jax']}; install both "
+                "again with launch/install.sh"
             )
-    missing = [name for name in SHOWN if not found[name]]
+    missing = [name for name in SHOWN if not releases[name]]
     if missing:
         raise UsageError(f"{', '.join(missing)} not installed; run launch/install.sh")
-    named = ", ".join(f"{name} {found[name]}" for name in SHOWN)
+    named = ", ".join(f"{name} {releases[name]}" for name in SHOWN)
     return f"vlbeit_jax {__version__}, Python {machine.versions()['python']}, {named}"
 
 
@@ -188,9 +188,9 @@ def data_set(place: str) -> str:
       BadData: a record cannot be read.
     """
     try:
-        found = open_set(place)
-        for split in found.meta["counts"]:
-            records = found.records(split)
+        prepared = open_set(place)
+        for split in prepared.meta["counts"]:
+            records = prepared.records(split)
             for index in {0, len(records) // 2, len(records) - 1}:
                 records[index]
     except Reported:
@@ -200,5 +200,5 @@ def data_set(place: str) -> str:
         raise BadData(
             f"{place}: cannot be read ({said}); copy the set again, or prepare it again"
         ) from error
-    counts = ", ".join(f"{split} {count:,}" for split, count in found.meta["counts"].items())
-    return f"{place}: {found.kind} ({counts}), fingerprint {found.fingerprint}"
+    counts = ", ".join(f"{split} {count:,}" for split, count in prepared.meta["counts"].items())
+    return f"{place}: {prepared.kind} ({counts}), fingerprint {prepared.fingerprint}"

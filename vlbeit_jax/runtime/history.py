@@ -41,15 +41,15 @@ def read_history(workdir: pathlib.Path) -> list[dict[str, Any]]:
     A line may be cut off, because its process was killed, or damaged.
     """
     path = workdir / FILE
-    found = []
+    entries = []
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         if _is_usable(entry):
-            found.append(entry)
-    return found
+            entries.append(entry)
+    return entries
 
 
 def _is_usable(entry: Any) -> bool:
@@ -80,13 +80,13 @@ SPENT = ("steps", "lost", "start", "compile", "data", "checkpoint", "evaluation"
 
 def starts(history: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Returns the lines of each start."""
-    found: list[list[dict[str, Any]]] = []
+    grouped: list[list[dict[str, Any]]] = []
     for entry in history:
         if entry["event"] == STARTED:
-            found.append([])
-        if found:
-            found[-1].append(entry)
-    return found
+            grouped.append([])
+        if grouped:
+            grouped[-1].append(entry)
+    return grouped
 
 
 def goodput(history: Sequence[dict[str, Any]], step: int) -> dict[str, float]:

@@ -86,10 +86,10 @@ class Hosts:
         result, error, code = None, None, Exit.DONE
         try:
             result = action()
-        except Reported as found:
+        except Reported as reported:
             if self._count == 1:
                 raise
-            error, code = str(found), found.code
+            error, code = str(reported), reported.code
         if self._count > 1:
             answers = self._exchange({"error": error, "code": code})
             hosts: dict[str, list[str]] = {}

@@ -40,17 +40,17 @@ class Rate(NamedTuple):
           tokens: of a row; 0: not told.
         """
         per_wall = self.rows / self.wall
-        found = {
+        figures = {
             "per_core_second": round(self.per_core, 1),
             "per_wall_second": round(per_wall, 1),
             "cores_used": round(self.processor / self.wall, 2),
             "wait_share": round(self.waited / self.wall, 3),
         }
         if row_bytes:
-            found["megabytes_per_wall_second"] = round(per_wall * row_bytes / MEGABYTE, 2)
+            figures["megabytes_per_wall_second"] = round(per_wall * row_bytes / MEGABYTE, 2)
         if tokens:
-            found["tokens_per_wall_second"] = round(per_wall * tokens)
-        return found
+            figures["tokens_per_wall_second"] = round(per_wall * tokens)
+        return figures
 
 
 def rate(work: Callable[[], int], seconds: float, step_seconds: float = 0.0) -> Rate:

@@ -107,24 +107,24 @@ def items_of(figures: Mapping[str, float], headlines: Sequence[Headline] = ()) -
         term, _, kind = name.rpartition("/")
         if term:
             terms.setdefault(term, {})[kind] = value
-    found = [
+    items = [
         _term(term, kinds)
         for term, kinds in sorted(terms.items())
         if "loss" in kinds or "accuracy" in kinds
     ]
-    found += [_headline(each, figures) for each in headlines if each.figure in figures]
-    return found or [Item(name, value=value) for name, value in figures.items()]
+    items += [_headline(each, figures) for each in headlines if each.figure in figures]
+    return items or [Item(name, value=value) for name, value in figures.items()]
 
 
 def problems(figures: Mapping[str, float]) -> list[str]:
     """Returns what is wrong: refused steps, and waiting for data or checkpoints."""
-    found = []
+    notes = []
     if refused := round(figures.get("refused", 0)):
-        found.append(f"{refused} refused")
+        notes.append(f"{refused} refused")
     for name, (label, least) in SLOW.items():
         if figures.get(name, 0.0) >= least:
-            found.append(f"{label} {figures[name]:.0%}")
-    return found
+            notes.append(f"{label} {figures[name]:.0%}")
+    return notes
 
 
 def is_spelt(items: Sequence[Item], steps: int) -> bool:

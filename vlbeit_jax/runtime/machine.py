@@ -49,13 +49,13 @@ def card() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that affect speed."""
-    found = {"python": platform.python_version()}
+    releases = {"python": platform.python_version()}
     installed = {
         each.metadata["Name"].lower(): each.version
         for each in importlib.metadata.distributions()
         if each.metadata["Name"]
     }
-    return found | {name: installed[name] for name in PACKAGES if name in installed}
+    return releases | {name: installed[name] for name in PACKAGES if name in installed}
 
 
 def usable_cores() -> int:

@@ -34,11 +34,11 @@ def last_figures(lines: Sequence[Mapping[str, Any]], split: str) -> dict[str, An
       lines: of ``read_metrics``.
       split: "validation", for example.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for line in lines:
         if line["split"] == split:
-            found = {**found, **line} if line["step"] == found.get("step") else dict(line)
-    return found
+            figures = {**figures, **line} if line["step"] == figures.get("step") else dict(line)
+    return figures
 
 
 def append_metrics(folder: pathlib.Path, line: Mapping[str, Any]) -> None:

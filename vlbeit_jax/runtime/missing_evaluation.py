@@ -31,8 +31,8 @@ def evaluate_if_missing(run: Run, state: TrainState, writer: Writer, timer: Time
     # Every process decides as the primary does, which has written the file. Without any line the
     # user has removed it.
     lines = read_metrics(run.workdir)
-    found = run.hosts.gathered([bool(lines), written_at(step, lines, evaluators)])[0]
-    has_lines, written = found[0], [Written(*each) for each in found[1]]
+    answers = run.hosts.gathered([bool(lines), written_at(step, lines, evaluators)])[0]
+    has_lines, written = answers[0], [Written(*each) for each in answers[1]]
     ema = bool(run.config.optimizer.ema_decay)
     ending = FINISHED if step == run.config.run.steps else None
     splits = (VALIDATION, VALIDATION_EMA) if ema else (VALIDATION,)
@@ -61,9 +61,9 @@ def written_at(
       evaluators: of the run.
     """
     names = [each.name for each in evaluators if each.name]
-    found = []
+    written = []
     for line in lines:
         if line["step"] == step and line["split"] in (VALIDATION, VALIDATION_EMA):
             of = [name for name in names if any(key.startswith(f"{name}/") for key in line)]
-            found.append(Written(of[0] if of else "", line["split"]))
-    return found
+            written.append(Written(of[0] if of else "", line["split"]))
+    return written

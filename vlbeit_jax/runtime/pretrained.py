@@ -109,8 +109,8 @@ def evaluate(run: OpenedRun, places: Sequence[str], mesh: Mesh, draws: int) -> d
     results: dict[str, Any] = dict.fromkeys([*TERM_NAMES, *GAINS])
     for stream, records in records_by_stream(run, places, sets).items():
         scores = run.model.score(stream, run.params, records, place, draws=draws)
-        for name, found in scores.items():
-            results[name] = found.summary() | {"accuracy_interval": found.accuracy_interval()}
+        for name, of_term in scores.items():
+            results[name] = of_term.summary() | {"accuracy_interval": of_term.accuracy_interval()}
         if len(scores) > 1 and len(records) > 1:
             results |= _gains(run, stream, records, scores, place, draws)
     data = [
@@ -180,7 +180,7 @@ def records_by_stream(
       UsageError: no stream has records.
     """
     records = {stream: records_of(run, sets, stream) for stream in run.model.objectives}
-    records = {stream: found for stream, found in records.items() if len(found)}
+    records = {stream: of_stream for stream, of_stream in records.items() if len(of_stream)}
     if not records:
         streams = f"can be scored by this run's streams ({', '.join(run.model.objectives)})"
         no_tokenizer = (

@@ -20,10 +20,10 @@ def record_ids(
       examples: of each stream.
       step: number of the step, from 1.
     """
-    found, streams = {}, run.task.streams()
+    ids, streams = {}, run.task.streams()
     for name in run.schedule.streams_at(step - 1):
         each, size = examples[name], streams[name].batch_size
         if isinstance(each, TrainingExamples):
             first = run.schedule.used_before(name, step - 1) * size
-            found[name] = [record_id(each.record(first + row)) for row in range(size)]
-    return found
+            ids[name] = [record_id(each.record(first + row)) for row in range(size)]
+    return ids

@@ -196,11 +196,11 @@ def own_interface(host: str) -> str:
       that the machine does not have.
     """
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return EVERYWHERE
     local = host == "localhost" or _is_loopback(host)
-    for family, _, _, _, address in found:
+    for family, _, _, _, address in addresses:
         if _is_loopback(str(address[0])) == local:
             with contextlib.suppress(OSError), socket.socket(family) as probe:
                 probe.bind((address[0], 0, *address[2:]))

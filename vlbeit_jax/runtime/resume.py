@@ -92,13 +92,13 @@ def restored(run: Run, step: SavedStep, abstract: TrainState, told: list[str]) -
             damage.append(str(error))
 
     run.hosts.all_or_none(read)
-    found = [each for each in run.hosts.gathered(damage) if each]
-    if not found:
+    damages = [each for each in run.hosts.gathered(damage) if each]
+    if not damages:
         try:
             return reading.checked()
         except Damaged as error:
-            found = [[str(error)]]
-    told.extend(found[0])
+            damages = [[str(error)]]
+    told.extend(damages[0])
     return None
 
 

@@ -85,10 +85,10 @@ class Run:
     def must_match(self) -> dict[str, Any]:
         """What must equal the checkpoint's on resume, by a name for messages."""
         config = self.config
-        found = {"task.kind": config.task.kind, "task.schedule": config.task.schedule}
-        found |= {"run.seed": config.run.seed, TRAINABLE: config.optimizer.trainable}
-        found |= fixed_settings(config.task, "task")
-        return found | {**self.opened.fingerprints, **self.data.fingerprints}
+        facts = {"task.kind": config.task.kind, "task.schedule": config.task.schedule}
+        facts |= {"run.seed": config.run.seed, TRAINABLE: config.optimizer.trainable}
+        facts |= fixed_settings(config.task, "task")
+        return facts | {**self.opened.fingerprints, **self.data.fingerprints}
 
     def check_resumes(self, saved: Mapping[str, Any]) -> None:
         """Raises a ``UsageError`` unless ``must_match`` equals what a checkpoint has saved."""
@@ -182,7 +182,7 @@ def _require_data(config: Config, data: TrainingData) -> None:
     Raises:
       BadData: a shard is missing, or is not the one that was written.
     """
-    sets = {each.folder: each for found in data.sources.values() for each in found}
+    sets = {each.folder: each for opened in data.sources.values() for each in opened}
     splits = (TRAIN, VALIDATION) if config.run.evaluate_every else (TRAIN,)
     for each in sets.values():
         for split in splits:

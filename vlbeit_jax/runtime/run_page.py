@@ -95,17 +95,17 @@ def _step_line(step: SavedStep, damage: str) -> str:
     return f"step {int(step.folder.name):,}: {_megabytes(step.folder)}: {said}"
 
 
-def _time_lines(found: Mapping[str, float]) -> list[str]:
+def _time_lines(totals: Mapping[str, float]) -> list[str]:
     """Returns where the time of all starts went, and what was lost."""
     shares = ", ".join(
-        f"{name} {duration(found[name])}" for name in SPENT if round(found[name]) >= 1
+        f"{name} {duration(totals[name])}" for name in SPENT if round(totals[name]) >= 1
     )
-    lines = [f"time: {duration(found['wall'])}, goodput {found['goodput']:.1%} ({shares or '-'})"]
-    if found["lost_steps"]:
-        lines.append(f"lost: {found['lost_steps']:,.0f} steps were taken again or rolled back")
-    if round(found["unrecorded"]) >= 1:
+    lines = [f"time: {duration(totals['wall'])}, goodput {totals['goodput']:.1%} ({shares or '-'})"]
+    if totals["lost_steps"]:
+        lines.append(f"lost: {totals['lost_steps']:,.0f} steps were taken again or rolled back")
+    if round(totals["unrecorded"]) >= 1:
         lines.append(
-            f"not recorded: {duration(found['unrecorded'])} between the last line of a start that "
+            f"not recorded: {duration(totals['unrecorded'])} between the last line of a start that "
             "was killed and the next start"
         )
     return lines

@@ -24,12 +24,12 @@ def sheet(title: str, rows: Sequence[Shown]) -> UInt8[np.ndarray, "height width 
       title: stands above them.
       rows: at least one.
     """
-    found = [_row(row) for row in rows]
-    height = MARGIN + LINE + sum(each.height + MARGIN for each in found)
+    drawn = [_row(row) for row in rows]
+    height = MARGIN + LINE + sum(each.height + MARGIN for each in drawn)
     page = Image.new("RGB", (WIDTH, height), PAPER)
     write(ImageDraw.Draw(page), (MARGIN, MARGIN // 2), title, INK)
     top = MARGIN + LINE
-    for each in found:
+    for each in drawn:
         page.paste(each, (0, top))
         top += each.height + MARGIN
     return np.asarray(page)
@@ -69,17 +69,17 @@ def _square(pixels: np.ndarray) -> Image.Image:
 
 def _runs(words: Sequence[Word]) -> list[Run]:
     """Returns the words of a text; those to predict have the right piece in a box."""
-    found: list[Run] = []
+    runs: list[Run] = []
     for word in words:
         if word.truth is None or word.fate is None:
-            found.append((word.seen.in_text, False))
+            runs.append((word.seen.in_text, False))
             continue
         sign = SIGNS[word.fate]
         if word.fate is Fate.REPLACED:
             sign = f"{word.seen.alone} {sign}"
         # A space keeps two boxes apart.
-        found += [(" ", False), (f"{sign} {word.truth.alone}", True)]
-    return found
+        runs += [(" ", False), (f"{sign} {word.truth.alone}", True)]
+    return runs
 
 
 def _wrapped(runs: Sequence[Run], room: int) -> list[list[Run]]:

@@ -40,11 +40,11 @@ def random_batches(
       shapes: by stream, shapes of arrays with their shardings.
       seed: another seed gives another batch.
     """
-    found = {}
+    batches = {}
     for number, (stream, leaves) in enumerate(shapes.items()):
         rows = _rows(config, stream, leaves, np.random.default_rng([seed, number]))
-        found[stream] = {name: _placed(rows[name], leaf) for name, leaf in leaves.items()}
-    return found
+        batches[stream] = {name: _placed(rows[name], leaf) for name, leaf in leaves.items()}
+    return batches
 
 
 def _placed(value: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:

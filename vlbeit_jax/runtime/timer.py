@@ -68,10 +68,10 @@ class Timer:
         ``wall`` is the sum of ``steps``, ``start``, ``compile`` and the kinds of waiting.
         """
         wall = time.monotonic() - self._start + self._start_seconds
-        found = {"start": self._start_seconds, "compile": self._compile_seconds()}
-        found |= self._all_waits
-        found = {"wall": wall, "steps": max(wall - sum(found.values()), 0.0), **found}
-        return {name: round(seconds, 3) for name, seconds in found.items()}
+        parts = {"start": self._start_seconds, "compile": self._compile_seconds()}
+        parts |= self._all_waits
+        parts = {"wall": wall, "steps": max(wall - sum(parts.values()), 0.0), **parts}
+        return {name: round(seconds, 3) for name, seconds in parts.items()}
 
     def summary(self) -> dict[str, float]:
         """Returns rates and shares of wall time since the last summary, and starts anew.

@@ -26,5 +26,5 @@ def versions() -> dict[str, str]:
     source = hashlib.sha256()
     for path in sorted(pathlib.Path(__file__).parents[1].rglob("*.py")):
         source.update(path.read_bytes())
-    found = {"vlbeit_jax": f"{__version__}+{source.hexdigest()[:12]}"}
-    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+    releases = {"vlbeit_jax": f"{__version__}+{source.hexdigest()[:12]}"}
+    return releases | {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -134,15 +134,15 @@ def _message(limit: float) -> str:
 def main_thread_place() -> str:
     """Returns the file, line and function of this package in which the main thread is."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    found = frame
+    innermost = frame
     while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
-    found = frame or found
-    if found is None:
+    frame = frame or innermost
+    if frame is None:
         return "no function"
-    code = found.f_code
+    code = frame.f_code
     name = code.co_filename.removeprefix(f"{PACKAGE}{os.sep}")
-    return f"{name}:{found.f_lineno} ({code.co_name})"
+    return f"{name}:{frame.f_lineno} ({code.co_name})"
 
 
 def show_stacks() -> None:

@@ -60,10 +60,10 @@ class Classification:
         Raises:
           UsageError: nothing tells it.
         """
-        found = self.classes or len(self.class_names)
-        if not found:
+        count = self.classes or len(self.class_names)
+        if not count:
             raise UsageError("task.classes=0: without data, set the number of classes")
-        return found
+        return count
 
     @property
     def network(self) -> Classifier:

@@ -105,16 +105,16 @@ def _streams(task: Any) -> Iterator[tuple[str, StreamConfig]]:
     """
     model = task.model
     for name, stream in _sections(task):
-        found: dict[str, int] = {}
+        values: dict[str, int] = {}
         if isinstance(stream, ImageStreamConfig) and model.patch_size:
             if stream.num_masked_patches == FOLLOWS:
-                found["num_masked_patches"] = masked_patches(model.patches)
-            masked = found.get("num_masked_patches", stream.num_masked_patches)
+                values["num_masked_patches"] = masked_patches(model.patches)
+            masked = values.get("num_masked_patches", stream.num_masked_patches)
             if stream.mask_block == 0:
-                found["mask_block"] = mask_block(model.patches, masked)
+                values["mask_block"] = mask_block(model.patches, masked)
         if isinstance(stream, TextStreamConfig) and stream.text_length == 0:
-            found["text_length"] = _text_length(task, stream)
-        yield name, dataclasses.replace(stream, **found)
+            values["text_length"] = _text_length(task, stream)
+        yield name, dataclasses.replace(stream, **values)
 
 
 def _text_length(task: Any, stream: StreamConfig) -> int:
@@ -164,12 +164,12 @@ def _steps(task: Any, run: RunConfig) -> int:
 def _periods(run: RunConfig) -> RunConfig:
     """Returns the periods of a run whose steps are known."""
     parts = {"log_every": LINES, "evaluate_every": PERIODS, "checkpoint_every": PERIODS}
-    found = {
+    periods = {
         name: max(run.steps // part, 1)
         for name, part in parts.items()
         if getattr(run, name) == FOLLOWS
     }
-    return dataclasses.replace(run, **found)
+    return dataclasses.replace(run, **periods)
 
 
 def _warmup(optimizer: OptimizerConfig, steps: int) -> OptimizerConfig:
@@ -179,8 +179,8 @@ def _warmup(optimizer: OptimizerConfig, steps: int) -> OptimizerConfig:
 
 
 def _sections(task: Any) -> Iterable[tuple[str, StreamConfig]]:
-    found = ((field.name, getattr(task, field.name)) for field in settings_of(task))
-    return [(name, section) for name, section in found if isinstance(section, StreamConfig)]
+    sections = ((field.name, getattr(task, field.name)) for field in settings_of(task))
+    return [(name, section) for name, section in sections if isinstance(section, StreamConfig)]
 
 
 def _used(task: Any) -> dict[str, StreamConfig]:

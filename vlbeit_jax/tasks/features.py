@@ -122,13 +122,13 @@ def _features(
     batch_size = padded_batch(BATCH, place.mesh)
     examples = EvaluationExamples(records, transform, batch_size, seed=place.run.seed)
     batches = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
-    compiled, found = _compiled(model, modality, pooling, place.mesh), []
+    compiled, pooled = _compiled(model, modality, pooling, place.mesh), []
     with closing(batches), on_mesh(place.mesh):
         for batch in counted(batches, "computing features", "records", len(records), batch_size):
             # One step at a time: simulated devices of a CPU must not run two.
             states, weight = jax.device_get(compiled(params, put_batch(batch, place.mesh)))
-            found.append(states[weight > 0])
-    return np.concatenate(found)
+            pooled.append(states[weight > 0])
+    return np.concatenate(pooled)
 
 
 @functools.cache

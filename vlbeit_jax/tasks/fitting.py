@@ -30,13 +30,13 @@ def fitted(stream: StreamConfig, model: ModelConfig) -> StreamConfig:
     A run may be scored on a stream that it was not trained on. Nobody has chosen the settings of
     that one for the network, so that texts may be too long, and masks larger than the image.
     """
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     if isinstance(stream, TextStreamConfig):
-        found["text_length"] = min(stream.text_length, model.text_positions)
+        values["text_length"] = min(stream.text_length, model.text_positions)
     if isinstance(stream, ImageStreamConfig):
         masked = stream.num_masked_patches
         if masked and not stream.mask_block <= masked <= model.patches:
             masked = masked_patches(model.patches)
             block = mask_block(model.patches, masked)
-            found |= {"num_masked_patches": masked, "mask_block": block}
-    return dataclasses.replace(stream, **found)
+            values |= {"num_masked_patches": masked, "mask_block": block}
+    return dataclasses.replace(stream, **values)

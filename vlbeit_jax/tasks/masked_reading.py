@@ -33,8 +33,8 @@ def token_pictures(
     """Returns the visual tokens of pictures, drawn by the tokenizer or as one colour a token."""
     codes = encode(visual.tokenizer, visual.frozen, jnp.asarray(images))
     if draws_pictures(visual):
-        found = pictures_of(visual, codes)
+        pictures = pictures_of(visual, codes)
     else:
-        found = np.stack([coloured(each.reshape(grid, grid)) for each in np.asarray(codes)])
-    larger = images.shape[1] // found.shape[1]
-    return found.repeat(larger, axis=1).repeat(larger, axis=2)
+        pictures = np.stack([coloured(each.reshape(grid, grid)) for each in np.asarray(codes)])
+    larger = images.shape[1] // pictures.shape[1]
+    return pictures.repeat(larger, axis=1).repeat(larger, axis=2)

@@ -85,10 +85,10 @@ def _masks_of(started: Any, task: Values) -> Values:
 
     Accuracies before and after can then be compared.
     """
-    found = {}
+    masks = {}
     for name, section in task.items():
         stream = getattr(started, name, None)
         if isinstance(section, Mapping) and isinstance(stream, ImageStreamConfig):
             left_open = {key for key, follows in _OPEN_MASKS.items() if section.get(key) == follows}
-            found[name] = {**section, **{key: getattr(stream, key) for key in left_open}}
-    return found
+            masks[name] = {**section, **{key: getattr(stream, key) for key in left_open}}
+    return masks

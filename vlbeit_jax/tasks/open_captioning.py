@@ -97,9 +97,9 @@ class OpenCaptioning(OpenFineTuned):
         """
         records = ConcatRecords([each.records(split) for each in sets])
         references = references_of(records, len(records))
-        found, metrics = self._scored(self._written(params, records, place), references)
+        scored, metrics = self._scored(self._written(params, records, place), references)
         groups, task = groups_of(records), self.task
-        for name, values in (("cider", found.cider), ("rouge_l", found.rouge_l)):
+        for name, values in (("cider", scored.cider), ("rouge_l", scored.rouge_l)):
             metrics[f"{name}_interval"] = mean_interval(np.array(values), groups)[1:]
         captions = [caption for own in references for caption in own]
         protocol = {
@@ -138,10 +138,10 @@ class OpenCaptioning(OpenFineTuned):
         task = self.task
         write, view = _Write(task.model, task.search), WholeImage(task.model.image_size)
         size = task.pair.batch_size
-        found = outputs_of(write, params, records, view, size, place, batches=batches).outputs
+        written = outputs_of(write, params, records, view, size, place, batches=batches).outputs
         return [
             Written(self.text.decode(row), float(share))
-            for row, share in zip(found.text.tolist(), found.log_probability, strict=True)
+            for row, share in zip(written.text.tolist(), written.log_probability, strict=True)
         ]
 
     def _evaluate_state(
@@ -162,13 +162,13 @@ class OpenCaptioning(OpenFineTuned):
         """
         captions = [words(each.caption) for each in written]
         given = [[words(caption) for caption in own] for own in references]
-        found = scores(captions, given)
+        result = scores(captions, given)
         wrong = scores(captions[1:] + captions[:1], given)
-        return found, {
-            "cider": float(np.mean(found.cider)),
+        return result, {
+            "cider": float(np.mean(result.cider)),
             "cider_wrong_picture": float(np.mean(wrong.cider)),
-            **{f"bleu_{n}": value for n, value in enumerate(found.bleu, 1)},
-            "rouge_l": float(np.mean(found.rouge_l)),
+            **{f"bleu_{n}": value for n, value in enumerate(result.bleu, 1)},
+            "rouge_l": float(np.mean(result.rouge_l)),
             "count": len(captions),
         }
 

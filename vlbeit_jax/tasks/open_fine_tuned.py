@@ -128,8 +128,8 @@ class OpenFineTuned:
 
 def groups_of(records: Records) -> Int[np.ndarray, " A"]:
     """Returns the number of each record's group; records of one picture are one without a group."""
-    found = (records[index] for index in range(len(records)))
-    groups = [as_text(each["group"] if "group" in each else each["sha256"]) for each in found]
+    all_records = (records[index] for index in range(len(records)))
+    groups = [as_text(each["group"] if "group" in each else each["sha256"]) for each in all_records]
     return np.unique(groups, return_inverse=True)[1]
 
 

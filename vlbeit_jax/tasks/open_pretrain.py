@@ -97,8 +97,8 @@ class OpenPretrain:
     @property
     def fingerprints(self) -> dict[str, Any]:
         """Those of the tokenizers."""
-        found = {TEXT_TOKENIZER: self._text, VISUAL_TOKENIZER: self._visual}
-        return {name: tokenizer.fingerprint for name, tokenizer in found.items() if tokenizer}
+        tokenizers = {TEXT_TOKENIZER: self._text, VISUAL_TOKENIZER: self._visual}
+        return {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items() if tokenizer}
 
     @property
     def chance(self) -> Mapping[str, float]:
@@ -132,13 +132,13 @@ class OpenPretrain:
         """See ``tasks.reading.Readable``."""
         return masked_reading(self, stream)
 
-    def cached_tokens(self, stream: str, found: PreparedSet) -> CachedTokens:
+    def cached_tokens(self, stream: str, prepared: PreparedSet) -> CachedTokens:
         """Returns where the visual tokens of a set's views lie, whether they exist or not."""
         section = self.stream_config(stream)
         assert isinstance(section, ImageStreamConfig), stream
         return cached_tokens(
             self.task.visual_tokens,
-            found,
+            prepared,
             section,
             self.task.model.image_size,
             self.visual.fingerprint,
@@ -179,12 +179,12 @@ class OpenPretrain:
             repeats=draws,
             max_batches=batches,
         )
-        found = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
+        rows = pipeline.batches(examples, batch_size, shard=place.shard, loader=place.loader)
         return score(
             self.objectives[stream],
             params,
             frozen or put_replicated(self.tokenizer_params, place.mesh),
-            found,
+            rows,
             place.mesh,
             what=f"scoring {stream}{about}",
             total=min(len(records) * draws, len(examples)),
@@ -209,11 +209,11 @@ class OpenPretrain:
     def evaluators(self, data: PretrainData, place: Place) -> Sequence[Evaluator]:
         """Returns masked accuracy, unigram baseline and loss on held-out data, and the probes."""
         run, probes = functools.partial(self._evaluate, data, place), self.task.probes
-        found = [Evaluator("", place.run.evaluate_every, run)]
+        evaluators = [Evaluator("", place.run.evaluate_every, run)]
         if probes.every:
             opened = Probes(probes, self.task.model, self._text)
-            found.append(Evaluator(PROBE, probes.every, functools.partial(opened.run, place)))
-        return found
+            evaluators.append(Evaluator(PROBE, probes.every, functools.partial(opened.run, place)))
+        return evaluators
 
     def prepare_state(self, state: TrainState, data: PretrainData, place: Place) -> TrainState:
         """Returns the state unchanged: pretraining has nothing to prepare."""
@@ -225,8 +225,10 @@ class OpenPretrain:
         figures, batches = {}, place.run.evaluate_batches
         for stream, sets in data.sets.items():
             records = sets[0].records(VALIDATION)
-            found = self.score(stream, state.params, records, place, batches=batches, frozen=frozen)
-            for name, scores in found.items():
+            by_term = self.score(
+                stream, state.params, records, place, batches=batches, frozen=frozen
+            )
+            for name, scores in by_term.items():
                 figures |= {f"{name}/{kind}": value for kind, value in scores.summary().items()}
         return figures
 

@@ -189,9 +189,9 @@ class OpenRetrieval(OpenFineTuned):
         """Returns the ranks of both encoders, and those after re-ranking if there is matching."""
         image, text = embed(self.task, self.text, params, gallery, place)
         scores = dual_scores(image, text)
-        found = {DUAL: gallery.rank(scores)}
+        ranks = {DUAL: gallery.rank(scores)}
         if self.task.reranks:
-            found[RERANKED] = rerank_both(
-                self.task, self.text, params, gallery, scores, found[DUAL], place
+            ranks[RERANKED] = rerank_both(
+                self.task, self.text, params, gallery, scores, ranks[DUAL], place
             )
-        return found
+        return ranks

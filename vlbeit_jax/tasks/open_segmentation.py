@@ -56,8 +56,8 @@ class OpenSegmentation(OpenFineTuned):
 
     def abstract_model_state(self) -> Tree:
         """Returns the shapes of BatchNorm's running statistics; empty without BatchNorm."""
-        found = jax.eval_shape(self._loss.init_model_state)
-        return {IMAGE: found} if found else {}
+        shapes = jax.eval_shape(self._loss.init_model_state)
+        return {IMAGE: shapes} if shapes else {}
 
     def for_inference(self, params: Tree, model_state: Tree) -> Tree:
         """Returns the parameters with BatchNorm's running statistics."""
@@ -118,9 +118,9 @@ class OpenSegmentation(OpenFineTuned):
         self.require_classes(sets)
         records = ConcatRecords([each.records(split) for each in sets])
         pixels, groups = self._pixels(params, records, place), groups_of(records)
-        found = summary(pixels) | {"miou_interval": list(interval(pixels, groups))}
+        metrics = summary(pixels) | {"miou_interval": list(interval(pixels, groups))}
         return {
-            "metrics": found,
+            "metrics": metrics,
             "by_class": self._by_class(pixels),
             "groups": len(np.unique(groups)),
             "protocol": {
@@ -152,16 +152,18 @@ class OpenSegmentation(OpenFineTuned):
             listed = best_of(names, shares, top)
             yield {"mask": mask, "classes": [each for each in listed if each[1]]}
 
-    def pictures(self, record: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, bytes]:
+    def pictures(
+        self, record: Mapping[str, Any], prediction: Mapping[str, Any]
+    ) -> dict[str, bytes]:
         """Returns PNG files of a prediction: the indexed mask, and the picture under its colours.
 
         Args:
           record: with ``image``.
-          found: of ``predict``.
+          prediction: of ``predict``.
         """
-        shown = overlay(pixels_of(record), found["mask"])[..., ::-1]
+        shown = overlay(pixels_of(record), prediction["mask"])[..., ::-1]
         return {
-            "mask": indexed_png(found["mask"]),
+            "mask": indexed_png(prediction["mask"]),
             "overlay": cv2.imencode(".png", shown)[1].tobytes(),
         }
 
@@ -184,8 +186,8 @@ class OpenSegmentation(OpenFineTuned):
 
     def _pixels(self, params: Tree, records: Records, place: Place, pictures: int = 0) -> Pixels:
         classes = self.task.num_classes
-        found = enumerate(self._masks(params, records, place, pictures))
-        return joined([counts(mask_of(records[i]), mask, classes) for i, mask in found], classes)
+        masks = enumerate(self._masks(params, records, place, pictures))
+        return joined([counts(mask_of(records[i]), mask, classes) for i, mask in masks], classes)
 
     def _by_class(self, pixels: Pixels) -> dict[str, dict[str, float]]:
         """Returns the figures of each class that occurs in a mask."""

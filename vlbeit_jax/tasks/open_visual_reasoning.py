@@ -90,7 +90,7 @@ class OpenVisualReasoning(OpenFineTuned):
         judged = self._judged(params, records, place)
         groups = groups_of(records)
         intervals = {
-            f"{name}_interval": found[1:] for name, found in judged.intervals(groups).items()
+            f"{name}_interval": interval[1:] for name, interval in judged.intervals(groups).items()
         }
         statements = (as_text(records[index]["text"]) for index in range(len(records)))
         return {
@@ -133,8 +133,8 @@ class OpenVisualReasoning(OpenFineTuned):
         """Returns logits of false and true for each record; the records' truth is not read."""
         transform = self.make_example(labelled=False, augment=False)
         size = self.task.statement.batch_size
-        found = outputs_of(self._logits, params, records, transform, size, place, batches=batches)
-        return np.asarray(found.outputs, np.float32)
+        outputs = outputs_of(self._logits, params, records, transform, size, place, batches=batches)
+        return np.asarray(outputs.outputs, np.float32)
 
     def _judged(self, params: Tree, records: Records, place: Place, batches: int = 0) -> Judged:
         logits = self._all_logits(params, records, place, batches)

@@ -150,8 +150,8 @@ class OpenVQA(OpenFineTuned):
         """Returns logits of all answers for each record; the records' answers are not read."""
         transform = self._example({}, Rule.EXACT, augment=False)
         size = self.task.question.batch_size
-        found = outputs_of(self._logits, params, records, transform, size, place, batches=batches)
-        return np.asarray(found.outputs, np.float32)
+        outputs = outputs_of(self._logits, params, records, transform, size, place, batches=batches)
+        return np.asarray(outputs.outputs, np.float32)
 
     def _evaluate_state(
         self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree

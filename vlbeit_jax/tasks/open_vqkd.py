@@ -100,8 +100,8 @@ class OpenVQKD:
         network, teacher = make_tokenizer(visual), self.objective.teacher
 
         def features(params: Tree, image: jax.Array) -> jax.Array:
-            found: Any = network.apply({"params": params}, image, method="features")
-            return found.reshape(-1, visual.code_width)
+            vectors: Any = network.apply({"params": params}, image, method="features")
+            return vectors.reshape(-1, visual.code_width)
 
         def cluster(features: jax.Array, key: jax.Array) -> jax.Array:
             return kmeans(l2_normalise(features), visual.codes, visual.kmeans_iterations, key)
@@ -127,10 +127,10 @@ class OpenVQKD:
                     means.append(compiled_mean(frozen, image))
             key = jax.random.key(place.run.seed)
             codebook = jax.jit(cluster, out_shardings=everywhere)(jnp.concatenate(seen), key)
-        found = {"codebook": codebook}
+        at_start = {"codebook": codebook}
         if teacher.centred:
-            found[TARGET_MEAN] = jnp.stack(means).mean(axis=0)
-        model_state = state.model_state | {IMAGE: state.model_state[IMAGE] | found}
+            at_start[TARGET_MEAN] = jnp.stack(means).mean(axis=0)
+        model_state = state.model_state | {IMAGE: state.model_state[IMAGE] | at_start}
         return dataclasses.replace(state, model_state=model_state)
 
     def _evaluate(

@@ -71,11 +71,11 @@ def outputs_of(
         records, transform, size, seed=place.run.seed, max_batches=-(-most // size)
     )
     feed = pipeline.batches(examples, size, shard=place.shard, loader=place.loader)
-    compiled, found = _compiled(outputs, place.mesh), []
+    compiled, results = _compiled(outputs, place.mesh), []
     with closing(feed), on_mesh(place.mesh):
         for batch in counted(feed, "computing", "records", min(most, len(records)), size):
-            found.append(jax.device_get(compiled(params, put_batch(batch, place.mesh))))
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+            results.append(jax.device_get(compiled(params, put_batch(batch, place.mesh))))
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
     real = joined[1]["weight"] > 0
     return Rows(*jax.tree.map(lambda leaf: leaf[real][:most], joined))
 

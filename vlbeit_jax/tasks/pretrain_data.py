@@ -69,10 +69,10 @@ class PretrainData:
         write_seen(folder, seen_by(self._all))
 
     def _cached_tokens(self) -> dict[str, list[CachedTokens]]:
-        found = {}
+        by_stream = {}
         for stream, sets in self.sets.items():
             if isinstance(self._model.stream_config(stream), ImageStreamConfig):
-                found[stream] = [self._model.cached_tokens(stream, each) for each in sets]
-                for cached, each in zip(found[stream], sets, strict=True):
+                by_stream[stream] = [self._model.cached_tokens(stream, each) for each in sets]
+                for cached, each in zip(by_stream[stream], sets, strict=True):
                     require_all(cached, each)
-        return found
+        return by_stream

@@ -68,17 +68,18 @@ class Probe:
         Raises:
           UsageError: the set is missing, of another kind, or lacks one of both parts.
         """
-        found = open_set(place, kind)
+        prepared = open_set(place, kind)
         for split in (TRAIN, VALIDATION):
-            if not found.count(split):
+            if not prepared.count(split):
                 raise UsageError(
-                    f"{found.folder} holds no {split} records ({dict(found.meta['counts'])}), "
-                    "which probes need; prepare it again with another --validation_share"
+                    f"{prepared.folder} holds no {split} records "
+                    f"({dict(prepared.meta['counts'])}), which probes need; prepare it again with "
+                    "another --validation_share"
                 )
-        self.kind, self.classes = kind, list(found.meta["classes"])
+        self.kind, self.classes = kind, list(prepared.meta["classes"])
         self.parts = {}
         for split in (TRAIN, VALIDATION):
-            chosen = _spread(found, split, rows)
+            chosen = _spread(prepared, split, rows)
             labels = [self.classes.index(as_text(record["label"])) for record in chosen]
             self.parts[split] = LabelledRows(chosen, np.array(labels))
 
@@ -110,7 +111,7 @@ class Probe:
             "neighbours": near,
             "majority": np.full_like(wanted, np.bincount(labels).argmax()),
         }
-        return {name: float(np.mean(found == wanted)) for name, found in answers.items()}
+        return {name: float(np.mean(answer == wanted)) for name, answer in answers.items()}
 
 
 class PairProbe:
@@ -122,8 +123,8 @@ class PairProbe:
         Raises:
           UsageError: the set is missing, of another kind, or holds nothing back.
         """
-        found = open_set(place, Kind.PAIRS)
-        self.records = _spread(found, VALIDATION, rows)
+        prepared = open_set(place, Kind.PAIRS)
+        self.records = _spread(prepared, VALIDATION, rows)
         captions = [[as_text(text) for text in record["captions"]] for record in self.records]
         self.texts = [text for each in captions for text in each]
         self._owner = np.repeat(np.arange(len(captions)), [len(each) for each in captions])
@@ -141,15 +142,15 @@ class PairProbe:
           texts: features of all captions.
         """
         one, other = (unit_rows(each - each.mean(axis=0)) for each in (images, texts))
-        found = recalls(rank(one @ other.T, self._owner), [BEST])
+        recalled = recalls(rank(one @ other.T, self._owner), [BEST])
         by_chance = chance(self._owner, [BEST])
-        named = {name.replace("/", "_"): value for name, value in found.items()}
+        named = {name.replace("/", "_"): value for name, value in recalled.items()}
         return named | {f"chance_{name.replace('/', '_')}": x for name, x in by_chance.items()}
 
 
-def _spread(found: PreparedSet, split: str, rows: int) -> list[Any]:
+def _spread(prepared: PreparedSet, split: str, rows: int) -> list[Any]:
     """Returns at most so many records of a split, evenly spaced."""
-    records, count = found.records(split), found.count(split)
+    records, count = prepared.records(split), prepared.count(split)
     taken = min(rows, count)
     return [records[number * count // taken] for number in range(taken)]
 
@@ -184,13 +185,13 @@ class Probes:
                 self._features(probe.kind, state.params, probe.parts[split].records, place)
                 for split in (TRAIN, VALIDATION)
             )
-            found = probe.figures(known, new, self._settings)
-            figures |= {f"{name}/{what}": value for what, value in found.items()}
+            of_probe = probe.figures(known, new, self._settings)
+            figures |= {f"{name}/{what}": value for what, value in of_probe.items()}
         if self._pairs:
             images = image_features(self._model, state.params, self._pairs.records, place)
             texts = self._texts(state.params, self._pairs.texts, place)
-            found = self._pairs.figures(images, texts)
-            figures |= {f"pair/{what}": value for what, value in found.items()}
+            of_probe = self._pairs.figures(images, texts)
+            figures |= {f"pair/{what}": value for what, value in of_probe.items()}
         return figures | {"seconds": time.monotonic() - began}
 
     def _features(

@@ -86,8 +86,8 @@ class _Embed:
 
     def __call__(self, params: Tree, batch: dict[str, Array]) -> Array:
         inputs = Inputs(**{self.name: batch[self.name]})
-        found: Any = self.network.apply({"params": params}, inputs, method=f"embed_{self.name}")
-        return found
+        vectors: Any = self.network.apply({"params": params}, inputs, method=f"embed_{self.name}")
+        return vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,8 @@ class _Match:
 
     def __call__(self, params: Tree, batch: dict[str, Array]) -> Array:
         inputs = Inputs(image=batch["image"], text=batch["text"])
-        found: Any = self.network.apply({"params": params}, inputs, method="match")
-        return found
+        logits: Any = self.network.apply({"params": params}, inputs, method="match")
+        return logits
 
 
 def embed(
@@ -231,7 +231,7 @@ class _Matched:
         image, text = images.reshape(-1), texts.reshape(-1)
         mesh = self.place.mesh
         size = rows_at_once(len(image), self.batch_size, mesh)
-        rows, found = np.asarray(self.place.shard.rows(size)), []
+        rows, parts = np.asarray(self.place.shard.rows(size)), []
         with on_mesh(mesh):
             starts = range(0, len(image), size)
             for start in counted(starts, "matching", "pairs", len(image), size):
@@ -239,8 +239,8 @@ class _Matched:
                 pairs = np.where(pairs < len(image), pairs, start)[rows]
                 batch = {"image": self.images[image[pairs]], "text": self.texts[text[pairs]]}
                 logits = _compiled(self.outputs, mesh)(self.params, put_batch(batch, mesh))
-                found.append(jax.device_get(logits))
-        logits = np.concatenate(found)[: len(image)].astype(np.float32)
+                parts.append(jax.device_get(logits))
+        logits = np.concatenate(parts)[: len(image)].astype(np.float32)
         return (logits[:, 1] - logits[:, 0]).reshape(images.shape)
 
 

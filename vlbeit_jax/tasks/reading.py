@@ -150,15 +150,15 @@ def _words(row: Arrays, tokenizer: TextTokenizer) -> list[Word]:
     length = int((text != Special.PAD).sum())
     # Of captions, SEP may be among what has to be predicted.
     last = length - 1 if length - 1 not in truths else length
-    found = []
+    words = []
     for place in range(1, last):
         seen = readable(tokenizer, text[place])
         if place in truths:
             truth = int(truths[place])
-            found.append(Word(seen, readable(tokenizer, truth), fate_of(int(text[place]), truth)))
+            words.append(Word(seen, readable(tokenizer, truth), fate_of(int(text[place]), truth)))
         else:
-            found.append(Word(seen))
-    return found
+            words.append(Word(seen))
+    return words
 
 
 def hidden_patches(
@@ -175,9 +175,9 @@ def hidden_patches(
 def _erased(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Returns a picture with grey in the box that the device fills with noise."""
     top, left, height, width = (int(each) for each in box)
-    found = image.copy()
-    found[top : top + height, left : left + width] = GREY
-    return found
+    erased = image.copy()
+    erased[top : top + height, left : left + width] = GREY
+    return erased
 
 
 def coloured(numbers: Int[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -74,10 +74,10 @@ class Segmentation:
         Raises:
           UsageError: nothing tells it.
         """
-        found = self.classes or len(self.class_names)
-        if not found:
+        count = self.classes or len(self.class_names)
+        if not count:
             raise UsageError("task.classes=0: without data, set the number of classes")
-        return found
+        return count
 
     @property
     def averages(self) -> bool:

@@ -51,12 +51,12 @@ class Windows:
     def cut(self, pixels: UInt8[np.ndarray, "h w 3"]) -> list[UInt8[np.ndarray, "side side 3"]]:
         """Returns the windows; what lies outside of the picture is grey."""
         picture = Size(*pixels.shape[:2])
-        view, found = images.resize(pixels, *self.size(picture)), []
+        view, windows = images.resize(pixels, *self.size(picture)), []
         for top, left in self.places(picture):
             part = view[top : top + self.side, left : left + self.side]
             missing = [(0, self.side - length) for length in part.shape[:2]]
-            found.append(np.pad(part, [*missing, (0, 0)], constant_values=GREY))
-        return found
+            windows.append(np.pad(part, [*missing, (0, 0)], constant_values=GREY))
+        return windows
 
 
 class _Window(NamedTuple):
@@ -102,8 +102,8 @@ def segmented(
         rows = np.pad(rows, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
         with on_mesh(place.mesh):
             given = put_batch({"image": rows[place.shard.rows(size)]}, place.mesh)
-            found = jax.device_get(compiled(params, given))
-        for window, own in zip(batch, found, strict=False):
+            logits = jax.device_get(compiled(params, given))
+        for window, own in zip(batch, logits, strict=False):
             window.canvas.add(window.place, np.asarray(own, np.float32), windows.side)
 
     open_pictures: collections.deque[tuple[Canvas, Size]] = collections.deque()

@@ -109,18 +109,18 @@ def _read_run(config: VisualTokenizerConfig) -> RunTeacher:
     return RunTeacher(dataclasses.replace(network, drop_path=0.0), config.teacher_blocks)
 
 
-def _check(folder: pathlib.Path, wanted: dict[str, Any], found: Any) -> None:
+def _check(folder: pathlib.Path, wanted: dict[str, Any], actual: Any) -> None:
     wrong = [
-        f"{name} is {getattr(found, name)}, needed is {value}"
+        f"{name} is {getattr(actual, name)}, needed is {value}"
         for name, value in wanted.items()
-        if getattr(found, name) != value
+        if getattr(actual, name) != value
     ]
     if wrong:
         settings = {"kind": "teacher", "out": "teacher_width"}
         flags = [
-            f"--config.task.model.{settings.get(name, name)}={getattr(found, name)}"
+            f"--config.task.model.{settings.get(name, name)}={getattr(actual, name)}"
             for name, value in wanted.items()
-            if getattr(found, name) != value
+            if getattr(actual, name) != value
         ]
         raise UsageError(
             f"task.model.teacher_weights={folder}: {'; '.join(wrong)}. For this teacher, set "

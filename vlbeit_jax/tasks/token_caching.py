@@ -58,30 +58,30 @@ class TokenCacher:
         self._makes: dict[str, str] = {}
         self.work: list[tuple[CachedTokens, PreparedSet, int]] = []
         for stream in streams:
-            for found in open_sources(stream, self._model.stream_config(stream)):
-                cached = self._model.cached_tokens(stream, found)
+            for prepared in open_sources(stream, self._model.stream_config(stream)):
+                cached = self._model.cached_tokens(stream, prepared)
                 if (
                     cached.folder.name not in self._makes
                 ):  # Two streams that see the same views of a set share them.
                     self._makes[cached.folder.name] = stream
-                    self.work += [(cached, found, part) for part in cached.parts]
+                    self.work += [(cached, prepared, part) for part in cached.parts]
         tokenizer = self._model.visual.tokenizer
         self._encode = jax.jit(functools.partial(encode, tokenizer), out_shardings=replicated(mesh))
         self._frozen = put_replicated(self._model.tokenizer_params, mesh)
 
-    def make(self, cached: CachedTokens, found: PreparedSet, part: int) -> int:
+    def make(self, cached: CachedTokens, prepared: PreparedSet, part: int) -> int:
         """Computes one part and keeps it; returns how many views it holds."""
         cached.make_folder()  # Before the work, so that a folder without write access fails now.
         stream, which = self._makes[cached.folder.name], cached.records_of(part)
         rows = padded_batch(self._model.stream_config(stream).batch_size, self._mesh)
         make = self._model.make_example(stream, True)
         views, patches = make.views.stream.views, self._model.task.model.patches
-        examples = ViewExamples(found.records(TRAIN), which, make.views, rows)
+        examples = ViewExamples(prepared.records(TRAIN), which, make.views, rows)
         with (
             closing(pipeline.batches(examples, rows, loader=self._config.loader)) as batches,
             on_mesh(self._mesh),
         ):
-            count, what = len(which) * views, f"part {part} of {found.name}"
+            count, what = len(which) * views, f"part {part} of {prepared.name}"
             tokens = np.concatenate(
                 list(counted(self._encoded(batches), what, "views", count, rows))
             )

@@ -131,9 +131,9 @@ class Checkpointer:
         Raises:
           UsageError: a newer version of this package wrote it.
         """
-        found = self.step(step)
-        found.require_known_format()
-        return found.format
+        saved = self.step(step)
+        saved.require_known_format()
+        return saved.format
 
     def restore(self, step: int, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
         """Returns trees of a step, with the shapes, types and shardings of ``abstract``.
@@ -142,8 +142,8 @@ class Checkpointer:
           Damaged: the step cannot be read, or is not what was saved.
           UsageError: it holds other arrays; the message lists every difference.
         """
-        found = self.step(step)
-        return found.checked(found.read(abstract), abstract)
+        saved = self.step(step)
+        return saved.checked(saved.read(abstract), abstract)
 
     def restore_state(self, step: int, abstract: TrainState) -> TrainState:
         """Returns the state of a run, with the shapes, types and shardings of ``abstract``."""

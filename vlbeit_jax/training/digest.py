@@ -51,7 +51,7 @@ def tree_digests(tree: Tree) -> dict[str, Digest]:
     for path, leaf in leaves:
         name = leaf_name(path)
         sums[name] = (_on_host if is_here(leaf) else _on_device)(leaf, _seed(name))
-    return {name: _digest(found) for name, found in jax.device_get(sums).items()}
+    return {name: _digest(of_leaf) for name, of_leaf in jax.device_get(sums).items()}
 
 
 def array_digest(name: str, array: np.ndarray) -> str:
@@ -85,11 +85,11 @@ def _on_device(leaf: Shaped[Array, "..."], seed: np.uint32) -> UInt[Array, "3"]:
     placed = leaf.sharding
     if isinstance(placed, jax.sharding.NamedSharding):
         placed = jax.sharding.NamedSharding(placed.mesh, jax.sharding.PartitionSpec())
-    found = _compiled(placed)(leaf, seed)
+    sums = _compiled(placed)(leaf, seed)
     # Devices that a CPU simulates share its threads. If programs that add over devices run at the
     # same time, each may wait for a thread that another one holds.
     simulated = any(device.platform == "cpu" for device in leaf.devices())
-    return jax.block_until_ready(found) if simulated else found
+    return jax.block_until_ready(sums) if simulated else sums
 
 
 @functools.cache

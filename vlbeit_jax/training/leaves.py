@@ -139,16 +139,16 @@ class Leaves:
             asked = ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
         what = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         tree = read_files(self._folder, what, lambda: self._restored(asked))
-        found = {name: _at(path, tree) for path, name in wanted.items()}
+        arrays = {name: _at(path, tree) for path, name in wanted.items()}
         if self._known is not None:
             wrong = [
                 each
-                for each in found
-                if self._known[each].digest != array_digest(each, found[each])
+                for each in arrays
+                if self._known[each].digest != array_digest(each, arrays[each])
             ]
             if wrong:
                 raise Damaged(changed(self._folder, wrong))
-        return found
+        return arrays
 
 
 def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> Result:

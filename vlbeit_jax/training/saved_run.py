@@ -57,7 +57,7 @@ def read_newest(
     damages = []
     for each in [step] if step else reversed(steps):
         try:
-            found = read(each)
+            trees = read(each)
         except Damaged as error:
             if step:
                 raise
@@ -65,7 +65,7 @@ def read_newest(
             continue
         for damage in damages:
             print(f"warning: {damage}; step {each} is read instead", file=sys.stderr)
-        return each, found
+        return each, trees
     raise Damaged("\n".join([f"no checkpoint of {folder} can be read:", *damages]))
 
 

@@ -38,12 +38,12 @@ class SavedStep:
           UsageError: a newer version of this package wrote it.
         """
         path = self.folder / DESCRIPTION / "metadata"
-        found, newer = read_files(self.folder, "its description", lambda: _parsed(path))
-        number = found.get("format", 1)
-        if (sealed.is_sealed(found) or number == FORMAT) and not newer:
-            if wrong := sealed.broken_seal(found):
+        content, newer = read_files(self.folder, "its description", lambda: _parsed(path))
+        number = content.get("format", 1)
+        if (sealed.is_sealed(content) or number == FORMAT) and not newer:
+            if wrong := sealed.broken_seal(content):
                 raise Damaged(f"{self.folder} is damaged: its description is changed: {wrong}")
-        return found
+        return content
 
     @property
     def format(self) -> int:
@@ -122,8 +122,8 @@ class SavedStep:
         """
         for name, tree in trees.items() if self.has_digests else ():
             known = saved_arrays(self.description, self._item_name(name))
-            found = tree_digests(tree)
-            wrong = [leaf for leaf in found if known[leaf].digest != found[leaf].text]
+            digests = tree_digests(tree)
+            wrong = [leaf for leaf in digests if known[leaf].digest != digests[leaf].text]
             if wrong:
                 raise Damaged(changed(self.folder / self._item_name(name), wrong))
         return {
@@ -142,8 +142,8 @@ def _as_type(leaf: Any, dtype: Any) -> Any:
         return leaf
     if not is_here(leaf):
         return leaf.astype(dtype)
-    found = np.asarray(leaf).astype(dtype)
-    return jax.device_put(found, leaf.sharding) if isinstance(leaf, jax.Array) else found
+    array = np.asarray(leaf).astype(dtype)
+    return jax.device_put(array, leaf.sharding) if isinstance(leaf, jax.Array) else array
 
 
 def _require_equal(
@@ -161,5 +161,5 @@ def _require_equal(
 
 def _parsed(path: pathlib.Path) -> tuple[dict[str, Any], bool]:
     """Returns a description, and whether a newer version wrote it."""
-    found = json.loads(path.read_text())
-    return found, found.get("format", 1) > FORMAT
+    content = json.loads(path.read_text())
+    return content, content.get("format", 1) > FORMAT

@@ -89,9 +89,9 @@ def broken_seal(description: Mapping[str, Any]) -> str:
 
 def saved_arrays(description: Mapping[str, Any], name: str) -> dict[str, Kept]:
     """Returns the facts of the arrays of a tree of a sealed description; empty for no such tree."""
-    found = description[ARRAYS].get(name, {})
+    saved = description[ARRAYS].get(name, {})
     return {
-        leaf: Kept(dtype, tuple(shape), digest) for leaf, (dtype, shape, digest) in found.items()
+        leaf: Kept(dtype, tuple(shape), digest) for leaf, (dtype, shape, digest) in saved.items()
     }
 
 

@@ -48,7 +48,7 @@ def describe(plan: Sequence[Assignment], source: Iterable[str]) -> str:
     names["dropped"] = sorted(set(source) - used)
     if not names[Origin.COPIED]:
         del names[Origin.COPIED]
-    lines = [", ".join(f"{len(found)} {kind}" for kind, found in names.items())]
+    lines = [", ".join(f"{len(of_kind)} {kind}" for kind, of_kind in names.items())]
     del names[Origin.SAME]
-    lines += [f"{kind}: {', '.join(found)}" for kind, found in names.items() if found]
+    lines += [f"{kind}: {', '.join(of_kind)}" for kind, of_kind in names.items() if of_kind]
     return "\n  ".join(lines)

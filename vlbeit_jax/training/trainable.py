@@ -69,10 +69,10 @@ def trained_parameters(setting: str, tree: Tree) -> Trained:
     if setting == ALL:
         return EVERYTHING
     parts = [part.strip() for part in setting.split(",")]
-    found = {part: frozenset(_selected(part, names)) for part in parts}
+    by_part = {part: frozenset(_selected(part, names)) for part in parts}
     problems = [
         f"config.optimizer.trainable={setting}: {part!r} selects no parameter of this network"
-        for part, selected in found.items()
+        for part, selected in by_part.items()
         if not selected
     ]
     if len(stacks := _stacks(names)) > 1:
@@ -88,7 +88,7 @@ def trained_parameters(setting: str, tree: Tree) -> Trained:
     problems += [
         f"config.optimizer.trainable={setting}: {part} asks for more blocks than the {blocks} of "
         "this network"
-        for part, selected in found.items()
+        for part, selected in by_part.items()
         if selected and part.startswith(TOP) and int(part.removeprefix(TOP)) > blocks
     ]
     if problems:
@@ -98,7 +98,7 @@ def trained_parameters(setting: str, tree: Tree) -> Trained:
             # "block_*" instead of every block, or base size would fill 300 lines.
             + "\n  ".join(dict.fromkeys(_BLOCK.sub("*", name) for name in names))
         )
-    selected = frozenset().union(*found.values())
+    selected = frozenset().union(*by_part.values())
     return EVERYTHING if len(selected) == len(names) else Trained(selected)
 
 
@@ -194,12 +194,12 @@ def _stacks(names: Iterable[str]) -> list[str]:
 
 
 def _part(tree: Tree, names: frozenset[str], path: str) -> Tree:
-    found = {}
+    kept = {}
     for name, value in tree.items():
         here = f"{path}{name}"
         if not isinstance(value, Mapping):
             if here in names:
-                found[name] = value
+                kept[name] = value
         elif inside := _part(value, names, f"{here}/"):
-            found[name] = inside
-    return found
+            kept[name] = inside
+    return kept

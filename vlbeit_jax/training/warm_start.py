@@ -128,29 +128,29 @@ def _assign(
     name: str, source: Mapping[str, Shape], shape: Shape, rules: WarmStart
 ) -> Assignment | str:
     """Returns what a parameter begins with, or why there is nothing for it."""
-    found = source.get(name)
+    source_shape = source.get(name)
     if rules.is_fresh(name):
-        return Assignment(name, Origin.FRESH, shape, found)
+        return Assignment(name, Origin.FRESH, shape, source_shape)
     original = dict(rules.copies).get(name, "")
-    if found is None and source.get(original) == shape:
+    if source_shape is None and source.get(original) == shape:
         return Assignment(name, Origin.COPIED, shape, shape, original=original)
-    if found is None:
+    if source_shape is None:
         return f"{name}: nothing there, {shape} here"
     dropped = _match(name, rules.dropped)
     if dropped is not None:
         return f"{name}: the rule dropped={dropped!r} leaves it out, but this model needs it"
-    if found == shape:
-        return Assignment(name, Origin.SAME, shape, found)
+    if source_shape == shape:
+        return Assignment(name, Origin.SAME, shape, source_shape)
     for pattern, adapter in rules.adapt:
         if not fnmatch.fnmatchcase(name, pattern):
             continue
         # On zeros, so that what the adapter refuses is listed with all other problems.
         try:
-            _adapt(adapter, np.zeros(found, np.float32), shape)
+            _adapt(adapter, np.zeros(source_shape, np.float32), shape)
         except UsageError as error:
-            return f"{name}: {found} there, {shape} here: {error}"
-        return Assignment(name, Origin.ADAPTED, shape, found, adapter)
-    return f"{name}: {found} there, {shape} here"
+            return f"{name}: {source_shape} there, {shape} here: {error}"
+        return Assignment(name, Origin.ADAPTED, shape, source_shape, adapter)
+    return f"{name}: {source_shape} there, {shape} here"
 
 
 def _idle_rules(

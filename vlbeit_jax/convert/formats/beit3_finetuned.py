@@ -125,24 +125,25 @@ def _answers(given: str | None, count: int) -> AnswerList:
             "answers they are; give BEiT-3's answer2label.txt, or one answer a line"
         )
     path = place(given, "--answers")
-    found = _labelled(path) or read_list(path)
-    if len(found) != count:
+    answers = _labelled(path) or read_list(path)
+    if len(answers) != count:
         raise UsageError(
-            f"--answers={given} holds {len(found)} answers, but the file's head has {count} outputs"
+            f"--answers={given} holds {len(answers)} answers, but the file's head has {count} "
+            "outputs"
         )
-    return found
+    return answers
 
 
 def _labelled(path: pathlib.Path) -> AnswerList | None:
     """Returns the answers of lines ``{"answer": ..., "label": number}``; None: it has others."""
     try:
         lines = [json.loads(line) for line in path.read_text("utf-8-sig").splitlines() if line]
-        found = {each["label"]: each["answer"] for each in lines}
+        by_label = {each["label"]: each["answer"] for each in lines}
     except (OSError, ValueError, KeyError, TypeError):
         return None  # ``read_list`` reads the other forms, and says what is wrong.
-    if sorted(found) != list(range(len(lines))):
+    if sorted(by_label) != list(range(len(lines))):
         raise UsageError(f"--answers={path}: the labels are not the numbers from 0, each once")
-    listed = AnswerList(tuple(found[number] for number in range(len(lines))))
+    listed = AnswerList(tuple(by_label[number] for number in range(len(lines))))
     check_list(listed, path)
     return listed
 

@@ -74,9 +74,9 @@ def _read(
 ) -> Report:
     # First without the settings, so that a file of another format is called that.
     config_of(file.shapes, "", options)
-    found = find_settings(path, options)
-    config = config_of(file.shapes, found.activation, found.options)
-    file = file.changed(file.tensors, *found.notes)
+    settings = find_settings(path, options)
+    config = config_of(file.shapes, settings.activation, settings.options)
+    file = file.changed(file.tensors, *settings.notes)
     return import_teacher(file, path, config, table(config, file.tensors), out)
 
 

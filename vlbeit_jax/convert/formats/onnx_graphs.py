@@ -110,8 +110,8 @@ def _traced(module: Any, model: Any, graph: Graph) -> Any:
             if second_pixels is not None:
                 given["second_image"] = module.normalise(second_pixels)
             given |= {} if pieces is None else {"text": pieces}
-            found = getattr(self.model, graph.method)(**given)
-            return {graph.output: found} if graph.output else dict(found)
+            result = getattr(self.model, graph.method)(**given)
+            return {graph.output: result} if graph.output else dict(result)
 
     return Traced().eval()
 

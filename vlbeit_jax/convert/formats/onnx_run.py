@@ -79,8 +79,8 @@ def check_finetuned(source: FineTunedModel, folder: pathlib.Path) -> verify.Diff
     differences = verify.Differences(_peer(), source.model.pad)
     expected = jax_outputs(source, batch)
     for graph in graphs_of_finetuned(source):
-        found = run_graph(folder, graph.file, {name: batch[name] for name in graph.inputs})
-        actual = found[graph.output]
+        outputs = run_graph(folder, graph.file, {name: batch[name] for name in graph.inputs})
+        actual = outputs[graph.output]
         if source.head.outputs(source.network)[graph.output].is_map:
             actual = np.moveaxis(actual, 1, -1)
         differences.add(graph.output, actual, expected[graph.output])

@@ -38,7 +38,7 @@ def _outputs(network: Captioner) -> dict[str, Output]:
 
 
 def _examples(
-    opened: OpenCaptioning, records: Records, found: Mapping[str, Any]
+    opened: OpenCaptioning, records: Records, results: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Returns each record's ``image``, and its captions as ``references``: JSON in UTF-8."""
     whole, draws = WholeImage(opened.task.model.image_size), Draws("unused")

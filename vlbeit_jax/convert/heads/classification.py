@@ -38,7 +38,7 @@ def _outputs(network: Classifier) -> dict[str, Output]:
 
 
 def _examples(
-    opened: OpenClassification, records: Records, found: Mapping[str, Any]
+    opened: OpenClassification, records: Records, results: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Returns ``image`` or ``text``, and ``label``."""
     transform, draws = opened.make_example(augment=False), Draws("unused")

@@ -40,7 +40,7 @@ def _outputs(network: Reasoner) -> dict[str, Output]:
 
 
 def _examples(
-    opened: OpenVisualReasoning, records: Records, found: Mapping[str, Any]
+    opened: OpenVisualReasoning, records: Records, results: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Returns both images, ``text``, ``truth``, and ``statement``: the number of its statement."""
     make, draws = opened.make_example(labelled=True, augment=False), Draws("unused")

@@ -38,15 +38,15 @@ def _describe(opened: OpenRetrieval) -> dict[str, Any]:
 
 
 def _outputs(network: DualEncoder) -> dict[str, Output]:
-    found = {
+    outputs = {
         "image_vector": Output("embed_image", ("image",)),
         "text_vector": Output("embed_text", ("text",)),
     }
-    return found | ({"match": Output("match", ("image", "text"))} if network.matching else {})
+    return outputs | ({"match": Output("match", ("image", "text"))} if network.matching else {})
 
 
 def _examples(
-    opened: OpenRetrieval, records: Records, found: Mapping[str, Any]
+    opened: OpenRetrieval, records: Records, results: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Returns each record's ``image``, each caption's ``text`` and its image's number ``owner``."""
     gallery = Gallery.of(records)

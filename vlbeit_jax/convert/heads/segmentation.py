@@ -34,19 +34,19 @@ def _rules(network: Segmenter) -> list[Rule]:
     names = [f"pool_{bins}" for bins in upernet.pools]
     names += [f"lateral_{level}" for level in range(LATERAL)]
     names += [f"smooth_{level}" for level in range(LATERAL)]
-    found = [
+    rules = [
         *_deconvolution("first"),
         *_norm(upernet.norm, f"{UPERNET}/pyramid/first_norm", "head.pyramid.first_norm"),
         *_deconvolution("first_again"),
         *_deconvolution("second"),
     ]
     for name in (*names, "pooled", "fuse"):
-        found += _conv(upernet.norm, f"{UPERNET}/{name}", f"head.{name}")
-    found += _linear(f"{UPERNET}/classes", "head.classes")
+        rules += _conv(upernet.norm, f"{UPERNET}/{name}", f"head.{name}")
+    rules += _linear(f"{UPERNET}/classes", "head.classes")
     if upernet.auxiliary:
-        found += _conv(upernet.norm, f"{FCN}/conv", "auxiliary.conv")
-        found += _linear(f"{FCN}/classes", "auxiliary.classes")
-    return found
+        rules += _conv(upernet.norm, f"{FCN}/conv", "auxiliary.conv")
+        rules += _linear(f"{FCN}/classes", "auxiliary.classes")
+    return rules
 
 
 def _conv(kind: str, ours: str, torch: str) -> list[Rule]:
@@ -63,13 +63,13 @@ def _deconvolution(name: str) -> list[Rule]:
 
 
 def _norm(kind: str, ours: str, torch: str) -> list[Rule]:
-    found = norm(ours, torch)
+    rules = norm(ours, torch)
     if kind == BATCH:
-        found += [
+        rules += [
             rule(f"{ours}/mean", f"{torch}.running_mean"),
             rule(f"{ours}/variance", f"{torch}.running_var"),
         ]
-    return found
+    return rules
 
 
 def _linear(ours: str, torch: str) -> list[Rule]:
@@ -101,7 +101,7 @@ def _outputs(network: Segmenter) -> dict[str, Output]:
 
 
 def _examples(
-    opened: OpenSegmentation, records: Records, found: Mapping[str, Any]
+    opened: OpenSegmentation, records: Records, results: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Returns windows as ``image``, and of each picture its size and its ``mask``.
 

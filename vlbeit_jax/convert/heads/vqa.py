@@ -44,13 +44,15 @@ def _outputs(network: VQA) -> dict[str, Output]:
     return {"logits": Output("__call__", ("image", "text"))}
 
 
-def _examples(opened: OpenVQA, records: Records, found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _examples(
+    opened: OpenVQA, records: Records, results: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """Returns ``image``, ``text``, ``answers`` with their ``scores``, and a mask for each type.
 
     Every question gets as many slots as the question with the most answers in the list needs. A
     slot that a question does not need holds answer 0 with score 0, which adds nothing.
     """
-    rule, numbers = Rule(found["protocol"]["rule"]), opened.answers.numbers
+    rule, numbers = Rule(results["protocol"]["rule"]), opened.answers.numbers
     rows = [records[index] for index in range(len(records))]
     given = [[as_text(answer) for answer in row["answers"]] for row in rows]
     listed = [answer_scores(answers, numbers, rule) for answers in given]

@@ -93,9 +93,9 @@ class QuestionExample:
         return example | (self._targets(answers) if self.numbers else {})
 
     def _targets(self, answers: list[str]) -> Example:
-        found = soft_targets(answers, self.rule)
+        soft = soft_targets(answers, self.rule)
         listed = [
-            (self.numbers[name], score) for name, score in found.items() if name in self.numbers
+            (self.numbers[name], score) for name, score in soft.items() if name in self.numbers
         ]
         numbers, scores = np.zeros(MOST_ANSWERS, np.int32), np.zeros(MOST_ANSWERS, np.float32)
         for slot, (number, score) in enumerate(listed):

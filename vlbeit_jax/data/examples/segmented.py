@@ -70,8 +70,8 @@ class SegmentedImage:
             top = draws.below(mask.shape[0] - height + 1)
             left = draws.below(mask.shape[1] - width + 1)
             rows, columns = slice(top, top + height), slice(left, left + width)
-            found = np.bincount(mask[rows, columns].ravel(), minlength=IGNORED + 1)[:IGNORED]
-            if 0 < found.max() < self.settings.one_class * found.sum():
+            counts = np.bincount(mask[rows, columns].ravel(), minlength=IGNORED + 1)[:IGNORED]
+            if 0 < counts.max() < self.settings.one_class * counts.sum():
                 break
         return rows, columns
 

@@ -95,8 +95,8 @@ def class_names(paths: Sequence[pathlib.Path]) -> tuple[tuple[str, ...], str]:
     if len(names) != CLASSES:
         raise UsageError(f"{path}: it names {len(names)} classes, not {CLASSES}; get it again")
     times = collections.Counter(names)
-    found = (f"{name} ({i})" if times[name] > 1 else name for i, name in enumerate(names))
-    return tuple(found), str(path)
+    distinct = (f"{name} ({i})" if times[name] > 1 else name for i, name in enumerate(names))
+    return tuple(distinct), str(path)
 
 
 def without_zero(
@@ -121,7 +121,9 @@ def _mask(folder: pathlib.Path, name: str) -> tuple[bytes, str]:
 def _names_in(folder: pathlib.Path, split: str) -> list[str]:
     top = required(folder, f"images/{FOLDERS[split]}/", f"the {split} pictures of ADE20K")
     required(folder, f"annotations/{FOLDERS[split]}/", f"the {split} annotations of ADE20K")
-    found = sorted(path.name for path in top.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
-    if not found:
+    pictures = sorted(
+        path.name for path in top.iterdir() if path.suffix.lower() in (".jpg", ".jpeg")
+    )
+    if not pictures:
         raise UsageError(f"{top}: there is no .jpg file in it; unpack ADEChallengeData2016.zip")
-    return found
+    return pictures

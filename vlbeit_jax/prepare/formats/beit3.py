@@ -66,13 +66,13 @@ def _rows(options: Options) -> Callable[..., Iterator[tuple[int, Row]]]:
             if not line.strip():
                 continue
             try:
-                found = json.loads(line)
-                image, text = found["image_path"], to_text(found["text_segment"])
+                entry = json.loads(line)
+                image, text = entry["image_path"], to_text(entry["text_segment"])
             except (ValueError, KeyError, TypeError, IndexError):
                 yield place, Row(fault=BAD_LINE)
                 continue
             captions = (text.strip(),) if text.strip() else ()
-            yield place, Row((str(image),), captions, str(found.get("image_id", image)))
+            yield place, Row((str(image),), captions, str(entry.get("image_id", image)))
 
     return rows
 

@@ -18,21 +18,21 @@ def words_of(contents: dict[str, bytes], texts: Sequence[str], has_picture: bool
       texts: which of them are texts.
       has_picture: whether there is a picture; without one, a text is a document.
     """
-    found, repairs, fault = [], [], ""
+    written, repairs, fault = [], [], ""
     for part in texts:
         text, repair = decoded(contents[part])
         repairs += [repair] if repair else []
         if text is None:
             fault = UNDECODABLE
         else:
-            found.append(text.strip())
-    found = [text for text in found if text]
+            written.append(text.strip())
+    written = [text for text in written if text]
     described = _described(contents["json"]) if "json" in contents else ()
-    if found and [" ".join(found[0].split())] == [" ".join(text.split()) for text in described]:
-        captions = (" ".join(found[0].split()),)  # One caption in several lines.
+    if written and [" ".join(written[0].split())] == [" ".join(text.split()) for text in described]:
+        captions = (" ".join(written[0].split()),)  # One caption in several lines.
     else:
-        captions = tuple(line for text in found for line in captions_in(text)) or described
-    text = "" if has_picture else "\n".join(found or described)
+        captions = tuple(line for text in written for line in captions_in(text)) or described
+    text = "" if has_picture else "\n".join(written or described)
     return {
         "captions": captions,
         "text": text,
@@ -44,12 +44,12 @@ def words_of(contents: dict[str, bytes], texts: Sequence[str], has_picture: bool
 def _described(content: bytes) -> tuple[str, ...]:
     """Returns the captions in a description; none if it has none or cannot be read."""
     try:
-        found = json.loads(content)
+        values = json.loads(content)
     except ValueError:
         return ()
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         return ()
-    return next((texts for name in FIELDS if (texts := strings(found.get(name)))), ())
+    return next((texts for name in FIELDS if (texts := strings(values.get(name)))), ())
 
 
 def no_words(captions: Sequence[str], texts: Sequence[tuple[str | None, str]]) -> str:

@@ -36,15 +36,17 @@ def columns_in(schema: pa.Schema, path: pathlib.Path, options: Options) -> Colum
     ]
     usable = [field.name for field in schema if _holds_text(field.type) or _holds_bytes(field.type)]
     names = [*declared, *(name for name in usable if name not in declared)]
-    found = columns_of(names, options)
+    columns = columns_of(names, options)
     if declared and not options.image_column:
-        found = found._replace(image=next((n for n in declared if n == found.image), declared[0]))
+        columns = columns._replace(
+            image=next((n for n in declared if n == columns.image), declared[0])
+        )
     labels = [field.name for field in schema if field.name in ("label", "labels", "fine_label")]
-    found = found._replace(label=labels[0] if labels else found.label).for_kind(options.kind)
-    if not found.image and found.link:
-        raise links_only(path, "parquet", found.link, found.caption)
-    need_columns(found, given, path)
-    return found
+    columns = columns._replace(label=labels[0] if labels else columns.label).for_kind(options.kind)
+    if not columns.image and columns.link:
+        raise links_only(path, "parquet", columns.link, columns.caption)
+    need_columns(columns, given, path)
+    return columns
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

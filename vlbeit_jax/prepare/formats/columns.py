@@ -69,9 +69,9 @@ def _first(known: Sequence[str], names: Sequence[str], taken: Collection[str]) -
     return next((small[name] for name in known if name in small), "")
 
 
-def need_columns(found: Columns, names: Sequence[str], path: object) -> None:
+def need_columns(columns: Columns, names: Sequence[str], path: object) -> None:
     """Raises a ``UsageError`` if neither pictures nor texts are among the columns."""
-    if not (found.image or found.document):
+    if not (columns.image or columns.document):
         raise UsageError(
             f"{path}: no name of its columns says which of them holds pictures or texts: "
             f"{', '.join(names)}; name them with --image_column and --caption_column"

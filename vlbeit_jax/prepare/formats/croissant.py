@@ -117,11 +117,11 @@ def _records(described: Any, name: str, path: pathlib.Path) -> Iterator[Mapping[
 def _columns(records: Sequence[Mapping[str, Any]], options: Options) -> Columns:
     """Returns the fields by their names, or the one whose values are pictures or name some."""
     names = list(records[0])
-    found = columns_of(names, options)
+    columns = columns_of(names, options)
     named = [name for name in names if all(_is_image(record.get(name)) for record in records)]
     if named and not options.image_column:
-        found = found._replace(image=named[0])
-    return found
+        columns = columns._replace(image=named[0])
+    return columns
 
 
 def _is_image(value: Any) -> bool:

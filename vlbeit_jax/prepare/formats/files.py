@@ -31,13 +31,13 @@ def files_below(
     Raises:
       UsageError: a folder has no such file.
     """
-    found: list[pathlib.Path] = []
+    files: list[pathlib.Path] = []
     for path in paths:
         if not path.is_dir():
             if is_hidden(path.name) or is_sidecar(path):
                 skipped[HIDDEN if is_hidden(path.name) else SIDECAR] += 1
             else:
-                found.append(path)
+                files.append(path)
             continue
         below = []
         for file in (path / name for name in visible_files(path, skipped)):
@@ -49,11 +49,11 @@ def files_below(
                 skipped[OTHER] += 1
         if not below:
             raise UsageError(f"{path}: there is no file of this format in this folder or below it")
-        found += below
-    if not found:
+        files += below
+    if not files:
         told = ", ".join(f"{reason} {count}" for reason, count in skipped.items()) or "none"
         raise UsageError(f"the input has no file to read; files that were skipped: {told}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
 def visible_files(top: pathlib.Path, skipped: collections.Counter[str]) -> list[str]:
@@ -63,19 +63,19 @@ def visible_files(top: pathlib.Path, skipped: collections.Counter[str]) -> list[
     """
     if (listed := names_below(top)) is not None:
         seen = [name for name in listed if not is_hidden(name.rpartition("/")[0])]
-        found = [name for name in seen if not is_hidden(name)]
-        if len(seen) > len(found):
-            skipped[HIDDEN] += len(seen) - len(found)
-        return found
-    found: list[str] = []
+        visible = [name for name in seen if not is_hidden(name)]
+        if len(seen) > len(visible):
+            skipped[HIDDEN] += len(seen) - len(visible)
+        return visible
+    visible: list[str] = []
     for folder, below, names in os.walk(top, followlinks=True):
         below[:] = [name for name in below if _is_entered(pathlib.Path(folder, name), skipped)]
         place = pathlib.PurePath(folder).relative_to(top)
         hidden = [name for name in names if is_hidden(name)]
         if hidden:
             skipped[HIDDEN] += len(hidden)
-        found += [(place / name).as_posix() for name in names if not is_hidden(name)]
-    return sorted(found, key=lambda name: name.split("/"))
+        visible += [(place / name).as_posix() for name in names if not is_hidden(name)]
+    return sorted(visible, key=lambda name: name.split("/"))
 
 
 def _is_entered(folder: pathlib.Path, skipped: collections.Counter[str]) -> bool:

@@ -52,17 +52,17 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     stats: list[pathlib.Path] = []
     for whole in a_unit_each(paths):
         top = input_path(whole.path)
-        found = _pictures(top, result.skipped, stats)
-        if not found:
+        pictures = _pictures(top, result.skipped, stats)
+        if not pictures:
             raise UsageError(
                 f"{top}: there is no picture in this folder or below it; pictures are files "
                 f"that end with .{', .'.join(sorted(IMAGES))}, or begin as one"
             )
-        for start in range(0, len(found), UNIT_PICTURES):
-            names = found[start : start + UNIT_PICTURES]
+        for start in range(0, len(pictures), UNIT_PICTURES):
+            names = pictures[start : start + UNIT_PICTURES]
             unit = Unit(whole.path, whole.source, start, start + len(names), {"names": names})
             result.units.append(unit)
-        result.items = (result.items or 0) + len(found)
+        result.items = (result.items or 0) + len(pictures)
     result.links = links_of(stats)
     return result
 
@@ -70,8 +70,8 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
 def read(unit: Unit, options: Options) -> Iterator[Item]:
     """Yields one item a picture, in the order of their paths."""
     names = unit.extra["names"]
-    found = in_turn(_contents, [input_path(unit.path) / name for name in names])
-    for name, (image, contents) in zip(names, found, strict=True):
+    loaded = in_turn(_contents, [input_path(unit.path) / name for name in names])
+    for name, (image, contents) in zip(names, loaded, strict=True):
         key = f"{unit.source}/{name}"
         if image is None:
             yield Item(key, source=key, fault=MISSING)
@@ -91,14 +91,14 @@ def _contents(path: pathlib.Path) -> tuple[bytes | None, dict[str, bytes]]:
 
 def _beside(path: pathlib.Path) -> dict[str, bytes]:
     """Returns the contents of the files that describe a picture."""
-    found = {}
+    beside = {}
     for suffix, what in BESIDE.items():
         other = path.with_suffix(f".{suffix}")
         try:
-            found[what] = other.read_bytes()
+            beside[what] = other.read_bytes()
         except OSError:
             continue  # There is none.
-    return found
+    return beside
 
 
 def _pictures(top: pathlib.Path, skipped: Counter[str], stats: list[pathlib.Path]) -> list[str]:

@@ -37,14 +37,14 @@ class Group:
           *suffixes: in small letters.
           prefer: begins the names of the parts that come next.
         """
-        found = [part for part in self.parts if part.rpartition(".")[2] in suffixes]
-        return sorted(found, key=lambda part: ("." in part, not part.startswith(prefer)))
+        matching = [part for part in self.parts if part.rpartition(".")[2] in suffixes]
+        return sorted(matching, key=lambda part: ("." in part, not part.startswith(prefer)))
 
     def is_crowded(self) -> bool:
         """Returns whether the group has several pictures and several texts with other names."""
         return all(
-            len(found) > 1 and "." in found[1]
-            for found in (self.with_suffix(*TAKEN), self.with_suffix(*TEXTS))
+            len(parts) > 1 and "." in parts[1]
+            for parts in (self.with_suffix(*TAKEN), self.with_suffix(*TEXTS))
         )
 
 
@@ -82,10 +82,10 @@ def _number(groups: Sequence[Group], repeated: set[str]) -> None:
         if group.key in repeated:
             of_key.setdefault(group.key, []).append(group)
     taken = {group.key for group in groups}
-    for key, found in of_key.items():
-        unequal = len({frozenset(group.parts) for group in found}) > 1
+    for key, same_key in of_key.items():
+        unequal = len({frozenset(group.parts) for group in same_key}) > 1
         number = 1
-        for place, group in enumerate(found):
+        for place, group in enumerate(same_key):
             group.fault = REPEATED if unequal else ""
             if place:
                 number = next(each for each in _from(number + 1) if f"{key}~{each}" not in taken)
@@ -124,9 +124,9 @@ def _are_names(
     for place in dotted:
         key, suffix = last[place]
         suffixes.setdefault(key, set()).add(suffix)
-    if any(found & set(TEXTS) for found in suffixes.values()):
+    if any(endings & set(TEXTS) for endings in suffixes.values()):
         # Then a picture and a text have one key, if it ends at the last dot.
-        return not any(found & set(TEXTS) and found & TAKEN for found in suffixes.values())
+        return not any(endings & set(TEXTS) and endings & TAKEN for endings in suffixes.values())
     keys, parts = {first[place][0] for place in dotted}, {first[place][1] for place in dotted}
     numbered = any(map(str.isdigit, "".join(part.rpartition(".")[0] for part in parts)))
     return len(parts) < len(keys) and not numbered
@@ -141,18 +141,18 @@ def _cut(name: str, dot: int) -> tuple[str, str]:
 
 def _crowded(named: Sequence[tuple[str, str]]) -> bool:
     """Returns whether a key has several pictures and several texts: those of several examples."""
-    found: dict[str, Group] = {}
+    groups: dict[str, Group] = {}
     for key, part in named:
-        found.setdefault(key, Group(key)).parts[part] = Entry(part, 0)
-    return any(group.is_crowded() for group in found.values())
+        groups.setdefault(key, Group(key)).parts[part] = Entry(part, 0)
+    return any(group.is_crowded() for group in groups.values())
 
 
 def _collide(named: Sequence[tuple[str, str]]) -> bool:
     """Returns whether a key has several pictures or several texts."""
-    found: dict[tuple[str, bool], str] = {}
+    first_parts: dict[tuple[str, bool], str] = {}
     for key, part in named:
         suffix = part.rpartition(".")[2]
         if suffix in TAKEN or suffix in TEXTS:
-            if found.setdefault((key, suffix in TAKEN), part) != part:
+            if first_parts.setdefault((key, suffix in TAKEN), part) != part:
                 return True
     return False

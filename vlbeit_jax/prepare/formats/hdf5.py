@@ -87,8 +87,8 @@ def _tables(
     """Returns the data sets that belong together, and how long they are."""
     with _names_damage(path):
         # A name that is not UTF-8 comes as bytes.
-        found = {name: file[name] for name in file if isinstance(name, str)}
-        shapes = {name: each.shape for name, each in found.items() if hasattr(each, "shape")}
+        members = {name: file[name] for name in file if isinstance(name, str)}
+        shapes = {name: each.shape for name, each in members.items() if hasattr(each, "shape")}
     names = list(shapes)
     if options.image_column or options.caption_column:
         candidates = [columns_of(names, options).for_kind(options.kind)]
@@ -96,9 +96,9 @@ def _tables(
         candidates = []
         for prefix in PREFIXES:
             own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-            found = columns_of(own, options).for_kind(options.kind)
-            if found.image or found.document:
-                candidates.append(Columns(*(prefix + name if name else "" for name in found)))
+            columns = columns_of(own, options).for_kind(options.kind)
+            if columns.image or columns.document:
+                candidates.append(Columns(*(prefix + name if name else "" for name in columns)))
     need_columns(candidates[0] if candidates else Columns(), names, path)
     tables = []
     for columns in candidates:

@@ -59,14 +59,14 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
         top = _top(folder, split)
         classes = _classes(top)
         if not classes:
-            found = _flat(folder, top)
-            held = {wnid for _, wnid in found}
+            pictures = _flat(folder, top)
+            held = {wnid for _, wnid in pictures}
         else:
-            found, held = [], set(classes)
+            pictures, held = [], set(classes)
         if known is not None and (strange := held - known):
             raise UsageError(f"{top}: there are pictures of {min(strange)}, which train/ lacks")
         if not classes:
-            return ranges(whole, len(found), split=split)
+            return ranges(whole, len(pictures), split=split)
         return _units(whole, top, classes, split)
 
     return divided(folder, options, FOLDERS, units)
@@ -91,10 +91,10 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     folder, split = input_path(unit.path), unit.extra["split"]
     top = _top(folder, split)
     if classes := unit.extra.get("classes"):
-        found = _in_folders(top, classes)
+        pictures = _in_folders(top, classes)
     else:
-        found = _flat(folder, top)[unit.start : unit.stop]
-    yield from _items(folder, found, split, _names(folder))
+        pictures = _flat(folder, top)[unit.start : unit.stop]
+    yield from _items(folder, pictures, split, _names(folder))
 
 
 def _top(folder: pathlib.Path, split: str) -> pathlib.Path:
@@ -103,10 +103,10 @@ def _top(folder: pathlib.Path, split: str) -> pathlib.Path:
 
 
 def _items(
-    folder: pathlib.Path, found: Sequence[tuple[str, str]], split: str, names: Mapping[str, str]
+    folder: pathlib.Path, listed: Sequence[tuple[str, str]], split: str, names: Mapping[str, str]
 ) -> Iterator[Item]:
     pictures = Pictures(folder)
-    for source, wnid in found:
+    for source, wnid in listed:
         image, fault = pictures.read(source)
         if names and wnid not in names:
             fault = fault or f"its class {wnid} is not in the file of class names"
@@ -127,15 +127,15 @@ def _classes(top: pathlib.Path) -> list[str]:
 
 def _in_folders(top: pathlib.Path, classes: Sequence[str]) -> list[tuple[str, str]]:
     """Returns the path of each picture with its class."""
-    found = []
+    listed = []
     for wnid in classes:
         pictures = sorted(path.name for path in (top / wnid).iterdir() if _is_picture(path))
         if not pictures:
             raise UsageError(
                 f"{top / wnid}: there is no .JPEG file in it; unpack {wnid}.tar into this folder"
             )
-        found += [(f"{top.name}/{wnid}/{name}", wnid) for name in pictures]
-    return found
+        listed += [(f"{top.name}/{wnid}/{name}", wnid) for name in pictures]
+    return listed
 
 
 def _flat(folder: pathlib.Path, top: pathlib.Path) -> list[tuple[str, str]]:

@@ -77,14 +77,14 @@ def plan_rows(whole: Unit, rows: Reader, **extra: Any) -> list[Unit]:
     for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
         inside = [run for run in range(begin, end) if run in elsewhere]
         claimed = later[(later >= begin) & (later < end)]
-        found: Mapping[str, Any] = {
+        runs: Mapping[str, Any] = {
             "number": int(starts[begin]),
             "elsewhere": [[int(at[starts[run]]), elsewhere[run]] for run in inside],
             "claimed": [place for run in claimed for place in at[starts[run] : ends[run]].tolist()],
         }
         stop = int(at[starts[end]]) if end < len(starts) else -1
         start = int(at[starts[begin]])
-        units.append(Unit(whole.path, whole.source, start, stop, {**extra, **found}))
+        units.append(Unit(whole.path, whole.source, start, stop, {**extra, **runs}))
     return units
 
 
@@ -116,11 +116,11 @@ def _captions(path: pathlib.Path, rows: Reader, places: Sequence[int]) -> dict[i
     if places and compression(path):  # It can only be read from its beginning.
         wanted = set(places)
         return {place: row.captions for place, row in rows(path, 0, -1) if place in wanted}
-    found: dict[int, tuple] = {}
+    captions: dict[int, tuple] = {}
     for place in places:
         _, row = next(rows(path, place, place + 1))
-        found[place] = row.captions
-    return found
+        captions[place] = row.captions
+    return captions
 
 
 def plan_entries(whole: Unit, rows: Iterable[Row], **extra: Any) -> list[Unit]:
@@ -130,16 +130,16 @@ def plan_entries(whole: Unit, rows: Iterable[Row], **extra: Any) -> list[Unit]:
         name = row.picture or f"\0{number}"
         old = merged.get(name)
         merged[name] = old._replace(captions=old.captions + row.captions) if old else row
-    found = list(merged.values())
+    entries = list(merged.values())
     return [
         Unit(
             whole.path,
             whole.source,
             start,
-            min(start + UNIT_PICTURES, len(found)),
-            {**extra, "entries": [list(row) for row in found[start : start + UNIT_PICTURES]]},
+            min(start + UNIT_PICTURES, len(entries)),
+            {**extra, "entries": [list(row) for row in entries[start : start + UNIT_PICTURES]]},
         )
-        for start in range(0, len(found), UNIT_PICTURES)
+        for start in range(0, len(entries), UNIT_PICTURES)
     ]
 
 

@@ -48,8 +48,8 @@ def _begins(head: bytes) -> bool:
     first = first_object(head)
     if not first:
         return False
-    found = columns_of(list(first), Options())
-    return bool(found.document or found.link or (found.image and found.caption))
+    columns = columns_of(list(first), Options())
+    return bool(columns.document or columns.link or (columns.image and columns.caption))
 
 
 def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
@@ -69,18 +69,18 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
             if not first and next(lines_of(path), None) is None:
                 continue  # It is empty; a damaged one raises an error.
             names = list(first)
-            found = columns_of(names, options).for_kind(options.kind)
-            need_columns(found, names, path)
+            columns = columns_of(names, options).for_kind(options.kind)
+            need_columns(columns, names, path)
             is_array = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-            if (not found.image and found.link) or is_link(first.get(found.image)):
+            if (not columns.image and columns.link) or is_link(first.get(columns.image)):
                 form = "json" if is_array else "jsonl"
-                raise links_only(path, form, found.link or found.image, found.caption)
-            extra = {"columns": list(found), "array": is_array}
+                raise links_only(path, form, columns.link or columns.image, columns.caption)
+            extra = {"columns": list(columns), "array": is_array}
             if is_array:
-                to_row = row_maker(found, set(first))
+                to_row = row_maker(columns, set(first))
                 result.units += plan_entries(whole, map(to_row, elements(path)), **extra)
-            elif found.image:
-                result.units += plan_rows(whole, rows_by(found, set(first)), **extra)
+            elif columns.image:
+                result.units += plan_rows(whole, rows_by(columns, set(first)), **extra)
             else:
                 whole = Unit(whole.path, whole.source, extra={**extra, "names": sorted(first)})
                 result.units += cut_at_lines(whole)
@@ -109,11 +109,11 @@ def rows_by(columns: Columns, names: set[str]) -> Callable[..., Iterator[tuple[i
         for place, line in lines_of(path, start, stop):
             if line.strip():
                 try:
-                    found = json.loads(line)
+                    values = json.loads(line)
                 except (ValueError, RecursionError):
                     yield place, Row(fault=BAD_LINE)
                 else:
-                    yield place, to_row(found)
+                    yield place, to_row(values)
 
     return rows
 
@@ -127,17 +127,17 @@ def row_maker(columns: Columns, names: set[str]) -> Callable[[Any], Row]:
     """
     escaped = names >= WIKIEXTRACTOR and "revid" in names
 
-    def to_row(found: Any) -> Row:
-        if not isinstance(found, Mapping):
+    def to_row(values: Any) -> Row:
+        if not isinstance(values, Mapping):
             return Row(fault=BAD_LINE)
         if not columns.image:
-            texts = strings(found.get(columns.document))
+            texts = strings(values.get(columns.document))
             text = "\n".join(texts)
             return Row(text=html.unescape(text) if escaped else text)
-        image = found.get(columns.image)
+        image = values.get(columns.image)
         if not isinstance(image, str) or not image:
-            return Row(captions=strings(found.get(columns.caption)))
-        picture = found.get(columns.picture, same_picture(image))
-        return Row((image,), strings(found.get(columns.caption)), str(picture))
+            return Row(captions=strings(values.get(columns.caption)))
+        picture = values.get(columns.picture, same_picture(image))
+        return Row((image,), strings(values.get(columns.caption)), str(picture))
 
     return to_row

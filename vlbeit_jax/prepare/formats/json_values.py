@@ -27,14 +27,14 @@ def elements(path: pathlib.Path, *keys: str) -> Iterator[Any]:
         return
     try:
         with opened(path) as file:
-            found = json.loads(file.read())
+            value = json.loads(file.read())
     except (*DAMAGED, ValueError) as error:
         raise BadInput(path, f"cannot be read as JSON ({error})") from error
     for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    if not isinstance(found, list):
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, list):
         raise BadInput(path, f"there is no list {where}")
-    yield from found
+    yield from value
 
 
 def _ijson() -> Any:
@@ -52,7 +52,7 @@ def first_object(head: bytes) -> Mapping[str, Any] | None:
     if not text.startswith("{"):
         return None
     try:
-        found, _ = json.JSONDecoder().raw_decode(text)
+        value, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None

@@ -89,10 +89,10 @@ def _has_group(line: str) -> bool:
     if '"group"' not in line:  # Most lines need not be parsed.
         return False
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except ValueError:
         return False
-    return isinstance(found, dict) and "group" in found
+    return isinstance(value, dict) and "group" in value
 
 
 def _item(line: str, path: pathlib.Path, source: pathlib.PurePath, number: int) -> Item:
@@ -121,17 +121,17 @@ class _Fault(Exception):
 def _parsed(line: str) -> dict[str, Any]:
     """Returns the line's values, checked and in the types of ``Item``."""
     try:
-        found = json.loads(line, object_pairs_hook=_without_repetition)
+        values = json.loads(line, object_pairs_hook=_without_repetition)
     except ValueError as error:
         raise _Fault(f"this line is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise _Fault(f"this line holds a {type(found).__name__} and not an object in braces")
-    for name in found:
+    if not isinstance(values, dict):
+        raise _Fault(f"this line holds a {type(values).__name__} and not an object in braces")
+    for name in values:
         if name not in KEYS:
             near = spelt_like(name, KEYS)
             hint = f"; did you mean {near!r}?" if near else f"; the keys are {', '.join(KEYS)}"
             raise _Fault(f"it has an unknown key {name!r}{hint}")
-    return {name: KEYS[name](name, value) for name, value in found.items()}
+    return {name: KEYS[name](name, value) for name, value in values.items()}
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

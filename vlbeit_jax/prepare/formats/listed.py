@@ -54,7 +54,7 @@ def read_at(path: pathlib.Path, places: Iterable[Place]) -> Iterator[Mapping[str
 def _objects(
     content: bytes, text: str, path: pathlib.Path, key: str
 ) -> Iterator[tuple[Place, Mapping[str, Any]]]:
-    decoder, found = json.JSONDecoder(), False
+    decoder, has_object = json.JSONDecoder(), False
     place = _after_space(text, len(MARK) if text.startswith(MARK) else 0)
     if text[place : place + 1] != "{":
         json.loads(content)  # Says what is wrong, unless it is JSON of another layout.
@@ -68,7 +68,7 @@ def _objects(
         elif text[place : place + 1] != "[":
             _another_file(path, key)
         else:
-            found, place = True, _after_space(text, place + 1)
+            has_object, place = True, _after_space(text, place + 1)
             while text[place : place + 1] != "]":
                 _, stop = decoder.raw_decode(text, place)
                 each = json.loads(content[place:stop])
@@ -78,7 +78,7 @@ def _objects(
                 place = _next(text, stop, "]")
             place += 1
         place = _next(text, place, "}")
-    if not found:
+    if not has_object:
         _another_file(path, key)
 
 
@@ -89,8 +89,8 @@ def _next(text: str, place: int, end: str) -> int:
 
 
 def _after_space(text: str, place: int) -> int:
-    found = SPACE.match(text, place)
-    return found.end() if found else place
+    blank = SPACE.match(text, place)
+    return blank.end() if blank else place
 
 
 def _after(text: str, place: int, sign: str) -> int:

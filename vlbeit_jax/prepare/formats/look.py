@@ -36,15 +36,15 @@ def _some_names(top: pathlib.Path) -> list[str]:
     """Returns paths below a folder, those at the top first."""
     if (listed := names_below(top)) is not None:
         return sorted(listed, key=lambda name: name.count("/"))[:NAMES]
-    found: list[str] = []
+    names: list[str] = []
     for level in _levels(top):
         for folder in level:
-            room = NAMES - len(found)
+            room = NAMES - len(names)
             files = sorted(entry.path for entry in os.scandir(folder) if entry.is_file())
-            found += [pathlib.Path(path).relative_to(top).as_posix() for path in files[:room]]
-            if len(found) >= NAMES:
-                return found
-    return found
+            names += [pathlib.Path(path).relative_to(top).as_posix() for path in files[:room]]
+            if len(names) >= NAMES:
+                return names
+    return names
 
 
 def _levels(top: pathlib.Path) -> Iterator[list[str]]:

@@ -100,7 +100,7 @@ def _identifier(line: bytes) -> str:
 
 def _files(paths: Sequence[str], split: str) -> list[tuple[pathlib.Path, pathlib.Path]]:
     """Returns each folder, and its JSON file of a split."""
-    found = []
+    pairs = []
     for folder in map(pathlib.Path, paths):
         files = [folder / place / f"{NAMES[split]}.json" for place in DATA]
         here = [file for file in files if file.is_file()]
@@ -109,8 +109,8 @@ def _files(paths: Sequence[str], split: str) -> list[tuple[pathlib.Path, pathlib
                 f"{folder}: there is no {NAMES[split]}.json, neither here nor in nlvr/nlvr2/data; "
                 "give the folder that holds a copy of the repository nlvr and the pictures"
             )
-        found.append((folder, here[0]))
-    return found
+        pairs.append((folder, here[0]))
+    return pairs
 
 
 def _item(line: bytes, folder: pathlib.Path, split: str, place: str, number: int) -> Item:

@@ -48,10 +48,10 @@ def divided(
         ``stop`` count items.
     """
     (whole,) = a_unit_each([path])
-    found = [
+    parts = [
         unit for split in splits_of(options) if split in splits for unit in units(whole, split)
     ]
-    return Plan(found, items=sum(unit.stop - unit.start for unit in found))
+    return Plan(parts, items=sum(unit.stop - unit.start for unit in parts))
 
 
 def ranges(whole: Unit, count: int, **extra: Any) -> list[Unit]:

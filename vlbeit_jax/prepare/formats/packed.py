@@ -47,23 +47,23 @@ def opened(path: pathlib.Path) -> IO[bytes]:
         name = _compression(file)
         if name == "zst":
             zstandard = needed("zstandard", f"{path} is compressed with Zstandard")
-            found: Any = _Zstandard(zstandard, file)
+            unpacked: Any = _Zstandard(zstandard, file)
         else:
-            found = _Unpacked(UNPACKS[name](file), file) if name else file
+            unpacked = _Unpacked(UNPACKS[name](file), file) if name else file
         on_error.pop_all()  # Who reads it closes it.
-        return cast(IO[bytes], found)
+        return cast(IO[bytes], unpacked)
 
 
 def head_of(path: pathlib.Path) -> bytes:
     """Returns the first 64 KiB of what a file holds; less, or nothing, of a damaged file."""
-    found = b""
+    head = b""
     try:
         with opened(path) as file:
-            while len(found) < HEAD and (more := file.read(min(BLOCK, HEAD - len(found)))):
-                found += more
+            while len(head) < HEAD and (more := file.read(min(BLOCK, HEAD - len(head)))):
+                head += more
     except DAMAGED:
         pass  # The format that reads the file says what is wrong with it.
-    return found
+    return head
 
 
 class _Unpacked(io.RawIOBase):

@@ -29,9 +29,9 @@ def stats_of(shard: pathlib.Path) -> Mapping[str, int]:
     """
     path = shard.with_name(shard.name.partition(".")[0] + STATS)
     try:
-        found = json.loads(path.read_bytes())
-        counts = {GIVEN: int(found["count"]), ALIVE: int(found["successes"])}
-        return counts | {name: int(found[name]) for name in FAILED}
+        stats = json.loads(path.read_bytes())
+        counts = {GIVEN: int(stats["count"]), ALIVE: int(stats["successes"])}
+        return counts | {name: int(stats[name]) for name in FAILED}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # It is another program's file, or there is none.
 

@@ -73,8 +73,8 @@ def sniff_cells(head: bytes, delimiter: str) -> bool:
     rows = [_text(line).split(delimiter) for line in lines[:LOOKED_AT] if line.strip()]
     if not rows or len(rows[0]) < 2 or b"\0" in head:
         return False
-    found = columns_of(rows[0], Options())
-    known = (found.image or found.link) and len(rows[0]) < 50
+    columns = columns_of(rows[0], Options())
+    known = (columns.image or columns.link) and len(rows[0]) < 50
     return bool(known) or any(_named(rows, column) for column in range(len(rows[0])))
 
 
@@ -104,27 +104,27 @@ def plan_table(whole: Unit, cells: Cells, file_format: str, options: Options, pl
         return
     header = _has_header(rows, options)
     names = rows[0] if header else [str(number) for number in range(1, len(rows[0]) + 1)]
-    found = columns_of(names, options)
+    columns = columns_of(names, options)
     if not header:
-        found = _by_content(rows, names, found)
-    if not found.image and not found.link:
+        columns = _by_content(rows, names, columns)
+    if not columns.image and not columns.link:
         raise UsageError(
             f"{path}: neither name nor content says which of its columns holds pictures: "
             f"{', '.join(names)}; name it with --image_column (without a header, by its number), "
             "and --caption_column"
         )
-    place = names.index(found.image or found.link)
+    place = names.index(columns.image or columns.link)
     if all(is_link(row[place]) for row in rows[header:] if len(row) > place):
-        raise _links_only(path, file_format, names, found, header)
-    extra = {"image": place, "caption": _place(names, found.caption), "header": header}
-    extra["picture"] = _place(names, found.picture)
+        raise _links_only(path, file_format, names, columns, header)
+    extra = {"image": place, "caption": _place(names, columns.caption), "header": header}
+    extra["picture"] = _place(names, columns.picture)
     plan.units += plan_rows(whole, rows_of(cells, extra), **whole.extra, **extra)
 
 
 def _links_only(
-    path: pathlib.Path, file_format: str, names: Sequence[str], found: Columns, header: bool
+    path: pathlib.Path, file_format: str, names: Sequence[str], columns: Columns, header: bool
 ) -> UsageError:
-    link, caption = found.link or found.image, found.caption
+    link, caption = columns.link or columns.image, columns.caption
     if header:
         return links_only(path, file_format, link, caption)
     called = {link: "url", caption: "caption"}
@@ -142,9 +142,9 @@ def _has_header(rows: Sequence[Sequence[str]], options: Options) -> bool:
     stated = [name for name in (options.image_column, options.caption_column) if name]
     if stated:  # Without a header, columns have numbers.
         return not all(map(str.isdigit, stated))
-    found = columns_of(rows[0], Options())
+    columns = columns_of(rows[0], Options())
     values = any(is_link(cell) or is_picture(cell) for cell in rows[0])
-    return bool(found.image or found.link) and not values
+    return bool(columns.image or columns.link) and not values
 
 
 def _by_content(rows: Sequence[Sequence[str]], names: Sequence[str], stated: Columns) -> Columns:

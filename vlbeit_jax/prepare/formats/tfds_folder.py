@@ -51,23 +51,23 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
         no random access.
     """
     given = only_one(paths, "tfds")
-    found = [] if (given / "dataset_info.json").is_file() else _versions(look(given).names)
-    if len(found) > 1:
-        raise UsageError(f"{given}: give one of the versions in it: {', '.join(found)}")
-    folder = given / found[0] if found else given
+    versions = [] if (given / "dataset_info.json").is_file() else _versions(look(given).names)
+    if len(versions) > 1:
+        raise UsageError(f"{given}: give one of the versions in it: {', '.join(versions)}")
+    folder = given / versions[0] if versions else given
     builder = _opened(folder)
     present = set(builder.info.splits)
     stated = bool(present & {*SPLITS[TEST], *SPLITS[VALIDATION]})
     described = [str(folder / "dataset_info.json")]
 
     def units(whole: Unit, split: str) -> list[Unit]:
-        found: list[Unit] = []
+        divided: list[Unit] = []
         for name in SPLITS[split]:
             if name in present and _is_labelled(_records(builder, name), builder, folder):
                 count = builder.info.splits[name].num_examples
                 extra = {"name": name, "split": split if stated else "", "paths": described}
-                found += ranges(whole, count, **extra)
-        return found
+                divided += ranges(whole, count, **extra)
+        return divided
 
     return divided(folder, options, SPLITS, units)
 
@@ -143,11 +143,11 @@ def _record(records: Any, number: int, folder: pathlib.Path) -> Any:
         raise BadInput(folder, f"record {number} cannot be read ({error})") from error
 
 
-def _captions(found: Any) -> tuple[str, ...]:
+def _captions(caption: Any) -> tuple[str, ...]:
     """Returns captions: a sequence of texts, or of objects with ``text``."""
-    if found is None:
+    if caption is None:
         return ()
-    texts = found["text"] if isinstance(found, Mapping) else found
+    texts = caption["text"] if isinstance(caption, Mapping) else caption
     texts = [each["text"] if isinstance(each, Mapping) else each for each in texts]
     return tuple(_text(each).strip() for each in texts)
 

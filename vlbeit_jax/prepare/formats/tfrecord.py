@@ -77,11 +77,11 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     path, columns = input_path(unit.path), Columns(*unit.extra["columns"])
     records = _records(path, unit.start, unit.stop)
     for number, (_, record) in enumerate(records, unit.extra["number"]):
-        found = _features(record, path)
-        image = next(iter(found.get(columns.image, ())), None)
-        words = [decoded(value) for value in found.get(columns.caption, ()) if value]
+        features = _features(record, path)
+        image = next(iter(features.get(columns.image, ())), None)
+        words = [decoded(value) for value in features.get(columns.caption, ()) if value]
         captions = tuple(text.strip() for text, _ in words if text and text.strip())
-        documents = [decoded(value)[0] or "" for value in found.get(columns.document, ())]
+        documents = [decoded(value)[0] or "" for value in features.get(columns.document, ())]
         yield Item(
             f"{unit.stem}/{number:08d}",
             image,

@@ -116,21 +116,21 @@ def units_of(
     """
     folder, subset = input_path(whole.path), SUBSETS[part]
     _pictures(folder, subset)
-    found = {each["question_id"]: (each["image_id"], at) for at, each in _questions(folder, subset)}
+    by_id = {each["question_id"]: (each["image_id"], at) for at, each in _questions(folder, subset)}
     path = required(folder, _notes(subset), f"the answers of people to the questions of {subset}")
     answered: dict[int, Place] = {}
     for place, each in listed(path, "annotations"):
         number = each.get("question_id")
-        if not isinstance(number, int) or number not in found:
+        if not isinstance(number, int) or number not in by_id:
             raise UsageError(
                 f"{path}: it answers question {number}, which is not in {_file(subset)}; the two "
                 "files belong to different releases"
             )
         answered[number] = place
     # A picture with several questions is then read and checked once.
-    order = sorted((image, number) for number, (image, _) in found.items())
+    order = sorted((image, number) for number, (image, _) in by_id.items())
     places = [
-        (found[number][1], answered.get(number))
+        (by_id[number][1], answered.get(number))
         for image, number in order
         if of_pictures is None or image in of_pictures
     ]

@@ -70,10 +70,11 @@ def items_of_tar(tar: Tar, stem: str, least: int = 0) -> Iterator[Item]:
         else:
             used.append(entry)
     groups = groups_of(used)
-    found = sum(bool(group.with_suffix(*TAKEN)) for group in groups)
-    if found < least:
+    pictures = sum(bool(group.with_suffix(*TAKEN)) for group in groups)
+    if pictures < least:
         raise BadInput(
-            tar.path, f"it holds {found} pictures, but the file _stats.json beside it says {least}"
+            tar.path,
+            f"it holds {pictures} pictures, but the file _stats.json beside it says {least}",
         )
     for group in groups:
         yield from _items(stem, tar, group)

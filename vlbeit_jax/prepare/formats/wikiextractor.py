@@ -38,7 +38,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
     Raises:
       BadInput: a file is not UTF-8, or a document in it has no end.
     """
-    found: list[str] | None = None
+    document: list[str] | None = None
     opened, number = None, 0
     for place, content in lines_of(input_path(unit.path)):
         try:
@@ -47,15 +47,15 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
             raise BadInput(
                 unit.path, f"not UTF-8 text ({error}), in the line at {place}"
             ) from error
-        if found is None:
+        if document is None:
             opened = OPEN.match(line)
-            found = [] if opened else None
+            document = [] if opened else None
         elif line == CLOSE and opened:
-            yield _item(unit, number, opened[2], found)
-            found, number = None, number + 1
+            yield _item(unit, number, opened[2], document)
+            document, number = None, number + 1
         else:
-            found.append(line)
-    if found is not None:
+            document.append(line)
+    if document is not None:
         raise BadInput(unit.path, f"its last document has no {CLOSE}, so the file is cut off")
 
 

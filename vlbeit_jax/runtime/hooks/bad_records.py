@@ -125,23 +125,23 @@ class BadRecords(Hook):
         own = [each._replace(message="") for each in self._new]
         own[:NAMED] = self._new[:NAMED]  # Messages are long.
         self._new = []
-        found: dict[tuple[str, int], _Noted] = {}
+        noted: dict[tuple[str, int], _Noted] = {}
         for told in self._gathered(own):
             for each in sorted(_Noted(*one) for one in told):
-                known = found.setdefault((each.stream, each.example), each)
+                known = noted.setdefault((each.stream, each.example), each)
                 if each.message and not known.message:
-                    found[each.stream, each.example] = each
-        for each in found.values():
+                    noted[each.stream, each.example] = each
+        for each in noted.values():
             self._counts.setdefault(each.stream, collections.Counter())[each.reason] += 1
-        steps = collections.Counter(each.step for each in found.values())
+        steps = collections.Counter(each.step for each in noted.values())
         self._recent.extend(sorted(steps.items()))
-        self._tell(step, sorted(found.values(), key=lambda each: (each.step, each.example)))
+        self._tell(step, sorted(noted.values(), key=lambda each: (each.step, each.example)))
 
-    def _tell(self, step: int, found: Sequence[_Noted]) -> None:
-        shown = [each for each in found if each.message][: NAMED - self._named]
+    def _tell(self, step: int, noted: Sequence[_Noted]) -> None:
+        shown = [each for each in noted if each.message][: NAMED - self._named]
         self._named += len(shown)
         lines = [
-            f"step {step}: the records of {len(found):,} examples cannot be used, and neighbours "
+            f"step {step}: the records of {len(noted):,} examples cannot be used, and neighbours "
             f"took their place; since step 0: {_told(self._counts)}"
         ]
         lines += [f"{each.stream}, {each.reason}: {each.message}" for each in shown]

@@ -23,8 +23,8 @@ def due_after(
     """Returns the evaluators that run after a step; see ``Hook.after_step`` for ``ending``."""
     if ending not in (None, FINISHED):
         return []
-    found = [each for each in evaluators if each.every]
-    return [each for each in found if ending == FINISHED or step % each.every == 0]
+    periodic = [each for each in evaluators if each.every]
+    return [each for each in periodic if ending == FINISHED or step % each.every == 0]
 
 
 class Written(NamedTuple):
