@@ -16,7 +16,7 @@ def scores(uid, right, weight=None, loss=None, targets=None):
     loss = np.zeros(len(uid)) if loss is None else np.asarray(loss, float)
     return Scores(
         uid=uid,
-        right=right,
+        correct=right,
         loss=loss,
         weight=weight,
         targets=np.ones(10) if targets is None else np.asarray(targets, float),
@@ -43,7 +43,7 @@ def slow_gain(own, other, rng, resamples):
     """One record after the other, resampled with all its draws."""
     by_record = {}
     for uid, one, two, weight in zip(
-        own.uid.tolist(), own.right, other.right, own.weight, strict=True
+        own.uid.tolist(), own.correct, other.correct, own.weight, strict=True
     ):
         difference, total = by_record.get(uid, (0, 0))
         by_record[uid] = difference + one - two, total + weight
@@ -78,7 +78,7 @@ def test_the_interval_holds_the_truth_19_times_out_of_20():
 
 def test_the_truth_of_the_synthetic_scores():
     own, other = synthetic(0, records=100_000, draws=1)
-    assert (own.right.sum() - other.right.sum()) / own.weight.sum() == pytest.approx(
+    assert (own.correct.sum() - other.correct.sum()) / own.weight.sum() == pytest.approx(
         0.05, abs=0.002
     )
 
@@ -98,7 +98,7 @@ def test_draws_of_one_record_go_together():
     own, other = synthetic(1)
     twice = [
         dataclasses.replace(
-            each, **{k: np.tile(getattr(each, k), 2) for k in ("uid", "right", "loss", "weight")}
+            each, **{k: np.tile(getattr(each, k), 2) for k in ("uid", "correct", "loss", "weight")}
         )
         for each in (own, other)
     ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vlbeit_jax.data.identity import statement_name
-from vlbeit_jax.metrics.reasoning import Judged, is_right
+from vlbeit_jax.metrics.reasoning import Judged, is_correct
 
 # Identifiers and what the official evaluator makes of these judgements: .6 and 1/3.
 IDENTIFIERS = ("dev-1-0-0", "dev-1-1-0", "dev-1-2-1", "dev-2-0-0", "dev-2-1-0")
@@ -47,7 +47,7 @@ def test_the_majority_is_the_better_constant_answer():
 
 def test_a_tie_is_wrong_for_both_truths():
     logits = np.float32([[1, 1], [1, 1], [0, 2], [0, 2], [np.nan, 1]])
-    found = is_right(logits, np.array([0, 1, 1, 0, 1]))
+    found = is_correct(logits, np.array([0, 1, 1, 0, 1]))
     assert found.tolist() == [False, False, True, False, False]
 
 

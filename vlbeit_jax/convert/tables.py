@@ -51,30 +51,30 @@ class AttentionNames(NamedTuple):
 
 def attention(block: str, names: AttentionNames, heads: int) -> list[Rule]:
     """Norm and shared attention of our ``block``."""
-    ours, bias = f"{block}/attention", names.bias.split()
+    jax, bias = f"{block}/attention", names.bias.split()
     if len(bias) == 1:
-        biases = [rule(f"{ours}/query_bias {ours}/value_bias", names.bias, fused_bias(heads))]
+        biases = [rule(f"{jax}/query_bias {jax}/value_bias", names.bias, fused_bias(heads))]
     else:
         biases = [
-            rule(f"{ours}/{part}_bias", name, head_bias(heads))
+            rule(f"{jax}/{part}_bias", name, head_bias(heads))
             for part, name in zip(("query", "value"), bias, strict=True)
         ]
     qkv = fused_qkv(heads) if len(names.qkv.split()) == 1 else split_qkv(heads)
     return [
         *norm(f"{block}/attention_norm", names.norm),
-        rule(f"{ours}/qkv", names.qkv, qkv),
+        rule(f"{jax}/qkv", names.qkv, qkv),
         *biases,
-        rule(f"{ours}/out", f"{names.out}.weight", attention_out(heads)),
-        rule(f"{ours}/out_bias", f"{names.out}.bias"),
+        rule(f"{jax}/out", f"{names.out}.weight", attention_out(heads)),
+        rule(f"{jax}/out_bias", f"{names.out}.bias"),
     ]
 
 
-def expert(ours: str, norm_name: str, up: str, down: str) -> list[Rule]:
+def expert(jax: str, norm_name: str, up: str, down: str) -> list[Rule]:
     """Norm and feed-forward network of an expert of ours."""
     return [
-        *norm(f"{ours}/norm", norm_name),
-        *linear(f"{ours}/up", up),
-        *linear(f"{ours}/down", down),
+        *norm(f"{jax}/norm", norm_name),
+        *linear(f"{jax}/up", up),
+        *linear(f"{jax}/down", down),
     ]
 
 
@@ -90,10 +90,10 @@ def beit_attention(block: str, torch: str, heads: int) -> list[Rule]:
     return attention(block, names, heads)
 
 
-def beit_expert(ours: str, torch: str, suffix: str = "") -> list[Rule]:
+def beit_expert(jax: str, torch: str, suffix: str = "") -> list[Rule]:
     """Norm and feed-forward network as BEiT, VLMo and VQ-KD name them."""
     mlp = f"{torch}.mlp{suffix}"
-    return expert(ours, f"{torch}.norm2{suffix}", f"{mlp}.fc1", f"{mlp}.fc2")
+    return expert(jax, f"{torch}.norm2{suffix}", f"{mlp}.fc1", f"{mlp}.fc2")
 
 
 def layer_scale(config: ModelConfig, block: str, attention: str, expert: str) -> list[Rule]:

@@ -17,14 +17,14 @@ class Scores:
 
     Attributes:
       uid: which record an example comes from.
-      right: right answers.
+      correct: right answers.
       loss: summed negative log-likelihood, nats.
       weight: masked positions.
       targets: count of every target over all examples.
     """
 
     uid: Int[np.ndarray, " A"]
-    right: Float[np.ndarray, " A"]
+    correct: Float[np.ndarray, " A"]
     loss: Float[np.ndarray, " A"]
     weight: Float[np.ndarray, " A"]
     targets: Float[np.ndarray, " V"]
@@ -38,7 +38,7 @@ class Scores:
         count = self.weight.sum()
         share = max(count, 1.0)
         return {
-            "accuracy": float(self.right.sum() / share),
+            "accuracy": float(self.correct.sum() / share),
             "chance": 1 / len(self.targets),
             "unigram": float(self.targets.max() / share),
             "loss": float(self.loss.sum() / share),
@@ -54,8 +54,8 @@ class Scores:
           seed: of the bootstrap.
         """
         _, record = np.unique(self.uid, return_inverse=True)
-        right, weight = np.bincount(record, self.right), np.bincount(record, self.weight)
-        interval = ratio_interval(right.astype(float), weight.astype(float), seed)
+        correct, weight = np.bincount(record, self.correct), np.bincount(record, self.weight)
+        interval = ratio_interval(correct.astype(float), weight.astype(float), seed)
         return interval.low, interval.high
 
 
@@ -71,7 +71,7 @@ def gain(own: Scores, other: Scores, seed: int = 0) -> Interval:
     """
     assert np.array_equal(own.uid, other.uid) and np.array_equal(own.weight, other.weight)
     _, record = np.unique(own.uid, return_inverse=True)
-    difference = np.bincount(record, own.right - other.right)
+    difference = np.bincount(record, own.correct - other.correct)
     weight = np.bincount(record, own.weight)
     # Of no rows at all, bincount makes integers.
     return ratio_interval(difference.astype(float), weight.astype(float), seed)

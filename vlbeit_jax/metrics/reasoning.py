@@ -14,7 +14,7 @@ from vlbeit_jax.shapes import Bool, Float, Int
 TRUTHS = 2
 
 
-def is_right(
+def is_correct(
     logits: Float[np.ndarray, "A 2"], truth: Int[np.ndarray, " A"]
 ) -> Bool[np.ndarray, " A"]:
     """Returns whether the right truth value has the larger logit.
@@ -35,13 +35,13 @@ class Judged:
     """How the records of some statements were judged.
 
     Attributes:
-      right: whether each record was.
+      correct: whether each record was.
       truth: 1 where the statement is true of the record's images, else 0.
       statement: number of each record's statement.
       loss: negative log-likelihood of the truth, nats.
     """
 
-    right: Bool[np.ndarray, " A"]
+    correct: Bool[np.ndarray, " A"]
     truth: Int[np.ndarray, " A"]
     statement: Int[np.ndarray, " A"]
     loss: Float[np.ndarray, " A"]
@@ -56,12 +56,12 @@ class Judged:
         consistent, sizes = self._by_statement()
         true = float(self.truth.mean())
         return {
-            "accuracy": float(self.right.mean()),
+            "accuracy": float(self.correct.mean()),
             "consistency": float(consistent.mean()),
             "majority": max(true, 1 - true),
             "consistency_chance": float(np.mean(0.5**sizes)),
             "loss": float(self.loss.mean()),
-            "count": len(self.right),
+            "count": len(self.correct),
             "statements": len(sizes),
         }
 
@@ -76,7 +76,7 @@ class Judged:
         consistent, _ = self._by_statement()
         _, first = np.unique(self.statement, return_index=True)
         return {
-            "accuracy": mean_interval(self.right.astype(float), groups),
+            "accuracy": mean_interval(self.correct.astype(float), groups),
             "consistency": mean_interval(consistent.astype(float), groups[first]),
         }
 
@@ -84,4 +84,4 @@ class Judged:
         """Returns whether all records of each statement are right, and their number."""
         _, number = np.unique(self.statement, return_inverse=True)
         sizes = np.bincount(number)
-        return np.bincount(number, self.right) == sizes, sizes
+        return np.bincount(number, self.correct) == sizes, sizes

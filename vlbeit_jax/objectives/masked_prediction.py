@@ -142,7 +142,7 @@ class MaskedPrediction(Objective):
             loss, correct = predictions[modality]
             zeros = jnp.zeros(self.vocabulary(modality), jnp.float32)
             scores[name] = {
-                "right": (correct * weights).sum(axis=1),
+                "correct": (correct * weights).sum(axis=1),
                 "loss": (loss * weights).sum(axis=1),
                 "weight": weights.sum(axis=1),
                 "targets": zeros.at[targets[modality]].add(weights),

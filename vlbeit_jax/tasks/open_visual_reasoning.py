@@ -13,7 +13,7 @@ from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.source import VALIDATION, PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.metrics.classification import negative_log_likelihood
-from vlbeit_jax.metrics.reasoning import Judged, is_right
+from vlbeit_jax.metrics.reasoning import Judged, is_correct
 from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.judging import STATEMENT, Judging
 from vlbeit_jax.shapes import Float, Int
@@ -140,7 +140,7 @@ class OpenVisualReasoning(OpenFineTuned):
         logits = self._all_logits(params, records, place, batches)
         truth, statement = truths_of(records, len(logits))
         loss = negative_log_likelihood(logits, truth)
-        return Judged(is_right(logits, truth), truth, statement, loss)
+        return Judged(is_correct(logits, truth), truth, statement, loss)
 
     def _evaluate_state(
         self, held_out: PreparedSet, place: Place, state: TrainState, frozen: Tree

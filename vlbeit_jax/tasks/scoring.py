@@ -63,7 +63,7 @@ def score(
     return {
         name: Scores(
             uid=uid[real],
-            right=together(name, "right"),
+            correct=together(name, "correct"),
             loss=together(name, "loss"),
             weight=together(name, "weight"),
             targets=np.sum([terms[name]["targets"] for terms, *_ in seen], axis=0),

@@ -85,10 +85,10 @@ def table(config: ModelConfig, tensors: Iterable[str], params: Iterable[str]) ->
         else:
             left_out |= {name: reason for each in part for name in each.jax}
     for block in range(config.depth):
-        ours, torch = f"encoder/block_{block}", f"blocks.{block}"
-        rules += beit_attention(ours, torch, config.heads)
-        rules += beit_expert(f"{ours}/vision", torch)
-        rules += layer_scale(config, ours, f"{torch}.gamma_1", f"{torch}.gamma_2")
+        jax, torch = f"encoder/block_{block}", f"blocks.{block}"
+        rules += beit_attention(jax, torch, config.heads)
+        rules += beit_expert(f"{jax}/vision", torch)
+        rules += layer_scale(config, jax, f"{torch}.gamma_1", f"{torch}.gamma_2")
     return Table(rules, left_out, {}, match_reasons(tensors, IGNORED))
 
 

@@ -70,14 +70,14 @@ def fold(config: ModelConfig, params: Arrays) -> dict[str, np.ndarray]:
     for part in ("vision_embed", "text_embed"):
         folded[f"{part}/positions"] = params[f"{part}/positions"] + params[f"{part}/type"]
     for block in range(config.depth if config.layer_scale else 0):
-        ours = f"encoder/block_{block}"
+        jax = f"encoder/block_{block}"
         for name in ("out", "out_bias"):
-            name = f"{ours}/attention/{name}"
-            folded[name] = params[name] * params[f"{ours}/attention_scale"]
+            name = f"{jax}/attention/{name}"
+            folded[name] = params[name] * params[f"{jax}/attention_scale"]
         for expert in experts_of(config, block):
             for part in ("kernel", "bias"):
-                name = f"{ours}/{expert}/down/{part}"
-                folded[name] = params[name] * params[f"{ours}/expert_scale"]
+                name = f"{jax}/{expert}/down/{part}"
+                folded[name] = params[name] * params[f"{jax}/expert_scale"]
     return folded
 
 

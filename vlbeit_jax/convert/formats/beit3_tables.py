@@ -65,22 +65,22 @@ def _decoupled(config: ModelConfig) -> Table:
     rules += [rule(f"{part}_embed/type", "", zero(config.width)) for part in ("vision", "text")]
     for modality, side in SIDES.items():
         for block in range(config.depth):
-            ours, torch = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
-            own, attn = f"{ours}/attention/{modality}", f"{torch}.self_attn"
+            jax, torch = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
+            own, attn = f"{jax}/attention/{modality}", f"{torch}.self_attn"
             rules += norm(f"{own}_norm", f"{torch}.self_attn_layer_norm.{side}")
             for part, name in PROJECTIONS.items():
                 rules += linear(f"{own}_{part}", f"{attn}.{name}.{side}")
             if config.sub_norm:
                 rules += norm(f"{own}_inner_norm", f"{attn}.inner_attn_ln.{side}")
-                rules += norm(f"{ours}/{modality}/inner_norm", f"{torch}.ffn.{side}.ffn_layernorm")
-            rules += _expert(f"{ours}/{modality}", torch, side)
+                rules += norm(f"{jax}/{modality}/inner_norm", f"{torch}.ffn.{side}.ffn_layernorm")
+            rules += _expert(f"{jax}/{modality}", torch, side)
         rules += norm(f"encoder/{modality}_norm", f"{ENCODER}.layer_norm.{side}")
     return Table(rules)
 
 
-def _expert(ours: str, torch: str, side: str) -> list[Rule]:
+def _expert(jax: str, torch: str, side: str) -> list[Rule]:
     ffn = f"{torch}.ffn.{side}"
-    return expert(ours, f"{torch}.final_layer_norm.{side}", f"{ffn}.fc1", f"{ffn}.fc2")
+    return expert(jax, f"{torch}.final_layer_norm.{side}", f"{ffn}.fc1", f"{ffn}.fc2")
 
 
 def _twice(each: Rule) -> Rule:
@@ -98,7 +98,7 @@ def _shared(config: ModelConfig, fusion: bool) -> Table:
     rules, constant = _ends(config), {}
     both = norm("encoder/norm", f"{ENCODER}.layer_norm.{{side}}")
     for block in range(config.depth):
-        ours, torch = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
+        jax, torch = f"encoder/block_{block}", f"{ENCODER}.layers.{block}"
         attn = f"{torch}.self_attn"
         names = AttentionNames(
             norm=f"{torch}.self_attn_layer_norm.{{side}}",
@@ -106,12 +106,12 @@ def _shared(config: ModelConfig, fusion: bool) -> Table:
             bias=f"{attn}.q_proj.{{side}}.bias {attn}.v_proj.{{side}}.bias",
             out=f"{attn}.out_proj.{{side}}",
         )
-        both += attention(ours, names, config.heads)
+        both += attention(jax, names, config.heads)
         for side in SIDES.values():
             constant[f"{attn}.k_proj.{side}.bias"] = np.zeros(config.width, np.float32)
         if fusion and block >= config.depth - config.fused_layers:
-            both += _expert(f"{ours}/{FUSED}", torch, "{side}")
+            both += _expert(f"{jax}/{FUSED}", torch, "{side}")
         else:
             for modality, side in SIDES.items():
-                rules += _expert(f"{ours}/{modality}", torch, side)
+                rules += _expert(f"{jax}/{modality}", torch, side)
     return Table(rules + [_twice(each) for each in both], {}, constant)

@@ -40,7 +40,7 @@ def table(config: ViTConfig, tensors: Iterable[str]) -> Table:
         rule("project/kernel", "visual.proj"),
     ]
     for block in range(config.depth):
-        ours, torch = f"encoder/block_{block}", f"visual.transformer.resblocks.{block}"
+        jax, torch = f"encoder/block_{block}", f"visual.transformer.resblocks.{block}"
         attn, mlp = f"{torch}.attn", f"{torch}.mlp"
         names = AttentionNames(
             norm=f"{torch}.ln_1",
@@ -48,8 +48,8 @@ def table(config: ViTConfig, tensors: Iterable[str]) -> Table:
             bias=f"{attn}.in_proj_bias",
             out=f"{attn}.out_proj",
         )
-        rules += attention(ours, names, config.heads)
-        rules += expert(f"{ours}/vision", f"{torch}.ln_2", f"{mlp}.c_fc", f"{mlp}.c_proj")
+        rules += attention(jax, names, config.heads)
+        rules += expert(f"{jax}/vision", f"{torch}.ln_2", f"{mlp}.c_fc", f"{mlp}.c_proj")
     return Table(rules, {}, {}, match_reasons(tensors, IGNORED))
 
 

@@ -26,11 +26,11 @@ def table(config: DalleConfig) -> Table:
     rules = _convolution("input", "blocks.input") + _convolution("output", "blocks.output.conv")
     for group in range(1, config.groups + 1):
         for block in range(1, config.blocks + 1):
-            ours, theirs = f"group_{group}_block_{block}", f"blocks.group_{group}.block_{block}"
+            jax, torch = f"group_{group}_block_{block}", f"blocks.group_{group}.block_{block}"
             for number in range(1, CONVOLUTIONS + 1):
-                rules += _convolution(f"{ours}/conv_{number}", f"{theirs}.res_path.conv_{number}")
+                rules += _convolution(f"{jax}/conv_{number}", f"{torch}.res_path.conv_{number}")
             if group > 1 and block == 1:
-                rules += _convolution(f"{ours}/identity", f"{theirs}.id_path")
+                rules += _convolution(f"{jax}/identity", f"{torch}.id_path")
     return Table(rules)
 
 

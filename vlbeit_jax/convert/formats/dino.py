@@ -29,7 +29,7 @@ def table(config: ViTConfig, tensors: Iterable[str]) -> Table:
         *norm("encoder/norm", "norm"),
     ]
     for block in range(config.depth):
-        ours, torch = f"encoder/block_{block}", f"blocks.{block}"
+        jax, torch = f"encoder/block_{block}", f"blocks.{block}"
         attn, mlp = f"{torch}.attn", f"{torch}.mlp"
         names = AttentionNames(
             norm=f"{torch}.norm1",
@@ -37,8 +37,8 @@ def table(config: ViTConfig, tensors: Iterable[str]) -> Table:
             bias=f"{attn}.qkv.bias",
             out=f"{attn}.proj",
         )
-        rules += attention(ours, names, config.heads)
-        rules += expert(f"{ours}/vision", f"{torch}.norm2", f"{mlp}.fc1", f"{mlp}.fc2")
+        rules += attention(jax, names, config.heads)
+        rules += expert(f"{jax}/vision", f"{torch}.norm2", f"{mlp}.fc1", f"{mlp}.fc2")
     return Table(rules, {}, {}, match_reasons(tensors, IGNORED))
 
 

@@ -74,21 +74,21 @@ def trunk(config: ModelConfig, prefix: str) -> list[Rule]:
     else:
         rules.append(relative_biases(config, tuple(f"{torch}.{RELATIVE}" for torch in blocks)))
     for block, torch in enumerate(blocks):
-        ours, attn = f"encoder/block_{block}", f"{torch}.attention.attention"
+        jax, attn = f"encoder/block_{block}", f"{torch}.attention.attention"
         names = AttentionNames(
             norm=f"{torch}.layernorm_before",
             qkv=f"{attn}.query.weight {attn}.key.weight {attn}.value.weight",
             bias=f"{attn}.query.bias {attn}.value.bias",
             out=f"{torch}.attention.output.dense",
         )
-        rules += attention(ours, names, config.heads)
+        rules += attention(jax, names, config.heads)
         rules += expert(
-            f"{ours}/vision",
+            f"{jax}/vision",
             f"{torch}.layernorm_after",
             f"{torch}.intermediate.dense",
             f"{torch}.output.dense",
         )
-        rules += layer_scale(config, ours, f"{torch}.lambda_1", f"{torch}.lambda_2")
+        rules += layer_scale(config, jax, f"{torch}.lambda_1", f"{torch}.lambda_2")
     return rules
 
 

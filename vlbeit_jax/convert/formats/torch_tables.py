@@ -42,13 +42,13 @@ def model_table(config: ModelConfig) -> Table:
         rules += norm("text_embed/norm", "text_embed.norm")
         rules.append(rule("encoder/relative_positions", "relative_positions"))
     for block in range(config.depth):
-        ours, torch = f"encoder/block_{block}", f"encoder.blocks.{block}"
+        jax, torch = f"encoder/block_{block}", f"encoder.blocks.{block}"
         if config.decoupled:
-            rules += _decoupled_attention(config, ours, torch)
+            rules += _decoupled_attention(config, jax, torch)
         else:
-            rules += _attention(ours, torch, config.heads, config.sub_norm)
-        rules += _experts(ours, torch, experts_of(config, block), config.sub_norm)
-        rules += layer_scale(config, ours, f"{torch}.attention_scale", f"{torch}.expert_scale")
+            rules += _attention(jax, torch, config.heads, config.sub_norm)
+        rules += _experts(jax, torch, experts_of(config, block), config.sub_norm)
+        rules += layer_scale(config, jax, f"{torch}.attention_scale", f"{torch}.expert_scale")
     if config.decoupled:
         for modality in Modality:
             rules += norm(f"encoder/{modality}_norm", f"encoder.norm.{modality}")
@@ -71,9 +71,9 @@ def vqkd_table(config: VisualTokenizerConfig) -> Table:
     ):
         rules += _vision_embed(f"{part}_embed", side, True) + norm(f"{part}/norm", f"{part}.norm")
         for block in range(depth):
-            ours, torch = f"{part}/block_{block}", f"{part}.blocks.{block}"
-            rules += _attention(ours, torch, config.heads, sub_norm=False)
-            rules += _experts(ours, torch, [Modality.VISION], sub_norm=False)
+            jax, torch = f"{part}/block_{block}", f"{part}.blocks.{block}"
+            rules += _attention(jax, torch, config.heads, sub_norm=False)
+            rules += _experts(jax, torch, [Modality.VISION], sub_norm=False)
     for name in ("to_code", "to_target"):
         rules += linear(f"{name}/inner", f"{name}.0") + linear(f"{name}/outer", f"{name}.2")
     return Table(rules)
@@ -84,11 +84,11 @@ def dalle_table(config: DalleConfig) -> Table:
     rules = _convolution("input", "input") + _convolution("output", "output")
     for group in range(config.groups):
         for block in range(config.blocks):
-            ours, torch = f"group_{group + 1}_block_{block + 1}", f"groups.{group}.{block}"
+            jax, torch = f"group_{group + 1}_block_{block + 1}", f"groups.{group}.{block}"
             for number in range(CONVOLUTIONS):
-                rules += _convolution(f"{ours}/conv_{number + 1}", f"{torch}.convolutions.{number}")
+                rules += _convolution(f"{jax}/conv_{number + 1}", f"{torch}.convolutions.{number}")
             if group and not block:
-                rules += _convolution(f"{ours}/identity", f"{torch}.identity")
+                rules += _convolution(f"{jax}/identity", f"{torch}.identity")
     return Table(rules)
 
 
@@ -103,7 +103,7 @@ def _vision_embed(name: str, side: int, is_absolute: bool) -> list[Rule]:
     return rules
 
 
-def _attention(ours: str, torch: str, heads: int, sub_norm: bool) -> list[Rule]:
+def _attention(jax: str, torch: str, heads: int, sub_norm: bool) -> list[Rule]:
     attn = f"{torch}.attention"
     names = AttentionNames(
         norm=f"{torch}.attention_norm",
@@ -111,16 +111,16 @@ def _attention(ours: str, torch: str, heads: int, sub_norm: bool) -> list[Rule]:
         bias=f"{attn}.query_bias {attn}.value_bias",
         out=f"{attn}.out",
     )
-    rules = attention(ours, names, heads)
+    rules = attention(jax, names, heads)
     if sub_norm:
-        rules += norm(f"{ours}/attention/inner_norm", f"{attn}.inner_norm")
+        rules += norm(f"{jax}/attention/inner_norm", f"{attn}.inner_norm")
     return rules
 
 
-def _decoupled_attention(config: ModelConfig, ours: str, torch: str) -> list[Rule]:
+def _decoupled_attention(config: ModelConfig, jax: str, torch: str) -> list[Rule]:
     rules, attn = [], f"{torch}.attention"
     for modality in Modality:
-        own = f"{ours}/attention/{modality}"
+        own = f"{jax}/attention/{modality}"
         rules += norm(f"{own}_norm", f"{torch}.attention_norm.{modality}")
         for part in ("query", "key", "value", "out"):
             rules += linear(f"{own}_{part}", f"{attn}.{part}.{modality}")
@@ -129,13 +129,13 @@ def _decoupled_attention(config: ModelConfig, ours: str, torch: str) -> list[Rul
     return rules
 
 
-def _experts(ours: str, torch: str, experts: Sequence[str], sub_norm: bool) -> list[Rule]:
+def _experts(jax: str, torch: str, experts: Sequence[str], sub_norm: bool) -> list[Rule]:
     rules = []
     for name in experts:
         own = f"{torch}.experts.{name}"
-        rules += expert(f"{ours}/{name}", f"{own}.norm", f"{own}.up", f"{own}.down")
+        rules += expert(f"{jax}/{name}", f"{own}.norm", f"{own}.up", f"{own}.down")
         if sub_norm:
-            rules += norm(f"{ours}/{name}/inner_norm", f"{own}.inner_norm")
+            rules += norm(f"{jax}/{name}/inner_norm", f"{own}.inner_norm")
     return rules
 
 

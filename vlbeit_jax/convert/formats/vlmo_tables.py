@@ -61,11 +61,11 @@ def table(config: ModelConfig, tensors: Iterable[str]) -> Table:
         *norm("encoder/norm", "transformer.norm"),
     ]
     for block in range(config.depth):
-        ours, torch = f"encoder/block_{block}", f"transformer.blocks.{block}"
-        rules += beit_attention(ours, torch, config.heads)
-        rules += layer_scale(config, ours, f"{torch}.gamma_1", f"{torch}.gamma_2")
+        jax, torch = f"encoder/block_{block}", f"transformer.blocks.{block}"
+        rules += beit_attention(jax, torch, config.heads)
+        rules += layer_scale(config, jax, f"{torch}.gamma_1", f"{torch}.gamma_2")
         for expert in experts_of(config, block):
-            rules += beit_expert(f"{ours}/{expert}", torch, f"_{EXPERTS[expert]}")
+            rules += beit_expert(f"{jax}/{expert}", torch, f"_{EXPERTS[expert]}")
     heads = [
         f"{head}_head/{part}" for head in ("vision", "language") for part in ("kernel", "bias")
     ]

@@ -48,11 +48,11 @@ def table(config: VisualTokenizerConfig, tensors: Iterable[str]) -> Table:
             *norm(f"{part}/norm", f"{part}.fc_norm"),
         ]
         for block in range(depth):
-            ours, torch = f"{part}/block_{block}", f"{part}.blocks.{block}"
-            rules += beit_attention(ours, torch, config.heads)
-            rules += beit_expert(f"{ours}/vision", torch)
-    for ours, torch in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
-        rules += linear(f"{ours}/inner", f"{torch}.0") + linear(f"{ours}/outer", f"{torch}.2")
+            jax, torch = f"{part}/block_{block}", f"{part}.blocks.{block}"
+            rules += beit_attention(jax, torch, config.heads)
+            rules += beit_expert(f"{jax}/vision", torch)
+    for jax, torch in (("to_code", "encode_task_layer"), ("to_target", "decode_task_layer")):
+        rules += linear(f"{jax}/inner", f"{torch}.0") + linear(f"{jax}/outer", f"{torch}.2")
     return Table(rules, {}, {}, match_reasons(tensors, IGNORED))
 
 

@@ -49,32 +49,32 @@ def _rules(network: Segmenter) -> list[Rule]:
     return rules
 
 
-def _conv(kind: str, ours: str, torch: str) -> list[Rule]:
-    own = rule(f"{ours}/kernel", f"{torch}.conv.weight", CONVOLUTION)
-    return [own, *_norm(kind, f"{ours}/norm", f"{torch}.norm")]
+def _conv(kind: str, jax: str, torch: str) -> list[Rule]:
+    own = rule(f"{jax}/kernel", f"{torch}.conv.weight", CONVOLUTION)
+    return [own, *_norm(kind, f"{jax}/norm", f"{torch}.norm")]
 
 
 def _deconvolution(name: str) -> list[Rule]:
-    ours, torch = f"{UPERNET}/pyramid/{name}", f"head.pyramid.{name}"
+    jax, torch = f"{UPERNET}/pyramid/{name}", f"head.pyramid.{name}"
     return [
-        rule(f"{ours}/kernel", f"{torch}.weight", TRANSPOSED_CONVOLUTION),
-        rule(f"{ours}/bias", f"{torch}.bias"),
+        rule(f"{jax}/kernel", f"{torch}.weight", TRANSPOSED_CONVOLUTION),
+        rule(f"{jax}/bias", f"{torch}.bias"),
     ]
 
 
-def _norm(kind: str, ours: str, torch: str) -> list[Rule]:
-    rules = norm(ours, torch)
+def _norm(kind: str, jax: str, torch: str) -> list[Rule]:
+    rules = norm(jax, torch)
     if kind == BATCH:
         rules += [
-            rule(f"{ours}/mean", f"{torch}.running_mean"),
-            rule(f"{ours}/variance", f"{torch}.running_var"),
+            rule(f"{jax}/mean", f"{torch}.running_mean"),
+            rule(f"{jax}/variance", f"{torch}.running_var"),
         ]
     return rules
 
 
-def _linear(ours: str, torch: str) -> list[Rule]:
+def _linear(jax: str, torch: str) -> list[Rule]:
     """A linear map as a convolution of 1 x 1."""
-    kernel, bias = linear(ours, torch)
+    kernel, bias = linear(jax, torch)
     return [Rule(kernel.jax, kernel.torch, _ONE_BY_ONE), bias]
 
 
