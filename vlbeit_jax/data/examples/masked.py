@@ -44,12 +44,10 @@ class MaskedExample:
     def __call__(self, record: Mapping[str, Any], draws: Draws) -> Example:
         """Returns the arrays that ``masked_specs`` lists.
 
-        They are the view before masking and the masked patches' positions, because the visual
-        tokenizer sees the whole image; and the text after masking, with positions, targets and
-        weights. The order of the draws (view, patches, caption, pieces) is part of what a seed
-        reproduces.
+        The image is not masked yet, because the visual tokenizer sees the whole one.
         """
         example = row_fields(record)
+        # The order of the draws (view, patches, caption, pieces) is part of what a seed reproduces.
         if isinstance(self.stream, ImageStreamConfig):
             example |= self._image(record, draws, self.stream)
         if isinstance(self.stream, TextStreamConfig):
@@ -97,11 +95,21 @@ def masked_specs(
 ) -> dict[str, Spec]:
     """Returns the shapes and types of a ``MaskedExample`` without making one.
 
+    A batch has the same arrays, with an axis of rows in front.
+
     Args:
       stream: sizes and mask ratios; its class tells whether there are images, texts or both.
       image_size: side of the view, pixels.
       cached_tokens: whether the targets of the image come from the cache. Otherwise the train step
         computes them.
+
+    Returns:
+      ``weight`` and ``uid``: see ``data.examples.base.row_fields``.
+      With images, ``image``: pixels before masking; ``masked_patches``: positions of the masked
+      patches, rising; ``image_targets``, if cached: their visual tokens.
+      With texts, ``text``: word pieces after masking; ``text_masked``: positions of the pieces to
+      predict; ``text_targets``: the original pieces there; ``text_weights``: 1 for a position, 0
+      for a slot that is not used.
     """
     specs = dict(ROW_SPECS)
     if isinstance(stream, ImageStreamConfig):
