@@ -1,6 +1,7 @@
 """One block of a Multiway Transformer, and the configuration of a whole one."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -105,11 +106,18 @@ class Block(nn.Module):
         self, tokens: Tokens, bias: Float[Array, "H L keys"] | None
     ) -> Float[Array, "B L D"]:
         c = self.config
-        shared = (c.heads, self.index + 1, c.dtype, c.eps, c.sub_norm, c.attention)
+        shared: dict[str, Any] = {
+            "heads": c.heads,
+            "block": self.index + 1,
+            "dtype": c.dtype,
+            "eps": c.eps,
+            "sub_norm": c.sub_norm,
+            "implementation": c.attention,
+        }
         if c.decoupled:
-            return DecoupledAttention(*shared, name="attention")(tokens, bias)
+            return DecoupledAttention(**shared, name="attention")(tokens, bias)
         normed = LayerNorm(c.dtype, c.eps, name="attention_norm")(tokens.x)
-        return Attention(*shared, name="attention")(normed, tokens.valid, bias, tokens.mask)
+        return Attention(**shared, name="attention")(normed, tokens.valid, bias, tokens.mask)
 
     def _experts(self, tokens: Tokens) -> Float[Array, "B L D"]:
         names = self.config.experts(self.index, tokens.layout)
@@ -122,8 +130,15 @@ class Block(nn.Module):
 
     def _expert(self, name: str) -> FeedForward:
         c = self.config
-        shared = (c.ffn_width, self.index + 1, c.dtype, c.eps, c.sub_norm, c.quick_gelu)
-        return FeedForward(*shared, name=name)
+        return FeedForward(
+            ffn_width=c.ffn_width,
+            block=self.index + 1,
+            dtype=c.dtype,
+            eps=c.eps,
+            sub_norm=c.sub_norm,
+            quick_gelu=c.quick_gelu,
+            name=name,
+        )
 
     def _residual(
         self,
@@ -132,6 +147,7 @@ class Block(nn.Module):
         rate: float | Float[Array, ""],
         draws: Float[Array, " B"] | None,
     ) -> Float[Array, "B L D"]:
+        # States are summed over all blocks in float32; only what a block computes is rounded.
         x = self._scaled(x, scale).astype(jnp.float32)
         return x if draws is None else drop_path(x, rate, draws)
 

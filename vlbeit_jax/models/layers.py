@@ -131,14 +131,32 @@ class Attention(nn.Module):
         out = self.param("out", out_init, (*per_head, width))
         out_bias = self.param("out_bias", declare(zeros, "embed"), (width,))
 
+        # Keys have no bias: it would add the same to all logits of a query.
         shift = group_by_lanes(
             query_bias.reshape(width), jnp.zeros(width), value_bias.reshape(width), self.heads
         )
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        mixed = self._mixed(
+            x.astype(self.dtype), kernel.astype(self.dtype), shift, valid, bias, mask
+        )
+        if self.sub_norm:
+            mixed = LayerNorm(self.dtype, self.eps, name="inner_norm")(mixed)
+        mixed = matmul(mixed, out.astype(self.dtype).reshape(width, width))
+        return mixed + out_bias.astype(self.dtype)
+
+    def _mixed(
+        self,
+        x: Float[Array, "B L D"],
+        kernel: Float[Array, "D Q"],
+        shift: Float[Array, " Q"],
+        valid: Bool[Array, "B L"] | None,
+        bias: Float[Array, "H L keys"] | None,
+        mask: Bool[Array, "L keys"] | None,
+    ) -> Float[Array, "B L D"]:
+        """Projects tokens and mixes them; ``shift`` are the biases of the projection."""
         implementation = choose_implementation(
             self.implementation,
             x.shape[1],
-            width,
+            x.shape[2],
             self.heads,
             self.dtype,
             biased=bias is not None,
@@ -151,22 +169,15 @@ class Attention(nn.Module):
             query, key, value = (
                 matmul(x, kernel) + shift for kernel, shift in zip(kernels, shifts, strict=True)
             )
-            mixed = attention_by_parts(
-                query, key, value, self.heads, valid, bias, mask, implementation
-            )
         elif has_earlier(self):
+            # More keys than queries do not fit into one array of all three.
             query, key, value = ungroup(matmul(x, kernel) + shift.astype(self.dtype), self.heads)
             key, value, valid = with_earlier(self, key, value, valid)
-            mixed = attention_by_parts(
-                query, key, value, self.heads, valid, bias, mask, implementation
-            )
         else:
+            # The biases are not added here, because our kernel computes their gradients too.
             projected = matmul(x, kernel)
-            mixed = attention(projected, shift, self.heads, valid, bias, mask, implementation)
-        if self.sub_norm:
-            mixed = LayerNorm(self.dtype, self.eps, name="inner_norm")(mixed)
-        mixed = matmul(mixed, out.astype(self.dtype).reshape(width, width))
-        return mixed + out_bias.astype(self.dtype)
+            return attention(projected, shift, self.heads, valid, bias, mask, implementation)
+        return attention_by_parts(query, key, value, self.heads, valid, bias, mask, implementation)
 
 
 class FeedForward(nn.Module):

@@ -28,37 +28,46 @@ def relative_index(layout: Layout, grid: int, text_positions: int) -> Int[np.nda
       grid: patches along a side of the image.
       text_positions: longest text, in word pieces with CLS.
     """
-    image_rows = _image_rows(grid)
+    # Behind the rows of images are the two crossings, and then the rows of texts.
+    text_to_image = _image_rows(grid)
+    image_to_text, first_of_text = text_to_image + 1, text_to_image + 2
 
     def block(query: tuple[Modality, int], key: tuple[Modality, int]) -> np.ndarray:
-        if query[0] is not key[0]:
-            return np.full(
-                (query[1], key[1]), image_rows if query[0] is Modality.LANGUAGE else image_rows + 1
-            )
-        if query[0] is Modality.VISION:
+        """Rows for the queries of one run and the keys of one run."""
+        (asking, queries), (asked, keys) = query, key
+        if asking is not asked:
+            row = text_to_image if asking is Modality.LANGUAGE else image_to_text
+            return np.full((queries, keys), row)
+        if asking is Modality.VISION:
             return _image_index(grid)
-        return _text_index(query[1], text_positions, image_rows + 2)
+        return _text_index(queries, text_positions, first_of_text)
 
     runs = [run for run in layout if run[1]]
     return np.block([[block(query, key) for key in runs] for query in runs]).astype(np.int32)
 
 
+def _offsets(grid: int) -> int:
+    """Offsets between two patches along one axis: from -(grid - 1) to grid - 1."""
+    return 2 * grid - 1
+
+
 def _image_rows(grid: int) -> int:
-    return (2 * grid - 1) ** 2 + 3
+    return _offsets(grid) ** 2 + 3
 
 
 def _image_index(grid: int) -> np.ndarray:
-    place = np.stack(np.meshgrid(np.arange(grid), np.arange(grid), indexing="ij"), -1).reshape(
-        -1, 2
-    )
-    offset = place[:, None, :] - place[None, :, :] + grid - 1
-    return _with_cls(offset[..., 0] * (2 * grid - 1) + offset[..., 1], _image_rows(grid) - 3)
+    row, column = np.divmod(np.arange(grid**2), grid)
+    # Query minus key, from 0 on.
+    rows = row[:, None] - row + grid - 1
+    columns = column[:, None] - column + grid - 1
+    return _with_cls(rows * _offsets(grid) + columns, _offsets(grid) ** 2)
 
 
 def _text_index(length: int, text_positions: int, first: int) -> np.ndarray:
-    place = np.arange(length - 1)
+    # Pieces of the text without its CLS, and the largest offset between two of them.
+    place, largest = np.arange(length - 1), text_positions - 2
     offset = place[None, :] - place[:, None]
-    return _with_cls(first + text_positions - 2 + offset, first + 2 * text_positions - 3)
+    return _with_cls(first + largest + offset, first + 2 * largest + 1)
 
 
 def _with_cls(inner: np.ndarray, first: int) -> np.ndarray:

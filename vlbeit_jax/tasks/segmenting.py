@@ -60,6 +60,8 @@ class Windows:
 
 
 class _Window(NamedTuple):
+    """A window of a picture, the place of its top left corner, and where its logits go."""
+
     canvas: Canvas
     place: tuple[int, int]
     pixels: np.ndarray
@@ -68,6 +70,19 @@ class _Window(NamedTuple):
 @functools.cache
 def _compiled(logits: Logits, mesh: Mesh) -> Callable[..., Any]:
     return jax.jit(logits, out_shardings=replicated(mesh))
+
+
+def _compute(
+    logits: Logits, params: Tree, side: int, size: int, place: Place, batch: list[_Window]
+) -> None:
+    """Adds the logits of some windows to their canvases; ``size`` rows are computed at once."""
+    rows = np.stack([each.pixels for each in batch])
+    rows = np.pad(rows, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
+    with on_mesh(place.mesh):
+        given = put_batch({"image": rows[place.shard.rows(size)]}, place.mesh)
+        computed = jax.device_get(_compiled(logits, place.mesh)(params, given))
+    for window, own in zip(batch, computed, strict=False):
+        window.canvas.add(window.place, np.asarray(own, np.float32), side)
 
 
 def segmented(
@@ -95,28 +110,22 @@ def segmented(
     """
     count = min(pictures or len(records), len(records))
     size = rows_at_once(count, batch_size, place.mesh)
-    compiled = _compiled(logits, place.mesh)
-
-    def compute(batch: list[_Window]) -> None:
-        rows = np.stack([each.pixels for each in batch])
-        rows = np.pad(rows, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])
-        with on_mesh(place.mesh):
-            given = put_batch({"image": rows[place.shard.rows(size)]}, place.mesh)
-            logits = jax.device_get(compiled(params, given))
-        for window, own in zip(batch, logits, strict=False):
-            window.canvas.add(window.place, np.asarray(own, np.float32), windows.side)
-
+    compute = functools.partial(_compute, logits, params, windows.side, size, place)
+    # A picture is open until all its windows are computed, some of which may wait in ``batch``. A
+    # thread then resizes its logits. Both queues are in the order of the records, as results are.
     open_pictures: collections.deque[tuple[Canvas, Size]] = collections.deque()
-    finished: collections.deque[Future] = collections.deque()
+    resizing: collections.deque[Future] = collections.deque()
     batch: list[_Window] = []
     with ThreadPoolExecutor(THREADS) as pool:
 
         def finish() -> Iterator[np.ndarray]:
+            """Hands pictures on to the threads, and yields results while there are many."""
             while open_pictures and not open_pictures[0][0].waiting:
                 canvas, picture = open_pictures.popleft()
-                finished.append(pool.submit(canvas.classes, picture))
-            while len(finished) > THREADS:
-                yield finished.popleft().result()
+                resizing.append(pool.submit(canvas.classes, picture))
+            # Each holds the logits of a picture, so the devices must not run far ahead.
+            while len(resizing) > THREADS:
+                yield resizing.popleft().result()
 
         for index in counted(range(count), "computing", "pictures", count):
             pixels = pixels_of(records[index])
@@ -133,5 +142,5 @@ def segmented(
         if batch:
             compute(batch)
         yield from finish()
-        while finished:
-            yield finished.popleft().result()
+        while resizing:
+            yield resizing.popleft().result()
