@@ -4,6 +4,7 @@ The most important stage comes first, because time may end before all stages hav
 """
 
 import json
+import pathlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -100,15 +101,14 @@ def cached(check: Check) -> Iterator[dict[str, Any]]:
     yield {"row": "base, cached visual tokens", **check.largest("cached", BASE, *views)}
 
 
-def sample(check: Check) -> Iterator[dict[str, Any]]:
-    """Trains on the sample for a minute: real data and tokenizers, evaluation, checkpoints."""
-    out, seconds = check.out / "sample", 60
-    steps = "2" if check.rehearse else "200"
-    text, tokens = (
-        f"--config.task.text_tokenizer={out / 'text'}",
-        f"--config.task.text.sources=('{out / 'tokens'}',)",
-    )
-    before = [
+def _tokenizers_of_sample(out: pathlib.Path, steps: int) -> list[list[str]]:
+    """Returns the commands that make what pretraining on the sample needs, in ``out``.
+
+    Args:
+      out: a folder.
+      steps: of the visual tokenizer.
+    """
+    return [
         [
             "vlbeit_jax.text_tokenizer",
             "--data=sample:pairs",
@@ -133,15 +133,22 @@ def sample(check: Check) -> Iterator[dict[str, Any]]:
             "--config.run.evaluate_every=0",
         ],
     ]
+
+
+def sample(check: Check) -> Iterator[dict[str, Any]]:
+    """Trains on the sample for a minute: real data and tokenizers, evaluation, checkpoints."""
+    out, seconds = check.out / "sample", 60
     train = [
         "vlbeit_jax.main",
         "--config=configs/sample.py",
         f"--workdir={out / 'pretrain'}",
-        text,
-        tokens,
+        f"--config.task.text_tokenizer={out / 'text'}",
+        f"--config.task.text.sources=('{out / 'tokens'}',)",
+        f"--config.task.visual_tokenizer={out / 'vqkd'}",
+        "--config.run.log_every=5",
     ]
-    train += [f"--config.task.visual_tokenizer={out / 'vqkd'}", "--config.run.log_every=5"]
-    for number, command in enumerate(before):
+    commands = _tokenizers_of_sample(out, steps=2 if check.rehearse else 200)
+    for number, command in enumerate(commands):
         code, said = check.run(f"sample_{number}", command)
         if code:
             yield {"row": "sample", **failure(code, said)}
