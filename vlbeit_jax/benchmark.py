@@ -96,7 +96,7 @@ def _origin(config: "Config") -> dict[str, Any]:
 
 
 def measure(config: "Config", real: bool, steps: int, warmup: int) -> dict[str, Any]:
-    """Seconds of single steps, each waited for, and what follows from their median."""
+    """Returns the seconds of single steps, each waited for, and what follows from their median."""
     import jax
 
     from vlbeit_jax.runtime import machine

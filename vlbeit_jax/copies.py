@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 @contextlib.contextmanager
 def local_copy(folder: pathlib.Path, names: str = "*") -> Iterator[pathlib.Path]:
-    """A folder of this machine with the same files, for programs that read no buckets.
+    """Gives a folder of this machine with the same files, for programs that read no buckets.
 
     Args:
       folder: of the files.
@@ -51,7 +51,7 @@ def filled(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def on_disk(path: pathlib.Path, beside: str = "") -> Iterator[pathlib.Path]:
-    """A file that any program can open: ``path`` itself, or a copy that goes after the body.
+    """Gives a file that any program can open: ``path``, or a copy that goes after the body.
 
     Errors of the body name ``path`` in both cases.
 

@@ -29,7 +29,7 @@ class Unwell(Reported):
     """Something is wrong. Its code is that of the first thing."""
 
     def __init__(self, message: str, code: Exit):
-        """Args: ``message`` and exit ``code``."""
+        """Takes the message and the exit code."""
         super().__init__(message)
         self.code = code
 

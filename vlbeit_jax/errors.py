@@ -98,7 +98,7 @@ class Diverged(Reported, FloatingPointError):
     code = Exit.DIVERGED
 
     def __init__(self, message: str, first: int | None = None, last: int | None = None):
-        """Args: ``message``, and the ``first`` and ``last`` step, if they are known."""
+        """Takes the message, and the first and the last step if they are known."""
         super().__init__(message)
         self.first, self.last = first, last
 

@@ -110,7 +110,7 @@ def require_absent(out: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder of this machine that becomes ``out`` on success and is removed on any failure.
+    """Gives a folder of this machine that becomes ``out`` on success and is removed on any failure.
 
     Raises:
       UsageError: ``out`` exists already, or another process is writing it.

@@ -97,7 +97,7 @@ def settle() -> None:
 
 @contextlib.contextmanager
 def appearing(path: pathlib.Path, mode: str = "w", *, by_many: bool = False) -> Iterator[IO[Any]]:
-    """A file that appears at ``path``, or takes another's place, when all of it is written.
+    """Gives a file that appears at ``path``, or takes another's place, when all of it is written.
 
     Args:
       path: of the file.

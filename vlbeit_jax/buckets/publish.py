@@ -26,7 +26,7 @@ def mark_of(out: BucketPath) -> BucketPath:
 
 @contextlib.contextmanager
 def uploaded(out: BucketPath) -> Iterator[pathlib.Path]:
-    """A folder of this machine, whose files are in ``out`` when the body has ended.
+    """Gives a folder of this machine, whose files are in ``out`` when the body has ended.
 
     Raises:
       BlockingIOError: another process writes it.

@@ -18,7 +18,7 @@ NAME = "vlbeit_jax-staging-"
 
 @contextlib.contextmanager
 def staging() -> Iterator[pathlib.Path]:
-    """An empty folder, which is removed after the body."""
+    """Gives an empty folder, which is removed after the body."""
     _remove_left()
     # Another process may look at it before it is locked, and knows it by its name.
     made = pathlib.Path(tempfile.mkdtemp(prefix="."))

@@ -10,7 +10,7 @@ from vlbeit_jax.config.schema import class_of, settings_of
 
 
 def describe(section: Any, path: str, about: str = "", *, all_kinds: bool = True) -> str:
-    """One line a setting: path, value, meaning and bound; the ``--help`` of every config.
+    """Returns a line for each setting: path, value, meaning, bound; the ``--help`` of a config.
 
     Args:
       section: whose settings are described, with its values.

@@ -12,7 +12,7 @@ SUFFIX = ".py"
 
 
 def known() -> dict[str, pathlib.Path]:
-    """The configuration files that come with the package, by name."""
+    """Returns the configuration files that come with the package, by name."""
     # A built package holds the files; a folder "configs" beside it belongs to another package. A
     # clone has them beside the package, where they are edited.
     folder = PACKAGED if PACKAGED.is_dir() else PACKAGE.parent / "configs"

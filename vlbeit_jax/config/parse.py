@@ -36,7 +36,7 @@ def _kind_entry(field: dataclasses.Field, section: Any) -> dict[str, str]:
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested values by their dotted path."""
+    """Returns nested values by their dotted path."""
     flattened = {}
     for name, value in values.items():
         flattened |= (
@@ -87,7 +87,7 @@ def parse_section(
 
 
 def fingerprint(value: Any) -> str:
-    """Twelve hex digits of the SHA-256 of a JSON-ready value."""
+    """Returns twelve hex digits of the SHA-256 of a JSON-ready value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 

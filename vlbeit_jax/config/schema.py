@@ -32,7 +32,7 @@ OPEN_SHARE = Bound("in [0, 1)", lambda value: 0 <= value < 1)
 
 
 def one_of(*values: str) -> Bound:
-    """A value out of a fixed list."""
+    """Returns the bound of a value out of a fixed list."""
     return Bound("one of " + ", ".join(values), lambda value: value in values)
 
 
@@ -48,14 +48,14 @@ def setting(default: Any, doc: str, bound: Bound = ANY, *, may_change: bool = Fa
 
 
 def section(factory: Callable[[], Any], doc: str, *, may_change: bool = False) -> Any:
-    """A nested group of settings; with ``may_change``, any of them may change on resume."""
+    """Returns a nested group of settings; with ``may_change``, any of them may change on resume."""
     return dataclasses.field(
         default_factory=factory, metadata={"doc": doc, "may_change": may_change}
     )
 
 
 def one_kind_of(classes: Mapping[str, str], default: str, doc: str) -> Any:
-    """A section that is one of several classes, chosen by its ``kind``.
+    """Returns a section that is one of several classes, chosen by its ``kind``.
 
     Each class stores its name in the class variable ``kind``.
 

@@ -50,7 +50,7 @@ class AttentionNames(NamedTuple):
 
 
 def attention(block: str, names: AttentionNames, heads: int) -> list[Rule]:
-    """Norm and shared attention of our ``block``."""
+    """Returns the rules for norm and shared attention of our ``block``."""
     jax, bias = f"{block}/attention", names.bias.split()
     if len(bias) == 1:
         biases = [rule(f"{jax}/query_bias {jax}/value_bias", names.bias, fused_bias(heads))]
@@ -70,7 +70,7 @@ def attention(block: str, names: AttentionNames, heads: int) -> list[Rule]:
 
 
 def expert(jax: str, norm_name: str, up: str, down: str) -> list[Rule]:
-    """Norm and feed-forward network of an expert of ours."""
+    """Returns the rules for norm and feed-forward network of an expert of ours."""
     return [
         *norm(f"{jax}/norm", norm_name),
         *linear(f"{jax}/up", up),
@@ -79,7 +79,7 @@ def expert(jax: str, norm_name: str, up: str, down: str) -> list[Rule]:
 
 
 def beit_attention(block: str, torch: str, heads: int) -> list[Rule]:
-    """Norm and attention as BEiT, VLMo and VQ-KD name them."""
+    """Returns the rules for norm and attention as BEiT, VLMo and VQ-KD name them."""
     attn = f"{torch}.attn"
     names = AttentionNames(
         norm=f"{torch}.norm1",
@@ -91,13 +91,13 @@ def beit_attention(block: str, torch: str, heads: int) -> list[Rule]:
 
 
 def beit_expert(jax: str, torch: str, suffix: str = "") -> list[Rule]:
-    """Norm and feed-forward network as BEiT, VLMo and VQ-KD name them."""
+    """Returns the rules for an expert as BEiT, VLMo and VQ-KD name it."""
     mlp = f"{torch}.mlp{suffix}"
     return expert(jax, f"{torch}.norm2{suffix}", f"{mlp}.fc1", f"{mlp}.fc2")
 
 
 def layer_scale(config: ModelConfig, block: str, attention: str, expert: str) -> list[Rule]:
-    """LayerScale of a block; none if the model has none."""
+    """Returns the rules for LayerScale of a block; none if the model has none."""
     if not config.layer_scale:
         return []
     return [rule(f"{block}/attention_scale", attention), rule(f"{block}/expert_scale", expert)]

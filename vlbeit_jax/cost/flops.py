@@ -256,5 +256,5 @@ def _times(times: int, count: _Count) -> _Count:
 
 
 def _open(jaxpr: Any) -> Jaxpr:
-    """The jaxpr of a closed one, or the one that is given."""
+    """Returns the jaxpr of a closed one, or else the one that is given."""
     return getattr(jaxpr, "jaxpr", jaxpr)

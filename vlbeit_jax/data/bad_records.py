@@ -24,7 +24,7 @@ class BadRecord(BadData, ValueError):
     """
 
     def __init__(self, reason: str, message: str):
-        """Args: ``reason`` and ``message``, which names the record."""
+        """Takes the reason, and a message that names the record."""
         super().__init__(reason, message)  # Loader processes send it to the trainer.
         self.reason = reason
 

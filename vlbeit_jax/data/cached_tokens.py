@@ -120,7 +120,7 @@ def cached_tokens(
     image_size: int,
     tokenizer: str,
 ) -> CachedTokens:
-    """The tokens of a set's views, whether they were made or not.
+    """Returns the tokens of a set's views, whether they were made or not.
 
     Args:
       place: the folder for those of all sets.

@@ -37,7 +37,7 @@ class Box(NamedTuple):
 
 
 def decode(encoded: bytes, reduction: int = 1) -> UInt8[np.ndarray, "height width 3"]:
-    """RGB pixels, upright as the EXIF orientation says, whatever the file's colour mode.
+    """Returns RGB pixels, upright as the EXIF orientation says, whatever the file's colour mode.
 
     Args:
       encoded: the file.
@@ -121,7 +121,7 @@ def _reduction(shape: tuple[int, int], size: int) -> int:
 
 
 def centre_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """The evaluation view: the shorter side to ``size``, then the centre."""
+    """Returns the evaluation view: the shorter side to ``size``, then the centre."""
     height, width = image.shape[:2]
     scale = size / min(height, width)
     image = resize(image, max(size, round(height * scale)), max(size, round(width * scale)))
@@ -132,7 +132,7 @@ def centre_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarra
 def zoomed_view(
     image: UInt8[np.ndarray, "h w 3"], size: int, share: float
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """The centre of an evaluation view whose side is ``size / share``.
+    """Returns the centre of an evaluation view whose side is ``size / share``.
 
     With a share of 0.875, the shorter side becomes 256 and the centre of 224 is kept.
     """
@@ -142,7 +142,7 @@ def zoomed_view(
 
 
 def squashed_view(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """The whole image as a square: nothing is cut off, but shapes are distorted."""
+    """Returns the whole image as a square: nothing is cut off, but shapes are distorted."""
     return np.ascontiguousarray(resize(image, size, size))
 
 

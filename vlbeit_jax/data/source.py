@@ -70,7 +70,7 @@ class PreparedSet:
         return self.meta["counts"].get(split, 0)
 
     def records(self, split: str) -> SetRecords:
-        """Random access to a split, in an order that the number of shards does not change.
+        """Returns random access to a split, in an order that the number of shards does not change.
 
         Images stay encoded, so that a record is read in one small piece. A record that cannot be
         read raises a ``BadRecord`` when it is asked for.
@@ -142,7 +142,7 @@ class PreparedSet:
         return [self.meta["shards"][name]["records"] for name in names]
 
     def keys(self, what: str, split: str) -> Keys:
-        """The keys of the pictures or texts that a split holds; see ``data.keys``.
+        """Returns the keys of the pictures or texts that a split holds; see ``data.keys``.
 
         Args:
           what: PICTURES or TEXTS of ``data.identity``.

@@ -61,7 +61,7 @@ def remedy(held: PreparedSet, trained: PreparedSet) -> str:
 
 
 def seen_by(sets: Sequence[PreparedSet]) -> Seen:
-    """The keys of what a model sees if it is trained on these sets."""
+    """Returns the keys of what a model sees if it is trained on these sets."""
     return {what: merged(each.keys(what, TRAIN) for each in sets) for what in KEYS}
 
 

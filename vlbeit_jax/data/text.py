@@ -64,15 +64,15 @@ class TextTokenizer:
         return self._pieces.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        """Word pieces of a text, without specials."""
+        """Returns word pieces of a text, without specials."""
         return self._pieces.encode(text)
 
     def decode(self, pieces: list[int]) -> str:
-        """The normalised text of word pieces; specials are left out."""
+        """Returns the normalised text of word pieces; specials are left out."""
         return self._pieces.decode([int(piece) for piece in pieces])
 
     def piece(self, index: int | np.integer) -> str:
-        """A word piece as it is written; a leading low line means that it opens a word."""
+        """Returns a word piece as it is written; a leading low line means that it opens a word."""
         return self._pieces.id_to_piece(int(index)).replace(WORD_START, "_")
 
     def encode_row(self, text: str, length: int) -> Int[np.ndarray, " T"]:
@@ -113,7 +113,7 @@ def piece_fingerprint(processor: sentencepiece.SentencePieceProcessor) -> str:
 
 
 def packed_rows(documents: Iterable[list[int]], length: int) -> Iterator[Int[np.ndarray, " T"]]:
-    """Rows of CLS, pieces, SEP; every piece of every document stands in exactly one row."""
+    """Yields rows of CLS, pieces, SEP; every piece of every document stands in exactly one row."""
     waiting: list[int] = []
     for pieces in documents:
         if waiting:

@@ -30,7 +30,7 @@ class Scores:
     targets: Float[np.ndarray, " V"]
 
     def summary(self) -> dict[str, float | int]:
-        """Accuracy and loss per masked position, with what it takes to judge them.
+        """Returns accuracy and loss per masked position, with what it takes to judge them.
 
         ``chance`` is a uniform guess; ``unigram`` the best constant answer, chosen with hindsight
         on these very targets, so that no predictor blind to its input can beat it.

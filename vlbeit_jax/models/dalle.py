@@ -129,5 +129,5 @@ class DalleEncoder(nn.Module):
         return x.reshape(x.shape[0], -1, c.codes)
 
     def encode(self, image: UInt8[Array, "B height width 3"]) -> Int[Array, "B N"]:
-        """Visual tokens, row by row."""
+        """Returns visual tokens, row by row."""
         return jnp.argmax(self(image), axis=-1)

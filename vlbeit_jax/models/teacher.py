@@ -63,7 +63,7 @@ class PixelTeacher:
     def targets(
         self, params: Tree, image: UInt8[Array, "B height width 3"]
     ) -> Float[Array, "B N O"]:
-        """Unit vectors along (pixels, sqrt(P)); there are no parameters."""
+        """Returns unit vectors along (pixels, sqrt(P)); there are no parameters."""
         patches = to_patches(normalise(image), self.patch_size)
         constant = jnp.full((*patches.shape[:-1], 1), (self.width - 1) ** 0.5)
         return l2_normalise(jnp.concatenate([patches, constant], axis=-1))
@@ -161,7 +161,7 @@ class ViTTeacher:
     def targets(
         self, params: Tree, image: UInt8[Array, "B height width 3"]
     ) -> Float[Array, "B N O"]:
-        """Unit vectors along the features of every patch."""
+        """Returns unit vectors along the features of every patch."""
         features: Any = self._network.apply({"params": params}, image)
         return l2_normalise(features)
 

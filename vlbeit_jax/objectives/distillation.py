@@ -72,7 +72,7 @@ class Distillation(Objective):
         batch: dict[str, Array],
         key: Array | None,
     ) -> tuple[dict[str, Term], Tree]:
-        """The same, without drop path and candidates if there is no key (evaluation)."""
+        """Returns the same from its parts; without a key, for evaluation, nothing is drawn."""
         config = self.tokenizer.config
         blocks, draws = config.encoder_depth + config.decoder_depth, None
         if key is not None and config.drop_path:

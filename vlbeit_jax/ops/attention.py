@@ -50,7 +50,7 @@ def attention(
     mask: Bool[Array, "L L"] | None = None,
     implementation: str = "einsum",
 ) -> Float[Array, "B L D"]:
-    """Scaled dot-product attention; logits and softmax in float32 whatever the input type.
+    """Returns scaled dot-product attention; logits and softmax in float32 whatever the input type.
 
     Args:
       projected: unscaled queries, keys and values, as ``group_by_lanes`` orders them.

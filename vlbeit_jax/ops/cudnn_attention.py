@@ -72,7 +72,7 @@ def what_is_missing(dtype: jnp.dtype, head_width: int) -> str:
 
 @functools.cache
 def _refusal() -> str:
-    """JAX's error for cuDNN's attention on one tiny row; empty if there is none."""
+    """Returns JAX's error for cuDNN's attention on one tiny row; empty if there is none."""
     row = jax.ShapeDtypeStruct((1, 8, 1, 8), jnp.bfloat16)
     try:
         jax.jit(_dot_product_attention).lower(row, row, row)

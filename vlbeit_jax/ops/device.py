@@ -77,7 +77,7 @@ def on_own_part(
 
 
 def _axes_to_cut() -> dict[str | None, tuple[str, ...]]:
-    """The mesh axes along which the compiler still partitions rows and heads."""
+    """Returns the mesh axes along which the compiler still partitions rows and heads."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
     free = [name for name, kind in kinds if kind != AxisType.Manual]

@@ -204,7 +204,7 @@ def own_lanes(width: int) -> list[Array]:
 
 
 def _weights(query: Array, key: Array, valid: Array | None) -> Array:
-    """Attention weights [L, L] of one head, in float32."""
+    """Returns attention weights [L, L] of one head, in float32."""
     logits = product(query, key, 1, 1)
     if valid is not None:
         logits = jnp.where(valid > 0, logits, HIDDEN)

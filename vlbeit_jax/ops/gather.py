@@ -8,7 +8,7 @@ from vlbeit_jax.shapes import Array, Bool, Float, Int
 def gather_positions(
     x: Float[Array, "B L D"], positions: Int[Array, "B M"]
 ) -> Float[Array, "B M D"]:
-    """The tokens of each row at its own positions, in [0, L)."""
+    """Returns the tokens of each row at its own positions, in [0, L)."""
     return jnp.take_along_axis(x, positions[..., None], axis=1)
 
 

@@ -26,7 +26,7 @@ def gelu(x: Float[Array, "*A"]) -> Float[Array, "*A"]:
 
 
 def _backward(x: Float[Array, "*A"], change: Float[Array, "*A"]) -> tuple[Float[Array, "*A"]]:
-    """The gradient, from x alone."""
+    """Returns the gradient, from x alone."""
     # Without the barrier, XLA stores the exponential and the quotient of the forward pass, and
     # reading them takes longer than computing them again.
     wide = jax.lax.optimization_barrier(x).astype(jnp.float32)
@@ -39,7 +39,7 @@ gelu.defvjp(lambda x: (gelu(x), x), _backward)
 
 
 def _share_and_bell(x: Float[Array, "*A"]) -> tuple[Float[Array, "*A"], Float[Array, "*A"]]:
-    """The probability that a standard normal variable is below x, and exp(-x^2 / 2)."""
+    """Returns the probability that a standard normal variable is below x, and exp(-x^2 / 2)."""
     bell = jnp.exp(-0.5 * x * x)
     t = 1 / (1 + PLACE * math.sqrt(0.5) * jnp.abs(x))
     sum_of_terms = jnp.zeros_like(t)

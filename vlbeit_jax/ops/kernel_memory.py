@@ -57,7 +57,7 @@ def vmem_bytes(length: int, dtype: jnp.dtype, biased_heads: int, masked: bool) -
 
 
 def vmem_here() -> int:
-    """Bytes that a kernel may use on the devices that the program is traced for.
+    """Returns the bytes that a kernel may use on the devices that the program is traced for.
 
     Without a TPU, kernels are only emulated; then it is a v5e's.
     """

@@ -240,14 +240,14 @@ def _backward_kernel(width: int, names: list[str], projected: Any, change: Any, 
 
 
 def _lanes(part: int) -> Any:
-    """The columns of a group's queries (0), keys (1) or values (2)."""
+    """Returns the columns of a group's queries (0), keys (1) or values (2)."""
     return pl.ds(part * LANES, LANES)
 
 
 def _raised(
     query: Array, key: Array, options: Mapping[str, Any], head: int, block: Any
 ) -> tuple[Array, Array]:
-    """Unnormalised attention weights of a block of queries and one head, and their sums."""
+    """Returns unnormalised attention weights of a block of queries and one head, and their sums."""
     logits = product(query, key, 1, 1)
     if "bias" in options:
         logits += options["bias"][head, block, :]

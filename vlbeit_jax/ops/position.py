@@ -16,12 +16,12 @@ from vlbeit_jax.types import Layout, Modality
 
 
 def table_rows(grid: int, text_positions: int) -> int:
-    """Rows of the joint table: 1126 for 14 x 14 patches and 196 word pieces."""
+    """Returns the rows of the joint table: 1126 for 14 x 14 patches and 196 word pieces."""
     return _image_rows(grid) + 2 + 2 * text_positions
 
 
 def relative_index(layout: Layout, grid: int, text_positions: int) -> Int[np.ndarray, "L L"]:
-    """Row of the joint table for each query (row) and key (column) of a layout.
+    """Returns the row of the joint table for each query (row) and key (column) of a layout.
 
     Args:
       layout: runs of tokens by modality, each with its CLS first. Runs of no token are left out.
@@ -33,7 +33,7 @@ def relative_index(layout: Layout, grid: int, text_positions: int) -> Int[np.nda
     image_to_text, first_of_text = text_to_image + 1, text_to_image + 2
 
     def block(query: tuple[Modality, int], key: tuple[Modality, int]) -> np.ndarray:
-        """Rows for the queries of one run and the keys of one run."""
+        """Returns rows for the queries of one run and the keys of one run."""
         (asking, queries), (asked, keys) = query, key
         if asking is not asked:
             row = text_to_image if asking is Modality.LANGUAGE else image_to_text

@@ -19,7 +19,7 @@ def l2_normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
 
 
 def nearest_code(z: Float[Array, "*A E"], codebook: Float[Array, "C E"]) -> Int[Array, "*A"]:
-    """Index of the code with the largest cosine; on a tie, the first."""
+    """Returns the index of the code with the largest cosine; on a tie, the first."""
     # In full float32: by default, TPUs round the operands to bfloat16, and then another code can
     # win, depending on the device.
     cosines = jnp.einsum("...e,ce->...c", z, codebook, precision=jax.lax.Precision.HIGHEST)
@@ -29,7 +29,7 @@ def nearest_code(z: Float[Array, "*A E"], codebook: Float[Array, "C E"]) -> Int[
 def assigned_sums(
     z: Float[Array, "A E"], codes: Int[Array, " A"], weight: Float[Array, " A"], count: int
 ) -> tuple[Float[Array, " C"], Float[Array, "C E"]]:
-    """Sums of the assigned features by code.
+    """Returns sums of the assigned features by code.
 
     Args:
       z: features.

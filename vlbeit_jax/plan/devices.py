@@ -9,7 +9,7 @@ from vlbeit_jax.plan.topology import Topology
 
 
 def devices_of(topology: Topology) -> Any:
-    """Devices to compile for.
+    """Returns devices to compile for.
 
     Raises:
       UsageError: the compiler is not installed or does not know the topology, or this process has

@@ -118,7 +118,7 @@ class Program:
 
 
 def parse(text: str) -> Program:
-    """A program from what ``compiled.as_text()`` gives."""
+    """Returns a program from what ``compiled.as_text()`` gives."""
     computations: dict[str, list[Instruction]] = {}
     entry, lines = "", []
     for line in text.splitlines():
@@ -195,7 +195,7 @@ def sizes(shape: str, leave_out: Collection[int] = ()) -> tuple[int, int, int]:
 
 
 def loop_of(each: Instruction) -> tuple[str, str]:
-    """Names of a while's body and condition."""
+    """Returns the names of a while's body and condition."""
     body, condition = (
         re.search(rf"{part}=%([\w.-]+)", each.text) for part in ("body", "condition")
     )

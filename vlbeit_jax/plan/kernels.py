@@ -77,7 +77,7 @@ class Kernel:
 
 
 def kernels_of(program: Program) -> dict[str, Kernel]:
-    """The kernels of a program by the names of their instructions."""
+    """Returns the kernels of a program by the names of their instructions."""
     kernels = {}
     for each, _ in program.executed():
         named = _NAMED.search(each.name) if each.opcode == "custom-call" else None
@@ -100,7 +100,7 @@ def kernels_of(program: Program) -> dict[str, Kernel]:
 
 
 def kernel_seconds(program: Program, topology: Topology) -> dict[str, float]:
-    """Seconds of every kernel of a program, by the name of its instruction.
+    """Returns the seconds of every kernel of a program, by the name of its instruction.
 
     Compiles each kind of kernel once, in a process of its own.
     """
@@ -124,7 +124,7 @@ def kernel_seconds(program: Program, topology: Topology) -> dict[str, float]:
 
 
 def cycles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
-    """Cycles of one row, read from what the compiler has written into ``folder``."""
+    """Returns the cycles of one row, read from what the compiler has written into ``folder``."""
     mesh = Mesh([device], ("chip",))
     everywhere = NamedSharding(mesh, PartitionSpec())
     batch, length = kernel.batch, kernel.length
@@ -161,7 +161,7 @@ def cycles_of(kernel: Kernel, device: Any, folder: pathlib.Path) -> int:
 
 
 def cycles_in(schedule: str, programs: int, looped: int) -> int:
-    """Cycles of one row of the batch.
+    """Returns the cycles of one row of the batch.
 
     Args:
       schedule: the bundles of a kernel, as the compiler writes them.

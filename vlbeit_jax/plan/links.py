@@ -42,7 +42,7 @@ class Collective(NamedTuple):
 def collectives(
     program: Program, topology: Topology, places: Sequence[Sequence[int]]
 ) -> list[Collective]:
-    """Every collective of a step, those alike together, the longest first."""
+    """Returns every collective of a step, those alike together, the longest first."""
     sums: dict[tuple, list[float]] = collections.defaultdict(lambda: [0, 0, 0.0])
     for kind, text, blocking, times in _all(program):
         groups = _groups(text, len(places))
@@ -84,7 +84,7 @@ def _all(program: Program) -> Iterator[tuple[str, str, bool, float]]:
 
 
 def _groups(text: str, devices: int) -> list[list[int]]:
-    """Devices that talk to each other, in any of HLO's three notations."""
+    """Returns the devices that talk to each other, in any of HLO's three notations."""
     if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
         return _groups_along(
             dict(re.findall(r"'(\w+)'=(\d+)", match.group(1))),
@@ -107,7 +107,7 @@ def _groups(text: str, devices: int) -> list[list[int]]:
 def _groups_along(
     mesh: Mapping[str, str], along: Sequence[tuple[str, str, str]]
 ) -> list[list[int]]:
-    """Groups along some axes of a mesh, or along a part of an axis.
+    """Returns the groups along some axes of a mesh, or along a part of an axis.
 
     Args:
       mesh: size of each axis, as written.
@@ -132,13 +132,13 @@ def _groups_along(
 
 
 def _axes(groups: list[list[int]], places: Sequence[Sequence[int]]) -> list[int]:
-    """The torus's axes along which the first group spreads."""
+    """Returns the torus's axes along which the first group spreads."""
     coordinates = np.array([places[device] for device in groups[0]])
     return [axis for axis in range(coordinates.shape[1]) if len(set(coordinates[:, axis])) > 1]
 
 
 def _whole_bytes(kind: str, text: str, group: int) -> int:
-    """Bytes of the whole array: an all-gather's result, a reduce-scatter's operand."""
+    """Returns the bytes of the whole array: an all-gather's result, a reduce-scatter's operand."""
     match = re.search(r" = (.*?) ((?:all|reduce|collective)-[a-z-]*)\(", text)
     assert match, text[:200]
     shape, opcode = match.groups()
@@ -164,7 +164,7 @@ def _link_seconds(kind: str, size: int, group: int, axes: list[int], topology: T
 
 
 def started(program: Program, each: Instruction) -> tuple[str, str] | None:
-    """Kind and line of the collective that an instruction starts and does not wait for."""
+    """Returns kind and line of the collective that an instruction starts and does not wait for."""
     if each.opcode.endswith("-start") and each.opcode.removesuffix("-start") in KINDS:
         return each.opcode.removesuffix("-start"), each.text
     if each.opcode == "fusion":
@@ -177,7 +177,7 @@ def started(program: Program, each: Instruction) -> tuple[str, str] | None:
 def origin_of_end(
     program: Program, each: Instruction, known: Mapping[str, Instruction]
 ) -> str | None:
-    """Name of the instruction that started what this one waits for.
+    """Returns the name of the instruction that started what this one waits for.
 
     Fusions in between take the arrays as operands and hand them on.
     """
@@ -206,7 +206,7 @@ def origin_of_end(
 
 
 def links_of(kind: str, text: str, places: Sequence[Sequence[int]]) -> list[Link]:
-    """Links of a chip that a collective uses.
+    """Returns the links of a chip that a collective uses.
 
     They are both links of each axis, or the one towards a neighbour for a permutation.
     """

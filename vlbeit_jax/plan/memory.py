@@ -61,7 +61,7 @@ def kept(state: TrainState, frozen: Tree, batches: Tree) -> Memory:
 
 
 def tree_bytes(tree: Tree) -> int:
-    """Bytes of a tree's shards on one device."""
+    """Returns the bytes of a tree's shards on one device."""
     return sum(shard_size(leaf) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -82,7 +82,7 @@ def estimate(
     on_tpu: bool,
     trained: Trained = EVERYTHING,
 ) -> Memory:
-    """Memory with a formula's temporaries and program.
+    """Returns memory with a formula's temporaries and program.
 
     Args:
       objectives: losses by stream; those of ``batches`` are in the step.
@@ -186,7 +186,7 @@ def activation_bytes(networks: Networks, parts: int, tensor: int, on_tpu: bool) 
 
 
 def _stack_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:
-    """One row's activations in a Transformer."""
+    """Returns the bytes of one row's activations in a Transformer."""
     c, length = stack.config, stack.length
     whole = _block_bytes(stack, tensor, on_tpu)
     if c.remat == "none":
@@ -199,7 +199,7 @@ def _stack_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:
 
 
 def _block_bytes(stack: Stack, tensor: int, on_tpu: bool) -> int:
-    """One row's activations in one block."""
+    """Returns the bytes of one row's activations in one block."""
     c, length = stack.config, stack.length
     width, itemsize = c.width, c.dtype.itemsize
     # The residual stream before attention and before the expert, in float32.

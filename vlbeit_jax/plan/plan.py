@@ -62,7 +62,7 @@ class Plan:
     attention: list[AttentionUse]
 
     def as_json(self) -> dict[str, Any]:
-        """The JSON of the ``compile`` command; docs/scale.md describes it."""
+        """Returns the JSON of the ``compile`` command; docs/scale.md describes it."""
         chip, count = self.topology.chip, self.topology.count
         values: dict[str, Any] = {
             "topology": str(self.topology),
@@ -165,7 +165,7 @@ def make_plan(config: Config, topology: Topology, compiled: bool) -> Plan:
 
 
 def _for_chips(config: Config, topology: Topology) -> Config:
-    """The configuration with the type of products that "auto" means on these chips."""
+    """Returns the configuration with the type of products that "auto" means on these chips."""
     if topology.chip is None:
         return config
     return dataclasses.replace(config, task=_in_bfloat16(config.task))

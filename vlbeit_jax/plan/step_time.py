@@ -168,7 +168,7 @@ class _Clock:
 
 
 def _moved_bytes(program: Program, name: str) -> Mapping[str, int]:
-    """Bytes between main memory and chip, by instruction.
+    """Returns the bytes between main memory and chip, by instruction.
 
     A copy's bytes belong to the instruction that uses or makes what is copied.
     """

@@ -15,7 +15,7 @@ WHICH = ("first", "second")  # Of two images.
 
 
 def checked(item: Item, kind: Kind, limits: Limits) -> dict[str, Any]:
-    """The record of an item, in the schema of its kind; without class and group.
+    """Returns the record of an item, in the schema of its kind; without class and group.
 
     Raises:
       Dropped: with the reason.

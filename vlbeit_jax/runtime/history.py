@@ -23,7 +23,7 @@ class History:
     """Adds lines about one start."""
 
     def __init__(self, workdir: pathlib.Path, *, enabled: bool = True):
-        """Args: ``workdir`` of the run; only one process is ``enabled``."""
+        """Takes the folder of a run; only one process is ``enabled``, so only one writes."""
         self._path, self._enabled = workdir / FILE, enabled
 
     def add(self, event: str, facts: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ class AgreedError(UsageError):
     """
 
     def __init__(self, message: str, code: int = Exit.USAGE):
-        """Args: ``message`` and ``code`` of all processes."""
+        """Takes the message and the exit code of all processes."""
         super().__init__(message)
         self.code = Exit(code)
 

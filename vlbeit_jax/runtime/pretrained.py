@@ -133,7 +133,7 @@ def _gains(
     place: Place,
     draws: int,
 ) -> dict[str, Any]:
-    """Accuracy with the own partner minus that with a wrong one, under equal masks."""
+    """Returns accuracy with the own partner minus that with a wrong one, under equal masks."""
     partners = wrong_partners(records, place.run.seed)
     gains = {}
     for name, (term, field) in GAINS.items():

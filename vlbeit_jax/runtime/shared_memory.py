@@ -81,7 +81,7 @@ def _batches_bytes(config: Config, hosts: int, chips: int) -> int:
 
 
 def _share(config: Config, hosts: int, chips: int) -> float:
-    """The largest share of a batch's rows that a host may read.
+    """Returns the largest share of a batch's rows that a host may read.
 
     In the worst case, all of its chips have different rows.
     """
@@ -97,7 +97,7 @@ def _share(config: Config, hosts: int, chips: int) -> float:
 
 
 def _batch_bytes(batch: Mapping[str, jax.ShapeDtypeStruct], share: float) -> int:
-    """Bytes of a host's rows of a batch; every array begins on a page of its own."""
+    """Returns the bytes of a host's rows of a batch; every array begins on a page of its own."""
     pages = 0
     for leaf in batch.values():
         rows = math.ceil(leaf.shape[0] * share)

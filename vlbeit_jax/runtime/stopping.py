@@ -13,7 +13,7 @@ AGAIN = "run the same command again to resume"
 
 @contextlib.contextmanager
 def compiling(writer: Writer, streams: Sequence[str]) -> Iterator[None]:
-    """A signal ends the process at once: the main thread cannot save while it compiles."""
+    """Within its body, a signal ends the process at once, which cannot save while it compiles."""
     with signals.at_once(), watchdog.patient("the step is compiled"), writer.compiling(streams):
         yield
 

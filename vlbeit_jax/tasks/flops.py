@@ -59,7 +59,7 @@ def flops_of_streams(task: Task, trained: Trained = EVERYTHING) -> dict[str, Ste
 
 
 def total(flops: Iterable[StepFlops]) -> StepFlops:
-    """The sum over streams or steps."""
+    """Returns the sum over streams or steps."""
     return StepFlops(*(sum(values) for values in zip(*flops, strict=True)))
 
 

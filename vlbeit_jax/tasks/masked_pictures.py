@@ -95,6 +95,6 @@ def _tokens(
 
 
 def _enlarged(pictures: np.ndarray, side: int) -> UInt8[np.ndarray, "B side side 3"]:
-    """A visual tokenizer may see a smaller picture than the network."""
+    """Returns pictures at the network's size; those of a visual tokenizer may be smaller."""
     larger = side // pictures.shape[1]
     return pictures.repeat(larger, axis=1).repeat(larger, axis=2)

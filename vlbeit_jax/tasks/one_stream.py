@@ -62,7 +62,7 @@ class OneStreamData:
 
     @property
     def fingerprints(self) -> Mapping[str, Any]:
-        """Those of the sets."""
+        """The fingerprints of the sets."""
         return {f"task.{self._name}.sources": [each.fingerprint for each in self.sets]}
 
     @property

@@ -96,7 +96,7 @@ class OpenPretrain:
 
     @property
     def fingerprints(self) -> dict[str, Any]:
-        """Those of the tokenizers."""
+        """The fingerprints of the tokenizers."""
         tokenizers = {TEXT_TOKENIZER: self._text, VISUAL_TOKENIZER: self._visual}
         return {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items() if tokenizer}
 

@@ -74,7 +74,7 @@ class OpenVQA(OpenFineTuned):
 
     @property
     def fingerprints(self) -> dict[str, Any]:
-        """Those of the tokenizer and of the list of answers."""
+        """The fingerprints of the tokenizer and of the list of answers."""
         return {**super().fingerprints, "answer list": self.answers.digest}
 
     def save_assets(self, folder: Path) -> None:

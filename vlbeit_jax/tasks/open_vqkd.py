@@ -68,7 +68,7 @@ class OpenVQKD:
 
     @property
     def fingerprints(self) -> Mapping[str, Any]:
-        """That of the teacher: its weights, or its name."""
+        """The fingerprint of the teacher: of its weights, or its name."""
         teacher = self.task.model.teacher
         return {"teacher": tree_fingerprint(self.frozen) if self.frozen else teacher}
 

@@ -37,7 +37,7 @@ class PretrainData:
 
     @property
     def fingerprints(self) -> Mapping[str, Any]:
-        """Those of the sets, by stream."""
+        """The fingerprints of the sets, by stream."""
         return {
             f"task.{stream}.sources": [each.fingerprint for each in sets]
             for stream, sets in self.sets.items()

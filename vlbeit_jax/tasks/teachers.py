@@ -161,7 +161,7 @@ def _part_of_run(folder: pathlib.Path, shapes: Tree) -> Tree:
 
 
 def abstract_params(vit: ViTConfig) -> Tree:
-    """Shapes of a teacher's parameters."""
+    """Returns the shapes of a teacher's parameters."""
     image = jax.ShapeDtypeStruct((1, vit.image_size, vit.image_size, 3), jnp.uint8)
     return nn.unbox(jax.eval_shape(ViT(vit).init, jax.eval_shape(jax.random.key, 0), image))[
         "params"

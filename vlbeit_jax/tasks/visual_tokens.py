@@ -158,7 +158,7 @@ def write_dalle(folder: pathlib.Path, config: DalleConfig) -> None:
 
 
 def read_dalle(folder: pathlib.Path) -> DalleConfig:
-    """The description that ``write_dalle`` left.
+    """Returns the description that ``write_dalle`` left.
 
     Raises:
       UsageError: it cannot be read.

@@ -44,7 +44,7 @@ def all_devices() -> Sequence[Any]:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The devices of all hosts, or those that are given, as (data, fsdp, tensor).
+    """Returns the devices of all hosts, or those that are given, as (data, fsdp, tensor).
 
     Raises:
       UsageError: the axes do not multiply to the number of devices.
@@ -130,7 +130,7 @@ def shardings(tree: Tree) -> Tree:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over data and fsdp; the same for every array of a batch."""
+    """Returns the sharding of rows over data and fsdp; the same for every array of a batch."""
     return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
@@ -153,7 +153,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding of an array that every device has as a whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 

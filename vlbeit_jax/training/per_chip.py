@@ -139,7 +139,7 @@ def split_rows(batch: Tree, parts: int) -> Tree:
 
 
 def _join_rows(parts: jax.Array) -> jax.Array:
-    """The opposite of ``split_rows``, for one array."""
+    """Undoes ``split_rows``, for one array."""
     return parts.reshape(parts.shape[0] * parts.shape[1], *parts.shape[2:])
 
 

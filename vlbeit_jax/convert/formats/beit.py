@@ -52,7 +52,7 @@ IGNORED = {
 
 
 def table(config: ModelConfig, tensors: Iterable[str], params: Iterable[str]) -> Table:
-    """The image part of a model.
+    """Returns the rules for the image part of a model.
 
     A pretrained file has a mask token, a head for visual tokens and the last norm. A fine-tuned one
     has the last norm if it classifies CLS, and none of them if it classifies the patches' mean.

@@ -27,7 +27,7 @@ PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "ou
 
 
 def table(config: ModelConfig, fusion: bool = False) -> Table:
-    """All of a model.
+    """Returns the rules for all of a model.
 
     Args:
       config: of the model.

@@ -22,7 +22,7 @@ from vlbeit_jax.tasks.visual_tokens import write_dalle
 
 
 def table(config: DalleConfig) -> Table:
-    """Every parameter under its published name."""
+    """Returns a rule for every parameter, under its published name."""
     rules = _convolution("input", "blocks.input") + _convolution("output", "blocks.output.conv")
     for group in range(1, config.groups + 1):
         for block in range(1, config.blocks + 1):

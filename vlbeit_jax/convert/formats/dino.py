@@ -20,7 +20,7 @@ IGNORED = {r"head\..*": "DINO's projection head, which is not used as a target"}
 
 
 def table(config: ViTConfig, tensors: Iterable[str]) -> Table:
-    """The names of DINO's own vision transformer."""
+    """Returns the rules for the names of DINO's own vision transformer."""
     rules = [
         rule("embed/cls", "cls_token", TOKEN),
         rule("embed/positions", "pos_embed", ROWS),

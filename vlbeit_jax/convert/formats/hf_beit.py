@@ -39,7 +39,7 @@ NOTES = {"format": "pt"}
 def table(
     config: ModelConfig, params: Iterable[str], prefix: str, final_norm: str, head: str | None
 ) -> Table:
-    """The image side of a model.
+    """Returns the rules for the image side of a model.
 
     Args:
       config: of the model.

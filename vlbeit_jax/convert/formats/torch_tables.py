@@ -26,7 +26,7 @@ from vlbeit_jax.types import Modality, Positions
 
 
 def model_table(config: ModelConfig) -> Table:
-    """Every parameter of the model; nothing is left out."""
+    """Returns a rule for every parameter of the model; nothing is left out."""
     size, padded = config.vocabulary, padded_vocabulary(config.vocabulary)
     is_absolute = config.positions is Positions.ABSOLUTE
     rules = _vision_embed("vision_embed", config.patch_size, is_absolute)
@@ -63,7 +63,7 @@ def model_table(config: ModelConfig) -> Table:
 
 
 def vqkd_table(config: VisualTokenizerConfig) -> Table:
-    """Every parameter of VQ-KD, and its codebook."""
+    """Returns a rule for every parameter of VQ-KD, and for its codebook."""
     rules = [rule(CODEBOOK, "codebook")]
     for part, side, depth in (
         ("encoder", config.patch_size, config.encoder_depth),
@@ -80,7 +80,7 @@ def vqkd_table(config: VisualTokenizerConfig) -> Table:
 
 
 def dalle_table(config: DalleConfig) -> Table:
-    """Every parameter of DALL-E's encoder."""
+    """Returns a rule for every parameter of DALL-E's encoder."""
     rules = _convolution("input", "input") + _convolution("output", "output")
     for group in range(config.groups):
         for block in range(config.blocks):

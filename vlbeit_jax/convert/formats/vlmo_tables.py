@@ -43,7 +43,7 @@ INDICES = (
 
 
 def table(config: ModelConfig, tensors: Iterable[str]) -> Table:
-    """All but the mask token and the heads.
+    """Returns the rules for all but the mask token and the heads.
 
     Args:
       config: of the model.

@@ -73,7 +73,7 @@ def _norm(kind: str, jax: str, torch: str) -> list[Rule]:
 
 
 def _linear(jax: str, torch: str) -> list[Rule]:
-    """A linear map as a convolution of 1 x 1."""
+    """Returns the rules of a linear map that is a convolution of 1 x 1 elsewhere."""
     kernel, bias = linear(jax, torch)
     return [Rule(kernel.jax, kernel.torch, _ONE_BY_ONE), bias]
 

@@ -55,7 +55,7 @@ def read(unit: Unit, options: Options) -> Iterator[Item]:
 
 
 def read_lines(paths: Sequence[pathlib.Path]) -> Iterator[Item]:
-    """One item a line that is not blank; what is wrong with one is its ``fault``.
+    """Yields one item a line that is not blank; what is wrong with one is its ``fault``.
 
     Raises:
       UsageError: a file is not UTF-8.

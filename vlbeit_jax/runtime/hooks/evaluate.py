@@ -48,7 +48,7 @@ class Abandoned(Exception):
     """
 
     def __init__(self, step: int, reason: str):
-        """Args: ``step`` and ``reason``."""
+        """Takes the step and the reason."""
         super().__init__(reason)
         self.step, self.reason = step, reason
 

@@ -65,7 +65,7 @@ class Log(Hook):
         self._writer.progress(" ".join(losses))
 
     def needs_metrics(self, step: int) -> bool:
-        """A line includes the step that it names."""
+        """Returns whether a line is due, which then includes the step itself."""
         return step % self._every == 0
 
     def after_step(self, step: int, state: TrainState, ending: str | None) -> None:

@@ -21,7 +21,7 @@ class Progress(Hook):
     """Knows the last step, and writes a line for each save."""
 
     def __init__(self, history: History, timer: Timer, step: int):
-        """Args: ``history`` and ``timer`` of the run, and the ``step`` at which it starts."""
+        """Takes the history and the timer of a run, and the step at which it starts."""
         self._history, self._timer = history, timer
         self.step, self.newest = step, step
 

@@ -12,7 +12,7 @@ class SaveConfig(Hook):
     """Writes ``config.json`` after the first step, so that it describes a step that was taken."""
 
     def __init__(self, folder: pathlib.Path, config: Config):
-        """Args: ``folder`` and ``config`` of the run."""
+        """Takes the folder and the configuration of a run."""
         self._folder, self._config = folder, config
         self._written = False
 
