@@ -174,7 +174,7 @@ def _saving(
         "versions": versions(),
         "devices": devices(),
     }
-
+    # Each of the two asks the other, so the first one asks for the second by a function.
     checkpoint = Checkpoint(
         checkpointer,
         lambda step: {"step": step, BAD_RECORDS: bad_records.described(step), **description},
@@ -186,6 +186,7 @@ def _saving(
         on_saved=made.saved,
         alone=jax.process_count() == 1,
     )
-    # Hosts do not save at the same time by their own clocks.
+    # By their own clocks, hosts would save at different steps. So the clock of the primary counts,
+    # and all agree on what it says.
     stop = Stop(Agreement(run.mesh), lambda: is_primary() and checkpoint.is_due())
     return checkpoint, stop

@@ -210,7 +210,10 @@ class StateReading:
           step: to read.
           abstract: shapes, types and shardings of the state.
         """
-        self._step, self._abstract, self._trees = step, abstract, {}
+        self._step, self._abstract = step, abstract
+        self._wanted: dict[str, Tree] = {}
+        self._trees: dict[str, Tree] = {}
+        self._no_average = self._no_count = False
 
     def read(self) -> None:
         """Reads this process's part; waits for no other process.
@@ -220,11 +223,12 @@ class StateReading:
           UsageError: it is the state of another run.
         """
         self._wanted = self._abstract.saved()
+        # What the step lacks is not asked for; ``checked`` adds it.
         self._no_average = self._abstract.ema is not None and not self._step.has("ema")
         if self._no_average:
             del self._wanted["ema"]
         self._step.require_known_format()
-        self._no_count = self._step.format == 1
+        self._no_count = self._step.format == 1  # Of refused steps.
         if self._no_count:
             del self._wanted["optimizer"][SAVED_REFUSED]
         self._trees = self._step.read(self._wanted, exact=True)
