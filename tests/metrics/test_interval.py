@@ -1,9 +1,11 @@
 """Intervals over groups: they hold the truth, and rows of one group are no new evidence."""
 
+import time
+
 import numpy as np
 import pytest
 
-from vlbeit_jax.metrics.interval import mean_by_group, paired_gain, ratio_interval
+from vlbeit_jax.metrics.interval import RESAMPLES, mean_by_group, paired_gain, ratio_interval
 
 GROUPS = 60
 
@@ -70,3 +72,41 @@ def test_rows_of_one_group_are_no_new_evidence():
 def test_one_unit_gives_a_point_and_none_gives_zero():
     assert ratio_interval(np.array([3.0]), np.array([4.0])) == (0.75,) * 3
     assert ratio_interval(np.zeros(0), np.zeros(0)) == (0, 0, 0)
+
+
+@pytest.fixture
+def many():
+    """Totals and weights of as many units as a validation set has."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(1, 9, 20_000)
+    return rng.binomial(weights, 0.3).astype(float), weights.astype(float)
+
+
+def test_bounds_are_those_of_scipy(many):
+    from scipy.stats import bootstrap
+
+    def ratio(totals, weights, axis=-1):
+        return totals.sum(axis) / weights.sum(axis)
+
+    totals, weights = (each[:500] for each in many)
+    found = bootstrap(
+        (totals, weights),
+        ratio,
+        paired=True,
+        n_resamples=RESAMPLES,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    bounds = pytest.approx((found.low, found.high), rel=1e-12)
+    assert ratio_interval(totals, weights, seed=3)[1:] == bounds
+
+
+def test_no_other_thread_works(many):
+    """Threads of BLAS make a busy machine slow: they wait for each other."""
+    before = time.process_time() - time.thread_time()
+    ratio_interval(*many)
+    own = time.thread_time()
+    ratio_interval(*many)
+    own = time.thread_time() - own
+    assert time.process_time() - time.thread_time() - before < own
