@@ -2,7 +2,8 @@
 
 A change that should not alter results must keep these digests. Floating-point sums depend on the
 compiler and on the processor, so a digest is only compared where it was recorded. To add digests of
-this machine, run this file with VLBEIT_RECORD=1 at the commit to compare with.
+this machine, run this file with VLBEIT_RECORD=1 at the commit to compare with. On any machine,
+``tests/lowered_steps.py`` compares the programs of two checkouts.
 
 The steps are taken in another process, which compiles them as when the digests were recorded.
 """
@@ -20,7 +21,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests import processes, tiny
+from tests import lowered_steps, processes, tiny
 from tests.quick_compilation import FAST_COMPILE
 from vlbeit_jax.config.common import MeshConfig
 from vlbeit_jax.config.streams import ViewStreamConfig
@@ -129,6 +130,14 @@ def test_three_steps_are_bit_equal_to_the_recorded_ones(case):
     if case not in here:
         pytest.skip(f"no digest was recorded with {environment()}")
     assert in_another_process(case) == here[case]
+
+
+def test_lowered_text_tells_programs_apart():
+    """``tests/lowered_steps.py`` compares it."""
+    make, shape = CASES["vqkd, (2, 2, 1)"]
+    other = tiny.changed(make(), task={"model": {"reseed_below": 0.4}})
+    digests = [lowered_steps.program(config, shape) for config in (make(), make(), other)]
+    assert digests[0] == digests[1] != digests[2]
 
 
 if __name__ == "__main__":
