@@ -5,13 +5,19 @@ import errno
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.buckets.path import BucketPath
+from vlbeit_jax.buckets.store import told_of_bucket
 from vlbeit_jax.errors import Reported, StorageError, UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FAILING = (*NO_ROOM, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV)
+# While a file is read, these say as well that nothing is known of its content. Elsewhere they may
+# come from the network. ENOTCONN is a mounted bucket whose gcsfuse has ended.
+MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+UNREAD = (*FAILING, *MACHINE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 
 
@@ -46,7 +52,7 @@ def explains_storage(folder: pathlib.Path) -> Iterator[None]:
       folder: that is written to.
 
     Raises:
-      StorageError: the disk is full, or cannot be read or written.
+      StorageError: the disk is full, or cannot be read or written; or the bucket does not answer.
       UsageError: this user may not read or write a file.
     """
     try:
@@ -54,18 +60,53 @@ def explains_storage(folder: pathlib.Path) -> Iterator[None]:
     except Reported:
         raise
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not (number := _number_of(cause, FAILING)):
-            if said := not_allowed(cause, folder):
-                raise UsageError(said) from error
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise StorageError(
-            f"the disk of {folder} {_state_of(folder, number)}: {os.strerror(number)}; "
-            f"{'make room' if number in NO_ROOM else 'see what is wrong with it'}, then run the "
-            "same command again"
-        ) from error
+        if told := told_of_storage(error, folder):
+            raise told from error
+        raise
+
+
+def told_of_storage(
+    error: Exception, folder: pathlib.Path, *, reading: bool = False
+) -> Reported | None:
+    """Returns what the user is told if an error, or one behind it, is that of the storage.
+
+    Args:
+      error: of Python, TensorStore or another library.
+      folder: that is read or written.
+      reading: whether nothing but files was read.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(folder, BucketPath) and (told := told_of_bucket(folder, cause, reading)):
+            return told
+        if said := not_allowed(cause, folder):
+            return UsageError(said)
+        if number := _number_of(cause, UNREAD if reading else FAILING):
+            return StorageError(_failure(cause, folder, number))
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _failure(error: BaseException, folder: pathlib.Path, number: int) -> str:
+    """Returns what is wrong with the disk on which a file or folder is."""
+    named = getattr(error, "filename", None)
+    if isinstance(folder, BucketPath):  # What goes there is made on a disk.
+        folder = pathlib.Path(named if isinstance(named, str) else tempfile.gettempdir())
+    if number in NO_ROOM:
+        existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+        free = f" ({shutil.disk_usage(existing).free / 1e6:,.1f} MB are free)" if existing else ""
+        state, then = f"is full{free}", "make room"
+    elif number in MACHINE:
+        return (
+            f"{folder} cannot be read now: {os.strerror(number)}; give this machine more of it "
+            "(ulimit -n, memory), then run the same command again"
+        )
+    else:
+        state, then = "fails", "see what is wrong with it"
+    return (
+        f"the disk of {folder} {state}: {os.strerror(number)}; {then}, then run the same command "
+        "again"
+    )
 
 
 def _number_of(error: BaseException, numbers: Sequence[int]) -> int:
@@ -85,14 +126,6 @@ def _number_of(error: BaseException, numbers: Sequence[int]) -> int:
         if any(mark in said for mark in marks):
             return number
     return 0
-
-
-def _state_of(folder: pathlib.Path, number: int) -> str:
-    if number not in NO_ROOM:
-        return "fails"
-    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    free = f" ({shutil.disk_usage(existing).free / 1e6:,.1f} MB are free)" if existing else ""
-    return f"is full{free}"
 
 
 def require_right_to_write(folder: pathlib.Path) -> None:

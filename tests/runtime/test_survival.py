@@ -93,6 +93,21 @@ def test_if_every_step_is_damaged_nothing_starts_anew(world, run):
     assert sorted(path.name for path in (run / "checkpoints.damaged").iterdir()) == ["6", "8"]
 
 
+def test_a_step_that_the_disk_cannot_read_is_not_taken_for_damaged(world, run):
+    """It stays where it is; the same command goes on once the disk can be read."""
+    path = run / "checkpoints" / "8" / "params" / "_METADATA"
+    content = path.read_bytes()
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # Linux answers EIO where this file is read from its start.
+    with pytest.raises(StorageError, match="8/params fails: Input/output error; see what is wrong"):
+        train(config_of(world), run)
+    assert not (run / "checkpoints.damaged").exists()
+    path.unlink()
+    path.write_bytes(content)
+    train(config_of(world), run)
+    assert "already finished, at step 8 of 8" in log_of(run)
+
+
 @pytest.mark.parametrize("what", ["folder", "steps", "old run"])
 def test_lost_checkpoints_are_not_taken_for_a_new_run(world, run, what):
     shutil.rmtree(run / "checkpoints")
@@ -236,8 +251,8 @@ def test_the_page_of_a_run_shows_starts_steps_and_damage(world, run):
     assert found == {6: "", 8: ""}
     shown = page(run, found)
     assert "task pretrain, text, 8 steps" in shown and "starts: 2" in shown
-    assert "from step 0 on 1 process(es), data 8: finished at step 8" in shown
-    assert "from step 6 on 1 process(es), data 8: finished at step 8" in shown
+    assert "from step 0 on 1 process(es): finished at step 8" in shown
+    assert "from step 6 on 1 process(es): finished at step 8" in shown
     assert "3 trees with digests, format 3" in shown and "goodput" in shown
     damage(run, 8)
     assert damaged_steps(run, arrays=False)[8] == ""  # Numbers are not read.

@@ -1,0 +1,149 @@
+"""A full or failing disk, or a bucket that does not answer, becomes one message with its code."""
+
+import errno
+import os
+import shutil
+import tempfile
+
+import pytest
+from jax.errors import JaxRuntimeError
+
+from vlbeit_jax.errors import Damaged, StorageError, UsageError
+from vlbeit_jax.places import place
+from vlbeit_jax.storage import explains_storage
+from vlbeit_jax.training.leaves import read_files
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "is full .* No space left .* make room"),
+        (OSError(errno.EIO, "Input/output error"), "fails: Input/output error; see what is wrong"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "is full"),
+        (ValueError("RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space]"), "is full"),
+        (ValueError("OUT_OF_RANGE: File too large [os_error_code='27']"), "is full"),
+    ],
+    ids=["full", "broken", "copying", "TensorStore", "another"],
+)
+def test_the_error_of_a_disk_is_one_message_that_names_it(tmp_path, raised, said):
+    with pytest.raises(StorageError, match=f"the disk of {tmp_path / 'run'} {said}"):
+        with explains_storage(tmp_path / "run"):
+            try:
+                raise raised
+            except Exception as error:
+                raise RuntimeError("while saving") from error
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "run/metrics.jsonl"),
+        ValueError("PERMISSION_DENIED: run/metrics.jsonl [os_error_code='13']"),
+    ],
+    ids=["Python", "TensorStore"],
+)
+def test_a_file_of_another_user_is_no_damage_and_no_full_disk(tmp_path, raised):
+    """No file is moved aside as damaged because this user may not read it."""
+
+    def read():
+        raise raised
+
+    said = f"Permission denied for user {os.getuid()}; give this user the right to read and write"
+    with pytest.raises(UsageError, match=said), explains_storage(tmp_path):
+        read()
+    with pytest.raises(UsageError, match=said):
+        read_files(tmp_path, "its arrays", read)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        OSError(errno.ENOTCONN, "Transport endpoint is not connected"),
+        OSError(errno.EMFILE, "Too many open files"),
+        ValueError("DATA_LOSS: Error reading: [OS error 5: EIO Input/output error]"),
+        ValueError("UNKNOWN: Failed to open [os_error_code='24']"),
+    ],
+    ids=["broken", "stale", "unmounted", "many files", "TensorStore", "many for TensorStore"],
+)
+def test_a_disk_that_cannot_be_read_is_no_damage(tmp_path, raised):
+    """A step is not moved aside for it, and launch scripts start the run again."""
+
+    def read():
+        raise raised
+
+    with pytest.raises(StorageError, match=f"{tmp_path / '8'} .*run the same command again"):
+        read_files(tmp_path / "8", "its arrays", read)
+
+
+@pytest.mark.parametrize(
+    "raised", [ValueError("DATA_LOSS: no manifest"), KeyError("a"), EOFError()]
+)
+def test_what_is_not_as_it_was_written_is_damage(tmp_path, raised):
+    def read():
+        raise raised
+
+    with pytest.raises(Damaged, match="its arrays cannot be read"):
+        read_files(tmp_path, "its arrays", read)
+
+
+def test_full_memory_is_no_damage(tmp_path):
+    def read():
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        read_files(tmp_path, "its arrays", read)
+
+
+# As the library of gcsfs has it.
+ClientError = type("ClientError", (Exception,), {"__module__": "aiohttp.client_exceptions"})
+GONE = "ABORTED: All 32 retry attempts failed: CURL error Could not connect to server"
+REFUSED = "PERMISSION_DENIED: Forbidden [http_response_code='403']"
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen", "said"),
+    [
+        (ValueError(GONE), StorageError, "has failed .*; run the same command again when"),
+        (ClientError("gone"), StorageError, "has failed .*ClientError: gone"),
+        (ValueError(REFUSED), UsageError, "access is refused .* gcloud auth application-default"),
+    ],
+    ids=["away", "away for gcsfs", "refused"],
+)
+def test_a_bucket_that_does_not_answer_is_no_damage_and_no_defect(raised, seen, said):
+    step = place("gs://bucket/run/checkpoints/8")
+
+    def fails():
+        raise raised
+
+    with pytest.raises(seen, match=f"^{step}: .*{said}"):
+        read_files(step, "its arrays", fails)
+    with pytest.raises(seen, match=f"^{step}: .*{said}"), explains_storage(step):
+        fails()
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [JaxRuntimeError("UNAVAILABLE: Gloo: connection closed by peer"), ConnectionResetError("peer")],
+)
+def test_a_lost_process_of_a_run_in_a_bucket_is_not_a_bucket_that_is_away(raised):
+    with pytest.raises(type(raised)), explains_storage(place("gs://bucket/run")):
+        raise raised
+
+
+def test_a_full_disk_on_the_way_to_a_bucket_is_named(tmp_path):
+    """A file for a bucket is made in TMPDIR."""
+    raised = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "staging" / "file"))
+    with pytest.raises(StorageError, match=f"the disk of {tmp_path}/staging/file is full .*MB are"):
+        with explains_storage(place("gs://bucket/run")):
+            raise raised
+    with pytest.raises(StorageError, match=f"the disk of {tempfile.gettempdir()} is full"):
+        with explains_storage(place("gs://bucket/run")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("other", [FileNotFoundError(errno.ENOENT, "no"), ValueError("28")])
+def test_other_errors_stay_as_they_are(tmp_path, other):
+    with pytest.raises(type(other)), explains_storage(tmp_path):
+        raise other
