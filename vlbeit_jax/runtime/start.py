@@ -130,6 +130,8 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             timer.steps_begin()
             if start:
                 evaluate_if_missing(run, state, writer, timer)
+            # A rollback is not cut off by a signal, nor is one forgotten that has come before it.
+            stack.enter_context(signals.noted())
             while True:
                 take_steps = functools.partial(_train, run, step, state, frozen, examples, hooks)
                 try:
@@ -182,18 +184,17 @@ def _train(
         for name, stream in run.task.streams().items()
     }
     try:
-        with signals.noted():
-            state, ending = train_loop(
-                step,
-                state,
-                frozen,
-                feeds,
-                schedule,
-                hooks,
-                timer,
-                steps=steps,
-                put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
-            )
+        state, ending = train_loop(
+            step,
+            state,
+            frozen,
+            feeds,
+            schedule,
+            hooks,
+            timer,
+            steps=steps,
+            put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
+        )
     except Abandoned as error:
         raise_for_signal(error.reason, error.step, writer)
         raise
