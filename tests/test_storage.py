@@ -8,9 +8,11 @@ import tempfile
 import pytest
 from jax.errors import JaxRuntimeError
 
-from vlbeit_jax.errors import Damaged, StorageError, UsageError
+from vlbeit_jax import cli
+from vlbeit_jax.errors import BadData, Damaged, Exit, StorageError, UsageError
+from vlbeit_jax.folders import locked
 from vlbeit_jax.places import place
-from vlbeit_jax.storage import explains_storage
+from vlbeit_jax.storage import explains_storage, unmasked
 from vlbeit_jax.training.leaves import read_files
 
 
@@ -147,3 +149,52 @@ def test_a_full_disk_on_the_way_to_a_bucket_is_named(tmp_path):
 def test_other_errors_stay_as_they_are(tmp_path, other):
     with pytest.raises(type(other)), explains_storage(tmp_path):
         raise other
+
+
+@pytest.mark.parametrize("made", [UsageError, BadData])
+def test_a_mistake_behind_which_a_disk_fails_is_the_disks(made):
+    """Launch scripts do not start a command again after a mistake or bad data."""
+
+    def told(cause):
+        error = made("tokenizer.json cannot be read")
+        error.__cause__ = cause
+        return unmasked(error)
+
+    for number in (errno.EIO, errno.ESTALE, errno.ENOSPC):
+        found = told(OSError(number, "x"))
+        assert found.code == Exit.STORAGE and str(found).startswith("tokenizer.json cannot be read")
+        assert str(found).endswith("run the same command again")
+    unmounted = OSError(errno.ENOTCONN, "Transport endpoint is not connected", "tokenizer.json")
+    assert told(unmounted).code == Exit.STORAGE
+    for other in (
+        None,
+        FileNotFoundError(errno.ENOENT, "x"),
+        OSError(errno.EROFS, "x"),
+        KeyError(),
+    ):
+        assert told(other).code == made.code
+    assert told(OSError(errno.ENOTCONN, "a socket")).code == made.code
+    assert told(PermissionError(errno.EACCES, "x")).code == made.code
+
+
+def test_a_command_ends_with_the_code_of_the_disk(capsys):
+    def main():
+        try:
+            raise OSError(errno.EIO, "Input/output error")
+        except OSError as error:
+            raise UsageError("vocab.txt cannot be read") from error
+
+    with pytest.raises(SystemExit) as ended:
+        cli._without_traceback(main)
+    assert ended.value.code == Exit.STORAGE and "the disk fails: see" in capsys.readouterr().err
+
+
+def test_a_lock_for_which_there_is_no_room_leaves_no_file(tmp_path, monkeypatch):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full, pytest.raises(StorageError, match="is full"):
+        full.setattr("vlbeit_jax.folders.os.write", no_room)
+        with locked(tmp_path / "out"):
+            pass
+    assert not list(tmp_path.iterdir())

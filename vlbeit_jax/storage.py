@@ -10,14 +10,17 @@ from collections.abc import Iterator, Sequence
 
 from vlbeit_jax.buckets.path import BucketPath
 from vlbeit_jax.buckets.store import told_of_bucket
-from vlbeit_jax.errors import Reported, StorageError, UsageError
+from vlbeit_jax.errors import Exit, Reported, StorageError, UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FAILING = (*NO_ROOM, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV)
 # While a file is read, these say as well that nothing is known of its content. Elsewhere they may
 # come from the network. ENOTCONN is a mounted bucket whose gcsfuse has ended.
 MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-UNREAD = (*FAILING, *MACHINE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN)
+AWAY = (errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN)
+UNREAD = (*FAILING, *MACHINE, *AWAY)
+# A read-only file system may be a mistake in the command.
+BEHIND = tuple(number for number in FAILING if number != errno.EROFS)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
 
 
@@ -57,12 +60,32 @@ def explains_storage(folder: pathlib.Path) -> Iterator[None]:
     """
     try:
         yield
-    except Reported:
+    except Reported as error:
+        if (told := unmasked(error)) is not error:
+            raise told from error
         raise
     except Exception as error:
         if told := told_of_storage(error, folder):
             raise told from error
         raise
+
+
+def unmasked(error: Reported) -> Reported:
+    """Returns an error as a ``StorageError`` if it was made from that of a full or failing disk.
+
+    A file that cannot be read at the moment is often told as a mistake or as bad data. After these,
+    launch scripts do not start a command again.
+    """
+    cause = error.__cause__ if error.code in (Exit.USAGE, Exit.BAD_DATA) else None
+    while cause is not None:
+        on_file = getattr(cause, "filename", None) is not None
+        if number := _number_of(cause, (*BEHIND, *AWAY) if on_file else BEHIND):
+            state, then = _advice(number)
+            return StorageError(
+                f"{error}; the disk {state}: {then}, then run the same command again"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def told_of_storage(
@@ -92,21 +115,25 @@ def _failure(error: BaseException, folder: pathlib.Path, number: int) -> str:
     named = getattr(error, "filename", None)
     if isinstance(folder, BucketPath):  # What goes there is made on a disk.
         folder = pathlib.Path(named if isinstance(named, str) else tempfile.gettempdir())
-    if number in NO_ROOM:
-        existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
-        free = f" ({shutil.disk_usage(existing).free / 1e6:,.1f} MB are free)" if existing else ""
-        state, then = f"is full{free}", "make room"
-    elif number in MACHINE:
+    if number in MACHINE:
         return (
             f"{folder} cannot be read now: {os.strerror(number)}; give this machine more of it "
             "(ulimit -n, memory), then run the same command again"
         )
-    else:
-        state, then = "fails", "see what is wrong with it"
+    state, then = _advice(number)
+    if number in NO_ROOM:
+        existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+        free = f"{shutil.disk_usage(existing).free / 1e6:,.1f}" if existing else "no"
+        state += f" ({free} MB are free)"
     return (
         f"the disk of {folder} {state}: {os.strerror(number)}; {then}, then run the same command "
         "again"
     )
+
+
+def _advice(number: int) -> tuple[str, str]:
+    """Returns what a disk is, and what the user does."""
+    return ("is full", "make room") if number in NO_ROOM else ("fails", "see what is wrong with it")
 
 
 def _number_of(error: BaseException, numbers: Sequence[int]) -> int:

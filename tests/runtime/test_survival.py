@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from typing import NamedTuple
 
 import jax
 import pytest
@@ -172,33 +171,6 @@ def test_a_ruined_network_is_never_saved(world, tmp_path, rate):
         assert named[0]["records"]["text"][0].startswith("train/")
         lines = [line for line in tiny.metrics_of(tmp_path / "run") if line["split"] == "refused"]
         assert [line["step"] for line in lines] == [each["step"] for each in named]
-
-
-class Usage(NamedTuple):
-    total: int = 10**9
-    used: int = 10**9
-    free: int = 1000
-
-
-def test_a_full_disk_at_the_start_is_told_and_the_next_start_goes_on(world, tmp_path, monkeypatch):
-    run, config = tmp_path / "run", config_of(world, steps=2)
-    with monkeypatch.context() as full:
-        full.setattr("shutil.disk_usage", lambda place: Usage())
-        with pytest.raises(StorageError, match="0.0 MB free, but a checkpoint needs .* make room"):
-            train(config, run)
-
-    def no_room(*_):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as full:  # Nothing but the first file is there.
-        shutil.rmtree(run)
-        full.setattr("pathlib.Path.replace", no_room)
-        with pytest.raises(StorageError, match=f"the disk of {run} is full .* make room"):
-            train(config, run)
-    assert not (run / "config.json").exists()
-    (run / ".config.json.tmp").write_text("{")  # As kill -9 leaves it.
-    train(config, run)
-    assert Checkpointer(run / "checkpoints", read_only=True).latest() == 2
 
 
 def test_a_bad_record_ends_the_run_with_its_own_code(world, tmp_path, monkeypatch):

@@ -29,9 +29,9 @@ def roll_back(
     run: Run,
     checkpointer: Checkpointer,
     abstract: TrainState,
-    error: Diverged,
     made: Progress,
     writer: Writer,
+    error: Diverged,
 ) -> TrainState:
     """Returns the state of the last step before a divergence, with the number of its last step.
 
@@ -41,9 +41,9 @@ def roll_back(
       run: that has diverged.
       checkpointer: of the run.
       abstract: shapes of the state.
-      error: says from which step to which one.
       made: knows the last step.
       writer: of the run.
+      error: says from which step to which one.
 
     Raises:
       Diverged: ``error``, if the run may not roll back again, or has no step to go back to.

@@ -10,6 +10,7 @@ from vlbeit_jax.config.parse import flat, to_dict
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.places import appearing, held
 from vlbeit_jax.redact import redacted
+from vlbeit_jax.storage import told_of_storage
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.saved_run import CONFIG_FILE
 
@@ -57,12 +58,15 @@ def config_changes(folder: pathlib.Path, config: Config) -> list[str]:
     The file is compared as it is, so that one of an older version, with other fields, is fine.
 
     Raises:
-      UsageError: the file is damaged.
+      UsageError: the file is damaged, or this user may not read it.
+      StorageError: it cannot be read now.
     """
     path = folder / CONFIG_FILE
     try:
         saved = flat(json.loads(path.read_text()))
     except (OSError, ValueError, AttributeError) as error:
+        if told := told_of_storage(error, path, reading=True):
+            raise told from error
         raise UsageError(
             f"{path} is damaged ({error}); to accept the given configuration, replace its content "
             "by {} and run the command again"
