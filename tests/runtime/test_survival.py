@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import pytest
@@ -12,13 +14,15 @@ from tests.runtime.test_resume import assert_equal_bits, weights
 from vlbeit_jax.data.bad_records import BadRecord
 from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.errors import BadData, Damaged, Diverged, StorageError
-from vlbeit_jax.runtime import history
+from vlbeit_jax.runtime import history, resume
+from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.run_page import damaged_steps, page
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
 from vlbeit_jax.training import sealed
 from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.saved_step import SavedStep
 
 
 def config_of(world, **run):
@@ -90,6 +94,23 @@ def test_if_every_step_is_damaged_nothing_starts_anew(world, run):
             train(config_of(world), run)
     assert (run / "metrics.jsonl").read_text() == before
     assert sorted(path.name for path in (run / "checkpoints.damaged").iterdir()) == ["6", "8"]
+
+
+def test_a_host_may_see_a_step_that_another_one_has_moved(monkeypatch, tmp_path):
+    """As with NFS, whose lists of folders are half a minute old."""
+    seen = cast(Any, SimpleNamespace(steps=lambda: [6, 8], step=lambda step: SavedStep(step)))
+    tried = []
+
+    def restored(run, step, *_):
+        tried.append(step.folder)
+        return "state" if step.folder == 6 else None
+
+    monkeypatch.setattr(resume, "restored", restored)
+    monkeypatch.setattr(resume, "set_aside", lambda *_: None)
+    monkeypatch.setattr(SavedStep, "has_digests", True)
+    run = cast(Any, SimpleNamespace(hosts=Hosts(1), workdir=tmp_path))
+    found = resume.resume(run, seen, cast(Any, None))
+    assert (found.step, found.state, tried) == (6, "state", [8, 6])
 
 
 def test_a_step_that_the_disk_cannot_read_is_not_taken_for_damaged(world, run):

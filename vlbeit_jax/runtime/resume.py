@@ -68,9 +68,10 @@ def resume(run: Run, checkpointer: Checkpointer, abstract: TrainState) -> Resume
       Damaged: there are steps, but none can be restored.
       UsageError: the newest step was made from something else, or is beyond the last step.
     """
-    told = []
+    told, moved = [], set()
     while True:
-        newest = checkpointer.latest()
+        # A host may see a step for a while that another one has moved: NFS keeps lists of folders.
+        newest = max((each for each in checkpointer.steps() if each not in moved), default=None)
         run.hosts.assert_equal({"newest checkpoint": newest})
         if newest is None:
             run.hosts.on_primary(lambda: require_checkpoints(run.workdir))
@@ -82,6 +83,7 @@ def resume(run: Run, checkpointer: Checkpointer, abstract: TrainState) -> Resume
                 told.append(f"step {newest} has no digest, because an earlier version saved it")
             return Resumed(newest, state, tuple(told))
         run.hosts.on_primary(functools.partial(set_aside, run.workdir, step, told))
+        moved.add(newest)
 
 
 def restored(run: Run, step: SavedStep, abstract: TrainState, told: list[str]) -> TrainState | None:
