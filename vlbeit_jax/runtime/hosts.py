@@ -136,7 +136,8 @@ class Hosts:
         if silent:
             raise AgreedError(
                 f"process(es) {', '.join(map(str, silent))} of {self._count} did not answer within "
-                f"{self._timeout} s"
+                f"{self._timeout} s; look at their output, or raise cluster.initialization_timeout",
+                Exit.PEER_LOST,
             )
         return answers
 
