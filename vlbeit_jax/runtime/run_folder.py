@@ -8,6 +8,7 @@ from typing import Any
 
 from vlbeit_jax.config.parse import flat, to_dict
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import NO_LOCKS
 from vlbeit_jax.places import appearing, held
 from vlbeit_jax.redact import redacted
 from vlbeit_jax.storage import told_of_storage
@@ -42,7 +43,15 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
                 "another folder"
             ) from error
         except OSError as error:
-            raise UsageError(f"--workdir={folder}: cannot be written to ({error})") from error
+            why = (
+                f"cannot be written to ({error}); give this user the right, or name another folder"
+            )
+            if error.errno in NO_LOCKS:
+                why = (
+                    f"its file system has no locks ({error}), which keep two runs out of one "
+                    "folder; mount it with locks (Lustre: -o flock), or use another one"
+                )
+            raise UsageError(f"--workdir={folder}: {why}") from error
         yield
 
 
