@@ -189,6 +189,33 @@ def test_a_command_ends_with_the_code_of_the_disk(capsys):
     assert ended.value.code == Exit.STORAGE and "the disk fails: see" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (OSError(errno.EIO, "x", "a/metrics.jsonl"), 74, "disk of a/metrics.jsonl fails: Input/"),
+        (OSError(errno.EIO, "x"), 74, "error: a disk that this command uses fails: Input/output"),
+        (OSError(errno.ENOSPC, "x", "a/b"), 74, "the disk of a/b is full ("),
+        (PermissionError(errno.EACCES, "x", "a/b"), 2, "a/b: Permission denied for user"),
+    ],
+    ids=["a file", "an open file", "full", "another user's"],
+)
+def test_no_command_ends_with_a_traceback_of_the_disk(capsys, raised, code, said):
+    def main():
+        raise raised
+
+    with pytest.raises(SystemExit) as ended:
+        cli._without_traceback(main)
+    assert ended.value.code == code and said in capsys.readouterr().err
+
+
+def test_a_missing_file_that_nobody_has_explained_is_a_defect():
+    def main():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a")
+
+    with pytest.raises(FileNotFoundError):
+        cli._without_traceback(main)
+
+
 def test_a_lock_for_which_there_is_no_room_leaves_no_file(tmp_path, monkeypatch):
     def no_room(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

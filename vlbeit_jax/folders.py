@@ -123,11 +123,13 @@ def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
         with _uploaded(out) if isinstance(out, BucketPath) else _renamed(out) as folder:
             yield folder
     except (OSError, RuntimeError) as error:
-        if not (why := no_room(error)):
+        if why := no_room(error):
+            raise StorageError(
+                f"{out}: {why}, and nothing is left of it; make room, or name a folder on another "
+                "disk"
+            ) from error
+        with explains_storage(out.parent):
             raise
-        raise StorageError(
-            f"{out}: {why}, and nothing is left of it; make room, or name a folder on another disk"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -89,13 +89,13 @@ def unmasked(error: Reported) -> Reported:
 
 
 def told_of_storage(
-    error: Exception, folder: pathlib.Path, *, reading: bool = False
+    error: Exception, folder: pathlib.Path | None, *, reading: bool = False
 ) -> Reported | None:
     """Returns what the user is told if an error, or one behind it, is that of the storage.
 
     Args:
       error: of Python, TensorStore or another library.
-      folder: that is read or written.
+      folder: that is read or written; None: that of the file that the error names.
       reading: whether nothing but files was read.
     """
     cause: BaseException | None = error
@@ -110,25 +110,25 @@ def told_of_storage(
     return None
 
 
-def _failure(error: BaseException, folder: pathlib.Path, number: int) -> str:
+def _failure(error: BaseException, folder: pathlib.Path | None, number: int) -> str:
     """Returns what is wrong with the disk on which a file or folder is."""
     named = getattr(error, "filename", None)
-    if isinstance(folder, BucketPath):  # What goes there is made on a disk.
-        folder = pathlib.Path(named if isinstance(named, str) else tempfile.gettempdir())
+    if folder is None or isinstance(folder, BucketPath):
+        # What goes to a bucket is made on a disk.
+        elsewhere = pathlib.Path(tempfile.gettempdir()) if folder else None
+        folder = pathlib.Path(named) if isinstance(named, str) else elsewhere
     if number in MACHINE:
         return (
             f"{folder} cannot be read now: {os.strerror(number)}; give this machine more of it "
             "(ulimit -n, memory), then run the same command again"
         )
     state, then = _advice(number)
-    if number in NO_ROOM:
+    if number in NO_ROOM and folder:
         existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
         free = f"{shutil.disk_usage(existing).free / 1e6:,.1f}" if existing else "no"
         state += f" ({free} MB are free)"
-    return (
-        f"the disk of {folder} {state}: {os.strerror(number)}; {then}, then run the same command "
-        "again"
-    )
+    disk = f"the disk of {folder}" if folder else "a disk that this command uses"
+    return f"{disk} {state}: {os.strerror(number)}; {then}, then run the same command again"
 
 
 def _advice(number: int) -> tuple[str, str]:
