@@ -83,6 +83,26 @@ def test_a_signal_that_comes_at_a_rollback_is_not_forgotten(
     assert bad_records == [*range(1, 10)]
 
 
+class Died(BaseException):
+    """What a process does that is killed, as far as files are concerned."""
+
+
+def test_a_rollback_that_was_cut_off_does_not_count(world, tmp_path, bad_records, monkeypatch):
+    run = tmp_path / "run"
+
+    def die(*_):
+        raise Died
+
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(start, "save_at_once", die)
+        train(config_of(world, rollbacks=1), run)
+    train(config_of(world, rollbacks=1), run)
+    events = [(each["event"], each["step"]) for each in history.read_history(run)]
+    assert events.count((history.ROLLED_BACK, 8)) == 1
+    assert events.index((history.ROLLED_BACK, 8)) > events.index((history.SAVED, 8))
+    assert Checkpointer(run / "checkpoints", read_only=True).steps() == [2, 4, 8, 10, 12]
+
+
 @pytest.mark.slow
 def test_rollbacks_are_counted_over_all_starts(world, tmp_path, bad_records):
     run = tmp_path / "run"

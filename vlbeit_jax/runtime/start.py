@@ -143,7 +143,7 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
 
 def _train_with_rollbacks(
     take_steps: Callable[[TrainState, Sequence[Hook]], TrainState],
-    go_back: Callable[[Diverged], TrainState],
+    go_back: Callable[[Diverged], tuple[TrainState, Callable[[], None]]],
     state: TrainState,
     hooks: Sequence[Hook],
     hooks_now: Callable[[], Sequence[Hook]],
@@ -157,9 +157,10 @@ def _train_with_rollbacks(
             try:
                 return take_steps(state, hooks)
             except Diverged as error:
-                state = go_back(error)
+                state, note = go_back(error)
                 hooks = hooks_now()
                 save_at_once(hooks, state)
+                note()
 
 
 def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
