@@ -110,6 +110,16 @@ def told_of_storage(
     return None
 
 
+def raise_of_storage(error: Exception, path: pathlib.Path) -> None:
+    """Raises a ``StorageError`` if a file could not be read for a reason that is not the file's.
+
+    Whoever would count the file as missing or damaged calls it first.
+    """
+    told = told_of_storage(error, path, reading=True)
+    if isinstance(told, StorageError):
+        raise told from error
+
+
 def _failure(error: BaseException, folder: pathlib.Path | None, number: int) -> str:
     """Returns what is wrong with the disk on which a file or folder is."""
     named = getattr(error, "filename", None)
