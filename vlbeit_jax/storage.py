@@ -110,6 +110,15 @@ def told_of_storage(
     return None
 
 
+def raise_if_away(error: Exception, folder: pathlib.Path) -> None:
+    """Raises a ``StorageError`` if files could not be read here and now, whatever they hold.
+
+    An error of the disk itself (``EIO``) may be that of one place on it, and raises nothing.
+    """
+    if number := _number_of(error, (*MACHINE, *AWAY, errno.ESTALE, errno.ENODEV)):
+        raise StorageError(_failure(error, folder, number)) from error
+
+
 def raise_of_storage(error: Exception, path: pathlib.Path) -> None:
     """Raises a ``StorageError`` if a file could not be read for a reason that is not the file's.
 
