@@ -19,6 +19,8 @@ FAILING = (*NO_ROOM, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV)
 MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 AWAY = (errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN)
 UNREAD = (*FAILING, *MACHINE, *AWAY)
+# EIO may be that of one bad place on a disk: of one file, and not of the storage.
+NOT_OF_A_FILE = tuple(number for number in UNREAD if number != errno.EIO)
 # A read-only file system may be a mistake in the command.
 BEHIND = tuple(number for number in FAILING if number != errno.EROFS)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM)
@@ -89,34 +91,34 @@ def unmasked(error: Reported) -> Reported:
 
 
 def told_of_storage(
-    error: Exception, folder: pathlib.Path | None, *, reading: bool = False
+    error: Exception, folder: pathlib.Path | None, numbers: Sequence[int] = FAILING
 ) -> Reported | None:
     """Returns what the user is told if an error, or one behind it, is that of the storage.
 
     Args:
       error: of Python, TensorStore or another library.
       folder: that is read or written; None: that of the file that the error names.
-      reading: whether nothing but files was read.
+      numbers: the system's numbers of such errors. Where nothing but files was read, these are
+        ``UNREAD``, or ``NOT_OF_A_FILE`` if others may take the place of one that is unreadable.
     """
+    reading = numbers is not FAILING
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(folder, BucketPath) and (told := told_of_bucket(folder, cause, reading)):
             return told
         if said := not_allowed(cause, folder):
             return UsageError(said)
-        if number := _number_of(cause, UNREAD if reading else FAILING):
+        if number := _number_of(cause, numbers):
             return StorageError(_failure(cause, folder, number))
         cause = cause.__cause__ or cause.__context__
     return None
 
 
 def raise_if_away(error: Exception, folder: pathlib.Path) -> None:
-    """Raises a ``StorageError`` if files could not be read here and now, whatever they hold.
-
-    An error of the disk itself (``EIO``) may be that of one place on it, and raises nothing.
-    """
-    if number := _number_of(error, (*MACHINE, *AWAY, errno.ESTALE, errno.ENODEV)):
-        raise StorageError(_failure(error, folder, number)) from error
+    """Raises a ``StorageError`` if files could not be read here and now, whatever they hold."""
+    told = told_of_storage(error, folder, NOT_OF_A_FILE)
+    if isinstance(told, StorageError):
+        raise told from error
 
 
 def raise_of_storage(error: Exception, path: pathlib.Path) -> None:
@@ -124,7 +126,7 @@ def raise_of_storage(error: Exception, path: pathlib.Path) -> None:
 
     Whoever would count the file as missing or damaged calls it first.
     """
-    told = told_of_storage(error, path, reading=True)
+    told = told_of_storage(error, path, UNREAD)
     if isinstance(told, StorageError):
         raise told from error
 

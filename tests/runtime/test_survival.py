@@ -1,5 +1,6 @@
 """A run goes on after damage, loss and divergence, or says why it cannot; nothing is deleted."""
 
+import errno
 import json
 import shutil
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.run_page import damaged_steps, page
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
-from vlbeit_jax.training import sealed
+from vlbeit_jax.training import saved_step, sealed
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.saved_step import SavedStep
 
@@ -113,17 +114,38 @@ def test_a_host_may_see_a_step_that_another_one_has_moved(monkeypatch, tmp_path)
     assert (found.step, found.state, tried) == (6, "state", [8, 6])
 
 
-def test_a_step_that_the_disk_cannot_read_is_not_taken_for_damaged(world, run):
-    """It stays where it is; the same command goes on once the disk can be read."""
+def test_one_bad_place_of_a_disk_costs_a_step_and_a_disk_that_fails_costs_none(
+    world, run, monkeypatch
+):
+    """The step with the unreadable file is moved aside, unless that fails as well."""
     path = run / "checkpoints" / "8" / "params" / "_METADATA"
-    content = path.read_bytes()
     path.unlink()
     path.symlink_to("/proc/self/mem")  # Linux answers EIO where this file is read from its start.
-    with pytest.raises(StorageError, match="8/params fails: Input/output error; see what is wrong"):
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken, pytest.raises(StorageError, match=f"disk of {run} fails"):
+        broken.setattr("pathlib.Path.rename", fails)
+        train(config_of(world), run)
+    assert (run / "checkpoints" / "8").is_dir()
+    train(config_of(world), run)
+    assert (run / "checkpoints.damaged" / "8" / "params" / "_METADATA").is_symlink()
+    said = log_of(run).partition("took")[2]
+    assert "list of arrays cannot be read: OSError: [Errno 5] Input/output error" in said
+    assert "resumes at step 6 of 8" in said
+
+
+def test_storage_that_is_away_costs_no_step(world, run, monkeypatch):
+    """It may come back; the same command then goes on."""
+
+    def unmounted(*_):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as away, pytest.raises(StorageError, match="checkpoints/8 fails: T"):
+        away.setattr(saved_step, "_parsed", unmounted)
         train(config_of(world), run)
     assert not (run / "checkpoints.damaged").exists()
-    path.unlink()
-    path.write_bytes(content)
     train(config_of(world), run)
     assert "already finished, at step 8 of 8" in log_of(run)
 

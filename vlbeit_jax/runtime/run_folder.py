@@ -11,7 +11,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import NO_LOCKS
 from vlbeit_jax.places import appearing, held
 from vlbeit_jax.redact import redacted
-from vlbeit_jax.storage import told_of_storage
+from vlbeit_jax.storage import UNREAD, told_of_storage
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.saved_run import CONFIG_FILE
 
@@ -74,7 +74,7 @@ def config_changes(folder: pathlib.Path, config: Config) -> list[str]:
     try:
         saved = flat(json.loads(path.read_text()))
     except (OSError, ValueError, AttributeError) as error:
-        if told := told_of_storage(error, path, reading=True):
+        if told := told_of_storage(error, path, UNREAD):
             raise told from error
         raise UsageError(
             f"{path} is damaged ({error}); to accept the given configuration, replace its content "

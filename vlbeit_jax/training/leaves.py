@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vlbeit_jax.errors import Damaged, Reported
-from vlbeit_jax.storage import told_of_storage
+from vlbeit_jax.storage import NOT_OF_A_FILE, told_of_storage
 from vlbeit_jax.training.digest import array_digest
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.sealed import SHOWN, Kept, array_facts
@@ -155,11 +155,11 @@ def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> R
     """Returns what ``read`` returns, and turns nearly all that goes wrong in it into ``Damaged``.
 
     Orbax and its libraries raise nearly every type of error over files that are not as they wrote
-    them. If it is the disk or the bucket that fails, the files may be good.
+    them. If the whole storage is away, or this machine lacks something, the files may be good.
 
     Raises:
-      Damaged: the files are not as they were written.
-      StorageError: they cannot be read now.
+      Damaged: the files are not as they were written, or the disk cannot read one of them.
+      StorageError: no file can be read now.
       UsageError: this user may not read them.
     """
     ignore_abandoned_work()
@@ -171,7 +171,7 @@ def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> R
         full = isinstance(error, RuntimeError) and FULL in str(error)
         if full or isinstance(error, MemoryError):
             raise
-        if told := told_of_storage(error, folder, reading=True):
+        if told := told_of_storage(error, folder, NOT_OF_A_FILE):
             raise told from error
         said = f"{type(error).__name__}: {error}".partition(" [tensorstore_spec=")[0]
     raise Damaged(f"{folder} is damaged: {what} cannot be read: {' '.join(said.split())[:LONGEST]}")
