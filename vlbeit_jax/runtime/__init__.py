@@ -1,7 +1,7 @@
 """The loop, its logs, and evaluation of what it leaves.
 
-A run: ``start`` goes from a configuration to the arguments of ``loop``, and ``hooks`` are what
-happens around the steps (``hooks_of_run`` lists them).
+A run: ``start`` goes from a configuration to the first step, ``steps`` takes all steps in the
+``loop``, and ``hooks`` are what happens around them (``hooks_of_run`` lists them).
 
 - Before the first step: ``run`` is everything that is opened and checked (``identity``,
   ``shared_memory``); ``run_folder`` locks the folder; ``resume`` finds the newest good step, or

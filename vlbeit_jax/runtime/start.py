@@ -1,51 +1,33 @@
-"""Starts or resumes a run: from a ``Config`` to the arguments of ``train_loop``."""
+"""Starts or resumes a run: from a ``Config`` to everything that its steps need."""
 
 import contextlib
-import dataclasses
-import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 
 from vlbeit_jax import progress
-from vlbeit_jax.data import pipeline
-from vlbeit_jax.data.bad_records import Replaced
-from vlbeit_jax.data.pipeline import Examples
-from vlbeit_jax.errors import Diverged
-from vlbeit_jax.runtime import signals, watchdog
-from vlbeit_jax.runtime.contributions import Contributions
+from vlbeit_jax.runtime import watchdog
 from vlbeit_jax.runtime.first_lines import first_lines
-from vlbeit_jax.runtime.history import History
-from vlbeit_jax.runtime.hooks.base import Hook
-from vlbeit_jax.runtime.hooks.evaluate import Abandoned
-from vlbeit_jax.runtime.hooks.progress import recorded
-from vlbeit_jax.runtime.hooks_of_run import bad_records_of, hooks_of
 from vlbeit_jax.runtime.hosts import is_primary
-from vlbeit_jax.runtime.loop import train_loop
 from vlbeit_jax.runtime.missing_evaluation import evaluate_if_missing
 from vlbeit_jax.runtime.new_state import new_state
 from vlbeit_jax.runtime.resume import bytes_of, require_checkpoints, resume
-from vlbeit_jax.runtime.rollback import roll_back, save_at_once
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.speed import peak_here
-from vlbeit_jax.runtime.stopping import compiling, raise_for_signal
+from vlbeit_jax.runtime.steps import Steps
+from vlbeit_jax.runtime.stopping import compiling
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
 from vlbeit_jax.storage import explains_storage, require_room
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import step_and_state
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.mesh import put_batch, put_replicated
 from vlbeit_jax.training.optimizer import describe_factors
 from vlbeit_jax.training.saved_run import CHECKPOINTS, CONFIG_FILE
 from vlbeit_jax.training.state import TrainState, declarations
 from vlbeit_jax.training.step import TrainStep
 from vlbeit_jax.training.trainable import describe_trained
-
-Tree = Any
 
 
 def train(
@@ -115,7 +97,7 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             state = new_state(run, make_state(config.run.seed), start_from)
         _say_changes(writer, "changes with the first step:", changes)
         _say_what_is_trained(run, writer, state)
-        return _Steps(run, step, abstract, checkpointer, writer, timer, profile).take(state, start)
+        return Steps(run, step, abstract, checkpointer, writer, timer, profile).take(state, start)
 
 
 def _writer(run: Run, step: TrainStep, start: int) -> Writer:
@@ -130,118 +112,6 @@ def _writer(run: Run, step: TrainStep, start: int) -> Writer:
     )
     step.compiling = lambda streams: compiling(writer, streams)
     return writer
-
-
-@dataclasses.dataclass(frozen=True)
-class _Steps:
-    """Takes the steps of a start, also those after a rollback; ``profile`` is as in ``train``."""
-
-    run: Run
-    step: TrainStep
-    abstract: TrainState
-    checkpointer: Checkpointer
-    writer: Writer
-    timer: Timer
-    profile: tuple[int, int] | None
-
-    def take(self, state: TrainState, start: int) -> TrainState:
-        """Takes the steps that are left. If the run diverges, it goes back to a good state.
-
-        Args:
-          state: to start from.
-          start: steps taken so far; 0 for a new run.
-        """
-        run = self.run
-        frozen = put_replicated(run.opened.frozen, run.mesh)
-        examples = {name: run.data.examples(name) for name in run.task.streams()}
-        history = History(run.workdir, enabled=is_primary())
-        with recorded(history, run, start, self.timer) as made, self.writer.noting_errors():
-            saved = self.checkpointer.describe(start) if start else {}
-            bad_records = bad_records_of(run, saved, self.writer)
-
-            def new_hooks() -> list[Hook]:
-                return hooks_of(
-                    run,
-                    examples,
-                    frozen,
-                    self.checkpointer,
-                    self.writer,
-                    self.timer,
-                    self.profile,
-                    made,
-                    bad_records,
-                )
-
-            hooks = new_hooks()
-            self.timer.steps_begin()
-            if start:
-                evaluate_if_missing(run, state, self.writer, self.timer)
-            while True:
-                try:
-                    return self._loop(state, frozen, examples, hooks, bad_records.add)
-                except Diverged as error:
-                    state = roll_back(
-                        run, self.checkpointer, self.abstract, error, made, self.writer
-                    )
-                    # The hooks so far count refused steps that are behind the run now.
-                    hooks = new_hooks()
-                    save_at_once(hooks, state)
-
-    def _loop(
-        self,
-        state: TrainState,
-        frozen: Tree,
-        examples: Mapping[str, Examples],
-        hooks: Sequence[Hook],
-        note_replaced: Callable[[str, Sequence[Replaced]], None],
-    ) -> TrainState:
-        """Opens the data at the right place and runs the loop.
-
-        Raises:
-          Diverged: too many steps were not finite.
-          Interrupted: Ctrl-C has come, and the step is saved.
-          Preempted: SIGTERM has come, and the step is saved.
-        """
-        run, writer = self.run, self.writer
-        start, steps, schedule = int(state.step), run.config.run.steps, run.schedule
-        contributions = Contributions.of(run, examples)
-        if shares := contributions.shares():
-            writer.say(shares)
-        feeds = {
-            name: pipeline.batches(
-                examples[name],
-                stream.batch_size,
-                schedule.used_before(name, start),
-                run.shard,
-                run.config.loader,
-                functools.partial(note_replaced, name),
-            )
-            for name, stream in run.task.streams().items()
-        }
-
-        def put(rows: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: put_batch(batch, run.mesh) for name, batch in rows.items()}
-
-        try:
-            with signals.noted():
-                state, ending = train_loop(
-                    self.step,
-                    state,
-                    frozen,
-                    feeds,
-                    schedule,
-                    hooks,
-                    self.timer,
-                    steps=steps,
-                    put=put,
-                )
-        except Abandoned as error:  # A signal has ended an evaluation.
-            raise_for_signal(error.reason, error.step, writer)
-            raise
-        if told := contributions.text(int(state.step)):
-            writer.say(told)
-        raise_for_signal(ending, int(state.step), writer)
-        return state
 
 
 def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
