@@ -16,7 +16,7 @@ from tests import tiny
 from vlbeit_jax import tasks
 from vlbeit_jax.config.parse import to_dict
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.runtime import start
+from vlbeit_jax.runtime import steps
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks_of_run import hooks_of
 from vlbeit_jax.runtime.start import train
@@ -47,7 +47,7 @@ def stops_after(last):
         return [*hooks_of(*arguments), StopAfter(last)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(start, "hooks_of", hooks)
+        patch.setattr(steps, "hooks_of", hooks)
         yield
 
 

@@ -9,7 +9,7 @@ from tests import tiny
 from tests.runtime.test_resume import assert_equal_bits, weights
 from tests.runtime.test_survival import one_trace  # noqa: F401
 from vlbeit_jax.errors import Diverged, Preempted
-from vlbeit_jax.runtime import history, start
+from vlbeit_jax.runtime import history, steps
 from vlbeit_jax.runtime.rollback import roll_back
 from vlbeit_jax.runtime.run_page import damaged_steps, page
 from vlbeit_jax.runtime.start import train
@@ -73,7 +73,7 @@ def test_a_signal_that_comes_at_a_rollback_is_not_forgotten(
         return roll_back(*given)
 
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # Outside ``main`` it would end pytest.
-    monkeypatch.setattr(start, "roll_back", go_back)
+    monkeypatch.setattr(steps, "roll_back", go_back)
     try:
         with pytest.raises(Preempted, match="SIGTERM came; step 9 is saved"):
             train(config_of(world, rollbacks=1), run)
@@ -94,7 +94,7 @@ def test_a_rollback_that_was_cut_off_does_not_count(world, tmp_path, bad_records
         raise Died
 
     with monkeypatch.context() as patch, pytest.raises(Died):
-        patch.setattr(start, "save_at_once", die)
+        patch.setattr(steps, "save_at_once", die)
         train(config_of(world, rollbacks=1), run)
     train(config_of(world, rollbacks=1), run)
     events = [(each["event"], each["step"]) for each in history.read_history(run)]
