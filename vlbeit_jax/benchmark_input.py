@@ -67,7 +67,7 @@ POD_HOSTS = flags.DEFINE_integer(
 )
 POD_STEP_SECONDS = flags.DEFINE_float(
     "pod_step_seconds",
-    0.0311,
+    0.0315,
     "time of a step of 2,048 rows of each stream on the pod; default: the compiler's shorter "
     "estimate for configs/pretrain_base.py on v5e-256 (docs/scale.md)",
     lower_bound=1e-6,
