@@ -1,5 +1,7 @@
 """``fill_mask`` and ``reconstruct``: independent statements, and mistakes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from tests.models.published_weights import vlmo_weights
 from tests.models.tiny_models import reference_net
 from tests.references import vlbeit as reference
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import masked_pictures
 from vlbeit_jax.types import Special
 
 PICTURE = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
@@ -81,6 +84,18 @@ def test_a_picture_without_wrong_tokens_is_drawn_as_its_own(random_model):
 def test_a_text_belongs_to_one_picture(random_model):
     with pytest.raises(UsageError, match="an object of type list is no picture"):
         random_model.fill_mask("a <mask>", [PICTURE, PICTURE])
+
+
+def test_a_tokenizer_that_draws_no_pixels_is_refused_before_anything_is_compiled(
+    random_model, monkeypatch
+):
+    visual = random_model._visual
+    features = dataclasses.replace(visual.tokenizer.config, teacher="clip")
+    other = visual._replace(tokenizer=visual.tokenizer.clone(config=features))
+    monkeypatch.setattr(random_model, "_visual", other)
+    monkeypatch.setattr(masked_pictures, "_tokens", None)
+    with pytest.raises(UsageError, match="cannot draw pictures: .*task.model.teacher=pixels"):
+        random_model.reconstruct(PICTURE)
 
 
 @pytest.mark.parametrize("hidden", [0, 1.1, -0.2])

@@ -114,15 +114,24 @@ def pictures_of(
     Raises:
       UsageError: it predicts no pixels.
     """
+    require_drawing(visual)
+    vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
+    variables = {"params": visual.frozen["params"]}
+    decoded: Any = visual.tokenizer.apply(variables, vectors, method="decode")
+    return np.asarray(PixelTeacher(visual.tokenizer.config.patch_size).images(decoded))
+
+
+def require_drawing(visual: VisualTokens) -> None:
+    """Refuses a tokenizer whose decoder predicts no pixels.
+
+    Raises:
+      UsageError: it is such a one.
+    """
     if not draws_pictures(visual):
         raise UsageError(
             f"the visual tokenizer in {visual.folder} cannot draw pictures: only one that was "
             "trained with task.model.teacher=pixels can"
         )
-    vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-    variables = {"params": visual.frozen["params"]}
-    decoded: Any = visual.tokenizer.apply(variables, vectors, method="decode")
-    return np.asarray(PixelTeacher(visual.tokenizer.config.patch_size).images(decoded))
 
 
 def draws_pictures(visual: VisualTokens) -> bool:
