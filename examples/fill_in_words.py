@@ -4,8 +4,8 @@
 
 Input: a text with <mask> where a word piece is missing, and, if you like, the picture to which it
 belongs. Output: for each mask, the likeliest pieces and their probabilities. With a picture, the
-pieces from the text alone stand beside those from both. A piece that begins a word has a low line
-in front:
+pieces from the text alone stand beside those from both. A piece that begins a word has an
+underscore in front:
 
     mask 1    text alone              with the picture
               1.2% _and               41.3% _heart
