@@ -43,7 +43,11 @@ def test_masks_are_filled_as_an_independent_statement_says(random_model, picture
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a disc", "has no <mask>"), ("<mask> " + "a " * 40, "word pieces, but the model takes 14")],
+    [
+        ("a disc", "has no <mask>"),
+        ("<mask> " + "a " * 40, "word pieces, but the model takes 14"),
+        (None, "text=None is no text: give a string"),
+    ],
 )
 def test_texts_that_cannot_be_filled_are_refused(random_model, text, said):
     with pytest.raises(UsageError, match=said):
@@ -98,7 +102,7 @@ def test_a_tokenizer_that_draws_no_pixels_is_refused_before_anything_is_compiled
         random_model.reconstruct(PICTURE)
 
 
-@pytest.mark.parametrize("hidden", [0, 1.1, -0.2])
+@pytest.mark.parametrize("hidden", [0, 1.1, -0.2, "a lot", None])
 def test_shares_that_hide_nothing_are_refused(random_model, hidden):
     with pytest.raises(UsageError, match="give the share of hidden patches"):
         random_model.reconstruct(PICTURE, hidden)
