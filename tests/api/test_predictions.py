@@ -148,6 +148,8 @@ def test_vectors_and_search_are_those_of_evaluation(places):
         for row, best in zip(cosines, answers, strict=True):
             assert [number for number, _ in best] == np.argsort(-row)[:2].tolist()
             np.testing.assert_allclose([c for _, c in best], np.sort(row)[::-1][:2], rtol=1e-4)
+    with pytest.raises(UsageError, match="images has vectors of 3 numbers, but .* give images, or"):
+        model.search(texts, found.image[:, :3])
 
 
 def test_names_of_classes_are_compared_as_captions_are(places):
