@@ -177,7 +177,7 @@ def test_names_of_classes_are_compared_as_captions_are(places):
     ("name", "given", "said"),
     [
         ("retrieval", {"classes": ["a", "b"], "templates": ["x"]}, "template 'x' has no {}"),
-        ("retrieval", {"classes": ["a", "a"]}, "a name is twice"),
+        ("retrieval", {"classes": ["a", "a"]}, "the class 'a' is there twice"),
         ("retrieval", {}, "classify needs a model fine-tuned for image_classification or"),
         ("vqa", {"classes": ["a", "b"]}, r"classify with classes=... needs .* for retrieval"),
     ],

@@ -199,16 +199,15 @@ class Predicts(Opened):
     def _by_names(
         self, inputs: Any, classes: Any, templates: Any, top: int
     ) -> list[list[tuple[str, float]]]:
-        self._retriever("classify with classes=...")
+        retriever = self._retriever("classify with classes=...")
         forms = tuple(listed(templates, "templates"))
         if lost := [each for each in forms if not isinstance(each, str) or PLACE not in each]:
             raise UsageError(f"the template {lost[0]!r} has no {PLACE} for the name of the class")
         named = ClassTexts(tuple(words_of(each) for each in listed(classes, "classes")), forms)
-        if len(set(named.names)) < len(named.names):
-            raise UsageError("a name is twice among the classes")
-        texts, image = self.embed(texts=named.texts).text, self.embed(images=inputs).image
-        assert texts is not None and image is not None, "both were given"
-        cosines = image @ mean_directions(texts, named).T
+        if twice := [name for name in named.names if named.names.count(name) > 1]:
+            raise UsageError(f"the class {twice[0]!r} is there twice; name it once")
+        texts = self._text_vectors(retriever, named.texts)
+        cosines = self._image_vectors(retriever, inputs) @ mean_directions(texts, named).T
         return [best_of(named.names, row, top) for row in cosines]
 
     def _retriever(self, method: str) -> Retriever:
