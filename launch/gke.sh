@@ -61,6 +61,7 @@ spec:
           template:
             spec:
               restartPolicy: Never
+              shareProcessNamespace: true # Process 1 is then an init. As process 1 itself, a stuck run could not be killed from within.
               terminationGracePeriodSeconds: ${GRACE_SECONDS:-120}
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: $ACCELERATOR

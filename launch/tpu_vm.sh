@@ -6,7 +6,7 @@
 #                             changes and new files too, but not what .gitignore names (.venv, runs/, data/)
 #   start ARGUMENTS           start python -m vlbeit_jax.main ARGUMENTS on all workers, in the background
 #   run ARGUMENTS             create, install and start, then wait for the end. If the chips are taken away, ask for them again and
-#                             resume the run from its newest checkpoint, at most MAX_RESTARTS times
+#                             resume the run from its newest checkpoint, at most MAX_RESTARTS times without a new step
 #   status | log [LINES]      print the state of the chips and of every worker | the log of worker 0
 #   stop                      end the run; the chips stay, and still cost money
 #   delete NAME               give the chips back; repeat NAME, so that none are deleted by accident
@@ -123,12 +123,14 @@ begin() { # begin ARGUMENTS...: create, install, start. Each is a process of its
 }
 
 all_of_it() {
-  local attempt end code
+  local attempt end code now saved=0
   for ((attempt = 0; attempt <= ${MAX_RESTARTS:-10}; attempt++)); do
     code=0
     begin "$@" || code=$?
     if $dry_run; then return "$code"; fi
     if ((code == 0)); then
+      now=$(worker 0 saved "$@") || now=0 # Only the workers may see --workdir.
+      if [[ $now =~ ^[0-9]+$ ]] && ((now > saved)); then attempt=0 saved=$now; fi
       end=$(watch_run)
     else
       end="it did not start: exit code $code"
@@ -148,7 +150,7 @@ all_of_it() {
     worker all stop || true # On the workers that are left.
     sleep "${POLL_SECONDS:-60}"
   done
-  fail "gave up after ${MAX_RESTARTS:-10} restarts; to see why: launch/tpu_vm.sh log; to give the chips back: launch/tpu_vm.sh delete $NAME"
+  fail "gave up after ${MAX_RESTARTS:-10} restarts without a new step; to see why: launch/tpu_vm.sh log; to give the chips back: launch/tpu_vm.sh delete $NAME"
 }
 
 verb=${1:-}

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Starts one host's part of a run in the background, and prints its state and log. launch/tpu_vm.sh calls this on each host.
-# Usage: launch/worker.sh start RUN ARGUMENTS of vlbeit_jax.main... | status RUN | log RUN [LINES] | stop RUN
+# Usage: launch/worker.sh start RUN ARGUMENTS of vlbeit_jax.main... | saved RUN ARGUMENTS | status RUN | log RUN [LINES] | stop RUN
+# saved prints the newest step that is saved in the --workdir of ARGUMENTS.
 # RUN names a folder in ~/vlbeit_jax_runs (RUNS names another place). It holds log, process and, after the end, exit_code.
 # Relative paths in ARGUMENTS start at the checkout. Settings (environment): RUNS  STOP_SECONDS=60  PYTHON=.venv/bin/python
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 if (($# < 2)) || [[ ! $2 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then
-  echo "usage: launch/worker.sh start|status|log|stop RUN [ARGUMENTS]; RUN may contain letters, digits, . _ -" >&2
+  echo "usage: launch/worker.sh start|saved|status|log|stop RUN [ARGUMENTS]; RUN may contain letters, digits, . _ -" >&2
   exit 2
 fi
 runs=${RUNS:-${HOME:+$HOME/vlbeit_jax_runs}}
@@ -43,6 +44,10 @@ case $verb in
     mv "$folder/process.new" "$folder/process"
     echo "started process $process; its log is $folder/log"
     ;;
+  saved)
+    cd "$top"
+    newest_step "$@"
+    ;;
   status)
     if [[ -f $folder/exit_code ]]; then
       echo "ended $(<"$folder/exit_code")"
@@ -67,5 +72,5 @@ case $verb in
     done
     kill -KILL -- "-$process"
     ;;
-  *) fail "unknown verb '$verb'; there are start, status, log, stop" ;;
+  *) fail "unknown verb '$verb'; there are start, saved, status, log, stop" ;;
 esac

@@ -111,6 +111,7 @@ def test_bounds_hold(path, value):
         (USABLE, {"task": {"pair": {"weights": [1, 2]}}}, ["task.pair.weights", "2 for 1"]),
         (USABLE, {"task": {"pair": {"weights": [0]}}}, ["task.pair.weights", "> 0"]),
         (VQKD, {"run": {"accumulate": 3}}, ["task.image.batch_size=2048", "accumulate=3"]),
+        (VQKD, {"optimizer": {"ema_decay": 0.9}}, ["ema_decay=0.9", "codebook", "set it to 0"]),
         (
             USABLE,
             {"task": {"image": {"num_masked_patches": 197}}},

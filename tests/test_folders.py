@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -13,9 +12,7 @@ from tests.processes import command
 from vlbeit_jax.errors import StorageError, UsageError
 from vlbeit_jax.folders import SAMPLE_FOLDER, locked, published, run_folder
 from vlbeit_jax.places import appearing
-from vlbeit_jax.storage import explains_storage
 from vlbeit_jax.training.checkpoint import Checkpointer
-from vlbeit_jax.training.leaves import read_files
 
 
 @pytest.mark.parametrize(
@@ -24,7 +21,7 @@ from vlbeit_jax.training.leaves import read_files
         (OSError(errno.ENOSPC, "No space left on device"), StorageError),
         (RuntimeError("UNKNOWN: write() failed: No space left on device"), StorageError),
         (RuntimeError("another"), RuntimeError),
-        (OSError(errno.EIO, "Input/output error"), OSError),
+        (OSError(errno.EIO, "Input/output error"), StorageError),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
     ids=["full", "full by ArrayRecord", "another", "broken", "Ctrl-C"],
@@ -33,7 +30,7 @@ def test_nothing_is_left_of_what_was_cut_off(tmp_path, raised, seen):
     """A full disk is the user's to mend, and told in one message."""
     with pytest.raises(
         seen,
-        match="No space left on device, and nothing is left of it"
+        match="No space left on device, and nothing is left of it|fails: Input/output error"
         if seen is StorageError
         else None,
     ):
@@ -155,47 +152,6 @@ def test_no_command_writes_to_an_address(module, arguments):
     assert ended.returncode == 2 and "only folders of this machine" in ended.stderr, ended.stderr
 
 
-@pytest.mark.parametrize(
-    ("raised", "said"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "is full .* No space left .* make room"),
-        (OSError(errno.EIO, "Input/output error"), "fails: Input/output error; see what is wrong"),
-        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "is full"),
-        (ValueError("RESOURCE_EXHAUSTED: [OS error 28: ENOSPC No space]"), "is full"),
-        (ValueError("OUT_OF_RANGE: File too large [os_error_code='27']"), "is full"),
-    ],
-    ids=["full", "broken", "copying", "TensorStore", "another"],
-)
-def test_the_error_of_a_disk_is_one_message_that_names_it(tmp_path, raised, said):
-    with pytest.raises(StorageError, match=f"the disk of {tmp_path / 'run'} {said}"):
-        with explains_storage(tmp_path / "run"):
-            try:
-                raise raised
-            except Exception as error:
-                raise RuntimeError("while saving") from error
-
-
-@pytest.mark.parametrize(
-    "raised",
-    [
-        PermissionError(errno.EACCES, "Permission denied", "run/metrics.jsonl"),
-        ValueError("PERMISSION_DENIED: run/metrics.jsonl [os_error_code='13']"),
-    ],
-    ids=["Python", "TensorStore"],
-)
-def test_a_file_of_another_user_is_no_damage_and_no_full_disk(tmp_path, raised):
-    """No file is moved aside as damaged because this user may not read it."""
-
-    def read():
-        raise raised
-
-    said = f"Permission denied for user {os.getuid()}; give this user the right to read and write"
-    with pytest.raises(UsageError, match=said), explains_storage(tmp_path):
-        read()
-    with pytest.raises(UsageError, match=said):
-        read_files(tmp_path, "its arrays", read)
-
-
 def test_checkpoints_of_another_user_are_told_at_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(UsageError, match=f"^{tmp_path}: Permission denied for user"):
@@ -213,9 +169,3 @@ def test_a_file_for_which_there_is_no_room_is_not_half_written(tmp_path):
     assert path.read_text() == "before" and [each.name for each in tmp_path.iterdir()] == [
         path.name
     ]
-
-
-@pytest.mark.parametrize("other", [FileNotFoundError(errno.ENOENT, "no"), ValueError("28")])
-def test_other_errors_stay_as_they_are(tmp_path, other):
-    with pytest.raises(type(other)), explains_storage(tmp_path):
-        raise other

@@ -17,6 +17,7 @@ from vlbeit_jax.errors import Exit, Reported, UsageError
 from vlbeit_jax.flag_errors import explain
 from vlbeit_jax.redact import redacted
 from vlbeit_jax.runtime.cpu_memory import use_huge_pages
+from vlbeit_jax.storage import told_of_storage, unmasked
 from vlbeit_jax.unread import drop_unread_outputs, open_closed_outputs
 
 # JAX and PyTorch have no common type for the error of a full device; its message has one of these.
@@ -160,7 +161,13 @@ def _without_traceback(main: Callable[[], None]) -> None:
     try:
         main()
     except Reported as error:
-        fail(error, Exit(error.code))
+        told = unmasked(error)
+        fail(told, Exit(told.code))
+    except OSError as error:
+        told = told_of_storage(error, None)
+        if told is None:
+            raise
+        fail(told, Exit(told.code))
 
 
 def given_places() -> list[str]:

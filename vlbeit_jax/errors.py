@@ -49,7 +49,9 @@ MEANINGS = {
         "too many steps were not finite", False, "lower `optimizer.peak_lr`; look at the records"
     ),
     Exit.STUCK: Meaning("no step was finished for too long", True, "look at the stack traces"),
-    Exit.PEER_LOST: Meaning("another process of the run is gone", True, "look at its output"),
+    Exit.PEER_LOST: Meaning(
+        "another process of the run is gone, or did not come", True, "look at its output"
+    ),
     Exit.STORAGE: Meaning(
         "a disk is full, or cannot be read or written", True, "make room; look at the disk"
     ),
@@ -110,7 +112,7 @@ class Stuck(Reported):
 
 
 class PeerLost(Reported):
-    """Another process of the run has ended without a message."""
+    """Another process of the run has ended without a message, or has not come in time."""
 
     code = Exit.PEER_LOST
 

@@ -16,7 +16,7 @@ from vlbeit_jax.buckets.lease import leased
 from vlbeit_jax.buckets.path import BucketPath
 from vlbeit_jax.errors import StorageError, UsageError
 from vlbeit_jax.places import place
-from vlbeit_jax.storage import no_room
+from vlbeit_jax.storage import explains_storage, no_room
 
 # The run of launch/sample.sh, packed by tools/pack_model.py.
 SAMPLE, SAMPLE_FOLDER = "sample", pathlib.Path(__file__).parent / "sample_model"
@@ -41,6 +41,7 @@ def locked(out: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
 
     Raises:
       UsageError: another process holds the lock, or nothing can be written beside ``out``.
+      StorageError: there is no room for the file.
     """
     if isinstance(out, BucketPath):
         with _in_use_if_blocked(out), leased(publish.lock_of(out), shared=shared):
@@ -56,10 +57,11 @@ def locked(out: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"cannot write beside {out}: {error}") from error
     with lock:
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {socket.gethostname()}")
-        lock.flush()
         try:
+            with explains_storage(out.parent):
+                lock.truncate(0)
+                # Not by Python's buffer: what finds no room would be written again at the end.
+                os.write(lock.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
             yield
         finally:
             # Another process that shares the lock still needs its file.
@@ -121,11 +123,13 @@ def published(out: pathlib.Path) -> Iterator[pathlib.Path]:
         with _uploaded(out) if isinstance(out, BucketPath) else _renamed(out) as folder:
             yield folder
     except (OSError, RuntimeError) as error:
-        if not (why := no_room(error)):
+        if why := no_room(error):
+            raise StorageError(
+                f"{out}: {why}, and nothing is left of it; make room, or name a folder on another "
+                "disk"
+            ) from error
+        with explains_storage(out.parent):
             raise
-        raise StorageError(
-            f"{out}: {why}, and nothing is left of it; make room, or name a folder on another disk"
-        ) from error
 
 
 @contextlib.contextmanager

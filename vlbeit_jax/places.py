@@ -78,12 +78,19 @@ def renames_folders(path: pathlib.Path) -> bool:
 
 
 def append(path: pathlib.Path, content: bytes) -> None:
-    """Adds to the end of a file. It may take seconds until it is there: see ``settle``."""
+    """Adds lines to the end of a file. It may take seconds until they are there: see ``settle``.
+
+    A process that was killed, or a disk that was full, may have left the last line cut off. What is
+    added begins on a line of its own.
+    """
     if isinstance(path, BucketPath):
         appended.append(path, content)
         return
-    with path.open("ab") as out:
-        out.write(content)
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            content = content if file.read(1) == b"\n" else b"\n" + content
+        file.write(content)
 
 
 def settle() -> None:

@@ -9,10 +9,12 @@ import pytest
 
 from vlbeit_jax.buckets import appended, lease
 from vlbeit_jax.config.parse import to_dict
-from vlbeit_jax.errors import Diverged, StorageError, UsageError
+from vlbeit_jax.errors import Damaged, Diverged, StorageError, UsageError
 from vlbeit_jax.folders import published
 from vlbeit_jax.places import appearing, append, held, require_writable, settle
+from vlbeit_jax.runtime.history import SAVED, History
 from vlbeit_jax.runtime.metrics_file import append_metrics, drop_metrics_after, read_metrics
+from vlbeit_jax.runtime.resume import require_checkpoints
 from vlbeit_jax.runtime.run_folder import locked, write_config
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.checkpoint import Checkpointer
@@ -89,6 +91,28 @@ def test_a_process_that_has_lost_its_claim_ends(folder, monkeypatch):
     assert json.loads((folder / ".lock").read_text()) == ELSEWHERE  # Not removed: it is not ours.
 
 
+@pytest.mark.parametrize("error", [StorageError("away"), UsageError("access is refused")])
+def test_a_process_that_cannot_renew_its_claim_ends(folder, monkeypatch, error):
+    """Whether the bucket is away or the account may not write any more, another may take over."""
+    ended = threading.Event()
+
+    def end(why):
+        told.append(why)
+        ended.set()
+
+    def fails(self, method, *_, **__):
+        if method == "PATCH":
+            raise error
+        return request(self, method, *_, **__)
+
+    told: list[str] = []
+    request = type(folder).request
+    monkeypatch.setattr(lease, "_end", end)
+    monkeypatch.setattr(type(folder), "request", fails)
+    with held(folder / ".lock"):
+        assert ended.wait(10) and f"{error}; the claim cannot be renewed" in told[0]
+
+
 def test_the_folder_of_a_run_is_claimed(folder):
     with locked(folder):
         write_config(folder, Config())
@@ -163,6 +187,16 @@ def test_figures_are_read_and_cut_as_on_a_disk(folder):
     assert [line["step"] for line in read_metrics(folder)] == [1, 2, 3]
     drop_metrics_after(folder, 2)
     assert [line["step"] for line in read_metrics(folder)] == [1, 2]
+
+
+def test_a_run_that_was_killed_before_its_first_save_may_start_again(folder):
+    """On a disk, the missing folder would say that its checkpoints are gone."""
+    append_metrics(folder, {"step": 8, "split": "train"})
+    settle()
+    require_checkpoints(folder)
+    History(folder).add(SAVED, {"step": 8})
+    with pytest.raises(Damaged, match="checkpoints is missing, but the run has saved step 8"):
+        require_checkpoints(folder)
 
 
 def files(folder):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import tempfile
 
 import pytest
@@ -48,10 +49,34 @@ def test_golden_inputs_give_their_records(golden, uploaded, name):  # noqa: F811
     assert (there.plan.links, there.plan.items) == (here.plan.links, here.plan.items)
 
 
-def test_a_format_that_needs_a_disk_says_so(uploaded, tmp_path):
-    given = next(each["input"] for each in EXPECTED.values() if each["format"] == "tfds")
-    with pytest.raises(UsageError, match="--format=tfds reads a folder of this machine only"):
-        build(tmp_path / "set", Kind.PAIRS, [uploaded / given], source_format="tfds")
+# Of each format that needs a disk: a kind, the input, and the files by which it is recognised.
+ON_A_DISK = {
+    "ade20k": (Kind.MASKS, "", ["images/training/a.jpg", "annotations/training/a.png"]),
+    "croissant": (Kind.PAIRS, "croissant.json", ["croissant.json", "images/a.jpg"]),
+    "imagenet": (Kind.LABELLED_IMAGES, "", ["train/n01440764/a.JPEG", "val/a.JPEG"]),
+    "nlvr2": (Kind.STATEMENTS, "", ["dev.json", "images/dev/dev-0-0-img0.png"]),
+    "tfds": (Kind.PAIRS, "1.0.0", ["1.0.0/dataset_info.json", "1.0.0/features.json"]),
+    "vqav2": (Kind.QUESTIONS, "", ["v2_OpenEnded_mscoco_val2014_questions.json"]),
+    "vqav2-trainval": (Kind.QUESTIONS, "", ["v2_OpenEnded_mscoco_val2014_questions.json"]),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS_DISK)
+def test_a_format_that_needs_a_disk_says_what_to_copy(folder, tmp_path, name):
+    """All that it reads is in the copy, and the input that the message names is recognised."""
+    kind, given, files = ON_A_DISK[name]
+    for file in files:
+        (folder / "top" / file).write_text('{"conformsTo": "http://mlcommons.org/croissant/1.0"}')
+    with pytest.raises(UsageError, match=f"--format={name} reads files of this machine") as caught:
+        build(tmp_path / "set", kind, [folder / "top" / given], source_format=name)
+    advice = r"cp --recursive (\S+) \. and give --input=(\S+), or mount"
+    found = re.search(advice, str(caught.value))
+    assert found, caught.value
+    copied, input_ = place(found[1]), found[2]
+    copy_tree(copied, tmp_path / copied.name)  # As gcloud does it.
+    assert recognise(name, [tmp_path / input_], kind) == name
+    there = [path.as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(any(path.endswith(file) for path in there) for file in files)
 
 
 @pytest.fixture(scope="module")

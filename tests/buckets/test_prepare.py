@@ -81,8 +81,9 @@ class Died(BaseException):
         (12, "publish"),
         (16, "make_shard"),
         (18, "_done"),
-        (19, "_upload"),
-        (20, "remove_tree"),
+        (19, "publish"),
+        (20, "_upload"),
+        (21, "remove_tree"),
     ],
 )
 def test_wherever_it_dies_the_next_start_completes_it(

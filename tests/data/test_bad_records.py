@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import errno
 import itertools
 
 import numpy as np
@@ -169,19 +170,46 @@ def test_a_defect_of_the_program_is_no_bad_record(places, make, monkeypatch):
         found[0]
 
 
+BROKEN = RuntimeError("pread() failed: Input/output error")
+
+
 class Away(list):
     """Records on storage that has gone away."""
 
+    def __init__(self, error):
+        super().__init__(range(COUNT))
+        self.error = error
+
     def __getitem__(self, index):
-        raise RuntimeError("pread() failed: Input/output error")
+        raise self.error
 
 
 def test_storage_that_is_away_is_no_bad_record(places, make, monkeypatch):
     """A launch script starts the run again after this error."""
     found = TrainingExamples("pair", [open_set(str(places[0]))], make, seed=3)
-    monkeypatch.setattr(found._records[0], "_records", Away(range(COUNT)))
+    monkeypatch.setattr(found._records[0], "_records", Away(BROKEN))
     with pytest.raises(StorageError, match="Input/output error.*the storage of the set is there"):
         found[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (RuntimeError("pread() failed: Stale file handle"), StorageError),
+        (RuntimeError("open() failed: Too many open files"), StorageError),
+        (OSError(errno.ENOTCONN, "Transport endpoint is not connected"), StorageError),
+        (MemoryError(), MemoryError),
+        (RuntimeError("Invalid hash"), BadRecord),
+        (OSError(errno.EIO, "Input/output error"), BadRecord),  # One place of a disk may be bad.
+    ],
+    ids=["stale", "many files", "unmounted", "memory", "damaged", "bad sector"],
+)
+def test_what_ails_a_host_makes_no_record_bad(places, monkeypatch, error, seen):
+    """Another host that reads the same rows would go on with the record itself."""
+    found = open_set(str(places[0])).records(TRAIN)
+    monkeypatch.setattr(found, "_records", Away(error))
+    with pytest.raises(seen):
+        found[2]
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])

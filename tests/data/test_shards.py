@@ -1,5 +1,6 @@
 """Shards that are not those that were written are refused, and the file is named."""
 
+import errno
 import json
 import shutil
 
@@ -7,7 +8,7 @@ import pytest
 
 from vlbeit_jax.data.shards import END, facts_of
 from vlbeit_jax.data.source import META_FILE, TRAIN, VALIDATION, open_set
-from vlbeit_jax.errors import BadData
+from vlbeit_jax.errors import BadData, StorageError
 
 
 @pytest.fixture
@@ -97,3 +98,15 @@ def test_the_sample_is_checked(copied):
     for name in ("sample:pairs", "sample:emoji", "sample:texts"):
         for split in (TRAIN, VALIDATION):
             open_set(name).require_shards(split)
+
+
+def test_a_shard_that_the_disk_cannot_read_is_not_another_one(copied, monkeypatch):
+    """It may be right, so there is nothing to copy again."""
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("vlbeit_jax.data.shards._ends", fails)
+    name = shard_of(copied).name
+    with pytest.raises(StorageError, match=f"{name} fails: Input/output error; see what"):
+        open_set(str(copied)).require_shards(TRAIN)

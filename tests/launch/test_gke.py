@@ -28,6 +28,8 @@ def test_the_jobset_holds_the_arguments_as_they_are(cloud):
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     assert job["parallelism"] == job["completions"] == 64
     assert jobset["failurePolicy"]["maxRestarts"] == 10
+    # As process 1 of a container, a run that is stuck in C could not be killed by its watcher.
+    assert pod["shareProcessNamespace"] is True and pod["terminationGracePeriodSeconds"] == 120
     assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}} in pod["volumes"]
 
 

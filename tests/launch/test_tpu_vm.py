@@ -158,6 +158,22 @@ def test_restarts_are_bounded_and_a_usage_error_is_not_restarted(cloud, ending, 
     assert len(starts(cloud)) == count and "delete" not in cloud.verbs()
 
 
+def test_restarts_are_counted_from_the_last_saved_step(cloud):
+    """Chips may be taken away many times, as long as the run comes forward in between."""
+    done = cloud.run(
+        "tpu_vm.sh",
+        "run",
+        "--config=x",
+        "--workdir=y",
+        settings=TPU | {"MAX_RESTARTS": "2"},
+        describe=["ACTIVE"],
+        **{"worker.sh saved": ["0", "0", "8", "8", {"error": "lost"}, "9"]},
+        **{"worker.sh status": ["lost"]},
+    )
+    assert done.returncode == 2 and "after 2 restarts without a new step" in done.stderr
+    assert len(starts(cloud)) == 2 + 3
+
+
 @pytest.mark.parametrize(
     "failing", ["scp", "--command=bash -c", "install.sh tpu", "worker.sh start"]
 )

@@ -51,6 +51,12 @@ def test_a_worker_runs_one_run_of_a_name_and_can_be_stopped(tmp_path, worker):
     wait_for(lambda: worker("status", "a").stdout == "ended 0\n")
 
 
+def test_a_worker_tells_the_newest_step(tmp_path, worker):
+    assert worker("saved", "a", f"--workdir={tmp_path}/run").stdout == "0\n"
+    (tmp_path / "run" / "checkpoints" / "12").mkdir(parents=True)
+    assert worker("saved", "a", "--workdir", f"{tmp_path}/run").stdout == "12\n"
+
+
 def test_a_worker_takes_a_relative_folder_for_its_runs(tmp_path, worker):
     assert worker("start", "a", RUNS="relative", PYTHON="true").returncode == 0
     wait_for((tmp_path / "relative" / "a" / "exit_code").exists)

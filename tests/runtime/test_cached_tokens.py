@@ -1,5 +1,6 @@
 """Cached visual tokens equal those that the step computes; tokens of other views are refused."""
 
+import errno
 import functools
 
 import jax
@@ -14,7 +15,7 @@ from vlbeit_jax.data.cached_tokens import VISUAL_TOKENS, WithTokens
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.source import TRAIN
 from vlbeit_jax.data.sources import open_sources
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import StorageError, UsageError
 from vlbeit_jax.models.visual_tokenizer import encode
 from vlbeit_jax.plan.memory import tree_bytes
 from vlbeit_jax.runtime.start import train
@@ -54,6 +55,21 @@ def tokens(world, tmp_path_factory):
         done.stdout.startswith("1/1:") and f"{48 * VIEWS} views" in done.stdout
     )  # Both streams see the same views.
     return folder / "tokens"
+
+
+def test_no_half_of_a_description_is_left(tmp_path, monkeypatch):
+    """Another run would end with a traceback where it lists which tokens there are."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cached = cached_tokens.CachedTokens(tmp_path / "a", {"views": 3}, 1)
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="is full"):
+        patch.setattr("pathlib.Path.replace", full)
+        cached.make_folder()
+    assert not list((tmp_path / "a").iterdir())
+    cached.make_folder()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [cached_tokens.DESCRIPTION]
 
 
 def opened(config):

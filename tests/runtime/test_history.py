@@ -54,3 +54,5 @@ def test_a_history_with_a_cut_off_line_is_read(tmp_path):
     assert [each["event"] for each in history.read_history(tmp_path)] == ["started"]
     history.History(tmp_path, enabled=False).add("ended", {"step": 0})
     assert history.last_saved(tmp_path) == 0
+    history.History(tmp_path).add("started", {"step": 3})  # On a line of its own.
+    assert [each["step"] for each in history.read_history(tmp_path)] == [0, 3]

@@ -1,18 +1,24 @@
 """Each hook does what it is for, with steps in plain Python."""
 
 import dataclasses
-from typing import Any
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from tests.runtime.plain_steps import Lines, Recorder, Saves, checkpoint, loop
+from vlbeit_jax.config.common import LoaderConfig
 from vlbeit_jax.cost.flops import StepFlops
+from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.errors import Diverged
 from vlbeit_jax.runtime.hooks.divergence import Divergence
 from vlbeit_jax.runtime.hooks.evaluate import Evaluate, Evaluator
 from vlbeit_jax.runtime.hooks.log import Log
+from vlbeit_jax.runtime.records import record_ids
 from vlbeit_jax.runtime.timer import Timer
+from vlbeit_jax.training.schedule import Schedule
 
 
 @pytest.mark.parametrize(
@@ -142,6 +148,27 @@ def test_a_share_of_refused_steps_ends_the_run():
         hook.on_metrics(step, {"loss": np.nan if step in (500, 1002) else 1.0})
     with pytest.raises(Diverged, match="3 of the last 1000 updates .* there is no checkpoint yet"):
         hook.on_metrics(1003, {"loss": np.nan})
+
+
+def test_the_records_of_a_refused_step_are_read_at_the_same_time():
+    """The other processes wait for them: of a bucket, each takes some tens of milliseconds."""
+    together = threading.Barrier(4)
+
+    class Examples(TrainingExamples):
+        def __init__(self):
+            pass
+
+        def record(self, index):
+            together.wait(20)
+            return {"id": f"text/{index}".encode()}
+
+    run = SimpleNamespace(
+        task=SimpleNamespace(streams=lambda: {"text": SimpleNamespace(batch_size=8)}),
+        schedule=Schedule.parse("text"),
+        config=SimpleNamespace(loader=LoaderConfig(workers=2, read_threads=2)),
+    )
+    found = record_ids(cast(Any, run), {"text": Examples()}, 3)
+    assert found == {"text": [f"text/{number}" for number in range(16, 24)]}
 
 
 def test_divergence_names_the_parameters_if_all_metrics_are_finite():

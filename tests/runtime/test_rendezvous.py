@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Exit, PeerLost, Reported
 from vlbeit_jax.runtime import rendezvous as module
 from vlbeit_jax.runtime.rendezvous import ProcessAddress, own_interface, rendezvous
 
@@ -20,15 +20,20 @@ def free_port() -> int:
 
 
 def meet(addresses, seconds=5.0):
-    """Calls ``rendezvous`` in a thread for each address; returns the error of each, or None."""
+    """Calls ``rendezvous`` in a thread for each address; returns the error of each, or None.
+
+    A process that is missing may come late, so that another try helps; nothing else does.
+    """
     errors = {}
 
     def call(index, address):
         try:
             rendezvous(address, seconds)
             errors[index] = None
-        except UsageError as error:
+        except Reported as error:
             errors[index] = str(error)
+            late = any(said in str(error) for said in ("did not come", "could not reach"))
+            assert error.code == (Exit.PEER_LOST if late else Exit.USAGE)
 
     threads = [threading.Thread(target=call, args=each) for each in enumerate(addresses)]
     for thread in threads:
@@ -99,6 +104,13 @@ def test_missing_processes_are_named():
     assert first is not None and "process(es) 1, 3 of 4 did not come" in first and second == first
     (alone,) = meet([ProcessAddress(address, 2, 1)], seconds=0.5)
     assert alone is not None and "(process 1 of 2) could not reach process 0" in alone
+
+
+def test_an_answer_that_names_many_hosts_arrives_whole(monkeypatch):
+    long = f"process(es) 3 of 4 did not come, could not reach {'x' * 20_000}"
+    monkeypatch.setattr(module, "_missing", lambda *_: PeerLost(long))
+    address = f"localhost:{free_port()}"
+    assert meet([ProcessAddress(address, 4, each) for each in (0, 1)], 1.0) == [long, long]
 
 
 def test_a_name_that_does_not_exist_is_told_at_once(monkeypatch, capsys):

@@ -1,13 +1,16 @@
 """A run that has diverged goes back to a good step, and past the records that were bad."""
 
+import signal
+
 import numpy as np
 import pytest
 
 from tests import tiny
 from tests.runtime.test_resume import assert_equal_bits, weights
 from tests.runtime.test_survival import one_trace  # noqa: F401
-from vlbeit_jax.errors import Diverged
-from vlbeit_jax.runtime import history
+from vlbeit_jax.errors import Diverged, Preempted
+from vlbeit_jax.runtime import history, start
+from vlbeit_jax.runtime.rollback import roll_back
 from vlbeit_jax.runtime.run_page import damaged_steps, page
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.training.checkpoint import Checkpointer
@@ -57,6 +60,47 @@ def test_a_run_goes_back_once_and_on_with_other_records(world, tmp_path, bad_rec
     shown = page(run, damaged_steps(run, arrays=False))
     assert "rolled back: from step 8 to the state of step 4" in shown
     assert "lost: 4 steps were taken again or rolled back" in shown
+
+
+def test_a_signal_that_comes_at_a_rollback_is_not_forgotten(
+    world, tmp_path, bad_records, monkeypatch
+):
+    """The rollback is finished and saved; then the run ends."""
+    run = tmp_path / "run"
+
+    def go_back(*given):
+        signal.raise_signal(signal.SIGTERM)
+        return roll_back(*given)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # Outside ``main`` it would end pytest.
+    monkeypatch.setattr(start, "roll_back", go_back)
+    try:
+        with pytest.raises(Preempted, match="SIGTERM came; step 9 is saved"):
+            train(config_of(world, rollbacks=1), run)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert Checkpointer(run / "checkpoints", read_only=True).steps() == [2, 4, 8, 9]
+    assert bad_records == [*range(1, 10)]
+
+
+class Died(BaseException):
+    """What a process does that is killed, as far as files are concerned."""
+
+
+def test_a_rollback_that_was_cut_off_does_not_count(world, tmp_path, bad_records, monkeypatch):
+    run = tmp_path / "run"
+
+    def die(*_):
+        raise Died
+
+    with monkeypatch.context() as patch, pytest.raises(Died):
+        patch.setattr(start, "save_at_once", die)
+        train(config_of(world, rollbacks=1), run)
+    train(config_of(world, rollbacks=1), run)
+    events = [(each["event"], each["step"]) for each in history.read_history(run)]
+    assert events.count((history.ROLLED_BACK, 8)) == 1
+    assert events.index((history.ROLLED_BACK, 8)) > events.index((history.SAVED, 8))
+    assert Checkpointer(run / "checkpoints", read_only=True).steps() == [2, 4, 8, 10, 12]
 
 
 @pytest.mark.slow

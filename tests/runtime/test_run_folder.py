@@ -1,5 +1,6 @@
 """The folder of a run: claimed by one process, its configuration kept."""
 
+import errno
 import json
 
 import pytest
@@ -41,6 +42,16 @@ def test_two_processes_do_not_share_a_folder(world, tmp_path):
             train(tiny.pretrain_config(world), tmp_path / "run")
     with run_folder.locked(tmp_path / "run"):
         pass  # Free again.
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("vlbeit_jax.places.fcntl.flock", no_locks)
+    with pytest.raises(UsageError, match=r"has no locks .* mount it with locks \(Lustre"):
+        with run_folder.locked(tmp_path / "run"):
+            pass
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])

@@ -35,17 +35,20 @@ class Press(Hook):
         ([signal.SIGINT], "interrupted"),
         ([signal.SIGTERM] * 2, "preempted"),
         ([signal.SIGINT, signal.SIGTERM], "interrupted"),
+        ([signal.SIGHUP], "preempted"),
     ],
-    ids=["ctrl-c", "term", "both"],
+    ids=["ctrl-c", "term", "both", "hang-up"],
 )
-def test_a_signal_ends_the_run_after_the_next_step_which_is_saved(sent, reason):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+def test_a_signal_ends_the_run_after_the_next_step_which_is_saved(sent, reason, monkeypatch):
+    # Under nohup it is ignored, and stays so.
+    monkeypatch.setattr(signals.signal, "SIG_IGN", object())
+    before = [signal.getsignal(number) for number in signals.CODES]
     saves = Saves()
     with signals.noted():
         stop = Stop(lambda own: own, lambda: False)
         state, ending = loop([stop, Press(*sent), checkpoint(saves, 100)], steps=9)
     assert (state.step, ending, saves.steps) == (3, reason, [3])
-    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert before == [signal.getsignal(number) for number in signals.CODES]
 
 
 def test_a_second_ctrl_c_does_not_wait():

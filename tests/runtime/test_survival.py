@@ -1,8 +1,10 @@
 """A run goes on after damage, loss and divergence, or says why it cannot; nothing is deleted."""
 
+import errno
 import json
 import shutil
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import pytest
@@ -13,13 +15,15 @@ from tests.runtime.test_resume import assert_equal_bits, weights
 from vlbeit_jax.data.bad_records import BadRecord
 from vlbeit_jax.data.sampling import TrainingExamples
 from vlbeit_jax.errors import BadData, Damaged, Diverged, StorageError
-from vlbeit_jax.runtime import history
+from vlbeit_jax.runtime import history, resume
+from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.run_page import damaged_steps, page
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
-from vlbeit_jax.training import sealed
+from vlbeit_jax.training import saved_step, sealed
 from vlbeit_jax.training.checkpoint import Checkpointer
+from vlbeit_jax.training.saved_step import SavedStep
 
 
 def config_of(world, **run):
@@ -93,6 +97,59 @@ def test_if_every_step_is_damaged_nothing_starts_anew(world, run):
     assert sorted(path.name for path in (run / "checkpoints.damaged").iterdir()) == ["6", "8"]
 
 
+def test_a_host_may_see_a_step_that_another_one_has_moved(monkeypatch, tmp_path):
+    """As with NFS, whose lists of folders are half a minute old."""
+    seen = cast(Any, SimpleNamespace(steps=lambda: [6, 8], step=lambda step: SavedStep(step)))
+    tried = []
+
+    def restored(run, step, *_):
+        tried.append(step.folder)
+        return "state" if step.folder == 6 else None
+
+    monkeypatch.setattr(resume, "restored", restored)
+    monkeypatch.setattr(resume, "set_aside", lambda *_: None)
+    monkeypatch.setattr(SavedStep, "has_digests", True)
+    run = cast(Any, SimpleNamespace(hosts=Hosts(1), workdir=tmp_path))
+    found = resume.resume(run, seen, cast(Any, None))
+    assert (found.step, found.state, tried) == (6, "state", [8, 6])
+
+
+def test_one_bad_place_of_a_disk_costs_a_step_and_a_disk_that_fails_costs_none(
+    world, run, monkeypatch
+):
+    """The step with the unreadable file is moved aside, unless that fails as well."""
+    path = run / "checkpoints" / "8" / "params" / "_METADATA"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # Linux answers EIO where this file is read from its start.
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken, pytest.raises(StorageError, match=f"disk of {run} fails"):
+        broken.setattr("pathlib.Path.rename", fails)
+        train(config_of(world), run)
+    assert (run / "checkpoints" / "8").is_dir()
+    train(config_of(world), run)
+    assert (run / "checkpoints.damaged" / "8" / "params" / "_METADATA").is_symlink()
+    said = log_of(run).partition("took")[2]
+    assert "list of arrays cannot be read: OSError: [Errno 5] Input/output error" in said
+    assert "resumes at step 6 of 8" in said
+
+
+def test_storage_that_is_away_costs_no_step(world, run, monkeypatch):
+    """It may come back; the same command then goes on."""
+
+    def unmounted(*_):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with monkeypatch.context() as away, pytest.raises(StorageError, match="checkpoints/8 fails: T"):
+        away.setattr(saved_step, "_parsed", unmounted)
+        train(config_of(world), run)
+    assert not (run / "checkpoints.damaged").exists()
+    train(config_of(world), run)
+    assert "already finished, at step 8 of 8" in log_of(run)
+
+
 @pytest.mark.parametrize("what", ["folder", "steps", "old run"])
 def test_lost_checkpoints_are_not_taken_for_a_new_run(world, run, what):
     shutil.rmtree(run / "checkpoints")
@@ -159,33 +216,6 @@ def test_a_ruined_network_is_never_saved(world, tmp_path, rate):
         assert [line["step"] for line in lines] == [each["step"] for each in named]
 
 
-class Usage(NamedTuple):
-    total: int = 10**9
-    used: int = 10**9
-    free: int = 1000
-
-
-def test_a_full_disk_at_the_start_is_told_and_the_next_start_goes_on(world, tmp_path, monkeypatch):
-    run, config = tmp_path / "run", config_of(world, steps=2)
-    with monkeypatch.context() as full:
-        full.setattr("shutil.disk_usage", lambda place: Usage())
-        with pytest.raises(StorageError, match="0.0 MB free, but a checkpoint needs .* make room"):
-            train(config, run)
-
-    def no_room(*_):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as full:  # Nothing but the first file is there.
-        shutil.rmtree(run)
-        full.setattr("pathlib.Path.replace", no_room)
-        with pytest.raises(StorageError, match=f"the disk of {run} is full .* make room"):
-            train(config, run)
-    assert not (run / "config.json").exists()
-    (run / ".config.json.tmp").write_text("{")  # As kill -9 leaves it.
-    train(config, run)
-    assert Checkpointer(run / "checkpoints", read_only=True).latest() == 2
-
-
 def test_a_bad_record_ends_the_run_with_its_own_code(world, tmp_path, monkeypatch):
     def broken(self, index):
         raise BadRecord("bad_text", "record text/7: its text cannot be read")
@@ -236,8 +266,8 @@ def test_the_page_of_a_run_shows_starts_steps_and_damage(world, run):
     assert found == {6: "", 8: ""}
     shown = page(run, found)
     assert "task pretrain, text, 8 steps" in shown and "starts: 2" in shown
-    assert "from step 0 on 1 process(es), data 8: finished at step 8" in shown
-    assert "from step 6 on 1 process(es), data 8: finished at step 8" in shown
+    assert "from step 0 on 1 process(es): finished at step 8" in shown
+    assert "from step 6 on 1 process(es): finished at step 8" in shown
     assert "3 trees with digests, format 3" in shown and "goodput" in shown
     damage(run, 8)
     assert damaged_steps(run, arrays=False)[8] == ""  # Numbers are not read.

@@ -127,6 +127,11 @@ def test_a_stuck_process_shows_its_stacks_and_ends(call, code):
     assert code == Exit.STUCK or "no sign of life for 2s: a call into C keeps" in done.stderr
 
 
+@pytest.mark.parametrize(("process", "said"), [(7, "it is killed"), (1, "docker run --init")])
+def test_the_first_process_of_a_container_cannot_be_killed_from_within(process, said):
+    assert said in outside_watch._last_words(process, 2.0)
+
+
 SUSPENDED = """
 import signal, sys, time
 from vlbeit_jax.runtime import watchdog

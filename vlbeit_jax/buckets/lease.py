@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from vlbeit_jax.buckets.path import JSON, BucketPath
-from vlbeit_jax.errors import Exit, StorageError
+from vlbeit_jax.errors import Exit, Reported
 
 EXPIRES, RENEWED_EVERY, LOOKED_EVERY = 60.0, 15.0, 2.0  # Seconds.
 ENDED = "ZX"  # States of a process that only its parent still remembers.
@@ -113,7 +113,7 @@ def _renew(place: BucketPath, generation: str, ended: threading.Event) -> None:
             renewed = time.monotonic()
         except (FileNotFoundError, FileExistsError):
             _end(f"{place}: another process has taken over, because this one stood still")
-        except StorageError as error:
+        except Reported as error:
             if time.monotonic() - renewed > EXPIRES - RENEWED_EVERY:
                 _end(f"{error}; the claim cannot be renewed, so that another process may take over")
 

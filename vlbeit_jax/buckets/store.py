@@ -14,6 +14,12 @@ SCHEME = "gs"
 NO_ACCESS = re.compile(
     r"forbidden|anonymous caller|invalid credentials|unauthorized|, 401|, 403", re.IGNORECASE
 )
+# Orbax reads and writes with the store's client too, and with TensorStore. Nearly every other error
+# of theirs says that a file is not as it was written.
+CLIENTS = ("aiohttp.", "fsspec.", "gcsfs.", "google.api_core.", "google.auth.", "requests.")
+AWAY = re.compile(r"\b(?:UNAVAILABLE|DEADLINE_EXCEEDED): |CURL error|retry attempts failed")
+DENIED = re.compile(r"\b(?:PERMISSION_DENIED|UNAUTHENTICATED): ")
+LONGEST = 300  # Characters of an error of the client.
 
 
 @functools.cache
@@ -53,11 +59,35 @@ def explained(path: object) -> Iterator[None]:
     except (Reported, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if NO_ACCESS.search(said) or "Credentials" in type(error).__name__:
-            raise UsageError(
-                f"{path}: access is refused ({said}); log in with "
-                "gcloud auth application-default login, or give the machine's service account "
-                "the role Storage Object User for this bucket"
-            ) from error
-        raise StorageError(f"{path}: the request to the bucket has failed ({said})") from error
+        raise _told(path, error) from error
+
+
+def told_of_bucket(path: object, error: BaseException, reading: bool) -> Reported | None:
+    """Returns what the user is told if an error says nothing of what lies in the bucket.
+
+    Args:
+      path: that was read or written.
+      error: of any library. The request has failed, after several tries, or was refused.
+      reading: whether nothing but files was read; otherwise other connections may be broken.
+    """
+    of_client = f"{type(error).__module__}.".startswith(CLIENTS)
+    of_network = reading and isinstance(error, ConnectionError | TimeoutError)
+    # JAX says UNAVAILABLE of a lost process, in a RuntimeError.
+    of_tensorstore = isinstance(error, ValueError) and any(
+        said.search(str(error)) for said in (AWAY, DENIED)
+    )
+    return _told(path, error) if of_client or of_network or of_tensorstore else None
+
+
+def _told(path: object, error: BaseException) -> Reported:
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST]}"
+    if NO_ACCESS.search(said) or DENIED.search(said) or "Credentials" in type(error).__name__:
+        return UsageError(
+            f"{path}: access is refused ({said}); log in with "
+            "gcloud auth application-default login, or give the machine's service account "
+            "the role Storage Object User for this bucket"
+        )
+    return StorageError(
+        f"{path}: the request to the bucket has failed ({said}); run the same command again when "
+        "the bucket answers"
+    )

@@ -58,14 +58,16 @@ class CachedTokens:
         return self._file(part).is_file()
 
     def make_folder(self) -> None:
-        """Makes the folder, with the description in it.
+        """Makes the folder, with the description in it. Several processes may do so at a time.
 
         Raises:
+          StorageError: there is no room.
           UsageError: it cannot be made.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / DESCRIPTION).write_text(json.dumps(self.description, indent=1) + "\n")
+            with appearing(self.folder / DESCRIPTION, by_many=True) as file:
+                file.write(json.dumps(self.description, indent=1) + "\n")
         except OSError as error:
             raise UsageError(f"{self.folder} cannot be written: {error.strerror}") from error
 

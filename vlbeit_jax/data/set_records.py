@@ -9,6 +9,7 @@ import numpy as np
 from vlbeit_jax.data.bad_records import TOO_LARGE, UNREADABLE, BadRecord
 from vlbeit_jax.data.headers import pixels_in_header
 from vlbeit_jax.data.records import Records
+from vlbeit_jax.storage import raise_if_away
 
 
 class SetRecords:
@@ -46,12 +47,17 @@ class SetRecords:
 
         Raises:
           BadRecord: it cannot be read, or a picture is too large to be decoded.
+          StorageError: no file can be read here and now. Another host may read the same record, so
+            no other one may take its place.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
             found = self._records[self._stored(index)]
+        except MemoryError:
+            raise
         except Exception as error:  # ArrayRecord, TFDS and protobuf raise errors of many types.
+            raise_if_away(error, self._files[0].parent)
             raise BadRecord(
                 UNREADABLE,
                 f"{self.place(index)} cannot be read ({error!r}); the file is damaged or cut off",

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from vlbeit_jax.errors import BadData
+from vlbeit_jax.storage import UNREAD, told_of_storage
 
 END = 2**16  # Bytes at both ends of a file. ArrayRecord's list of records is in the last ones.
 # Entries of a shard in the description. "size" is that of the file; "bytes", which ``prepare`` adds
@@ -35,6 +36,8 @@ def require_shards(
 
     Raises:
       BadData: a shard is missing, or is not the one that was written.
+      StorageError: one cannot be read now.
+      UsageError: this user may not read one.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         names = list(shards)
@@ -66,6 +69,8 @@ def _wrong(path: pathlib.Path, written: Mapping[str, Any], whole: bool) -> str:
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
+        if told := told_of_storage(error, path, UNREAD):
+            raise told from error
         return f"cannot be read ({error.strerror or error})"
     return _wrong_count(path, written[RECORDS])
 

@@ -93,7 +93,7 @@ def _finished_before(out: pathlib.Path, plan: WorkPlan) -> dict[str, Any] | None
     try:
         done = json.loads((plan.folder / DONE_FILE).read_text())
         meta = json.loads((out / META_FILE).read_text())
-    except OSError:
+    except FileNotFoundError:
         return None
     if done != {"plan_sha256": plan.as_json()["plan_sha256"], "fingerprint": meta["fingerprint"]}:
         return None

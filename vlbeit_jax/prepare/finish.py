@@ -24,6 +24,7 @@ from vlbeit_jax.prepare.merge import (
     Merged,
     final_keys,
 )
+from vlbeit_jax.prepare.parts import whole
 from vlbeit_jax.prepare.records import require_usable
 from vlbeit_jax.prepare.set_files import describe_set, nothing_written, require_keys_apart
 from vlbeit_jax.prepare.work import do_shards
@@ -193,4 +194,5 @@ def _save_looks(
 def _done(plan: WorkPlan, meta: Mapping[str, Any]) -> None:
     """Writes down that the set is complete, in case the process ends between two renames."""
     told = {"plan_sha256": plan.as_json()["plan_sha256"], "fingerprint": meta["fingerprint"]}
-    (plan.folder / DONE_FILE).write_text(json.dumps(told))
+    with whole(plan.folder / DONE_FILE) as path:
+        path.write_text(json.dumps(told))

@@ -79,11 +79,8 @@ def planned(
         raise UsageError(f"--images={images}: no such folder")
     name = recognise(source.source_format, paths, source.kind, source.options.force)
     require_kind(name, source.kind)
-    if name in NEEDS_DISK and (inside := [path for path in paths if not renames_folders(path)]):
-        raise UsageError(
-            f"--input={inside[0]}: --format={name} reads a folder of this machine only; copy it "
-            "with gcloud storage cp --recursive, or mount the bucket (gcsfuse)"
-        )
+    if name in NEEDS_DISK:
+        _require_disk(name, paths)
     if source.options.splits and name not in OFFICIAL:
         raise UsageError(
             f"--splits is for formats of published benchmarks, {', '.join(sorted(OFFICIAL))}, but "
@@ -112,6 +109,22 @@ def planned(
         **({"links": found.links} if found.links else {}),
     }
     return plan, found, told
+
+
+def _require_disk(name: str, paths: Sequence[pathlib.Path]) -> None:
+    """Refuses inputs in a bucket. The advice names the folder of a file: others lie beside it."""
+    inside = [path for path in paths if not renames_folders(path)]
+    if not inside:
+        return
+    folders = {path: path if path.is_dir() else path.parent for path in inside}
+    copied = " ".join(dict.fromkeys(map(str, folders.values())))
+    given = " ".join(
+        f"--input={path.relative_to(folder.parent).as_posix()}" for path, folder in folders.items()
+    )
+    raise UsageError(
+        f"--input={inside[0]}: --format={name} reads files of this machine only; copy them with "
+        f"gcloud storage cp --recursive {copied} . and give {given}, or mount the bucket (gcsfuse)"
+    )
 
 
 def _asked(

@@ -38,6 +38,7 @@ from vlbeit_jax.prepare.pool import Report, silent
 from vlbeit_jax.prepare.records import RecordMaker
 from vlbeit_jax.prepare.work_plan import WorkPlan
 from vlbeit_jax.prepare.writer import FEATURES, GROUP
+from vlbeit_jax.storage import unmasked
 
 REPORT_EVERY = 0.25  # Seconds.
 EXAMPLES, SHOWN = 3, 200  # Records of a part to show, and the characters of their texts.
@@ -62,6 +63,7 @@ def write_part(plan: WorkPlan, number: int, report: Report = silent) -> Part:
 
     Raises:
       UsageError: too many items cannot be used, or a file is damaged and was not to be skipped.
+      StorageError: a file cannot be read now, which does not make it a damaged one.
     """
     if finished := plan.finished(number):
         return finished
@@ -71,6 +73,8 @@ def write_part(plan: WorkPlan, number: int, report: Report = silent) -> Part:
         try:
             part = _written(plan, number, bad, report)
         except BadInput as error:
+            if (told := unmasked(error)) is not error:
+                raise told from error
             if not plan.skips_bad_inputs or error.path in bad:
                 raise
             bad[error.path] = error.why  # The next try leaves out the whole file.

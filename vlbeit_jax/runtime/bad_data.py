@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from vlbeit_jax.data.bad_records import BadRecord
 from vlbeit_jax.errors import BadData
+from vlbeit_jax.storage import unmasked
 
 
 class TooManyBadRecords(BadData):
@@ -23,11 +24,12 @@ def explains_records(stream: str, step: int) -> Iterator[None]:
 
     Raises:
       BadData: they cannot be read.
+      StorageError: the same, because the disk fails.
     """
     try:
         yield
     except (BadRecord, UnicodeDecodeError, OSError) as error:
         said = str(error).strip() or repr(error)
-        raise BadData(
-            f"stream {stream}, step {step}: its records cannot be read: {said}"
-        ) from error
+        bad = BadData(f"stream {stream}, step {step}: its records cannot be read: {said}")
+        bad.__cause__ = error
+        raise unmasked(bad) from error

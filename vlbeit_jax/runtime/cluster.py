@@ -34,7 +34,9 @@ def join(config: ClusterConfig, address: ProcessAddress | None = None) -> None:
       address: of this process; None reads it from the environment.
 
     Raises:
-      UsageError: a process did not come in time, or the environment is not of the configured kind.
+      PeerLost: a process did not come in time.
+      UsageError: the environment is not of the configured kind, or the processes contradict each
+        other.
     """
     devices = None
     if address is None:

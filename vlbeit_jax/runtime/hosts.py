@@ -14,6 +14,7 @@ import jax
 
 from vlbeit_jax.errors import Exit, Reported, UsageError
 from vlbeit_jax.runtime.jax_internals import key_value_store, process_and_count
+from vlbeit_jax.storage import unmasked
 
 ABSENT = "nothing"  # Stands in messages for a fact that one process does not have.
 SHOWN = 3  # Hosts that a message names for one error; it counts the others.
@@ -89,7 +90,8 @@ class Hosts:
         except Reported as found:
             if self._count == 1:
                 raise
-            error, code = str(found), found.code
+            told = unmasked(found)
+            error, code = str(told), told.code
         if self._count > 1:
             answers = self._exchange({"error": error, "code": code})
             hosts: dict[str, list[str]] = {}
@@ -134,7 +136,8 @@ class Hosts:
         if silent:
             raise AgreedError(
                 f"process(es) {', '.join(map(str, silent))} of {self._count} did not answer within "
-                f"{self._timeout} s"
+                f"{self._timeout} s; look at their output, or raise cluster.initialization_timeout",
+                Exit.PEER_LOST,
             )
         return answers
 

@@ -64,14 +64,21 @@ def _watch(process: int, limit: float) -> None:
         last = now
     os.kill(process, SHOW_STACKS)
     time.sleep(DUMP_SECONDS)
-    print(
-        f"error: process {process} gave no sign of life for {limit:.0f}s: a call into C keeps "
-        "Python's lock; the stack traces of all threads are above; it is killed; run the same "
-        "command again",
-        file=sys.stderr,
-        flush=True,
-    )
+    print(_last_words(process, limit), file=sys.stderr, flush=True)
     os.kill(process, signal.SIGKILL)
+
+
+def _last_words(process: int, limit: float) -> str:
+    then = "it is killed; run the same command again"
+    if process == 1:  # Linux lets no other process of a container kill its first one.
+        then = (
+            "it is process 1 of its container, so end the container from outside, and start it "
+            "with an init: docker run --init, or shareProcessNamespace in Kubernetes"
+        )
+    return (
+        f"error: process {process} gave no sign of life for {limit:.0f}s: a call into C keeps "
+        f"Python's lock; the stack traces of all threads are above; {then}"
+    )
 
 
 def _is_suspended(process: int) -> bool:

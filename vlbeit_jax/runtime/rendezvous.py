@@ -16,9 +16,9 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from vlbeit_jax.errors import UsageError
+from vlbeit_jax.errors import Exit, PeerLost, Reported, UsageError
 
-MAX_BYTES = 4096  # Longest message.
+MAX_BYTES, MAX_ANSWER = 4096, 2**20  # Longest message to process 0, and from it.
 RETRY_SECONDS = 0.2  # Between two attempts to reach process 0.
 REPLY_SECONDS = 5  # How long a connected peer may take for a message.
 PROGRAM = "vlbeit_jax"  # What a process of ours says that it is.
@@ -58,17 +58,18 @@ def rendezvous(address: ProcessAddress, seconds: float) -> None:
       seconds: how long to wait for the others.
 
     Raises:
-      UsageError: some processes are missing, two have the same index, or they disagree about their
-        number. Every process that arrived raises the same error.
+      PeerLost: some processes are missing. They may come late, so launch scripts try it again.
+      UsageError: two processes have the same index, or they disagree about their number. Every
+        process that arrived raises the same error.
     """
     deadline = time.monotonic() + seconds
     meet = _collect if address.process == 0 else _report_to_process_0
     error = meet(address, deadline)
     if error:
-        raise UsageError(error)
+        raise error
 
 
-def _collect(address: ProcessAddress, deadline: float) -> str | None:
+def _collect(address: ProcessAddress, deadline: float) -> Reported | None:
     """Process 0: hears from the others until all are there, and answers them; returns the error."""
     own = _introduction(address)
     present, conflict = {0: own}, None
@@ -76,7 +77,7 @@ def _collect(address: ProcessAddress, deadline: float) -> str | None:
         try:
             server = stack.enter_context(_listen(address))
         except OSError as error:
-            return (
+            return UsageError(
                 f"host {own['host']} (process 0) cannot listen on port {address.port}: {error}; "
                 "choose another port"
             )
@@ -98,13 +99,13 @@ def _collect(address: ProcessAddress, deadline: float) -> str | None:
             peers.append(peer)
             if not conflict:
                 present[said["process"]] = said
-        error = conflict or _missing(address, present)
+        error = UsageError(conflict) if conflict else _missing(address, present)
         if ignored:
             said = f"{ignored} connection(s) of other programs to port {address.port} were ignored"
             print(said, file=sys.stderr)
         for peer in peers:
             with contextlib.suppress(OSError):  # The peer has given up by itself.
-                peer.sendall(json.dumps({"error": error}).encode())
+                peer.sendall(json.dumps(_answer(error)).encode())
     return error
 
 
@@ -137,18 +138,32 @@ def _conflict(said: Any, own: dict[str, Any], present: dict[int, Any]) -> str | 
     return None
 
 
-def _missing(address: ProcessAddress, present: dict[int, Any]) -> str | None:
+def _answer(error: Reported | None) -> dict[str, Any]:
+    """Returns what process 0 tells the others."""
+    return {"error": str(error), "code": error.code} if error else {"error": None}
+
+
+def _answered(said: dict[str, Any]) -> Reported | None:
+    """Returns what process 0 has told."""
+    if said["error"] is None:
+        return None
+    kind = PeerLost if said.get("code") == Exit.PEER_LOST else UsageError
+    return kind(str(said["error"]))
+
+
+def _missing(address: ProcessAddress, present: dict[int, Any]) -> PeerLost | None:
     absent = [str(process) for process in range(address.processes) if process not in present]
     if not absent:
         return None
     came = ", ".join(f"{process} on {said['host']}" for process, said in sorted(present.items()))
-    return (
+    return PeerLost(
         f"process(es) {', '.join(absent)} of {address.processes} did not come to "
-        f"{address.coordinator} in time; present: {came}"
+        f"{address.coordinator} in time; present: {came}; look at their output, or raise "
+        "cluster.initialization_timeout"
     )
 
 
-def _report_to_process_0(address: ProcessAddress, deadline: float) -> str | None:
+def _report_to_process_0(address: ProcessAddress, deadline: float) -> Reported | None:
     """Every other process: reports to process 0 and waits for its answer; returns the error."""
     own, told = _introduction(address), False
     while time.monotonic() < deadline:
@@ -156,21 +171,31 @@ def _report_to_process_0(address: ProcessAddress, deadline: float) -> str | None
             with socket.create_connection((address.host, address.port), REPLY_SECONDS) as server:
                 server.sendall(json.dumps(own).encode())
                 server.settimeout(max(deadline - time.monotonic(), 0) + REPLY_SECONDS)
-                return json.loads(server.recv(MAX_BYTES))["error"]
+                return _answered(json.loads(_until_closed(server)))
         except socket.gaierror as error:
             said = f"the name {address.host} of process 0's host cannot be resolved ({error})"
             if error.errno in NO_SUCH_NAME:
-                return f"host {own['host']} (process {address.process}): {said}; correct the name"
+                return UsageError(
+                    f"host {own['host']} (process {address.process}): {said}; correct the name"
+                )
             if not told:  # The name service may answer later.
                 print(f"{said}; trying again", file=sys.stderr)
             told = True
             time.sleep(RETRY_SECONDS)
-        except (OSError, ValueError):  # Process 0 does not listen yet.
+        except (OSError, ValueError, TypeError, KeyError):  # Process 0 does not listen yet.
             time.sleep(RETRY_SECONDS)
-    return (
+    return PeerLost(
         f"host {own['host']} (process {address.process} of {address.processes}) could not reach "
         f"process 0 at {address.coordinator} in time; is it running, and is the port open?"
     )
+
+
+def _until_closed(server: socket.socket) -> bytes:
+    """Returns what process 0 sends. It names every host, so it may come in several pieces."""
+    found = b""
+    while len(found) < MAX_ANSWER and (piece := server.recv(MAX_BYTES)):
+        found += piece
+    return found
 
 
 def _introduction(address: ProcessAddress) -> dict[str, Any]:

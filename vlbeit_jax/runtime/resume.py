@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 
 from vlbeit_jax.errors import Damaged, UsageError
+from vlbeit_jax.places import renames_folders
 from vlbeit_jax.runtime.history import last_saved
 from vlbeit_jax.runtime.metrics_file import read_metrics
 from vlbeit_jax.runtime.run import Run
@@ -47,7 +48,10 @@ def require_checkpoints(workdir: pathlib.Path) -> None:
         )
     taken = max((line["step"] for line in read_metrics(workdir)), default=0)
     saved = last_saved(workdir)
-    if saved or (taken and not folder.is_dir()):
+    # On a disk the folder is made before the first step. In a bucket it comes with the first save,
+    # which a run that was killed may not have reached.
+    is_gone = renames_folders(folder) and not folder.is_dir()
+    if saved or (taken and is_gone):
         fact = f"the run has saved step {saved}" if saved else f"{METRICS_FILE} is at step {taken}"
         state = "is not a folder" if folder.exists() else "is missing"
         raise Damaged(
@@ -64,9 +68,10 @@ def resume(run: Run, checkpointer: Checkpointer, abstract: TrainState) -> Resume
       Damaged: there are steps, but none can be restored.
       UsageError: the newest step was made from something else, or is beyond the last step.
     """
-    told = []
+    told, moved = [], set()
     while True:
-        newest = checkpointer.latest()
+        # A host may see a step for a while that another one has moved: NFS keeps lists of folders.
+        newest = max((each for each in checkpointer.steps() if each not in moved), default=None)
         run.hosts.assert_equal({"newest checkpoint": newest})
         if newest is None:
             run.hosts.on_primary(lambda: require_checkpoints(run.workdir))
@@ -78,6 +83,7 @@ def resume(run: Run, checkpointer: Checkpointer, abstract: TrainState) -> Resume
                 told.append(f"step {newest} has no digest, because an earlier version saved it")
             return Resumed(newest, state, tuple(told))
         run.hosts.on_primary(functools.partial(set_aside, run.workdir, step, told))
+        moved.add(newest)
 
 
 def restored(run: Run, step: SavedStep, abstract: TrainState, told: list[str]) -> TrainState | None:

@@ -6,7 +6,7 @@ has to be saved.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from vlbeit_jax.runtime.history import History, read_history
 from vlbeit_jax.runtime.hooks.base import Hook
 from vlbeit_jax.runtime.hooks.checkpoint import Checkpoint
 from vlbeit_jax.runtime.hooks.progress import Progress
+from vlbeit_jax.runtime.hosts import is_primary
 from vlbeit_jax.runtime.resume import restored, set_aside
 from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.writer import Writer
@@ -29,21 +30,23 @@ def roll_back(
     run: Run,
     checkpointer: Checkpointer,
     abstract: TrainState,
-    error: Diverged,
     made: Progress,
     writer: Writer,
-) -> TrainState:
+    error: Diverged,
+) -> tuple[TrainState, Callable[[], None]]:
     """Returns the state of the last step before a divergence, with the number of its last step.
 
-    Every process calls it, at the same step. Newer checkpoints are moved aside.
+    Every process calls it, at the same step. Newer checkpoints are moved aside. The second value is
+    to be called once the state is saved: it notes the rollback in the history. If the process is
+    killed before, the next start diverges again, and may roll back as often as this one.
 
     Args:
       run: that has diverged.
       checkpointer: of the run.
       abstract: shapes of the state.
-      error: says from which step to which one.
       made: knows the last step.
       writer: of the run.
+      error: says from which step to which one.
 
     Raises:
       Diverged: ``error``, if the run may not roll back again, or has no step to go back to.
@@ -68,9 +71,11 @@ def roll_back(
                 set_aside(run.workdir, checkpointer.step(step), told, ROLLED_BACK)
 
     run.hosts.on_primary(move)
-    History(run.workdir, enabled=jax.process_index() == 0).add(
-        history.ROLLED_BACK, {"step": last, "to": good[-1], "because": str(error)}
-    )
+
+    def note() -> None:
+        facts = {"step": last, "to": good[-1], "because": str(error)}
+        History(run.workdir, enabled=is_primary()).add(history.ROLLED_BACK, facts)
+
     told.append(
         f"rolled back to the state of step {good[-1]} ({used + 1} of run.rollbacks="
         f"{run.config.run.rollbacks}); the run goes on at step {last}, with other records"
@@ -78,7 +83,8 @@ def roll_back(
     for line in told:
         writer.say(line)
     place = state.step.sharding
-    return dataclasses.replace(state, step=jax.jit(lambda: jnp.int32(last), out_shardings=place)())
+    number = jax.jit(lambda: jnp.int32(last), out_shardings=place)()
+    return dataclasses.replace(state, step=number), note
 
 
 def save_at_once(hooks: Sequence[Hook], state: TrainState) -> None:
@@ -86,3 +92,4 @@ def save_at_once(hooks: Sequence[Hook], state: TrainState) -> None:
     for hook in hooks:
         if isinstance(hook, Checkpoint):
             hook.save(int(state.step), state)
+            hook.close()  # Returns when it is on disk; the hook may be used further.

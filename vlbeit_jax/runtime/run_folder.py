@@ -8,8 +8,10 @@ from typing import Any
 
 from vlbeit_jax.config.parse import flat, to_dict
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.folders import NO_LOCKS
 from vlbeit_jax.places import appearing, held
 from vlbeit_jax.redact import redacted
+from vlbeit_jax.storage import UNREAD, told_of_storage
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.saved_run import CONFIG_FILE
 
@@ -41,7 +43,15 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
                 "another folder"
             ) from error
         except OSError as error:
-            raise UsageError(f"--workdir={folder}: cannot be written to ({error})") from error
+            why = (
+                f"cannot be written to ({error}); give this user the right, or name another folder"
+            )
+            if error.errno in NO_LOCKS:
+                why = (
+                    f"its file system has no locks ({error}), which keep two runs out of one "
+                    "folder; mount it with locks (Lustre: -o flock), or use another one"
+                )
+            raise UsageError(f"--workdir={folder}: {why}") from error
         yield
 
 
@@ -57,12 +67,15 @@ def config_changes(folder: pathlib.Path, config: Config) -> list[str]:
     The file is compared as it is, so that one of an older version, with other fields, is fine.
 
     Raises:
-      UsageError: the file is damaged.
+      UsageError: the file is damaged, or this user may not read it.
+      StorageError: it cannot be read now.
     """
     path = folder / CONFIG_FILE
     try:
         saved = flat(json.loads(path.read_text()))
     except (OSError, ValueError, AttributeError) as error:
+        if told := told_of_storage(error, path, UNREAD):
+            raise told from error
         raise UsageError(
             f"{path} is damaged ({error}); to accept the given configuration, replace its content "
             "by {} and run the command again"

@@ -122,7 +122,11 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
         frozen = put_replicated(run.opened.frozen, run.mesh)
         examples = {name: run.data.examples(name) for name in run.task.streams()}
         history = History(workdir, enabled=is_primary())
-        with recorded(history, run, start, timer) as made, writer.noting_errors():
+        with (
+            recorded(history, run, start, timer) as made,
+            writer.noting_errors(),
+            explains_storage(workdir),  # So that both tell what the command tells.
+        ):
             bad_records = bad_records_of(run, checkpointer.describe(start) if start else {}, writer)
             parts = (examples, frozen, checkpointer, writer, timer, profile, made, bad_records)
             hooks_now = functools.partial(hooks_of, run, *parts)
@@ -130,14 +134,33 @@ def _train_in(run: Run, profile: tuple[int, int] | None, began: float) -> TrainS
             timer.steps_begin()
             if start:
                 evaluate_if_missing(run, state, writer, timer)
-            while True:
-                take_steps = functools.partial(_train, run, step, state, frozen, examples, hooks)
-                try:
-                    return take_steps(writer, timer, bad_records.add)
-                except Diverged as error:
-                    state = roll_back(run, checkpointer, abstract, error, made, writer)
-                    hooks = hooks_now()
-                    save_at_once(hooks, state)
+            take_steps = functools.partial(
+                _train, run, step, frozen, examples, writer, timer, bad_records.add
+            )
+            go_back = functools.partial(roll_back, run, checkpointer, abstract, made, writer)
+            return _train_with_rollbacks(take_steps, go_back, state, hooks, hooks_now)
+
+
+def _train_with_rollbacks(
+    take_steps: Callable[[TrainState, Sequence[Hook]], TrainState],
+    go_back: Callable[[Diverged], tuple[TrainState, Callable[[], None]]],
+    state: TrainState,
+    hooks: Sequence[Hook],
+    hooks_now: Callable[[], Sequence[Hook]],
+) -> TrainState:
+    """Takes the steps, again after each rollback.
+
+    A signal does not cut a rollback off, and one that has come before it is not forgotten.
+    """
+    with signals.noted():
+        while True:
+            try:
+                return take_steps(state, hooks)
+            except Diverged as error:
+                state, note = go_back(error)
+                hooks = hooks_now()
+                save_at_once(hooks, state)
+                note()
 
 
 def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
@@ -152,13 +175,13 @@ def _say_what_is_trained(run: Run, writer: Writer, state: TrainState) -> None:
 def _train(
     run: Run,
     step: Any,
-    state: TrainState,
     frozen: Tree,
     examples: Mapping[str, Examples],
-    hooks: Sequence[Hook],
     writer: Writer,
     timer: Timer,
     note_replaced: Callable[[str, Sequence[Replaced]], None],
+    state: TrainState,
+    hooks: Sequence[Hook],
 ) -> TrainState:
     """Opens the data at the right place and runs the loop.
 
@@ -182,18 +205,17 @@ def _train(
         for name, stream in run.task.streams().items()
     }
     try:
-        with signals.noted():
-            state, ending = train_loop(
-                step,
-                state,
-                frozen,
-                feeds,
-                schedule,
-                hooks,
-                timer,
-                steps=steps,
-                put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
-            )
+        state, ending = train_loop(
+            step,
+            state,
+            frozen,
+            feeds,
+            schedule,
+            hooks,
+            timer,
+            steps=steps,
+            put=lambda rows: {name: put_batch(batch, run.mesh) for name, batch in rows.items()},
+        )
     except Abandoned as error:
         raise_for_signal(error.reason, error.step, writer)
         raise

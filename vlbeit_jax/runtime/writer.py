@@ -184,7 +184,9 @@ class Writer:
             with noting(lambda said, code: self._log(f"error: {said}")):
                 yield
         except Exception as error:
-            if not isinstance(error, StorageError):
+            # The storage that fails may be that of the log.
+            fails = (OSError, StorageError) if isinstance(error, StorageError) else ()
+            with contextlib.suppress(*fails):
                 self._log(f"error: {error}" if isinstance(error, Reported) else repr(error))
             raise
 

@@ -74,12 +74,8 @@ def _training_problems(config: Config) -> Iterable[str]:
     elif run.steps and warmup >= run.steps:
         yield f"config.optimizer.warmup_steps={warmup} must be below run.steps={run.steps}"
     yield from (f"config.task.{text}" for text in config.task.training_problems())
-    if config.optimizer.ema_decay and not getattr(config.task, "averages", True):
-        yield (
-            f"config.optimizer.ema_decay={config.optimizer.ema_decay:g}: averaged parameters would "
-            "be normalised by the statistics of the raw ones; set it to 0, or "
-            "config.task.norm=group"
-        )
+    if config.optimizer.ema_decay and (why_not := getattr(config.task, "no_averages", "")):
+        yield f"config.optimizer.ema_decay={config.optimizer.ema_decay:g}: {why_not}"
     for name in Schedule.parse(config.task.schedule).streams:
         stream = getattr(config.task, name, None)
         if isinstance(stream, StreamConfig) and stream.batch_size % run.accumulate:

@@ -67,8 +67,8 @@ class Task(Protocol):
     """What is trained: a frozen, hashable dataclass, whose settings are ``config.task``.
 
     A stream's settings are a section with the stream's name. No setting may have the name of a
-    method here. Only ``resolve`` and ``open`` read files. ``averages`` is False, if it is there,
-    where averaged parameters make no sense.
+    method here. Only ``resolve`` and ``open`` read files. ``no_averages``, if it is there, says why
+    averaged parameters make no sense, and what to do; empty where they do.
 
     Attributes:
       kind: its name in ``tasks.TASKS``.

@@ -80,9 +80,14 @@ class Segmentation:
         return found
 
     @property
-    def averages(self) -> bool:
-        """Whether averaged parameters make sense: with BatchNorm, statistics fit the raw ones."""
-        return self.norm != BATCH
+    def no_averages(self) -> str:
+        """Why averaged parameters make no sense: with BatchNorm, statistics fit the raw ones."""
+        if self.norm != BATCH:
+            return ""
+        return (
+            "averaged parameters would be normalised by the statistics of the raw ones; set it to "
+            "0, or config.task.norm=group"
+        )
 
     @property
     def network(self) -> Segmenter:

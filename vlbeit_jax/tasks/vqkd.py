@@ -31,6 +31,10 @@ class VQKD:
 
     kind: ClassVar[str] = "vqkd"
     schedule: ClassVar[str] = IMAGE
+    no_averages: ClassVar[str] = (
+        "averaged parameters would not fit the codebook, which follows the raw ones, and no "
+        "tokenizer is made of them; set it to 0"
+    )
 
     model: VisualTokenizerConfig = section(VisualTokenizerConfig, "encoder, codebook, decoder")
     image: ViewStreamConfig = section(ViewStreamConfig, "images")

@@ -18,8 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vlbeit_jax.errors import Damaged, Reported, UsageError
-from vlbeit_jax.storage import not_allowed
+from vlbeit_jax.errors import Damaged, Reported
+from vlbeit_jax.storage import NOT_OF_A_FILE, told_of_storage
 from vlbeit_jax.training.digest import array_digest
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.sealed import SHOWN, Kept, array_facts
@@ -155,7 +155,12 @@ def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> R
     """Returns what ``read`` returns, and turns nearly all that goes wrong in it into ``Damaged``.
 
     Orbax and its libraries raise nearly every type of error over files that are not as they wrote
-    them.
+    them. If the whole storage is away, or this machine lacks something, the files may be good.
+
+    Raises:
+      Damaged: the files are not as they were written, or the disk cannot read one of them.
+      StorageError: no file can be read now.
+      UsageError: this user may not read them.
     """
     ignore_abandoned_work()
     try:
@@ -163,10 +168,11 @@ def read_files(folder: pathlib.Path, what: str, read: Callable[[], Result]) -> R
     except Reported:
         raise
     except Exception as error:
-        if isinstance(error, RuntimeError) and FULL in str(error):
+        full = isinstance(error, RuntimeError) and FULL in str(error)
+        if full or isinstance(error, MemoryError):
             raise
-        if told := not_allowed(error, folder):
-            raise UsageError(told) from error  # These files may be good.
+        if told := told_of_storage(error, folder, NOT_OF_A_FILE):
+            raise told from error
         said = f"{type(error).__name__}: {error}".partition(" [tensorstore_spec=")[0]
     raise Damaged(f"{folder} is damaged: {what} cannot be read: {' '.join(said.split())[:LONGEST]}")
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.item import Item, source_paths
+from vlbeit_jax.storage import unmasked
 from vlbeit_jax.types import Kind
 
 # How much one unit holds, so that its part has about 128 to 512 MB.
@@ -166,6 +167,8 @@ def left_out_if_bad(plan: Plan, options: Options) -> Iterator[None]:
     try:
         yield
     except BadInput as error:
+        if (told := unmasked(error)) is not error:
+            raise told from error
         if options.bad_inputs != "skip":
             raise
         plan.skipped[BAD_INPUT] += 1

@@ -28,6 +28,7 @@ from vlbeit_jax.prepare.formats.pictures import (
 from vlbeit_jax.prepare.formats.sidecars import STATS, is_sidecar, links_of
 from vlbeit_jax.prepare.formats.words import printable
 from vlbeit_jax.prepare.item import Item
+from vlbeit_jax.storage import raise_of_storage
 from vlbeit_jax.types import Kind
 
 KINDS = frozenset({Kind.IMAGES, Kind.PAIRS, Kind.LABELLED_IMAGES})
@@ -85,7 +86,8 @@ def _contents(path: pathlib.Path) -> tuple[bytes | None, dict[str, bytes]]:
     """Returns a picture, and what describes it; without it if it cannot be read."""
     try:
         return path.read_bytes(), _beside(path)
-    except OSError:
+    except OSError as error:
+        raise_of_storage(error, path)
         return None, {}
 
 
@@ -96,7 +98,8 @@ def _beside(path: pathlib.Path) -> dict[str, bytes]:
         other = path.with_suffix(f".{suffix}")
         try:
             found[what] = other.read_bytes()
-        except OSError:
+        except OSError as error:
+            raise_of_storage(error, other)
             continue  # There is none.
     return found
 
@@ -126,5 +129,6 @@ def _begins_as_picture(path: pathlib.Path) -> bool:
     try:
         with path.open("rb") as file:
             return begins_as_picture(file.read(16))
-    except OSError:
+    except OSError as error:
+        raise_of_storage(error, path)
         return False

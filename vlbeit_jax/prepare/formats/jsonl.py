@@ -17,6 +17,7 @@ from vlbeit_jax.places import input_path
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.files import require_files
 from vlbeit_jax.prepare.item import Item, filled_lines, source_paths
+from vlbeit_jax.storage import raise_of_storage
 from vlbeit_jax.types import Kind
 
 KINDS = frozenset(Kind) - {Kind.TOKENS}
@@ -225,4 +226,5 @@ def _picture(folder: pathlib.Path, name: str, what: str = "image") -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
+        raise_of_storage(error, path)
         raise _Fault(f"its {what} {name!r} cannot be read: {error.strerror}") from error

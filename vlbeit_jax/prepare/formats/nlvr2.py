@@ -22,6 +22,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import Found, Options, Plan, Unit
 from vlbeit_jax.prepare.formats.official import divided, ranges
 from vlbeit_jax.prepare.item import Item, filled_lines
+from vlbeit_jax.storage import raise_of_storage
 from vlbeit_jax.types import Kind
 
 KINDS = frozenset({Kind.STATEMENTS})
@@ -179,4 +180,5 @@ def _bytes(path: pathlib.Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
+        raise_of_storage(error, path)
         raise _Fault(f"its picture {path.name} cannot be read: {error.strerror}") from error

@@ -14,6 +14,7 @@ from vlbeit_jax.data.identity import TEST, TRAIN, VALIDATION
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.prepare.formats.base import UNIT_PICTURES, Options, Plan, Unit, a_unit_each
 from vlbeit_jax.prepare.formats.listed import PAGE
+from vlbeit_jax.storage import raise_of_storage
 
 ORDER = (TEST, VALIDATION, TRAIN)
 
@@ -102,6 +103,7 @@ class Pictures:
             try:
                 self._last = (name, (self._folder / name).read_bytes())
             except OSError as error:
+                raise_of_storage(error, self._folder / name)
                 return None, f"its image {name} cannot be read: {error.strerror}"
         return self._last[1], ""
 

@@ -4,6 +4,7 @@ import pathlib
 import posixpath
 
 from vlbeit_jax.places import input_path
+from vlbeit_jax.storage import raise_of_storage
 
 # Suffixes of formats that the image libraries read.
 IMAGES = frozenset("jpg jpeg jpe jfif png webp bmp gif tif tiff jp2 ppm pgm pbm pnm avif".split())
@@ -58,16 +59,22 @@ class Folder:
                     reason = OUTSIDE
                 elif path.is_file():
                     return path, ""
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                raise_of_storage(error, self._top / name)
                 reason = MISSING  # No file can have such a name.
         return None, reason
 
     def read(self, *names: str) -> tuple[bytes | None, str]:
-        """Returns the content of a picture; or None, and why there is none."""
+        """Returns the content of a picture; or None, and why there is none.
+
+        Raises:
+          StorageError: it cannot be read now.
+        """
         path, reason = self.find(*names)
         if path is None:
             return None, reason
         try:
             return path.read_bytes(), ""
-        except OSError:
+        except OSError as error:
+            raise_of_storage(error, path)
             return None, MISSING
