@@ -4,8 +4,9 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_captioning_coco.py 
              --config.run.start_from=RUN --config.task.pair.sources=PAIRS
          RUN is a pretraining run or an import, with its head of word pieces. Network and text
          tokenizer are those of RUN; an import without one needs --config.task.text_tokenizer. Make
-         the data with python -m vlbeit_jax.prepare --kind=pairs --format=jsonl (docs/finetune.md).
-         For your own images set fewer steps, and --config.task.drop_worst_after.
+         the data with python -m vlbeit_jax.prepare --kind=pairs --format=karpathy
+         (docs/published_benchmarks.md). For your own images, --format=jsonl (docs/finetune.md), set
+         fewer steps, and --config.task.drop_worst_after.
 Cost:    22,130 steps of 256 captions, 3.8e18 operations with the backward pass, 13% of them to
          find the worst positions: 2.7 hours of an H100 at 40% of its peak. Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): 480 pixels, 32 word pieces of

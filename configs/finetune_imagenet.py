@@ -7,7 +7,7 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_imagenet.py --workd
          (docs/published_benchmarks.md). For your own images, --format=jsonl (docs/finetune.md), set
          --config.task.classes=0, and fewer steps. The network is that of RUN, whatever its sizes;
          base size without RUN.
-Cost:    62,550 steps of 1024 images, 6.7e18 operations with the backward pass: 4.8 hours of an
+Cost:    62,550 steps of 1024 images, 6.7e18 operations with the backward pass: 4.7 hours of an
          H100 at 40% of its peak. Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): learning rate 7e-4 with layer
          decay .65, weight decay .05, drop path .15, 50 epochs with 5 of warm-up, batch 1024, mixup

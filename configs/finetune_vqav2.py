@@ -7,7 +7,7 @@ Command: python -m vlbeit_jax.main --config=configs/finetune_vqav2.py --workdir=
          (docs/published_benchmarks.md). For your own questions, --format=jsonl (docs/finetune.md),
          set --config.task.answers_least=1, and fewer steps. Network and text tokenizer are those of
          RUN; an import without one needs --config.task.text_tokenizer.
-Cost:    51,020 steps of 128 questions, 3.8e18 operations with the backward pass: 2.7 hours of an
+Cost:    51,020 steps of 128 questions, 3.9e18 operations with the backward pass: 2.7 hours of an
          H100 at 40% of its peak. Computed, not run by us.
 Figures: recipe of BEiT-3 base (arXiv 2208.10442; published guide): 480 pixels, learning rate 3e-5
          and 20 times that for the head but not for the pooler, no layer decay, AdamW .9/.98/1e-8,

@@ -8,7 +8,7 @@ Command: python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=R
          recipe. The sets below are those that the commands of docs/pretraining_data.md write;
          --config.task.image.sources=IMAGES and the like name others.
 Cost:    480k steps of 2048 images, 2048 texts and 2048 pairs. 256 TPU v5e chips at 100% of their
-         peak would take 13.57 ms a step, so at least 1.8 hours; the TPU compiler estimates 31.5
+         peak would take 13.4 ms a step, so at least 1.8 hours; the TPU compiler estimates 31.5
          to 43.6 ms a step, or 4.2 to 5.8 hours (docs/scale.md). Not run by us.
 Figures: the data are the paper's, but PG-19 takes the place of BookCorpus, which is gone. Each set
          gives rows in proportion to its records. The rest are the defaults of vlbeit_jax/config and

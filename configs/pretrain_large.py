@@ -1,7 +1,7 @@
 """VL-BEiT large: 24 blocks of width 1024, vision-language experts in the top 3.
 
 Command: as configs/pretrain_base.py, with --config=configs/pretrain_large.py --config.mesh.fsdp=16
-Cost:    about 3.6 times the base model's operations a step. Not run by us.
+Cost:    about 3.4 times the base model's operations a step. Not run by us.
 Figures: the paper describes only the base model. Width, depth and heads are those of BEiT large,
          the experts those of VLMo large. The learning rate is half that of base, as in BEiT's
          large recipes; the rest is as in base.

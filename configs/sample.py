@@ -9,11 +9,11 @@ Cost:    4400 steps of 32 images, texts or pairs; 2.2M parameters. The README ha
 Expect:  each masked accuracy is several times its unigram baseline (texts: twice or more), and
          masked words of captions are predicted better with the right image than with a wrong
          one. The README has the figures.
-Figures: our own, tried on 3,182 pairs (docs/sample.md). Three choices made the cross-modal gain
-         appear: pairs in every second step, small batches (more updates), and a larger masked
-         share than the paper's 50% and 40% on both sides. These captions are short lists of
-         keywords that predict each other, and these pictures show their colours everywhere.
-         Pairs have no colour jitter, because captions name the colours.
+Figures: our own, tried on the 3,182 pairs of the sample's first form (docs/sample.md). Three
+         choices made the cross-modal gain appear: pairs in every second step, small batches (more
+         updates), and a larger masked share than the paper's 50% and 40% on both sides. These
+         captions are short lists of keywords that predict each other, and these pictures show
+         their colours everywhere. Pairs have no colour jitter, because captions name the colours.
 """
 
 from vlbeit_jax.config.common import OptimizerConfig, RunConfig

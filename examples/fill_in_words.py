@@ -4,11 +4,12 @@
 
 Input: a text with <mask> where a word piece is missing, and, if you like, the picture to which it
 belongs. Output: for each mask, the likeliest pieces and their probabilities. With a picture, the
-pieces from the text alone stand beside those from both:
+pieces from the text alone stand beside those from both. A piece that begins a word has an
+underscore in front:
 
-    mask 1    text alone          with the picture
-              1.2% ▁and           41.3% ▁heart
-              0.9% ▁clip          12.0% ▁ball
+    mask 1    text alone              with the picture
+              1.2% _and               41.3% _heart
+              0.9% _clip              12.0% _ball
 """
 
 import argparse

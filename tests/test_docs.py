@@ -12,6 +12,7 @@ from vlbeit_jax.tasks import Config
 DOCUMENTS = [
     TOP / "README.md",
     TOP / "CONTRIBUTING.md",
+    TOP / "vlbeit_jax" / "sample_model" / "README.md",
     *sorted((TOP / "docs").rglob("*.md")),
     *sorted((TOP / "configs").glob("*.py")),
 ]

@@ -23,10 +23,16 @@ DOCUMENT = TOP / "docs" / "own.md"
 STEPS = 4
 
 
-def commands():
-    """The commands of the document's first block, each as a list of arguments."""
-    block = re.search(r"```bash\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[1]
-    return [shlex.split(each) for each in re.split(r"\n\n", block.replace("\\\n", " "))]
+def commands(text=""):
+    """The commands of the first block of a text or the document, each as a list of arguments."""
+    [block] = re.findall(r"```bash\n(.*?)```", text or DOCUMENT.read_text(), re.DOTALL)[:1]
+    lines = block.replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.strip()]
+
+
+def test_the_readme_has_the_same_commands():
+    readme = (TOP / "README.md").read_text()
+    assert commands(readme[readme.index("## Your own pictures") :]) == commands()
 
 
 def write_pictures(folder, count):

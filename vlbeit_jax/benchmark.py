@@ -31,8 +31,8 @@ Prints the median and the spread as JSON, with the machine, versions, command an
       --config.task.schedule=pair --input=real \
       --config.task.text_tokenizer=sample_run/text_tokenizer ...
 
-With --json=docs/benchmarks/NAME.json the file is an entry of docs/benchmarks. Read it before you
-publish it: it holds the command with your paths. --notes adds what others should know.
+--json writes the result as an entry of docs/benchmarks. Read it before you publish it: it holds the
+command with your paths. --notes adds what others should know.
 
 Synthetic input is random and already on the devices; it needs no data and no tokenizer. With real
 input, the command reads, decodes and transfers data as in training. The result says separately how

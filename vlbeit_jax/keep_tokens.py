@@ -16,7 +16,7 @@ OVERVIEW = """Computes the visual tokens of a pretraining run's images once, for
       --config.task.visual_tokens=TOKENS \\
       --config.task.image.views=8 --config.task.pair.views=8 \\
       --config.task.image.sources=IMAGES ...
-  python -m vlbeit_jax.main --config=configs/pretrain_base.py \\
+  python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=RUN \\
       --config.task.visual_tokens=TOKENS ...      the same fields
 
 Each image has a fixed number of views, drawn from its id, instead of a new view in every epoch. The

@@ -12,7 +12,7 @@ from vlbeit_jax.places import place
 from vlbeit_jax.runtime import signals
 from vlbeit_jax.tasks import Config, parse
 
-OVERVIEW = """Trains VL-BEiT or its visual tokenizer.
+OVERVIEW = """Trains VL-BEiT, its visual tokenizer, or a fine-tuned model: what --config says.
 
   python -m vlbeit_jax.main --config=configs/sample.py --workdir=RUN
   python -m vlbeit_jax.main --config=configs/pretrain_base.py --workdir=RUN \\

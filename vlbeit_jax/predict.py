@@ -11,6 +11,7 @@ from typing import IO, Any
 from absl import flags
 
 from vlbeit_jax import cli
+from vlbeit_jax.folders import run_folder
 from vlbeit_jax.places import appearing, place, require_writable
 
 OVERVIEW = """Predicts with a fine-tuned run: JSON lines in, JSON lines out, on a CPU too.
@@ -79,7 +80,7 @@ def main() -> None:
     from vlbeit_jax.tasks.base import FineTuned
     from vlbeit_jax.tasks.runs import read_config
 
-    source, folder = place(INPUT.value, "--input"), place(FROM.value, "--from")
+    source, folder = place(INPUT.value, "--input"), run_folder(FROM.value)
     out = place(OUT.value, "--out") if OUT.value else None
     is_list = FORMAT.value != JSONL
     if not (source.is_dir() if is_list else source.is_file()):

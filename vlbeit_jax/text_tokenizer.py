@@ -14,7 +14,7 @@ from vlbeit_jax.prepare.text_tokenizer import train_text_tokenizer
 OVERVIEW = """Trains a SentencePiece unigram tokenizer on the training parts of texts and pairs.
 
   python -m vlbeit_jax.text_tokenizer --data=data/wiki --data=data/cc3m --vocabulary=64000 \\
-      --out=data/text-tokenizer
+      --out=data/text_tokenizer
 
 Without --vocabulary, the number of word pieces follows from the text: one for each character and
 each 100 bytes. The same data and flags give the same word pieces. Memory and time grow with

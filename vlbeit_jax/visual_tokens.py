@@ -44,7 +44,7 @@ def main() -> None:
     from vlbeit_jax.models.visual_tokenizer import encode
     from vlbeit_jax.tasks.visual_tokens import open_visual_tokens
 
-    visual = open_visual_tokens(FROM.value)
+    visual = open_visual_tokens(FROM.value, "--from")
     size = visual.tokenizer.config.image_size
     if RESIZE.value and RESIZE.value < size:
         raise UsageError(

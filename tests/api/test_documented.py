@@ -1,4 +1,4 @@
-"""The Python in docs/python.md runs as it stands."""
+"""The Python in docs/python.md and in the README runs as it stands."""
 
 import re
 
@@ -10,7 +10,8 @@ from tests.convert.finetuned_runs import sets_in, task_of, write_run
 from tests.tiny import TOP
 
 PATH = TOP / "docs" / "python.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", PATH.read_text(), re.DOTALL)
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+BLOCKS = BLOCK.findall(PATH.read_text())
 
 
 @pytest.fixture
@@ -33,6 +34,9 @@ def test_the_sample_is_used_as_documented(folder):
     side = names["model"].config.image_size
     assert names["picture"].shape == (side, side, 3)
     np.testing.assert_array_equal(names["views"].predicted, names["picture"])
+    (readme,) = BLOCK.findall((TOP / "README.md").read_text())
+    exec(readme, shorter := {})
+    assert shorter["found"].patches.shape == (1, (side // 8) ** 2, width)
     exec(joined, names)
     assert names["joined"].shape == (2, width * (1 + names["model"].config.depth))
 

@@ -137,6 +137,8 @@ def test_a_wide_picture_is_squashed_or_cropped(random_model):
         ({"images": "https://a.b/c.png"}, "is an address: download the picture"),
         ({"images": [3]}, "an object of type int is no picture"),
         ({"images": np.zeros((1, 4, 4, 3))}, "an array of type float64 and shape"),
+        ({"images": np.zeros((4, 4), np.uint8)}, r"of type uint8 and shape \[4, 4\] is no picture"),
+        ({"images": np.zeros((0, 4, 3), np.uint8)}, r"shape \[0, 4, 3\] is no picture"),
         ({"images": 3}, "images=3: give one, or a list of them"),
         ({"texts": []}, "texts is an empty list"),
         ({"texts": ["a", " "]}, "the text ' ' has no words"),

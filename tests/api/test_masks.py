@@ -1,5 +1,7 @@
 """``fill_mask`` and ``reconstruct``: independent statements, and mistakes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from tests.models.published_weights import vlmo_weights
 from tests.models.tiny_models import reference_net
 from tests.references import vlbeit as reference
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.tasks import masked_pictures
 from vlbeit_jax.types import Special
 
 PICTURE = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
@@ -40,7 +43,11 @@ def test_masks_are_filled_as_an_independent_statement_says(random_model, picture
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a disc", "has no <mask>"), ("<mask> " + "a " * 40, "word pieces, but the model takes 14")],
+    [
+        ("a disc", "has no <mask>"),
+        ("<mask> " + "a " * 40, "word pieces, but the model takes 14"),
+        (None, "text=None is no text: give a string"),
+    ],
 )
 def test_texts_that_cannot_be_filled_are_refused(random_model, text, said):
     with pytest.raises(UsageError, match=said):
@@ -83,7 +90,19 @@ def test_a_text_belongs_to_one_picture(random_model):
         random_model.fill_mask("a <mask>", [PICTURE, PICTURE])
 
 
-@pytest.mark.parametrize("hidden", [0, 1.1, -0.2])
+def test_a_tokenizer_that_draws_no_pixels_is_refused_before_anything_is_compiled(
+    random_model, monkeypatch
+):
+    visual = random_model._visual
+    features = dataclasses.replace(visual.tokenizer.config, teacher="clip")
+    other = visual._replace(tokenizer=visual.tokenizer.clone(config=features))
+    monkeypatch.setattr(random_model, "_visual", other)
+    monkeypatch.setattr(masked_pictures, "_tokens", None)
+    with pytest.raises(UsageError, match="cannot draw pictures: .*task.model.teacher=pixels"):
+        random_model.reconstruct(PICTURE)
+
+
+@pytest.mark.parametrize("hidden", [0, 1.1, -0.2, "a lot", None])
 def test_shares_that_hide_nothing_are_refused(random_model, hidden):
     with pytest.raises(UsageError, match="give the share of hidden patches"):
         random_model.reconstruct(PICTURE, hidden)

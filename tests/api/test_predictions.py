@@ -154,6 +154,8 @@ def test_vectors_and_search_are_those_of_evaluation(places):
         for row, best in zip(cosines, answers, strict=True):
             assert [number for number, _ in best] == np.argsort(-row)[:2].tolist()
             np.testing.assert_allclose([c for _, c in best], np.sort(row)[::-1][:2], rtol=1e-4)
+    with pytest.raises(UsageError, match="images has vectors of 3 numbers, but .* give images, or"):
+        model.search(texts, found.image[:, :3])
 
 
 def test_names_of_classes_are_compared_as_captions_are(places):
@@ -181,7 +183,7 @@ def test_names_of_classes_are_compared_as_captions_are(places):
     ("name", "given", "said"),
     [
         ("retrieval", {"classes": ["a", "b"], "templates": ["x"]}, "template 'x' has no {}"),
-        ("retrieval", {"classes": ["a", "a"]}, "a name is twice"),
+        ("retrieval", {"classes": ["a", "a"]}, "the class 'a' is there twice"),
         ("retrieval", {}, "classify .* fine-tuned for retrieval, whose method is search"),
         (
             "vqa",

@@ -226,7 +226,7 @@ def test_the_report_names_every_tensor_once():
         "dropped  old: unused",
     ]
     assert report.counts() == (
-        "2 tensors became parameters, 1 parameters are fresh, 2 tensors were dropped"
+        "2 tensors became parameters, 1 parameter is fresh, 2 tensors were dropped"
     )
 
 

@@ -154,15 +154,22 @@ def test_the_command_prints_tokens_and_compares_them(folder, tmp_path):
         assert done.returncode == code and said in done.stdout, (name, done.stderr)
 
 
-@pytest.mark.parametrize("arguments", [["--image=none.png"], ["--image={image}", "--resize=8"]])
-def test_the_command_refuses_what_it_cannot_read(folder, tmp_path, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--image=none.png"], "--image=none.png"),
+        (["--image={image}", "--resize=8"], "--resize=8"),
+        (["--image={image}", "--from=nowhere"], "--from=nowhere"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_read(folder, tmp_path, arguments, said):
     Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
     done = tiny.command(
         "vlbeit_jax.visual_tokens",
         f"--from={folder}",
         *(a.format(image=tmp_path / "a.png") for a in arguments),
     )
-    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {said}"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.processes import command
+from tests.processes import TOP, command
 from vlbeit_jax.runtime.input_rate import processor_seconds, rate
 
 OPTIONS = ["--data=sample:pairs", "--image_size=64", "--patch_size=8"]
@@ -25,7 +25,8 @@ def test_it_prints_the_rates_of_the_pipeline_and_of_decoding():
     megabytes = found["image"]["per_wall_second"] * found["bytes_per_image"] / 1e6
     assert found["image"]["megabytes_per_wall_second"] == pytest.approx(megabytes, abs=0.01)
     rows = found["pod_host"]["rows_per_second_of_each_stream"]
-    assert rows == pytest.approx(2048 / 0.0311, rel=0.01)
+    plan = json.loads((TOP / "docs" / "plans" / "base-v5e-16x16.json").read_text())
+    assert rows == pytest.approx(2048 / plan["step_seconds"], rel=0.01)
     cores = found["pod_host"]["cores"]["image"]
     assert cores == pytest.approx(rows / found["image"]["per_core_second"], abs=0.1)
 

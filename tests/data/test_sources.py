@@ -32,7 +32,13 @@ def changed_meta(place, to, **changed):
             {},
             ["nowhere", "does not exist", "vlbeit_jax.prepare", "sample:pairs"],
         ),
-        ("pair", "empty", {}, ["empty", "holds no vlbeit_meta.json", "vlbeit_jax.prepare"]),
+        (
+            "pair",
+            "empty",
+            {},
+            ["empty", "holds no vlbeit_meta.json", "vlbeit_jax.prepare --input="],
+        ),
+        ("text", "a.txt", {}, ["a.txt", "is a file, and a data set is a folder", "--input="]),
         ("pair", "sample:nothing", {}, ["sample:nothing", "sample:emoji", "sample:pairs"]),
     ],
 )
@@ -40,11 +46,13 @@ def test_wrong_sources_are_refused(
     setting, tokenizer, texts, tokens, tmp_path, name, place, changed, said
 ):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("a document\n")
     places = {
         "texts": str(texts),
         "tokens": str(tokens),
         "nowhere": str(tmp_path / "nowhere"),
         "empty": str(tmp_path / "empty"),
+        "a.txt": str(tmp_path / "a.txt"),
     }
     places["other_tokens"] = changed_meta(tokens, tmp_path / "other", text_tokenizer="feedfeedfeed")
     stream, _ = setting(name, sources=(places.get(place, place),), **changed)

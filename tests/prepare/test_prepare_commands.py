@@ -85,6 +85,13 @@ def test_preparing_and_training_by_command(tmp_path):
     meta = json.loads(ended.stdout)
     assert ended.returncode == 0 and sum(meta["counts"].values()) == 80 and meta["licence"] == "CC0"
     assert meta == json.loads((tmp_path / "pairs" / "vlbeit_meta.json").read_text())
+    # Three records as they were read, width before height; then the counts.
+    assert re.findall(r"^  a/000(\d\d) 18 x 16 pixels: '(\w+) ", ended.stderr, re.MULTILINE)[2:]
+    assert re.search(
+        r"written to \S+/pairs: 80 pairs \(train \d+, validation \d+\); 0 not used$",
+        ended.stderr.strip(),
+    )
+    assert "warning" not in ended.stderr
     ended = run(
         "text_tokenizer",
         f"--data={tmp_path}/pairs",

@@ -3,8 +3,8 @@
 A man, a woman and a person who run are one picture with another head of hair, and the thirty
 families are one picture with other children. If some of them are trained on and others tested, the
 test measures memory. Two rules put emoji into one group: their names are equal but for words of
-gender, hair, colour, direction and size (or both are keycaps, clocks, families, arrows or hearts);
-or their pictures are nearly equal at 16 x 16 pixels.
+gender, hair, rank, colour, direction and size (or both are keycaps, clocks, families, arrows or
+hearts); or their pictures are nearly equal at 16 x 16 pixels.
 """
 
 import re

@@ -27,8 +27,8 @@ class Encodes(Opened):
     ) -> Encoded:
         """Returns states of images and of texts, each seen alone.
 
-        Any number of them is taken; at most three programs are compiled for it. Texts longer than
-        the model's are cut.
+        Any number of them is taken; at most three programs are compiled for images, and three for
+        texts. Texts longer than the model's are cut.
 
         Args:
           images: one or several of: a path, a PIL image, an array uint8 [height, width, 3].

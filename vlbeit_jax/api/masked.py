@@ -1,6 +1,7 @@
 """Answers of the pretraining heads, compiled: word pieces at masks, predicted visual tokens."""
 
 import functools
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,8 +29,10 @@ def masked_row(
     """Returns the row of a text in which "<mask>" stands for a word piece, and their positions.
 
     Raises:
-      UsageError: there is no mask, or the text is too long.
+      UsageError: it is no string, there is no mask, or the text is too long.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"text={text!r} is no text: give a string")
     parts = text.split(MASK)
     if len(parts) == 1:
         raise UsageError(f"text={text!r} has no {MASK}: write it where a word piece is missing")
@@ -74,7 +77,9 @@ def hidden_patches(grid: int, hidden: float, seed: int) -> Int[np.ndarray, " M"]
     Raises:
       UsageError: ``hidden`` is no share above 0 and up to 1.
     """
-    if not 0 < hidden <= 1:
-        raise UsageError(f"hidden={hidden}: give the share of hidden patches, above 0 and up to 1")
+    if not isinstance(hidden, numbers.Real) or not 0 < hidden <= 1:
+        raise UsageError(
+            f"hidden={hidden!r}: give the share of hidden patches, above 0 and up to 1"
+        )
     count = max(1, round(hidden * grid**2))
     return blockwise_mask(Draws("api", seed), grid, count, min(SMALLEST_BLOCK, count))

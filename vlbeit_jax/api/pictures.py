@@ -22,7 +22,7 @@ def listed(given: Any, what: str) -> list[Any]:
     if isinstance(given, str | bytes | os.PathLike) or hasattr(given, "convert"):
         return [given]
     if isinstance(given, np.ndarray):
-        return [given] if given.ndim == 3 else list(given)
+        return list(given) if given.ndim in (1, 4) else [given]
     if isinstance(given, Iterable):
         return list(given)
     raise UsageError(f"{what}={given!r}: give one, or a list of them")
@@ -55,7 +55,8 @@ def pixels_of(picture: Any) -> UInt8[np.ndarray, "height width 3"]:
     if hasattr(picture, "convert"):  # A PIL image; PIL is slow to import.
         return np.asarray(_upright(picture).convert("RGB"))
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        fits = picture.ndim == 3 and picture.shape[2] == 3 and picture.size > 0
+        if picture.dtype != np.uint8 or not fits:
             raise UsageError(
                 f"an array of type {picture.dtype} and shape {list(picture.shape)} is no picture: "
                 f"give {WHAT}"

@@ -11,7 +11,7 @@ from vlbeit_jax.api.pictures import listed, pixels_of, views
 from vlbeit_jax.api.retriever import Embedded, Retriever
 from vlbeit_jax.data.class_names import PLACE, ClassTexts
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.shapes import UInt8
+from vlbeit_jax.shapes import Float, UInt8
 from vlbeit_jax.tasks.open_fine_tuned import best_of
 from vlbeit_jax.tasks.zero_shot import mean_directions
 
@@ -158,13 +158,8 @@ class Predicts(Opened):
         retriever = self._retriever("embed")
         if images is None and texts is None:
             raise UsageError("embed needs images=..., texts=..., or both")
-        image = text = None
-        if images is not None:
-            pixels = views(listed(images, "images"), self.config.image_size, "squash")
-            image = retriever.image(self._params, pixels)
-        if texts is not None:
-            rows = self._rows(listed(texts, "texts"), retriever.text_length)
-            text = retriever.text(self._params, rows)
+        image = None if images is None else self._image_vectors(retriever, images)
+        text = None if texts is None else self._text_vectors(retriever, texts)
         return Embedded(image, text)
 
     def search(self, texts: Any, images: Any, *, top: int = 5) -> list[list[tuple[int, float]]]:
@@ -177,32 +172,44 @@ class Predicts(Opened):
           top: images to list.
 
         Raises:
-          UsageError: the model was not fine-tuned for retrieval.
+          UsageError: the model was not fine-tuned for retrieval, or the vectors are not its own.
         """
-        top = checked_top(top)
-        self._retriever("search")
-        if not (isinstance(images, np.ndarray) and images.ndim == 2):
-            images = self.embed(images=images).image
-        cosines = self.embed(texts=texts).text @ images.T
+        top, retriever = checked_top(top), self._retriever("search")
+        wanted = self._text_vectors(retriever, texts)
+        is_vectors = isinstance(images, np.ndarray) and images.ndim == 2
+        vectors = images if is_vectors else self._image_vectors(retriever, images)
+        if vectors.shape[1] != wanted.shape[1]:
+            raise UsageError(
+                f"images has vectors of {vectors.shape[1]} numbers, but those of this model have "
+                f"{wanted.shape[1]}: give images, or what embed(images=...) of this model returns"
+            )
+        cosines = wanted @ vectors.T
         best = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
         return [
             [(int(number), float(row[number])) for number in numbers]
             for row, numbers in zip(cosines, best, strict=True)
         ]
 
+    def _image_vectors(self, retriever: Retriever, images: Any) -> Float[np.ndarray, "B E"]:
+        pixels = views(listed(images, "images"), self.config.image_size, "squash")
+        return retriever.image(self._params, pixels)
+
+    def _text_vectors(self, retriever: Retriever, texts: Any) -> Float[np.ndarray, "A E"]:
+        rows = self._rows(listed(texts, "texts"), retriever.text_length)
+        return retriever.text(self._params, rows)
+
     def _by_names(
         self, inputs: Any, classes: Any, templates: Any, top: int
     ) -> list[list[tuple[str, float]]]:
-        self._retriever("classify with classes=...")
+        retriever = self._retriever("classify with classes=...")
         forms = tuple(listed(templates, "templates"))
         if lost := [each for each in forms if not isinstance(each, str) or PLACE not in each]:
             raise UsageError(f"the template {lost[0]!r} has no {PLACE} for the name of the class")
         named = ClassTexts(tuple(words_of(each) for each in listed(classes, "classes")), forms)
-        if len(set(named.names)) < len(named.names):
-            raise UsageError("a name is twice among the classes")
-        texts, image = self.embed(texts=named.texts).text, self.embed(images=inputs).image
-        assert texts is not None and image is not None, "both were given"
-        cosines = image @ mean_directions(texts, named).T
+        if twice := [name for name in named.names if named.names.count(name) > 1]:
+            raise UsageError(f"the class {twice[0]!r} is there twice; name it once")
+        texts = self._text_vectors(retriever, named.texts)
+        cosines = self._image_vectors(retriever, inputs) @ mean_directions(texts, named).T
         return [best_of(named.names, row, top) for row in cosines]
 
     def _retriever(self, asked: str) -> Retriever:

@@ -49,7 +49,7 @@ class OptimizerConfig:
     head_factor: float = setting(1.0, "learning rate of a new head over that of the rest", POSITIVE)
     ema_decay: float = setting(
         0.0,
-        "of averaged parameters, which are kept and evaluated beside the raw ones; 0: none",
+        "decay of averaged parameters, which are kept and evaluated beside the raw ones; 0: none",
         OPEN_SHARE,
     )
     beta1: float = setting(0.9, "decay of the first moment", OPEN_SHARE)

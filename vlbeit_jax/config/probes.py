@@ -25,7 +25,7 @@ class ProbeConfig:
         10, "labelled rows of each class for the few-shot ridge", POSITIVE, may_change=True
     )
     # No strength is chosen on what is probed; big_vision's few-shot evaluator has this one.
-    strength: float = setting(1024.0, "of the ridge", POSITIVE, may_change=True)
+    strength: float = setting(1024.0, "strength of the ridge", POSITIVE, may_change=True)
 
     def training_problems(self) -> list[str]:
         """Returns what keeps a run from probing."""

@@ -99,12 +99,16 @@ class Report:
 
     def counts(self) -> str:
         """How many there are of each; the lines of a large network do not fit a terminal."""
-        groups = {
-            "tensors became parameters": self.matched,
-            "parameters are fresh": self.fresh,
-            "tensors were dropped": self.dropped,
-        }
-        return ", ".join(f"{len(names)} {what}" for what, names in groups.items() if names)
+        groups = (
+            (self.matched, "tensor became a parameter", "tensors became parameters"),
+            (self.fresh, "parameter is fresh", "parameters are fresh"),
+            (self.dropped, "tensor was dropped", "tensors were dropped"),
+        )
+        return ", ".join(
+            f"{len(names)} {one if len(names) == 1 else several}"
+            for names, one, several in groups
+            if names
+        )
 
     def __str__(self) -> str:
         """One line per note and name."""

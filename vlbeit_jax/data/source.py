@@ -177,6 +177,17 @@ def _builder(folder: pathlib.Path) -> Any:
     return tfds.builder_from_directory(str(folder))
 
 
+def _why_no_set(folder: pathlib.Path) -> str:
+    """Returns what is wrong with a place that is no prepared set, and what to do."""
+    made = "make a data set with python -m vlbeit_jax.prepare"
+    if folder.is_file():
+        return f"is a file, and a data set is a folder; {made} --input={folder}"
+    if folder.is_dir():
+        return f"holds no {META_FILE}; {made} --input={folder}"
+    found = (SAMPLE_PREFIX + path.parent.name for path in SAMPLE_FOLDER.glob(f"*/{META_FILE}"))
+    return f"does not exist; {made} (in the package: {', '.join(sorted(found))})"
+
+
 def open_set(place: str, *allowed: Kind) -> PreparedSet:
     """Opens a prepared data set.
 
@@ -194,16 +205,7 @@ def open_set(place: str, *allowed: Kind) -> PreparedSet:
         else place_of(place)
     )
     if not (folder / META_FILE).is_file():
-        known = ", ".join(
-            sorted(
-                SAMPLE_PREFIX + path.parent.name for path in SAMPLE_FOLDER.glob(f"*/{META_FILE}")
-            )
-        )
-        state = f"holds no {META_FILE}" if folder.is_dir() else "does not exist"
-        raise UsageError(
-            f"data set {place!r}: {folder} {state}; make a data set with "
-            f"python -m vlbeit_jax.prepare (in the package: {known})"
-        )
+        raise UsageError(f"data set {place!r}: {folder} {_why_no_set(folder)}")
     meta = json.loads((folder / META_FILE).read_text())
     if meta.get("format") != FORMAT:
         raise UsageError(

@@ -72,7 +72,7 @@ class TextTokenizer:
         return self._pieces.decode([int(piece) for piece in pieces])
 
     def piece(self, index: int | np.integer) -> str:
-        """Returns a word piece as it is written; a leading low line means that it opens a word."""
+        """Returns a word piece as it is written; a leading underscore opens a word."""
         return self._pieces.id_to_piece(int(index)).replace(WORD_START, "_")
 
     def encode_row(self, text: str, length: int) -> Int[np.ndarray, " T"]:

@@ -32,7 +32,7 @@ OVERVIEW = """Prepares a data set: checks each item, counts drops by reason, spl
   python -m vlbeit_jax.prepare --kind=pairs --input='cc3m/*.tar' --out=data/cc3m
   python -m vlbeit_jax.prepare --kind=texts --input=wiki.txt --out=data/wiki
   python -m vlbeit_jax.prepare --kind=tokens --input=data/wiki \\
-      --text_tokenizer=data/text-tokenizer --length=128 --out=data/wiki-128
+      --text_tokenizer=data/text_tokenizer --length=128 --out=data/tokens
   python -m vlbeit_jax.prepare --kind=labelled_images --format=jsonl --input=birds.jsonl \\
       --out=data/birds
   python -m vlbeit_jax.prepare --kind=questions --format=vqav2 --input=VQAv2 --out=data/vqav2

@@ -37,7 +37,8 @@ def summary(meta: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[str]:
     firsts = [part.examples[0] for part in _spread(parts) if part.examples]
     shown = firsts if len(firsts) >= EXAMPLES else examples
     for example in shown[:EXAMPLES]:
-        size = f" {example['size'][0]} x {example['size'][1]} pixels" if example["size"] else ""
+        height, width = example["size"] or (0, 0)
+        size = f" {width} x {height} pixels" if height else ""
         said = "; ".join(repr(text) for text in example["said"])
         yield f"  {example['id']}{size}{': ' if said else ''}{said}"
     for warning in warnings(meta):

@@ -142,8 +142,8 @@ def _rows_section(name: str, examples: Examples, reading: Reading, count: int) -
 def _set_section(each: Seen) -> Section:
     measures, prepared = each.measures, each.prepared
     of = f"{measures.looked_at:,} of {prepared.count(TRAIN):,} training records, evenly spaced"
-    read_by = ", ".join(reader.stream for reader in each.readers)
-    body: list[Child] = [note(f"Read by {read_by}. Measured on {of}.")]
+    readers = ", ".join(reader.stream for reader in each.readers)
+    body: list[Child] = [note(f"Streams that read it: {readers}. Measured on {of}.")]
     sides = [reader.side for reader in each.readers if reader.side]
     lengths = [reader.length for reader in each.readers if reader.length]
     if panels := data_panels(measures, sides, lengths):
@@ -160,7 +160,7 @@ def _numbers(each: Seen) -> Iterator[list[Child]]:
         if len(measures.lengths) and reader.length:
             cut = int((measures.lengths > reader.length).sum())
             share = f"{cut:,} of {len(measures.lengths):,} ({cut / len(measures.lengths):.1%})"
-            yield [f"texts that {reader.stream} cuts after {reader.length} pieces", share]
+            yield [f"texts that stream {reader.stream} cuts after {reader.length} pieces", share]
     if measures.pieces:
         yield ["unknown word pieces", f"{measures.unknown / measures.pieces:.2%}"]
     if len(measures.widths):

@@ -68,7 +68,7 @@ figure { margin: 0 }
 figcaption { font-size: .8rem; line-height: 1.3; margin-top: .2rem }
 .example { border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; margin: 1rem 0;
   break-inside: avoid }
-.example table { margin: .5rem 0 0 }
+.example table { margin: .5rem 0 0 } .example tbody th { white-space: nowrap }
 .example .strip figure { flex: 0 0 6rem }
 .text { font-size: 1.05rem; overflow-wrap: anywhere }
 mark { background: var(--mask); color: inherit; border-radius: 3px; padding: 0 .25rem;

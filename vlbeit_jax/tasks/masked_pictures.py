@@ -12,7 +12,7 @@ from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.ops.gather import is_at_positions
 from vlbeit_jax.shapes import Array, Float, Int, UInt8
-from vlbeit_jax.tasks.visual_tokens import VisualTokens, pictures_of
+from vlbeit_jax.tasks.visual_tokens import VisualTokens, pictures_of, require_drawing
 from vlbeit_jax.types import Modality
 
 Tree = Any
@@ -59,6 +59,7 @@ def masked_pictures(
     Raises:
       UsageError: the tokenizer's decoder predicts no pixels.
     """
+    require_drawing(visual)  # Before anything is compiled.
     codes, guessed = _tokens(
         network, visual.tokenizer, params, visual.frozen, image, masked_patches, text
     )

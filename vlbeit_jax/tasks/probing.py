@@ -121,7 +121,7 @@ class PairProbe:
         """Reads the held-out pairs.
 
         Raises:
-          UsageError: the set is missing, of another kind, or holds nothing back.
+          UsageError: the set is missing, of another kind, or has no held-out pairs.
         """
         prepared = open_set(place, Kind.PAIRS)
         self.records = _spread(prepared, VALIDATION, rows)

@@ -39,6 +39,7 @@ from vlbeit_jax.training.saved_run import (
 DALLE_FILE = "dalle.json"
 # The report shows from the metrics how the tokenizer was trained.
 KEPT = (CONFIG_FILE, DALLE_FILE, METRICS_FILE)
+SETTING = "config.task.visual_tokenizer"  # It names the folder, unless a command has a flag for it.
 Tree = Any
 
 
@@ -62,8 +63,12 @@ class VisualTokens(NamedTuple):
     fingerprint: str
 
 
-def describe_visual_tokens(place: str | pathlib.Path) -> Tokenizer:
+def describe_visual_tokens(place: str | pathlib.Path, setting: str = SETTING) -> Tokenizer:
     """Returns the network of a visual tokenizer, from the small files of its folder.
+
+    Args:
+      place: the folder.
+      setting: that gives the folder, for messages.
 
     Raises:
       UsageError: there is none in the folder.
@@ -71,21 +76,25 @@ def describe_visual_tokens(place: str | pathlib.Path) -> Tokenizer:
     folder = place_of(place)
     if (folder / DALLE_FILE).is_file():
         return DalleEncoder(read_dalle(folder))
-    return make_tokenizer(_vqkd_config(place).task.model)
+    return make_tokenizer(_vqkd_config(place, setting).task.model)
 
 
-def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
+def open_visual_tokens(place: str | pathlib.Path, setting: str = SETTING) -> VisualTokens:
     """Opens a VQ-KD run, an imported tokenizer, or the copy of one that a pretraining run keeps.
+
+    Args:
+      place: the folder.
+      setting: that gives the folder, for messages.
 
     Raises:
       UsageError: the folder holds no visual tokenizer, or its run has not finished.
     """
-    folder, tokenizer = place_of(place), describe_visual_tokens(place)
+    folder, tokenizer = place_of(place), describe_visual_tokens(place, setting)
     shapes = tokenizer_shapes(tokenizer)
     if isinstance(tokenizer, DalleEncoder):
         saved = restore(folder, IMPORTED_STEP, shapes)
         return VisualTokens(folder, tokenizer, IMPORTED_STEP, saved, saved, tree_fingerprint(saved))
-    step = finished_step(folder, _vqkd_config(place).run.steps)
+    step = finished_step(folder, _vqkd_config(place, setting).run.steps)
     model_state = {
         IMAGE: {
             name: jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -97,8 +106,8 @@ def open_visual_tokens(place: str | pathlib.Path) -> VisualTokens:
     return VisualTokens(folder, tokenizer, step, saved, frozen, tree_fingerprint(frozen))
 
 
-def _vqkd_config(place: str | pathlib.Path) -> Config:
-    config = read_config(place_of(place), "config.task.visual_tokenizer")
+def _vqkd_config(place: str | pathlib.Path, setting: str) -> Config:
+    config = read_config(place_of(place), setting)
     if not isinstance(config.task, VQKD):
         raise UsageError(
             f"visual tokenizer {place}: holds a run of task {config.task.kind!r}, not 'vqkd'"
@@ -114,15 +123,24 @@ def pictures_of(
     Raises:
       UsageError: it predicts no pixels.
     """
+    require_drawing(visual)
+    vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
+    variables = {"params": visual.frozen["params"]}
+    decoded: Any = visual.tokenizer.apply(variables, vectors, method="decode")
+    return np.asarray(PixelTeacher(visual.tokenizer.config.patch_size).images(decoded))
+
+
+def require_drawing(visual: VisualTokens) -> None:
+    """Refuses a tokenizer whose decoder predicts no pixels.
+
+    Raises:
+      UsageError: it is such a one.
+    """
     if not draws_pictures(visual):
         raise UsageError(
             f"the visual tokenizer in {visual.folder} cannot draw pictures: only one that was "
             "trained with task.model.teacher=pixels can"
         )
-    vectors = jnp.take(visual.frozen["codebook"], tokens, axis=0)
-    variables = {"params": visual.frozen["params"]}
-    decoded: Any = visual.tokenizer.apply(variables, vectors, method="decode")
-    return np.asarray(PixelTeacher(visual.tokenizer.config.patch_size).images(decoded))
 
 
 def draws_pictures(visual: VisualTokens) -> bool:

@@ -58,6 +58,8 @@ def test_what_is_not_recognised_is_described(tmp_path, content, said):
     with pytest.raises(UsageError) as caught:
         recognise("auto", [tmp_path / "a"], Kind.PAIRS)
     assert said in str(caught.value)
+    # Where the message says what it is, a list of all formats would only hide it.
+    assert ("If it is one of these" in str(caught.value)) == content.startswith(b"\x00\x01")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_every_format_has_a_golden_input_or_a_test_of_its_own():
     tested = {wanted["format"] for wanted in EXPECTED.values()}
     assert FORMATS.keys() - tested == {
         *("ade20k", "imagenet", "nlvr2", "vqav2", "vqav2-trainval", "jsonl"),  # tests/prepare
-        "beit3",  # test_refusals.py
+        "beit3",  # test_index.py
     }
 
 

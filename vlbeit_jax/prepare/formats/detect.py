@@ -94,11 +94,7 @@ def _name(found: Found, kind: Kind) -> str:
             f"{found.path}: this looks like the format {fitting[0]}, which can become --kind="
             f"{kinds}, but --kind={kind} was asked for"
         )
-    known = f". If it is one of these, say so with --format: {', '.join(sorted(FORMATS))}"
-    raise UsageError(
-        f"{found.path}: its format is not recognised: it is {described(found)}"
-        f"{known if found.head or found.names else ''}"
-    )
+    raise UsageError(f"{found.path}: its format is not recognised: it is {described(found)}")
 
 
 def _require_captions(name: str, found: Found, kind: Kind) -> None:
@@ -157,10 +153,11 @@ def _checked(given: str, found: Found, kind: Kind) -> str:
 
 def described(found: Found) -> str:
     """Returns what an input is, in words, and what to do about it."""
+    known = f"If it is one of these, say so with --format: {', '.join(sorted(FORMATS))}"
     if found.is_folder:
         if not found.names:
             return "an empty folder"
-        return f"a folder with files such as {found.names[0]}, of no format that is known here"
+        return f"a folder with files such as {found.names[0]}, of no known format. {known}"
     head = found.head
     if not head:
         return "an empty file, or one that is damaged"
@@ -185,4 +182,4 @@ def described(found: Found) -> str:
         return "plain text, which can become --kind=texts"
     if b"\0" not in head:
         return "text in an encoding that is not UTF-8; convert it with iconv"
-    return f"a file that begins with the bytes {head[:8].hex(' ')}"
+    return f"a file that begins with the bytes {head[:8].hex(' ')}. {known}"
