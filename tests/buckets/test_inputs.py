@@ -61,7 +61,7 @@ ON_A_DISK = {
 }
 
 
-@pytest.mark.parametrize("name", NEEDS_DISK)
+@pytest.mark.parametrize("name", sorted(NEEDS_DISK))
 def test_a_format_that_needs_a_disk_says_what_to_copy(folder, tmp_path, name):
     """All that it reads is in the copy, and the input that the message names is recognised."""
     kind, given, files = ON_A_DISK[name]
