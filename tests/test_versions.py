@@ -3,8 +3,11 @@
 Also tests the comparison of two environments.
 """
 
+import ast
 import copy
 import functools
+import importlib.metadata
+import itertools
 import os
 import re
 import runpy
@@ -33,12 +36,46 @@ def bounds():
     return {each.name.replace("_", "-").lower(): each.specifier for each in found}
 
 
+def imported():
+    """What the package imports from others, by the first part of the name."""
+    files = set((TOP / "vlbeit_jax").rglob("*.py"))
+    # An export's files are for another environment, and import each other.
+    for path in files - set((TOP / "vlbeit_jax/convert/standalone").iterdir()):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.split(".")[0]
+
+
 def pins(path):
     """Every release that a lock file takes, by name."""
     return {
         name.replace("_", "-").lower(): version
         for name, version in PINNED.findall(path.read_text())
     }
+
+
+def test_setup_declares_what_the_package_imports():
+    """Not by luck, because another library needs it too."""
+    with mock.patch("setuptools.setup") as setup:
+        runpy.run_path(str(TOP / "setup.py"))
+    given = setup.call_args.kwargs
+    lines = [*given["install_requires"], *itertools.chain(*given["extras_require"].values())]
+    declared = {Requirement(line).name.replace("_", "-").lower() for line in lines}
+    packages = importlib.metadata.packages_distributions()
+    others = set(imported()) - sys.stdlib_module_names - {"vlbeit_jax"}
+    assert len(others) > 25
+    undeclared = {
+        name
+        for name in others
+        if declared.isdisjoint(
+            each.replace("_", "-").lower() for each in packages.get(name, [name])
+        )
+    }
+    # gcsfs needs fsspec of its own version. launch/install.sh torch brings TorchScale, whose own
+    # requirements fit no PyTorch of today.
+    assert undeclared == {"fsspec", "torchscale"}
 
 
 def test_there_is_a_lock_for_each_python_and_each_set():
