@@ -115,10 +115,13 @@ def environment():
     return f"jaxlib {importlib.metadata.version('jaxlib')}, {name}, features {features}"
 
 
+# The two longest. Other tests compare meshes, microbatches and loops with their plain forms.
+SLOW = [name for name in CASES if "microbatches" in name or "scan" in name]
+
+
 @pytest.mark.parametrize(
     "case",
-    # It takes 20 seconds, as the first case does, and tests/models hold the same network.
-    [pytest.param(each, marks=pytest.mark.slow if "scan" in each else ()) for each in CASES],
+    [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in CASES],
 )
 def test_three_steps_are_bit_equal_to_the_recorded_ones(case):
     recorded = json.loads(RECORDED.read_text())
