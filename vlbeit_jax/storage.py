@@ -101,7 +101,7 @@ def told_of_storage(
       numbers: the system's numbers of such errors. Where nothing but files was read, these are
         ``UNREAD``, or ``NOT_OF_A_FILE`` if others may take the place of one that is unreadable.
     """
-    reading = numbers is not FAILING
+    reading = numbers != FAILING
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(folder, BucketPath) and (told := told_of_bucket(folder, cause, reading)):

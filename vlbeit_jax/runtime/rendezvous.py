@@ -182,7 +182,8 @@ def _report_to_process_0(address: ProcessAddress, deadline: float) -> Reported |
                 print(f"{said}; trying again", file=sys.stderr)
             told = True
             time.sleep(RETRY_SECONDS)
-        except (OSError, ValueError, TypeError, KeyError):  # Process 0 does not listen yet.
+        except (OSError, ValueError, TypeError, KeyError):
+            # Process 0 does not listen yet, or another program answers at its port.
             time.sleep(RETRY_SECONDS)
     return PeerLost(
         f"host {own['host']} (process {address.process} of {address.processes}) could not reach "
@@ -192,10 +193,10 @@ def _report_to_process_0(address: ProcessAddress, deadline: float) -> Reported |
 
 def _until_closed(server: socket.socket) -> bytes:
     """Returns what process 0 sends. It names every host, so it may come in several pieces."""
-    found = b""
-    while len(found) < MAX_ANSWER and (piece := server.recv(MAX_BYTES)):
-        found += piece
-    return found
+    answer = b""
+    while len(answer) < MAX_ANSWER and (piece := server.recv(MAX_BYTES)):
+        answer += piece
+    return answer
 
 
 def _introduction(address: ProcessAddress) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.bad_records import Replaced
 from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.errors import Diverged
+from vlbeit_jax.models.params import Tree
 from vlbeit_jax.runtime import signals
 from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.history import History
@@ -29,8 +30,6 @@ from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_batch, put_replicated
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.step import TrainStep
-
-Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,16 +95,15 @@ class Steps:
             self.timer.steps_begin()
             if start:
                 evaluate_if_missing(run, state, self.writer, self.timer)
-            go_back = functools.partial(
-                roll_back, run, self.checkpointer, self.abstract, made, self.writer
-            )
             # A signal does not cut a rollback off, and one that came before is not forgotten.
             with signals.noted():
                 while True:
                     try:
                         return self._loop(state, frozen, examples, hooks, bad_records.add)
                     except Diverged as error:
-                        state, note = go_back(error)
+                        state, note = roll_back(
+                            run, self.checkpointer, self.abstract, made, self.writer, error
+                        )
                         # The hooks so far count refused steps that are behind the run now.
                         hooks = new_hooks()
                         save_at_once(hooks, state)

@@ -2,8 +2,8 @@
 
 A ``Task`` is a frozen value that opens nothing: enough to compile ahead of time and to count
 operations. An ``OpenTask`` adds what inference needs: tokenizers, frozen weights. ``TrainingData``
-adds the training sets. All tasks share one loop, one step and one checkpointer, none of which asks
-which task it runs. A new task is one file here and one line in ``tasks.TASKS``.
+adds the training sets. All tasks share one loop, one step and one checkpointer. A new task is one
+file here and one line in ``tasks.TASKS``.
 """
 
 import dataclasses
@@ -20,13 +20,12 @@ from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import PreparedSet
+from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.tasks.figures import Evaluator, Headline
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.warm_start import WarmStart
 from vlbeit_jax.types import Kind
-
-Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +66,8 @@ class Task(Protocol):
     """What is trained: a frozen, hashable dataclass, whose settings are ``config.task``.
 
     A stream's settings are a section with the stream's name. No setting may have the name of a
-    method here. Only ``resolve`` and ``open`` read files. ``no_averages``, if it is there, says why
-    averaged parameters make no sense, and what to do; empty where they do.
+    method. Only ``resolve`` and ``open`` read files. ``no_averages``, if it is there and not empty,
+    says why averaged parameters make no sense, and what to do.
 
     Attributes:
       kind: its name in ``tasks.TASKS``.
@@ -257,4 +256,3 @@ class TrainingData(Protocol):
 
     def save_seen(self, folder: pathlib.Path) -> None:
         """Writes into a run's folder the keys of the records that it trains on."""
-        ...

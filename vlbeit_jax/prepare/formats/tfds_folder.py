@@ -61,13 +61,13 @@ def plan(paths: Sequence[pathlib.Path], options: Options) -> Plan:
     described = [str(folder / "dataset_info.json")]
 
     def units(whole: Unit, split: str) -> list[Unit]:
-        divided: list[Unit] = []
+        of_split: list[Unit] = []
         for name in SPLITS[split]:
             if name in present and _is_labelled(_records(builder, name), builder, folder):
                 count = builder.info.splits[name].num_examples
                 extra = {"name": name, "split": split if stated else "", "paths": described}
-                divided += ranges(whole, count, **extra)
-        return divided
+                of_split += ranges(whole, count, **extra)
+        return of_split
 
     return divided(folder, options, SPLITS, units)
 
