@@ -11,7 +11,7 @@ from examples.add_a_task import config
 from vlbeit_jax import tasks
 from vlbeit_jax.data.pieces import Fate, Piece
 from vlbeit_jax.runtime.hooks.first_batch import FirstBatch
-from vlbeit_jax.runtime.sheet import MARK, SIDE, sheet
+from vlbeit_jax.runtime.sheet import LINE, MARK, SIDE, sheet
 from vlbeit_jax.runtime.start import train
 from vlbeit_jax.runtime.writer import EVENTS, Writer
 from vlbeit_jax.tasks.reading import GREY, Reading, Shown, Word
@@ -81,3 +81,13 @@ def test_long_texts_are_wrapped_and_facts_are_below():
     short, long = (sheet("t", [Shown({}, [word] * count, {"class": "a"})]) for count in (3, 300))
     assert long.shape[0] > 3 * short.shape[0] and long.shape[1] == short.shape[1]
     assert (long[:, -5:] == 255).all(), "over the edge"
+
+
+def test_a_line_explains_the_signs_where_there_are_any():
+    seen = Word(Piece("a", True))
+    plain, masked = (
+        sheet("t", [Shown({}, [word], {})])
+        for word in (seen, Word(Piece("?", True), Piece("b", True), Fate.HIDDEN))
+    )
+    added = masked.shape[0] - plain.shape[0]
+    assert added == LINE and (masked[LINE : 2 * LINE + 5] != 255).any(axis=2).sum() > 500

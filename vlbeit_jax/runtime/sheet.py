@@ -15,20 +15,28 @@ WIDTH, MARGIN, LINE = 960, 10, 18  # Pixels; of the page, around rows, of a line
 SIDE = 112  # Pixels of a picture in the sheet.
 INK, PAPER, MARK, SOFT = (31, 35, 40), (255, 255, 255), (253, 230, 138), (89, 99, 110)
 Run = tuple[str, bool]  # A text, and whether it is marked.
+LEGEND = (
+    f"the network predicts a: '{SIGNS[Fate.HIDDEN]} a' hides it, 'b {SIGNS[Fate.REPLACED]} a' puts "
+    f"b in its place, '{SIGNS[Fate.KEPT]} a' leaves it"
+)
 
 
 def sheet(title: str, rows: Sequence[Shown]) -> UInt8[np.ndarray, "height width 3"]:
     """Returns rows below each other: pictures at the left, words and facts beside them.
 
+    A line below the title explains the signs of masked pieces, if there are any.
+
     Args:
       title: stands above them.
       rows: at least one.
     """
+    masked = any(word.truth is not None for row in rows for word in row.words)
+    head = [(title, INK), *([(LEGEND, SOFT)] if masked else [])]
     drawn = [_row(row) for row in rows]
-    height = MARGIN + LINE + sum(each.height + MARGIN for each in drawn)
-    page = Image.new("RGB", (WIDTH, height), PAPER)
-    write(ImageDraw.Draw(page), (MARGIN, MARGIN // 2), title, INK)
-    top = MARGIN + LINE
+    top = MARGIN + LINE * len(head)
+    page = Image.new("RGB", (WIDTH, top + sum(each.height + MARGIN for each in drawn)), PAPER)
+    for number, (text, colour) in enumerate(head):
+        write(ImageDraw.Draw(page), (MARGIN, MARGIN // 2 + number * LINE), text, colour)
     for each in drawn:
         page.paste(each, (0, top))
         top += each.height + MARGIN
