@@ -9,7 +9,7 @@ from tests import tiny
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
-from vlbeit_jax.tasks.features import BATCH, Pooling
+from vlbeit_jax.tasks.features import BATCH, EVERY_LAYER, Pooling
 
 TEXTS = ["a red disc", "a blue ring number 9 and many more words than a row can hold of them", ""]
 
@@ -38,13 +38,18 @@ def directly(run, pooling, **rows):
         for row, each in zip(given, np.asarray(states), strict=True):
             real = row != 0 if "text" in rows else np.ones(len(each), bool)
             real[0] = False
-            pooled[-1].append(each[0] if pooling.pool == "cls" else each[real].mean(axis=0))
+            own = each[real].astype(np.float64)
+            moments = [own.mean(axis=0), np.sqrt(np.square(own - own.mean(axis=0)).mean(axis=0))]
+            count = {"mean": 1, "moments": 2}
+            pooled[-1].append(
+                each[0] if pooling.pool == "cls" else np.concatenate(moments[: count[pooling.pool]])
+            )
     return np.concatenate(pooled, axis=1)
 
 
 @pytest.mark.parametrize(
     "pooling",
-    [Pooling(), Pooling(final_norm=False), Pooling("cls", 1), Pooling(every_block=True)],
+    [Pooling(), Pooling(final_norm=False), Pooling("cls", 1), EVERY_LAYER],
     ids=str,
 )
 def test_features_are_the_pooled_states(run, pooling):
@@ -52,7 +57,8 @@ def test_features_are_the_pooled_states(run, pooling):
     images = np.stack(pictures(3))
     found = features.images([tiny.png(image) for image in images])
     depth = run.model.task.model.depth
-    assert found.shape == (3, 32 * (1 + depth * pooling.every_block))
+    layers = depth + 2 if pooling.every_layer else 1
+    assert found.shape == (3, 32 * layers * (2 if pooling.pool == "moments" else 1))
     assert found == pytest.approx(directly(run, pooling, image=images), abs=2e-5)
     assert found.std() > 0.01
     rows = np.stack([run.model.text.encode_row(text, 16) for text in TEXTS])

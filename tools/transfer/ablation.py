@@ -24,7 +24,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.interval import mean_by_group, paired_gain
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
-from vlbeit_jax.tasks.features import EVERY_BLOCK
+from vlbeit_jax.tasks.features import EVERY_LAYER
 from vlbeit_jax.tasks.runs import read_config
 from vlbeit_jax.training.saved_run import finished_step
 
@@ -82,7 +82,7 @@ def _frozen(run: pathlib.Path) -> tuple[Scores, dict[str, Any]]:
     records, labelled = labelled_emoji(open_set(SET))
     opened = open_run(run)
     images = [record["image"] for record in records]
-    vectors = Features.of(opened, EVERY_BLOCK).images(images)
+    vectors = Features.of(opened, EVERY_LAYER).images(images)
     outcome = probing.best_ridge(kinds([vectors], opened.model.task.model.width), labelled)
     scores = Scores(
         outcome.right, labelled.groups, "accuracy_by_group", each_group_once=True, seeds=1

@@ -29,7 +29,7 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.features import Features
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.shapes import Float
-from vlbeit_jax.tasks.features import EVERY_BLOCK
+from vlbeit_jax.tasks.features import EVERY_LAYER
 from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
 SET = "sample:emoji"
@@ -52,9 +52,9 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
     images = [record["image"] for record in records]
     names = [record["names"][0].decode() for record in records]
     arms = {
-        "pretrained": [Features.of(run, EVERY_BLOCK)],
+        "pretrained": [Features.of(run, EVERY_LAYER)],
         "random": [
-            Features.of_random_start(run, seed, EVERY_BLOCK) for seed in range(RANDOM_STARTS)
+            Features.of_random_start(run, seed, EVERY_LAYER) for seed in range(RANDOM_STARTS)
         ],
     }
     width = run.model.task.model.width
@@ -62,8 +62,9 @@ def study(folder: pathlib.Path) -> dict[str, Any]:
         "data": {"set": SET, "fingerprint": found.fingerprint, "rows": len(records)},
         "groups": len(set(groups)),
         "run": {"step": run.step, "weights": tree_fingerprint(run.params)},
-        "features": "mean of all tokens but CLS, image or text alone: after every block and after "
-        "the final norm, joined; or after the final norm only",
+        "features": "of all tokens but CLS, image or text alone: their mean after the final norm; "
+        "or their means as embeddings, after every block and after the final norm, joined; or "
+        "these means and the standard deviations",
         "image": {"resolution": run.model.task.model.image_size, "view": "squash"},
         "text_tokenizer": run.model.text.fingerprint,
         "pretraining_saw_the_set": not run.trained_on.isdisjoint(found.contains),
@@ -102,8 +103,15 @@ def labelled_emoji(found: PreparedSet) -> tuple[list[Mapping[str, Any]], probing
 
 
 def kinds(vectors: list[np.ndarray], width: int) -> dict[str, list[np.ndarray]]:
-    """Returns the vectors of ``EVERY_BLOCK``, and their last part, that after the final norm."""
-    return {"every block": vectors, "last": [each[:, -width:] for each in vectors]}
+    """Returns what a probe may choose from the vectors of ``EVERY_LAYER``."""
+    # Each layer has ``width`` means, then as many deviations.
+    layers = [each.reshape(len(each), -1, 2, width) for each in vectors]
+    means = [each[:, :, 0].reshape(len(each), -1) for each in layers]
+    return {
+        "means and deviations of every layer": vectors,
+        "means of every layer": means,
+        "mean of the last layer": [each[:, -width:] for each in means],
+    }
 
 
 def _bag(texts: list[str], tokenizer: TextTokenizer) -> Float[np.ndarray, "A V"]:

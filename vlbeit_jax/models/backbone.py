@@ -94,7 +94,7 @@ class Backbone(nn.Module):
         Args:
           inputs: of one batch.
           drop_path: uniform draws in [0, 1) per row and block; None in evaluation.
-          keep: blocks, counted from 0, whose output is returned as well.
+          keep: as in ``Multiway``.
           attend: from the layout to a static Bool[L, L], True where a query may see a key.
           is_second: rows whose image is the second of two, which has a type of its own.
         """

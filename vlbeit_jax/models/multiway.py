@@ -23,6 +23,7 @@ from vlbeit_jax.shapes import Array, Float, Int
 from vlbeit_jax.types import Layout, Modality
 
 EXPERTS = {*map(str, Modality), "vision_language"}
+EMBEDDED = -1  # Stands for the states before the first block, among the blocks to keep.
 # What blocks are called with besides tokens. The first axis is that of blocks: attention bias,
 # uniform draws and rates of drop path.
 BlockInputs = tuple[Float[Array, "Z H L keys"] | None, Float[Array, "Z B 2"] | None, np.ndarray]
@@ -62,12 +63,13 @@ class Multiway(nn.Module):
         Args:
           tokens: embedded.
           drop_path: uniform draws in [0, 1) per row and block; None: nothing is dropped.
-          keep: blocks, counted from 0, whose output is returned as well.
+          keep: blocks, counted from 0, whose output is returned as well; ``EMBEDDED``: what the
+            first block gets.
           relative: row of the table of relative positions for each query and key, if some keys are
             of tokens that were read before; None: the layout tells.
         """
         c = self.config
-        assert all(0 <= index < c.depth for index in keep), (keep, c.depth)
+        assert all(EMBEDDED <= index < c.depth for index in keep), (keep, c.depth)
         bias = None
         if c.relative_grid:
             layout, grid, text = tokens.layout, c.relative_grid, c.relative_text
@@ -115,7 +117,7 @@ class Multiway(nn.Module):
         self, tokens: Tokens, inputs: BlockInputs, keep: Sequence[int]
     ) -> tuple[Tokens, tuple[Array, ...]]:
         """Returns the tokens after all blocks, and the states after those to keep."""
-        c, block, states = self.config, Block, {}
+        c, block, states = self.config, Block, {EMBEDDED: tokens.x}
         if c.remat != "none":
             # "full" keeps only the inputs of a block, "dots" also the results of its products.
             policy = None

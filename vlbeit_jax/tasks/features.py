@@ -21,6 +21,7 @@ from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.heads.pooled import pooled_state
+from vlbeit_jax.models.multiway import EMBEDDED
 from vlbeit_jax.progress import counted
 from vlbeit_jax.shapes import Array, Float
 from vlbeit_jax.tasks.base import Place
@@ -36,32 +37,33 @@ class Pooling:
     """Which states of a network become one vector, and how.
 
     Attributes:
-      pool: "mean" of the states of all patches, or of all word pieces and SEP; or "cls".
+      pool: "mean" of the states of all patches, or of all word pieces and SEP; "moments": this mean
+        and the standard deviation of the same states; or "cls".
       block: after which the states are taken, counted from 0; None: after the last one.
       final_norm: whether the final norm is applied; only after the last block.
-      every_block: whether the pooled states after each block come before that which ``block`` and
-        ``final_norm`` describe, as one long vector.
+      every_layer: whether the pooled embeddings and states after each block come before that which
+        ``block`` and ``final_norm`` describe, as one long vector.
     """
 
     pool: str = "mean"
     block: int | None = None
     final_norm: bool = True
-    every_block: bool = False
+    every_layer: bool = False
 
     def __post_init__(self):
         """Checks what callers of the package write."""
-        assert self.pool in ("mean", "cls"), self.pool
-        assert self.block is None or not self.every_block, "one block, or every block"
+        assert self.pool in ("mean", "moments", "cls"), self.pool
+        assert self.block is None or not self.every_layer, "one block, or every layer"
 
     def kept(self, depth: int) -> tuple[int, ...]:
-        """Returns the blocks whose states are pooled, of a network of this depth."""
-        if self.every_block:
-            return tuple(range(depth))
+        """Returns what is pooled besides the last states, as ``Multiway`` names it."""
+        if self.every_layer:
+            return (EMBEDDED, *range(depth))
         return () if self.block is None else (self.block,)
 
 
 MEAN = Pooling()
-EVERY_BLOCK = Pooling(every_block=True)
+EVERY_LAYER = Pooling("moments", every_layer=True)
 
 
 def image_features(

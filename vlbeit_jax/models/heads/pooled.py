@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from vlbeit_jax.models.layers import LAYER_NORM_EPS, LayerNorm, Linear, beit_init
 from vlbeit_jax.models.tokens import Tokens
-from vlbeit_jax.shapes import Array, Float
+from vlbeit_jax.shapes import Array, Bool, Float
 from vlbeit_jax.types import Modality
 
 FIRST_SCALE = 0.001  # Of the kernel, so that all classes are equally likely at the start (BEiT).
@@ -19,14 +19,24 @@ def pooled_state(tokens: Tokens, modality: Modality, pool: str) -> Float[Array, 
       tokens: of one modality alone.
       modality: theirs.
       pool: "cls": the state of CLS. "mean": the mean of all other states that are no padding.
+        "moments": the mean, then the standard deviation of the same states, twice as wide.
     """
     states = tokens.segment(modality)
     if pool == "cls":
         return states[:, 0]
-    if tokens.valid is None:
-        return states[:, 1:].mean(axis=1)
-    valid = tokens.valid[:, 1:, None]
-    total = jnp.where(valid, states[:, 1:], 0).sum(axis=1)
+    valid = None if tokens.valid is None else tokens.valid[:, 1:, None]
+    others = states[:, 1:]
+    mean = _mean(others, valid)
+    if pool == "mean":
+        return mean
+    variance = _mean(jnp.square(others - mean[:, None]), valid)
+    return jnp.concatenate([mean, jnp.sqrt(variance)], axis=-1)
+
+
+def _mean(states: Float[Array, "B L D"], valid: Bool[Array, "B L 1"] | None) -> Array:
+    if valid is None:
+        return states.mean(axis=1)
+    total = jnp.where(valid, states, 0).sum(axis=1)
     return total / jnp.maximum(valid.sum(axis=1), 1)
 
 
