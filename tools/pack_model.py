@@ -22,12 +22,12 @@ from vlbeit_jax.errors import UsageError
 from vlbeit_jax.folders import published
 from vlbeit_jax.runtime.pretrained import open_run
 from vlbeit_jax.runtime.run_folder import write_config
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.visual_tokens import keep_copy, open_visual_tokens
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.saved_run import CHECKPOINTS, finished_step
 
-Tree = Any
 HERE = "unknown"  # Stands for the folders of the machine that trained the run.
 
 

@@ -20,9 +20,14 @@
 | S      | tokens of one segment                | 197 or 59              |
 | Z      | blocks                               | 12                     |
 
-Image sides are always given as ``height width``.
+Image sides are always given as ``height width``. A ``Tree`` is a pytree, of arrays or of what they
+are like.
 """
+
+from typing import Any
 
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt, UInt8
 
-__all__ = ["Array", "Bool", "Float", "Int", "Shaped", "UInt", "UInt8"]
+__all__ = ["Array", "Bool", "Float", "Int", "Shaped", "Tree", "UInt", "UInt8"]
+
+Tree = Any

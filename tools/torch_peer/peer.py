@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from vlbeit_jax.convert.rules import Table
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.params import ParamInfo
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.state import declarations
 
-Tree = Any
 Metrics = dict[str, Tensor]
 # By task.kind. To compare another task, add a file with ``build`` and ``differences``.
 PEERS = {

@@ -18,11 +18,11 @@ from tools.torch_peer.weights import arrays_of, with_weights
 from vlbeit_jax.convert.rules import Table
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.layers import matmul_dtype
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.optimizer import learning_rate, rate_factors
 from vlbeit_jax.training.state import declarations
 
-Tree = Any
 FACTOR = "factor"  # Key of a parameter group: factor of its learning rate.
 
 

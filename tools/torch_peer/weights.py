@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from vlbeit_jax.convert.rules import Arrays, Table, export
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.param_names import leaf_name
-
-Tree = Any
 
 
 def arrays_of(*trees: Tree) -> dict[str, np.ndarray]:

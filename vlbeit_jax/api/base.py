@@ -13,10 +13,9 @@ from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.text import TextTokenizer, has_words
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.shapes import Int
+from vlbeit_jax.shapes import Int, Tree
 from vlbeit_jax.tasks.visual_tokens import VisualTokens
 
-Tree = Any
 Predict = Callable[[Records, int], list[dict[str, Any]]]
 
 

@@ -1,12 +1,12 @@
 """Runs compiled functions on any number of rows, with few sizes of batches."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
 
-Tree = Any
+from vlbeit_jax.shapes import Tree
+
 # Each size is a program of its own. One picture should not cost as much as 64.
 SIZES = (1, 8, 64)
 

@@ -15,10 +15,9 @@ from vlbeit_jax.data.text import TextTokenizer, row_of
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.vlbeit import VLBEiT
-from vlbeit_jax.shapes import Float, Int, UInt8
+from vlbeit_jax.shapes import Float, Int, Tree, UInt8
 from vlbeit_jax.types import Modality, Special
 
-Tree = Any
 MASK = "<mask>"
 SMALLEST_BLOCK = 4  # Patches; that of configs/sample.py.
 

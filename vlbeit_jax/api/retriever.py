@@ -11,9 +11,7 @@ import numpy as np
 from vlbeit_jax.api.batches import in_batches
 from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.retrieval import DualEncoder
-from vlbeit_jax.shapes import Float, Int, UInt8
-
-Tree = Any
+from vlbeit_jax.shapes import Float, Int, Tree, UInt8
 
 
 class Embedded(NamedTuple):

@@ -12,10 +12,8 @@ from vlbeit_jax.api.batches import in_batches
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.heads.pooled import pooled_state
-from vlbeit_jax.shapes import Bool, Float, Int
+from vlbeit_jax.shapes import Bool, Float, Int, Tree
 from vlbeit_jax.types import Modality, Special
-
-Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,8 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun, jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
-Tree = Any
+from vlbeit_jax.shapes import Tree
+
 # Primitives without multiplications of matrices: elementwise, reductions, data movement, random
 # numbers, communication, casts. They are listed one by one, so that a primitive that JAX adds,
 # or a kernel, is an error and not a silent zero.

@@ -6,7 +6,6 @@ below the last block, as ``ops.attention`` does by einsum.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,10 +19,9 @@ from vlbeit_jax.ops.attention import ungroup
 from vlbeit_jax.ops.einsum import einsum_to_float32
 from vlbeit_jax.ops.hidden import HIDDEN
 from vlbeit_jax.ops.position import relative_index
-from vlbeit_jax.shapes import Array, Float
+from vlbeit_jax.shapes import Array, Float, Tree
 from vlbeit_jax.types import Layout, Modality, Positions
 
-Tree = Mapping[str, Any]
 CLS = 0  # The image comes first, and its CLS token before its patches.
 
 

@@ -13,14 +13,13 @@ from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.earlier import EARLIER
 from vlbeit_jax.models.layers import matmul_dtype
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.tokens import Tokens
 from vlbeit_jax.models.vocabulary import WordHead
 from vlbeit_jax.ops.beam_search import Found, Search
 from vlbeit_jax.ops.gather import gather_positions
 from vlbeit_jax.ops.losses import Prediction
 from vlbeit_jax.ops.position import relative_index
-from vlbeit_jax.shapes import Array, Bool, Float, Int
+from vlbeit_jax.shapes import Array, Bool, Float, Int, Tree
 from vlbeit_jax.types import Layout, Modality, Positions
 
 

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
-Tree = Any
+from vlbeit_jax.shapes import Tree
+
 FLOAT32 = jnp.dtype(jnp.float32)
 
 

@@ -19,10 +19,8 @@ from vlbeit_jax.models.layers import LayerNorm, Linear, matmul_dtype
 from vlbeit_jax.models.multiway import EncoderConfig, Multiway
 from vlbeit_jax.ops.patches import from_patches, normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise
-from vlbeit_jax.shapes import Array, Float, UInt8
+from vlbeit_jax.shapes import Array, Float, Tree, UInt8
 from vlbeit_jax.types import Modality
-
-Tree = Any
 
 
 @runtime_checkable

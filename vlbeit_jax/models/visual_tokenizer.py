@@ -16,10 +16,10 @@ from vlbeit_jax.models.dalle import DalleEncoder
 from vlbeit_jax.models.embed import VisionEmbed
 from vlbeit_jax.models.layers import TanhProjection, matmul_dtype
 from vlbeit_jax.models.multiway import EncoderConfig, Multiway
-from vlbeit_jax.models.params import Tree, cast_params, read_info
+from vlbeit_jax.models.params import cast_params, read_info
 from vlbeit_jax.ops.patches import downsample, normalise, to_patches
 from vlbeit_jax.ops.quantize import l2_normalise, nearest_code
-from vlbeit_jax.shapes import Array, Float, Int, UInt8
+from vlbeit_jax.shapes import Array, Float, Int, Tree, UInt8
 from vlbeit_jax.types import Modality
 
 

@@ -1,15 +1,14 @@
 """What an objective gives the train step: sums that add up over rows, microbatches and devices."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 from flax import struct
 
 from vlbeit_jax.ops.losses import mean
-from vlbeit_jax.shapes import Array, Float, Int
+from vlbeit_jax.shapes import Array, Float, Int, Tree
 
-Tree = Any
 ROW = "row"  # The entry of a batch that numbers its rows, over all hosts, devices and microbatches.
 
 

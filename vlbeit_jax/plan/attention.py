@@ -9,8 +9,7 @@ from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.ops.attention import choose_implementation, why_not_fused
 from vlbeit_jax.ops.device import chips_sharing_heads
 from vlbeit_jax.plan.networks import Stack, networks_of
-
-Tree = Any
+from vlbeit_jax.shapes import Tree
 
 
 class AttentionUse(NamedTuple):

@@ -13,11 +13,11 @@ import jax
 from vlbeit_jax.objectives.base import Objective
 from vlbeit_jax.ops.attention import why_not_fused
 from vlbeit_jax.plan.networks import Networks, Stack, networks_of
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.trainable import EVERYTHING, Trained
 
-Tree = Any
 # Bytes of code of a trained block: 9.8 MB at base size for v5e:16x16, 11.9 for v5p:4x4x4
 # (docs/plans). The forward pass alone is about a third of it.
 BLOCK_PROGRAM, FORWARD_SHARE = 10_500_000, 1 / 3

@@ -12,10 +12,9 @@ from vlbeit_jax.models.layers import Linear
 from vlbeit_jax.models.multiway import EncoderConfig, Multiway
 from vlbeit_jax.models.vocabulary import WordHead, padded_vocabulary
 from vlbeit_jax.objectives.base import ROW, Context, Objective, Variables, on_one_device
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.trainable import EVERYTHING, Trained
 from vlbeit_jax.types import Layout
-
-Tree = Any
 
 
 class Stack(NamedTuple):

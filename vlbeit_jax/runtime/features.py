@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,12 +11,10 @@ import numpy as np
 from vlbeit_jax.config.common import LoaderConfig, MeshConfig
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.runtime.pretrained import OpenedRun, open_run
-from vlbeit_jax.shapes import Float
+from vlbeit_jax.shapes import Float, Tree
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.features import MEAN, Pooling, image_features, text_features
 from vlbeit_jax.training.mesh import make_mesh, put_replicated
-
-Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from vlbeit_jax.data.source import PreparedSet, open_sets_once
 from vlbeit_jax.data.splits import STARTED_FROM, example, read_seen, seen_records
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.runtime.versions import versions
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.base import FineTuned, Place
 from vlbeit_jax.tasks.zero_shot import ComparesClasses, classifier, evaluate_classes
@@ -31,7 +32,6 @@ from vlbeit_jax.training.saved_run import (
 )
 from vlbeit_jax.types import Kind
 
-Tree = Any
 RAW, EMA = "raw", "ema"
 _TREES = {RAW: "params", EMA: "ema"}
 

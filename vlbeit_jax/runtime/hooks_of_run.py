@@ -30,6 +30,7 @@ from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.versions import versions
 from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks.base import Evaluator
 from vlbeit_jax.tasks.flops import flops_of_streams, total
 from vlbeit_jax.tasks.reading import reading_of
@@ -38,7 +39,6 @@ from vlbeit_jax.training.optimizer import learning_rate
 
 PROFILE = "profile"
 BAD_RECORDS = "bad_records"  # Entry of a checkpoint's description.
-Tree = Any
 
 
 def hooks_of(

@@ -9,10 +9,10 @@ import jax
 from vlbeit_jax.runtime.bad_data import explains_records
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.timer import Timer
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.state import TrainState
 
-Tree = Any
 Rows = dict[str, Any]
 Step = Callable[[TrainState, Tree, Any], tuple[TrainState, Mapping[str, Any]]]
 

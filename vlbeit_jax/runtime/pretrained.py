@@ -17,6 +17,7 @@ from vlbeit_jax.data.text import packed_rows
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import gain
 from vlbeit_jax.objectives.masked_prediction import TERM_NAMES
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.open_pretrain import OpenPretrain
@@ -26,7 +27,6 @@ from vlbeit_jax.training.mesh import put_replicated
 from vlbeit_jax.training.saved_run import read_newest, restore, trained_on
 from vlbeit_jax.types import Kind
 
-Tree = Any
 # Gain: the term whose accuracy is compared, and the field of a record that is exchanged.
 GAINS = {"gain_text": ("mvlm_text", "image"), "gain_image": ("mvlm_image", "captions")}
 

@@ -19,6 +19,7 @@ from vlbeit_jax.runtime.hosts import Hosts
 from vlbeit_jax.runtime.identity import check_same, host_facts
 from vlbeit_jax.runtime.run_folder import config_changes, locked, write_config
 from vlbeit_jax.runtime.shared_memory import require_shared_memory
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.assets import check_start_tokenizers
 from vlbeit_jax.tasks.base import OpenTask, Place, Task, TrainingData
@@ -31,7 +32,6 @@ from vlbeit_jax.training.start_from import Start
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.training.trainable import Trained, check_fixed, trained_parameters
 
-Tree = Any
 # The optimizer has moments for the parameters that this setting selects, and for no others.
 TRAINABLE = "optimizer.trainable"
 

@@ -9,7 +9,6 @@ from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.bad_records import Replaced
 from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.errors import Diverged
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.runtime import signals
 from vlbeit_jax.runtime.contributions import Contributions
 from vlbeit_jax.runtime.history import History
@@ -25,6 +24,7 @@ from vlbeit_jax.runtime.run import Run
 from vlbeit_jax.runtime.stopping import raise_for_signal
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.storage import explains_storage
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.mesh import put_batch, put_replicated

@@ -11,11 +11,11 @@ import numpy as np
 
 from vlbeit_jax.data.draws import Draws
 from vlbeit_jax.data.masking import mask_text
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Special
 
-Tree = Any
 NOISE = 0.1  # Standard deviation of biases, norms, embeddings and LayerScale.
 PRODUCTS: tuple[str, ...] = (
     "kernel",

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from vlbeit_jax.models.params import Tree
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.base import Task
 from vlbeit_jax.training.mesh import batch_sharding, check_batch, replicated, shardings

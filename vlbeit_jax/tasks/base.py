@@ -20,8 +20,8 @@ from vlbeit_jax.data.pipeline import Examples
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.data.source import PreparedSet
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.base import Objective
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks.figures import Evaluator, Headline
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.warm_start import WarmStart

@@ -12,9 +12,9 @@ from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import AT_LEAST_0, OPEN_SHARE, POSITIVE, section, setting
 from vlbeit_jax.data.examples.captions import masked_caption_specs
 from vlbeit_jax.models.captioner import Captioner
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.captioning import Captioning as Objective
 from vlbeit_jax.ops.beam_search import Search
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import backbone_start

@@ -13,9 +13,9 @@ from vlbeit_jax.config.streams import StreamConfig
 from vlbeit_jax.data.examples.base import Spec
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.classifier import Classifier
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.mixing import Mixing
 from vlbeit_jax.objectives.supervised import Supervised
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import classes_of
 from vlbeit_jax.tasks.backbone_start import backbone_start

@@ -23,12 +23,11 @@ from vlbeit_jax.models.backbone import Backbone, Inputs
 from vlbeit_jax.models.heads.pooled import pooled_state
 from vlbeit_jax.models.multiway import EMBEDDED
 from vlbeit_jax.progress import counted
-from vlbeit_jax.shapes import Array, Float
+from vlbeit_jax.shapes import Array, Float, Tree
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.training.mesh import on_mesh, padded_batch, put_batch, replicated
 from vlbeit_jax.types import Modality
 
-Tree = Any
 BATCH = 64
 
 

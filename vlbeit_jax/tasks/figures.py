@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.state import TrainState
-
-Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from vlbeit_jax.cost.flops import StepFlops, loss_flops
 from vlbeit_jax.models.params import differentiated_by
 from vlbeit_jax.objectives.base import ROW, Context, Variables, on_one_device
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.abstract import row_shapes
 from vlbeit_jax.tasks.base import Task
@@ -21,7 +22,6 @@ from vlbeit_jax.training.schedule import Schedule
 from vlbeit_jax.training.state import declarations
 from vlbeit_jax.training.trainable import EVERYTHING, Trained, trained_parameters
 
-Tree = Any
 # On an abstract CPU, "auto" selects no kernel, even in networks whose settings ``_with_settings``
 # cannot reach.
 _ONE_CPU = AbstractMesh(

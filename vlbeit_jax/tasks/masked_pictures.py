@@ -11,11 +11,10 @@ from vlbeit_jax.models.backbone import Inputs
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, encode
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.ops.gather import is_at_positions
-from vlbeit_jax.shapes import Array, Float, Int, UInt8
+from vlbeit_jax.shapes import Array, Float, Int, Tree, UInt8
 from vlbeit_jax.tasks.visual_tokens import VisualTokens, pictures_of, require_drawing
 from vlbeit_jax.types import Modality
 
-Tree = Any
 MASK_GREY = 127
 
 

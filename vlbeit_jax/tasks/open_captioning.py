@@ -18,10 +18,9 @@ from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.metrics.captions import TOKENIZER, Scores, scores, words
 from vlbeit_jax.metrics.interval import mean_interval
 from vlbeit_jax.models.captioner import write_captions
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.captioning import CAPTION
 from vlbeit_jax.ops.beam_search import Found, Search
-from vlbeit_jax.shapes import Array
+from vlbeit_jax.shapes import Array, Tree
 from vlbeit_jax.tasks.assets import open_text_tokenizer
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.figures import Headline

@@ -16,8 +16,8 @@ from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.classification import Answers, negative_log_likelihood, ranks
 from vlbeit_jax.metrics.interval import mean_interval
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.supervised import CLASS, Supervised
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks.assets import write_classes
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets

@@ -12,9 +12,8 @@ from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.places import copy_tree
-from vlbeit_jax.shapes import Float, Int
+from vlbeit_jax.shapes import Float, Int, Tree
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.base import Evaluator, Place
 from vlbeit_jax.tasks.figures import Headline

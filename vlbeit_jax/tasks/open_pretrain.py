@@ -18,11 +18,11 @@ from vlbeit_jax.data.source import VALIDATION, PreparedSet, Records
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.masked import Scores
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.visual_tokenizer import cast_tokenizer
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
 from vlbeit_jax.places import copy_tree
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import assets
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER, open_text_tokenizer
 from vlbeit_jax.tasks.base import Evaluator, Place

@@ -14,10 +14,9 @@ from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.source import VALIDATION, PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.metrics.retrieval import Ranks, chance, recall_intervals, recalls
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.contrastive import CONTRAST
 from vlbeit_jax.objectives.matching import MATCHING, PASSES
-from vlbeit_jax.shapes import Float
+from vlbeit_jax.shapes import Float, Tree
 from vlbeit_jax.tasks.assets import open_text_tokenizer
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.figures import Headline

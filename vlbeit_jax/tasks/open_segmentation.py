@@ -17,9 +17,9 @@ from vlbeit_jax.data.records import ConcatRecords, Records
 from vlbeit_jax.data.source import VALIDATION, PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.segmentation import IGNORED, Pixels, counts, interval, iou, joined, summary
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.segmentation import SEGMENT, Segmentation, with_statistics
 from vlbeit_jax.ops.windows import LONGEST
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks.assets import write_classes
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.figures import Headline

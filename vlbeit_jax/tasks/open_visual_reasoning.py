@@ -14,9 +14,8 @@ from vlbeit_jax.data.source import VALIDATION, PreparedSet
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.metrics.classification import negative_log_likelihood
 from vlbeit_jax.metrics.reasoning import Judged, is_correct
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.judging import STATEMENT, Judging
-from vlbeit_jax.shapes import Float, Int
+from vlbeit_jax.shapes import Float, Int, Tree
 from vlbeit_jax.tasks.assets import open_text_tokenizer
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.figures import Headline

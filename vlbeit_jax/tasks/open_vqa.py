@@ -24,9 +24,8 @@ from vlbeit_jax.metrics.vqa import (
     summarise,
     vqa_score,
 )
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.objectives.answering import ANSWER, Answering
-from vlbeit_jax.shapes import Float
+from vlbeit_jax.shapes import Float, Tree
 from vlbeit_jax.tasks.assets import open_text_tokenizer
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets

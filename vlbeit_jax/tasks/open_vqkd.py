@@ -19,12 +19,12 @@ from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.images import ImageExample, Views
 from vlbeit_jax.data.sampling import EvaluationExamples
 from vlbeit_jax.data.source import VALIDATION
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.teacher import target_width
 from vlbeit_jax.models.visual_tokenizer import VisualTokenizer
 from vlbeit_jax.objectives.distillation import TARGET_MEAN, Distillation
 from vlbeit_jax.ops.quantize import kmeans, l2_normalise
 from vlbeit_jax.progress import counted
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.tasks.one_stream import OneStreamData, open_sets

@@ -13,8 +13,8 @@ from vlbeit_jax.data import pipeline
 from vlbeit_jax.data.examples.base import Transform
 from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.sampling import EvaluationExamples
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.progress import counted
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.training.mesh import on_mesh, padded_batch, put_batch, replicated
 

@@ -18,10 +18,10 @@ from vlbeit_jax.config.streams import (
 )
 from vlbeit_jax.data.examples.masked import masked_specs
 from vlbeit_jax.errors import UsageError
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.visual_tokenizer import Tokenizer, cast_tokenizer, tokenizer_shapes
 from vlbeit_jax.models.vlbeit import VLBEiT
 from vlbeit_jax.objectives.masked_prediction import TERMS, MaskedPrediction
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER, VISUAL_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import adapted_positions

@@ -20,14 +20,13 @@ from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.probes import Ridge, few_of_each, nearest_neighbours, unit_rows
 from vlbeit_jax.metrics.retrieval import chance, rank, recalls
-from vlbeit_jax.shapes import Float, Int
+from vlbeit_jax.shapes import Float, Int, Tree
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.features import image_features, text_features
 from vlbeit_jax.tasks.figures import Headline
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.types import Kind
 
-Tree = Any
 SEED = 0  # Of the few-shot rows.
 BEST = 10  # Candidates among which retrieval looks for the right one.
 PROBE = "probe"  # Before the names of figures.

@@ -16,10 +16,9 @@ from vlbeit_jax.data.records import Records
 from vlbeit_jax.data.text import TextTokenizer
 from vlbeit_jax.metrics.retrieval import Ranks, candidates, rank, rerank
 from vlbeit_jax.models.backbone import Inputs
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.retrieval import DualEncoder
 from vlbeit_jax.progress import counted
-from vlbeit_jax.shapes import Array, Float, Int
+from vlbeit_jax.shapes import Array, Float, Int, Tree
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.predicting import outputs_of, rows_at_once
 from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated

@@ -11,10 +11,10 @@ from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import AT_LEAST_0, Bound, section, setting
 from vlbeit_jax.data.examples.paired import caption_specs
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.retrieval import DualEncoder
 from vlbeit_jax.objectives.contrastive import Contrastive
 from vlbeit_jax.objectives.matching import ContrastiveAndMatching
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import backbone_start

@@ -13,9 +13,8 @@ from vlbeit_jax.data.pipeline import Batches
 from vlbeit_jax.metrics.masked import Scores
 from vlbeit_jax.objectives.masked_prediction import MaskedPrediction
 from vlbeit_jax.progress import counted
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated
-
-Tree = Any
 
 
 @functools.cache

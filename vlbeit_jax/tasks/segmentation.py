@@ -14,9 +14,9 @@ from vlbeit_jax.data.examples.segmented import segmented_specs
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.convolutions import BATCH, GROUP
 from vlbeit_jax.models.heads.upernet import UPerConfig, default_taps
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.segmenter import Segmenter
 from vlbeit_jax.objectives.segmentation import Segmentation as Loss
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import classes_of, read_classes
 from vlbeit_jax.tasks.backbone_start import backbone_start

@@ -15,10 +15,9 @@ from vlbeit_jax.data import image as images
 from vlbeit_jax.data.examples.images import pixels_of
 from vlbeit_jax.data.examples.segmented import GREY
 from vlbeit_jax.data.records import Records
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.ops.windows import Canvas, Size, places, scaled
 from vlbeit_jax.progress import counted
-from vlbeit_jax.shapes import Array, UInt8
+from vlbeit_jax.shapes import Array, Tree, UInt8
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.predicting import rows_at_once
 from vlbeit_jax.training.mesh import on_mesh, put_batch, replicated

@@ -23,13 +23,13 @@ from vlbeit_jax.models.teacher import (
     target_width,
 )
 from vlbeit_jax.places import place
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks.runs import read_network
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import check_shapes, leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, IMPORTED_STEP, newest_step, restore
 
 TEACHER_FILE = "teacher.json"
-Tree = Any
 
 
 def describe_teacher(config: VisualTokenizerConfig) -> Teacher:

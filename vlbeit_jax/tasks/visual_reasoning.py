@@ -11,9 +11,9 @@ from vlbeit_jax.config.finetune import PairedStreamConfig
 from vlbeit_jax.config.networks import ModelConfig
 from vlbeit_jax.config.schema import section, setting
 from vlbeit_jax.data.examples.statements import statement_specs
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.reasoner import IMAGES, Reasoner
 from vlbeit_jax.objectives.judging import STATEMENT, Judging
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import backbone_start

@@ -20,7 +20,7 @@ from vlbeit_jax.models.visual_tokenizer import Tokenizer, VisualTokenizer, token
 from vlbeit_jax.objectives.distillation import model_state_shapes
 from vlbeit_jax.places import place as place_of
 from vlbeit_jax.places import remove_tree
-from vlbeit_jax.shapes import Array, Int, UInt8
+from vlbeit_jax.shapes import Array, Int, Tree, UInt8
 from vlbeit_jax.tasks import Config
 from vlbeit_jax.tasks.open_vqkd import IMAGE, make_tokenizer
 from vlbeit_jax.tasks.runs import read_config
@@ -40,7 +40,6 @@ DALLE_FILE = "dalle.json"
 # The report shows from the metrics how the tokenizer was trained.
 KEPT = (CONFIG_FILE, DALLE_FILE, METRICS_FILE)
 SETTING = "config.task.visual_tokenizer"  # It names the folder, unless a command has a flag for it.
-Tree = Any
 
 
 class VisualTokens(NamedTuple):

@@ -14,10 +14,10 @@ from vlbeit_jax.data.answers import COUNTS, FILE, AnswerList, build_list, read_l
 from vlbeit_jax.data.examples.paired import question_specs
 from vlbeit_jax.data.source import TRAIN, open_sets_once
 from vlbeit_jax.metrics.vqa import Rule
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.vqa import VQA
 from vlbeit_jax.objectives.answering import Answering
 from vlbeit_jax.places import place
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.assets import TEXT_TOKENIZER
 from vlbeit_jax.tasks.backbone_start import backbone_start

@@ -12,9 +12,9 @@ from vlbeit_jax.config.networks import VisualTokenizerConfig
 from vlbeit_jax.config.schema import section
 from vlbeit_jax.config.streams import ViewStreamConfig
 from vlbeit_jax.data.examples.images import image_specs
-from vlbeit_jax.models.params import Tree
 from vlbeit_jax.models.teacher import Teacher
 from vlbeit_jax.objectives.distillation import Distillation
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks import base
 from vlbeit_jax.tasks.open_vqkd import IMAGE, OpenVQKD, make_tokenizer
 from vlbeit_jax.tasks.teachers import describe_teacher, read_teacher, teacher_shapes

@@ -17,11 +17,10 @@ from vlbeit_jax.data.source import PreparedSet
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.metrics.classification import Answers, negative_log_likelihood, ranks
 from vlbeit_jax.metrics.interval import mean_interval
-from vlbeit_jax.shapes import Float
+from vlbeit_jax.shapes import Float, Tree
 from vlbeit_jax.tasks.base import Place
 from vlbeit_jax.tasks.open_fine_tuned import best_of, groups_of
 
-Tree = Any
 TIES = "a class whose cosine is at least the right one's counts as more likely"
 
 

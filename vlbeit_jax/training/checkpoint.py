@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vlbeit_jax.places import place, settle
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.storage import explains_storage, require_right_to_write
 from vlbeit_jax.training.complete_steps import complete_steps, remove_unfinished
 from vlbeit_jax.training.leaves import Leaves, ignore_abandoned_work
@@ -18,7 +19,6 @@ from vlbeit_jax.training.saved_step import DESCRIPTION, FORMAT, SavedStep
 from vlbeit_jax.training.sealed import sealed
 from vlbeit_jax.training.state import SAVED_REFUSED, TrainState
 
-Tree = Any
 # With small chunks, reading a large array takes little more memory than the array itself.
 CHUNK_BYTES = 16 * 2**20
 _policies = ocp.checkpoint_managers

@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlbeit_jax.shapes import Array, Shaped, UInt
+from vlbeit_jax.shapes import Array, Shaped, Tree, UInt
 from vlbeit_jax.training.param_names import leaf_name
 
-Tree = Any
 # Types of the words that an element of so many bytes has; one of eight has two words.
 WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint32}
 # Odd constants of hash functions that mix well: MurmurHash3's finaliser, lowbias32 of Wellons'

@@ -1,7 +1,6 @@
 """Gradients of one stream's loss, microbatch by microbatch."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +8,10 @@ import jax.numpy as jnp
 from vlbeit_jax.models.params import differentiated_by
 from vlbeit_jax.objectives.base import Context, Objective, Term, Variables
 from vlbeit_jax.ops.losses import mean
-from vlbeit_jax.shapes import Array
+from vlbeit_jax.shapes import Array, Tree
 from vlbeit_jax.training.per_chip import split_rows
 from vlbeit_jax.training.trainable import EVERYTHING, Trained, replaced
 
-Tree = Any
 Rows = Mapping[str, Array]
 
 

@@ -2,18 +2,16 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from vlbeit_jax.shapes import Array, Bool
+from vlbeit_jax.shapes import Array, Bool, Tree
 from vlbeit_jax.training.optimizer import at_step
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.trainable import part_like, replaced
-
-Tree = Any
 
 
 class Guarded(NamedTuple):

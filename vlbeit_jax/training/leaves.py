@@ -19,12 +19,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from vlbeit_jax.errors import Damaged, Reported
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.storage import NOT_OF_A_FILE, told_of_storage
 from vlbeit_jax.training.digest import array_digest
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.sealed import SHOWN, Kept, array_facts
 
-Tree = Any
 Result = TypeVar("Result")
 GROUP_BYTES = 256 * 2**20  # Read together where a whole tree is read array by array.
 LONGEST = 500  # Characters of an error of another library.

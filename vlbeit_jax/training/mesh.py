@@ -16,6 +16,7 @@ from vlbeit_jax.data.shard import HostShard
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.params import ParamInfo
 from vlbeit_jax.ops.vocabulary import VOCABULARY_AXIS
+from vlbeit_jax.shapes import Tree
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")  # A batch's rows are split along these; gradients are summed over them.
@@ -34,8 +35,6 @@ RULES = (
     ("piece", (VOCABULARY_AXIS, "tensor")),
     ("head", None),
 )
-
-Tree = Any
 
 
 def all_devices() -> Sequence[Any]:

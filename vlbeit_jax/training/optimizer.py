@@ -11,11 +11,10 @@ import optax
 
 from vlbeit_jax.config.common import OptimizerConfig
 from vlbeit_jax.models.backbone import layer_of
-from vlbeit_jax.shapes import Array, Int
+from vlbeit_jax.shapes import Array, Int, Tree
 from vlbeit_jax.training.param_names import leaf_name, parameter_names
 from vlbeit_jax.training.trainable import trained_parameters
 
-Tree = Any
 HEAD = "head"  # Where new heads are in the tree of parameters.
 _BLOCK = "encoder/block_"
 

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 
 from vlbeit_jax.errors import UsageError
-
-Tree = Any
+from vlbeit_jax.shapes import Tree
 
 
 def leaf_name(path: Any) -> str:

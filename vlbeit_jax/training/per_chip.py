@@ -23,10 +23,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vlbeit_jax.models.params import ParamInfo, cast_params
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.mesh import ROW_AXES, RULES, mesh_axes
 from vlbeit_jax.training.trainable import EVERYTHING, Trained
 
-Tree = Any
 # ``work(params, batches, rest) -> (gradients, sums)``, and for ``per_row`` ``-> outputs``.
 Work = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]
 RowWork = Callable[[Tree, Tree, Tree], Tree]

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from vlbeit_jax.errors import Damaged, UsageError
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.checkpoint import Checkpointer
 
 CONFIG_FILE, CHECKPOINTS, METRICS_FILE = "config.json", "checkpoints", "metrics.jsonl"
@@ -18,7 +19,6 @@ DAMAGED = "checkpoints.damaged"  # Steps that could not be restored.
 ROLLED_BACK = "checkpoints.rolled_back"  # Steps of a run that has diverged since.
 START_FILE = "start.json"  # What each parameter of a run has begun with.
 IMPORTED_STEP = 1  # Imported weights look like a finished run of one step.
-Tree = Any
 Result = TypeVar("Result")
 
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from vlbeit_jax.errors import Damaged, UsageError
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training import sealed
 from vlbeit_jax.training.digest import is_here, tree_digests
 from vlbeit_jax.training.leaves import Leaves, changed, read_files
 from vlbeit_jax.training.sealed import SHOWN, array_facts, differences, saved_arrays
 
-Tree = Any
 DESCRIPTION = "description"
 # The layout of a step, which its description states. Format 1 has no such entry: it kept the model
 # state in the item "extra", and did not count refused updates. Formats 1 and 2 have no digests.

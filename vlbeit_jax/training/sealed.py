@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 
 from vlbeit_jax.errors import Diverged
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.digest import RUINED, tree_digests
 from vlbeit_jax.training.param_names import leaf_name
 
-Tree = Any
 ARRAYS, SEAL = "arrays", "sha256"  # Entries of a sealed description.
 SHOWN = 3  # Arrays that a message names.
 

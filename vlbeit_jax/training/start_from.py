@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.checkpoint import Checkpointer
 from vlbeit_jax.training.param_names import leaf_name
 from vlbeit_jax.training.saved_run import CHECKPOINTS, newest_step
@@ -19,8 +20,6 @@ from vlbeit_jax.training.warm_start import (
     apply_plan,
     plan_warm_start,
 )
-
-Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,10 @@ from flax import struct
 from jax.sharding import Mesh
 
 from vlbeit_jax.models.params import read_info
-from vlbeit_jax.shapes import Array, Int
+from vlbeit_jax.shapes import Array, Int, Tree
 from vlbeit_jax.training.mesh import param_shardings, replicated
 from vlbeit_jax.training.trainable import EVERYTHING, Trained, part_like, replaced
 
-Tree = Any
 # What checkpoints call the number of refused updates, as those of version 0.2.0 do.
 SAVED_REFUSED = "skipped"
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from vlbeit_jax.objectives.base import ROW, Context, Objective, Term, Variables
 from vlbeit_jax.ops.device import on_nvidia
-from vlbeit_jax.shapes import Array
+from vlbeit_jax.shapes import Array, Tree
 from vlbeit_jax.training.gradients import accumulated_gradients
 from vlbeit_jax.training.guard import guarded_update
 from vlbeit_jax.training.mesh import on_mesh
@@ -22,7 +22,6 @@ from vlbeit_jax.training.per_chip import Work, per_chip_gradients, per_row, row_
 from vlbeit_jax.training.state import TrainState
 from vlbeit_jax.training.trainable import EVERYTHING, Trained
 
-Tree = Any
 Rows = Mapping[str, Array]
 # XLA for GPUs would merge products that share an operand, such as one weight in several streams. It
 # concatenates the other operands and splits the result again: 85.1 instead of 83.7 ms a step on an

@@ -9,16 +9,15 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import jax
 
 from vlbeit_jax.config.common import ALL, HEADS, TOP
 from vlbeit_jax.errors import UsageError
 from vlbeit_jax.models.backbone import layer_of
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.param_names import parameter_names
 
-Tree = Any
 # Where the parts above the encoder are in the trees of the tasks: what ``heads`` means.
 _HEADS = ("head", "pooler", "vision_head", "language_head")
 _BLOCK = re.compile(r"(?<=/block_)\d+(?=/)")

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from vlbeit_jax.errors import UsageError
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.training.param_names import leaf_name
 
-Tree = Any
 Shape = tuple[int, ...]
 Adapter = Callable[[np.ndarray, Shape], np.ndarray]
 

@@ -2,17 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlbeit_jax import progress
 from vlbeit_jax.runtime import watchdog
 from vlbeit_jax.runtime.hooks.base import FINISHED, Hook
 from vlbeit_jax.runtime.timer import Timer
 from vlbeit_jax.runtime.writer import Writer
+from vlbeit_jax.shapes import Tree
 from vlbeit_jax.tasks.base import Evaluator
 from vlbeit_jax.training.state import TrainState
 
-Tree = Any
 # Names of the lines of figures.
 VALIDATION, VALIDATION_EMA = "validation", "validation_ema"
 
