@@ -6,8 +6,7 @@ whatever an implementation computes a second time (``jax.checkpoint``, the backw
 attention kernel) does not count. MFU is these operations over time and peak.
 
 The forward pass is counted in the jaxpr of the loss. The backward pass is what depends on the
-cotangent of the loss in the jaxpr of its vector-Jacobian product: recomputation does not depend
-on it, so it drops out, wherever it comes from.
+loss's cotangent in the jaxpr of its vector-Jacobian product; no recomputation depends on it.
 """
 
 import math
