@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 from vlbeit_jax.errors import Exit, Reported
+from vlbeit_jax.runtime.cpu_memory import use_huge_pages
 
 
 def run(main: Callable[[list[str]], None], overview: str | None) -> None:
@@ -12,6 +13,7 @@ def run(main: Callable[[list[str]], None], overview: str | None) -> None:
     Reported errors and Ctrl-C end it with the exit codes of the package's commands, without a
     traceback.
     """
+    use_huge_pages()
     arguments = sys.argv[1:]
     if any(word in ("--help", "-h") for word in arguments):
         print(overview)

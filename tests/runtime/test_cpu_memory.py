@@ -43,8 +43,8 @@ def clean():
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
-def start(folder, *arguments, flags=(), stdin="", **environment):
-    """Runs the probe as ``python -m vlbeit_jax.probe``, in a package with only our module."""
+def start(folder, *arguments, flags=(), stdin="", module="vlbeit_jax.probe", **environment):
+    """Runs the probe as ``python -m MODULE``, beside a package with only our module."""
     package = folder / "vlbeit_jax"
     if not package.exists():
         (package / "runtime").mkdir(parents=True)
@@ -52,9 +52,13 @@ def start(folder, *arguments, flags=(), stdin="", **environment):
         (package / "runtime" / "__init__.py").touch()
         shutil.copy(cpu_memory.__file__, package / "runtime")
         (package / "probe.py").write_text(PROBE)
+    if not module.startswith("vlbeit_jax."):
+        other = folder.joinpath(*module.split(".")).with_suffix(".py")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_text(PROBE)
     (folder / "starts").write_text("")
     environment = clean() | {"STARTS": str(folder / "starts")} | environment
-    command = [sys.executable, *flags, "-m", "vlbeit_jax.probe", *arguments]
+    command = [sys.executable, *flags, "-m", module, *arguments]
     done = subprocess.run(
         command,
         cwd=folder,
@@ -99,6 +103,26 @@ def test_other_tunables_stay(tmp_path):
     done, starts = start(tmp_path, GLIBC_TUNABLES="glibc.rtld.nns=5")
     assert len(starts) == 2
     assert json.loads(done.stdout)["tunables"] == "glibc.rtld.nns=5:" + cpu_memory.SETTING
+
+
+@needs_huge_pages
+@pytest.mark.parametrize(("module", "count"), [("tools.study.probe", 2), ("others.probe", 1)])
+def test_the_tools_of_the_repository_start_again_too(tmp_path, module, count):
+    done, starts = start(tmp_path, module=module)
+    assert done.returncode == 0 and len(starts) == count, done.stderr
+    wanted = cpu_memory.SETTING if count == 2 else None
+    assert json.loads(done.stdout)["tunables"] == wanted
+
+
+def test_small_commands_ask_for_huge_pages_first():
+    code = (
+        "from tools import command; command.use_huge_pages = lambda: print('asked');"
+        "command.run(print, None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=TOP, env=clean(), capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["asked", "[]"], done.stderr
 
 
 def test_other_programs_are_left_alone(tmp_path):

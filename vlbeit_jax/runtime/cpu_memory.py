@@ -27,13 +27,15 @@ SETTING = (
 MARK = "VLBEIT_JAX_HUGE_PAGES"
 THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 OLDEST_GLIBC = (2, 35)  # The first release with hugetlb.
+OWN_PACKAGES = ("vlbeit_jax", "tools")  # Of commands that are restarted.
 
 
 def use_huge_pages() -> None:
     """Restarts this command with huge pages if that is possible and has an effect; else returns.
 
     Call it first, before the command reads or writes anything. It does nothing in programs other
-    than ``python -m vlbeit_jax.COMMAND``, and in a command that a debugger follows.
+    than ``python -m vlbeit_jax.COMMAND`` and the repository's ``python -m tools.COMMAND``, and in a
+    command that a debugger follows.
     """
     if not _is_own_command() or sys.gettrace() is not None or not sys.executable:
         return
@@ -72,7 +74,7 @@ def _obstacle(
 
 def _is_own_command() -> bool:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and spec.name.partition(".")[0] == "vlbeit_jax"
+    return spec is not None and spec.name.partition(".")[0] in OWN_PACKAGES
 
 
 def _glibc() -> tuple[int, ...] | None:
