@@ -87,6 +87,7 @@ PLANS = {
     "large-v5e-16x16": ["pretrain_large", "v5e:16x16"],
     "finetune/vqav2-v5e-2x4": ["finetune_vqav2", *ON_EIGHT],
     "finetune/nlvr2-v5e-2x4": ["finetune_nlvr2", *ON_EIGHT],
+    "finetune/imagenet-v5e-2x4": ["finetune_imagenet", *ON_EIGHT, "--config.run.accumulate=4"],
 }
 
 
@@ -98,6 +99,7 @@ PLANS = {
         pytest.param("large-v5e-16x16", marks=pytest.mark.slow),
         pytest.param("finetune/vqav2-v5e-2x4", marks=pytest.mark.slow),
         pytest.param("finetune/nlvr2-v5e-2x4", marks=pytest.mark.slow),
+        pytest.param("finetune/imagenet-v5e-2x4", marks=pytest.mark.slow),
     ],
 )
 def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):
