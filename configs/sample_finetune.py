@@ -15,7 +15,8 @@ Cost:    400, 1000, 400 and 300 steps of 32 rows. launch/sample_transfer.sh runs
          several rates and folds; docs/sample_transfer.md has the time.
 Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell, so their pictures
          are not cropped at all. The rate is one that suits the pretrained start. A random start
-         wants more on pictures, and less for retrieval.
+         wants more on emoji, and less for retrieval and for segmentation, where it has no decay of
+         the rate from block to block.
 """
 
 from typing import Any
@@ -32,6 +33,9 @@ from vlbeit_jax.tasks.segmentation import Segmentation
 from vlbeit_jax.tasks.vqa import VQATask
 
 STEPS = {"emoji_category": 400, "vqa_cell": 1000, "segmentation": 400, "retrieval": 300}
+# Where the head needs a high rate, the lower blocks of a pretrained start keep what they have.
+LAYER_DECAY = {"segmentation": 0.5}
+RATES = {"segmentation": 1e-2}
 
 
 def get_config(name: str = "emoji_category"):
@@ -63,10 +67,15 @@ def get_config(name: str = "emoji_category"):
     task = {
         "emoji_category": ImageClassification(model=model, image=labelled, smoothing=0.0),
         "vqa_cell": VQATask(model=model, question=question, answers_least=1),
-        "segmentation": Segmentation(model=model, image=masks, head_width=64, pools=(1, 2, 4)),
+        "segmentation": Segmentation(model=model, image=masks, head_width=32, pools=(1, 2, 4)),
         "retrieval": Retrieval(model=model, pair=pair),
     }[name]
     steps = STEPS[name]
     run = RunConfig(steps=steps, log_every=100, evaluate_every=0, checkpoint_every=200, keep_last=1)
-    optimizer = OptimizerConfig(peak_lr=1e-3, warmup_steps=steps // 10, clip_norm=1.0)
+    optimizer = OptimizerConfig(
+        peak_lr=RATES.get(name, 1e-3),
+        layer_decay=LAYER_DECAY.get(name, 1.0),
+        warmup_steps=steps // 10,
+        clip_norm=1.0,
+    )
     return to_config_dict(Config(task=task, run=run, optimizer=optimizer))

@@ -57,6 +57,8 @@ def test_runs_differ_in_start_rate_and_part_alone(run, name, tmp_path):
         config = study.config(each)
         assert config.run.start_from == (str(run) if each.start == "pretrained" else "")
         assert (config.optimizer.peak_lr, config.run.seed) == (each.rate, each.part)
+        decay = study.recipe()["optimizer"]["layer_decay"]
+        assert config.optimizer.layer_decay == (decay if each.start == "pretrained" else 1.0)
         assert config.task.model.width == 32 and config.task.model.text_positions == 24
         assert config.run.steps > 10 * config.optimizer.warmup_steps - 10
         (source,) = getattr(config.task, config.task.schedule).sources

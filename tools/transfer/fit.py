@@ -156,6 +156,9 @@ class Study:
         values["run"]["seed"] = fit.part
         values["run"]["start_from"] = str(self.run) if fit.start == PRETRAINED else ""
         values["optimizer"]["peak_lr"] = fit.rate
+        if fit.start == RANDOM:
+            # The lower blocks of a random start hold nothing yet that is worth keeping.
+            values["optimizer"]["layer_decay"] = 1.0
         return parse(values)
 
     def place(self, fit: Fit) -> pathlib.Path:
