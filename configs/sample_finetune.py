@@ -33,7 +33,7 @@ from vlbeit_jax.tasks.segmentation import Segmentation
 from vlbeit_jax.tasks.vqa import VQATask
 
 STEPS = {"emoji_category": 400, "vqa_cell": 1000, "segmentation": 400, "retrieval": 300}
-# Where the head needs a high rate, the lower blocks of a pretrained start keep what they have.
+# The head needs a high rate; the decay is meant to spare the lower blocks. Not compared without it.
 LAYER_DECAY = {"segmentation": 0.5}
 RATES = {"segmentation": 1e-2}
 
