@@ -88,6 +88,16 @@ PLANS = {
     "finetune/vqav2-v5e-2x4": ["finetune_vqav2", *ON_EIGHT],
     "finetune/nlvr2-v5e-2x4": ["finetune_nlvr2", *ON_EIGHT],
     "finetune/imagenet-v5e-2x4": ["finetune_imagenet", *ON_EIGHT, "--config.run.accumulate=4"],
+    "finetune/captioning-coco-v5e-2x4": [
+        "finetune_captioning_coco",
+        *ON_EIGHT,
+        "--config.task.model.remat=none",
+    ],
+    "finetune/retrieval-coco-v5e-2x4": [
+        "finetune_retrieval_coco",
+        *ON_EIGHT,
+        "--config.run.accumulate=8",
+    ],
 }
 
 
@@ -100,6 +110,8 @@ PLANS = {
         pytest.param("finetune/vqav2-v5e-2x4", marks=pytest.mark.slow),
         pytest.param("finetune/nlvr2-v5e-2x4", marks=pytest.mark.slow),
         pytest.param("finetune/imagenet-v5e-2x4", marks=pytest.mark.slow),
+        pytest.param("finetune/captioning-coco-v5e-2x4", marks=pytest.mark.slow),
+        pytest.param("finetune/retrieval-coco-v5e-2x4", marks=pytest.mark.slow),
     ],
 )
 def test_the_formula_is_within_a_fifth_of_the_compiled_plans(name, tmp_path):
