@@ -11,12 +11,12 @@ Command: python -m vlbeit_jax.main --config=configs/sample_finetune.py:emoji_cat
          RUN is what launch/sample.sh has pretrained. Without run.start_from, training starts from
          random parameters, and texts need --config.task.text_tokenizer=RUN/text_tokenizer.
          python -m tools.emoji.sets makes DATA (docs/sample_transfer.md).
-Cost:    400, 1000, 400 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them with
-         several rates and folds; docs/sample_transfer.md has the time.
+Cost:    400, 1000, 400 and 300 steps of 32 rows. launch/sample_transfer.sh runs each of them from
+         two starts, in three folds or with three seeds; docs/sample_transfer.md has the time.
 Figures: our own, from a pilot. Emoji are not cropped far; questions name a cell, so their pictures
-         are not cropped at all. The rate is one that suits the pretrained start. A random start
-         wants more on emoji, and less for retrieval and for segmentation, where it has no decay of
-         the rate from block to block.
+         are not cropped at all. The rate and its decay from block to block suit the pretrained
+         start. For a random start, set --config.optimizer.layer_decay=1 and a rate of its own
+         (docs/sample_transfer.md).
 """
 
 from typing import Any
@@ -33,9 +33,10 @@ from vlbeit_jax.tasks.segmentation import Segmentation
 from vlbeit_jax.tasks.vqa import VQATask
 
 STEPS = {"emoji_category": 400, "vqa_cell": 1000, "segmentation": 400, "retrieval": 300}
-# The head needs a high rate; the decay is meant to spare the lower blocks. Not compared without it.
-LAYER_DECAY = {"segmentation": 0.5}
-RATES = {"segmentation": 1e-2}
+# The head needs a high rate, and the decay spares the lower blocks, whose frozen features are good.
+# In segmentation, it was not compared with one rate for all blocks.
+LAYER_DECAY = {"emoji_category": 0.5, "segmentation": 0.5}
+RATES = {"emoji_category": 8e-3, "segmentation": 2e-2}
 
 
 def get_config(name: str = "emoji_category"):

@@ -123,11 +123,11 @@ def sample(tmp_path):
     executable(top / ".venv" / "bin" / "python", FAKE.format(python=sys.executable))
     environment = misleading(tmp_path, launch / "sample.sh")
 
-    def run(*arguments, script="link"):
+    def run(*arguments, script="link", **variables):
         done = subprocess.run(
             ["bash", script, *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=environment | variables,
             capture_output=True,
             text=True,
         )
@@ -225,7 +225,12 @@ def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
 
     assert (workdir / "transfer.json").read_text() == joined()
     assert (workdir / "transfer.html").read_text() == joined()
-    assert names(run(script=script)) == ["tools.transfer.finetune"] * 4  # Each knows how to go on.
+    calls = run(script=script)
+    assert names(calls) == ["tools.transfer.finetune"] * 4  # Each knows how to go on.
+    assert not any("--all_rates" in call for call in calls)
+    assert not any("--all_rates" in call for call in run(script=script, ALL_RATES="0"))
+    calls = run(script=script, ALL_RATES="1")
+    assert [call[-1] for call in calls] == ["--all_rates"] * 4
     (workdir / "pretrain" / "checkpoints" / "1").write_text("other")
     assert names(run(script=script)) == made
     assert (workdir / "transfer.json").read_text() == joined() and "other" in joined()

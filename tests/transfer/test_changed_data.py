@@ -105,11 +105,13 @@ def test_a_removed_set_is_made_again_and_its_runs_are_kept(study, few):
 
 def test_another_rate_keeps_finished_runs_and_another_recipe_does_not(study, few, monkeypatch):
     monkeypatch.setattr(finetune, "carry_out", lambda study, workers: iter(()))
-    finetune.answered(study)
+    made_from = finetune.answered(study)[1]
+    assert "peak_lr" not in made_from["recipe"]["optimizer"]
     finished = study.place(FITS[0])
     finished.mkdir(parents=True)
-    rates = {start: (1e-4,) for start in study.task.rates}
-    finetune.answered(dataclasses.replace(study, task=dataclasses.replace(study.task, rates=rates)))
+    task = dataclasses.replace(study.task, settled=dict.fromkeys(study.task.rates, 1e-4))
+    finetune.answered(dataclasses.replace(study, task=task))
+    finetune.answered(dataclasses.replace(study, all_rates=True))
     assert finished.is_dir()
     finetune.answered(dataclasses.replace(study, steps=7))
     assert not finished.exists()

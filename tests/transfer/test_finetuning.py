@@ -1,10 +1,7 @@
 """The study's fine-tuning: what its runs are, what is chosen, and what becomes of the answers."""
 
 import copy
-import dataclasses
 import json
-import os
-import pathlib
 import runpy
 
 import numpy as np
@@ -16,7 +13,6 @@ from tools.emoji.folds import FOLDS, fold_of, split_of
 from tools.transfer import finetune, fit, probing, retrieval, vqa_cell
 from tools.transfer.by_folds import Rows
 from tools.transfer.fit import PARTS, STARTS, Fit, Study
-from tools.transfer.workers import carry_out
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.identity import SPLITS, TEST, TRAIN, VALIDATION
 from vlbeit_jax.data.image import decode
@@ -47,12 +43,18 @@ def emoji():
 
 @pytest.mark.parametrize("name", finetune.TASKS)
 def test_runs_differ_in_start_rate_and_part_alone(run, name, tmp_path):
-    study = Study(finetune.study_of(name), run, tmp_path)
+    task = finetune.study_of(name)
+    assert all(task.settled[start] in task.rates[start] for start in STARTS)
+    one = [each for unit in Study(task, run, tmp_path).units for each in unit]
+    assert {(each.start, each.rate) for each in one} == set(task.settled.items())
+    assert len(set(one)) == len(one) == PARTS * len(STARTS)
+    study = Study(task, run, tmp_path, all_rates=True)
     fits = [each for unit in study.units for each in unit]
     assert len(set(fits)) == len(fits) == PARTS * sum(map(len, study.task.rates.values()))
     assert len({each.name for each in fits}) == len(fits) and PARTS >= 3
     for unit in study.units:
         assert len({(each.rate, each.part) for each in unit}) == 1
+        assert len({study.config(each).optimizer.layer_decay for each in unit}) == 1
     for each in (fits[0], fits[-1]):
         config = study.config(each)
         assert config.run.start_from == (str(run) if each.start == "pretrained" else "")
@@ -68,7 +70,7 @@ def test_runs_differ_in_start_rate_and_part_alone(run, name, tmp_path):
 
 def invented(task, emoji, rng):
     """Answers of all runs: each start has one rate that is better on validation, and other ones."""
-    good = {"pretrained": 1e-3, "random": 2e-3}
+    good = {"pretrained": 1.6e-2, "random": 1e-3}
     found = {}
     for start, rates in task.rates.items():
         for rate in rates:
@@ -112,6 +114,11 @@ def test_a_rate_is_chosen_by_validation_and_its_answers_are_compared(emoji, tmp_
     assert round(by_group["floors"]["pixel_nearest_neighbour"], 3) == 0.450
     assert round(by_row["floors"]["majority"], 3) == 0.236
     assert made["protocol"]["rows"] == 1636 and made["protocol"]["groups"] == 1241
+    # Without the other rates, the same is compared.
+    of_the_best = {each: found[each] for each in found if each.rate == good[each.start]}
+    alone = task.results(of_the_best, tmp_path)
+    assert alone["results"] == made["results"]
+    assert list(alone["protocol"]["rates"]["random"]["validation"]) == [str(good["random"])]
     # A better test changes no choice.
     for each, answers in found.items():
         if each.rate != good[each.start]:
@@ -136,6 +143,8 @@ def test_retrieval_is_compared_query_by_query(tmp_path):
         for part in range(PARTS)
     }
     made = task.results(found, tmp_path)
+    alone = {each: found[each] for each in found if each.rate == best[each.start]}
+    assert task.results(alone, tmp_path)["results"] == made["results"]
     metrics = made["results"]["retrieval"]
     assert set(metrics) == {"recall_10", *retrieval.METRICS}
     for start in STARTS:
@@ -197,41 +206,6 @@ def test_a_finished_run_is_not_trained_again(run, tmp_path, monkeypatch):
         study.answers_of(Fit("random", 1e-3, 1))
 
 
-def test_a_folder_belongs_to_one_run_and_recipe(tmp_path):
-    folder = tmp_path / "study"
-    finetune._claim(folder, {"weights": 1})
-    (folder / "runs").mkdir()
-    (folder / "runs" / "kept").touch()
-    finetune._claim(folder, {"weights": 1})
-    assert (folder / "runs" / "kept").exists()
-    finetune._claim(folder, {"weights": 2})
-    assert [path.name for path in folder.iterdir()] == [finetune.MADE_FROM]
-    assert json.loads((folder / finetune.MADE_FROM).read_text()) == {"weights": 2}
-    (tmp_path / "other").touch()
-    with pytest.raises(UsageError, match="not the folder of a study"):
-        finetune._claim(tmp_path, {})
-
-
-@dataclasses.dataclass(frozen=True)
-class Noted:
-    """Stands in for a study: its runs tell where they were carried out."""
-
-    folder: pathlib.Path
-    units = [[Fit("random", 1.0, part), Fit("pretrained", 1.0, part)] for part in range(3)]
-
-    def carry_out(self, unit):
-        print("to the log")
-        return [{"run": each.name, "cores": len(os.sched_getaffinity(0))} for each in unit]
-
-
-def test_each_process_has_one_core_and_answers_come_in_order(tmp_path, capfd):
-    found = list(carry_out(Noted(tmp_path), workers=2))
-    assert [each for each, _ in found] == [each for unit in Noted.units for each in unit]
-    assert all(answer == {"run": each.name, "cores": 1} for each, answer in found)
-    logs = "".join(path.read_text() for path in tmp_path.glob("worker_*.log"))
-    assert logs.count("to the log") == 3 and "to the log" not in capfd.readouterr().out
-
-
 def test_an_unknown_task_and_an_unfinished_run_are_refused(run, tmp_path):
     with pytest.raises(UsageError, match="emoji_category, retrieval, vqa_cell"):
         finetune.study_of("birds")
@@ -267,7 +241,9 @@ def test_the_recipe_of_every_task_is_that_of_its_configuration():
 def test_every_task_from_end_to_end(run, name, tmp_path):
     """Two steps of each run; then nothing is trained again, and the same comes out."""
     task = copy.copy(finetune.study_of(name))
-    object.__setattr__(task, "rates", dict.fromkeys(STARTS, (1e-3,)))  # Three programs are enough.
+    # Three programs are enough, or six with a decay.
+    object.__setattr__(task, "rates", dict.fromkeys(STARTS, (1e-3,)))
+    object.__setattr__(task, "settled", dict.fromkeys(STARTS, 1e-3))
     study = Study(task, run, tmp_path / name, steps=2)
     made = finetune.carried_out(study, workers=2)
     for found in made["results"][name].values():

@@ -58,6 +58,7 @@ def ablation(
                 (folder / name / task).absolute(),
                 steps,
                 starts=(PRETRAINED,),
+                all_rates=True,  # The settled ones are those of one of the compared runs.
             )
             found, told[task] = answered(study)
             scores[task][name] = study.task.scores(found, PRETRAINED, study.folder)

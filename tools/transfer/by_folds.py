@@ -11,7 +11,7 @@ import numpy as np
 from tools.emoji.folds import FOLDS
 from tools.emoji.sets import make
 from tools.transfer.choosing import Chosen, choose
-from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, Scores, whole_mesh
+from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, Scores, tried, whole_mesh
 from tools.transfer.results import comparison
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.identity import TEST, VALIDATION
@@ -55,6 +55,7 @@ class FoldTask:
       kind: kind of its sets.
       stream: stream of the configuration that reads the sets.
       rates: learning rates of each start.
+      settled: the rate of each start that validation chose for most folds.
       said: name of the answer in a prediction.
       right: takes a record and an answer, and returns 1 if the answer is right, else 0.
       more: takes a run and the test records, and returns further answers to store, by name.
@@ -67,6 +68,7 @@ class FoldTask:
     kind: Kind
     stream: str
     rates: dict[str, tuple[float, ...]]
+    settled: dict[str, float]
     said: str
     right: Callable[[Record, str], float]
     floors: Callable[[list[PreparedSet], Rows], dict[str, Float[np.ndarray, " A"]]]
@@ -122,11 +124,12 @@ class FoldTask:
         rows = rows_tested(sets)
         chosen = {start: self._chosen(found, start, rows) for start in STARTS}
         floors = self.floors(sets, rows)
-        for name in found[self._chosen_fit(chosen, PRETRAINED, 0)].keys() - {VALIDATION, TEST}:
+        more = {start: self._chosen_answers(found, start, chosen[start]) for start in STARTS}
+        for name in more[PRETRAINED][0].keys() - {VALIDATION, TEST}:
             for start in STARTS:
                 by_id: dict[str, Any] = {}
-                for fold in range(FOLDS):
-                    by_id |= found[self._chosen_fit(chosen, start, fold)][name]
+                for answers in more[start]:
+                    by_id |= answers[name]
                 floors[f"{name}_{start}"] = rows.numbered(_right(by_id))
         one, other = chosen[PRETRAINED].right, chosen[RANDOM].right
         return {
@@ -135,15 +138,21 @@ class FoldTask:
                 "data": [each.fingerprint for each in sets],
                 "rows": len(rows.ids),
                 "groups": len(set(rows.groups)),
-                "rates": {start: each.told(self.rates[start]) for start, each in chosen.items()},
+                "rates": {
+                    start: each.told(tried(found, start, self.rates[start]))
+                    for start, each in chosen.items()
+                },
             },
         }
 
-    def _chosen_fit(self, chosen: Mapping[str, Chosen], start: str, fold: int) -> Fit:
-        return Fit(start, self.rates[start][chosen[start].settings[fold]], fold)
+    def _chosen_answers(self, found: dict[Fit, Any], start: str, chosen: Chosen) -> list[Any]:
+        """Returns the answers of each fold's run with the chosen rate."""
+        rates = tried(found, start, self.rates[start])
+        return [found[Fit(start, rates[n], fold)] for fold, n in enumerate(chosen.settings)]
 
     def _chosen(self, found: dict[Fit, Any], start: str, rows: Rows) -> Chosen:
-        rates, shape = self.rates[start], (len(self.rates[start]), len(rows.ids))
+        rates = tried(found, start, self.rates[start])
+        shape = (len(rates), len(rows.ids))
         checked, tested, asked = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         times = np.zeros(len(rows.ids))
         for number, rate in enumerate(rates):

@@ -1,12 +1,16 @@
 """The fine-tuned part of the transfer study: one task from pretrained and from random starts.
 
-    python -m tools.transfer.finetune TASK RUN FOLDER
+    python -m tools.transfer.finetune TASK RUN FOLDER [--all_rates]
 
 TASK is emoji_category, retrieval, vqa_cell or segmentation. RUN is a finished pretraining run.
 FOLDER gets the fine-tuning runs, the answers of each of them, and results.json. If the command was
 cut off, run it again, and it continues: it does not train a finished run again, unless the run's
 data would now differ. If RUN or the recipe has changed, the command empties FOLDER
 first.
+
+Each start has one learning rate: the one that validation rows chose for most folds of the sample's
+own run. With --all_rates, each start tries three or four, and the command chooses anew; do this for
+another RUN.
 """
 
 import importlib
@@ -27,6 +31,7 @@ from vlbeit_jax.training.saved_run import finished_step, tree_fingerprint
 
 TASKS = ("emoji_category", "retrieval", "vqa_cell", "segmentation")
 MADE_FROM, RESULTS = "made_from.json", "results.json"
+ALL_RATES = "--all_rates"
 
 
 def study_of(name: str) -> StudyTask:
@@ -63,6 +68,8 @@ def answered(study: Study, workers: int = 0) -> tuple[dict[Fit, Any], dict[str, 
     step = finished_step(study.run, run.config.run.steps)
     recipe = study.recipe()
     recipe["task"].pop("text_tokenizer", None)  # A path; the fingerprint stands beside it.
+    # A run has its rate in its name, so another rate makes no other run wrong.
+    recipe["optimizer"].pop("peak_lr")
     made_from = {
         "run": {"step": step, "weights": tree_fingerprint(run.params)},
         "source": open_set(study.task.source).fingerprint,
@@ -70,7 +77,6 @@ def answered(study: Study, workers: int = 0) -> tuple[dict[Fit, Any], dict[str, 
         "recipe": recipe,
         "parts": PARTS,
     }
-    # Not the rates: a run has its rate in its name, so another rate makes no other run wrong.
     _claim(study.folder, made_from)
     study.task.prepare(study.folder)
     found, began = {}, time.monotonic()
@@ -110,10 +116,13 @@ def _claim(folder: pathlib.Path, made_from: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Carries out the study of a task, writes results.json and prints a table."""
-    if len(arguments) != 3:
-        raise UsageError("usage: python -m tools.transfer.finetune TASK RUN FOLDER")
-    name, run, folder = arguments[0], *map(pathlib.Path, arguments[1:])
-    found = carried_out(Study(study_of(name), run.absolute(), folder.absolute()))
+    paths = [argument for argument in arguments if argument != ALL_RATES]
+    if len(paths) != 3 or any(path.startswith("--") for path in paths):
+        raise UsageError(f"usage: python -m tools.transfer.finetune TASK RUN FOLDER [{ALL_RATES}]")
+    name, run, folder = paths[0], *map(pathlib.Path, paths[1:])
+    every = ALL_RATES in arguments
+    study = Study(study_of(name), run.absolute(), folder.absolute(), all_rates=every)
+    found = carried_out(study)
     (folder / RESULTS).write_text(json.dumps(found, indent=1) + "\n")
     print(table(found["results"]))
 

@@ -6,6 +6,7 @@ import pathlib
 import runpy
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -75,11 +76,14 @@ class StudyTask(Protocol):
       name: the task's name in ``transfer.json`` and in ``configs/sample_finetune.py``.
       source: the set in the package from which all its data are made.
       rates: learning rates of each start. Of equally good rates, the last one is chosen.
+      settled: the rate of each start that validation chose among these for most folds, for the
+        sample's own run.
     """
 
     name: str
     source: str
     rates: dict[str, tuple[float, ...]]
+    settled: dict[str, float]
 
     def prepare(self, folder: pathlib.Path) -> None:
         """Makes the data sets in the study's folder that are missing, or would now be others."""
@@ -112,6 +116,7 @@ class Study:
       folder: folder of this study.
       steps: steps of each fine-tuning run; 0 takes the recipe's.
       starts: the starts from which runs are trained.
+      all_rates: whether each start tries all its rates, and not the task's ``settled`` one alone.
     """
 
     task: StudyTask
@@ -119,18 +124,23 @@ class Study:
     folder: pathlib.Path
     steps: int = 0
     starts: tuple[str, ...] = STARTS
+    all_rates: bool = False
 
     @property
     def units(self) -> list[list[Fit]]:
-        """All runs, in units. The runs of a unit share one compiled program, whatever their start.
+        """All runs, in units. The runs of a unit share one compiled program.
 
-        Long units come first, so that all processes end at about the same time.
+        Starts share none if one of them has a decay from block to block. Long units come first, so
+        that all processes end at about the same time.
         """
-        found: dict[tuple[int, float], list[Fit]] = {}
+        found: dict[tuple[int, float, bool], list[Fit]] = {}
+        decays = self.recipe()["optimizer"]["layer_decay"] != 1.0
         for start in self.starts:
-            for rate in self.task.rates[start]:
+            rates = self.task.rates[start] if self.all_rates else (self.task.settled[start],)
+            for rate in rates:
                 for part in range(PARTS):
-                    found.setdefault((part, rate), []).append(Fit(start, rate, part))
+                    name = (part, rate, decays and start == RANDOM)
+                    found.setdefault(name, []).append(Fit(start, rate, part))
         return [found[name] for name in sorted(found, key=lambda name: (-len(found[name]), name))]
 
     def recipe(self) -> dict[str, Any]:
@@ -209,6 +219,11 @@ def _has_other_data(place: pathlib.Path, config: Config) -> bool:
     sources = getattr(config.task, config.task.schedule).sources
     now = {name for source in sources for name in open_set(source).contains}
     return trained_on(place, step) != now
+
+
+def tried(found: Mapping[Fit, Any], start: str, rates: Sequence[float]) -> tuple[float, ...]:
+    """Returns those of a start's rates with which there are runs, in their order."""
+    return tuple(rate for rate in rates if Fit(start, rate, 0) in found)
 
 
 def whole_mesh() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tools.transfer.choosing import Chosen, choose
-from tools.transfer.fit import PARTS, PRETRAINED, RANDOM, STARTS, Fit, Scores, whole_mesh
+from tools.transfer.fit import PARTS, PRETRAINED, RANDOM, STARTS, Fit, Scores, tried, whole_mesh
 from tools.transfer.results import compared
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.identity import VALIDATION
@@ -35,6 +35,7 @@ class RetrievalTask:
 
     name, source = "retrieval", SET
     rates = {"pretrained": (2e-3, 1e-3, 5e-4), "random": (1e-3, 5e-4, 2.5e-4)}
+    settled = {"pretrained": 1e-3, "random": 5e-4}
 
     def prepare(self, folder: pathlib.Path) -> None:
         """Makes nothing: the set is in the package."""
@@ -101,7 +102,10 @@ class RetrievalTask:
                 "data": {"set": SET, "fingerprint": pairs.fingerprint, "split": VALIDATION},
                 "images": len(ids),
                 "captions": len(gallery.texts),
-                "rates": {start: each.told(self.rates[start]) for start, each in chosen.items()},
+                "rates": {
+                    start: each.told(tried(found, start, self.rates[start]))
+                    for start, each in chosen.items()
+                },
             },
         }
 
@@ -111,7 +115,7 @@ class RetrievalTask:
         hits = np.stack(
             [
                 np.mean([_hits(found[Fit(start, rate, part)], gallery) for part in range(PARTS)], 0)
-                for rate in self.rates[start]
+                for rate in tried(found, start, self.rates[start])
             ]
         )
         return choose(_of_both(hits), np.ones(len(ids)), hits, ids)

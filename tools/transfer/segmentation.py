@@ -10,7 +10,7 @@ import numpy as np
 from tools.emoji.folds import FOLDS
 from tools.transfer.by_folds import FoldTask, Rows, records_of, rows_tested
 from tools.transfer.choosing import folds_of
-from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, Scores, whole_mesh
+from tools.transfer.fit import PRETRAINED, RANDOM, STARTS, Fit, Scores, tried, whole_mesh
 from tools.transfer.floors import small
 from vlbeit_jax.data.examples.labelled import as_text
 from vlbeit_jax.data.examples.segmented import mask_of
@@ -82,7 +82,12 @@ class _Segmentation(FoldTask):
         }
         rates = {
             start: {
-                "validation": dict(zip(map(str, self.rates[start]), told, strict=True)),
+                "validation": {
+                    str(rate): value
+                    for rate, value in zip(
+                        tried(found, start, self.rates[start]), told, strict=True
+                    )
+                },
                 "chosen": list(rates),
             }
             for start, (rates, told) in chosen.items()
@@ -122,7 +127,7 @@ class _Segmentation(FoldTask):
             ]
             return summary(_joined(kept))["miou"]
 
-        rates = self.rates[start]
+        rates = tried(found, start, self.rates[start])
         chosen = []
         for fold in range(FOLDS):
             by_rate = [figure(rate, fold) for rate in rates]
@@ -198,7 +203,8 @@ TASK = _Segmentation(
     name="segmentation",
     kind=Kind.MASKS,
     stream="image",
-    rates={"pretrained": (1e-2, 5e-3), "random": (5e-3, 2e-3)},
+    rates={"pretrained": (4e-2, 2e-2, 1e-2, 5e-3), "random": (4e-2, 2e-2, 1e-2, 5e-3)},
+    settled={"pretrained": 2e-2, "random": 2e-2},
     said="mask",
     right=_no_answer,
     floors=_no_answer,

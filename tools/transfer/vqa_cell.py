@@ -108,6 +108,7 @@ TASK = FoldTask(
     kind=Kind.QUESTIONS,
     stream="question",
     rates={"pretrained": (2e-3, 1e-3, 5e-4), "random": (3e-3, 1e-3, 5e-4)},
+    settled={"pretrained": 1e-3, "random": 5e-4},
     said=ANSWER,
     right=_right,
     floors=_floors,

@@ -119,8 +119,8 @@ class Doubled(nn.Module):
         init = declare(lecun_normal, None, None, "embed", None, decay=True, dtype=self.dtype)
         kernel = self.param("kernel", init, (2, 2, channels, self.features)).astype(self.dtype)
         bias = self.param("bias", declare(zeros, None), (self.features,)).astype(self.dtype)
-        # No two kernels overlap, so one product gives all four. Written as an einsum with this
-        # order of the axes, it takes a CPU twice as long, forward and backward.
+        # No two kernels overlap, so one product gives all four. An einsum that gives this order of
+        # the axes takes a CPU twice as long, forward and backward.
         matrix = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
         four = (x.astype(self.dtype) @ matrix).reshape(batch, height, width, 2, 2, -1)
         four = four.transpose(0, 1, 3, 2, 4, 5)
