@@ -89,7 +89,7 @@ def test_right_and_wrong_answers_are_shown(studies):
         assert page.count(f"its own: place {place} of") == shown.count(place)
     figures = 3 * pictures.SHOWN_CAPTIONS + (3 + 6) + 2 * pictures.SHOWN_ANSWERS
     assert page.count("<img ") == page.count('src="data:image/png;base64,') == figures
-    assert "a&lt;b 0.100" in page and "-0.010 to +0.110" in checked(page).words
+    assert "a&lt;b\N{NO-BREAK SPACE}0.100" in page and "-0.010 to +0.110" in checked(page).words
     assert "this study does not show that the pretrained start is better" in page
     checked(page)  # Well-formed, and the file needs nothing else.
 

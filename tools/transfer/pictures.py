@@ -106,15 +106,20 @@ def _table(results: Mapping[str, Any]) -> Html:
             f"{found['random']:.3f}",
             f"{found['gain']['value']:+.3f}",
             between(f"{found['gain']['low']:+.3f}", f"{found['gain']['high']:+.3f}"),
-            join(
-                (f"{_plain(name)} {value:.3f}" for name, value in found["floors"].items()), "<br>"
-            ),
+            element("span", _floors(found["floors"]), class_="floors"),
             verdict(found).cell(),
         ]
         for task, metrics in results.items()
         for metric, found in metrics.items()
     ]
     return table("Shares of right answers on held-out records", head, rows)
+
+
+def _floors(floors: Mapping[str, float]) -> Html:
+    """Returns a line for each floor; its figure does not stand alone."""
+    return join(
+        (f"{_plain(name)}\N{NO-BREAK SPACE}{value:.3f}" for name, value in floors.items()), "<br>"
+    )
 
 
 def verdict(found: Mapping[str, Any]) -> Verdict:

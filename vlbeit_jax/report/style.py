@@ -77,6 +77,7 @@ mark sup { font-size: .7em; line-height: 0; margin-right: .1rem }
 .guess { white-space: nowrap; font-variant-numeric: tabular-nums }
 .guess:not(:last-child)::after { content: " ·"; color: var(--soft); font-weight: 400;
   display: inline-block; white-space: pre }
+.floors { display: inline-block; min-width: 12rem }
 .first { color: var(--good); font-weight: 600 } .later { text-decoration: underline }
 @media (min-width: 721px) { .verdict { white-space: nowrap } }
 details { margin: .8rem 0 } summary { cursor: pointer; color: var(--link) }
