@@ -13,59 +13,16 @@ Figures: our own. All is as in configs/sample.py but the width, the steps, the p
          pictures with all labels.
 """
 
-from vlbeit_jax.config.common import OptimizerConfig, RunConfig
-from vlbeit_jax.config.networks import ModelConfig, VisualTokenizerConfig
-from vlbeit_jax.config.parse import to_config_dict
-from vlbeit_jax.config.probes import ProbeConfig
-from vlbeit_jax.config.streams import ImageStreamConfig, PairStreamConfig, TextStreamConfig
-from vlbeit_jax.tasks import Config
-from vlbeit_jax.tasks.pretrain import Pretrain
+import pathlib
+import runpy
 
 
 def get_config():
     """See the module's docstring."""
-    image = {"sources": ("sample:pairs",), "batch_size": 32, "mask_block": 4}
-    task = Pretrain(
-        schedule="image,pair,text,pair",
-        model=ModelConfig(
-            image_size=64,
-            patch_size=8,
-            width=256,
-            heads=4,
-            ffn_width=1024,
-            depth=4,
-            fused_layers=2,
-            text_positions=64,
-            vocabulary=2000,
-            codes=256,
-            drop_path=0.0,
-        ),
-        image=ImageStreamConfig(**image, num_masked_patches=24, crop_scale=0.3, colour_jitter=0.2),
-        text=TextStreamConfig(batch_size=32, text_length=64),
-        pair=PairStreamConfig(
-            **image,
-            num_masked_patches=40,
-            crop_scale=0.7,
-            colour_jitter=0.0,
-            text_length=24,
-            masked_text=0.6,
-        ),
-        # As in configs/sample.py.
-        tokenizer_model=VisualTokenizerConfig(
-            image_size=64,
-            patch_size=8,
-            width=128,
-            heads=4,
-            ffn_width=512,
-            encoder_depth=2,
-            decoder_depth=2,
-            codes=256,
-            code_width=16,
-        ),
-        probes=ProbeConfig(every=1000, images="sample:emoji", strength=1.0),
-    )
-    run = RunConfig(
-        steps=6000, log_every=100, evaluate_every=1000, evaluate_batches=0, checkpoint_every=500
-    )
-    optimizer = OptimizerConfig(peak_lr=1.5e-3, warmup_steps=300)
-    return to_config_dict(Config(task=task, run=run, optimizer=optimizer))
+    sample = pathlib.Path(__file__).with_name("sample.py")
+    config = runpy.run_path(str(sample))["get_config"]()
+    config.task.model.update(width=256, heads=4, ffn_width=1024)
+    config.task.probes.update(every=1000, images="sample:emoji", strength=1.0)
+    config.run.update(steps=6000, evaluate_every=1000, checkpoint_every=500)
+    config.optimizer.update(peak_lr=1.5e-3, warmup_steps=300)
+    return config

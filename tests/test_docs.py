@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import runpy
 
 import pytest
 
@@ -116,9 +117,7 @@ def test_every_configuration_states_command_cost_and_source():
 def test_every_configuration_parses(path):
     from vlbeit_jax.tasks import parse
 
-    space: dict = {}
-    exec(compile(path.read_text(), str(path), "exec"), space)
-    values = space["get_config"]().to_dict()
+    values = runpy.run_path(str(path))["get_config"]().to_dict()
     tokenizers = ("text_tokenizer", "visual_tokenizer")
     values["task"] |= {name: "T" for name in tokenizers if name in values["task"]}
     for section in values["task"].values():

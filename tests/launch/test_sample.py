@@ -231,6 +231,8 @@ def test_the_transfer_study_is_made_again_when_the_run_has_changed(sample):
     assert not any("--all_rates" in call for call in run(script=script, ALL_RATES="0"))
     calls = run(script=script, ALL_RATES="1")
     assert [call[-1] for call in calls] == ["--all_rates"] * 4
+    with pytest.raises(AssertionError, match="ALL_RATES=yes: give 1 for all rates, or nothing"):
+        run(script=script, ALL_RATES="yes")
     (workdir / "pretrain" / "checkpoints" / "1").write_text("other")
     assert names(run(script=script)) == made
     assert (workdir / "transfer.json").read_text() == joined() and "other" in joined()

@@ -139,8 +139,8 @@ class Study:
             rates = self.task.rates[start] if self.all_rates else (self.task.settled[start],)
             for rate in rates:
                 for part in range(PARTS):
-                    name = (part, rate, decays and start == RANDOM)
-                    found.setdefault(name, []).append(Fit(start, rate, part))
+                    program = (part, rate, decays and start == RANDOM)
+                    found.setdefault(program, []).append(Fit(start, rate, part))
         return [found[name] for name in sorted(found, key=lambda name: (-len(found[name]), name))]
 
     def recipe(self) -> dict[str, Any]:

@@ -81,16 +81,8 @@ class _Segmentation(FoldTask):
             "seeds": FOLDS,
         }
         rates = {
-            start: {
-                "validation": {
-                    str(rate): value
-                    for rate, value in zip(
-                        tried(found, start, self.rates[start]), told, strict=True
-                    )
-                },
-                "chosen": list(rates),
-            }
-            for start, (rates, told) in chosen.items()
+            start: {"validation": validation, "chosen": rates}
+            for start, (rates, validation) in chosen.items()
         }
         return {
             "results": {self.name: {"miou": compared}},
@@ -110,8 +102,8 @@ class _Segmentation(FoldTask):
 
     def _chosen_rates(
         self, found: dict[Fit, Any], start: str, rows: Rows
-    ) -> tuple[list[float], list[float]]:
-        """Returns the rate of each fold, and the validation mIoU of each rate over all folds.
+    ) -> tuple[list[float], dict[str, float]]:
+        """Returns the rate of each fold, and by rate the validation mIoU over all folds.
 
         As in ``choosing.choose``: the rate of a fold is the one with the best figure on the
         validation pictures of all folds that this fold does not test.
@@ -132,7 +124,7 @@ class _Segmentation(FoldTask):
         for fold in range(FOLDS):
             by_rate = [figure(rate, fold) for rate in rates]
             chosen.append(rates[len(rates) - 1 - int(np.argmax(by_rate[::-1]))])
-        return chosen, [figure(rate, None) for rate in rates]
+        return chosen, {str(rate): figure(rate, None) for rate in rates}
 
 
 def gain_bounds(one: Pixels, other: Pixels, groups: np.ndarray) -> tuple[float, float]:
